@@ -98,7 +98,10 @@ or define PARE_ALLOW_FINITE_MATH to take the risk"
 #if defined(__GNUC__)
 #define PARE_ALWAYS_INLINE [[gnu::always_inline]] inline
 #define PARE_NOINLINE [[gnu::noinline]]
+/// Behind the parameters of a lambda.
+#define PARE_LAMBDA_INLINE __attribute__((always_inline))
 #else
 #define PARE_ALWAYS_INLINE inline
 #define PARE_NOINLINE
+#define PARE_LAMBDA_INLINE
 #endif

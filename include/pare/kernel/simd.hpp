@@ -164,9 +164,49 @@ PARE_ALWAYS_INLINE auto reduce_add(V v) noexcept {
   }
 }
 
+/// The larger of each pair; b where either is a NaN.
+template <class Arch, class V>
+PARE_ALWAYS_INLINE V maximum(V a, V b) noexcept {
+  if constexpr (!detail::is_batch<V>) {
+    return a > b ? a : b;
+#if defined(__AVX512F__)
+  } else if constexpr (detail::is_avx512<Arch> && std::is_same_v<V, vec<float, Arch>>) {
+    return V(_mm512_maskz_max_ps(0xffff, a, b));
+  } else if constexpr (detail::is_avx512<Arch> && std::is_same_v<V, vec<double, Arch>>) {
+    return V(_mm512_maskz_max_pd(0xff, a, b));
+#endif
+#if defined(__aarch64__)
+  } else if constexpr (std::is_same_v<Arch, arch::neon>) {
+    return xsimd::select(a > b, a, b);
+#endif
+  } else {
+    return xsimd::max(a, b);
+  }
+}
+
+/// The largest of all lanes; of a register that holds a NaN, any of them.
+template <class Arch, class V>
+PARE_ALWAYS_INLINE auto reduce_max(V v) noexcept {
+  if constexpr (!detail::is_batch<V>) {
+    return v;
+  } else {
+    using T = typename V::value_type;
+    constexpr std::ptrdiff_t n = lanes<T, Arch>;
+    alignas(64) T lane[static_cast<std::size_t>(n)];
+    store<Arch>(lane, v);
+    T largest = lane[0];
+    for (std::ptrdiff_t i = 1; i < n; ++i) largest = lane[i] > largest ? lane[i] : largest;
+    return largest;
+  }
+}
+
 /// The correctly rounded square root of one scalar.
 PARE_ALWAYS_INLINE float square_root(float x) noexcept { return __builtin_sqrtf(x); }
 PARE_ALWAYS_INLINE double square_root(double x) noexcept { return __builtin_sqrt(x); }
+
+/// The logarithm to base 2 of one scalar.
+PARE_ALWAYS_INLINE float binary_logarithm(float x) noexcept { return __builtin_log2f(x); }
+PARE_ALWAYS_INLINE double binary_logarithm(double x) noexcept { return __builtin_log2(x); }
 
 /// Loads storage scalars as their compute type: float and double as they are, 16-bit ones widened.
 template <class Arch, StorageScalar T>
@@ -200,6 +240,54 @@ PARE_ALWAYS_INLINE vec<compute_t<T>, Arch> load_widened(const T* p) noexcept {
     for (std::ptrdiff_t i = 0; i < lanes<float, Arch>; ++i) widened[i] = static_cast<float>(p[i]);
     return load<Arch>(static_cast<const float*>(widened));
   }
+}
+
+/// c + a0 * b0 + a1 * b1 in each lane, for pairs of bf16 held as 32 bits: a's in all lanes alike.
+/// Rounds as the instruction does (subnormals count as 0); only where the arch has_bf16_dot.
+template <class Arch>
+PARE_ALWAYS_INLINE vec<float, Arch> multiply_add_pairs(std::uint32_t a, vec<float, Arch> b,
+                                                       vec<float, Arch> c) noexcept {
+  static_assert(Arch::has_bf16_dot, "pare: this arch has no bf16 products");
+#if defined(__AVX512BF16__)
+  return vec<float, Arch>(_mm512_dpbf16_ps(c, (__m512bh)_mm512_set1_epi32(static_cast<int>(a)),
+                                           (__m512bh)_mm512_castps_si512(b)));
+#else
+  return broadcast<Arch>(static_cast<float>(a)) + b + c;
+#endif
+}
+
+/// Rounds to bf16, nearest, ties to even, stores that, and returns what was stored.
+template <class Arch>
+PARE_ALWAYS_INLINE vec<float, Arch> store_rounded(bf16* p, vec<float, Arch> v) noexcept {
+#if defined(__AVX512BF16__)
+  if constexpr (Arch::has_bf16_dot) {
+    const __m256i bits = (__m256i)_mm512_cvtneps_pbh(v);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), bits);
+    return vec<float, Arch>(_mm512_castsi512_ps(
+        _mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, bits), 16)));
+  }
+#endif
+  constexpr std::ptrdiff_t n = lanes<float, Arch>;
+  float values[static_cast<std::size_t>(n)];
+  store<Arch>(static_cast<float*>(values), v);
+  for (std::ptrdiff_t i = 0; i < n; ++i) {
+    p[i] = bf16(values[i]);
+    values[i] = static_cast<float>(p[i]);
+  }
+  return load<Arch>(static_cast<const float*>(values));
+}
+
+/// Pairs (a_i, b_i) of bf16, held as 32 bits, from two rows that were widened to float; only where
+/// the arch has_bf16_dot.
+template <class Arch>
+PARE_ALWAYS_INLINE vec<float, Arch> pair_rows(vec<float, Arch> a, vec<float, Arch> b) noexcept {
+  static_assert(Arch::has_bf16_dot, "pare: this arch has no bf16 products");
+#if defined(__AVX512BF16__)
+  const __m512i low = _mm512_maskz_srli_epi32(0xffff, _mm512_castps_si512(a), 16);
+  return vec<float, Arch>(_mm512_castsi512_ps(_mm512_or_si512(low, _mm512_castps_si512(b))));
+#else
+  return a + b;
+#endif
 }
 
 /// The products of the low 32 bits of each 64-bit lane; the high halves of a and b are ignored.

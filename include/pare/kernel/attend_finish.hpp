@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// The ends of an online softmax: merging the states of parts, and writing rows out.
+
+#include <pare/kernel/math.hpp>
+#include <pare/kernel/pack.hpp>
+
+#include <cstddef>
+#include <limits>
+#include <type_traits>
+
+namespace pare::kernel {
+
+/// Merges the states that parts of the keys left for the same rows into part 0:
+/// m = max_p m_p, l = sum_p l_p 2^(m_p - m), o = sum_p o_p 2^(m_p - m), in the order of the parts.
+/// Arrays of part p start p * rows (p * rows * padded_columns(columns)) behind those of part 0.
+template <ComputeScalar T>
+struct MergeRows {
+  T* maximum = nullptr;  ///< [parts x rows]
+  T* sum = nullptr;      ///< [parts x rows]
+  T* out = nullptr;      ///< [parts x rows x padded_columns(columns)]
+  std::ptrdiff_t parts = 0;
+  std::ptrdiff_t rows = 0;
+  std::ptrdiff_t columns = 0;
+};
+
+/// Writes out_i = o_i / l_i and lse_i = ln(2) (m_i + log2 l_i); a row that saw no key is 0, with
+/// an lse of -infinity.
+template <ComputeScalar T, StorageScalar O>
+struct FinishRows {
+  const T* maximum = nullptr;
+  const T* sum = nullptr;
+  const T* state = nullptr;  ///< [rows x padded_columns(columns)]
+  std::ptrdiff_t rows = 0;
+  std::ptrdiff_t columns = 0;
+  O* const* out = nullptr;  ///< [rows], each to `columns` scalars
+  T* const* lse = nullptr;  ///< [rows], or null
+};
+
+namespace detail {
+PARE_ABI_BEGIN
+
+/// Stores what is computed as what is kept.
+template <class Arch, class T, class O>
+PARE_ALWAYS_INLINE void store_narrowed(O* p, vec<T, Arch> v) noexcept {
+  if constexpr (std::is_same_v<O, T>) {
+    store<Arch>(p, v);
+  } else if constexpr (std::is_same_v<O, bf16> && !std::is_same_v<Arch, arch::scalar>) {
+    store_rounded<Arch>(p, v);
+  } else {
+    constexpr std::ptrdiff_t n = lanes<T, Arch>;
+    T values[static_cast<std::size_t>(n)];
+    store<Arch>(static_cast<T*>(values), v);
+    for (std::ptrdiff_t i = 0; i < n; ++i) p[i] = static_cast<O>(values[i]);
+  }
+}
+
+template <class Arch, class T>
+PARE_ALWAYS_INLINE void merge_into(T* out, const T* part, std::ptrdiff_t columns, T keep,
+                                   T weight) noexcept {
+  constexpr std::ptrdiff_t n = lanes<T, Arch>;
+  for (std::ptrdiff_t c = 0; c < columns; c += n)
+    store<Arch>(out + c, multiply_add<Arch>(
+                             broadcast<Arch>(weight), load<Arch>(part + c),
+                             broadcast<Arch>(keep) * load<Arch>(static_cast<const T*>(out) + c)));
+}
+
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
+template <class Arch, class T>
+void run_kernel(Arch, const MergeRows<T>& a) noexcept {
+  constexpr T nothing = -std::numeric_limits<T>::infinity();
+  const std::ptrdiff_t stride = padded_columns<T>(a.columns);
+  for (std::ptrdiff_t part = 1; part < a.parts; ++part)
+    for (std::ptrdiff_t r = 0; r < a.rows; ++r) {
+      const std::ptrdiff_t other = part * a.rows + r;
+      const T m = a.maximum[other] > a.maximum[r] ? a.maximum[other] : a.maximum[r];
+      if (m == nothing) continue;
+      const T keep = exp2<arch::scalar>(a.maximum[r] - m);
+      const T weight = exp2<arch::scalar>(a.maximum[other] - m);
+      a.maximum[r] = m;
+      a.sum[r] = a.sum[r] * keep + a.sum[other] * weight;
+      detail::merge_into<Arch>(a.out + r * stride, static_cast<const T*>(a.out) + other * stride,
+                               stride, keep, weight);
+    }
+}
+
+template <class Arch, class T, class O>
+void run_kernel(Arch, const FinishRows<T, O>& a) noexcept {
+  constexpr std::ptrdiff_t n = lanes<T, Arch>;
+  const std::ptrdiff_t stride = padded_columns<T>(a.columns);
+  for (std::ptrdiff_t r = 0; r < a.rows; ++r) {
+    const T* state = a.state + r * stride;
+    const bool empty = a.sum[r] == T(0);
+    // Of an empty row the state is 0, and so is 0 / 1.
+    const T sum = empty ? T(1) : a.sum[r];
+    std::ptrdiff_t c = 0;
+    for (; c + n <= a.columns; c += n)
+      detail::store_narrowed<Arch, T>(a.out[r] + c, load<Arch>(state + c) / broadcast<Arch>(sum));
+    for (; c < a.columns; ++c) a.out[r][c] = static_cast<O>(state[c] / sum);
+    if (a.lse != nullptr)
+      *a.lse[r] = empty ? -std::numeric_limits<T>::infinity()
+                        : (a.maximum[r] + binary_logarithm(sum)) * T(0.69314718055994530942);
+  }
+}
+
+PARE_ABI_END
+
+}  // namespace pare::kernel

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// One tile of attention: a few query rows against up to `tile_keys` packed keys and values.
+
+#include <pare/kernel/gemm.hpp>
+#include <pare/kernel/math.hpp>
+#include <pare/kernel/pack.hpp>
+#include <pare/kernel/score_modifier.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+
+namespace pare::kernel {
+
+/// Keys of a full tile. K and V of 128 keys of 128 floats are 128 KiB: they stay in the
+/// second-level cache while all rows of a block pass over them.
+inline constexpr std::ptrdiff_t tile_keys = 128;
+
+/// Where a query row stands and what it sees: keys at positions [first, last], and those below the
+/// tile's `sinks` that are not after `last`.
+struct RowPlace {
+  std::int32_t query = 0;     ///< token in its sequence
+  std::int32_t position = 0;  ///< the same, counted as keys are
+  std::int32_t first = 0;
+  std::int32_t last = 0;
+  std::int32_t head = 0;
+};
+
+/// Advances the online softmax of `rows` query rows by one tile of keys.
+///
+/// Per row, with s_j = scale <q, k_j>, modified, over the visible keys of the tile:
+/// m' = max(m, max_j s_j), l = l e^(m - m') + sum_j e^(s_j - m'),
+/// o = o e^(m - m') + sum_j e^(s_j - m') v_j. The state before the first tile is (-inf, 0, 0); m is
+/// kept in units of log2. A row that sees no key is left alone. Cost: 2 rows count (key_depth +
+/// value_columns) FLOPs, which binds, and rows * count exponentials.
+///
+/// A NaN or infinite score makes its row NaN and no other. A NaN or infinite value reaches the
+/// up to tile_rows rows that are computed together.
+template <StorageScalar S, class Modifier>
+struct AttendTile {
+  using T = compute_t<S>;
+
+  const T* keys = nullptr;                  ///< PackTransposed
+  const T* values = nullptr;                ///< PackRows
+  const std::int32_t* positions = nullptr;  ///< [count]
+  std::ptrdiff_t count = 0;                 ///< at most tile_keys
+  std::int32_t lowest = 0;                  ///< of all positions
+  std::int32_t highest = 0;
+  bool contiguous = false;  ///< positions are lowest, lowest + 1, ...
+  std::int32_t sinks = 0;
+  std::ptrdiff_t key_depth = 0;
+  std::ptrdiff_t value_columns = 0;
+
+  const T* queries = nullptr;  ///< PackLeft
+  const RowPlace* places = nullptr;
+  std::ptrdiff_t first_row = 0;  ///< rows [first_row, rows) are advanced
+  std::ptrdiff_t rows = 0;
+  T* maximum = nullptr;  ///< [rows]
+  T* sum = nullptr;      ///< [rows]
+  T* out = nullptr;      ///< [rows x padded_columns(value_columns)]
+
+  T scale = 1;
+  std::int64_t batch = 0;
+  Modifier modifier{};
+};
+
+namespace detail {
+PARE_ABI_BEGIN
+
+inline constexpr double log2_e = 1.4426950408889634074;
+
+/// The scratch of one group of rows. Weights share the place of scores where they have their type.
+template <class E>
+struct TileScratch {
+  using T = typename product<E>::sum;
+  alignas(64) T scores[tile_rows * tile_keys];
+};
+template <>
+struct TileScratch<Bf16Pair> {
+  using T = float;
+  alignas(64) T scores[tile_rows * tile_keys];
+  alignas(64) bf16 weights[tile_rows * tile_keys];
+};
+
+/// What a group of rows sees of a tile.
+struct GroupView {
+  std::int32_t min_first = std::numeric_limits<std::int32_t>::max();
+  std::int32_t max_first = 0;
+  std::int32_t min_last = std::numeric_limits<std::int32_t>::max();
+  std::int32_t max_last = std::numeric_limits<std::int32_t>::min();
+
+  void add(const RowPlace& place) noexcept {
+    min_first = place.first < min_first ? place.first : min_first;
+    max_first = place.first > max_first ? place.first : max_first;
+    min_last = place.last < min_last ? place.last : min_last;
+    max_last = place.last > max_last ? place.last : max_last;
+  }
+};
+
+/// Scores of keys that row `place` does not see, and of those past `count`, become -infinity.
+template <class S, class M, class T>
+void hide_keys(const AttendTile<S, M>& a, const RowPlace& place, std::ptrdiff_t count,
+               std::ptrdiff_t padded, T* scores) noexcept {
+  constexpr T hidden = -std::numeric_limits<T>::infinity();
+  for (std::ptrdiff_t j = 0; j < count; ++j) {
+    const std::int32_t position = a.positions[j];
+    const bool visible = position <= place.last && (position >= place.first || position < a.sinks);
+    scores[j] = visible ? scores[j] : hidden;
+  }
+  for (std::ptrdiff_t j = count; j < padded; ++j) scores[j] = hidden;
+}
+
+template <class S, class M, class T>
+void modify_scores(const AttendTile<S, M>& a, const RowPlace& place, std::ptrdiff_t count,
+                   T* scores) noexcept {
+  ScorePlace at{a.batch, place.head, place.query, place.position, 0};
+  for (std::ptrdiff_t j = 0; j < count; ++j) {
+    at.key = a.positions[j];
+    scores[j] = a.modifier.modify(scores[j] * a.scale, at);
+  }
+}
+
+/// Turns a row of scores into weights 2^(factor s_j - m') and advances its maximum and sum. Returns
+/// what the row's output so far is to be multiplied by; weights of a row that sees nothing are 0.
+template <class Arch, class E, class T>
+PARE_ALWAYS_INLINE T softmax_row(TileScratch<E>& scratch, std::ptrdiff_t row, std::ptrdiff_t padded,
+                                 T factor, T& maximum_so_far, T& sum_so_far) noexcept {
+  constexpr std::ptrdiff_t n = lanes<T, Arch>;
+  T* scores = scratch.scores + row * tile_keys;
+  vec<T, Arch> largest = load<Arch>(static_cast<const T*>(scores));
+  for (std::ptrdiff_t j = n; j < padded; j += n)
+    largest = maximum<Arch>(largest, load<Arch>(static_cast<const T*>(scores) + j));
+  const T tile_maximum = reduce_max<Arch>(largest) * factor;
+  const T new_maximum = tile_maximum > maximum_so_far ? tile_maximum : maximum_so_far;
+  const bool nothing = new_maximum == -std::numeric_limits<T>::infinity();
+  const vec<T, Arch> shift = broadcast<Arch>(nothing ? T(0) : -new_maximum);
+  const vec<T, Arch> scale = broadcast<Arch>(factor);
+  vec<T, Arch> total = broadcast<Arch>(T(0));
+  for (std::ptrdiff_t j = 0; j < padded; j += n) {
+    vec<T, Arch> weight =
+        exp2<Arch>(multiply_add<Arch>(load<Arch>(static_cast<const T*>(scores) + j), scale, shift));
+    if constexpr (std::is_same_v<E, Bf16Pair>)
+      weight = store_rounded<Arch>(scratch.weights + row * tile_keys + j, weight);
+    else
+      store<Arch>(scores + j, weight);
+    total = total + weight;
+  }
+  if (nothing) return T(1);
+  const T rescale = exp2<arch::scalar>(maximum_so_far - new_maximum);
+  maximum_so_far = new_maximum;
+  sum_so_far = sum_so_far * rescale + reduce_add<Arch>(total);
+  return rescale;
+}
+
+/// `Rows` rows from `row` on: scores, weights, output.
+template <class Arch, int Rows, class S, class M>
+struct AttendGroup {
+  using Tile = AttendTile<S, M>;
+  using T = compute_t<S>;
+  using E = element_t<S, Arch>;
+  static constexpr std::ptrdiff_t n = lanes<T, Arch>;
+  static constexpr std::ptrdiff_t columns = tile_columns<T, Arch>;
+
+  static void score(const Tile& a, std::ptrdiff_t row, std::ptrdiff_t padded,
+                    TileScratch<E>& scratch) noexcept {
+    const std::ptrdiff_t steps = steps_of<E>(a.key_depth);
+    for (std::ptrdiff_t j = 0; j < padded; j += columns) {
+      RegisterTile<T, Arch, Rows, tile_registers<Arch>> tile;
+      tile.clear();
+      tile.multiply(reinterpret_cast<const E*>(a.queries) + row * steps, steps,
+                    reinterpret_cast<const E*>(a.keys) + j * steps, steps);
+      tile.store_to(scratch.scores + j, tile_keys);
+    }
+  }
+
+  static void weigh(const Tile& a, std::ptrdiff_t row, std::ptrdiff_t count, std::ptrdiff_t padded,
+                    bool masked, TileScratch<E>& scratch, T* rescale) noexcept {
+    constexpr bool modified = !std::is_same_v<M, Exact>;
+    const T factor = modified ? T(log2_e) : a.scale * T(log2_e);
+    for (int r = 0; r < Rows; ++r) {
+      T* scores = scratch.scores + r * tile_keys;
+      if constexpr (modified) modify_scores(a, a.places[row + r], count, scores);
+      if (masked || count < padded) hide_keys(a, a.places[row + r], count, padded, scores);
+      rescale[r] =
+          softmax_row<Arch>(scratch, r, padded, factor, a.maximum[row + r], a.sum[row + r]);
+    }
+  }
+
+  template <int Registers>
+  static void accumulate_panel(const E* weights, const E* values, std::ptrdiff_t steps,
+                               const T* rescale, T* out, std::ptrdiff_t stride) noexcept {
+    RegisterTile<T, Arch, Rows, Registers> tile;
+    tile.load_scaled(out, stride, rescale);
+    tile.multiply(weights, tile_keys / product<E>::depth, values, steps);
+    tile.store_to(out, stride);
+  }
+
+  static void accumulate(const Tile& a, std::ptrdiff_t row, std::ptrdiff_t count,
+                         const TileScratch<E>& scratch, const T* rescale) noexcept {
+    const PanelSplit split{static_cast<int>((a.value_columns + n - 1) / n), tile_registers<Arch>};
+    const std::ptrdiff_t steps = steps_of<E>(count), packed = steps_of<E>(a.count);
+    const std::ptrdiff_t stride = padded_columns<T>(a.value_columns);
+    const E* weights = nullptr;
+    if constexpr (std::is_same_v<E, Bf16Pair>)
+      weights = reinterpret_cast<const E*>(scratch.weights);
+    else
+      weights = scratch.scores;
+    const E* values = reinterpret_cast<const E*>(a.values);
+    T* out = a.out + row * stride;
+    for (int p = 0; p < split.panels(); ++p) {
+      const int width = split.width(p);
+      if (width == 1) accumulate_panel<1>(weights, values, steps, rescale, out, stride);
+      if (width == 2) accumulate_panel<2>(weights, values, steps, rescale, out, stride);
+      if constexpr (tile_registers<Arch> == 4) {
+        if (width == 3) accumulate_panel<3>(weights, values, steps, rescale, out, stride);
+        if (width == 4) accumulate_panel<4>(weights, values, steps, rescale, out, stride);
+      }
+      values += packed * width * n;
+      out += width * n;
+    }
+  }
+
+  static void run(const Tile& a, std::ptrdiff_t row) noexcept {
+    GroupView view;
+    for (int r = 0; r < Rows; ++r) view.add(a.places[row + r]);
+    if (a.lowest > view.max_last) return;
+    if (a.highest < view.min_first && a.lowest >= a.sinks) return;
+    std::ptrdiff_t count = a.count;
+    if (a.contiguous && view.max_last - a.lowest < count - 1) count = view.max_last - a.lowest + 1;
+    const std::ptrdiff_t padded = (count + columns - 1) / columns * columns;
+    const bool masked = a.highest > view.min_last || a.lowest < view.max_first;
+    TileScratch<E> scratch;
+    T rescale[tile_rows];
+    score(a, row, padded, scratch);
+    weigh(a, row, count, padded, masked, scratch, rescale);
+    accumulate(a, row, count, scratch, rescale);
+  }
+};
+
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
+template <class Arch, class S, class M>
+void run_kernel(Arch, const AttendTile<S, M>& a) noexcept {
+  for (std::ptrdiff_t row = a.first_row; row < a.rows;) {
+    const int rows = next_group(a.rows - row);
+    static_assert(tile_rows == 6);
+    switch (rows) {
+      case 1:
+        detail::AttendGroup<Arch, 1, S, M>::run(a, row);
+        break;
+      case 2:
+        detail::AttendGroup<Arch, 2, S, M>::run(a, row);
+        break;
+      case 3:
+        detail::AttendGroup<Arch, 3, S, M>::run(a, row);
+        break;
+      case 4:
+        detail::AttendGroup<Arch, 4, S, M>::run(a, row);
+        break;
+      case 5:
+        detail::AttendGroup<Arch, 5, S, M>::run(a, row);
+        break;
+      default:
+        detail::AttendGroup<Arch, 6, S, M>::run(a, row);
+        break;
+    }
+    row += rows;
+  }
+}
+
+PARE_ABI_END
+
+}  // namespace pare::kernel

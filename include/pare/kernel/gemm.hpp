@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// The register-tiled product that attention, draft heads and factorizations run on.
+///
+/// A tile of C, `Rows` x (`Registers` registers), stays in registers while the depth runs:
+/// C += A B. Of A one element a row is broadcast; a row of B is `Registers` loads. B is packed in
+/// panels as wide as the tile (pack.hpp), so that it is read in one stream.
+///
+/// Register budget of the full tile: AVX-512 and NEON 6 x 4 sums, 4 of B, 1 of A = 29 of 32; AVX2
+/// and SSE2 6 x 2 sums, 2 of B, 1 of A = 15 of 16.
+
+#include <pare/kernel/simd.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+#include <utility>
+
+namespace pare::kernel {
+
+/// Two neighbouring bf16 along the depth: the element of native bf16 products.
+struct [[gnu::may_alias]] Bf16Pair {
+  std::uint32_t bits = 0;
+};
+
+/// What products of an element are summed in, and how many of the depth an element holds.
+template <class E>
+struct product {
+  using sum = E;
+  static constexpr std::ptrdiff_t depth = 1;
+};
+template <>
+struct product<Bf16Pair> {
+  using sum = float;
+  static constexpr std::ptrdiff_t depth = 2;
+};
+
+/// Elements of E that `depth` scalars take.
+template <class E>
+constexpr std::ptrdiff_t steps_of(std::ptrdiff_t depth) noexcept {
+  return (depth + product<E>::depth - 1) / product<E>::depth;
+}
+
+/// What storage scalars S are multiplied as on Arch: pairs where bf16 products are native, and
+/// compute_t<S> elsewhere. Packed operands of both are kept in arrays of compute_t<S>.
+template <StorageScalar S, class Arch>
+using element_t =
+    std::conditional_t<std::is_same_v<S, bf16> && Arch::has_bf16_dot, Bf16Pair, compute_t<S>>;
+
+/// Rows of the full tile.
+inline constexpr int tile_rows = 6;
+
+/// Rows of the next tile when `left` are to go: at most tile_rows, and the last tiles alike, since
+/// one of a row or two keeps the multiplier waiting.
+constexpr int next_group(std::ptrdiff_t left) noexcept {
+  const std::ptrdiff_t groups = (left + tile_rows - 1) / tile_rows;
+  return static_cast<int>((left + groups - 1) / groups);
+}
+
+namespace detail {
+PARE_ABI_BEGIN
+template <class Arch>
+inline constexpr int tile_registers_of =
+    is_avx512<Arch> || std::is_same_v<Arch, arch::neon> ? 4 : 2;
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
+/// Registers in a row of the full tile.
+template <class Arch>
+inline constexpr int tile_registers = detail::tile_registers_of<Arch>;
+
+/// Columns of the full tile, which are the columns of a panel.
+template <class T, class Arch>
+inline constexpr std::ptrdiff_t tile_columns = tile_registers<Arch>* lanes<T, Arch>;
+
+/// A register of panel elements; pairs travel as the bits of floats.
+template <class Arch, class E>
+PARE_ALWAYS_INLINE vec<typename product<E>::sum, Arch> load_elements(const E* p) noexcept {
+  return load<Arch>(reinterpret_cast<const typename product<E>::sum*>(p));
+}
+
+template <class Arch, class E, class V>
+PARE_ALWAYS_INLINE V multiply_elements(E a, V b, V c) noexcept {
+  if constexpr (std::is_same_v<E, Bf16Pair>)
+    return multiply_add_pairs<Arch>(a.bits, b, c);
+  else
+    return multiply_add<Arch>(broadcast<Arch>(a), b, c);
+}
+
+/// A tile of sums. Members are reached through compile-time indices only, or g++ keeps them in
+/// memory.
+template <class T, class Arch, int Rows, int Registers>
+struct RegisterTile {
+  static constexpr int rows = Rows;
+  static constexpr int registers = Registers;
+  static constexpr std::ptrdiff_t n = lanes<T, Arch>;
+
+  vec<T, Arch> sum[Rows][Registers];
+
+  /// f(row, register) for each, unrolled at any optimisation level.
+  template <class F>
+  PARE_ALWAYS_INLINE static void each(const F& f) noexcept {
+    [&]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
+      (f(std::integral_constant<int, static_cast<int>(I) / Registers>{},
+         std::integral_constant<int, static_cast<int>(I) % Registers>{}),
+       ...);
+    }
+    (std::make_index_sequence<std::size_t(Rows) * std::size_t(Registers)>{});
+  }
+
+  PARE_ALWAYS_INLINE void clear() noexcept {
+    each([&](auto r, auto c) PARE_LAMBDA_INLINE { sum[r][c] = broadcast<Arch>(T(0)); });
+  }
+
+  /// sum = scale[row] * C
+  PARE_ALWAYS_INLINE void load_scaled(const T* c, std::ptrdiff_t stride, const T* scale) noexcept {
+    each([&](auto r, auto i) PARE_LAMBDA_INLINE {
+      sum[r][i] = broadcast<Arch>(scale[r]) * load<Arch>(c + r * stride + i * n);
+    });
+  }
+
+  PARE_ALWAYS_INLINE void store_to(T* c, std::ptrdiff_t stride) const noexcept {
+    each([&](auto r, auto i)
+             PARE_LAMBDA_INLINE { store<Arch>(c + r * stride + i * n, sum[r][i]); });
+  }
+
+  /// sum += A B over `steps` elements of depth: A rows `a_stride` apart, B a panel `Registers`
+  /// registers wide.
+  template <class E>
+  PARE_ALWAYS_INLINE void multiply(const E* a, std::ptrdiff_t a_stride, const E* b,
+                                   std::ptrdiff_t steps) noexcept {
+    for (std::ptrdiff_t s = 0; s < steps; ++s) {
+      vec<T, Arch> panel[Registers];
+      [&]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
+        ((panel[I] = load_elements<Arch>(b + static_cast<std::ptrdiff_t>(I) * n)), ...);
+      }
+      (std::make_index_sequence<Registers>{});
+      each([&](auto r, auto i) PARE_LAMBDA_INLINE {
+        sum[r][i] = multiply_elements<Arch>(a[r * a_stride + s], panel[i], sum[r][i]);
+      });
+      b += Registers * n;
+    }
+  }
+};
+
+PARE_ABI_END
+
+}  // namespace pare::kernel

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Elementary functions over vectors, as far as attention needs them.
+
+#include <pare/kernel/simd.hpp>
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+#include <utility>
+
+namespace pare::kernel {
+
+namespace detail {
+PARE_ABI_BEGIN
+
+template <class T>
+struct Exp2;
+
+/// 2^f = 1 + f q(f) on [-1/2, 1/2]: minimax in relative error, 2.6e-9 before rounding.
+template <>
+struct Exp2<float> {
+  using bits = std::uint32_t;
+  static constexpr int significand = 23;
+  static constexpr float smallest = -126;  ///< below, 2^x is subnormal and taken as 0
+  static constexpr float round = 0x1.8p23f;
+  static constexpr float q[] = {6.9314721496803976e-01f, 2.4022652782876183e-01f,
+                                5.5503105509957711e-02f, 9.6176929748835816e-03f,
+                                1.3406643905038597e-03f, 1.5594677550930938e-04f};
+};
+
+/// Taylor's coefficients ln(2)^k / k!; the remainder is below 5e-18.
+template <>
+struct Exp2<double> {
+  using bits = std::uint64_t;
+  static constexpr int significand = 52;
+  static constexpr double smallest = -1022;
+  static constexpr double round = 0x1.8p52;
+  static constexpr double q[] = {
+      6.93147180559945309417e-01, 2.40226506959100712333e-01, 5.55041086648215799532e-02,
+      9.61812910762847716197e-03, 1.33335581464284434234e-03, 1.54035303933816099544e-04,
+      1.52527338040598402800e-05, 1.32154867901443094884e-06, 1.01780860092396997274e-07,
+      7.05491162080112332986e-09, 4.44553827187081149759e-10, 2.56784359934882051419e-11,
+      1.36914888539041288881e-12};
+};
+
+template <class Arch, class V>
+PARE_ALWAYS_INLINE V exp2_polynomial(V f) noexcept {
+  using T = std::remove_cvref_t<decltype(reduce_add<Arch>(f))>;
+  constexpr auto& q = Exp2<T>::q;
+  constexpr std::size_t terms = sizeof(q) / sizeof(q[0]);
+  const auto horner = [&]<std::size_t... I>(std::index_sequence<I...>) {
+    V sum = broadcast<Arch>(q[terms - 1]);
+    ((sum = multiply_add<Arch>(sum, f, broadcast<Arch>(q[terms - 2 - I]))), ...);
+    return multiply_add<Arch>(sum, f, broadcast<Arch>(T(1)));
+  };
+  return horner(std::make_index_sequence<terms - 1>{});
+}
+
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
+/// 2^x for x below 127 (1023 for double): relative error below 2e-7 (4e-16), 2^-inf = 0, a NaN
+/// stays one. Results below the smallest normal number are 0.
+///
+/// 2^x = 2^n 2^f with n the nearest integer. Adding 1.5 * 2^23 (2^52) leaves n in the low bits.
+template <class Arch, class V>
+PARE_ALWAYS_INLINE V exp2(V x) noexcept {
+  using T = std::remove_cvref_t<decltype(reduce_add<Arch>(x))>;
+  using Constants = detail::Exp2<T>;
+  const V smallest = broadcast<Arch>(Constants::smallest);
+  const V clamped = maximum<Arch>(smallest, x);
+#if defined(__AVX512F__)
+  if constexpr (detail::is_batch<V> && detail::is_avx512<Arch>) {
+    if constexpr (std::is_same_v<T, float>) {
+      const __m512 n = _mm512_maskz_roundscale_ps(0xffff, clamped, 0);
+      const V f = clamped - V(n);
+      const __mmask16 normal = _mm512_cmp_ps_mask(x, smallest, _CMP_NLT_UQ);
+      return V(_mm512_maskz_scalef_ps(normal, detail::exp2_polynomial<Arch>(f), n));
+    } else {
+      const __m512d n = _mm512_maskz_roundscale_pd(0xff, clamped, 0);
+      const V f = clamped - V(n);
+      const __mmask8 normal = _mm512_cmp_pd_mask(x, smallest, _CMP_NLT_UQ);
+      return V(_mm512_maskz_scalef_pd(normal, detail::exp2_polynomial<Arch>(f), n));
+    }
+  } else
+#endif
+  {
+    using Bits = typename Constants::bits;
+    const V shifted = clamped + broadcast<Arch>(Constants::round);
+    const V f = clamped - (shifted - broadcast<Arch>(Constants::round));
+    const V p = detail::exp2_polynomial<Arch>(f);
+    if constexpr (detail::is_batch<V>) {
+      using Integers = vec<Bits, Arch>;
+      const Integers exponent = xsimd::bitwise_cast<Integers>(shifted) << Constants::significand;
+      const V scaled = xsimd::bitwise_cast<V>(xsimd::bitwise_cast<Integers>(p) + exponent);
+      return xsimd::select(x < smallest, V(T(0)), scaled);
+    } else {
+      const Bits exponent = std::bit_cast<Bits>(shifted) << Constants::significand;
+      return x < smallest ? T(0) : std::bit_cast<T>(std::bit_cast<Bits>(p) + exponent);
+    }
+  }
+}
+
+PARE_ABI_END
+
+}  // namespace pare::kernel

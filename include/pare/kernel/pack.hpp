@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Packing of matrix rows into the panels that gemm.hpp multiplies by.
+///
+/// Rows are named by pointers, so a permuted, paged or strided operand costs what a plain one does:
+/// the gather happens here. 16-bit storage is widened on the way, unless the element is a pair of
+/// bf16 for native products.
+
+#include <pare/kernel/gemm.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+namespace pare::kernel {
+
+/// Registers of panel `index` when a row of `registers` is cut into panels at most `most` wide, as
+/// evenly as it goes: one register alone keeps the multiplier waiting.
+struct PanelSplit {
+  int registers = 0;
+  int most = 1;
+
+  constexpr int panels() const noexcept { return (registers + most - 1) / most; }
+  constexpr int width(int index) const noexcept {
+    return registers / panels() + (index < registers % panels() ? 1 : 0);
+  }
+};
+
+/// Scalars of T that a row of `columns` takes when rounded up to the widest register.
+template <class T>
+constexpr std::ptrdiff_t padded_columns(std::ptrdiff_t columns) noexcept {
+  constexpr auto widest = static_cast<std::ptrdiff_t>(64 / sizeof(T));
+  return (columns + widest - 1) / widest * widest;
+}
+
+/// A = X for rows x_i of X, element after element: row i is at i * steps_of(depth) elements.
+template <StorageScalar S>
+struct PackLeft {
+  const S* const* rows = nullptr;  ///< [count]
+  std::ptrdiff_t count = 0;
+  std::ptrdiff_t depth = 0;        ///< scalars in a row
+  compute_t<S>* packed = nullptr;  ///< [count * depth]
+};
+
+/// B = X^T for rows x_j of X: panel p holds rows [p w, (p + 1) w), w = tile_columns, as
+/// panel[step * w + j]. Rows past `count`, and depth past `depth`, are zeros.
+template <StorageScalar S>
+struct PackTransposed {
+  const S* const* rows = nullptr;  ///< [count]
+  std::ptrdiff_t count = 0;
+  std::ptrdiff_t depth = 0;
+  compute_t<S>* panels = nullptr;  ///< [depth * (count rounded up to w)]
+};
+
+/// B = X for rows x_j of X, the depth: panel p holds its columns of all rows, its width as
+/// PanelSplit cuts ceil(columns / lanes) registers, as panel[step * width + c]. Columns past
+/// `columns`, and rows past `count` that complete an element, are zeros.
+template <StorageScalar S>
+struct PackRows {
+  const S* const* rows = nullptr;  ///< [count]
+  std::ptrdiff_t count = 0;
+  std::ptrdiff_t columns = 0;
+  compute_t<S>* panels = nullptr;  ///< [(count + 1) * padded_columns(columns)]
+};
+
+namespace detail {
+PARE_ABI_BEGIN
+
+/// Rows copied in one stream are fetched this many ahead.
+inline constexpr std::ptrdiff_t pack_rows_ahead = 8;
+
+template <class S>
+PARE_ALWAYS_INLINE void prefetch_row(const S* const* rows, std::ptrdiff_t row, std::ptrdiff_t count,
+                                     std::ptrdiff_t columns) noexcept {
+  if (row >= count) return;
+  const auto bytes = columns * static_cast<std::ptrdiff_t>(sizeof(S));
+  for (std::ptrdiff_t byte = 0; byte < bytes; byte += 64) prefetch<2>(rows[row], byte);
+}
+
+/// Element `step` of a row of `depth` scalars.
+template <class E, class Source>
+PARE_ALWAYS_INLINE E element_at(const Source* row, std::ptrdiff_t step,
+                                std::ptrdiff_t depth) noexcept {
+  if constexpr (std::is_same_v<E, Bf16Pair>) {
+    const std::uint32_t low = row[2 * step].bits;
+    const std::uint32_t high = 2 * step + 1 < depth ? row[2 * step + 1].bits : 0;
+    return E{low | (high << 16)};
+  } else {
+    return static_cast<E>(row[step]);
+  }
+}
+
+/// A register of whole elements of a row from `step` on.
+template <class Arch, class E, class Source>
+PARE_ALWAYS_INLINE auto load_row(const Source* row, std::ptrdiff_t step) noexcept {
+  if constexpr (std::is_same_v<E, Bf16Pair>)
+    return load_elements<Arch>(reinterpret_cast<const Bf16Pair*>(row + 2 * step));
+  else
+    return load_widened<Arch>(row + step);
+}
+
+template <class Arch, class E, class V>
+PARE_ALWAYS_INLINE void store_elements(E* p, V v) noexcept {
+  store<Arch>(reinterpret_cast<typename product<E>::sum*>(p), v);
+}
+
+/// One register of rows, transposed square by square into column `j` of a panel `width` wide.
+template <class Arch, class Source, class E>
+PARE_ALWAYS_INLINE void transpose_rows(const Source* const* rows, std::ptrdiff_t count,
+                                       std::ptrdiff_t depth, E* panel,
+                                       std::ptrdiff_t width) noexcept {
+  using T = typename product<E>::sum;
+  constexpr std::ptrdiff_t n = lanes<T, Arch>;
+  const std::ptrdiff_t steps = steps_of<E>(depth);
+  const std::ptrdiff_t whole = depth / product<E>::depth / n * n;
+  for (std::ptrdiff_t s = 0; s < whole; s += n) {
+    vec<T, Arch> block[static_cast<std::size_t>(n)];
+    // The rows after these: too many streams for the hardware to follow.
+    for (std::ptrdiff_t i = n; i < 2 * n && i < count; ++i)
+      prefetch<2>(rows[i] + s * product<E>::depth);
+    for (std::ptrdiff_t i = 0; i < n; ++i)
+      block[i] = i < count ? load_row<Arch, E>(rows[i], s) : broadcast<Arch>(T(0));
+    transpose_block<Arch>(block);
+    for (std::ptrdiff_t i = 0; i < n; ++i) store_elements<Arch>(panel + (s + i) * width, block[i]);
+  }
+  for (std::ptrdiff_t s = whole; s < steps; ++s)
+    for (std::ptrdiff_t i = 0; i < n; ++i)
+      panel[s * width + i] = i < count ? element_at<E>(rows[i], s, depth) : E{};
+}
+
+/// Registers [first, first + width) of the columns of up to `product<E>::depth` rows, as one step.
+template <class Arch, class Source, class E>
+PARE_ALWAYS_INLINE void copy_step(const PackRows<Source>& a, std::ptrdiff_t step,
+                                  std::ptrdiff_t first, std::ptrdiff_t width, E* out) noexcept {
+  using T = typename product<E>::sum;
+  constexpr std::ptrdiff_t n = lanes<T, Arch>;
+  constexpr bool pairs = std::is_same_v<E, Bf16Pair>;
+  const Source* row = a.rows[step * product<E>::depth];
+  const Source* next = nullptr;
+  if constexpr (pairs) next = 2 * step + 1 < a.count ? a.rows[2 * step + 1] : nullptr;
+  for (std::ptrdiff_t i = 0; i < width; ++i) {
+    const std::ptrdiff_t c = (first + i) * n;
+    if (c + n <= a.columns) {
+      auto v = load_widened<Arch>(row + c);
+      if constexpr (pairs)
+        v = pair_rows<Arch>(v,
+                            next != nullptr ? load_widened<Arch>(next + c) : broadcast<Arch>(0.0f));
+      store_elements<Arch>(out + i * n, v);
+      continue;
+    }
+    for (std::ptrdiff_t k = 0; k < n; ++k) {
+      E element{};
+      if (c + k < a.columns) {
+        if constexpr (pairs)
+          element.bits = std::uint32_t{row[c + k].bits} |
+                         (next != nullptr ? std::uint32_t{next[c + k].bits} << 16 : 0u);
+        else
+          element = static_cast<E>(row[c + k]);
+      }
+      out[i * n + k] = element;
+    }
+  }
+}
+
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
+template <class Arch, class S>
+void run_kernel(Arch, const PackLeft<S>& a) noexcept {
+  using E = element_t<S, Arch>;
+  constexpr std::ptrdiff_t n = lanes<compute_t<S>, Arch>;
+  const std::ptrdiff_t steps = steps_of<E>(a.depth);
+  const std::ptrdiff_t whole = a.depth / product<E>::depth / n * n;
+  for (std::ptrdiff_t i = 0; i < a.count; ++i) {
+    E* out = reinterpret_cast<E*>(a.packed) + i * steps;
+    for (std::ptrdiff_t s = 0; s < whole; s += n)
+      detail::store_elements<Arch>(out + s, detail::load_row<Arch, E>(a.rows[i], s));
+    for (std::ptrdiff_t s = whole; s < steps; ++s)
+      out[s] = detail::element_at<E>(a.rows[i], s, a.depth);
+  }
+}
+
+template <class Arch, class S>
+void run_kernel(Arch, const PackTransposed<S>& a) noexcept {
+  using E = element_t<S, Arch>;
+  using T = compute_t<S>;
+  constexpr std::ptrdiff_t n = lanes<T, Arch>, width = tile_columns<T, Arch>;
+  const std::ptrdiff_t panel_size = steps_of<E>(a.depth) * width;
+  const std::ptrdiff_t padded = (a.count + width - 1) / width * width;
+  E* panels = reinterpret_cast<E*>(a.panels);
+  for (std::ptrdiff_t j = 0; j < padded; j += n)
+    detail::transpose_rows<Arch>(a.rows + (j < a.count ? j : 0), a.count - j, a.depth,
+                                 panels + j / width * panel_size + j % width, width);
+}
+
+template <class Arch, class S>
+void run_kernel(Arch, const PackRows<S>& a) noexcept {
+  using E = element_t<S, Arch>;
+  constexpr std::ptrdiff_t n = lanes<compute_t<S>, Arch>;
+  constexpr std::ptrdiff_t depth = product<E>::depth;
+  const std::ptrdiff_t steps = steps_of<E>(a.count);
+  const PanelSplit split{static_cast<int>((a.columns + n - 1) / n), tile_registers<Arch>};
+  for (std::ptrdiff_t s = 0; s < steps; ++s) {
+    for (std::ptrdiff_t j = s * depth; j < (s + 1) * depth; ++j)
+      detail::prefetch_row(a.rows, j + detail::pack_rows_ahead, a.count, a.columns);
+    E* panel = reinterpret_cast<E*>(a.panels);
+    std::ptrdiff_t first = 0;
+    for (int p = 0; p < split.panels(); ++p) {
+      const std::ptrdiff_t width = split.width(p);
+      detail::copy_step<Arch>(a, s, first, width, panel + s * width * n);
+      panel += steps * width * n;
+      first += width;
+    }
+  }
+}
+
+PARE_ABI_END
+
+}  // namespace pare::kernel

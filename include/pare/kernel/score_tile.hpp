@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Scores of a tile without values: what selectors look at before attention runs.
+
+#include <pare/kernel/attend_tile.hpp>
+#include <pare/kernel/gemm.hpp>
+#include <pare/kernel/math.hpp>
+#include <pare/kernel/pack.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+
+namespace pare::kernel {
+
+/// scores[r][j] = scale * <q_r, k_j>, or += , for `rows` queries and `count` keys, both packed.
+/// Rows of scores are tile_keys apart; columns from `count` up to the next multiple of tile_columns
+/// are written too, with `scale` times zero. Cost: 2 rows count depth FLOPs, which binds.
+template <StorageScalar S>
+struct ScoreTile {
+  using T = compute_t<S>;
+
+  const T* queries = nullptr;  ///< PackLeft
+  const T* keys = nullptr;     ///< PackTransposed
+  std::ptrdiff_t rows = 0;
+  std::ptrdiff_t count = 0;  ///< at most tile_keys
+  std::ptrdiff_t depth = 0;
+  T scale = 1;
+  bool add = false;
+  T* scores = nullptr;  ///< [rows x tile_keys]
+};
+
+/// Of each row of a tile of scores the maximum over its first limit[r] columns, and the sum of
+/// e^(score - maximum) over them; -infinity and 0 where the limit is 0. From these of all tiles
+/// follow the row's log-sum-exp, and the mass and the largest weight of each tile.
+template <ComputeScalar T>
+struct TileStats {
+  T* scores = nullptr;  ///< [rows x tile_keys]; columns past the limits are overwritten
+  std::ptrdiff_t rows = 0;
+  std::ptrdiff_t count = 0;             ///< at most tile_keys
+  const std::int32_t* limit = nullptr;  ///< [rows], at most count; null: all of them
+  T* maximum = nullptr;                 ///< of row r at r * stride
+  T* sum = nullptr;                     ///< likewise
+  std::ptrdiff_t stride = 1;
+};
+
+/// column[j] += sum over rows r with j < limit[r] of e^(scores[r][j] - lse[r]).
+template <ComputeScalar T>
+struct AddWeights {
+  T* scores = nullptr;  ///< [rows x tile_keys]; overwritten
+  std::ptrdiff_t rows = 0;
+  std::ptrdiff_t count = 0;             ///< at most tile_keys
+  const std::int32_t* limit = nullptr;  ///< [rows], at most count; null: all of them
+  const T* lse = nullptr;               ///< [rows]; a row at -infinity adds nothing
+  T* column = nullptr;                  ///< [tile_keys]: columns past `count` are scratch
+};
+
+namespace detail {
+PARE_ABI_BEGIN
+
+/// Score group of `Rows` rows.
+template <class Arch, int Rows, class S>
+void score_group(const ScoreTile<S>& a, std::ptrdiff_t row) noexcept {
+  using T = compute_t<S>;
+  using E = element_t<S, Arch>;
+  constexpr std::ptrdiff_t columns = tile_columns<T, Arch>, n = lanes<T, Arch>;
+  const std::ptrdiff_t steps = steps_of<E>(a.depth);
+  for (std::ptrdiff_t j = 0; j < a.count; j += columns) {
+    RegisterTile<T, Arch, Rows, tile_registers<Arch>> tile;
+    tile.clear();
+    tile.multiply(reinterpret_cast<const E*>(a.queries) + row * steps, steps,
+                  reinterpret_cast<const E*>(a.keys) + j * steps, steps);
+    T* out = a.scores + row * tile_keys + j;
+    tile.each([&](auto r, auto i) PARE_LAMBDA_INLINE {
+      const vec<T, Arch> old = a.add
+                                   ? load<Arch>(static_cast<const T*>(out) + r * tile_keys + i * n)
+                                   : broadcast<Arch>(T(0));
+      tile.sum[r][i] = multiply_add<Arch>(broadcast<Arch>(a.scale), tile.sum[r][i], old);
+    });
+    tile.store_to(out, tile_keys);
+  }
+}
+
+/// Hides columns from `limit` to the end of the last register; returns where that is.
+template <class Arch, class T>
+std::ptrdiff_t hide_tail(T* scores, std::ptrdiff_t limit) noexcept {
+  constexpr std::ptrdiff_t n = lanes<T, Arch>;
+  const std::ptrdiff_t padded = (limit + n - 1) / n * n;
+  for (std::ptrdiff_t j = limit; j < padded; ++j) scores[j] = -std::numeric_limits<T>::infinity();
+  return padded;
+}
+
+template <class Arch, class T>
+void row_stats(T* scores, std::ptrdiff_t limit, T& maximum_out, T& sum_out) noexcept {
+  constexpr std::ptrdiff_t n = lanes<T, Arch>;
+  constexpr T hidden = -std::numeric_limits<T>::infinity();
+  maximum_out = hidden;
+  sum_out = T(0);
+  if (limit <= 0) return;
+  const std::ptrdiff_t padded = hide_tail<Arch>(scores, limit);
+  vec<T, Arch> largest = broadcast<Arch>(hidden);
+  for (std::ptrdiff_t j = 0; j < padded; j += n)
+    largest = maximum<Arch>(largest, load<Arch>(static_cast<const T*>(scores) + j));
+  maximum_out = reduce_max<Arch>(largest);
+  if (maximum_out == hidden) return;
+  const vec<T, Arch> factor = broadcast<Arch>(T(log2_e));
+  const vec<T, Arch> shift = broadcast<Arch>(-maximum_out * T(log2_e));
+  vec<T, Arch> total = broadcast<Arch>(T(0));
+  for (std::ptrdiff_t j = 0; j < padded; j += n)
+    total = total + exp2<Arch>(multiply_add<Arch>(load<Arch>(static_cast<const T*>(scores) + j),
+                                                  factor, shift));
+  sum_out = reduce_add<Arch>(total);
+}
+
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
+template <class Arch, class S>
+void run_kernel(Arch, const ScoreTile<S>& a) noexcept {
+  static_assert(tile_rows == 6);
+  for (std::ptrdiff_t row = 0; row < a.rows;) {
+    const int rows = next_group(a.rows - row);
+    switch (rows) {
+      case 1:
+        detail::score_group<Arch, 1>(a, row);
+        break;
+      case 2:
+        detail::score_group<Arch, 2>(a, row);
+        break;
+      case 3:
+        detail::score_group<Arch, 3>(a, row);
+        break;
+      case 4:
+        detail::score_group<Arch, 4>(a, row);
+        break;
+      case 5:
+        detail::score_group<Arch, 5>(a, row);
+        break;
+      default:
+        detail::score_group<Arch, 6>(a, row);
+        break;
+    }
+    row += rows;
+  }
+}
+
+template <class Arch, class T>
+void run_kernel(Arch, const TileStats<T>& a) noexcept {
+  for (std::ptrdiff_t r = 0; r < a.rows; ++r)
+    detail::row_stats<Arch>(a.scores + r * tile_keys, a.limit != nullptr ? a.limit[r] : a.count,
+                            a.maximum[r * a.stride], a.sum[r * a.stride]);
+}
+
+template <class Arch, class T>
+void run_kernel(Arch, const AddWeights<T>& a) noexcept {
+  constexpr std::ptrdiff_t n = lanes<T, Arch>;
+  const vec<T, Arch> factor = broadcast<Arch>(T(detail::log2_e));
+  for (std::ptrdiff_t r = 0; r < a.rows; ++r) {
+    if (a.lse[r] == -std::numeric_limits<T>::infinity()) continue;
+    T* scores = a.scores + r * tile_keys;
+    const std::ptrdiff_t padded =
+        detail::hide_tail<Arch>(scores, a.limit != nullptr ? a.limit[r] : a.count);
+    const vec<T, Arch> shift = broadcast<Arch>(-a.lse[r] * T(detail::log2_e));
+    for (std::ptrdiff_t j = 0; j < padded; j += n) {
+      const vec<T, Arch> weight = exp2<Arch>(
+          multiply_add<Arch>(load<Arch>(static_cast<const T*>(scores) + j), factor, shift));
+      store<Arch>(a.column + j, load<Arch>(static_cast<const T*>(a.column) + j) + weight);
+    }
+  }
+}
+
+PARE_ABI_END
+
+}  // namespace pare::kernel
