@@ -5,6 +5,8 @@
 /// All of Pare, but for what asks for more than Eigen and xsimd (pare/io) or for generated
 /// translation units (pare/dispatch.hpp).
 
+#include <pare/attention/attend.hpp>
+#include <pare/attention/select_blocks.hpp>
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/arch.hpp>
 #include <pare/core/backend.hpp>

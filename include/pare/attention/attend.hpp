@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Attention: softmax(scale Q K^T + mask) V, exact, or over the blocks that a mask selects.
+///
+/// ```cpp
+/// attend(q, k, v, out);
+/// attend(q, k, v, out, {.causal = true});
+/// attend(q, k, v, out, SoftCap{.cap = 50}, {.causal = true, .window = 4096});
+/// attend(pare::simd.threads(4), q, cache, out, {.causal = true});   // a KeyValueSource
+/// ```
+///
+/// Tensors are [batch, heads, tokens, dim] by extent, with any strides but a contiguous last
+/// dimension; q, k and v hold one storage scalar, and out holds it too or what is computed in.
+/// Query heads h r ... h r + r - 1 share key/value head h, r = heads / kv heads; nothing is copied
+/// for it. key dim and value dim may differ, and any size and length will do.
+///
+/// Scores are summed in float (double for double tensors) and the softmax runs online over tiles of
+/// 128 keys (Milakov and Gimelshein 2018; Dao et al., FlashAttention, 2022): memory beyond inputs
+/// and outputs is a few hundred rows for each thread. Where the arch has bf16 products, bf16
+/// tensors are multiplied by them: weights are then rounded to bf16, and subnormal products count
+/// as 0.
+///
+/// A row that sees no key is 0. A NaN or infinite query or key makes the rows that see it NaN; a
+/// NaN or infinite value may also reach rows of its tile that do not see it.
+
+#include <pare/attention/detail/engine.hpp>
+#include <pare/attention/detail/run_reference.hpp>
+#include <pare/attention/key_value.hpp>
+#include <pare/attention/options.hpp>
+#include <pare/attention/score_modifier.hpp>
+#include <pare/attention/workspace.hpp>
+#include <pare/core/backend.hpp>
+#include <pare/core/tensor_view.hpp>
+
+#include <type_traits>
+
+namespace pare::attention {
+
+/// What `attend` may write where S is read: S itself, or what it is computed in.
+template <class O, class S>
+concept OutputOf = std::is_same_v<O, S> || std::is_same_v<O, compute_t<S>>;
+
+namespace detail {
+PARE_ABI_BEGIN
+
+inline constexpr const char* attend_name = "attention::attend";
+
+template <class B, class S, class Source, class O, ScoreModifier M>
+AttendStats attend_checked(const B& backend, TensorView<const S, 4> q, const Source& source,
+                           Index key_slots, TensorView<O, 4> out, const M& modifier,
+                           const AttendOptions& options) {
+  const Problem problem =
+      checked_problem(attend_name, q, source, out, modifier, options, key_slots);
+  check_lse<compute_t<S>>(attend_name, options.lse, q.extent);
+  AttendStats stats;
+  if (options.mask != nullptr) stats.density = options.mask->density(options.causal);
+  if (q.extent[0] == 0 || q.extent[1] == 0 || q.extent[2] == 0) return stats;
+  const Call<S, O, Source, M> call{problem, q, source, out, modifier, options};
+  if constexpr (KernelBackend<B>) {
+    Workspace own;
+    run_call(backend, call, key_slots, options.workspace != nullptr ? *options.workspace : own);
+  } else {
+    run_reference(call);
+  }
+  return stats;
+}
+
+template <class B, class S, class O, ScoreModifier M>
+AttendStats attend_dense(const B& backend, TensorView<const S, 4> q, TensorView<const S, 4> k,
+                         TensorView<const S, 4> v, TensorView<O, 4> out, const M& modifier,
+                         const AttendOptions& options) {
+  const bool packed = !options.key_offsets.empty() || !options.query_offsets.empty();
+  if (packed) {
+    check(!options.key_offsets.empty() && !options.query_offsets.empty(), attend_name,
+          "query_offsets, key_offsets", "one of them", "both or neither");
+    check(options.key_lengths.empty(), attend_name, "key_lengths", "lengths",
+          "none with packed sequences");
+    check(k.extent[0] == 1, attend_name, "k", k.extent, "a batch of 1 for packed sequences");
+    check_offsets(attend_name, "key_offsets", options.key_offsets, k.extent[2]);
+  }
+  const DenseKeyValue<S> source{k, v, options.key_lengths, options.key_offsets};
+  source.validate(attend_name);
+  check_writable(attend_name, "out", out);
+  check_no_overlap(attend_name, "out", out, "q", q);
+  check_no_overlap(attend_name, "out", out, "k", k);
+  check_no_overlap(attend_name, "out", out, "v", v);
+  return attend_checked(backend, q, source, k.extent[2], out, modifier, options);
+}
+
+PARE_ABI_END
+}  // namespace detail
+
+PARE_ABI_BEGIN
+
+/// Attention over key and value tensors.
+///
+/// \param backend  where and how; left out: pare::simd
+/// \param q        [batch, heads, queries, key dim]
+/// \param k        [batch, kv heads, keys, key dim]
+/// \param v        [batch, kv heads, keys, value dim]
+/// \param out      [batch, heads, queries, value dim], written; must not overlap an input
+/// \param modifier what is done to scores; left out: nothing
+/// \throws std::invalid_argument if a shape, stride, option, order, mask, bias or length does not
+///         fit, or out overlaps an input. Nothing is written then. No queries: a no-op.
+///
+/// Cost: 2 (key dim + value dim) FLOPs for each visible (query, key) pair of the computed blocks,
+/// which binds; packing a tile of keys again for every few hundred rows adds some percent. The same
+/// bits for any number of threads.
+template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, ScoreModifier M>
+requires std::is_same_v<scalar_of<Q>, scalar_of<K>> && std::is_same_v<scalar_of<Q>, scalar_of<V>> &&
+    OutputOf<scalar_of<O>, scalar_of<Q>>
+        AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out,
+                           const M& modifier, const AttendOptions& options = {}) {
+  return detail::attend_dense(backend, as_const(to_view(q)), as_const(to_view(k)),
+                              as_const(to_view(v)), to_view(out), modifier, options);
+}
+
+/// \overload
+template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O>
+AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out,
+                   const AttendOptions& options = {}) {
+  return attend(backend, q, k, v, out, Exact{}, options);
+}
+
+/// \overload
+template <In<4> Q, In<4> K, In<4> V, Out<4> O, class P>
+requires(!std::is_convertible_v<P, AttendOptions>) AttendStats
+    attend(const Q& q, const K& k, const V& v, O&& out, const P& policy,
+           const AttendOptions& options = {}) {
+  return attend(simd, q, k, v, out, policy, options);
+}
+
+/// \overload
+template <In<4> Q, In<4> K, In<4> V, Out<4> O>
+AttendStats attend(const Q& q, const K& k, const V& v, O&& out, const AttendOptions& options = {}) {
+  return attend(simd, q, k, v, out, Exact{}, options);
+}
+
+/// Attention over keys and values that a KeyValueSource points to, such as PagedKeyValue; sequence
+/// i of the source belongs to batch entry i of q. A source with sequences of different lengths
+/// takes neither order nor mask.
+template <Backend B, In<4> Q, KeyValueSource Source, Out<4> O, ScoreModifier M>
+requires std::is_same_v < scalar_of<Q>,
+typename Source::scalar >
+    &&OutputOf<scalar_of<O>, scalar_of<Q>> AttendStats attend(const B& backend, const Q& q,
+                                                              const Source& source, O&& out,
+                                                              const M& modifier,
+                                                              const AttendOptions& options = {}) {
+  const auto queries = as_const(to_view(q));
+  const auto to = to_view(out);
+  source.validate(detail::attend_name);
+  check(options.key_lengths.empty() && options.key_offsets.empty(), detail::attend_name,
+        "key_lengths, key_offsets", "lengths or offsets", "none: the source has its own");
+  check_writable(detail::attend_name, "out", to);
+  check_no_overlap(detail::attend_name, "out", to, "q", queries);
+  Index slots = 0;
+  for (Index i = 0; i < source.sequences(); ++i) slots = std::max<Index>(slots, source.length(i));
+  return detail::attend_checked(backend, queries, source, slots, to, modifier, options);
+}
+
+/// \overload
+template <Backend B, In<4> Q, KeyValueSource Source, Out<4> O>
+AttendStats attend(const B& backend, const Q& q, const Source& source, O&& out,
+                   const AttendOptions& options = {}) {
+  return attend(backend, q, source, out, Exact{}, options);
+}
+
+/// \overload
+template <In<4> Q, KeyValueSource Source, Out<4> O>
+AttendStats attend(const Q& q, const Source& source, O&& out, const AttendOptions& options = {}) {
+  return attend(simd, q, source, out, Exact{}, options);
+}
+
+PARE_ABI_END
+}  // namespace pare::attention

@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// The one tiled driver of attention: it gathers visible keys into tiles, packs each tile once for
+/// all rows of an item, and lets the tile kernel advance their softmax.
+
+#include <pare/attention/detail/plan.hpp>
+#include <pare/attention/detail/scratch.hpp>
+#include <pare/core/backend.hpp>
+#include <pare/kernel/attend_finish.hpp>
+#include <pare/kernel/attend_tile.hpp>
+#include <pare/kernel/pack.hpp>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstdint>
+#include <limits>
+#include <span>
+
+namespace pare::attention::detail {
+PARE_ABI_BEGIN
+
+/// One call: tensors, source of keys and values, what is done to scores, and the plan.
+template <class S, class O, class Source, class M>
+struct Call {
+  using Scalar = S;
+  using Output = O;
+  using Modifier = M;
+  using T = compute_t<S>;
+
+  Problem problem;
+  TensorView<const S, 4> q;
+  const Source& source;
+  TensorView<O, 4> out;
+  const M& modifier;
+  const AttendOptions& options;
+
+  Sequence sequence(Index i) const {
+    if (options.query_offsets.empty()) return {i, 0, q.extent[2], source.length(i)};
+    const auto at = static_cast<std::size_t>(i);
+    const Index begin = options.query_offsets[at];
+    return {0, begin, options.query_offsets[at + 1] - begin, source.length(i)};
+  }
+};
+
+/// Collects the visible slots of an item until a tile is full, and runs it.
+template <class B, class C>
+class ItemRunner {
+  using T = typename C::T;
+  using S = typename C::Scalar;
+  using M = typename C::Modifier;
+
+ public:
+  ItemRunner(const B& backend, const C& call, const AttendItem& item, const Scratch<C>& scratch)
+      : backend_(backend),
+        call_(call),
+        item_(item),
+        scratch_(scratch),
+        sequence_(call.sequence(item.sequence)),
+        kv_head_(item.head_begin / call.problem.group()) {}
+
+  void run() {
+    place_rows();
+    const Problem& p = call_.problem;
+    if (p.mask != nullptr)
+      feed_mask();
+    else
+      feed(item_.slot_begin, item_.slot_end, all_heads);
+    flush();
+  }
+
+ private:
+  static constexpr std::uint64_t all_heads = ~std::uint64_t{0};
+
+  /// Packs the queries, and says where each row stands and what it sees.
+  void place_rows() {
+    const Problem& p = call_.problem;
+    const Index queries = item_.queries();
+    lowest_ = std::numeric_limits<Index>::max();
+    for (Index query = 0; query < queries; ++query) {
+      const Visible v = visible(p, sequence_, item_.query_begin + query);
+      if (v.last >= 0) lowest_ = std::min(lowest_, v.first);
+      highest_ = std::max(highest_, v.last);
+      kernel::RowPlace place;
+      place.query = static_cast<std::int32_t>(item_.query_begin + query);
+      place.position =
+          static_cast<std::int32_t>(item_.query_begin + query + sequence_.keys - sequence_.queries);
+      place.first = static_cast<std::int32_t>(v.first);
+      place.last = static_cast<std::int32_t>(v.last);
+      for (Index h = 0; h < item_.heads(); ++h) {
+        place.head = static_cast<std::int32_t>(item_.head_begin + h);
+        scratch_.places[h * queries + query] = place;
+        scratch_.query_rows[h * queries + query] =
+            call_.q.data + sequence_.batch * call_.q.stride[0] +
+            (item_.head_begin + h) * call_.q.stride[1] +
+            (sequence_.query_begin + item_.query_begin + query) * call_.q.stride[2];
+      }
+    }
+    launch(backend_,
+           kernel::PackLeft<S>{scratch_.query_rows, item_.rows(), p.key_dim, scratch_.queries});
+    const Index columns = item_.rows() * kernel::padded_columns<T>(p.value_dim);
+    std::fill_n(scratch_.maximum, item_.rows(), -std::numeric_limits<T>::infinity());
+    std::fill_n(scratch_.sum, item_.rows(), T(0));
+    std::fill_n(scratch_.state, columns, T(0));
+  }
+
+  /// Blocks that the mask selects for any head of the item, in ascending order, each with the heads
+  /// that selected it.
+  void feed_mask() {
+    const BlockMask& mask = *call_.problem.mask;
+    const Index row = item_.query_begin / mask.shape().row_block;
+    const Index heads = mask.shape().heads == 1 ? 1 : item_.heads();
+    std::array<std::span<const std::int32_t>, static_cast<std::size_t>(most_heads)> left;
+    for (Index h = 0; h < heads; ++h)
+      left[static_cast<std::size_t>(h)] = mask.row(item_.sequence, item_.head_begin + h, row);
+    for (;;) {
+      constexpr std::int32_t none = std::numeric_limits<std::int32_t>::max();
+      std::int32_t column = none;
+      for (std::size_t h = 0; h < static_cast<std::size_t>(heads); ++h)
+        if (!left[h].empty()) column = std::min(column, left[h].front());
+      if (column == none) return;
+      std::uint64_t set = 0;
+      for (std::size_t h = 0; h < static_cast<std::size_t>(heads); ++h)
+        if (!left[h].empty() && left[h].front() == column) {
+          set |= std::uint64_t{1} << h;
+          left[h] = left[h].subspan(1);
+        }
+      const Index block = mask.shape().column_block, begin = column * block;
+      feed(std::max(begin, item_.slot_begin), std::min(begin + block, item_.slot_end),
+           heads == 1 && item_.heads() > 1 ? all_heads : set);
+    }
+  }
+
+  /// Takes slots [begin, end) for a set of heads, leaving out keys that no row of the item sees.
+  void feed(Index begin, Index end, std::uint64_t heads) {
+    if (heads != heads_ && count_ > 0) flush();
+    heads_ = heads;
+    const Problem& p = call_.problem;
+    if (p.order == nullptr) {
+      end = std::min(end, highest_ + 1);
+      for (Index slot = begin; slot < std::min(end, p.sinks); ++slot)
+        take(static_cast<std::int32_t>(slot));
+      for (Index slot = std::max({begin, lowest_, p.sinks}); slot < end; ++slot)
+        take(static_cast<std::int32_t>(slot));
+      return;
+    }
+    const auto order = p.order->of(
+        item_.sequence, p.order->shape().heads == p.kv_heads ? kv_head_ : item_.head_begin);
+    for (Index slot = begin; slot < end; ++slot) {
+      const auto position = static_cast<Index>(order[static_cast<std::size_t>(slot)]);
+      if (position <= highest_ && (position >= lowest_ || position < p.sinks))
+        take(static_cast<std::int32_t>(position));
+    }
+  }
+
+  void take(std::int32_t position) {
+    if (count_ == kernel::tile_keys) flush();
+    scratch_.positions[count_++] = position;
+  }
+
+  /// Runs the tile collected so far.
+  void flush() {
+    if (count_ == 0) return;
+    const Problem& p = call_.problem;
+    kernel::AttendTile<S, M> tile;
+    tile.positions = scratch_.positions;
+    tile.count = count_;
+    tile.lowest = tile.highest = scratch_.positions[0];
+    tile.contiguous = true;
+    for (Index j = 0; j < count_; ++j) {
+      const std::int32_t position = scratch_.positions[j];
+      tile.contiguous = tile.contiguous && position == scratch_.positions[0] + j;
+      tile.lowest = std::min(tile.lowest, position);
+      tile.highest = std::max(tile.highest, position);
+      scratch_.key_rows[j] = call_.source.key(item_.sequence, kv_head_, position);
+      scratch_.value_rows[j] = call_.source.value(item_.sequence, kv_head_, position);
+    }
+    launch(backend_,
+           kernel::PackTransposed<S>{scratch_.key_rows, count_, p.key_dim, scratch_.keys});
+    launch(backend_,
+           kernel::PackRows<S>{scratch_.value_rows, count_, p.value_dim, scratch_.values});
+    tile.keys = scratch_.keys;
+    tile.values = scratch_.values;
+    tile.sinks = static_cast<std::int32_t>(p.sinks);
+    tile.key_depth = p.key_dim;
+    tile.value_columns = p.value_dim;
+    tile.scale = static_cast<T>(p.scale);
+    tile.batch = item_.sequence;
+    tile.modifier = call_.modifier;
+    tile.queries = scratch_.queries;
+    tile.places = scratch_.places;
+    tile.maximum = scratch_.maximum;
+    tile.sum = scratch_.sum;
+    tile.out = scratch_.state;
+    run_heads(tile);
+    count_ = 0;
+  }
+
+  /// The tile for each run of neighbouring heads that want it.
+  void run_heads(kernel::AttendTile<S, M>& tile) {
+    const auto heads = static_cast<int>(item_.heads());
+    for (int begin = 0; begin < heads;) {
+      const std::uint64_t rest = heads_ >> begin;
+      if ((rest & 1) == 0) {
+        ++begin;
+        continue;
+      }
+      const int end = std::min(heads, begin + std::countr_one(rest));
+      tile.first_row = begin * item_.queries();
+      tile.rows = end * item_.queries();
+      launch(backend_, tile);
+      begin = end;
+    }
+  }
+
+  const B& backend_;
+  const C& call_;
+  const AttendItem& item_;
+  const Scratch<C>& scratch_;
+  Sequence sequence_;
+  Index kv_head_;
+  Index lowest_ = 0;    ///< lowest position that some row sees, sinks apart
+  Index highest_ = -1;  ///< highest position that some row sees
+  Index count_ = 0;     ///< of the tile being collected
+  std::uint64_t heads_ = 0;
+};
+
+/// Writes the rows of an item whose states are complete.
+template <class B, class C>
+void finish_rows(const B& backend, const C& call, const AttendItem& item,
+                 const Scratch<C>& scratch) {
+  using T = typename C::T;
+  using O = typename C::Output;
+  const Sequence s = call.sequence(item.sequence);
+  const bool lse_wanted = call.options.lse.wanted();
+  const auto lse = call.options.lse.template view<T>();
+  for (Index h = 0; h < item.heads(); ++h)
+    for (Index query = 0; query < item.queries(); ++query) {
+      const Index row = h * item.queries() + query, head = item.head_begin + h;
+      const Index token = s.query_begin + item.query_begin + query;
+      scratch.out_rows[row] = call.out.data + s.batch * call.out.stride[0] +
+                              head * call.out.stride[1] + token * call.out.stride[2];
+      if (lse_wanted) scratch.lse_rows[row] = &lse(s.batch, head, token);
+    }
+  launch(backend, kernel::FinishRows<T, O>{scratch.maximum, scratch.sum, scratch.state, item.rows(),
+                                           call.problem.value_dim, scratch.out_rows,
+                                           lse_wanted ? scratch.lse_rows : nullptr});
+}
+
+/// Runs a call on a backend that launches kernels.
+template <class B, class C>
+void run_call(const B& backend, const C& call, Index key_slots, Workspace& workspace) {
+  using T = typename C::T;
+  const Problem& p = call.problem;
+  const Index part_rows = make_plan(
+      p, key_slots, call.q.extent[0] * call.q.extent[2],
+      [&call](Index i) { return call.sequence(i); }, workspace);
+  Parts<T> parts(workspace.parts, part_rows, kernel::padded_columns<T>(p.value_dim));
+  const auto items = static_cast<Index>(workspace.items.size());
+  Index most_rows = 0;
+  for (const AttendItem& item : workspace.items) most_rows = std::max(most_rows, item.rows());
+  const auto workers = static_cast<std::size_t>(worker_count(backend.executor, items));
+  if (workspace.workers.size() < workers) workspace.workers.resize(workers);
+  parallel_for(backend.executor, items, [&](Index i, int worker) {
+    const AttendItem& item = workspace.items[static_cast<std::size_t>(i)];
+    Scratch<C> scratch(workspace.workers[static_cast<std::size_t>(worker)], most_rows, p.key_dim,
+                       p.value_dim);
+    if (item.part >= 0) parts.state_of(item.part, scratch);
+    ItemRunner<B, C>(backend, call, item, scratch).run();
+    if (item.part < 0) finish_rows(backend, call, item, scratch);
+  });
+  parallel_for(backend.executor, static_cast<Index>(workspace.merges.size()),
+               [&](Index i, int worker) {
+                 const MergeItem& merge = workspace.merges[static_cast<std::size_t>(i)];
+                 Scratch<C> scratch(workspace.workers[static_cast<std::size_t>(worker)], most_rows,
+                                    p.key_dim, p.value_dim);
+                 parts.state_of(merge.rows.part, scratch);
+                 launch(backend, kernel::MergeRows<T>{scratch.maximum, scratch.sum, scratch.state,
+                                                      merge.parts, merge.rows.rows(), p.value_dim});
+                 finish_rows(backend, call, merge.rows, scratch);
+               });
+}
+
+PARE_ABI_END
+}  // namespace pare::attention::detail

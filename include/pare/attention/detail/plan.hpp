@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// How a call of attention is cut into items of work.
+///
+/// The cut depends on the problem alone, never on the number of threads, so the bits of the result
+/// do not either.
+
+#include <pare/attention/detail/problem.hpp>
+#include <pare/attention/workspace.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+namespace pare::attention::detail {
+PARE_ABI_BEGIN
+
+/// Rows (heads times queries) that pass over a packed tile before the next is packed: their queries
+/// and outputs, 2 * 288 rows of 512 bytes, stay in the second-level cache beside 128 KiB of tile,
+/// and packing is a few percent of the work. A call too small to give every core such blocks is cut
+/// finer.
+inline constexpr Index block_rows = 288;
+inline constexpr Index small_block_rows = 96;
+inline constexpr Index small_call_rows = 32 * block_rows;
+
+/// With few queries the keys are cut instead, into parts that are merged.
+inline constexpr Index split_below_queries = 17;
+inline constexpr Index split_keys = 2048;
+
+/// The heads of an item are a set of bits.
+inline constexpr Index most_heads = 64;
+
+struct PlanSizes {
+  Index heads = 1;    ///< heads of an item
+  Index queries = 1;  ///< queries of an item
+};
+
+/// Query heads that share packed keys: those of one key/value head, unless each has its own order.
+inline Index sharing_heads(const Problem& p) {
+  const bool own_order =
+      p.order != nullptr && p.order->shape().heads == p.heads && p.heads != p.kv_heads;
+  return own_order ? 1 : p.group();
+}
+
+inline PlanSizes plan_sizes(const Problem& p, Index queries, Index total_rows) {
+  const Index rows = total_rows < small_call_rows ? small_block_rows : block_rows;
+  const Index sharing = std::min(sharing_heads(p), most_heads);
+  const Index least_queries = std::min<Index>(queries, kernel::tile_rows);
+  PlanSizes sizes;
+  sizes.heads = std::clamp<Index>(rows / std::max<Index>(least_queries, 1), 1, sharing);
+  sizes.queries = std::max<Index>(1, rows / sizes.heads);
+  if (sizes.queries > kernel::tile_rows) sizes.queries -= sizes.queries % kernel::tile_rows;
+  return sizes;
+}
+
+/// Scores that an item computes, for the order of work: largest first.
+inline double item_cost(const Problem& p, const Sequence& s, const AttendItem& item) {
+  const Visible last = visible(p, s, item.query_end - 1), first = visible(p, s, item.query_begin);
+  double slots = static_cast<double>(std::max<Index>(0, last.last + 1 - first.first));
+  if (p.mask != nullptr) {
+    const Index row = item.query_begin / p.mask->shape().row_block;
+    double blocks = 0;
+    for (Index h = item.head_begin; h < item.head_end; ++h)
+      blocks += static_cast<double>(p.mask->row(item.sequence, h, row).size());
+    slots = blocks * static_cast<double>(p.mask->shape().column_block) /
+            static_cast<double>(item.heads());
+  }
+  return slots * static_cast<double>(item.rows());
+}
+
+/// Appends the items of some heads and queries: one, or one for each part of the keys.
+inline Index add_items(const Problem& p, const Sequence& s, AttendItem item, Index slots,
+                       Index next_part, Workspace& workspace) {
+  item.cost = item_cost(p, s, item);
+  const bool split = s.queries < split_below_queries && slots > split_keys;
+  if (!split) {
+    item.slot_end = slots;
+    workspace.items.push_back(item);
+    return next_part;
+  }
+  item.part = next_part;
+  MergeItem merge{item, 0};
+  for (; item.slot_begin < slots; item.slot_begin = item.slot_end) {
+    item.slot_end = std::min(slots, item.slot_begin + split_keys);
+    workspace.items.push_back(item);
+    item.part += item.rows();
+    ++merge.parts;
+  }
+  workspace.merges.push_back(merge);
+  return item.part;
+}
+
+/// End of the run of queries from `begin` on that one item takes: blocks of the mask are not
+/// straddled, and are cut evenly where they are larger.
+inline Index item_end(const Problem& p, Index begin, Index queries, Index at_once) {
+  if (p.mask == nullptr) return std::min(queries, begin + at_once);
+  const Index block = p.mask->shape().row_block;
+  return std::min({queries, begin + at_once, (begin / block + 1) * block});
+}
+
+/// Fills items and merges; returns how many rows of partial states they need. `sequence_of(i)`
+/// gives the tokens of a sequence, `slots_of(i)` how many key slots it has.
+template <class SequenceOf>
+Index make_plan(const Problem& p, Index key_slots, Index total_queries,
+                const SequenceOf& sequence_of, Workspace& workspace) {
+  workspace.items.clear();
+  workspace.merges.clear();
+  Index parts = 0;
+  for (Index i = 0; i < p.sequences; ++i) {
+    const Sequence s = sequence_of(i);
+    const PlanSizes sizes = plan_sizes(p, s.queries, total_queries * p.heads);
+    const Index slots = p.order != nullptr || p.mask != nullptr ? key_slots : s.keys;
+    const Index sharing = sharing_heads(p);
+    for (Index shared = 0; shared < p.heads; shared += sharing)
+      for (Index h = shared; h < shared + sharing; h += sizes.heads)
+        for (Index query = 0; query < s.queries;) {
+          AttendItem item;
+          item.sequence = i;
+          item.head_begin = h;
+          item.head_end = std::min(shared + sharing, h + sizes.heads);
+          item.query_begin = query;
+          item.query_end = query = item_end(p, query, s.queries, sizes.queries);
+          parts = add_items(p, s, item, slots, parts, workspace);
+        }
+  }
+  std::stable_sort(workspace.items.begin(), workspace.items.end(),
+                   [](const AttendItem& a, const AttendItem& b) { return a.cost > b.cost; });
+  return parts;
+}
+
+PARE_ABI_END
+}  // namespace pare::attention::detail

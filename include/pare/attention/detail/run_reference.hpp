@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// A call of attention by its definition, head by head.
+
+#include <pare/attention/detail/engine.hpp>
+#include <pare/attention/reference.hpp>
+
+#include <cstdint>
+#include <span>
+
+namespace pare::attention::detail {
+PARE_ABI_BEGIN
+
+/// The slots of a head, or nothing for the natural order.
+inline std::span<const std::uint32_t> order_of(const Problem& p, Index sequence, Index head) {
+  if (p.order == nullptr) return {};
+  const bool by_kv_head = p.order->shape().heads == p.kv_heads;
+  return p.order->of(sequence, by_kv_head ? head / p.group() : head);
+}
+
+template <class C>
+void run_reference(const C& call) {
+  using S = typename C::Scalar;
+  using T = typename C::T;
+  const Problem& p = call.problem;
+  for (Index i = 0; i < p.sequences; ++i)
+    for (Index h = 0; h < p.heads; ++h) {
+      const Sequence s = call.sequence(i);
+      const ReferenceHead head{i,        h,       p.scale,           p.causal,
+                               p.window, p.sinks, order_of(p, i, h), p.mask};
+      const auto rows_of = [&](const auto& x) {
+        auto* first = x.data + s.batch * x.stride[0] + h * x.stride[1] +
+                      s.query_begin * x.stride[2];
+        return TensorView<std::remove_pointer_t<decltype(first)>, 2>{
+            first, {s.queries, x.extent[3]}, {x.stride[2], 1}};
+      };
+      TensorView<T, 1> lse;
+      if (call.options.lse.wanted()) {
+        const auto all = call.options.lse.template view<T>();
+        lse = {&all(s.batch, h, s.query_begin), {s.queries}, {all.stride[2]}};
+      }
+      const Index kv_head = h / p.group();
+      reference_attend<S>(
+          head, rows_of(call.q), s.keys,
+          [&](Index j) { return call.source.key(i, kv_head, j); },
+          [&](Index j) { return call.source.value(i, kv_head, j); }, call.modifier,
+          rows_of(call.out), lse);
+    }
+}
+
+PARE_ABI_END
+}  // namespace pare::attention::detail

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// The arrays of one worker, carved from a workspace.
+
+#include <pare/attention/workspace.hpp>
+#include <pare/kernel/attend_tile.hpp>
+#include <pare/kernel/pack.hpp>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace pare::attention::detail {
+PARE_ABI_BEGIN
+
+/// Hands out arrays of an untyped buffer, each on a cache line of its own. With no buffer it only
+/// counts.
+class Carver {
+ public:
+  explicit Carver(std::byte* memory) : memory_(memory) {}
+
+  template <class X>
+  void operator()(X*& array, Index size) {
+    if (memory_ != nullptr) array = reinterpret_cast<X*>(memory_ + used_);
+    const auto bytes = static_cast<std::size_t>(size) * sizeof(X);
+    used_ += (bytes + 63) / 64 * 64;
+  }
+  std::size_t used() const { return used_; }
+
+ private:
+  std::byte* memory_;
+  std::size_t used_ = 0;
+};
+
+/// What one worker needs for an item of up to `rows` rows.
+template <class C>
+struct Scratch {
+  using S = typename C::Scalar;
+  using T = typename C::T;
+
+  T* keys = nullptr;
+  T* values = nullptr;
+  T* queries = nullptr;
+  T* state = nullptr;
+  T* maximum = nullptr;
+  T* sum = nullptr;
+  std::int32_t* positions = nullptr;
+  kernel::RowPlace* places = nullptr;
+  const S** key_rows = nullptr;
+  const S** value_rows = nullptr;
+  const S** query_rows = nullptr;
+  typename C::Output** out_rows = nullptr;
+  T** lse_rows = nullptr;
+
+  Scratch(AlignedBuffer<std::byte>& memory, Index rows, Index key_dim, Index value_dim) {
+    Carver count(nullptr);
+    carve(count, rows, key_dim, value_dim);
+    Carver place(memory.resize(count.used()));
+    carve(place, rows, key_dim, value_dim);
+  }
+
+ private:
+  void carve(Carver& take, Index rows, Index key_dim, Index value_dim) {
+    const Index columns = kernel::padded_columns<T>(value_dim);
+    take(keys, key_dim * kernel::tile_keys);
+    take(values, (kernel::tile_keys + 1) * columns);
+    take(queries, rows * key_dim);
+    take(state, rows * columns);
+    take(maximum, rows);
+    take(sum, rows);
+    take(positions, kernel::tile_keys);
+    take(places, rows);
+    take(key_rows, kernel::tile_keys);
+    take(value_rows, kernel::tile_keys);
+    take(query_rows, rows);
+    take(out_rows, rows);
+    take(lse_rows, rows);
+  }
+};
+
+/// The states of all parts of split keys.
+template <class T>
+class Parts {
+ public:
+  Parts(AlignedBuffer<std::byte>& memory, Index rows, Index columns) : columns_(columns) {
+    Carver count(nullptr);
+    carve(count, rows);
+    if (rows == 0) return;
+    Carver place(memory.resize(count.used()));
+    carve(place, rows);
+  }
+
+  /// Points a scratch to the rows of a part.
+  template <class C>
+  void state_of(Index row, Scratch<C>& scratch) const {
+    scratch.maximum = maximum_ + row;
+    scratch.sum = sum_ + row;
+    scratch.state = state_ + row * columns_;
+  }
+
+ private:
+  void carve(Carver& take, Index rows) {
+    take(maximum_, rows);
+    take(sum_, rows);
+    take(state_, rows * columns_);
+  }
+
+  Index columns_;
+  T* maximum_ = nullptr;
+  T* sum_ = nullptr;
+  T* state_ = nullptr;
+};
+
+PARE_ABI_END
+}  // namespace pare::attention::detail

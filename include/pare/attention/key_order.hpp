@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// In which order keys and values are read: a checked permutation for every (batch, head).
+
+#include <pare/core/check.hpp>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <utility>
+#include <vector>
+
+namespace pare::attention {
+
+/// One permutation of the keys for each (batch, head), immutable once made: slot s holds the key at
+/// position `of(batch, head)[s]`.
+///
+/// Attention does not depend on the order of its keys; an order gathers the keys that matter into
+/// few blocks, which a `BlockMask` over slots then selects. Causality and windows are judged by
+/// position, never by slot.
+class KeyOrder {
+ public:
+  /// The problem an order is for. `batch` and `heads` of 1 serve every batch entry and head.
+  struct Shape {
+    Index batch = 1;  ///< 1, or the batch (or number of packed sequences)
+    Index heads = 1;  ///< 1, the number of key/value heads, or that of query heads
+    Index keys = 0;   ///< tokens, below 2^32
+
+    friend bool operator==(const Shape&, const Shape&) = default;
+  };
+
+  /// The order of no keys.
+  KeyOrder() = default;
+
+  /// Takes the positions by slot, [batch, heads, keys] one row after the other.
+  /// \throws std::invalid_argument if a size is negative or too large, there are not that many
+  /// positions, or a row is not a bijection of [0, keys). Cost: one pass.
+  KeyOrder(const Shape& shape, std::vector<std::uint32_t> positions)
+      : shape_(shape), positions_(std::move(positions)) {
+    const Index total = checked_total(shape);
+    check(static_cast<Index>(positions_.size()) == total, name_, "positions", positions_.size(),
+          total);
+    if (total > 0) check_bijections();
+  }
+
+  /// Every key in its place.
+  /// \throws std::invalid_argument if a size is negative or too large.
+  static KeyOrder identity(const Shape& shape) {
+    std::vector<std::uint32_t> positions(static_cast<std::size_t>(checked_total(shape)));
+    for (std::size_t i = 0; i < positions.size(); ++i)
+      positions[i] = static_cast<std::uint32_t>(i % static_cast<std::size_t>(shape.keys));
+    return {shape, std::move(positions)};
+  }
+
+  const Shape& shape() const { return shape_; }
+  std::span<const std::uint32_t> positions() const { return positions_; }
+
+  /// The positions of slots 0 ... keys - 1. An order with one batch entry or one head answers for
+  /// any; `batch` and `head` are not checked.
+  PARE_ALWAYS_INLINE std::span<const std::uint32_t> of(Index batch, Index head) const {
+    const Index b = shape_.batch == 1 ? 0 : batch, h = shape_.heads == 1 ? 0 : head;
+    return {positions_.data() + (b * shape_.heads + h) * shape_.keys,
+            static_cast<std::size_t>(shape_.keys)};
+  }
+
+  friend bool operator==(const KeyOrder&, const KeyOrder&) = default;
+
+ private:
+  static constexpr const char* name_ = "attention::KeyOrder";
+
+  /// batch * heads * keys, after the sizes were checked.
+  static Index checked_total(const Shape& s) {
+    check(s.batch >= 0 && s.heads >= 0, name_, "shape", std::array<Index, 2>{s.batch, s.heads},
+          "batch and heads of at least 0");
+    check(s.keys >= 0 && s.keys <= Index{std::numeric_limits<std::uint32_t>::max()}, name_, "keys",
+          s.keys, "a size in [0, 2^32)");
+    const Index total =
+        checked_product(name_, "shape", checked_product(name_, "shape", s.batch, s.heads), s.keys);
+    checked_product(name_, "shape", total, 2 * static_cast<Index>(sizeof(std::uint32_t)));
+    return total;
+  }
+
+  void check_bijections() const {
+    const auto keys = static_cast<std::size_t>(shape_.keys);
+    // Marked with the number of the row, so that it need not be cleared between rows.
+    std::vector<std::size_t> seen(keys, 0);
+    for (std::size_t i = 0; i < positions_.size(); ++i) {
+      const std::uint32_t position = positions_[i];
+      check(position < keys, name_, "positions", position, "positions below the number of keys");
+      check(seen[position] != i / keys + 1, name_, "positions", position,
+            "every position once in its row");
+      seen[position] = i / keys + 1;
+    }
+  }
+
+  Shape shape_;
+  std::vector<std::uint32_t> positions_;
+};
+
+}  // namespace pare::attention

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Where keys and values come from: the concept, dense tensors and paged caches.
+
+#include <pare/core/check.hpp>
+#include <pare/core/tensor_view.hpp>
+
+#include <array>
+#include <concepts>
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <string>
+#include <type_traits>
+
+namespace pare::attention {
+
+/// Anything that can point to the key and the value of a token. `key(sequence, head, position)` is
+/// asked for positions below `length(sequence)` and returns `key_dim()` contiguous scalars; `value`
+/// likewise. Both are called from several threads at once. `validate(function)` throws
+/// `std::invalid_argument` if the source is not sound.
+template <class S>
+concept KeyValueSource = requires(const S& s, Index i, const char* function) {
+  typename S::scalar;
+  requires StorageScalar<typename S::scalar>;
+  { s.sequences() } -> std::convertible_to<Index>;
+  { s.kv_heads() } -> std::convertible_to<Index>;
+  { s.key_dim() } -> std::convertible_to<Index>;
+  { s.value_dim() } -> std::convertible_to<Index>;
+  { s.length(i) } -> std::convertible_to<Index>;
+  { s.key(i, i, i) } -> std::same_as<const typename S::scalar*>;
+  { s.value(i, i, i) } -> std::same_as<const typename S::scalar*>;
+  s.validate(function);
+};
+
+/// Keys [batch, kv heads, keys, key dim] and values [batch, kv heads, keys, value dim] in tensors.
+template <StorageScalar T>
+struct DenseKeyValue {
+  using scalar = T;
+
+  TensorView<const T, 4> keys{};
+  TensorView<const T, 4> values{};
+  std::span<const Index> lengths{};  ///< [batch] keys in use; empty: all
+  std::span<const Index> offsets{};  ///< packed sequences in a batch of 1; empty: not packed
+
+  Index sequences() const {
+    return offsets.empty() ? keys.extent[0] : static_cast<Index>(offsets.size()) - 1;
+  }
+  Index kv_heads() const { return keys.extent[1]; }
+  Index key_dim() const { return keys.extent[3]; }
+  Index value_dim() const { return values.extent[3]; }
+  Index length(Index sequence) const {
+    if (!offsets.empty()) return at(offsets, sequence + 1) - at(offsets, sequence);
+    return lengths.empty() ? keys.extent[2] : at(lengths, sequence);
+  }
+  PARE_ALWAYS_INLINE const T* key(Index sequence, Index head, Index position) const {
+    return row(keys, sequence, head, position);
+  }
+  PARE_ALWAYS_INLINE const T* value(Index sequence, Index head, Index position) const {
+    return row(values, sequence, head, position);
+  }
+
+  /// \throws std::invalid_argument if shapes differ, a last dimension is not contiguous, or lengths
+  /// or offsets do not fit the tensors.
+  void validate(const char* function) const {
+    check_extents<3>(function, "v", {values.extent[0], values.extent[1], values.extent[2]},
+                     {keys.extent[0], keys.extent[1], keys.extent[2]});
+    check_rows(function, "k", keys);
+    check_rows(function, "v", values);
+    if (!lengths.empty()) {
+      check(static_cast<Index>(lengths.size()) == keys.extent[0], function, "key_lengths",
+            lengths.size(), keys.extent[0]);
+      for (const Index n : lengths)
+        check(n >= 0 && n <= keys.extent[2], function, "key_lengths", n,
+              "lengths of at most the keys of the tensor");
+    }
+  }
+
+ private:
+  static Index at(std::span<const Index> list, Index i) {
+    return list[static_cast<std::size_t>(i)];
+  }
+
+  static void check_rows(const char* function, const char* name, const TensorView<const T, 4>& x) {
+    check(x.extent[3] >= 1, function, name, x.extent, "a last dimension of at least 1");
+    check(x.stride[3] == 1 || x.extent[3] == 1, function, name,
+          "a stride in the last dimension other than 1", "contiguous rows");
+    const bool empty = x.extent[0] == 0 || x.extent[1] == 0 || x.extent[2] == 0;
+    check(x.data != nullptr || empty, function, name, "a null pointer", "data");
+  }
+
+  PARE_ALWAYS_INLINE const T* row(const TensorView<const T, 4>& x, Index sequence, Index head,
+                                  Index position) const {
+    const Index batch = offsets.empty() ? sequence : 0;
+    const Index token =
+        offsets.empty() ? position : offsets[static_cast<std::size_t>(sequence)] + position;
+    return x.data + batch * x.stride[0] + head * x.stride[1] + token * x.stride[2];
+  }
+};
+
+/// Keys and values in pages that a table strings together: token t of sequence s is row
+/// t % page_size of page table(s, t / page_size).
+template <StorageScalar T>
+struct PagedKeyValue {
+  using scalar = T;
+
+  TensorView<const T, 4> keys{};              ///< [pages, kv heads, page size, key dim]
+  TensorView<const T, 4> values{};            ///< [pages, kv heads, page size, value dim]
+  TensorView<const std::int32_t, 2> table{};  ///< [sequences, most pages a sequence]
+  std::span<const Index> lengths{};           ///< [sequences] tokens
+
+  Index sequences() const { return static_cast<Index>(lengths.size()); }
+  Index kv_heads() const { return keys.extent[1]; }
+  Index key_dim() const { return keys.extent[3]; }
+  Index value_dim() const { return values.extent[3]; }
+  Index length(Index sequence) const { return lengths[static_cast<std::size_t>(sequence)]; }
+  PARE_ALWAYS_INLINE const T* key(Index sequence, Index head, Index position) const {
+    return row(keys, sequence, head, position);
+  }
+  PARE_ALWAYS_INLINE const T* value(Index sequence, Index head, Index position) const {
+    return row(values, sequence, head, position);
+  }
+
+  /// \throws std::invalid_argument if shapes differ, a last dimension is not contiguous, a sequence
+  /// is longer than its row of the table, or an entry that is in use names no page.
+  void validate(const char* function) const {
+    check_extents<3>(function, "values", {values.extent[0], values.extent[1], values.extent[2]},
+                     {keys.extent[0], keys.extent[1], keys.extent[2]});
+    check(keys.extent[2] >= 1, function, "keys", keys.extent, "a page size of at least 1");
+    check(keys.extent[3] >= 1 && values.extent[3] >= 1, function, "keys", keys.extent,
+          "a last dimension of at least 1");
+    check(keys.stride[3] == 1 || keys.extent[3] == 1, function, "keys",
+          "a stride in the last dimension other than 1", "contiguous rows");
+    check(values.stride[3] == 1 || values.extent[3] == 1, function, "values",
+          "a stride in the last dimension other than 1", "contiguous rows");
+    check(table.extent[0] == sequences(), function, "table", table.extent,
+          "as many rows as there are lengths");
+    for (Index s = 0; s < sequences(); ++s) check_sequence(function, s);
+  }
+
+ private:
+  void check_sequence(const char* function, Index sequence) const {
+    const Index page = keys.extent[2], n = length(sequence);
+    check(n >= 0 && (n + page - 1) / page <= table.extent[1], function, "lengths", n,
+          "lengths that the table has pages for");
+    for (Index i = 0; i * page < n; ++i)
+      check(table(sequence, i) >= 0 && table(sequence, i) < keys.extent[0], function, "table",
+            table(sequence, i), "page numbers below the number of pages");
+  }
+
+  PARE_ALWAYS_INLINE const T* row(const TensorView<const T, 4>& x, Index sequence, Index head,
+                                  Index position) const {
+    const Index page = table(sequence, position / x.extent[2]);
+    return x.data + page * x.stride[0] + head * x.stride[1] + position % x.extent[2] * x.stride[2];
+  }
+};
+
+}  // namespace pare::attention

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// What a call of `attend` may be told, and what it tells.
+
+#include <pare/attention/block_mask.hpp>
+#include <pare/attention/key_order.hpp>
+#include <pare/core/tensor_view.hpp>
+
+#include <array>
+#include <limits>
+#include <optional>
+#include <span>
+#include <type_traits>
+
+namespace pare::attention {
+
+struct Workspace;
+
+/// Where `attend` writes the log-sum-exp of each row: a view of [batch, heads, queries], made from
+/// any object that can be written. Its scalar is what the call computes in: double for double
+/// tensors, float for all others. Empty: not wanted.
+class LogSumExp {
+ public:
+  LogSumExp() = default;
+  template <Out<3> X>
+  requires ComputeScalar<scalar_of<X>> LogSumExp(X&& lse)  // NOLINT(google-explicit-constructor)
+      : wanted_(true), in_double_(std::is_same_v<scalar_of<X>, double>) {
+    const auto view = to_view(lse);
+    data_ = view.data;
+    extent_ = view.extent;
+    stride_ = view.stride;
+  }
+
+  bool wanted() const { return wanted_; }
+  bool in_double() const { return in_double_; }
+  /// T must be what `in_double` says.
+  template <ComputeScalar T>
+  TensorView<T, 3> view() const {
+    return {static_cast<T*>(data_), extent_, stride_};
+  }
+
+ private:
+  void* data_ = nullptr;
+  std::array<Index, 3> extent_{};
+  std::array<Index, 3> stride_{};
+  bool wanted_ = false;
+  bool in_double_ = false;
+};
+
+/// Options of `attend`. Query i of a sequence with n_q queries and n_k keys stands at position
+/// p = i + n_k - n_q: the last query beside the last key.
+struct AttendOptions {
+  /// Query at p sees keys at positions <= p.
+  bool causal = false;
+
+  /// Factor of q.k, finite and above 0; left out: 1 / sqrt(key dim).
+  std::optional<double> scale{};
+
+  /// Sliding window in tokens: with `causal` keys (p - window, p], without |p - j| < window. 0:
+  /// none.
+  Index window = 0;
+
+  /// With a window: keys at positions below `sinks` stay visible, if causality allows.
+  Index sinks = 0;
+
+  /// The order in which keys are read, [1 or batch, 1 or kv heads or query heads, keys]; null:
+  /// natural. Changes rounding, and which keys a block of the mask holds, but nothing else.
+  const KeyOrder* order = nullptr;
+
+  /// Blocks of (queries, key slots) that are computed, [1 or batch, 1 or query heads]; null: all.
+  const BlockMask* mask = nullptr;
+
+  /// Keys in use of each batch entry, each at most the keys of the tensor; empty: all of them.
+  std::span<const Index> key_lengths{};
+
+  /// Packed sequences of different lengths in tensors of batch 1: sequence s has the query tokens
+  /// [query_offsets[s], query_offsets[s + 1]) and the key tokens given by key_offsets alike.
+  /// Neither order, mask nor key_lengths may come with them. Empty: not packed.
+  std::span<const Index> query_offsets{};
+  std::span<const Index> key_offsets{};
+
+  /// Natural logarithm of the sum of e^score of each row, [batch, heads, queries]; -infinity for a
+  /// row that sees no key.
+  LogSumExp lse{};
+
+  /// Scratch to reuse; null: allocated in the call.
+  Workspace* workspace = nullptr;
+};
+
+/// What a user judges a sparse call by.
+struct AttendStats {
+  /// Computed share of the blocks, mean over heads; causal: of the T (T + 1) / 2 on and below the
+  /// diagonal.
+  double density = 1;
+
+  /// Mean over rows of the attention mass that the selector believes it kept; NaN where it has no
+  /// estimate.
+  double selected_mass = std::numeric_limits<double>::quiet_NaN();
+
+  /// Seconds spent on ordering and selecting.
+  double select_seconds = 0;
+};
+
+}  // namespace pare::attention

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// The definitions of this folder, in plain loops that accumulate in double. This file holds
+/// attention itself; those of the sparse methods are under detail/.
+
+#include <pare/attention/block_mask.hpp>
+#include <pare/attention/detail/reference_early_stop.hpp>
+#include <pare/attention/detail/reference_permuted.hpp>
+#include <pare/attention/detail/reference_proxy.hpp>
+#include <pare/attention/detail/reference_row.hpp>
+#include <pare/core/check.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/kernel/score_place.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace pare::attention::detail {
+
+/// One query head of one sequence, and which of its keys each query sees.
+struct ReferenceHead {
+  Index batch = 0;  ///< or sequence; which rows of the mask apply, and the place of each score
+  Index head = 0;
+  double scale = 1;
+  bool causal = false;
+  Index window = 0;  ///< 0: none
+  Index sinks = 0;
+  std::span<const std::uint32_t> order{};  ///< position of each key slot; empty: slot = position
+  const BlockMask* mask = nullptr;
+};
+
+PARE_ABI_BEGIN
+
+/// Whether positions alone let the query at position p see the key at position j.
+inline bool reference_sees(const ReferenceHead& h, Index p, Index j) {
+  if (h.causal && j > p) return false;
+  if (h.window == 0 || j < h.sinks) return true;
+  return p - j < h.window && j - p < h.window;
+}
+
+/// Whether the mask has the block of query i and key slot s.
+inline bool reference_selected(const ReferenceHead& h, Index i, Index slot) {
+  if (h.mask == nullptr) return true;
+  const auto row = h.mask->row(h.batch, h.head, i / h.mask->shape().row_block);
+  return std::binary_search(row.begin(), row.end(), slot / h.mask->shape().column_block);
+}
+
+/// s_ij = modify(scale q_i.k_j) for the keys that query i sees, -inf for all others, by slot.
+template <StorageScalar T, class KeyRow, class Modifier>
+std::vector<double> reference_scores(const ReferenceHead& h, TensorView<const T, 2> q, Index i,
+                                     Index keys, const KeyRow& key, const Modifier& modifier) {
+  const auto slots = h.order.empty() ? static_cast<std::size_t>(keys) : h.order.size();
+  const Index p = i + keys - q.rows();
+  std::vector<double> scores(slots, reference_hidden);
+  for (std::size_t slot = 0; slot < slots; ++slot) {
+    const Index j = h.order.empty() ? static_cast<Index>(slot) : Index{h.order[slot]};
+    if (j >= keys || !reference_sees(h, p, j)) continue;
+    if (!reference_selected(h, i, static_cast<Index>(slot))) continue;
+    scores[slot] = modifier.modify(h.scale * reference_dot(reference_row(q, i), key(j), q.cols()),
+                                   kernel::ScorePlace{h.batch, h.head, i, p, j});
+  }
+  return scores;
+}
+
+/// out_i = sum_j softmax_j(s_ij) v_j and lse_i = log sum_j e^(s_ij) for the queries of one head.
+///
+/// q [queries, key dim]; `key(j)` and `value(j)` point to the rows of the token at position j, for
+/// j in [0, keys); out [queries, value dim]; lse [queries], or a null view. A row that sees no key
+/// gives 0 and -inf; a NaN among the scores that it sees makes the whole row NaN, as does a score
+/// of +inf; what a row does not see never reaches it.
+template <StorageScalar T, class KeyRow, class ValueRow, class Modifier, StorageScalar U,
+          ComputeScalar L>
+void reference_attend(const ReferenceHead& h, TensorView<const T, 2> q, Index keys,
+                      const KeyRow& key, const ValueRow& value, const Modifier& modifier,
+                      TensorView<U, 2> out, TensorView<L, 1> lse) {
+  for (Index i = 0; i < q.rows(); ++i) {
+    const std::vector<double> scores = reference_scores(h, q, i, keys, key, modifier);
+    const std::vector<double> p = reference_softmax(scores);
+    std::vector<double> sum(static_cast<std::size_t>(out.cols()), 0.0);
+    for (std::size_t slot = 0; slot < p.size(); ++slot) {
+      if (scores[slot] == reference_hidden) continue;
+      const auto* v = value(h.order.empty() ? static_cast<Index>(slot) : Index{h.order[slot]});
+      for (std::size_t c = 0; c < sum.size(); ++c) sum[c] += p[slot] * reference_value(v[c]);
+    }
+    for (Index c = 0; c < out.cols(); ++c)
+      out(i, c) = reference_cast<U>(sum[static_cast<std::size_t>(c)]);
+    if (lse.data != nullptr) lse(i) = static_cast<L>(reference_log_sum_exp(scores));
+  }
+}
+
+PARE_ABI_END
+}  // namespace pare::attention::detail
