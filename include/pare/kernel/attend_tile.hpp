@@ -4,6 +4,7 @@
 /// \file
 /// One tile of attention: a few query rows against up to `tile_keys` packed keys and values.
 
+#include <pare/kernel/direct_product.hpp>
 #include <pare/kernel/gemm.hpp>
 #include <pare/kernel/math.hpp>
 #include <pare/kernel/pack.hpp>
@@ -43,8 +44,10 @@ template <StorageScalar S, class Modifier>
 struct AttendTile {
   using T = compute_t<S>;
 
-  const T* keys = nullptr;                  ///< PackTransposed
+  const T* keys = nullptr;                  ///< PackTransposed; null: key_rows and value_rows
   const T* values = nullptr;                ///< PackRows
+  const S* const* key_rows = nullptr;       ///< [count], as they lie in memory: for few rows
+  const S* const* value_rows = nullptr;     ///< [count]
   const std::int32_t* positions = nullptr;  ///< [count]
   std::ptrdiff_t count = 0;                 ///< at most tile_keys
   std::int32_t lowest = 0;                  ///< of all positions
@@ -65,12 +68,16 @@ struct AttendTile {
   T scale = 1;
   std::int64_t batch = 0;
   Modifier modifier{};
+  FetchRows<S> fetch{};
 };
 
 namespace detail {
 PARE_ABI_BEGIN
 
 inline constexpr double log2_e = 1.4426950408889634074;
+
+/// Rows of a group, rounded up to whole registers of any arch.
+inline constexpr std::ptrdiff_t group_room = 16;
 
 /// The scratch of one group of rows. Weights share the place of scores where they have their type.
 template <class E>
@@ -100,17 +107,16 @@ struct GroupView {
   }
 };
 
-/// Scores of keys that row `place` does not see, and of those past `count`, become -infinity.
+/// Scores of keys that row `place` does not see become -infinity.
 template <class S, class M, class T>
 void hide_keys(const AttendTile<S, M>& a, const RowPlace& place, std::ptrdiff_t count,
-               std::ptrdiff_t padded, T* scores) noexcept {
+               T* scores) noexcept {
   constexpr T hidden = -std::numeric_limits<T>::infinity();
   for (std::ptrdiff_t j = 0; j < count; ++j) {
     const std::int32_t position = a.positions[j];
     const bool visible = position <= place.last && (position >= place.first || position < a.sinks);
     scores[j] = visible ? scores[j] : hidden;
   }
-  for (std::ptrdiff_t j = count; j < padded; ++j) scores[j] = hidden;
 }
 
 template <class S, class M, class T>
@@ -123,20 +129,27 @@ void modify_scores(const AttendTile<S, M>& a, const RowPlace& place, std::ptrdif
   }
 }
 
-/// Turns a row of scores into weights 2^(factor s_j - m') and advances its maximum and sum. Returns
-/// what the row's output so far is to be multiplied by; weights of a row that sees nothing are 0.
-template <class Arch, class E, class T>
-PARE_ALWAYS_INLINE T softmax_row(TileScratch<E>& scratch, std::ptrdiff_t row, std::ptrdiff_t padded,
-                                 T factor, T& maximum_so_far, T& sum_so_far) noexcept {
+/// The maximum of a row after the tile, in units of log2: a NaN among the scores may make it NaN.
+template <class Arch, class T>
+PARE_ALWAYS_INLINE T advance_maximum(const T* scores, std::ptrdiff_t padded, T factor,
+                                     T so_far) noexcept {
   constexpr std::ptrdiff_t n = lanes<T, Arch>;
-  T* scores = scratch.scores + row * tile_keys;
-  vec<T, Arch> largest = load<Arch>(static_cast<const T*>(scores));
+  vec<T, Arch> largest = load<Arch>(scores);
   for (std::ptrdiff_t j = n; j < padded; j += n)
-    largest = maximum<Arch>(largest, load<Arch>(static_cast<const T*>(scores) + j));
+    largest = maximum<Arch>(largest, load<Arch>(scores + j));
   const T tile_maximum = reduce_max<Arch>(largest) * factor;
-  const T new_maximum = tile_maximum > maximum_so_far ? tile_maximum : maximum_so_far;
-  const bool nothing = new_maximum == -std::numeric_limits<T>::infinity();
-  const vec<T, Arch> shift = broadcast<Arch>(nothing ? T(0) : -new_maximum);
+  return !(tile_maximum <= so_far) ? tile_maximum : so_far;
+}
+
+/// Turns a row of scores into weights 2^(factor s_j - maximum) and returns their sum; all are 0 in
+/// a row that has seen nothing.
+template <class Arch, class E, class T>
+PARE_ALWAYS_INLINE T weigh_row(TileScratch<E>& scratch, std::ptrdiff_t row, std::ptrdiff_t padded,
+                               T factor, T maximum_now) noexcept {
+  constexpr std::ptrdiff_t n = lanes<T, Arch>;
+  const bool nothing = maximum_now == -std::numeric_limits<T>::infinity();
+  T* scores = scratch.scores + row * tile_keys;
+  const vec<T, Arch> shift = broadcast<Arch>(nothing ? T(0) : -maximum_now);
   const vec<T, Arch> scale = broadcast<Arch>(factor);
   vec<T, Arch> total = broadcast<Arch>(T(0));
   for (std::ptrdiff_t j = 0; j < padded; j += n) {
@@ -148,11 +161,18 @@ PARE_ALWAYS_INLINE T softmax_row(TileScratch<E>& scratch, std::ptrdiff_t row, st
       store<Arch>(scores + j, weight);
     total = total + weight;
   }
-  if (nothing) return T(1);
-  const T rescale = exp2<arch::scalar>(maximum_so_far - new_maximum);
-  maximum_so_far = new_maximum;
-  sum_so_far = sum_so_far * rescale + reduce_add<Arch>(total);
-  return rescale;
+  return reduce_add<Arch>(total);
+}
+
+/// What the state of each row is multiplied by when its maximum moves: 2^(before - now), 1 where
+/// both are -infinity.
+template <class Arch, class T>
+PARE_ALWAYS_INLINE void rescale_factors(const T* before, const T* now, T* rescale) noexcept {
+  constexpr std::ptrdiff_t n = lanes<T, Arch>;
+  for (std::ptrdiff_t r = 0; r < group_room; r += n)
+    store<Arch>(rescale + r, exp2<Arch>(load<Arch>(before + r) - load<Arch>(now + r)));
+  for (std::ptrdiff_t r = 0; r < tile_rows; ++r)
+    if (now[r] == -std::numeric_limits<T>::infinity()) rescale[r] = T(1);
 }
 
 /// `Rows` rows from `row` on: scores, weights, output.
@@ -164,14 +184,26 @@ struct AttendGroup {
   static constexpr std::ptrdiff_t n = lanes<T, Arch>;
   static constexpr std::ptrdiff_t columns = tile_columns<T, Arch>;
 
-  static void score(const Tile& a, std::ptrdiff_t row, std::ptrdiff_t padded,
+  /// Part `part` of `parts` of what the rows from `row` on have to fetch.
+  static void fetch_share(const Tile& a, std::ptrdiff_t row, std::ptrdiff_t part,
+                          std::ptrdiff_t parts) noexcept {
+    const std::ptrdiff_t begin = (row - a.first_row) * parts + part * Rows;
+    if (a.fetch.count > 0) fetch_part(a.fetch, begin, begin + Rows, (a.rows - a.first_row) * parts);
+  }
+
+  static void score(const Tile& a, std::ptrdiff_t row, std::ptrdiff_t count, std::ptrdiff_t padded,
                     TileScratch<E>& scratch) noexcept {
     const std::ptrdiff_t steps = steps_of<E>(a.key_depth);
+    const E* queries = reinterpret_cast<const E*>(a.queries) + row * steps;
+    if (a.keys == nullptr)
+      return score_rows<Arch, Rows, S>(queries, a.key_rows, count, a.key_depth, scratch.scores,
+                                       tile_keys);
+    const std::ptrdiff_t panels = padded / columns;
     for (std::ptrdiff_t j = 0; j < padded; j += columns) {
+      fetch_share(a, row, j / columns, 2 * panels);
       RegisterTile<T, Arch, Rows, tile_registers<Arch>> tile;
       tile.clear();
-      tile.multiply(reinterpret_cast<const E*>(a.queries) + row * steps, steps,
-                    reinterpret_cast<const E*>(a.keys) + j * steps, steps);
+      tile.multiply(queries, steps, reinterpret_cast<const E*>(a.keys) + j * steps, steps);
       tile.store_to(scratch.scores + j, tile_keys);
     }
   }
@@ -180,46 +212,61 @@ struct AttendGroup {
                     bool masked, TileScratch<E>& scratch, T* rescale) noexcept {
     constexpr bool modified = !std::is_same_v<M, Exact>;
     const T factor = modified ? T(log2_e) : a.scale * T(log2_e);
+    alignas(64) T before[group_room] = {}, now[group_room] = {};
     for (int r = 0; r < Rows; ++r) {
       T* scores = scratch.scores + r * tile_keys;
       if constexpr (modified) modify_scores(a, a.places[row + r], count, scores);
-      if (masked || count < padded) hide_keys(a, a.places[row + r], count, padded, scores);
-      rescale[r] =
-          softmax_row<Arch>(scratch, r, padded, factor, a.maximum[row + r], a.sum[row + r]);
+      if (masked) hide_keys(a, a.places[row + r], count, scores);
+      for (std::ptrdiff_t j = count; j < padded; ++j)
+        scores[j] = -std::numeric_limits<T>::infinity();
+      before[r] = a.maximum[row + r];
+      now[r] = advance_maximum<Arch>(static_cast<const T*>(scores), padded, factor, before[r]);
+    }
+    rescale_factors<Arch>(static_cast<const T*>(before), static_cast<const T*>(now), rescale);
+    for (int r = 0; r < Rows; ++r) {
+      const T sum = weigh_row<Arch>(scratch, r, padded, factor, now[r]);
+      a.maximum[row + r] = now[r];
+      a.sum[row + r] = a.sum[row + r] * rescale[r] + sum;
     }
   }
 
+  /// Columns from c on, `Registers` registers of them, of the output.
   template <int Registers>
-  static void accumulate_panel(const E* weights, const E* values, std::ptrdiff_t steps,
-                               const T* rescale, T* out, std::ptrdiff_t stride) noexcept {
+  static void accumulate_panel(const Tile& a, const E* weights, std::ptrdiff_t count,
+                               std::ptrdiff_t c, const T* rescale, T* out) noexcept {
+    constexpr std::ptrdiff_t weight_stride = tile_keys / product<E>::depth;
+    const std::ptrdiff_t stride = padded_columns<T>(a.value_columns);
     RegisterTile<T, Arch, Rows, Registers> tile;
-    tile.load_scaled(out, stride, rescale);
-    tile.multiply(weights, tile_keys / product<E>::depth, values, steps);
-    tile.store_to(out, stride);
+    tile.load_scaled(out + c, stride, rescale);
+    if (a.values == nullptr)
+      multiply_rows<Arch, S>(tile, weights, weight_stride, a.value_rows, count, c, a.value_columns);
+    else
+      tile.multiply(weights, weight_stride,
+                    reinterpret_cast<const E*>(a.values) + c * steps_of<E>(a.count),
+                    steps_of<E>(count));
+    tile.store_to(out + c, stride);
   }
 
   static void accumulate(const Tile& a, std::ptrdiff_t row, std::ptrdiff_t count,
                          const TileScratch<E>& scratch, const T* rescale) noexcept {
     const PanelSplit split{static_cast<int>((a.value_columns + n - 1) / n), tile_registers<Arch>};
-    const std::ptrdiff_t steps = steps_of<E>(count), packed = steps_of<E>(a.count);
-    const std::ptrdiff_t stride = padded_columns<T>(a.value_columns);
     const E* weights = nullptr;
     if constexpr (std::is_same_v<E, Bf16Pair>)
       weights = reinterpret_cast<const E*>(scratch.weights);
     else
       weights = scratch.scores;
-    const E* values = reinterpret_cast<const E*>(a.values);
-    T* out = a.out + row * stride;
+    T* out = a.out + row * padded_columns<T>(a.value_columns);
+    std::ptrdiff_t c = 0;
     for (int p = 0; p < split.panels(); ++p) {
+      fetch_share(a, row, split.panels() + p, 2 * split.panels());
       const int width = split.width(p);
-      if (width == 1) accumulate_panel<1>(weights, values, steps, rescale, out, stride);
-      if (width == 2) accumulate_panel<2>(weights, values, steps, rescale, out, stride);
+      if (width == 1) accumulate_panel<1>(a, weights, count, c, rescale, out);
+      if (width == 2) accumulate_panel<2>(a, weights, count, c, rescale, out);
       if constexpr (tile_registers<Arch> == 4) {
-        if (width == 3) accumulate_panel<3>(weights, values, steps, rescale, out, stride);
-        if (width == 4) accumulate_panel<4>(weights, values, steps, rescale, out, stride);
+        if (width == 3) accumulate_panel<3>(a, weights, count, c, rescale, out);
+        if (width == 4) accumulate_panel<4>(a, weights, count, c, rescale, out);
       }
-      values += packed * width * n;
-      out += width * n;
+      c += width * n;
     }
   }
 
@@ -233,8 +280,8 @@ struct AttendGroup {
     const std::ptrdiff_t padded = (count + columns - 1) / columns * columns;
     const bool masked = a.highest > view.min_last || a.lowest < view.max_first;
     TileScratch<E> scratch;
-    T rescale[tile_rows];
-    score(a, row, padded, scratch);
+    alignas(64) T rescale[group_room];
+    score(a, row, count, padded, scratch);
     weigh(a, row, count, padded, masked, scratch, rescale);
     accumulate(a, row, count, scratch, rescale);
   }

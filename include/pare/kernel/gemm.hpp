@@ -13,6 +13,7 @@
 
 #include <pare/kernel/simd.hpp>
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
@@ -82,12 +83,22 @@ PARE_ALWAYS_INLINE vec<typename product<E>::sum, Arch> load_elements(const E* p)
   return load<Arch>(reinterpret_cast<const typename product<E>::sum*>(p));
 }
 
+/// c plus the products of the elements in each lane of a and b.
+template <class Arch, class E, class V>
+PARE_ALWAYS_INLINE V multiply_vectors(V a, V b, V c) noexcept {
+  if constexpr (std::is_same_v<E, Bf16Pair>)
+    return multiply_add_pairs<Arch>(a, b, c);
+  else
+    return multiply_add<Arch>(a, b, c);
+}
+
+/// The same for one element a.
 template <class Arch, class E, class V>
 PARE_ALWAYS_INLINE V multiply_elements(E a, V b, V c) noexcept {
   if constexpr (std::is_same_v<E, Bf16Pair>)
-    return multiply_add_pairs<Arch>(a.bits, b, c);
+    return multiply_vectors<Arch, E>(broadcast<Arch>(std::bit_cast<float>(a.bits)), b, c);
   else
-    return multiply_add<Arch>(broadcast<Arch>(a), b, c);
+    return multiply_vectors<Arch, E>(broadcast<Arch>(a), b, c);
 }
 
 /// A tile of sums. Members are reached through compile-time indices only, or g++ keeps them in
@@ -127,20 +138,27 @@ struct RegisterTile {
              PARE_LAMBDA_INLINE { store<Arch>(c + r * stride + i * n, sum[r][i]); });
   }
 
+  /// sum += a b for one element of depth: of A the elements a[r * a_stride], of B a row in
+  /// registers.
+  template <class E>
+  PARE_ALWAYS_INLINE void multiply_step(const E* a, std::ptrdiff_t a_stride,
+                                        const vec<T, Arch> (&b)[Registers]) noexcept {
+    each([&](auto r, auto i) PARE_LAMBDA_INLINE {
+      sum[r][i] = multiply_elements<Arch>(a[r * a_stride], b[i], sum[r][i]);
+    });
+  }
+
   /// sum += A B over `steps` elements of depth: A rows `a_stride` apart, B a panel `Registers`
   /// registers wide.
   template <class E>
   PARE_ALWAYS_INLINE void multiply(const E* a, std::ptrdiff_t a_stride, const E* b,
                                    std::ptrdiff_t steps) noexcept {
     for (std::ptrdiff_t s = 0; s < steps; ++s) {
-      vec<T, Arch> panel[Registers];
       [&]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
-        ((panel[I] = load_elements<Arch>(b + static_cast<std::ptrdiff_t>(I) * n)), ...);
+        const vec<T, Arch> row[] = {load_elements<Arch>(b + static_cast<std::ptrdiff_t>(I) * n)...};
+        multiply_step(a + s, a_stride, row);
       }
       (std::make_index_sequence<Registers>{});
-      each([&](auto r, auto i) PARE_LAMBDA_INLINE {
-        sum[r][i] = multiply_elements<Arch>(a[r * a_stride + s], panel[i], sum[r][i]);
-      });
       b += Registers * n;
     }
   }

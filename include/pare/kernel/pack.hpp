@@ -35,6 +35,15 @@ constexpr std::ptrdiff_t padded_columns(std::ptrdiff_t columns) noexcept {
   return (columns + widest - 1) / widest * widest;
 }
 
+/// Rows that will be packed next, which a kernel asks for, into L2, while it works on others:
+/// evenly over its time, since a core has few requests to memory open at once.
+template <StorageScalar S>
+struct FetchRows {
+  const S* const* rows = nullptr;  ///< [count]
+  std::ptrdiff_t count = 0;
+  std::ptrdiff_t columns = 0;
+};
+
 /// A = X for rows x_i of X, element after element: row i is at i * steps_of(depth) elements.
 template <StorageScalar S>
 struct PackLeft {
@@ -52,6 +61,7 @@ struct PackTransposed {
   std::ptrdiff_t count = 0;
   std::ptrdiff_t depth = 0;
   compute_t<S>* panels = nullptr;  ///< [depth * (count rounded up to w)]
+  FetchRows<S> fetch{};
 };
 
 /// B = X for rows x_j of X, the depth: panel p holds its columns of all rows, its width as
@@ -63,20 +73,19 @@ struct PackRows {
   std::ptrdiff_t count = 0;
   std::ptrdiff_t columns = 0;
   compute_t<S>* panels = nullptr;  ///< [(count + 1) * padded_columns(columns)]
+  FetchRows<S> fetch{};
 };
 
 namespace detail {
 PARE_ABI_BEGIN
 
-/// Rows copied in one stream are fetched this many ahead.
-inline constexpr std::ptrdiff_t pack_rows_ahead = 8;
-
+/// The rows from begin / whole to end / whole of all.
 template <class S>
-PARE_ALWAYS_INLINE void prefetch_row(const S* const* rows, std::ptrdiff_t row, std::ptrdiff_t count,
-                                     std::ptrdiff_t columns) noexcept {
-  if (row >= count) return;
-  const auto bytes = columns * static_cast<std::ptrdiff_t>(sizeof(S));
-  for (std::ptrdiff_t byte = 0; byte < bytes; byte += 64) prefetch<2>(rows[row], byte);
+PARE_ALWAYS_INLINE void fetch_part(const FetchRows<S>& a, std::ptrdiff_t begin, std::ptrdiff_t end,
+                                   std::ptrdiff_t whole) noexcept {
+  const auto bytes = a.columns * static_cast<std::ptrdiff_t>(sizeof(S));
+  for (std::ptrdiff_t r = a.count * begin / whole; r < a.count * end / whole; ++r)
+    for (std::ptrdiff_t byte = 0; byte < bytes; byte += 64) prefetch<2>(a.rows[r], byte);
 }
 
 /// Element `step` of a row of `depth` scalars.
@@ -117,51 +126,65 @@ PARE_ALWAYS_INLINE void transpose_rows(const Source* const* rows, std::ptrdiff_t
   const std::ptrdiff_t whole = depth / product<E>::depth / n * n;
   for (std::ptrdiff_t s = 0; s < whole; s += n) {
     vec<T, Arch> block[static_cast<std::size_t>(n)];
-    // The rows after these: too many streams for the hardware to follow.
-    for (std::ptrdiff_t i = n; i < 2 * n && i < count; ++i)
-      prefetch<2>(rows[i] + s * product<E>::depth);
-    for (std::ptrdiff_t i = 0; i < n; ++i)
-      block[i] = i < count ? load_row<Arch, E>(rows[i], s) : broadcast<Arch>(T(0));
-    transpose_block<Arch>(block);
-    for (std::ptrdiff_t i = 0; i < n; ++i) store_elements<Arch>(panel + (s + i) * width, block[i]);
+    [&]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
+      if (count >= n)
+        ((block[I] = load_row<Arch, E>(rows[I], s)), ...);
+      else
+        ((block[I] = static_cast<std::ptrdiff_t>(I) < count ? load_row<Arch, E>(rows[I], s)
+                                                            : broadcast<Arch>(T(0))),
+         ...);
+      transpose_block<Arch>(block);
+      (store_elements<Arch>(panel + (s + static_cast<std::ptrdiff_t>(I)) * width, block[I]), ...);
+    }
+    (std::make_index_sequence<static_cast<std::size_t>(n)>{});
   }
   for (std::ptrdiff_t s = whole; s < steps; ++s)
     for (std::ptrdiff_t i = 0; i < n; ++i)
       panel[s * width + i] = i < count ? element_at<E>(rows[i], s, depth) : E{};
 }
 
-/// Registers [first, first + width) of the columns of up to `product<E>::depth` rows, as one step.
-template <class Arch, class Source, class E>
-PARE_ALWAYS_INLINE void copy_step(const PackRows<Source>& a, std::ptrdiff_t step,
-                                  std::ptrdiff_t first, std::ptrdiff_t width, E* out) noexcept {
-  using T = typename product<E>::sum;
-  constexpr std::ptrdiff_t n = lanes<T, Arch>;
-  constexpr bool pairs = std::is_same_v<E, Bf16Pair>;
-  const Source* row = a.rows[step * product<E>::depth];
-  const Source* next = nullptr;
-  if constexpr (pairs) next = 2 * step + 1 < a.count ? a.rows[2 * step + 1] : nullptr;
-  for (std::ptrdiff_t i = 0; i < width; ++i) {
-    const std::ptrdiff_t c = (first + i) * n;
-    if (c + n <= a.columns) {
-      auto v = load_widened<Arch>(row + c);
-      if constexpr (pairs)
-        v = pair_rows<Arch>(v,
-                            next != nullptr ? load_widened<Arch>(next + c) : broadcast<Arch>(0.0f));
-      store_elements<Arch>(out + i * n, v);
-      continue;
-    }
-    for (std::ptrdiff_t k = 0; k < n; ++k) {
-      E element{};
-      if (c + k < a.columns) {
-        if constexpr (pairs)
-          element.bits = std::uint32_t{row[c + k].bits} |
-                         (next != nullptr ? std::uint32_t{next[c + k].bits} << 16 : 0u);
-        else
-          element = static_cast<E>(row[c + k]);
-      }
-      out[i * n + k] = element;
-    }
+/// Rows that make up element `step` of the depth: for pairs the second, null where there is none.
+template <class S>
+struct StepRows {
+  const S* first;
+  const S* second;
+};
+template <class E, class S>
+PARE_ALWAYS_INLINE StepRows<S> step_rows(const S* const* rows, std::ptrdiff_t count,
+                                         std::ptrdiff_t step) noexcept {
+  if constexpr (product<E>::depth == 2)
+    return {rows[2 * step], 2 * step + 1 < count ? rows[2 * step + 1] : nullptr};
+  else
+    return {rows[step], nullptr};
+}
+
+/// The element of column c.
+template <class E, class S>
+E step_element(const StepRows<S>& rows, std::ptrdiff_t c) noexcept {
+  if constexpr (std::is_same_v<E, Bf16Pair>) {
+    const std::uint32_t high = rows.second != nullptr ? rows.second[c].bits : 0;
+    return E{rows.first[c].bits | (high << 16)};
+  } else {
+    return static_cast<E>(rows.first[c]);
   }
+}
+
+/// The elements of columns c to c + lanes; zeros from `columns` on.
+template <class Arch, class E, class S>
+PARE_ALWAYS_INLINE auto load_step(const StepRows<S>& rows, std::ptrdiff_t c,
+                                  std::ptrdiff_t columns) noexcept {
+  constexpr std::ptrdiff_t n = lanes<typename product<E>::sum, Arch>;
+  constexpr bool pairs = std::is_same_v<E, Bf16Pair>;
+  if (c + n <= columns && (!pairs || rows.second != nullptr)) {
+    if constexpr (pairs)
+      return load_pairs<Arch>(rows.first + c, rows.second + c);
+    else
+      return load_widened<Arch>(rows.first + c);
+  }
+  E elements[static_cast<std::size_t>(n)] = {};
+  for (std::ptrdiff_t k = 0; k < n && c + k < columns; ++k)
+    elements[k] = step_element<E>(rows, c + k);
+  return load_elements<Arch>(static_cast<const E*>(elements));
 }
 
 PARE_ABI_END
@@ -191,28 +214,31 @@ void run_kernel(Arch, const PackTransposed<S>& a) noexcept {
   const std::ptrdiff_t panel_size = steps_of<E>(a.depth) * width;
   const std::ptrdiff_t padded = (a.count + width - 1) / width * width;
   E* panels = reinterpret_cast<E*>(a.panels);
-  for (std::ptrdiff_t j = 0; j < padded; j += n)
+  for (std::ptrdiff_t j = 0; j < padded; j += n) {
+    detail::fetch_part(a.fetch, j, j + n, padded);
     detail::transpose_rows<Arch>(a.rows + (j < a.count ? j : 0), a.count - j, a.depth,
                                  panels + j / width * panel_size + j % width, width);
+  }
 }
 
 template <class Arch, class S>
 void run_kernel(Arch, const PackRows<S>& a) noexcept {
   using E = element_t<S, Arch>;
   constexpr std::ptrdiff_t n = lanes<compute_t<S>, Arch>;
-  constexpr std::ptrdiff_t depth = product<E>::depth;
   const std::ptrdiff_t steps = steps_of<E>(a.count);
   const PanelSplit split{static_cast<int>((a.columns + n - 1) / n), tile_registers<Arch>};
   for (std::ptrdiff_t s = 0; s < steps; ++s) {
-    for (std::ptrdiff_t j = s * depth; j < (s + 1) * depth; ++j)
-      detail::prefetch_row(a.rows, j + detail::pack_rows_ahead, a.count, a.columns);
+    detail::fetch_part(a.fetch, s, s + 1, steps);
+    const detail::StepRows<S> rows = detail::step_rows<E>(a.rows, a.count, s);
     E* panel = reinterpret_cast<E*>(a.panels);
-    std::ptrdiff_t first = 0;
+    std::ptrdiff_t c = 0;
     for (int p = 0; p < split.panels(); ++p) {
-      const std::ptrdiff_t width = split.width(p);
-      detail::copy_step<Arch>(a, s, first, width, panel + s * width * n);
-      panel += steps * width * n;
-      first += width;
+      const std::ptrdiff_t width = split.width(p) * n;
+      for (std::ptrdiff_t i = 0; i < width; i += n)
+        detail::store_elements<Arch>(panel + s * width + i,
+                                     detail::load_step<Arch, E>(rows, c + i, a.columns));
+      panel += steps * width;
+      c += width;
     }
   }
 }

@@ -19,6 +19,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 namespace pare::kernel {
 
@@ -61,6 +62,19 @@ struct vector_type<T, arch::scalar> {
 
 template <class V>
 inline constexpr bool is_batch = !std::is_arithmetic_v<V>;
+
+template <class V>
+struct lane {
+  using type = V;
+};
+template <class V>
+requires is_batch<V>
+struct lane<V> {
+  using type = typename V::value_type;
+};
+/// What a lane of V holds.
+template <class V>
+using lane_t = typename lane<V>::type;
 
 template <class Arch>
 inline constexpr bool is_avx512 =
@@ -184,19 +198,44 @@ PARE_ALWAYS_INLINE V maximum(V a, V b) noexcept {
   }
 }
 
-/// The largest of all lanes; of a register that holds a NaN, any of them.
+/// The largest of all lanes; of a register that holds a NaN, any of them. Halves are compared until
+/// one lane is left: xsimd 8.1 has no such reduction.
 template <class Arch, class V>
-PARE_ALWAYS_INLINE auto reduce_max(V v) noexcept {
+PARE_ALWAYS_INLINE detail::lane_t<V> reduce_max(V v) noexcept {
   if constexpr (!detail::is_batch<V>) {
     return v;
+#if defined(__AVX512F__)
+  } else if constexpr (detail::is_avx512<Arch> && std::is_same_v<V, vec<float, Arch>>) {
+    const __m512d bits = _mm512_castps_pd(v);
+    const __m256 low = _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xf, bits, 0));
+    const __m256 high = _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xf, bits, 1));
+    return reduce_max<arch::avx2>(vec<float, arch::avx2>(_mm256_max_ps(low, high)));
+  } else if constexpr (detail::is_avx512<Arch> && std::is_same_v<V, vec<double, Arch>>) {
+    const __m256d low = _mm512_maskz_extractf64x4_pd(0xf, v, 0);
+    const __m256d high = _mm512_maskz_extractf64x4_pd(0xf, v, 1);
+    return reduce_max<arch::avx2>(vec<double, arch::avx2>(_mm256_max_pd(low, high)));
+#endif
+#if defined(__AVX2__)
+  } else if constexpr (std::is_same_v<V, vec<float, arch::avx2>>) {
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    return reduce_max<arch::sse2>(vec<float, arch::sse2>(four));
+  } else if constexpr (std::is_same_v<V, vec<double, arch::avx2>>) {
+    const __m128d two = _mm_max_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd(v, 1));
+    return reduce_max<arch::sse2>(vec<double, arch::sse2>(two));
+#endif
+#if defined(__SSE2__)
+  } else if constexpr (std::is_same_v<V, vec<float, arch::sse2>>) {
+    const __m128 two = _mm_max_ps(v, _mm_movehl_ps(v, v));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
+  } else if constexpr (std::is_same_v<V, vec<double, arch::sse2>>) {
+    return _mm_cvtsd_f64(_mm_max_sd(v, _mm_unpackhi_pd(v, v)));
+#endif
+#if defined(__aarch64__)
+  } else if constexpr (std::is_same_v<V, vec<float, Arch>>) {
+    return vmaxvq_f32(v);
   } else {
-    using T = typename V::value_type;
-    constexpr std::ptrdiff_t n = lanes<T, Arch>;
-    alignas(64) T lane[static_cast<std::size_t>(n)];
-    store<Arch>(lane, v);
-    T largest = lane[0];
-    for (std::ptrdiff_t i = 1; i < n; ++i) largest = lane[i] > largest ? lane[i] : largest;
-    return largest;
+    return vmaxvq_f64(v);
+#endif
   }
 }
 
@@ -242,17 +281,17 @@ PARE_ALWAYS_INLINE vec<compute_t<T>, Arch> load_widened(const T* p) noexcept {
   }
 }
 
-/// c + a0 * b0 + a1 * b1 in each lane, for pairs of bf16 held as 32 bits: a's in all lanes alike.
-/// Rounds as the instruction does (subnormals count as 0); only where the arch has_bf16_dot.
+/// c + a0 * b0 + a1 * b1 in each lane, for pairs of bf16 held as 32 bits. Rounds as the instruction
+/// does (subnormals count as 0); only where the arch has_bf16_dot.
 template <class Arch>
-PARE_ALWAYS_INLINE vec<float, Arch> multiply_add_pairs(std::uint32_t a, vec<float, Arch> b,
+PARE_ALWAYS_INLINE vec<float, Arch> multiply_add_pairs(vec<float, Arch> a, vec<float, Arch> b,
                                                        vec<float, Arch> c) noexcept {
   static_assert(Arch::has_bf16_dot, "pare: this arch has no bf16 products");
 #if defined(__AVX512BF16__)
-  return vec<float, Arch>(_mm512_dpbf16_ps(c, (__m512bh)_mm512_set1_epi32(static_cast<int>(a)),
-                                           (__m512bh)_mm512_castps_si512(b)));
+  return vec<float, Arch>(
+      _mm512_dpbf16_ps(c, (__m512bh)_mm512_castps_si512(a), (__m512bh)_mm512_castps_si512(b)));
 #else
-  return broadcast<Arch>(static_cast<float>(a)) + b + c;
+  return a + b + c;
 #endif
 }
 
@@ -277,16 +316,19 @@ PARE_ALWAYS_INLINE vec<float, Arch> store_rounded(bf16* p, vec<float, Arch> v) n
   return load<Arch>(static_cast<const float*>(values));
 }
 
-/// Pairs (a_i, b_i) of bf16, held as 32 bits, from two rows that were widened to float; only where
-/// the arch has_bf16_dot.
+/// Pairs (a_i, b_i) of two rows of bf16, held as 32 bits; only where the arch has_bf16_dot.
 template <class Arch>
-PARE_ALWAYS_INLINE vec<float, Arch> pair_rows(vec<float, Arch> a, vec<float, Arch> b) noexcept {
+PARE_ALWAYS_INLINE vec<float, Arch> load_pairs(const bf16* a, const bf16* b) noexcept {
   static_assert(Arch::has_bf16_dot, "pare: this arch has no bf16 products");
 #if defined(__AVX512BF16__)
-  const __m512i low = _mm512_maskz_srli_epi32(0xffff, _mm512_castps_si512(a), 16);
-  return vec<float, Arch>(_mm512_castsi512_ps(_mm512_or_si512(low, _mm512_castps_si512(b))));
+  const __m512i low =
+      _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(a)));
+  const __m512i high =
+      _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b)));
+  return vec<float, Arch>(
+      _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_maskz_slli_epi32(0xffff, high, 16))));
 #else
-  return a + b;
+  return broadcast<Arch>(static_cast<float>(*a) + static_cast<float>(*b));
 #endif
 }
 
@@ -363,19 +405,21 @@ PARE_ALWAYS_INLINE V interleave_high(V a, V b) noexcept {
 
 /// Transposes a square block held in `lanes` registers: afterwards v[i] holds lane i of each.
 ///
-/// Each of the log2(lanes) stages shuffles the register file once like a deck of cards.
+/// Each of the log2(lanes) stages shuffles the register file once like a deck of cards. Unrolled by
+/// hand: g++ -O2 would keep the registers in memory.
 template <class Arch, class V, std::size_t N>
 PARE_ALWAYS_INLINE void transpose_block(V (&v)[N]) noexcept {
-  if constexpr (N > 1) {
-    for (std::size_t stage = 1; stage < N; stage *= 2) {
-      V shuffled[N];
-      for (std::size_t i = 0; i < N / 2; ++i) {
-        shuffled[2 * i] = interleave_low<Arch>(v[i], v[i + N / 2]);
-        shuffled[2 * i + 1] = interleave_high<Arch>(v[i], v[i + N / 2]);
-      }
-      for (std::size_t i = 0; i < N; ++i) v[i] = shuffled[i];
-    }
-  }
+  const auto shuffle = [&v]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
+    constexpr std::size_t half = N / 2;
+    const V low[] = {interleave_low<Arch>(v[I], v[I + half])...};
+    const V high[] = {interleave_high<Arch>(v[I], v[I + half])...};
+    ((v[2 * I] = low[I], v[2 * I + 1] = high[I]), ...);
+  };
+  if constexpr (N > 1) shuffle(std::make_index_sequence<N / 2>{});
+  if constexpr (N > 2) shuffle(std::make_index_sequence<N / 2>{});
+  if constexpr (N > 4) shuffle(std::make_index_sequence<N / 2>{});
+  if constexpr (N > 8) shuffle(std::make_index_sequence<N / 2>{});
+  static_assert(N <= 16);
 }
 
 /// Asks for the cache line `ahead` bytes behind p, to be read soon; never faults, wherever that is.

@@ -45,6 +45,10 @@ struct Call {
   }
 };
 
+/// Items of at most this many rows multiply by keys and values as they lie: packing them would take
+/// longer than the products.
+inline constexpr Index direct_rows = 2 * kernel::tile_rows;
+
 /// Collects the visible slots of an item until a tile is full, and runs it.
 template <class B, class C>
 class ItemRunner {
@@ -155,34 +159,42 @@ class ItemRunner {
     }
   }
 
+  /// Two tiles are collected before the first runs, so that packing it can fetch the other.
   void take(std::int32_t position) {
-    if (count_ == kernel::tile_keys) flush();
-    scratch_.positions[count_++] = position;
+    if (count_ == 2 * kernel::tile_keys) run_tile();
+    scratch_.positions[count_] = position;
+    scratch_.key_rows[count_] = call_.source.key(item_.sequence, kv_head_, position);
+    scratch_.value_rows[count_] = call_.source.value(item_.sequence, kv_head_, position);
+    ++count_;
   }
 
-  /// Runs the tile collected so far.
   void flush() {
-    if (count_ == 0) return;
+    while (count_ > 0) run_tile();
+  }
+
+  /// Runs the first tile of what was collected.
+  void run_tile() {
     const Problem& p = call_.problem;
     kernel::AttendTile<S, M> tile;
+    tile.count = std::min(count_, kernel::tile_keys);
     tile.positions = scratch_.positions;
-    tile.count = count_;
     tile.lowest = tile.highest = scratch_.positions[0];
     tile.contiguous = true;
-    for (Index j = 0; j < count_; ++j) {
+    for (Index j = 0; j < tile.count; ++j) {
       const std::int32_t position = scratch_.positions[j];
       tile.contiguous = tile.contiguous && position == scratch_.positions[0] + j;
       tile.lowest = std::min(tile.lowest, position);
       tile.highest = std::max(tile.highest, position);
-      scratch_.key_rows[j] = call_.source.key(item_.sequence, kv_head_, position);
-      scratch_.value_rows[j] = call_.source.value(item_.sequence, kv_head_, position);
     }
-    launch(backend_,
-           kernel::PackTransposed<S>{scratch_.key_rows, count_, p.key_dim, scratch_.keys});
-    launch(backend_,
-           kernel::PackRows<S>{scratch_.value_rows, count_, p.value_dim, scratch_.values});
-    tile.keys = scratch_.keys;
-    tile.values = scratch_.values;
+    const Index next = count_ - tile.count;
+    if (item_.rows() <= direct_rows) {
+      tile.key_rows = scratch_.key_rows;
+      tile.value_rows = scratch_.value_rows;
+    } else {
+      pack_tile(tile.count, next);
+      tile.keys = scratch_.keys;
+      tile.values = scratch_.values;
+    }
     tile.sinks = static_cast<std::int32_t>(p.sinks);
     tile.key_depth = p.key_dim;
     tile.value_columns = p.value_dim;
@@ -195,7 +207,25 @@ class ItemRunner {
     tile.sum = scratch_.sum;
     tile.out = scratch_.state;
     run_heads(tile);
-    count_ = 0;
+    count_ = next;
+    std::copy_n(scratch_.positions + tile.count, count_, scratch_.positions);
+    std::copy_n(scratch_.key_rows + tile.count, count_, scratch_.key_rows);
+    std::copy_n(scratch_.value_rows + tile.count, count_, scratch_.value_rows);
+  }
+
+  /// Packs the first `count` keys and values, and fetches the `next` that follow.
+  void pack_tile(Index count, Index next) {
+    const Problem& p = call_.problem;
+    launch(backend_, kernel::PackTransposed<S>{scratch_.key_rows,
+                                               count,
+                                               p.key_dim,
+                                               scratch_.keys,
+                                               {scratch_.key_rows + count, next, p.key_dim}});
+    launch(backend_, kernel::PackRows<S>{scratch_.value_rows,
+                                         count,
+                                         p.value_dim,
+                                         scratch_.values,
+                                         {scratch_.value_rows + count, next, p.value_dim}});
   }
 
   /// The tile for each run of neighbouring heads that want it.
@@ -223,7 +253,7 @@ class ItemRunner {
   Index kv_head_;
   Index lowest_ = 0;    ///< lowest position that some row sees, sinks apart
   Index highest_ = -1;  ///< highest position that some row sees
-  Index count_ = 0;     ///< of the tile being collected
+  Index count_ = 0;     ///< keys collected and not yet run
   std::uint64_t heads_ = 0;
 };
 

@@ -45,7 +45,7 @@ struct Scratch {
   T* state = nullptr;
   T* maximum = nullptr;
   T* sum = nullptr;
-  std::int32_t* positions = nullptr;
+  std::int32_t* positions = nullptr;  ///< of two tiles, as key_rows and value_rows
   kernel::RowPlace* places = nullptr;
   const S** key_rows = nullptr;
   const S** value_rows = nullptr;
@@ -69,10 +69,10 @@ struct Scratch {
     take(state, rows * columns);
     take(maximum, rows);
     take(sum, rows);
-    take(positions, kernel::tile_keys);
+    take(positions, 2 * kernel::tile_keys);
     take(places, rows);
-    take(key_rows, kernel::tile_keys);
-    take(value_rows, kernel::tile_keys);
+    take(key_rows, 2 * kernel::tile_keys);
+    take(value_rows, 2 * kernel::tile_keys);
     take(query_rows, rows);
     take(out_rows, rows);
     take(lse_rows, rows);

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Products with rows as they lie in memory: for so few rows on the left that packing the right
+/// side would cost more than it saves, as when one token is decoded.
+
+#include <pare/kernel/gemm.hpp>
+#include <pare/kernel/pack.hpp>
+
+#include <cstddef>
+#include <type_traits>
+#include <utility>
+
+namespace pare::kernel::detail {
+PARE_ABI_BEGIN
+
+/// The sums of the lanes of each of v[0] ... v[N - 1], in this order; N is a register's lanes.
+template <class Arch, class V, std::size_t N>
+PARE_ALWAYS_INLINE V sum_lanes_of_each(V (&v)[N]) noexcept {
+  const auto halve = [&v]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
+    constexpr std::size_t half = sizeof...(I);
+    ((v[I] = interleave_low<Arch>(v[I], v[I + half]) + interleave_high<Arch>(v[I], v[I + half])),
+     ...);
+  };
+  if constexpr (N > 8) halve(std::make_index_sequence<8>{});
+  if constexpr (N > 4) halve(std::make_index_sequence<4>{});
+  if constexpr (N > 2) halve(std::make_index_sequence<2>{});
+  if constexpr (N > 1) halve(std::make_index_sequence<1>{});
+  return v[0];
+}
+
+/// A register of whole elements with zeros behind the last of the row.
+template <class Arch, class E, class Source>
+PARE_ALWAYS_INLINE auto load_row_end(const Source* row, std::ptrdiff_t step,
+                                     std::ptrdiff_t depth) noexcept {
+  constexpr std::ptrdiff_t n = lanes<typename product<E>::sum, Arch>;
+  E end[static_cast<std::size_t>(n)] = {};
+  for (std::ptrdiff_t s = step; s < steps_of<E>(depth); ++s)
+    end[s - step] = element_at<E>(row, s, depth);
+  return load_elements<Arch>(static_cast<const E*>(end));
+}
+
+/// scores[r * stride + j] = <q_r, k_j> for `Rows` packed rows q_r and the `Keys` keys from `rows`
+/// on, of which those past `count` are not written. Rows * Keys is at most a register's lanes.
+template <class Arch, int Rows, int Keys, class S>
+PARE_ALWAYS_INLINE void score_block(const element_t<S, Arch>* q, const S* const* rows,
+                                    std::ptrdiff_t count, std::ptrdiff_t depth,
+                                    compute_t<S>* scores, std::ptrdiff_t stride) noexcept {
+  using E = element_t<S, Arch>;
+  using T = compute_t<S>;
+  constexpr std::ptrdiff_t n = lanes<T, Arch>;
+  const std::ptrdiff_t steps = steps_of<E>(depth), whole = depth / product<E>::depth / n * n;
+  vec<T, Arch> sums[static_cast<std::size_t>(n)];
+  for (std::ptrdiff_t i = 0; i < n; ++i) sums[i] = broadcast<Arch>(T(0));
+  const auto add = [&](auto key_row, auto query_row) PARE_LAMBDA_INLINE {
+    [&]<std::size_t... J>(std::index_sequence<J...>) PARE_LAMBDA_INLINE {
+      const vec<T, Arch> keys[] = {
+          key_row(rows[static_cast<std::ptrdiff_t>(J) < count ? static_cast<std::ptrdiff_t>(J)
+                                                              : count - 1])...};
+      RegisterTile<T, Arch, Rows, Keys>::each([&](auto r, auto j) PARE_LAMBDA_INLINE {
+        sums[r * Keys + j] = multiply_vectors<Arch, E>(query_row(r), keys[j], sums[r * Keys + j]);
+      });
+    }
+    (std::make_index_sequence<static_cast<std::size_t>(Keys)>{});
+  };
+  for (std::ptrdiff_t s = 0; s < whole; s += n)
+    add([&](const S* row) PARE_LAMBDA_INLINE { return load_row<Arch, E>(row, s); },
+        [&](int r) PARE_LAMBDA_INLINE { return load_elements<Arch>(q + r * steps + s); });
+  if (whole < steps)
+    add([&](const S* row) PARE_LAMBDA_INLINE { return load_row_end<Arch, E>(row, whole, depth); },
+        [&](int r)
+            PARE_LAMBDA_INLINE { return load_row_end<Arch, E>(q + r * steps, whole, steps); });
+  alignas(64) T totals[static_cast<std::size_t>(n)];
+  store<Arch>(static_cast<T*>(totals), sum_lanes_of_each<Arch>(sums));
+  for (int r = 0; r < Rows; ++r)
+    for (std::ptrdiff_t j = 0; j < Keys && j < count; ++j)
+      scores[r * stride + j] = totals[r * Keys + j];
+}
+
+/// scores[r * stride + j] = <q_r, k_j> for `Rows` packed rows and `count` keys.
+template <class Arch, int Rows, class S>
+void score_rows(const element_t<S, Arch>* q, const S* const* rows, std::ptrdiff_t count,
+                std::ptrdiff_t depth, compute_t<S>* scores, std::ptrdiff_t stride) noexcept {
+  constexpr int n = static_cast<int>(lanes<compute_t<S>, Arch>);
+  constexpr int most = n < 4 ? n : 4;
+  if constexpr (Rows > most) {
+    score_rows<Arch, most, S>(q, rows, count, depth, scores, stride);
+    score_rows<Arch, Rows - most, S>(q + most * steps_of<element_t<S, Arch>>(depth), rows, count,
+                                     depth, scores + most * stride, stride);
+  } else {
+    constexpr int keys = n / Rows;
+    for (std::ptrdiff_t j = 0; j < count; j += keys)
+      score_block<Arch, Rows, keys>(q, rows + j, count - j, depth, scores + j, stride);
+  }
+}
+
+/// sum += W X for the weights W [Rows x steps elements] of `count` rows of X, from column c on.
+template <class Arch, class S, class Tile>
+PARE_ALWAYS_INLINE void multiply_rows(Tile& tile, const element_t<S, Arch>* weights,
+                                      std::ptrdiff_t stride, const S* const* rows,
+                                      std::ptrdiff_t count, std::ptrdiff_t c,
+                                      std::ptrdiff_t columns) noexcept {
+  using E = element_t<S, Arch>;
+  constexpr std::ptrdiff_t n = Tile::n;
+  for (std::ptrdiff_t s = 0; s < steps_of<E>(count); ++s) {
+    const StepRows<S> step = step_rows<E>(rows, count, s);
+    [&]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
+      const vec<compute_t<S>, Arch> row[] = {
+          load_step<Arch, E>(step, c + static_cast<std::ptrdiff_t>(I) * n, columns)...};
+      tile.multiply_step(weights + s, stride, row);
+    }
+    (std::make_index_sequence<static_cast<std::size_t>(Tile::registers)>{});
+  }
+}
+
+PARE_ABI_END
+}  // namespace pare::kernel::detail
