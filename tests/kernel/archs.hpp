@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <pare/core/arch.hpp>
+#include <pare/core/scalar.hpp>
 
 #include <type_traits>
 
@@ -19,6 +20,13 @@ struct ArchAndScalar {
 using ArchsAndScalars =
     ::testing::Types<ArchAndScalar<arch::scalar, float>, ArchAndScalar<arch::scalar, double>,
                      ArchAndScalar<arch::best, float>, ArchAndScalar<arch::best, double>>;
+
+/// The same for kernels that read 16-bit storage too.
+using ArchsAndStorages =
+    ::testing::Types<ArchAndScalar<arch::scalar, float>, ArchAndScalar<arch::scalar, double>,
+                     ArchAndScalar<arch::scalar, bf16>, ArchAndScalar<arch::scalar, f16>,
+                     ArchAndScalar<arch::best, float>, ArchAndScalar<arch::best, double>,
+                     ArchAndScalar<arch::best, bf16>, ArchAndScalar<arch::best, f16>>;
 
 using Archs = ::testing::Types<arch::scalar, arch::best>;
 

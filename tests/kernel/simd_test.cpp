@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -203,6 +204,144 @@ TYPED_TEST(SimdArchTest, WordProductsTakeTheLowHalvesAlone) {
       ASSERT_EQ(product[i], (a[i] % (U{1} << 32)) * (b[i] % (U{1} << 32))) << "lane " << i;
       ASSERT_EQ(high[i], a[i] / (U{1} << 32)) << "lane " << i;
     }
+  }
+}
+
+TYPED_TEST(SimdTest, MaximumTakesTheLargerAndTheSecondBesideANan) {
+  using T = typename TypeParam::scalar;
+  using Arch = typename TypeParam::arch;
+  constexpr T infinity = std::numeric_limits<T>::infinity();
+  constexpr T nan = std::numeric_limits<T>::quiet_NaN();
+  const T values[] = {T(-2.5), T(0), T(3), infinity, -infinity, nan};
+  constexpr auto n = static_cast<std::size_t>(kernel::lanes<T, Arch>);
+  for (std::size_t first = 0; first < 36; ++first) {
+    T a[n], b[n];
+    for (std::size_t i = 0; i < n; ++i) {
+      a[i] = values[(first + i) % 36 / 6];
+      b[i] = values[(first + i) % 6];
+    }
+    const auto got =
+        lanes_of<T, Arch>(kernel::maximum<Arch>(kernel::load<Arch>(static_cast<const T*>(a)),
+                                                kernel::load<Arch>(static_cast<const T*>(b))));
+    for (std::size_t i = 0; i < n; ++i) {
+      const bool nans = std::isnan(a[i]) || std::isnan(b[i]);
+      const T wanted = nans ? b[i] : std::max(a[i], b[i]);
+      if (std::isnan(wanted))
+        ASSERT_TRUE(std::isnan(got[i])) << "of " << a[i] << " and " << b[i];
+      else
+        ASSERT_EQ(got[i], wanted) << "of " << a[i] << " and " << b[i];
+    }
+  }
+}
+
+TYPED_TEST(SimdTest, ReduceMaxFindsTheLargestInAnyLane) {
+  using T = typename TypeParam::scalar;
+  using Arch = typename TypeParam::arch;
+  constexpr auto n = static_cast<std::size_t>(kernel::lanes<T, Arch>);
+  for (std::size_t place = 0; place < n; ++place)
+    for (const T low : {T(-7), -std::numeric_limits<T>::infinity()}) {
+      std::vector<T> values(n, low);
+      for (std::size_t i = 0; i < n; i += 2) values[i] = T(-6) - static_cast<T>(i);
+      values[place] = T(-0.5);
+      EXPECT_EQ(kernel::reduce_max<Arch>(kernel::load<Arch>(static_cast<const T*>(values.data()))),
+                T(-0.5))
+          << "lane " << place;
+    }
+  constexpr T nothing = -std::numeric_limits<T>::infinity();
+  EXPECT_EQ(kernel::reduce_max<Arch>(kernel::broadcast<Arch>(nothing)), nothing);
+}
+
+TYPED_TEST(SimdArchTest, StoreRoundedRoundsAsTheConversionOfBf16) {
+  constexpr auto n = static_cast<std::size_t>(kernel::lanes<float, TypeParam>);
+  // Around every bf16: itself, its neighbours, the tie above it and both its sides.
+  std::vector<float> all;
+  for (std::uint32_t upper = 0; upper < 65536; ++upper)
+    for (const std::uint32_t lower : {0u, 1u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu})
+      all.push_back(std::bit_cast<float>((upper << 16) | lower));
+  for (std::size_t first = 0; first < all.size(); first += n) {
+    pare::bf16 got[n + 1];
+    got[n] = pare::bf16::from_bits(0xA5A5);
+    const auto returned = lanes_of<float, TypeParam>(kernel::store_rounded<TypeParam>(
+        static_cast<pare::bf16*>(got),
+        kernel::load<TypeParam>(static_cast<const float*>(all.data() + first))));
+    for (std::size_t i = 0; i < n; ++i) {
+      const float x = all[first + i];
+      const auto stored = static_cast<float>(got[i]);
+      pare::bf16 wanted(x);
+      // The instruction takes a subnormal for 0.
+      if (TypeParam::has_bf16_dot && std::fpclassify(x) == FP_SUBNORMAL)
+        wanted = pare::bf16(std::copysign(0.0f, x));
+      if (std::isnan(x)) {
+        ASSERT_TRUE(std::isnan(stored) && std::isnan(returned[i])) << std::bit_cast<unsigned>(x);
+      } else {
+        ASSERT_EQ(got[i].bits, wanted.bits) << x;
+        ASSERT_TRUE(pare::testing::same_bits(returned[i], stored)) << x;
+      }
+    }
+    ASSERT_EQ(got[n].bits, 0xA5A5);
+  }
+}
+
+TYPED_TEST(SimdArchTest, PairProductsKeepToTheirRoundingBound) {
+  if constexpr (TypeParam::has_bf16_dot) {
+    constexpr auto n = static_cast<std::size_t>(kernel::lanes<float, TypeParam>);
+    const auto pair_bits = [](float low, float high) {
+      return std::uint32_t{pare::bf16(low).bits} | std::uint32_t{pare::bf16(high).bits} << 16;
+    };
+    std::mt19937_64 random(6);
+    for (int repeat = 0; repeat < 500; ++repeat) {
+      // Whole numbers first: exact whatever the order of the sum.
+      const auto value = [&] {
+        const double x = repeat < 100 ? static_cast<double>(static_cast<int>(random() % 255) - 127)
+                                      : static_cast<double>(random()) * 0x1p-62 - 2;
+        return static_cast<float>(pare::bf16(static_cast<float>(x)));
+      };
+      const float a0 = value(), a1 = value();
+      float b0[n], b1[n], b[n], c[n];
+      for (std::size_t i = 0; i < n; ++i) {
+        b0[i] = value();
+        b1[i] = value();
+        c[i] = value();
+        b[i] = std::bit_cast<float>(pair_bits(b0[i], b1[i]));
+      }
+      const auto got = lanes_of<float, TypeParam>(kernel::multiply_add_pairs<TypeParam>(
+          kernel::broadcast<TypeParam>(std::bit_cast<float>(pair_bits(a0, a1))),
+          kernel::load<TypeParam>(static_cast<const float*>(b)),
+          kernel::load<TypeParam>(static_cast<const float*>(c))));
+      for (std::size_t i = 0; i < n; ++i) {
+        const double p0 = static_cast<double>(a0) * b0[i], p1 = static_cast<double>(a1) * b1[i];
+        const double magnitude = std::abs(p0) + std::abs(p1) + std::abs(static_cast<double>(c[i]));
+        // Products of 8 bits by 8 are exact; two additions.
+        const double bound =
+            repeat < 100 ? 0 : pare::testing::Tolerance<float>::gamma(2) * magnitude;
+        ASSERT_TRUE(pare::testing::within(static_cast<double>(got[i]),
+                                          p0 + p1 + static_cast<double>(c[i]), bound))
+            << "lane " << i;
+      }
+    }
+  } else {
+    GTEST_SKIP() << TypeParam::name << " has no bf16 products";
+  }
+}
+
+TYPED_TEST(SimdArchTest, LoadPairsPutsTheFirstRowLow) {
+  if constexpr (TypeParam::has_bf16_dot) {
+    constexpr auto n = static_cast<std::size_t>(kernel::lanes<float, TypeParam>);
+    for (std::uint32_t first = 0; first < 65536; first += n) {
+      pare::bf16 a[n], b[n];
+      for (std::uint32_t i = 0; i < n; ++i) {
+        a[i] = pare::bf16::from_bits(static_cast<std::uint16_t>(first + i));
+        b[i] = pare::bf16::from_bits(static_cast<std::uint16_t>(3 * (first + i) + 7));
+      }
+      const auto got = lanes_of<float, TypeParam>(kernel::load_pairs<TypeParam>(
+          static_cast<const pare::bf16*>(a), static_cast<const pare::bf16*>(b)));
+      for (std::size_t i = 0; i < n; ++i)
+        ASSERT_EQ(std::bit_cast<std::uint32_t>(got[i]),
+                  std::uint32_t{a[i].bits} | std::uint32_t{b[i].bits} << 16)
+            << "pattern " << first + i;
+    }
+  } else {
+    GTEST_SKIP() << TypeParam::name << " has no bf16 products";
   }
 }
 

@@ -126,17 +126,16 @@ class BlockMask {
   template <class P>
   requires std::predicate<const P&, Index, Index, Index, Index>
   static BlockMask from_predicate(const Shape& shape, const P& keep) {
-    checked_rows("attention::BlockMask::from_predicate", shape);
+    const Index lines = checked_rows("attention::BlockMask::from_predicate", shape);
     std::vector<Index> offsets{0};
     std::vector<std::int32_t> columns;
-    for (Index batch = 0; batch < shape.batch; ++batch)
-      for (Index head = 0; head < shape.heads; ++head)
-        for (Index row = 0; row < shape.row_blocks(); ++row) {
-          for (Index column = 0; column < shape.column_blocks(); ++column)
-            if (keep(batch, head, row, column))
-              columns.push_back(static_cast<std::int32_t>(column));
-          offsets.push_back(static_cast<Index>(columns.size()));
-        }
+    for (Index line = 0; line < lines; ++line) {
+      const Index row = line % shape.row_blocks(), bh = line / shape.row_blocks();
+      for (Index column = 0; column < shape.column_blocks(); ++column)
+        if (keep(bh / shape.heads, bh % shape.heads, row, column))
+          columns.push_back(static_cast<std::int32_t>(column));
+      offsets.push_back(static_cast<Index>(columns.size()));
+    }
     return {shape, std::move(offsets), std::move(columns)};
   }
 
@@ -170,16 +169,14 @@ class BlockMask {
   /// key order leaves them in the query's own segment, count on neither side.
   double density(bool causal) const {
     double kept = 0, blocks = 0;
-    for (Index m = 0; m < row_blocks(); ++m) {
-      const Index limit = causal ? shape_.causal_columns(m) : column_blocks();
-      blocks += static_cast<double>(shape_.batch * shape_.heads) * static_cast<double>(limit);
-      for (Index bh = 0; bh < shape_.batch * shape_.heads; ++bh) {
-        const auto selected =
-            row_of(offsets_, columns_, static_cast<std::size_t>(bh * row_blocks() + m));
-        const auto end = std::partition_point(selected.begin(), selected.end(),
-                                              [limit](std::int32_t n) { return n < limit; });
-        kept += static_cast<double>(end - selected.begin());
-      }
+    for (std::size_t line = 0; line + 1 < offsets_.size(); ++line) {
+      const Index row = static_cast<Index>(line) % row_blocks();
+      const Index limit = causal ? shape_.causal_columns(row) : column_blocks();
+      const auto selected = row_of(offsets_, columns_, line);
+      const auto end = std::partition_point(selected.begin(), selected.end(),
+                                            [limit](std::int32_t n) { return n < limit; });
+      kept += static_cast<double>(end - selected.begin());
+      blocks += static_cast<double>(limit);
     }
     return blocks > 0 ? kept / blocks : 1.0;
   }

@@ -73,13 +73,12 @@ PARE_ABI_BEGIN
 
 template <class Arch, class T>
 void run_kernel(Arch, const MergeRows<T>& a) noexcept {
-  constexpr T nothing = -std::numeric_limits<T>::infinity();
   const std::ptrdiff_t stride = padded_columns<T>(a.columns);
   for (std::ptrdiff_t part = 1; part < a.parts; ++part)
     for (std::ptrdiff_t r = 0; r < a.rows; ++r) {
       const std::ptrdiff_t other = part * a.rows + r;
+      if (a.sum[other] == T(0)) continue;
       const T m = a.maximum[other] > a.maximum[r] ? a.maximum[other] : a.maximum[r];
-      if (m == nothing) continue;
       const T keep = exp2<arch::scalar>(a.maximum[r] - m);
       const T weight = exp2<arch::scalar>(a.maximum[other] - m);
       a.maximum[r] = m;

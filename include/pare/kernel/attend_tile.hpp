@@ -38,7 +38,7 @@ struct RowPlace {
 /// kept in units of log2. A row that sees no key is left alone. Cost: 2 rows count (key_depth +
 /// value_columns) FLOPs, which binds, and rows * count exponentials.
 ///
-/// A NaN or infinite score makes its row NaN and no other. A NaN or infinite value reaches the
+/// A score of NaN or +infinity makes its row NaN and no other. A NaN or infinite value reaches the
 /// up to tile_rows rows that are computed together.
 template <StorageScalar S, class Modifier>
 struct AttendTile {

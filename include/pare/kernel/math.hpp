@@ -26,7 +26,7 @@ struct Exp2<float> {
   using bits = std::uint32_t;
   static constexpr int significand = 23;
   static constexpr float smallest = -126;  ///< below, 2^x is subnormal and taken as 0
-  static constexpr float round = 0x1.8p23f;
+  static constexpr float round = 0x1.8p23f + 127;
   static constexpr float q[] = {6.9314721496803976e-01f, 2.4022652782876183e-01f,
                                 5.5503105509957711e-02f, 9.6176929748835816e-03f,
                                 1.3406643905038597e-03f, 1.5594677550930938e-04f};
@@ -38,7 +38,7 @@ struct Exp2<double> {
   using bits = std::uint64_t;
   static constexpr int significand = 52;
   static constexpr double smallest = -1022;
-  static constexpr double round = 0x1.8p52;
+  static constexpr double round = 0x1.8p52 + 1023;
   static constexpr double q[] = {
       6.93147180559945309417e-01, 2.40226506959100712333e-01, 5.55041086648215799532e-02,
       9.61812910762847716197e-03, 1.33335581464284434234e-03, 1.54035303933816099544e-04,
@@ -67,7 +67,8 @@ PARE_ABI_BEGIN
 /// 2^x for x below 127 (1023 for double): relative error below 2e-7 (4e-16), 2^-inf = 0, a NaN
 /// stays one. Results below the smallest normal number are 0.
 ///
-/// 2^x = 2^n 2^f with n the nearest integer. Adding 1.5 * 2^23 (2^52) leaves n in the low bits.
+/// 2^x = 2^n 2^f with n the nearest integer. Adding 1.5 * 2^23 (2^52) and the bias of exponents
+/// leaves the exponent of 2^n in the low bits.
 template <class Arch, class V>
 PARE_ALWAYS_INLINE V exp2(V x) noexcept {
   using T = std::remove_cvref_t<decltype(reduce_add<Arch>(x))>;
@@ -96,12 +97,12 @@ PARE_ALWAYS_INLINE V exp2(V x) noexcept {
     const V p = detail::exp2_polynomial<Arch>(f);
     if constexpr (detail::is_batch<V>) {
       using Integers = vec<Bits, Arch>;
-      const Integers exponent = xsimd::bitwise_cast<Integers>(shifted) << Constants::significand;
-      const V scaled = xsimd::bitwise_cast<V>(xsimd::bitwise_cast<Integers>(p) + exponent);
-      return xsimd::select(x < smallest, V(T(0)), scaled);
+      const V power =
+          xsimd::bitwise_cast<V>(xsimd::bitwise_cast<Integers>(shifted) << Constants::significand);
+      return xsimd::select(x < smallest, V(T(0)), p * power);
     } else {
-      const Bits exponent = std::bit_cast<Bits>(shifted) << Constants::significand;
-      return x < smallest ? T(0) : std::bit_cast<T>(std::bit_cast<Bits>(p) + exponent);
+      const Bits power = std::bit_cast<Bits>(shifted) << Constants::significand;
+      return x < smallest ? T(0) : p * std::bit_cast<T>(power);
     }
   }
 }

@@ -10,6 +10,7 @@
 /// ```
 /// where `score` is scale * <q, k> and the result takes its place; -infinity hides the key.
 
+#include <pare/core/scalar.hpp>
 #include <pare/kernel/math.hpp>
 #include <pare/kernel/score_place.hpp>
 
@@ -59,8 +60,9 @@ struct AddBias {
 
   template <class T>
   T modify(T score, const ScorePlace& place) const noexcept {
-    return score + static_cast<T>(bias[place.batch * stride[0] + place.head * stride[1] +
-                                       place.query * stride[2] + place.key * stride[3]]);
+    return score + static_cast<T>(static_cast<compute_t<B>>(
+                       bias[place.batch * stride[0] + place.head * stride[1] +
+                            place.query * stride[2] + place.key * stride[3]]));
   }
 };
 

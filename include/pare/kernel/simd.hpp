@@ -295,7 +295,8 @@ PARE_ALWAYS_INLINE vec<float, Arch> multiply_add_pairs(vec<float, Arch> a, vec<f
 #endif
 }
 
-/// Rounds to bf16, nearest, ties to even, stores that, and returns what was stored.
+/// Rounds to bf16, nearest, ties to even, stores that, and returns what was stored. Where the arch
+/// has_bf16_dot, subnormals become 0.
 template <class Arch>
 PARE_ALWAYS_INLINE vec<float, Arch> store_rounded(bf16* p, vec<float, Arch> v) noexcept {
 #if defined(__AVX512BF16__)

@@ -59,10 +59,13 @@ inline Visible visible(const Problem& p, const Sequence& s, Index query) {
   return v;
 }
 
-inline double checked_scale(const char* function, const AttendOptions& options, Index key_dim) {
+/// T is what the call computes in: there the factor must be a normal number too.
+template <class T>
+double checked_scale(const char* function, const AttendOptions& options, Index key_dim) {
   if (!options.scale) return 1.0 / std::sqrt(static_cast<double>(key_dim));
-  check(is_finite(*options.scale) && *options.scale > 0, function, "scale", *options.scale,
-        "a finite factor above 0");
+  constexpr double least = std::numeric_limits<T>::min(), most = std::numeric_limits<T>::max();
+  check(is_finite(*options.scale) && *options.scale >= least && *options.scale <= most, function,
+        "scale", *options.scale, "a finite factor above 0");
   return *options.scale;
 }
 
@@ -151,7 +154,7 @@ Problem checked_problem(const char* function, TensorView<const S, 4> q, const So
         "0 or a number of tokens");
   check(options.sinks >= 0 && options.sinks <= most, function, "sinks", options.sinks,
         "0 or a number of tokens");
-  p.scale = checked_scale(function, options, p.key_dim);
+  p.scale = checked_scale<compute_t<S>>(function, options, p.key_dim);
   if (p.order != nullptr) check_order(function, *p.order, p, key_slots);
   if (p.mask != nullptr) check_mask(function, *p.mask, p, q.extent[2], key_slots);
   check_modifier(function, modifier, p, q.extent[2], key_slots);

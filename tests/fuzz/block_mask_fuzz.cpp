@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// Fuzz target of block masks and key orders: what is taken must be sound, what is refused must be
+/// wrong by a second, independent reading. Built with libFuzzer (clang -fsanitize=fuzzer) it is an
+/// entry point; built with PARE_FUZZ_STANDALONE it has a main that runs seeded mutations of valid
+/// masks and orders: `block_mask_fuzz [runs] [seed]`.
+
+#include <pare/attention/block_mask.hpp>
+#include <pare/attention/key_order.hpp>
+#include <pare/attention/reference.hpp>
+#include <pare/attention/score_modifier.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <vector>
+
+#if defined(PARE_FUZZ_STANDALONE)
+#include <random>
+#endif
+
+namespace {
+
+using pare::Index;
+using pare::attention::BlockMask;
+using pare::attention::KeyOrder;
+using Lists = std::vector<std::vector<std::int32_t>>;
+
+void require(bool ok, const char* what) {
+  if (ok) return;
+  std::fprintf(stderr, "block_mask_fuzz: broken: %s\n", what);
+  std::abort();
+}
+
+/// Numbers from bytes: small ones, and the ends of the type for the ends of a byte.
+class Bytes {
+ public:
+  explicit Bytes(std::span<const std::uint8_t> bytes) : bytes_(bytes) {}
+
+  template <class T>
+  T number() {
+    const int value = static_cast<std::int8_t>(byte());
+    if (value == 127) return std::numeric_limits<T>::max();
+    if (value == -128) return std::numeric_limits<T>::min();
+    return static_cast<T>(value);
+  }
+
+  template <class T>
+  std::vector<T> list() {
+    std::vector<T> numbers(byte());
+    for (T& n : numbers) n = number<T>();
+    return numbers;
+  }
+
+ private:
+  std::uint8_t byte() {
+    if (bytes_.empty()) return 0;
+    const std::uint8_t first = bytes_.front();
+    bytes_ = bytes_.subspan(1);
+    return first;
+  }
+
+  std::span<const std::uint8_t> bytes_;
+};
+
+/// A first byte chooses what the rest means.
+struct Input {
+  bool is_order = false;
+  BlockMask::Shape mask{};
+  std::vector<Index> offsets{};
+  std::vector<std::int32_t> columns{};
+  KeyOrder::Shape order{};
+  std::vector<std::uint32_t> positions{};
+
+  explicit Input(std::span<const std::uint8_t> data) {
+    Bytes bytes(data);
+    is_order = bytes.number<Index>() % 2 != 0;
+    if (is_order) {
+      for (Index* size : {&order.batch, &order.heads, &order.keys}) *size = bytes.number<Index>();
+      positions = bytes.list<std::uint32_t>();
+      return;
+    }
+    for (Index* size :
+         {&mask.batch, &mask.heads, &mask.queries, &mask.keys, &mask.row_block, &mask.column_block})
+      *size = bytes.number<Index>();
+    offsets = bytes.list<Index>();
+    columns = bytes.list<std::int32_t>();
+  }
+};
+
+/// The number of blocks along one side, or nothing if the sizes are refused.
+std::optional<double> blocks_along(Index tokens, Index block) {
+  if (tokens < 0 || block < 1) return {};
+  return std::ceil(static_cast<long double>(tokens) / static_cast<long double>(block));
+}
+
+/// Whether compressed rows are a mask, read a second time: row after row instead of array after
+/// array, and sizes in floating point. Sizes are small or as large as can be, nothing between.
+bool is_mask(const Input& x) {
+  const auto rows = blocks_along(x.mask.queries, x.mask.row_block);
+  const auto columns = blocks_along(x.mask.keys, x.mask.column_block);
+  if (!rows || !columns || x.mask.batch < 0 || x.mask.heads < 0 || *columns > 2147483647.0)
+    return false;
+  if (static_cast<double>(x.mask.batch) * static_cast<double>(x.mask.heads) > 9.3e18) return false;
+  const double lines =
+      static_cast<double>(x.mask.batch) * static_cast<double>(x.mask.heads) * *rows;
+  if (lines + 1 != static_cast<double>(x.offsets.size())) return false;
+  std::size_t at = 0;
+  for (std::size_t line = 0; line + 1 < x.offsets.size(); ++line) {
+    if (x.offsets[line] != static_cast<Index>(at)) return false;
+    std::int64_t previous = -1;
+    for (; static_cast<Index>(at) < x.offsets[line + 1]; ++at) {
+      if (at == x.columns.size() || x.columns[at] <= previous) return false;
+      if (static_cast<double>(x.columns[at]) >= *columns) return false;
+      previous = x.columns[at];
+    }
+  }
+  return x.offsets.back() == static_cast<Index>(at) && at == x.columns.size();
+}
+
+bool is_order(const Input& x) {
+  const KeyOrder::Shape& s = x.order;
+  if (s.batch < 0 || s.heads < 0 || s.keys < 0 || s.keys > 0xffffffff) return false;
+  const double rows = static_cast<double>(s.batch) * static_cast<double>(s.heads);
+  if (rows > 9.3e18 ||
+      rows * static_cast<double>(s.keys) != static_cast<double>(x.positions.size()))
+    return false;
+  const auto keys = static_cast<std::size_t>(s.keys);
+  for (std::size_t start = 0; start < x.positions.size(); start += keys) {
+    std::vector<std::uint32_t> row(x.positions.begin() + static_cast<Index>(start),
+                                   x.positions.begin() + static_cast<Index>(start + keys));
+    std::sort(row.begin(), row.end());
+    for (std::size_t i = 0; i < keys; ++i)
+      if (row[i] != i) return false;
+  }
+  return true;
+}
+
+/// Every way to make the mask gives the same mask.
+void check_every_way(const BlockMask& mask) {
+  const BlockMask::Shape& s = mask.shape();
+  const Index rows = mask.row_blocks(), columns = mask.column_blocks();
+  Lists lists;
+  const auto dense =
+      std::make_unique<bool[]>(static_cast<std::size_t>(s.batch * s.heads * rows * columns));
+  for (Index line = 0; line < s.batch * s.heads * rows; ++line) {
+    const auto row = mask.row(line / rows / s.heads, line / rows % s.heads, line % rows);
+    lists.emplace_back(row.begin(), row.end());
+    for (const std::int32_t n : row) dense[static_cast<std::size_t>(line * columns + n)] = true;
+  }
+  const pare::TensorView<const bool, 4> view{
+      dense.get(),
+      {s.batch, s.heads, rows, columns},
+      {s.heads * rows * columns, rows * columns, columns, 1}};
+  require(BlockMask::from_lists(s, lists) == mask, "the lists of a mask give the mask");
+  require(BlockMask::from_dense(s, view) == mask, "the dense form of a mask gives the mask");
+  require(BlockMask::from_predicate(s, view) == mask, "asking for its blocks gives the mask");
+  for (const bool causal : {false, true})
+    require(mask.density(causal) >= 0 && mask.density(causal) <= 1, "a density is a share");
+  require(BlockMask::causal(s).density(true) == 1, "the causal mask is all of the triangle");
+}
+
+/// Attention of ones is 1 where a row sees a key, and 0 where it sees none.
+void attend_to_ones(const BlockMask* mask, const KeyOrder* order, Index queries, Index keys) {
+  const std::vector<double> zeros(static_cast<std::size_t>(queries + keys), 0.0);
+  std::vector<double> out(static_cast<std::size_t>(queries)), lse(out.size());
+  const double one = 1;
+  pare::attention::detail::ReferenceHead head{.causal = true, .mask = mask};
+  if (order != nullptr) head.order = order->of(0, 0);
+  const auto key = [&](Index j) { return zeros.data() + j; };
+  const auto value = [&](Index j) {
+    require(j >= 0 && j < keys, "keys are asked for by position");
+    return &one;
+  };
+  pare::attention::detail::reference_attend(
+      head, pare::TensorView<const double, 2>{zeros.data(), {queries, 1}, {1, 1}}, keys, key, value,
+      pare::attention::Exact{}, pare::TensorView<double, 2>{out.data(), {queries, 1}, {1, 1}},
+      pare::TensorView<double, 1>{lse.data(), {queries}, {1}});
+  for (std::size_t i = 0; i < out.size(); ++i)
+    require(std::isfinite(lse[i]) ? std::abs(out[i] - 1) < 1e-12 : out[i] == 0,
+            "weights add up to 1");
+}
+
+/// True if the mask was taken.
+bool try_mask(const Input& x) {
+  std::optional<BlockMask> mask;
+  try {
+    mask = BlockMask::from_csr(x.mask, x.offsets, x.columns);
+  } catch (const std::invalid_argument&) {
+  }
+  require(mask.has_value() == is_mask(x), "masks are taken if and only if they are sound");
+  if (!mask) return false;
+  require(mask->selected() == static_cast<Index>(x.columns.size()), "every column is kept");
+  const Index blocks = static_cast<Index>(x.offsets.size()) * (mask->column_blocks() + 1);
+  if (blocks <= 1000 && mask->row_blocks() <= 1000) check_every_way(*mask);
+  if (x.mask.batch > 0 && x.mask.heads > 0 && x.mask.queries <= 30 && x.mask.keys <= 30)
+    attend_to_ones(&*mask, nullptr, x.mask.queries, x.mask.keys);
+  return true;
+}
+
+/// True if the order was taken.
+bool try_order(const Input& x) {
+  std::optional<KeyOrder> order;
+  try {
+    order.emplace(x.order, x.positions);
+  } catch (const std::invalid_argument&) {
+  }
+  require(order.has_value() == is_order(x), "orders are taken if and only if they are bijections");
+  if (!order) return false;
+  if (x.positions.empty()) return true;
+  for (Index b = 0; b < x.order.batch; ++b)
+    for (Index h = 0; h < x.order.heads; ++h)
+      require(std::ranges::equal(
+                  order->of(b, h),
+                  std::span(x.positions)
+                      .subspan(static_cast<std::size_t>((b * x.order.heads + h) * x.order.keys),
+                               static_cast<std::size_t>(x.order.keys))),
+              "every row is in its place");
+  attend_to_ones(nullptr, &*order, std::min<Index>(x.order.keys, 5), x.order.keys);
+  return true;
+}
+
+bool try_bytes(std::span<const std::uint8_t> bytes) {
+  const Input x(bytes);
+  return x.is_order ? try_order(x) : try_mask(x);
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  try_bytes(std::span(data, size));
+  return 0;
+}
+
+#if defined(PARE_FUZZ_STANDALONE)
+namespace {
+
+using Data = std::vector<std::uint8_t>;
+
+std::uint8_t byte_of(Index value) { return static_cast<std::uint8_t>(value); }
+
+/// A mask of random rows, as bytes.
+Data valid_mask(std::mt19937_64& random) {
+  const auto below = [&](Index n) { return static_cast<Index>(random() % std::uint64_t(n)); };
+  const BlockMask::Shape s{1 + below(2), 1 + below(3), below(20),
+                           below(20),    1 + below(8), 1 + below(8)};
+  Data offsets, columns;
+  for (Index line = 0; line < s.batch * s.heads * s.row_blocks(); ++line) {
+    offsets.push_back(byte_of(static_cast<Index>(columns.size())));
+    for (Index n = 0; n < s.column_blocks() && columns.size() < 100; ++n)
+      if (below(3) == 0) columns.push_back(byte_of(n));
+  }
+  offsets.push_back(byte_of(static_cast<Index>(columns.size())));
+  Data bytes{0,
+             byte_of(s.batch),
+             byte_of(s.heads),
+             byte_of(s.queries),
+             byte_of(s.keys),
+             byte_of(s.row_block),
+             byte_of(s.column_block)};
+  for (const Data& list : {offsets, columns}) {
+    bytes.push_back(byte_of(static_cast<Index>(list.size())));
+    bytes.insert(bytes.end(), list.begin(), list.end());
+  }
+  return bytes;
+}
+
+/// An order of random rows, as bytes.
+Data valid_order(std::mt19937_64& random) {
+  const std::uint64_t batch = 1 + random() % 3, heads = 1 + random() % 3, keys = random() % 20;
+  Data bytes{1, std::uint8_t(batch), std::uint8_t(heads), std::uint8_t(keys),
+             std::uint8_t(batch * heads * keys)};
+  for (std::uint64_t row = 0; row < batch * heads; ++row) {
+    for (std::uint64_t i = 0; i < keys; ++i) bytes.push_back(std::uint8_t(i));
+    std::shuffle(bytes.end() - static_cast<Index>(keys), bytes.end(), random);
+  }
+  return bytes;
+}
+
+/// One or two edits: a byte set, moved by one, set to an end, copied from elsewhere, dropped.
+Data mutated(Data bytes, std::mt19937_64& random) {
+  const auto place = [&] { return static_cast<std::size_t>(random() % bytes.size()); };
+  for (std::uint64_t edit = 0, edits = 1 + random() % 2; edit < edits; ++edit) {
+    const std::size_t at = place();
+    switch (random() % 6) {
+      case 0:
+        bytes[at] = static_cast<std::uint8_t>(random());
+        break;
+      case 1:
+        bytes[at] = static_cast<std::uint8_t>(bytes[at] + (random() % 2 == 0 ? 1 : 255));
+        break;
+      case 2:
+        bytes[at] = random() % 2 == 0 ? 127 : 128;
+        break;
+      case 3:
+        bytes[at] = bytes[place()];
+        break;
+      case 4:
+        std::swap(bytes[at], bytes[place()]);
+        break;
+      default:
+        if (bytes.size() > 1) bytes.erase(bytes.begin() + static_cast<Index>(at));
+        break;
+    }
+  }
+  return bytes;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const auto runs = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 50000ull;
+  const auto seed = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1ull;
+  std::mt19937_64 random(seed);
+  unsigned long long taken = 0;
+  for (unsigned long long run = 0; run < runs; ++run) {
+    const Data bytes = run % 2 == 0 ? valid_mask(random) : valid_order(random);
+    require(try_bytes(bytes), "valid masks and orders are taken");
+    taken += try_bytes(mutated(bytes, random)) ? 1 : 0;
+  }
+  std::printf("block_mask_fuzz: %llu mutations, %llu still valid, %llu refused\n", runs, taken,
+              runs - taken);
+  require(runs < 1000 || (taken > 0 && taken < runs), "mutations reach both sides of the checks");
+  return 0;
+}
+#endif
