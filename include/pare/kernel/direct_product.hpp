@@ -30,14 +30,12 @@ PARE_ALWAYS_INLINE V sum_lanes_of_each(V (&v)[N]) noexcept {
   return v[0];
 }
 
-/// A register of whole elements with zeros behind the last of the row.
-template <class Arch, class E, class Source>
-PARE_ALWAYS_INLINE auto load_row_end(const Source* row, std::ptrdiff_t step,
-                                     std::ptrdiff_t depth) noexcept {
+/// The elements at(step) ... at(steps - 1) and zeros behind them.
+template <class Arch, class E, class At>
+PARE_ALWAYS_INLINE auto load_end(std::ptrdiff_t step, std::ptrdiff_t steps, const At& at) noexcept {
   constexpr std::ptrdiff_t n = lanes<typename product<E>::sum, Arch>;
   E end[static_cast<std::size_t>(n)] = {};
-  for (std::ptrdiff_t s = step; s < steps_of<E>(depth); ++s)
-    end[s - step] = element_at<E>(row, s, depth);
+  for (std::ptrdiff_t s = step; s < steps; ++s) end[s - step] = at(s);
   return load_elements<Arch>(static_cast<const E*>(end));
 }
 
@@ -68,9 +66,15 @@ PARE_ALWAYS_INLINE void score_block(const element_t<S, Arch>* q, const S* const*
     add([&](const S* row) PARE_LAMBDA_INLINE { return load_row<Arch, E>(row, s); },
         [&](int r) PARE_LAMBDA_INLINE { return load_elements<Arch>(q + r * steps + s); });
   if (whole < steps)
-    add([&](const S* row) PARE_LAMBDA_INLINE { return load_row_end<Arch, E>(row, whole, depth); },
-        [&](int r)
-            PARE_LAMBDA_INLINE { return load_row_end<Arch, E>(q + r * steps, whole, steps); });
+    add(
+        [&](const S* row) PARE_LAMBDA_INLINE {
+          return load_end<Arch, E>(whole, steps,
+                                   [&](std::ptrdiff_t s) { return element_at<E>(row, s, depth); });
+        },
+        [&](int r) PARE_LAMBDA_INLINE {
+          return load_end<Arch, E>(whole, steps,
+                                   [&](std::ptrdiff_t s) { return q[r * steps + s]; });
+        });
   alignas(64) T totals[static_cast<std::size_t>(n)];
   store<Arch>(static_cast<T*>(totals), sum_lanes_of_each<Arch>(sums));
   for (int r = 0; r < Rows; ++r)
