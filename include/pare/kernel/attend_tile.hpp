@@ -46,8 +46,9 @@ struct AttendTile {
 
   const T* keys = nullptr;                  ///< PackTransposed; null: key_rows and value_rows
   const T* values = nullptr;                ///< PackRows
-  const S* const* key_rows = nullptr;       ///< [count], as they lie in memory: for few rows
-  const S* const* value_rows = nullptr;     ///< [count]
+  const S* const* key_rows = nullptr;       ///< [count + ahead], as they lie: for few rows
+  const S* const* value_rows = nullptr;     ///< [count + ahead]
+  std::ptrdiff_t ahead = 0;                 ///< of the next tile, to be fetched
   const std::int32_t* positions = nullptr;  ///< [count]
   std::ptrdiff_t count = 0;                 ///< at most tile_keys
   std::int32_t lowest = 0;                  ///< of all positions
@@ -196,8 +197,8 @@ struct AttendGroup {
     const std::ptrdiff_t steps = steps_of<E>(a.key_depth);
     const E* queries = reinterpret_cast<const E*>(a.queries) + row * steps;
     if (a.keys == nullptr)
-      return score_rows<Arch, Rows, S>(queries, a.key_rows, count, a.key_depth, scratch.scores,
-                                       tile_keys);
+      return score_rows<Arch, Rows, S>(queries, a.key_rows, count, a.count - count + a.ahead,
+                                       a.key_depth, scratch.scores, tile_keys);
     const std::ptrdiff_t panels = padded / columns;
     for (std::ptrdiff_t j = 0; j < padded; j += columns) {
       fetch_share(a, row, j / columns, 2 * panels);
@@ -239,7 +240,8 @@ struct AttendGroup {
     RegisterTile<T, Arch, Rows, Registers> tile;
     tile.load_scaled(out + c, stride, rescale);
     if (a.values == nullptr)
-      multiply_rows<Arch, S>(tile, weights, weight_stride, a.value_rows, count, c, a.value_columns);
+      multiply_rows<Arch, S>(tile, weights, weight_stride, a.value_rows, count,
+                             c == 0 ? a.count - count + a.ahead : -count, c, a.value_columns);
     else
       tile.multiply(weights, weight_stride,
                     reinterpret_cast<const E*>(a.values) + c * steps_of<E>(a.count),

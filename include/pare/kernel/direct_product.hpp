@@ -15,6 +15,19 @@
 namespace pare::kernel::detail {
 PARE_ABI_BEGIN
 
+/// Rows are fetched this many before they are multiplied, which is farther than a core looks ahead.
+/// Into L2, not L1: L1 has too few fill buffers to keep memory busy.
+inline constexpr std::ptrdiff_t direct_rows_ahead = 48;
+
+template <class S>
+PARE_ALWAYS_INLINE void fetch_ahead(const S* const* rows, std::ptrdiff_t row, std::ptrdiff_t end,
+                                    std::ptrdiff_t columns) noexcept {
+  if (row + direct_rows_ahead >= end) return;
+  const auto bytes = columns * static_cast<std::ptrdiff_t>(sizeof(S));
+  for (std::ptrdiff_t byte = 0; byte < bytes; byte += 64)
+    prefetch<2>(rows[row + direct_rows_ahead], byte);
+}
+
 /// The sums of the lanes of each of v[0] ... v[N - 1], in this order; N is a register's lanes.
 template <class Arch, class V, std::size_t N>
 PARE_ALWAYS_INLINE V sum_lanes_of_each(V (&v)[N]) noexcept {
@@ -82,32 +95,39 @@ PARE_ALWAYS_INLINE void score_block(const element_t<S, Arch>* q, const S* const*
       scores[r * stride + j] = totals[r * Keys + j];
 }
 
-/// scores[r * stride + j] = <q_r, k_j> for `Rows` packed rows and `count` keys.
+/// scores[r * stride + j] = <q_r, k_j> for `Rows` packed rows and `count` keys, behind which
+/// `ahead` more are to come.
 template <class Arch, int Rows, class S>
 void score_rows(const element_t<S, Arch>* q, const S* const* rows, std::ptrdiff_t count,
-                std::ptrdiff_t depth, compute_t<S>* scores, std::ptrdiff_t stride) noexcept {
+                std::ptrdiff_t ahead, std::ptrdiff_t depth, compute_t<S>* scores,
+                std::ptrdiff_t stride) noexcept {
   constexpr int n = static_cast<int>(lanes<compute_t<S>, Arch>);
   constexpr int most = n < 4 ? n : 4;
   if constexpr (Rows > most) {
-    score_rows<Arch, most, S>(q, rows, count, depth, scores, stride);
-    score_rows<Arch, Rows - most, S>(q + most * steps_of<element_t<S, Arch>>(depth), rows, count,
+    score_rows<Arch, most, S>(q, rows, count, ahead, depth, scores, stride);
+    score_rows<Arch, Rows - most, S>(q + most * steps_of<element_t<S, Arch>>(depth), rows, count, 0,
                                      depth, scores + most * stride, stride);
   } else {
     constexpr int keys = n / Rows;
-    for (std::ptrdiff_t j = 0; j < count; j += keys)
+    for (std::ptrdiff_t j = 0; j < count; j += keys) {
+      for (std::ptrdiff_t i = j; i < j + keys; ++i) fetch_ahead(rows, i, count + ahead, depth);
       score_block<Arch, Rows, keys>(q, rows + j, count - j, depth, scores + j, stride);
+    }
   }
 }
 
-/// sum += W X for the weights W [Rows x steps elements] of `count` rows of X, from column c on.
+/// sum += W X for the weights W [Rows x steps elements] of `count` rows of X, from column c on;
+/// behind the rows `ahead` more are to come.
 template <class Arch, class S, class Tile>
 PARE_ALWAYS_INLINE void multiply_rows(Tile& tile, const element_t<S, Arch>* weights,
                                       std::ptrdiff_t stride, const S* const* rows,
-                                      std::ptrdiff_t count, std::ptrdiff_t c,
+                                      std::ptrdiff_t count, std::ptrdiff_t ahead, std::ptrdiff_t c,
                                       std::ptrdiff_t columns) noexcept {
   using E = element_t<S, Arch>;
   constexpr std::ptrdiff_t n = Tile::n;
   for (std::ptrdiff_t s = 0; s < steps_of<E>(count); ++s) {
+    for (std::ptrdiff_t i = s * product<E>::depth; i < (s + 1) * product<E>::depth; ++i)
+      fetch_ahead(rows, i, count + ahead, columns);
     const StepRows<S> step = step_rows<E>(rows, count, s);
     [&]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
       const vec<compute_t<S>, Arch> row[] = {
