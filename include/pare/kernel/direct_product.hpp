@@ -9,6 +9,7 @@
 #include <pare/kernel/pack.hpp>
 
 #include <cstddef>
+#include <cstring>
 #include <type_traits>
 #include <utility>
 
@@ -90,9 +91,12 @@ PARE_ALWAYS_INLINE void score_block(const element_t<S, Arch>* q, const S* const*
         });
   alignas(64) T totals[static_cast<std::size_t>(n)];
   store<Arch>(static_cast<T*>(totals), sum_lanes_of_each<Arch>(sums));
-  for (int r = 0; r < Rows; ++r)
-    for (std::ptrdiff_t j = 0; j < Keys && j < count; ++j)
-      scores[r * stride + j] = totals[r * Keys + j];
+  for (int r = 0; r < Rows; ++r) {
+    if (count >= Keys)
+      std::memcpy(scores + r * stride, totals + r * Keys, sizeof(T) * std::size_t(Keys));
+    else
+      for (std::ptrdiff_t j = 0; j < count; ++j) scores[r * stride + j] = totals[r * Keys + j];
+  }
 }
 
 /// scores[r * stride + j] = <q_r, k_j> for `Rows` packed rows and `count` keys, behind which
@@ -116,6 +120,26 @@ void score_rows(const element_t<S, Arch>* q, const S* const* rows, std::ptrdiff_
   }
 }
 
+/// A step's registers from column c on.
+template <class Arch, class E, class S, class V, std::size_t Registers>
+PARE_ALWAYS_INLINE void load_step_registers(const StepRows<S>& step, std::ptrdiff_t c,
+                                            std::ptrdiff_t columns, V (&row)[Registers]) noexcept {
+  constexpr auto n = static_cast<std::size_t>(lanes<typename product<E>::sum, Arch>);
+  [&]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
+    if constexpr (std::is_same_v<E, Bf16Pair> && Registers % 2 == 0) {
+      if (c + static_cast<std::ptrdiff_t>(Registers * n) <= columns && step.second != nullptr) {
+        const S *a = step.first + c, *b = step.second + c;
+        ((I % 2 == 0 ? load_pairs<Arch>(a + I * n, b + I * n, row[I], row[I + 1 - I % 2 * 2])
+                     : void()),
+         ...);
+        return;
+      }
+    }
+    ((row[I] = load_step<Arch, E>(step, c + static_cast<std::ptrdiff_t>(I * n), columns)), ...);
+  }
+  (std::make_index_sequence<Registers>{});
+}
+
 /// sum += W X for the weights W [Rows x steps elements] of `count` rows of X, from column c on;
 /// behind the rows `ahead` more are to come.
 template <class Arch, class S, class Tile>
@@ -124,17 +148,12 @@ PARE_ALWAYS_INLINE void multiply_rows(Tile& tile, const element_t<S, Arch>* weig
                                       std::ptrdiff_t count, std::ptrdiff_t ahead, std::ptrdiff_t c,
                                       std::ptrdiff_t columns) noexcept {
   using E = element_t<S, Arch>;
-  constexpr std::ptrdiff_t n = Tile::n;
   for (std::ptrdiff_t s = 0; s < steps_of<E>(count); ++s) {
     for (std::ptrdiff_t i = s * product<E>::depth; i < (s + 1) * product<E>::depth; ++i)
       fetch_ahead(rows, i, count + ahead, columns);
-    const StepRows<S> step = step_rows<E>(rows, count, s);
-    [&]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
-      const vec<compute_t<S>, Arch> row[] = {
-          load_step<Arch, E>(step, c + static_cast<std::ptrdiff_t>(I) * n, columns)...};
-      tile.multiply_step(weights + s, stride, row);
-    }
-    (std::make_index_sequence<static_cast<std::size_t>(Tile::registers)>{});
+    vec<compute_t<S>, Arch> row[static_cast<std::size_t>(Tile::registers)];
+    load_step_registers<Arch, E>(step_rows<E>(rows, count, s), c, columns, row);
+    tile.multiply_step(weights + s, stride, row);
   }
 }
 

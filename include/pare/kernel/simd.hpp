@@ -333,6 +333,25 @@ PARE_ALWAYS_INLINE vec<float, Arch> load_pairs(const bf16* a, const bf16* b) noe
 #endif
 }
 
+/// The same for two registers of columns.
+template <class Arch>
+PARE_ALWAYS_INLINE void load_pairs(const bf16* a, const bf16* b, vec<float, Arch>& first,
+                                   vec<float, Arch>& second) noexcept {
+#if defined(__AVX512BF16__)
+  const __m512i x = _mm512_loadu_si512(a), y = _mm512_loadu_si512(b);
+  // Word 2 i is a's i-th, word 2 i + 1 b's; b's words are numbered from 32.
+  const __m512i low = _mm512_set_epi32(0x2f000f, 0x2e000e, 0x2d000d, 0x2c000c, 0x2b000b, 0x2a000a,
+                                       0x290009, 0x280008, 0x270007, 0x260006, 0x250005, 0x240004,
+                                       0x230003, 0x220002, 0x210001, 0x200000);
+  const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(0x100010));
+  first = vec<float, Arch>(_mm512_castsi512_ps(_mm512_permutex2var_epi16(x, low, y)));
+  second = vec<float, Arch>(_mm512_castsi512_ps(_mm512_permutex2var_epi16(x, high, y)));
+#else
+  first = load_pairs<Arch>(a, b);
+  second = load_pairs<Arch>(a + lanes<float, Arch>, b + lanes<float, Arch>);
+#endif
+}
+
 /// The products of the low 32 bits of each 64-bit lane; the high halves of a and b are ignored.
 template <class Arch>
 PARE_ALWAYS_INLINE vec<std::uint64_t, Arch> multiply_low_words(

@@ -144,10 +144,8 @@ class ItemRunner {
     const Problem& p = call_.problem;
     if (p.order == nullptr) {
       end = std::min(end, highest_ + 1);
-      for (Index slot = begin; slot < std::min(end, p.sinks); ++slot)
-        take(static_cast<std::int32_t>(slot));
-      for (Index slot = std::max({begin, lowest_, p.sinks}); slot < end; ++slot)
-        take(static_cast<std::int32_t>(slot));
+      take_run(begin, std::min(end, p.sinks));
+      take_run(std::max({begin, lowest_, p.sinks}), end);
       return;
     }
     const auto order = p.order->of(
@@ -162,10 +160,24 @@ class ItemRunner {
   /// Two tiles are collected before the first runs, so that packing it can fetch the other.
   void take(std::int32_t position) {
     if (count_ == 2 * kernel::tile_keys) run_tile();
-    scratch_.positions[count_] = position;
-    scratch_.key_rows[count_] = call_.source.key(item_.sequence, kv_head_, position);
-    scratch_.value_rows[count_] = call_.source.value(item_.sequence, kv_head_, position);
-    ++count_;
+    note(count_++, position);
+  }
+
+  /// The same for positions [begin, end).
+  void take_run(Index begin, Index end) {
+    while (begin < end) {
+      if (count_ == 2 * kernel::tile_keys) run_tile();
+      const Index room = std::min(2 * kernel::tile_keys - count_, end - begin);
+      for (Index i = 0; i < room; ++i) note(count_ + i, static_cast<std::int32_t>(begin + i));
+      count_ += room;
+      begin += room;
+    }
+  }
+
+  void note(Index at, std::int32_t position) {
+    scratch_.positions[at] = position;
+    scratch_.key_rows[at] = call_.source.key(item_.sequence, kv_head_, position);
+    scratch_.value_rows[at] = call_.source.value(item_.sequence, kv_head_, position);
   }
 
   void flush() {
@@ -190,6 +202,7 @@ class ItemRunner {
     if (item_.rows() <= direct_rows) {
       tile.key_rows = scratch_.key_rows;
       tile.value_rows = scratch_.value_rows;
+      tile.ahead = next;
     } else {
       pack_tile(tile.count, next);
       tile.keys = scratch_.keys;
