@@ -9,9 +9,9 @@
 ///   Index row_block = 128, column_block = 128;
 ///   template <class B, class S>
 ///   double select(const B&, const SelectorHead<S>& head, BlockLists& keep) const {
-///     for (Index m = 0; m < keep.rows(); ++m) keep.add(m, head.position(m * row_block) /
-///     column_block); return NAN;                                    // no estimate of the mass
-///     kept
+///     for (Index m = 0; m < keep.rows(); ++m)
+///       keep.add(m, head.position(m * row_block) / column_block);
+///     return NAN;                                    // no estimate of the mass kept
 ///   }
 ///   void validate(const char*, Index queries, Index keys) const {}
 /// };
@@ -21,14 +21,15 @@
 
 #include <pare/attention/block_mask.hpp>
 #include <pare/attention/detail/problem.hpp>
+#include <pare/attention/key_order.hpp>
 #include <pare/attention/key_value.hpp>
 #include <pare/attention/score_modifier.hpp>
-#include <pare/attention/key_order.hpp>
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/tensor_view.hpp>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <concepts>
 #include <cstdint>
@@ -52,6 +53,7 @@ struct SelectorHead {
   double scale = 1;
   bool causal = true;
   AlignedBuffer<std::byte>* memory = nullptr;  ///< scratch of this worker
+  Index heads = 1;                             ///< query heads of the call
 
   /// Where a query stands among the keys (bottom-right aligned).
   Index position(Index query) const { return query + k.rows() - q.rows(); }
@@ -121,6 +123,14 @@ PARE_ABI_BEGIN
 
 inline constexpr const char* select_name = "attention::select_blocks";
 
+/// Whether a selector has a member `shares_rows` that says true: it runs the rows of a head on
+/// several threads itself, and is called for one head at a time where heads are fewer than those.
+template <class P>
+inline constexpr bool shares_rows = false;
+template <class P>
+requires requires { P::shares_rows; }
+inline constexpr bool shares_rows<P> = P::shares_rows;
+
 template <class S>
 SelectorHead<S> selector_head(TensorView<const S, 4> q, TensorView<const S, 4> k, Index batch,
                               Index head, const KeyOrder* order, double scale, bool causal) {
@@ -138,6 +148,7 @@ SelectorHead<S> selector_head(TensorView<const S, 4> q, TensorView<const S, 4> k
     h.order = order->of(batch, order->shape().heads == k.extent[1] ? kv_head : head);
   h.scale = scale;
   h.causal = causal;
+  h.heads = q.extent[1];
   return h;
 }
 
@@ -160,6 +171,8 @@ SelectedBlocks select_views(const B& backend, TensorView<const S, 4> q, TensorVi
                             const KeyOrder* order, const P& selector,
                             const SelectOptions& options) {
   const double scale = check_selection(select_name, q, k, order, options.causal, options.scale);
+  check(selector.row_block >= 1 && selector.column_block >= 1, select_name, "selector",
+        std::array<Index, 2>{selector.row_block, selector.column_block}, "blocks of at least 1");
   selector.validate(select_name, q.extent[2], k.extent[2]);
   const auto start = std::chrono::steady_clock::now();
   const BlockMask::Shape shape{q.extent[0], q.extent[1],        q.extent[2],
@@ -178,9 +191,13 @@ SelectedBlocks select_views(const B& backend, TensorView<const S, 4> q, TensorVi
   if constexpr (KernelBackend<B>) {
     std::vector<AlignedBuffer<std::byte>> memory(
         static_cast<std::size_t>(worker_count(backend.executor, heads)));
-    parallel_for(backend.executor, heads, [&](Index i, int worker) {
-      select_head(i, memory[static_cast<std::size_t>(worker)]);
-    });
+    if (shares_rows<P> && heads < Index{backend.executor.concurrency()}) {
+      for (Index i = 0; i < heads; ++i) select_head(i, memory[0]);
+    } else {
+      parallel_for(backend.executor, heads, [&](Index i, int worker) {
+        select_head(i, memory[static_cast<std::size_t>(worker)]);
+      });
+    }
   } else {
     AlignedBuffer<std::byte> memory;
     for (Index i = 0; i < heads; ++i) select_head(i, memory);

@@ -31,8 +31,8 @@ void run_reference(const C& call) {
       const ReferenceHead head{i,        h,       p.scale,           p.causal,
                                p.window, p.sinks, order_of(p, i, h), p.mask};
       const auto rows_of = [&](const auto& x) {
-        auto* first = x.data + s.batch * x.stride[0] + h * x.stride[1] +
-                      s.query_begin * x.stride[2];
+        auto* first =
+            x.data + s.batch * x.stride[0] + h * x.stride[1] + s.query_begin * x.stride[2];
         return TensorView<std::remove_pointer_t<decltype(first)>, 2>{
             first, {s.queries, x.extent[3]}, {x.stride[2], 1}};
       };
@@ -43,8 +43,7 @@ void run_reference(const C& call) {
       }
       const Index kv_head = h / p.group();
       reference_attend<S>(
-          head, rows_of(call.q), s.keys,
-          [&](Index j) { return call.source.key(i, kv_head, j); },
+          head, rows_of(call.q), s.keys, [&](Index j) { return call.source.key(i, kv_head, j); },
           [&](Index j) { return call.source.value(i, kv_head, j); }, call.modifier,
           rows_of(call.out), lse);
     }

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Choosing blocks by the product of their mean query and mean key.
+///
+/// ```cpp
+/// const auto blocks = select_blocks(q, k, MeanPool{.mass = 0.95f});              // natural order
+/// const auto fewer = select_blocks(q, k, order, MeanPool{.segment = 256});       // PBS-Attn
+/// ```
+///
+/// Row block m keeps the column blocks n of the largest softmax_n(scale mean(q of m).mean(k of n))
+/// until their sum reaches a share of the whole, and the blocks around the diagonal and of the
+/// first token whatever their score. Without segments this is the mean pooling that sparse methods
+/// are compared with; with segments, over keys in an order of `order_keys`, it is the selection of
+/// PBS-Attn (arXiv 2510.21270, appendix D.1, algorithm 2).
+
+#include <pare/attention/detail/keep_mass.hpp>
+#include <pare/attention/detail/reference_max_pool.hpp>
+#include <pare/attention/detail/row_scores.hpp>
+#include <pare/attention/select_blocks.hpp>
+#include <pare/core/backend.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <limits>
+#include <span>
+#include <vector>
+
+namespace pare::attention {
+
+/// What stands for the tokens of a block.
+enum class BlockPooling { mean, max };
+
+/// How a last block is pooled that is shorter than the others.
+enum class BlockPadding {
+  none,  ///< as a block of the tokens it has
+  zeros  ///< as if zeros filled it: the authors' code
+};
+
+/// A BlockSelector. Defaults are those of the PBS-Attn code where nothing else is said. It needs
+/// causal attention and at most as many queries as keys; fewer queries than keys, aligned to the
+/// end of the keys, and blocks that are not square are extensions.
+struct MeanPool {
+  /// Few heads are shared out over threads by their rows.
+  static constexpr bool shares_rows = true;
+
+  Index row_block = 128;
+  Index column_block = 128;
+
+  /// Share of the softmax over candidate blocks that is kept, above 0. The block that crosses it is
+  /// kept too, and all of them if rounding never lets the sum reach it. From 1 on every block that
+  /// a row can see is kept: exact attention.
+  float mass = 0.9f;
+
+  /// A share for each query head; empty: `mass` for all.
+  std::vector<float> head_masses{};
+
+  /// Keys of a segment, a multiple of column_block; candidates are then the blocks of segments
+  /// before the row's own, of which every block is kept. An order must leave keys in their segment.
+  /// 0: no order; candidates are all blocks up to the diagonal, which is kept.
+  Index segment = 0;
+
+  /// Keeps the block with the first token in every row.
+  bool force_first = true;
+
+  BlockPooling pooling = BlockPooling::mean;
+
+  /// The default is ours: a short block counts like any other.
+  BlockPadding padding = BlockPadding::none;
+
+  /// \throws std::invalid_argument if a block size is below 1, the segment is negative or not a
+  /// multiple of column_block, a mass is NaN or not above 0, or there are more queries than keys.
+  void validate(const char* function, Index queries, Index keys) const {
+    detail::check_grid(function, grid(queries, keys));
+    detail::check_mass(function, mass);
+    for (const float m : head_masses) detail::check_mass(function, m);
+  }
+
+  /// Adds the blocks of every row, and returns the mean over rows of the share of the block scores
+  /// that was kept; this is the selector's belief, not attention mass, and leaves out the blocks
+  /// that are kept without a score. Cost: one reading of q and k, and 2 dim FLOPs for each pair of
+  /// blocks.
+  /// \throws std::invalid_argument if attention is not causal, the order moves keys out of their
+  /// segment, or head_masses are not one for each query head.
+  template <class B, StorageScalar S>
+  PARE_ALWAYS_INLINE double select(const B& backend, const SelectorHead<S>& head,
+                                   BlockLists& blocks) const;
+
+  detail::BlockGrid grid(Index queries, Index keys) const {
+    return {queries, keys, row_block, column_block, segment};
+  }
+};
+
+namespace detail {
+PARE_ABI_BEGIN
+
+/// One row in place of rows row(0) ... row(count - 1), of which the last `zeros` more are zero.
+template <class T, class Row>
+void pool_rows(Index count, Index zeros, Index dim, BlockPooling pooling, const Row& row, T* out) {
+  if (pooling == BlockPooling::mean) {
+    std::fill_n(out, dim, T(0));
+    for (Index i = 0; i < count; ++i) {
+      const auto* x = row(i);
+      for (Index c = 0; c < dim; ++c) out[c] += static_cast<T>(x[c]);
+    }
+    for (Index c = 0; c < dim; ++c) out[c] /= static_cast<T>(count + zeros);
+    return;
+  }
+  std::fill_n(out, dim, zeros > 0 ? T(0) : -std::numeric_limits<T>::infinity());
+  for (Index i = 0; i < count; ++i) {
+    const auto* x = row(i);
+    for (Index c = 0; c < dim; ++c) {
+      const T value = static_cast<T>(x[c]);
+      out[c] = value > out[c] || is_nan(value) ? value : out[c];
+    }
+  }
+}
+
+/// Pools the keys of a head once, then scores and keeps row blocks, a few dozen at a time.
+template <class B, class S>
+class MeanPoolSelection {
+  using T = compute_t<S>;
+
+ public:
+  MeanPoolSelection(const B& backend, const SelectorHead<S>& head, const MeanPool& options,
+                    const BlockGrid& grid, const MassRule& rule)
+      : backend_(backend), head_(head), options_(options), grid_(grid), rule_(rule) {}
+
+  double run(BlockLists& blocks) {
+    keys_.resize(static_cast<std::size_t>(grid_.columns() * dim()));
+    parallel_for(backend_.executor, grid_.columns(), [&](Index n, int) {
+      pool(
+          n, grid_.column_block, grid_.keys, [&](Index slot) { return head_.key(slot); },
+          keys_.data() + n * dim());
+    });
+    masses_.resize(static_cast<std::size_t>(grid_.rows()));
+    const Index groups = (grid_.rows() + rows_at_once - 1) / rows_at_once;
+    std::vector<AlignedBuffer<std::byte>> memory(
+        static_cast<std::size_t>(worker_count(backend_.executor, groups)));
+    parallel_for(backend_.executor, groups, [&](Index group, int worker) {
+      keep_group(group * rows_at_once, memory[static_cast<std::size_t>(worker)], blocks);
+    });
+    return mean_of(masses_);
+  }
+
+ private:
+  static constexpr Index rows_at_once = 48;
+
+  Index dim() const { return head_.q.cols(); }
+
+  template <class Row>
+  void pool(Index block, Index size, Index tokens, const Row& row, T* out) const {
+    const Index first = block * size, count = std::min(size, tokens - first);
+    pool_rows(
+        count, options_.padding == BlockPadding::zeros ? size - count : 0, dim(), options_.pooling,
+        [&](Index i) { return row(first + i); }, out);
+  }
+
+  void keep_group(Index begin, AlignedBuffer<std::byte>& memory, BlockLists& blocks) {
+    const Index count = std::min(rows_at_once, grid_.rows() - begin);
+    const Index columns = grid_.candidates(begin + count - 1);
+    std::vector<T> queries(static_cast<std::size_t>(count * dim()));
+    for (Index r = 0; r < count; ++r)
+      pool(
+          begin + r, grid_.row_block, grid_.queries, [&](Index i) { return head_.query(i); },
+          queries.data() + r * dim());
+    std::vector<double> logits(static_cast<std::size_t>(count * columns));
+    RowScores<B, T> scores(backend_, memory, count, dim());
+    scores.set_rows(count, [&](Index r) { return queries.data() + r * dim(); });
+    scores.over_keys(
+        0, columns, [&](Index n) { return keys_.data() + n * dim(); }, static_cast<T>(head_.scale),
+        [&](Index first, Index n, const T* tile) {
+          for (Index r = 0; r < count; ++r)
+            std::copy_n(tile + r * kernel::tile_keys, n, logits.begin() + r * columns + first);
+        });
+    MassKeeper keeper(grid_, rule_);
+    for (Index r = 0; r < count; ++r) {
+      const std::span<double> row(logits.data() + r * columns,
+                                  static_cast<std::size_t>(grid_.candidates(begin + r)));
+      softmax_in_place(row);
+      masses_[static_cast<std::size_t>(begin + r)] = keeper.keep(begin + r, row, blocks);
+    }
+  }
+
+  const B& backend_;
+  const SelectorHead<S>& head_;
+  const MeanPool& options_;
+  const BlockGrid& grid_;
+  const MassRule& rule_;
+  std::vector<T> keys_;         ///< [column blocks, dim]
+  std::vector<double> masses_;  ///< [row blocks]
+};
+
+template <class S>
+std::vector<double> reference_pool_scores(const SelectorHead<S>& head, const MeanPool& options,
+                                          const ReferenceBlocks& blocks,
+                                          ReferenceCandidates candidates) {
+  const auto padding = options.padding == BlockPadding::zeros ? ReferenceBlockMean::zero_padded
+                                                              : ReferenceBlockMean::true_count;
+  if (options.pooling == BlockPooling::max)
+    return reference_max_pool_scores(head.q, head.k, head.order, blocks, head.scale, candidates,
+                                     padding);
+  return reference_mean_pool_scores(head.q, head.k, head.order, blocks, head.scale, candidates,
+                                    padding);
+}
+
+template <class B, class S>
+double select_mean_pool(const B& backend, const SelectorHead<S>& head, const MeanPool& options,
+                        BlockLists& blocks) {
+  check_causal_segments(select_name, head, options.segment);
+  const BlockGrid grid = options.grid(head.q.rows(), head.k.rows());
+  const MassRule rule{mass_of(select_name, head, options.mass, options.head_masses),
+                      options.force_first ? first_token_block(head, options.column_block) : -1,
+                      false};
+  if (rule.mass >= 1) return keep_all(grid, rule, blocks);
+  if constexpr (KernelBackend<B>) {
+    return MeanPoolSelection<B, S>(backend, head, options, grid, rule).run(blocks);
+  } else {
+    const ReferenceBlocks shape = reference_blocks(grid);
+    const ReferenceCandidates which = reference_candidates(grid);
+    return reference_keep(head, grid, rule, shape, which,
+                          reference_pool_scores(head, options, shape, which), blocks);
+  }
+}
+
+PARE_ABI_END
+}  // namespace detail
+
+template <class B, StorageScalar S>
+PARE_ALWAYS_INLINE double MeanPool::select(const B& backend, const SelectorHead<S>& head,
+                                           BlockLists& blocks) const {
+  return detail::select_mean_pool(backend, head, *this, blocks);
+}
+
+}  // namespace pare::attention

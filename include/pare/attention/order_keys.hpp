@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// The key order of permuted block-sparse attention: inside each segment, the keys that the end of
+/// the prompt looks at come first.
+///
+/// ```cpp
+/// const auto order = order_keys(q, k, {.segment = 256});
+/// const auto blocks = select_blocks(q, k, order, MeanPool{.mass = 0.9f, .segment = 256});
+/// attend(q, k, v, out, {.causal = true, .order = &order, .mask = &blocks});
+/// ```
+///
+/// Wang et al., "Sparser Block-Sparse Attention via Token Permutation" (PBS-Attn, arXiv
+/// 2510.21270), sections 3.2 and 4.1, equations 6 to 8. Keys that many queries attend to are
+/// gathered into few blocks, so that fewer blocks hold the same mass. Keys never leave their
+/// segment, and so all keys of an earlier segment stay visible to a query as a whole.
+
+#include <pare/attention/detail/key_importance.hpp>
+#include <pare/attention/detail/rank.hpp>
+#include <pare/attention/key_order.hpp>
+#include <pare/attention/reference.hpp>
+#include <pare/attention/select_blocks.hpp>
+#include <pare/core/backend.hpp>
+#include <pare/core/tensor_view.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <numeric>
+#include <optional>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+namespace pare::attention {
+
+/// Over which keys the last queries spread their weight when they say which ones matter.
+enum class ImportanceOver {
+  complete_segments,  ///< all keys of complete segments, later ones too: the authors' code
+  visible_keys        ///< the keys that each query sees: equation 7 of the paper
+};
+
+/// Options of `order_keys`. Defaults are the paper's where nothing else is said.
+struct OrderOptions {
+  /// Keys of a segment, at least 1; keys behind the last complete segment stay in place.
+  Index segment = 256;
+
+  /// How many of the last queries vote, at least 1. The paper takes a block of them.
+  Index queries = 128;
+
+  /// One order for all query heads of a key/value head, made from the mean of their queries, so
+  /// that they share packed keys (appendix G: nearly the same quality). The paper's default is
+  /// false, one order for each query head.
+  bool share_kv_heads = true;
+
+  /// The authors' code and the paper differ; both give valid orders.
+  ImportanceOver importance = ImportanceOver::complete_segments;
+
+  /// Factor of q.k, finite and above 0; left out: 1 / sqrt(dim).
+  std::optional<double> scale{};
+};
+
+namespace detail {
+PARE_ABI_BEGIN
+
+inline constexpr const char* order_name = "attention::order_keys";
+
+inline void check_order_options(const OrderOptions& options) {
+  check(options.segment >= 1, order_name, "segment", options.segment, "at least 1 key");
+  check(options.queries >= 1, order_name, "queries", options.queries, "at least 1 query");
+}
+
+template <class S>
+ImportanceSizes importance_sizes(TensorView<const S, 4> q, TensorView<const S, 4> k,
+                                 const OrderOptions& options) {
+  ImportanceSizes sizes;
+  sizes.batch = q.extent[0];
+  sizes.group = q.extent[1] / k.extent[1];
+  sizes.sharing = options.share_kv_heads ? sizes.group : 1;
+  sizes.orders = q.extent[1] / sizes.sharing;
+  sizes.rows = std::min(options.queries, q.extent[2]);
+  sizes.causal = options.importance == ImportanceOver::visible_keys;
+  sizes.keys = sizes.causal ? k.extent[2] : k.extent[2] / options.segment * options.segment;
+  return sizes;
+}
+
+/// Ranks the keys of every complete segment of every order.
+template <class B, class S>
+void order_segments(const B& backend, const KeyImportance<B, S>& importance, Index orders,
+                    Index keys, Index segment, std::vector<std::uint32_t>& positions) {
+  const Index segments = keys / segment;
+  parallel_for(backend.executor, orders * segments, [&](Index item, int) {
+    const Index order = item / segments, begin = item % segments * segment;
+    const std::span<std::uint32_t> slots(positions.data() + order * keys + begin,
+                                         static_cast<std::size_t>(segment));
+    rank_scores(importance.of(order, begin, segment), slots);
+    for (std::uint32_t& slot : slots) slot += static_cast<std::uint32_t>(begin);
+  });
+}
+
+/// The order of one head or group of heads by its definition.
+template <class S>
+void reference_order(TensorView<const S, 4> q, TensorView<const S, 4> k, Index order,
+                     const ImportanceSizes& sizes, const OrderOptions& options, double scale,
+                     std::uint32_t* positions) {
+  const Index batch = order / sizes.orders, head = order % sizes.orders * sizes.sharing;
+  const TensorView<const S, 3> heads{q.data + batch * q.stride[0] + head * q.stride[1],
+                                     {sizes.sharing, q.extent[2], q.extent[3]},
+                                     {q.stride[1], q.stride[2], q.stride[3]}};
+  const TensorView<const S, 2> keys{k.data + batch * k.stride[0] + head / sizes.group * k.stride[1],
+                                    {k.extent[2], k.extent[3]},
+                                    {k.stride[2], k.stride[3]}};
+  const std::vector<double> mean = reference_mean_heads(heads);
+  const std::vector<double> importance = reference_key_importance(
+      reference_matrix(mean, q.extent[3]), keys, options.queries, options.segment, scale,
+      sizes.causal ? ReferenceImportance::causal : ReferenceImportance::complete_segments);
+  std::ranges::copy(reference_order_segments(importance, options.segment), positions);
+}
+
+template <class B, class S>
+KeyOrder order_views(const B& backend, TensorView<const S, 4> q, TensorView<const S, 4> k,
+                     const OrderOptions& options) {
+  const double scale = check_selection(order_name, q, k, nullptr, true, options.scale);
+  check_order_options(options);
+  const Index keys = k.extent[2];
+  if (k.extent[1] == 0) return KeyOrder::identity({q.extent[0], 0, keys});
+  const ImportanceSizes sizes = importance_sizes(q, k, options);
+  const KeyOrder::Shape shape{sizes.batch, sizes.orders, keys};
+  const Index orders = sizes.batch * sizes.orders;
+  if (keys <= options.segment || sizes.rows == 0 || orders == 0) return KeyOrder::identity(shape);
+  std::vector<std::uint32_t> positions(static_cast<std::size_t>(orders * keys));
+  for (Index order = 0; order < orders; ++order)
+    std::iota(positions.begin() + order * keys, positions.begin() + (order + 1) * keys, 0u);
+  if constexpr (KernelBackend<B>) {
+    const KeyImportance<B, S> importance(backend, q, k, scale, sizes);
+    order_segments(backend, importance, orders, keys, options.segment, positions);
+  } else {
+    for (Index order = 0; order < orders; ++order)
+      reference_order(q, k, order, sizes, options, scale, positions.data() + order * keys);
+  }
+  return {shape, std::move(positions)};
+}
+
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
+/// pi[gS + t] = gS + (the key of segment g with the t-th largest mean weight under the last
+/// queries), S = options.segment.
+///
+/// \param backend where and how; left out: pare::simd
+/// \param q       [batch, heads, queries, dim]; query i stands at position i + keys - queries
+/// \param k       [batch, kv heads, keys, dim], the scalar of q
+/// \returns one order of the keys for each (batch, key/value head), or (batch, query head)
+/// \throws std::invalid_argument if shapes do not fit, segment or queries is below 1, or the scale
+///         is not finite and above 0
+///
+/// The natural order if there is no more than one segment. Of keys of equal weight the earlier
+/// comes first, a NaN last: a head with a NaN among what is scored keeps its natural order. Heads
+/// are averaged in compute_t and rounded to the scalar of q. Cost: 4 * options.queries * keys * dim
+/// FLOPs for each order, which binds, and one more reading of the keys; memory O(keys). The same
+/// bits for any number of threads.
+template <Backend B, In<4> Q, In<4> K>
+requires std::is_same_v<scalar_of<Q>, scalar_of<K>> KeyOrder
+order_keys(const B& backend, const Q& q, const K& k, const OrderOptions& options = {}) {
+  return detail::order_views(backend, as_const(to_view(q)), as_const(to_view(k)), options);
+}
+
+/// \overload
+template <In<4> Q, In<4> K>
+requires std::is_same_v<scalar_of<Q>, scalar_of<K>> KeyOrder
+order_keys(const Q& q, const K& k, const OrderOptions& options = {}) {
+  return order_keys(simd, q, k, options);
+}
+
+PARE_ABI_END
+}  // namespace pare::attention
