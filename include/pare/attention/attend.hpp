@@ -67,10 +67,11 @@ AttendStats attend_checked(const B& backend, TensorView<const S, 4> q, const Sou
   return stats;
 }
 
-template <class B, class S, class O, ScoreModifier M>
-AttendStats attend_dense(const B& backend, TensorView<const S, 4> q, TensorView<const S, 4> k,
-                         TensorView<const S, 4> v, TensorView<O, 4> out, const M& modifier,
-                         const AttendOptions& options) {
+/// Keys and values in tensors, checked together with the memory of out.
+template <class S, class O>
+DenseKeyValue<S> checked_source(TensorView<const S, 4> q, TensorView<const S, 4> k,
+                                TensorView<const S, 4> v, TensorView<O, 4> out,
+                                const AttendOptions& options) {
   const bool packed = !options.key_offsets.empty() || !options.query_offsets.empty();
   if (packed) {
     check(!options.key_offsets.empty() && !options.query_offsets.empty(), attend_name,
@@ -86,6 +87,14 @@ AttendStats attend_dense(const B& backend, TensorView<const S, 4> q, TensorView<
   check_no_overlap(attend_name, "out", out, "q", q);
   check_no_overlap(attend_name, "out", out, "k", k);
   check_no_overlap(attend_name, "out", out, "v", v);
+  return source;
+}
+
+template <class B, class S, class O, ScoreModifier M>
+AttendStats attend_dense(const B& backend, TensorView<const S, 4> q, TensorView<const S, 4> k,
+                         TensorView<const S, 4> v, TensorView<O, 4> out, const M& modifier,
+                         const AttendOptions& options) {
+  const DenseKeyValue<S> source = checked_source(q, k, v, out, options);
   return attend_checked(backend, q, source, k.extent[2], out, modifier, options);
 }
 

@@ -79,6 +79,8 @@ struct ReferenceState {
     return added;
   }
 
+  double log_sum_exp() const { return highest + std::log(mass); }
+
   /// out = sum / mass; 0 for a row without mass.
   template <StorageScalar U>
   void finish(TensorView<U, 3> out, Index head, Index i) const {
@@ -188,10 +190,12 @@ Index reference_stop_tile(const ReferenceGroup<T>& x, Index head,
 /// S2O for the heads of one key/value head: out [heads, queries, value dim].
 ///
 /// Segments are those of positions; query i stands at position i + keys - queries. The history of a
-/// segment is every key before it. Threshold 0 never stops, and is exact causal attention.
+/// segment is every key before it. Threshold 0 never stops, and is exact causal attention. lse
+/// [heads, queries] takes the log-sum-exp of the keys taken, unless it is empty.
 template <StorageScalar T, StorageScalar U>
 ReferenceEarlyStopResult reference_early_stop(const ReferenceGroup<T>& x,
-                                              const ReferenceEarlyStop& o, TensorView<U, 3> out) {
+                                              const ReferenceEarlyStop& o, TensorView<U, 3> out,
+                                              TensorView<compute_t<T>, 2> lse = {}) {
   ReferenceEarlyStopResult result;
   double computed = 0, visible = 0;
   for (Index head = 0; head < x.q.extent[0]; ++head)
@@ -210,6 +214,8 @@ ReferenceEarlyStopResult reference_early_stop(const ReferenceGroup<T>& x,
         result.blocks.push_back(blocks);
         for (std::size_t r = 0; r < rows.size(); ++r) {
           states[r].finish(out, head, Index{rows[r]});
+          if (lse.data != nullptr)
+            lse(head, Index{rows[r]}) = static_cast<compute_t<T>>(states[r].log_sum_exp());
           const Index position = Index{rows[r]} + x.offset();
           computed +=
               static_cast<double>(position + 1 - start + std::min(blocks * o.key_tile, start));

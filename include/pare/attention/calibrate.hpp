@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Finding the threshold of a sparse method that gives a wanted density or error on a sample.
+///
+/// ```cpp
+/// const auto found = calibrate(q, k, v, EarlyStop{}, {.density = 0.25});
+/// attend(q2, k2, v2, out, found.policy);                    // found.threshold, .density, .error
+/// calibrate(q, k, v, Permuted{}, {.error = 1e-3});          // sets .mass
+/// ```
+///
+/// No threshold suits all models, layers and lengths; the papers of the field tune it on samples,
+/// and so does this.
+
+#include <pare/attention/attend.hpp>
+#include <pare/core/check.hpp>
+#include <pare/core/tensor_view.hpp>
+
+#include <cmath>
+#include <cstddef>
+#include <optional>
+#include <vector>
+
+namespace pare::attention {
+
+/// What `calibrate` is to find: exactly one of density and error.
+struct CalibrationGoal {
+  /// Wanted AttendStats::density, in (0, 1]: the largest that does not exceed it.
+  std::optional<double> density{};
+
+  /// Wanted relative mean square error, above 0: the sparsest setting that does not exceed it.
+  std::optional<double> error{};
+
+  /// Share of the goal that may be missing to it.
+  double tolerance = 0.02;
+
+  /// Calls of the sparse method at most.
+  int most_calls = 24;
+};
+
+/// What `calibrate` found.
+template <class Policy>
+struct Calibration {
+  Policy policy{};       ///< with the threshold set
+  double threshold = 0;  ///< of the policy, or its mass
+  double density = 1;    ///< on the sample
+  double error = 0;      ///< on the sample: sum |out - exact|^2 / sum |exact|^2
+};
+
+/// A policy of `attend` that is sparser the higher its `threshold`, and exact at 0.
+template <class P>
+concept ThresholdPolicy = requires(P& policy) {
+  policy.threshold = 0.5f;
+};
+
+/// A policy of `attend` that is sparser the lower its `mass`, and exact at 1.
+template <class P>
+concept MassPolicy = !ThresholdPolicy<P> && requires(P & policy) {
+  policy.mass = 0.5f;
+};
+
+namespace detail {
+PARE_ABI_BEGIN
+
+inline constexpr const char* calibrate_name = "attention::calibrate";
+
+inline void check_goal(const CalibrationGoal& goal) {
+  check(goal.density.has_value() != goal.error.has_value(), calibrate_name, "density, error",
+        goal.density ? "both" : "neither", "one of them");
+  const double wanted = goal.density ? *goal.density : *goal.error;
+  check(is_finite(wanted) && wanted > 0, calibrate_name, goal.density ? "density" : "error", wanted,
+        "a finite number above 0");
+  check(!goal.density || wanted <= 1, calibrate_name, "density", wanted, "at most 1");
+  check(is_finite(goal.tolerance) && goal.tolerance >= 0, calibrate_name, "tolerance",
+        goal.tolerance, "a finite share of at least 0");
+  check(goal.most_calls >= 1, calibrate_name, "most_calls", goal.most_calls, "at least 1");
+}
+
+/// Sets a policy to a point on its way from exact, 0, to as sparse as it gets, 1; returns the
+/// threshold or mass. Thresholds, which span orders of magnitude, run from 2^-40 to 2, past which
+/// no gain and no share lies; masses from 1 to 2^-10.
+template <class P>
+double set_sparsity(P& policy, double sparsity) {
+  if constexpr (ThresholdPolicy<P>) {
+    const double value = sparsity > 0 ? std::exp2(41 * sparsity - 40) : 0;
+    policy.threshold = static_cast<decltype(policy.threshold)>(value);
+    return static_cast<double>(policy.threshold);
+  } else {
+    policy.mass = static_cast<decltype(policy.mass)>(1 - sparsity * (1 - 0x1p-10));
+    return static_cast<double>(policy.mass);
+  }
+}
+
+/// sum |out - exact|^2 / sum |exact|^2; 0 where both are 0.
+template <class T>
+double relative_square_error(const std::vector<T>& out, const std::vector<T>& exact) {
+  double error = 0, square = 0;
+  for (std::size_t i = 0; i < exact.size(); ++i) {
+    const double e = static_cast<double>(out[i]) - static_cast<double>(exact[i]);
+    error += e * e;
+    square += static_cast<double>(exact[i]) * static_cast<double>(exact[i]);
+  }
+  return error == 0 ? 0 : error / square;
+}
+
+/// The sample, and what a setting of the policy does to it.
+template <class B, class S, class P>
+class Trial {
+  using T = compute_t<S>;
+  using Input = TensorView<const S, 4>;
+
+ public:
+  Trial(const B& backend, Input q, Input k, Input v, const P& policy, const AttendOptions& options)
+      : backend_(backend), q_(q), k_(k), v_(v), policy_(policy), options_(options) {
+    options_.lse = {};
+    const Index rows = checked_product(calibrate_name, "q", q.extent[0] * q.extent[1], q.extent[2]);
+    const Index size = checked_product(calibrate_name, "v", rows, v.extent[3]);
+    exact_.resize(static_cast<std::size_t>(size));
+    out_.resize(exact_.size());
+    attend(backend_, q_, k_, v_, view(exact_), Exact{}, options_);
+  }
+
+  Calibration<P> at(double sparsity) {
+    Calibration<P> tried{policy_};
+    tried.threshold = set_sparsity(tried.policy, sparsity);
+    tried.density = attend(backend_, q_, k_, v_, view(out_), tried.policy, options_).density;
+    tried.error = relative_square_error(out_, exact_);
+    return tried;
+  }
+
+ private:
+  TensorView<T, 4> view(std::vector<T>& list) const {
+    const Index n = q_.extent[2], columns = v_.extent[3];
+    return {list.data(),
+            {q_.extent[0], q_.extent[1], n, columns},
+            {q_.extent[1] * n * columns, n * columns, columns, 1}};
+  }
+
+  const B& backend_;
+  Input q_, k_, v_;
+  const P& policy_;
+  AttendOptions options_;
+  std::vector<T> exact_, out_;
+};
+
+/// How a measured setting stands to the goal: above 0, it is too dense or has error to spare; below
+/// 0, it is too sparse for the error, or at or below the density.
+template <class P>
+double spare(const Calibration<P>& c, const CalibrationGoal& goal) {
+  return goal.density ? c.density - *goal.density : *goal.error - c.error;
+}
+
+template <class P>
+bool close_enough(const Calibration<P>& c, const CalibrationGoal& goal) {
+  const double left = goal.density ? *goal.density - c.density : *goal.error - c.error;
+  return left >= 0 && left <= goal.tolerance * (goal.density ? *goal.density : *goal.error);
+}
+
+/// Bisects between a setting that is too dense and one that is sparse enough, or for an error
+/// between one that is right and one that errs too much.
+template <class Measure>
+auto bisect_sparsity(const CalibrationGoal& goal, const Measure& measure) {
+  auto sparse = measure(1.0), dense = sparse;
+  bool dense_known = false;
+  double low = 0, high = 1;
+  // As sparse as it gets: still too dense, or with error to spare.
+  if (spare(sparse, goal) >= 0 || close_enough(sparse, goal)) return sparse;
+  for (int calls = 1; calls < goal.most_calls; ++calls) {
+    const double middle = (low + high) / 2;
+    const auto tried = measure(middle);
+    if (close_enough(tried, goal)) return tried;
+    if (spare(tried, goal) > 0) {
+      low = middle;
+      dense = tried;
+      dense_known = true;
+    } else {
+      high = middle;
+      sparse = tried;
+    }
+  }
+  if (goal.density) return sparse;
+  return dense_known ? dense : measure(0.0);
+}
+
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
+/// The setting of `policy` that comes nearest to a goal on a sample, from its dense side for an
+/// error and from its sparse side for a density.
+///
+/// \param backend where and how; left out: pare::simd
+/// \param q       [batch, heads, queries, key dim]; k, v as for `attend`
+/// \param policy  EarlyStop, Permuted, ProxyHeads, or any policy of `attend` with a `threshold` or
+///                a `mass`; its other members stay as they are
+/// \param goal    a density, or an error
+/// \param options of both the exact and the sparse calls; lse is not written
+/// \throws std::invalid_argument if the goal does not make sense, or `attend` refuses the rest
+///
+/// Take a sample as long as what is to come: policies that are exact for short sequences tell
+/// nothing there. A goal that no setting reaches gives the setting nearest to it: look at what was
+/// found. Error and density move in steps, and error not always one way; what is returned was
+/// measured. Cost: one exact call and up to `most_calls` sparse ones; memory: two outputs.
+template <Backend B, In<4> Q, In<4> K, In<4> V, class Policy>
+requires(ThresholdPolicy<Policy> || MassPolicy<Policy>) Calibration<Policy> calibrate(
+    const B& backend, const Q& q, const K& k, const V& v, const Policy& policy,
+    const CalibrationGoal& goal, const AttendOptions& options = {.causal = true}) {
+  detail::check_goal(goal);
+  detail::Trial<B, scalar_of<Q>, Policy> trial(backend, as_const(to_view(q)), as_const(to_view(k)),
+                                               as_const(to_view(v)), policy, options);
+  return detail::bisect_sparsity(goal, [&trial](double sparsity) { return trial.at(sparsity); });
+}
+
+/// \overload
+template <In<4> Q, In<4> K, In<4> V, class Policy>
+requires(ThresholdPolicy<Policy> || MassPolicy<Policy>) Calibration<Policy> calibrate(
+    const Q& q, const K& k, const V& v, const Policy& policy, const CalibrationGoal& goal,
+    const AttendOptions& options = {.causal = true}) {
+  return calibrate(simd, q, k, v, policy, goal, options);
+}
+
+PARE_ABI_END
+}  // namespace pare::attention

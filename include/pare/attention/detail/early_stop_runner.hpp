@@ -1,0 +1,360 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// One item of attention that stops early: some segments of one head, or of the heads that share a
+/// ranking of the keys.
+
+#include <pare/attention/detail/early_stop_plan.hpp>
+#include <pare/attention/detail/engine.hpp>
+#include <pare/attention/detail/row_scores.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <limits>
+
+namespace pare::attention::detail {
+PARE_ABI_BEGIN
+
+/// Adds the time it lives to a sum.
+class AddSeconds {
+ public:
+  explicit AddSeconds(double& sum) : sum_(sum) {}
+  ~AddSeconds() {
+    sum_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
+  AddSeconds(const AddSeconds&) = delete;
+  AddSeconds& operator=(const AddSeconds&) = delete;
+
+ private:
+  double& sum_;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+/// sum += row
+template <class T, class S>
+void add_row(T* sum, const S* row, Index columns) {
+  for (Index c = 0; c < columns; ++c) sum[c] += static_cast<T>(row[c]);
+}
+
+/// mean = sum / count, rounded to what is stored
+template <class T, class S>
+void store_mean(const T* sum, Index count, Index columns, S* mean) {
+  const T factor = T(1) / static_cast<T>(std::max<Index>(count, 1));
+  for (Index c = 0; c < columns; ++c) mean[c] = static_cast<S>(sum[c] * factor);
+}
+
+/// Runs the segments of an item one after the other. Row r of a head is the r-th query of the
+/// segment in the order in which queries are tiled.
+template <class B, class C>
+class StopRunner {
+  using T = typename C::T;
+  using S = typename C::Scalar;
+
+ public:
+  StopRunner(const B& backend, const C& call, const StopPlan& plan, const StopShared<C>& shared,
+             const AttendItem& item, const Scratch<C>& scratch, const StopScratch<C>& own,
+             AlignedBuffer<std::byte>& row_memory)
+      : backend_(backend),
+        call_(call),
+        plan_(plan),
+        shared_(shared),
+        item_(item),
+        scratch_(scratch),
+        own_(own),
+        sequence_(call.sequence(item.sequence)),
+        kv_head_(item.head_begin / call.problem.group()),
+        row_scores_(backend, row_memory, plan.segments_at_once, call.problem.key_dim),
+        ranking_(own.ranked, own.rest) {}
+
+  void run() {
+    score_history();
+    for_each_segment(sequence_, item_, plan_.rule.segment,
+                     [this](const StopSegment& s) { run_segment(s); });
+  }
+
+  /// (query, key) pairs gone through that causality allows.
+  double computed() const { return computed_; }
+  double seconds() const { return seconds_; }
+
+ private:
+  /// The products of the mean query of each segment with the keys before the last one.
+  void score_history() {
+    const AddSeconds timer(seconds_);
+    const Index dim = call_.problem.key_dim;
+    Index segments = 0, history = 0;
+    for_each_segment(sequence_, item_, plan_.rule.segment, [&](const StopSegment& s) {
+      average_queries(s);
+      ++segments;
+      history = s.start;
+    });
+    row_scores_.set_rows(segments, [&](Index i) { return own_.mean_queries + i * dim; });
+    row_scores_.over_keys(
+        0, history, [&](Index j) { return call_.source.key(item_.sequence, kv_head_, j); }, T(1),
+        [&](Index first, Index count, const T* tile) {
+          for (Index i = 0; i < segments; ++i)
+            std::copy_n(tile + i * kernel::tile_keys, count,
+                        own_.scores + i * plan_.longest + first);
+        });
+  }
+
+  void average_queries(const StopSegment& s) {
+    const Index dim = call_.problem.key_dim;
+    std::fill_n(own_.sum_queries, dim, T(0));
+    for (Index head = item_.head_begin; head < item_.head_end; ++head)
+      for (Index query = s.first; query < s.last; ++query)
+        add_row(own_.sum_queries, query_row(head, query), dim);
+    store_mean(own_.sum_queries, item_.heads() * s.queries(), dim,
+               own_.mean_queries + s.index * dim);
+  }
+
+  void run_segment(const StopSegment& s) {
+    {
+      const AddSeconds timer(seconds_);
+      ranking_.start(own_.scores + s.index * plan_.longest, s.start);
+    }
+    for (Index head = item_.head_begin; head < item_.head_end; head += plan_.heads_at_once) {
+      rows_ = live_ = 0;
+      const Index end = std::min(item_.head_end, head + plan_.heads_at_once);
+      for (Index h = head; h < end; ++h) place_head(s, h);
+      begin_rows();
+      attend_own(s);
+      attend_history(s);
+      finish();
+    }
+  }
+
+  /// Appends the queries of a head, tile by tile.
+  void place_head(const StopSegment& s, Index head) {
+    order_queries(s, head);
+    const Index offset = sequence_.keys - sequence_.queries, begin = rows_;
+    for (Index first = 0; first < s.queries(); first += plan_.rule.row_tile) {
+      const Index last = std::min(first + plan_.rule.row_tile, s.queries());
+      own_.live[live_++] = {begin + first, begin + last};
+      for (Index i = first; i < last; ++i) {
+        const auto query = static_cast<std::int32_t>(own_.queries[i].index);
+        kernel::RowPlace& place = scratch_.places[rows_];
+        place.query = query;
+        place.position = place.last = query + static_cast<std::int32_t>(offset);
+        place.first = 0;
+        place.head = static_cast<std::int32_t>(head);
+        scratch_.query_rows[rows_++] = query_row(head, query);
+        computed_ += static_cast<double>(place.position + 1 - s.start);
+      }
+    }
+  }
+
+  /// Queries most like the guide first, but in natural order inside a tile, where the order means
+  /// nothing: rows that are computed together then see about the same keys of their segment.
+  void order_queries(const StopSegment& s, Index head) {
+    const AddSeconds timer(seconds_);
+    Ranked<T>* const order = own_.queries;
+    if (!plan_.rule.permute_queries) {
+      for (Index i = 0; i < s.queries(); ++i) order[i] = Ranked<T>(T(0), s.first + i);
+      return;
+    }
+    row_scores_.set_rows(1, [&](Index) { return guide_of(s); });
+    row_scores_.over_keys(
+        s.first, s.last, [&](Index query) { return query_row(head, query); }, T(1),
+        [&](Index first, Index count, const T* tile) {
+          for (Index j = 0; j < count; ++j)
+            order[first - s.first + j] = Ranked<T>(tile[j], first + j);
+        });
+    std::sort(order, order + s.queries());
+    for (Index first = 0; first < s.queries(); first += plan_.rule.row_tile)
+      std::sort(order + first, order + std::min(first + plan_.rule.row_tile, s.queries()),
+                [](const Ranked<T>& a, const Ranked<T>& b) { return a.index < b.index; });
+  }
+
+  const S* guide_of(const StopSegment& s) const {
+    if (plan_.rule.guide == EarlyStop::Guide::first_key)
+      return call_.source.key(item_.sequence, kv_head_, 0);
+    const Index head = item_.sequence * call_.problem.kv_heads + kv_head_;
+    const Index segment = shared_.guides_per_head == 1 ? 0 : s.start / plan_.rule.segment;
+    return shared_.guides + (head * shared_.guides_per_head + segment) * call_.problem.key_dim;
+  }
+
+  const S* query_row(Index head, Index query) const {
+    return call_.q.data + sequence_.batch * call_.q.stride[0] + head * call_.q.stride[1] +
+           (sequence_.query_begin + query) * call_.q.stride[2];
+  }
+
+  void begin_rows() {
+    const Problem& p = call_.problem;
+    launch(backend_, kernel::PackLeft<S>{scratch_.query_rows, rows_, p.key_dim, scratch_.queries});
+    std::fill_n(scratch_.maximum, rows_, -std::numeric_limits<T>::infinity());
+    std::fill_n(scratch_.sum, rows_, T(0));
+    std::fill_n(scratch_.state, rows_ * kernel::padded_columns<T>(p.value_dim), T(0));
+  }
+
+  /// Packs the keys position(0) ... position(count - 1) while it fetches the `ahead` keys after
+  /// them, and says what the tile kernel needs.
+  template <class Position>
+  kernel::AttendTile<S, kernel::Exact> pack_tile(Index count, Index ahead,
+                                                 const Position& position) {
+    const Problem& p = call_.problem;
+    for (Index j = 0; j < count + ahead; ++j) {
+      const auto at = static_cast<std::int32_t>(position(j));
+      scratch_.positions[j] = at;
+      scratch_.key_rows[j] = call_.source.key(item_.sequence, kv_head_, at);
+      scratch_.value_rows[j] = call_.source.value(item_.sequence, kv_head_, at);
+    }
+    const S* const* const next = scratch_.key_rows + count;
+    const Index half = ahead / 2;
+    launch(backend_,
+           kernel::PackTransposed<S>{
+               scratch_.key_rows, count, p.key_dim, scratch_.keys, {next, half, p.key_dim}});
+    launch(backend_, kernel::PackRows<S>{scratch_.value_rows,
+                                         count,
+                                         p.value_dim,
+                                         scratch_.values,
+                                         {next + half, ahead - half, p.key_dim}});
+    kernel::AttendTile<S, kernel::Exact> tile;
+    tile.keys = scratch_.keys;
+    tile.values = scratch_.values;
+    tile.positions = scratch_.positions;
+    tile.count = count;
+    tile.key_depth = p.key_dim;
+    tile.value_columns = p.value_dim;
+    tile.scale = static_cast<T>(p.scale);
+    tile.batch = item_.sequence;
+    tile.queries = scratch_.queries;
+    tile.places = scratch_.places;
+    tile.maximum = scratch_.maximum;
+    tile.sum = scratch_.sum;
+    tile.out = scratch_.state;
+    tile.fetch = {scratch_.value_rows + count, ahead, p.value_dim};
+    return tile;
+  }
+
+  /// The keys of the segment itself, hidden where they come after a query.
+  void attend_own(const StopSegment& s) {
+    const Index end = s.last + sequence_.keys - sequence_.queries;
+    for (Index first = s.start; first < end; first += kernel::tile_keys) {
+      const Index count = std::min<Index>(kernel::tile_keys, end - first);
+      const Index ahead = std::min<Index>(kernel::tile_keys, end - first - count);
+      auto tile = pack_tile(count, ahead, [first](Index j) { return first + j; });
+      tile.lowest = static_cast<std::int32_t>(first);
+      tile.highest = static_cast<std::int32_t>(first + count - 1);
+      tile.contiguous = true;
+      tile.rows = rows_;
+      launch(backend_, tile);
+    }
+  }
+
+  /// The keys before the segment in the order of their rank, as long as a tile of rows is live.
+  void attend_history(const StopSegment& s) {
+    const Index most = std::min<Index>(kernel::tile_keys, plan_.rule.key_tile);
+    for (Index at = 0; at < s.start && live_ > 0;) {
+      const Index end = std::min(at + plan_.rule.key_tile, s.start);
+      const Index fetched = std::min(end + most, s.start);
+      if (ranking_.known() < fetched) {
+        const AddSeconds timer(seconds_);
+        ranking_.reach(fetched);
+      }
+      set_sums_aside();
+      while (at < end) {
+        const Index count = std::min(most, end - at);
+        attend_ranked(s, at, count, std::min(most, fetched - at - count));
+        at += count;
+      }
+      retire(end);
+    }
+    for (Index i = 0; i < live_; ++i) count_pairs(own_.live[i], s.start);
+  }
+
+  void attend_ranked(const StopSegment& s, Index first, Index count, Index ahead) {
+    auto tile = pack_tile(count, ahead, [&](Index j) { return ranking_[first + j]; });
+    tile.lowest = 0;
+    tile.highest = static_cast<std::int32_t>(s.start - 1);
+    for (Index i = 0; i < live_;) {
+      tile.first_row = own_.live[i].first;
+      do tile.rows = own_.live[i++].last;
+      while (i < live_ && own_.live[i].first == tile.rows);
+      launch(backend_, tile);
+      tile.fetch.count = 0;
+    }
+  }
+
+  /// Lets the sums begin at 0, so that they come to be what the next tile of keys adds: a small
+  /// gain would drown in the rounding of the difference of two sums.
+  void set_sums_aside() {
+    for (Index i = 0; i < live_; ++i)
+      for (Index r = own_.live[i].first; r < own_.live[i].last; ++r) {
+        own_.maximum_before[r] = scratch_.maximum[r];
+        own_.sum_before[r] = scratch_.sum[r];
+        scratch_.sum[r] = T(0);
+      }
+  }
+
+  /// Takes tiles that gained less than the threshold off the list, after `keys` keys of history.
+  void retire(Index keys) {
+    Index live = 0;
+    for (Index i = 0; i < live_; ++i) {
+      if (gain_of(own_.live[i]) < plan_.rule.threshold)
+        count_pairs(own_.live[i], keys);
+      else
+        own_.live[live++] = own_.live[i];
+    }
+    live_ = live;
+  }
+
+  /// Puts the sums of a tile together again; returns the gain that decides. A row whose gain is NaN
+  /// does not decide.
+  double gain_of(const StopTile& tile) {
+    double largest = 0, total = 0, counted = 0;
+    for (Index r = tile.first; r < tile.last; ++r) {
+      const T fall = own_.maximum_before[r] - scratch_.maximum[r];
+      const T added = scratch_.sum[r];
+      scratch_.sum[r] +=
+          own_.sum_before[r] * (fall == T(0) ? T(1) : kernel::exp2<arch::scalar>(fall));
+      const auto gain = static_cast<double>(added / scratch_.sum[r]);
+      if (!is_finite(gain)) continue;
+      largest = std::max(largest, gain);
+      total += gain;
+      ++counted;
+    }
+    if (plan_.rule.aggregate == EarlyStop::Aggregate::max) return largest;
+    return counted > 0 ? total / counted : 0;
+  }
+
+  void count_pairs(const StopTile& tile, Index keys) {
+    computed_ += static_cast<double>(tile.last - tile.first) * static_cast<double>(keys);
+  }
+
+  void finish() {
+    const auto lse = call_.options.lse.template view<T>();
+    const bool lse_wanted = call_.options.lse.wanted();
+    for (Index r = 0; r < rows_; ++r) {
+      const Index head = scratch_.places[r].head;
+      const Index token = sequence_.query_begin + scratch_.places[r].query;
+      scratch_.out_rows[r] = call_.out.data + sequence_.batch * call_.out.stride[0] +
+                             head * call_.out.stride[1] + token * call_.out.stride[2];
+      if (lse_wanted) scratch_.lse_rows[r] = &lse(sequence_.batch, head, token);
+    }
+    launch(backend_,
+           kernel::FinishRows<T, typename C::Output>{
+               scratch_.maximum, scratch_.sum, scratch_.state, rows_, call_.problem.value_dim,
+               scratch_.out_rows, lse_wanted ? scratch_.lse_rows : nullptr});
+  }
+
+  const B& backend_;
+  const C& call_;
+  const StopPlan& plan_;
+  const StopShared<C>& shared_;
+  const AttendItem& item_;
+  const Scratch<C>& scratch_;
+  const StopScratch<C>& own_;
+  Sequence sequence_;
+  Index kv_head_;
+  RowScores<B, S> row_scores_;
+  LazyRanking<T> ranking_;
+  Index rows_ = 0;
+  Index live_ = 0;
+  double computed_ = 0;
+  double seconds_ = 0;
+};
+
+PARE_ABI_END
+}  // namespace pare::attention::detail

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Options of attention that stops early.
+
+#include <pare/core/check.hpp>
+
+namespace pare::attention {
+
+/// Attention that reads the history of each segment in the order of its likely weight, and stops
+/// when a tile of keys adds too little: the policy S2O (arXiv 2602.22575), see early_stop.hpp.
+///
+/// The paper's abstract and summaries give the outline, and no number: every default here, what
+/// queries are ranked by, how the gains of rows become one, that the tile which fails is kept, and
+/// that one such tile is enough, are this library's reading. One threshold does not suit all models
+/// and lengths; `calibrate` finds one.
+struct EarlyStop {
+  /// How the gains of the queries that stop together become the one that decides.
+  enum class Aggregate {
+    max,  ///< they go on as long as one of them gains: the careful choice
+    mean
+  };
+  /// What the queries of a segment are ranked by their product with.
+  enum class Guide {
+    mean_key,         ///< mean of all keys of the head, later ones too
+    mean_prefix_key,  ///< mean of the keys before the segment
+    first_key
+  };
+
+  /// Share of a row's mass so far, in [0, 1], that a tile of keys must add for the row to go on. 0
+  /// never stops and is exact; infinity stops after one tile.
+  double threshold = 1e-3;
+
+  /// Tokens of a segment: its queries see all of its keys that causality allows, and rank the keys
+  /// before it together. A sequence of one segment is exact.
+  Index segment = 256;
+
+  /// Queries of a segment that stop together.
+  Index row_tile = 64;
+
+  /// Keys that are read between two looks at the gain.
+  Index key_tile = 64;
+
+  Aggregate aggregate = Aggregate::max;
+  Guide guide = Guide::mean_key;
+
+  /// Queries of a segment share a tile with those of like rank; otherwise with their neighbours.
+  bool permute_queries = true;
+
+  /// One ranking of the keys for all query heads of a key/value head, by the mean of their queries.
+  bool share_kv_heads = false;
+};
+
+namespace detail {
+PARE_ABI_BEGIN
+
+inline void check_early_stop(const char* function, const EarlyStop& o) {
+  check(o.threshold >= 0, function, "threshold", o.threshold, "0 or a share of the mass");
+  check(o.segment >= 1, function, "segment", o.segment, "at least 1 token");
+  check(o.row_tile >= 1, function, "row_tile", o.row_tile, "at least 1 query");
+  check(o.key_tile >= 1, function, "key_tile", o.key_tile, "at least 1 key");
+}
+
+PARE_ABI_END
+}  // namespace detail
+
+}  // namespace pare::attention
