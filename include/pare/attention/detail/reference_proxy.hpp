@@ -72,15 +72,13 @@ std::vector<double> reference_proxy_scores(TensorView<const T, 2> q, TensorView<
   return scores;
 }
 
-/// How many of the T column blocks a head needs: with its last min(row block, queries) queries,
+/// What the last min(row block, queries) queries of a head give each column block:
 /// a_n = mean over those queries and the keys of block n of softmax_j(scale q_i.k_j), causal, of
-/// sum 1; the least b so that the b largest a_n add up to `mass`, and T if mass is 1 or more. The
-/// paper's ratio is b / T.
+/// sum 1.
 template <StorageScalar T, StorageScalar U>
-Index reference_head_budget(TensorView<const T, 2> q, TensorView<const U, 2> k,
-                            const BlockMask::Shape& shape, double mass, double scale) {
-  const Index columns = shape.column_blocks();
-  std::vector<double> pooled(static_cast<std::size_t>(columns), 0.0);
+std::vector<double> reference_head_masses(TensorView<const T, 2> q, TensorView<const U, 2> k,
+                                          const BlockMask::Shape& shape, double scale) {
+  std::vector<double> pooled(static_cast<std::size_t>(shape.column_blocks()), 0.0);
   for (Index i = std::max<Index>(q.rows() - shape.row_block, 0); i < q.rows(); ++i) {
     std::vector<double> logits;
     for (Index j = 0; j <= i + k.rows() - q.rows(); ++j)
@@ -92,12 +90,24 @@ Index reference_head_budget(TensorView<const T, 2> q, TensorView<const U, 2> k,
       pooled[static_cast<std::size_t>(n)] += p[j] / static_cast<double>(count);
     }
   }
-  double total = 0, sum = 0;
+  double total = 0;
   for (const double a : pooled) total += a;
+  for (double& a : pooled) a /= total;
+  return pooled;
+}
+
+/// How many of the T column blocks a head needs: the least b so that the b largest a_n of
+/// `reference_head_masses` add up to `mass`, and T if mass is 1 or more. The paper's ratio is
+/// b / T.
+template <StorageScalar T, StorageScalar U>
+Index reference_head_budget(TensorView<const T, 2> q, TensorView<const U, 2> k,
+                            const BlockMask::Shape& shape, double mass, double scale) {
+  const std::vector<double> masses = reference_head_masses(q, k, shape, scale);
+  double sum = 0;
   Index budget = 0;
-  for (const std::uint32_t n : reference_rank(pooled)) {
+  for (const std::uint32_t n : reference_rank(masses)) {
     if (mass < 1 && sum >= mass) break;
-    sum += pooled[n] / total;
+    sum += masses[n];
     ++budget;
   }
   return budget;
