@@ -5,8 +5,16 @@
 /// All of Pare, but for what asks for more than Eigen and xsimd (pare/io) or for generated
 /// translation units (pare/dispatch.hpp).
 
+#include <pare/attention/antidiagonal.hpp>
 #include <pare/attention/attend.hpp>
+#include <pare/attention/calibrate.hpp>
+#include <pare/attention/early_stop.hpp>
+#include <pare/attention/mean_pool.hpp>
+#include <pare/attention/order_keys.hpp>
+#include <pare/attention/permuted.hpp>
+#include <pare/attention/proxy_heads.hpp>
 #include <pare/attention/select_blocks.hpp>
+#include <pare/attention/sliding_window.hpp>
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/arch.hpp>
 #include <pare/core/backend.hpp>
