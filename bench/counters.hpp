@@ -36,6 +36,11 @@ inline void set_peak(benchmark::State& state, double peak_bytes, double bound_by
   state.counters["peak_bound_MiB"] = bound_bytes / (1 << 20);
 }
 
+/// How many threads the timed work ran on, where the name of the benchmark does not say it.
+inline void set_threads(benchmark::State& state, int threads) {
+  state.counters["on_threads"] = threads;
+}
+
 /// Runs the timed loop of a `UseManualTime` benchmark with a limit probe on both sides of it.
 /// Returns the median seconds of one call of `work`.
 template <class Work>

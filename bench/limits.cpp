@@ -6,6 +6,7 @@
 #include <pare/core/arch.hpp>
 
 #include <array>
+#include <bit>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -111,6 +112,32 @@ using F32 = Scalar<float>;
 using F64 = Scalar<double>;
 #endif
 
+// A lane takes two products an instruction. Without the instruction a kernel widens and multiplies
+// as it does floats, so their peak is the limit.
+#if defined(__AVX512BF16__) && defined(__AVX512F__)
+struct Bf16 {
+  using scalar = float;
+  using reg = __m512;
+  static reg set(float x) {
+    const int bits = std::bit_cast<int>(x) & static_cast<int>(0xffff0000u);
+    return _mm512_castsi512_ps(_mm512_set1_epi32(bits | (bits >> 16 & 0xffff)));
+  }
+  static reg add(reg a, reg b) { return _mm512_add_ps(a, b); }
+  static reg fma(reg sum, reg a, reg b) {
+    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+  }
+};
+#else
+using Bf16 = F32;
+#endif
+
+template <class V>
+constexpr double flops_a_lane = 2.0;
+#if defined(__AVX512BF16__) && defined(__AVX512F__)
+template <>
+constexpr double flops_a_lane<Bf16> = 4.0;
+#endif
+
 template <class V>
 constexpr Index lanes = static_cast<Index>(sizeof(typename V::reg) / sizeof(typename V::scalar));
 
@@ -134,7 +161,7 @@ double fma_burst() {
     for (int c = 0; c < chains; ++c) sum[c] = V::fma(sum[c], a, b);
   for (int c = 1; c < chains; ++c) sum[0] = V::add(sum[0], sum[c]);
   keep(sum[0]);
-  return 2.0 * static_cast<double>(lanes<V>) * chains * rounds;
+  return flops_a_lane<V> * static_cast<double>(lanes<V>) * chains * rounds;
 }
 
 // Eight independent sums: the loads decide, not the latency of the additions.
@@ -264,12 +291,18 @@ double best_rate(const Burst& burst) {
 
 }  // namespace
 
+bool is_arithmetic(Limit limit) {
+  return limit == Limit::fma_f32 || limit == Limit::fma_f64 || limit == Limit::dot_bf16;
+}
+
 const char* name_of(Limit limit) {
   switch (limit) {
     case Limit::fma_f32:
       return "fma/f32";
     case Limit::fma_f64:
       return "fma/f64";
+    case Limit::dot_bf16:
+      return "dot/bf16";
     case Limit::dram_read:
       return "dram_read";
     case Limit::copy:
@@ -288,6 +321,8 @@ double measure(Limit limit, int threads) {
       return fma_rate<F32>(threads);
     case Limit::fma_f64:
       return fma_rate<F64>(threads);
+    case Limit::dot_bf16:
+      return fma_rate<Bf16>(threads);
     case Limit::dram_read:
       return best_rate([&](Index block) { return read_burst(threads, block); });
     case Limit::copy:

@@ -18,11 +18,15 @@ namespace pare::bench {
 enum class Limit {
   fma_f32,    ///< flop/s of fused multiply-adds (two flops each), registers only
   fma_f64,    ///< the same in double
+  dot_bf16,   ///< flop/s of bf16 pair products summed into f32; fma_f32 where the build has none
   dram_read,  ///< bytes/s read from a buffer far larger than the last-level cache
   copy,       ///< bytes/s read plus bytes/s written between two such buffers
   l1_read,    ///< bytes/s read from half the first-level data cache, per thread
   l2_read,    ///< bytes/s read from half the second-level cache, per thread
 };
+
+/// Whether the limit counts flops; it counts bytes otherwise.
+bool is_arithmetic(Limit limit);
 
 /// The name a limit has in benchmark names and in the JSON context: `dram_read`.
 const char* name_of(Limit limit);

@@ -14,7 +14,7 @@ namespace {
 using namespace pare::bench;
 
 void run_limit(benchmark::State& state, Limit limit, int threads) {
-  const bool flops = limit == Limit::fma_f32 || limit == Limit::fma_f64;
+  const bool flops = is_arithmetic(limit);
   double rate = 0.0;
   for (auto _ : state) {
     rate = measure(limit, threads);
@@ -24,8 +24,8 @@ void run_limit(benchmark::State& state, Limit limit, int threads) {
 }
 
 const bool registered = [] {
-  for (const Limit limit : {Limit::fma_f32, Limit::fma_f64, Limit::dram_read, Limit::copy,
-                            Limit::l1_read, Limit::l2_read}) {
+  for (const Limit limit : {Limit::fma_f32, Limit::fma_f64, Limit::dot_bf16, Limit::dram_read,
+                            Limit::copy, Limit::l1_read, Limit::l2_read}) {
     for (const int threads : {1, all_threads()}) {
       const std::string name =
           std::string("limits/") + name_of(limit) + (threads == 1 ? "/t1" : "/all");
