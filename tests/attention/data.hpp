@@ -79,8 +79,9 @@ struct Tensor {
   const T& operator()(Index b, Index h, Index i, Index c) const { return view()(b, h, i, c); }
   /// The matrix [tokens, dim] of one head.
   TensorView<const T, 2> head(Index b, Index h) const {
-    return {
-        list.data() + b * stride[0] + h * stride[1], {extent[2], extent[3]}, {stride[2], stride[3]}};
+    return {list.data() + b * stride[0] + h * stride[1],
+            {extent[2], extent[3]},
+            {stride[2], stride[3]}};
   }
 };
 

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+// What modifiers do to scores, against the oracle that does the same in long double.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include <pare/attention/attend.hpp>
+
+#include "attention/attend_calls.hpp"
+#include "attention/data.hpp"
+#include "tolerance.hpp"
+
+namespace {
+
+using pare::bf16;
+using pare::Index;
+using pare::attention::Alibi;
+using pare::attention::attend;
+using pare::attention::AttendOptions;
+using pare::attention::bias_of;
+using pare::attention::BlockMask;
+using pare::attention::Chain;
+using pare::attention::KeyOrder;
+using pare::attention::ScorePlace;
+using pare::attention::SoftCap;
+using pare::testing::attended;
+using pare::testing::Coins;
+using pare::testing::expect_attention;
+using pare::testing::Inputs;
+using pare::testing::normal_tensor;
+using pare::testing::Outputs;
+using pare::testing::random_orders;
+using pare::testing::same_bits;
+using pare::testing::Sees;
+using pare::testing::Sizes;
+using pare::testing::Tensor;
+
+/// A modifier of a user: it looks at all that it is told, hides some keys, and all of some rows.
+struct Patchwork {
+  Index first_batch = 0;
+
+  template <class T>
+  T modify(T score, const ScorePlace& at) const {
+    if ((at.key + at.query) % 5 == 0 || at.query % 7 == 3)
+      return -std::numeric_limits<T>::infinity();
+    return score + T(0.25) * static_cast<T>(at.batch - first_batch) -
+           T(0.5) * static_cast<T>(at.head % 2) -
+           T(0.125) * static_cast<T>((at.query_position - at.key) % 8);
+  }
+};
+static_assert(pare::attention::ScoreModifier<Patchwork>);
+
+// expect_attention asks with queries counted from 0; positions follow from the sizes.
+long double patched(const Sizes& s, Index b, Index h, Index i, Index j, long double score) {
+  return Patchwork{}.modify(score, ScorePlace{b, h, i, i + s.keys - s.queries, j});
+}
+
+const Sizes sizes{2, 4, 2, 90, 150, 8, 5};
+
+/// The reference and the fast backend, causal and not.
+template <class S, class M>
+void expect_modified(const M& modifier, double tolerance, const pare::testing::Rescoring& wanted) {
+  const Inputs<S> x(sizes);
+  const auto expect = [&](const auto& backend) {
+    expect_attention(x, attended(backend, x, {}, modifier), tolerance,
+                     Sees{sizes.queries, sizes.keys}, wanted);
+    expect_attention(x, attended(backend, x, {.causal = true, .window = 70}, modifier), tolerance,
+                     Sees{sizes.queries, sizes.keys, true, 70}, wanted);
+  };
+  expect(pare::reference);
+  expect(pare::simd);
+}
+
+TEST(AttendModifier, SoftCap) {
+  for (const float cap : {0.5f, 2.0f, 50.0f})
+    // tanh is computed as 1 - 2 / (e^2x + 1), with 2e-7 of e^2x and three roundings near 1: a score
+    // is off by 3e-7 cap, and an output by at most twice that times sum_j p_j |v_j| < 1.6.
+    expect_modified<float>(SoftCap{cap}, 1e-5 + 1e-6 * static_cast<double>(cap),
+                           [cap](Index, Index, Index, Index, long double score) {
+                             const auto c = static_cast<long double>(cap);
+                             return c * std::tanh(score / c);
+                           });
+}
+
+TEST(AttendModifier, Alibi) {
+  const std::vector<float> slopes{0.5f, 0.25f, 0.125f, 0.0625f};
+  expect_modified<float>(
+      Alibi{slopes.data()}, 1e-5, [&](Index, Index h, Index i, Index j, long double score) {
+        const Index distance = i + sizes.keys - sizes.queries - j;
+        return score - static_cast<long double>(slopes[static_cast<std::size_t>(h)]) *
+                           static_cast<long double>(distance);
+      });
+}
+
+TEST(AttendModifier, BiasOfAnyExtents) {
+  const Sizes small{2, 4, 2, 20, 30, 8, 5};
+  const Inputs<float> x(small);
+  for (unsigned whole = 0; whole < 16; ++whole) {
+    const auto extent = [&](unsigned d, Index n) { return (whole >> d & 1u) != 0 ? n : 1; };
+    Tensor<float> bias = normal_tensor<float>(
+        {extent(0, 2), extent(1, 4), extent(2, 20), extent(3, 30)}, whole,
+        whole % 2 == 0 ? pare::testing::Layout::apart : pare::testing::Layout::by_token);
+    if (whole == 15)
+      for (Index h = 0; h < 4; ++h) bias(1, h, 3, 7) = -std::numeric_limits<float>::infinity();
+    const auto wanted = [&](Index b, Index h, Index i, Index j, long double score) {
+      const auto at = [&](std::size_t d, Index n) { return bias.extent[d] == 1 ? 0 : n; };
+      return score + static_cast<long double>(bias(at(0, b), at(1, h), at(2, i), at(3, j)));
+    };
+    expect_attention(x, attended(pare::simd, x, {.causal = true}, bias_of(bias.view())), 1e-5,
+                     Sees{20, 30, true}, wanted);
+    expect_attention(x, attended(pare::reference, x, {.causal = true}, bias_of(bias.view())), 1e-5,
+                     Sees{20, 30, true}, wanted);
+  }
+}
+
+TEST(AttendModifier, OneOfAUserThatHidesKeysAndRows) {
+  const auto wanted = [](Index b, Index h, Index i, Index j, long double score) {
+    return patched(sizes, b, h, i, j, score);
+  };
+  expect_modified<float>(Patchwork{}, 1e-5, wanted);
+  const Inputs<float> x(sizes);
+  const Outputs<float> y = attended(pare::simd.threads(2), x, {}, Patchwork{});
+  for (Index i = 3; i < 90; i += 7) {
+    EXPECT_EQ(y.lse(1, 2, i, 0), -std::numeric_limits<float>::infinity());
+    for (Index c = 0; c < 5; ++c) EXPECT_TRUE(same_bits(y.out(1, 2, i, c), 0.0f));
+  }
+}
+
+TEST(AttendModifier, KeysAreToldByPositionUnderOrderAndMask) {
+  const Inputs<float> x(sizes);
+  const KeyOrder order({1, 2, 150}, random_orders(2, 150, 3));
+  const Coins coins{4, 50};
+  const BlockMask mask = BlockMask::from_predicate({1, 1, 90, 150, 32, 150}, coins);
+  for (const BlockMask* m : {static_cast<const BlockMask*>(nullptr), &mask})
+    expect_attention(
+        x, attended(pare::simd, x, {.causal = true, .order = &order, .mask = m}, Patchwork{}), 1e-5,
+        [&](Index b, Index h, Index i, Index j) {
+          return (m == nullptr || coins(0, 0, i / 32, 0)) && Sees{90, 150, true}(b, h, i, j);
+        },
+        [](Index b, Index h, Index i, Index j, long double score) {
+          return patched(sizes, b, h, i, j, score);
+        });
+}
+
+TEST(AttendModifier, PlacesAreThoseOfTheSequence) {
+  // Sequence 1 of a packed batch, and the same alone: only `batch` differs.
+  const Inputs<float> x(Sizes{1, 2, 1, 50, 80, 8, 5});
+  const std::vector<Index> queries{0, 20, 50}, keys{0, 30, 80};
+  const Outputs<float> all = attended(
+      pare::simd, x, {.causal = true, .query_offsets = queries, .key_offsets = keys}, Patchwork{1});
+  Outputs<float> one(Sizes{1, 2, 1, 30, 50, 8, 5});
+  const auto from = [](const Tensor<float>& t, Index first, Index count) {
+    return pare::TensorView<const float, 4>{
+        &t(0, 0, first, 0), {1, t.extent[1], count, t.extent[3]}, t.stride};
+  };
+  attend(pare::simd, from(x.q, 20, 30), from(x.k, 30, 50), from(x.v, 30, 50), one.out.writable(),
+         Patchwork{0}, {.causal = true});
+  for (Index h = 0; h < 2; ++h)
+    for (Index i = 0; i < 30; ++i)
+      for (Index c = 0; c < 5; ++c)
+        EXPECT_TRUE(same_bits(all.out(0, h, 20 + i, c), one.out(0, h, i, c))) << h << ' ' << i;
+}
+
+TEST(AttendModifier, ChainAppliesTheFirstFirst) {
+  Tensor<float> bias = normal_tensor<float>({1, 4, 1, 150}, 8);
+  const auto wanted = [&](Index, Index h, Index, Index j, long double score) {
+    return 2 * std::tanh(score / 2) + static_cast<long double>(bias(0, h, 0, j));
+  };
+  const Inputs<bf16> x(sizes);
+  const Chain chain{SoftCap{2}, bias_of(bias.view())};
+  expect_attention(x, attended(pare::reference, x, {.causal = true}, chain), 1e-5,
+                   Sees{90, 150, true}, wanted);
+  expect_attention(x, attended(pare::simd_for<pare::arch::scalar>{}, x, {.causal = true}, chain),
+                   1.2e-5, Sees{90, 150, true}, wanted);
+}
+
+TEST(AttendModifier, AnEmptyChainOfExactsIsExact) {
+  const Inputs<float> x(sizes);
+  const Chain chain{pare::attention::Exact{}, pare::attention::Exact{}};
+  EXPECT_TRUE(same_outputs(attended(pare::reference, x, {}, chain), attended(pare::reference, x)));
+}
+
+}  // namespace

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where keys and values may come from: pages, a user's own store, packed sequences, tensors of
+// which a part is in use, and Eigen's tensors.
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <limits>
+#include <stdexcept>
+#include <utility>
+#include <vector>
+
+#include <pare/attention/attend.hpp>
+#include <pare/core/permutation.hpp>
+#include <unsupported/Eigen/CXX11/Tensor>
+
+#include "attention/attend_calls.hpp"
+#include "attention/backends.hpp"
+#include "attention/data.hpp"
+#include "tolerance.hpp"
+
+namespace {
+
+using pare::compute_t;
+using pare::Index;
+using pare::TensorView;
+using pare::attention::attend;
+using pare::attention::AttendOptions;
+using pare::attention::BlockMask;
+using pare::attention::KeyOrder;
+using pare::attention::PagedKeyValue;
+using pare::testing::attended;
+using pare::testing::Coins;
+using pare::testing::expect_attention;
+using pare::testing::Inputs;
+using pare::testing::Layout;
+using pare::testing::Outputs;
+using pare::testing::random_orders;
+using pare::testing::same_bits;
+using pare::testing::Sees;
+using pare::testing::Sizes;
+using pare::testing::Tensor;
+
+template <class Case>
+struct AttendSourceTest : testing::Test {
+  using Storage = typename Case::scalar;
+  using Compute = compute_t<Storage>;
+  static constexpr double tolerance = pare::testing::attention_bound<Case>();
+  static auto backend() { return Case::backend::make(); }
+};
+TYPED_TEST_SUITE(AttendSourceTest, pare::testing::AttendSources);
+
+/// The keys and values of some inputs in pages, in random order; what no sequence uses is NaN.
+template <class S>
+struct Pages {
+  Tensor<S> keys, values;
+  std::vector<std::int32_t> table{};
+  std::vector<Index> lengths;
+  Index width;
+
+  Pages(const Inputs<S>& x, std::vector<Index> n, Index page, Layout layout)
+      : lengths(std::move(n)), width((x.sizes.keys + page - 1) / page) {
+    const Index count = x.sizes.batch * width + 3;
+    const S nan = static_cast<S>(std::numeric_limits<compute_t<S>>::quiet_NaN());
+    keys = Tensor<S>({count, x.sizes.kv_heads, page, x.sizes.key_dim}, layout, nan);
+    values = Tensor<S>({count, x.sizes.kv_heads, page, x.sizes.value_dim}, layout, nan);
+    const auto shuffled = pare::Permutation::random(count, 7);
+    for (Index b = 0; b < x.sizes.batch; ++b)
+      for (Index p = 0; p < width; ++p) {
+        const bool used = p * page < lengths[static_cast<std::size_t>(b)];
+        const auto name = static_cast<std::int32_t>(shuffled[b * width + p]);
+        table.push_back(used ? name : -1);
+        if (used) fill(x, b, p * page, name);
+      }
+  }
+
+  PagedKeyValue<S> source() const {
+    const auto sequences = static_cast<Index>(lengths.size());
+    return {keys.view(), values.view(), {table.data(), {sequences, width}, {width, 1}}, lengths};
+  }
+
+ private:
+  void fill(const Inputs<S>& x, Index b, Index first, Index name) {
+    const Index n = lengths[static_cast<std::size_t>(b)];
+    for (Index h = 0; h < x.sizes.kv_heads; ++h)
+      for (Index t = 0; t < keys.extent[2] && first + t < n; ++t) {
+        for (Index c = 0; c < x.sizes.key_dim; ++c) keys(name, h, t, c) = x.k(b, h, first + t, c);
+        for (Index c = 0; c < x.sizes.value_dim; ++c)
+          values(name, h, t, c) = x.v(b, h, first + t, c);
+      }
+  }
+};
+
+template <class B, class S, class Source>
+Outputs<S> attended_from(const B& backend, const Inputs<S>& x, const Source& source,
+                         AttendOptions options) {
+  Outputs<S> y(x.sizes);
+  options.lse = y.lse_view();
+  attend(backend, x.q.view(), source, y.out.writable(), options);
+  return y;
+}
+
+TYPED_TEST(AttendSourceTest, ShuffledPagesGiveTheBitsOfTensors) {
+  using S = typename TestFixture::Storage;
+  const Inputs<S> x(Sizes{3, 4, 2, 20, 150, 8, 5});
+  const std::vector<Index> lengths{150, 0, 33};
+  const AttendOptions dense{.causal = true, .window = 60, .sinks = 3, .key_lengths = lengths};
+  const Outputs<S> wanted = attended(this->backend(), x, dense);
+  expect_attention(x, wanted, this->tolerance, Sees{20, 150, true, 60, 3, lengths});
+  for (const Index page : {1, 7, 16, 200})
+    for (const Layout layout : {Layout::by_head, Layout::by_token}) {
+      const Pages<S> pages(x, lengths, page, layout);
+      EXPECT_TRUE(same_outputs(attended_from(this->backend(), x, pages.source(),
+                                             {.causal = true, .window = 60, .sinks = 3}),
+                               wanted))
+          << page;
+    }
+}
+
+TYPED_TEST(AttendSourceTest, PagesTakeOrdersAndMasks) {
+  using S = typename TestFixture::Storage;
+  const Inputs<S> x(Sizes{2, 4, 2, 50, 90, 8, 5});
+  const Pages<S> pages(x, {90, 90}, 16, Layout::by_head);
+  const KeyOrder order({1, 1, 90}, random_orders(1, 90, 2));
+  const BlockMask mask = BlockMask::from_predicate({1, 4, 50, 90, 16, 8}, Coins{2, 60});
+  const AttendOptions options{.causal = true, .order = &order, .mask = &mask};
+  EXPECT_TRUE(same_outputs(attended_from(this->backend(), x, pages.source(), options),
+                           attended(this->backend(), x, options)));
+}
+
+/// A store of a user: a ring of tokens for each sequence and head, keys and values side by side.
+template <class S>
+struct Ring {
+  using scalar = S;
+
+  const Inputs<S>* from = nullptr;
+  Index turned = 0;
+  std::vector<S> tokens{};
+
+  Ring(const Inputs<S>& x, Index turn) : from(&x), turned(turn) {
+    tokens.resize(
+        static_cast<std::size_t>(x.sizes.batch * x.sizes.kv_heads * x.sizes.keys * row()));
+    for (Index b = 0; b < x.sizes.batch; ++b)
+      for (Index h = 0; h < x.sizes.kv_heads; ++h)
+        for (Index j = 0; j < x.sizes.keys; ++j) {
+          S* token = tokens.data() + at(b, h, j);
+          for (Index c = 0; c < key_dim(); ++c) token[c] = x.k(b, h, j, c);
+          for (Index c = 0; c < value_dim(); ++c) token[key_dim() + c] = x.v(b, h, j, c);
+        }
+  }
+
+  Index row() const { return key_dim() + value_dim(); }
+  Index at(Index b, Index h, Index j) const {
+    const Sizes& s = from->sizes;
+    return ((b * s.kv_heads + h) * s.keys + (j + turned) % s.keys) * row();
+  }
+
+  Index sequences() const { return from->sizes.batch; }
+  Index kv_heads() const { return from->sizes.kv_heads; }
+  Index key_dim() const { return from->sizes.key_dim; }
+  Index value_dim() const { return from->sizes.value_dim; }
+  Index length(Index) const { return from->sizes.keys; }
+  const S* key(Index b, Index h, Index j) const { return tokens.data() + at(b, h, j); }
+  const S* value(Index b, Index h, Index j) const { return key(b, h, j) + key_dim(); }
+  void validate(const char* function) const {
+    pare::check(turned >= 0, function, "ring", turned, "a turn of at least 0");
+  }
+};
+static_assert(pare::attention::KeyValueSource<Ring<float>>);
+
+TYPED_TEST(AttendSourceTest, AUsersOwnStore) {
+  using S = typename TestFixture::Storage;
+  const Inputs<S> x(Sizes{2, 4, 2, 40, 140, 8, 5});
+  EXPECT_TRUE(same_outputs(attended_from(this->backend(), x, Ring<S>(x, 57), {.causal = true}),
+                           attended(this->backend(), x, {.causal = true})));
+  Outputs<S> y(x.sizes);
+  Ring<S> bad(x, 0);
+  bad.turned = -1;
+  EXPECT_THROW(attend(this->backend(), x.q.view(), bad, y.out.writable()), std::invalid_argument);
+}
+
+/// Tokens [first, first + count) of a tensor.
+template <class S>
+TensorView<const S, 4> tokens(const Tensor<S>& t, Index batch, Index first, Index count) {
+  return {t.list.data() + batch * t.stride[0] + first * t.stride[2],
+          {1, t.extent[1], count, t.extent[3]},
+          t.stride};
+}
+
+template <class S>
+void expect_same_tokens(const Outputs<S>& all, Index batch, Index first, const Outputs<S>& one) {
+  for (Index h = 0; h < one.out.extent[1]; ++h)
+    for (Index i = 0; i < one.out.extent[2]; ++i) {
+      EXPECT_TRUE(same_bits(all.lse(batch, h, first + i, 0), one.lse(0, h, i, 0))) << first + i;
+      for (Index c = 0; c < one.out.extent[3]; ++c)
+        EXPECT_TRUE(same_bits(all.out(batch, h, first + i, c), one.out(0, h, i, c))) << first + i;
+    }
+}
+
+// Packed sequences, some of them empty, some with more queries than keys, of any number.
+TYPED_TEST(AttendSourceTest, PackedSequencesGiveTheBitsOfEachAlone) {
+  using S = typename TestFixture::Storage;
+  const Inputs<S> x(Sizes{1, 4, 2, 190, 260, 8, 5}, 1, Layout::by_token);
+  const std::vector<Index> queries{0, 10, 10, 60, 61, 190}, keys{0, 20, 50, 90, 90, 260};
+  for (const bool causal : {true, false}) {
+    const Outputs<S> all = attended(
+        this->backend(), x, {.causal = causal, .query_offsets = queries, .key_offsets = keys});
+    for (std::size_t s = 0; s + 1 < queries.size(); ++s) {
+      const Index n_q = queries[s + 1] - queries[s], n_k = keys[s + 1] - keys[s];
+      Outputs<S> one(Sizes{1, 4, 2, n_q, n_k, 8, 5});
+      attend(this->backend(), tokens(x.q, 0, queries[s], n_q), tokens(x.k, 0, keys[s], n_k),
+             tokens(x.v, 0, keys[s], n_k), one.out.writable(),
+             {.causal = causal, .lse = one.lse_view()});
+      expect_same_tokens(all, 0, queries[s], one);
+    }
+  }
+}
+
+TYPED_TEST(AttendSourceTest, PackedSequencesUnderAWindow) {
+  using S = typename TestFixture::Storage;
+  const Inputs<S> x(Sizes{1, 2, 1, 150, 200, 8, 5});
+  const std::vector<Index> queries{0, 40, 150}, keys{0, 70, 200};
+  expect_attention(
+      x,
+      attended(this->backend(), x,
+               {.causal = true,
+                .window = 30,
+                .sinks = 2,
+                .query_offsets = queries,
+                .key_offsets = keys}),
+      this->tolerance, [&](Index b, Index h, Index i, Index j) {
+        const std::size_t s = i < 40 ? 0 : 1;
+        if (j < keys[s] || j >= keys[s + 1]) return false;
+        const Sees sees{queries[s + 1] - queries[s], keys[s + 1] - keys[s], true, 30, 2};
+        return sees(b, h, i - queries[s], j - keys[s]);
+      });
+}
+
+// What lies behind the length in use is never read into a row.
+TYPED_TEST(AttendSourceTest, KeyLengthsGiveTheBitsOfShorterTensors) {
+  using S = typename TestFixture::Storage;
+  using T = typename TestFixture::Compute;
+  const std::vector<Index> lengths{140, 0, 1, 128};
+  Inputs<S> x(Sizes{4, 2, 1, 30, 140, 8, 5});
+  const S nan = static_cast<S>(std::numeric_limits<T>::quiet_NaN());
+  for (Index b = 0; b < 4; ++b)
+    for (Index j = lengths[static_cast<std::size_t>(b)]; j < 140; ++j) {
+      for (Index c = 0; c < 8; ++c) x.k(b, 0, j, c) = nan;
+      for (Index c = 0; c < 5; ++c) x.v(b, 0, j, c) = nan;
+    }
+  const Outputs<S> all = attended(this->backend(), x, {.causal = true, .key_lengths = lengths});
+  for (Index b = 0; b < 4; ++b) {
+    const Index n = lengths[static_cast<std::size_t>(b)];
+    Outputs<S> one(Sizes{1, 2, 1, 30, n, 8, 5});
+    attend(this->backend(), tokens(x.q, b, 0, 30), tokens(x.k, b, 0, n), tokens(x.v, b, 0, n),
+           one.out.writable(), {.causal = true, .lse = one.lse_view()});
+    expect_same_tokens(all, b, 0, one);
+  }
+}
+
+TEST(AttendSource, EigensTensors) {
+  using Eigen::bfloat16;
+  const Inputs<pare::bf16> x(Sizes{1, 2, 1, 20, 30, 8, 5});
+  const auto copied = [](const Tensor<pare::bf16>& t) {
+    Eigen::Tensor<bfloat16, 4, Eigen::RowMajor> e(t.extent[0], t.extent[1], t.extent[2],
+                                                  t.extent[3]);
+    for (std::size_t i = 0; i < t.list.size(); ++i)
+      e.data()[i] = Eigen::numext::bit_cast<bfloat16>(t.list[i].bits);
+    return e;
+  };
+  const auto q = copied(x.q), k = copied(x.k), v = copied(x.v);
+  Eigen::Tensor<float, 4, Eigen::RowMajor> out(1, 2, 20, 5);
+  Eigen::Tensor<float, 3, Eigen::RowMajor> lse(1, 2, 20);
+  attend(q, k, v, out, {.causal = true, .lse = lse});
+  const Outputs<pare::bf16> wanted = attended(pare::simd, x, {.causal = true});
+  for (std::size_t i = 0; i < wanted.out.list.size(); ++i)
+    EXPECT_TRUE(same_bits(out.data()[i], wanted.out.list[i]));
+  for (std::size_t i = 0; i < wanted.lse.list.size(); ++i)
+    EXPECT_TRUE(same_bits(lse.data()[i], wanted.lse.list[i]));
+}
+
+}  // namespace

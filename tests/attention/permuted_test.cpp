@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <stdexcept>
+#include <vector>
+
+#include <pare/attention/permuted.hpp>
+
+#include "attention/heads.hpp"
+#include "attention/oracle.hpp"
+#include "projection/backends.hpp"
+#include "tolerance.hpp"
+
+namespace {
+
+using pare::Index;
+using pare::attention::Antidiagonal;
+using pare::attention::attend;
+using pare::attention::AttendOptions;
+using pare::attention::AttendStats;
+using pare::attention::BlockScore;
+using pare::attention::KeyOrder;
+using pare::attention::MeanPool;
+using pare::attention::order_keys;
+using pare::attention::Permuted;
+using pare::attention::select_blocks;
+using pare::testing::Heads;
+using pare::testing::normal_heads;
+using pare::testing::same_bits;
+using pare::testing::Tolerance;
+using pare::testing::within;
+
+/// Sparse at sizes of a test.
+Permuted small() {
+  return {.segment = 32,
+          .block = 16,
+          .mass = 0.6f,
+          .queries = 16,
+          .stride = 4,
+          .dense_below = 0,
+          .dense_below_queries = 0,
+          .dense_above = 1};
+}
+
+template <class T>
+struct Problem {
+  Heads<T> q, k, v, out;
+  Problem(Index queries, Index keys)
+      : q(normal_heads<T>(2, 4, queries, 12, 51)),
+        k(normal_heads<T>(2, 2, keys, 12, 52)),
+        v(normal_heads<T>(2, 2, keys, 6, 53)),
+        out(2, 4, queries, 6, T(7)) {}
+
+  template <class B>
+  AttendStats run(const B& backend, const Permuted& policy, const AttendOptions& options) {
+    return attend(backend, q.view(), k.view(), v.view(), out.writable(), policy, options);
+  }
+  template <class B>
+  Heads<T> exact(const B& backend) const {
+    Heads<T> result(2, 4, out.tokens, 6);
+    attend(backend, q.view(), k.view(), v.view(), result.writable(), {.causal = true});
+    return result;
+  }
+};
+
+template <class T>
+void expect_same(const Heads<T>& got, const Heads<T>& wanted) {
+  for (std::size_t i = 0; i < got.list.size(); ++i)
+    ASSERT_TRUE(same_bits(got.list[i], wanted.list[i])) << i;
+}
+
+template <class P>
+class PermutedAttention : public testing::Test {
+ protected:
+  using Scalar = typename P::scalar;
+  static auto backend() { return P::backend::make(); }
+};
+TYPED_TEST_SUITE(PermutedAttention, pare::testing::BackendsAndScalars);
+
+TYPED_TEST(PermutedAttention, IsOrderSelectionAndAttention) {
+  using T = typename TestFixture::Scalar;
+  for (const auto score : {BlockScore::mean_pool, BlockScore::antidiagonal})
+    for (const bool share : {true, false})
+      for (const Index queries : {300, 70}) {
+        Problem<T> p(queries, 300);
+        Permuted policy = small();
+        policy.score = score;
+        policy.share_kv_heads = share;
+        const AttendStats stats = p.run(this->backend(), policy, {.causal = true, .scale = 0.4});
+        const KeyOrder order =
+            order_keys(this->backend(), p.q.view(), p.k.view(),
+                       {.segment = 32, .queries = 16, .share_kv_heads = share, .scale = 0.4});
+        EXPECT_EQ(order.shape().heads, share ? 2 : 4);
+        const auto blocks =
+            score == BlockScore::mean_pool
+                ? select_blocks(this->backend(), p.q.view(), p.k.view(), order,
+                                MeanPool{16, 16, 0.6f, {}, 32}, {.scale = 0.4})
+                : select_blocks(this->backend(), p.q.view(), p.k.view(), order,
+                                Antidiagonal{16, 16, 4, 0.6f, {}, 32}, {.scale = 0.4});
+        Heads<T> wanted(2, 4, queries, 6);
+        attend(this->backend(), p.q.view(), p.k.view(), p.v.view(), wanted.writable(),
+               {.causal = true, .scale = 0.4, .order = &order, .mask = &blocks});
+        expect_same(p.out, wanted);
+        EXPECT_EQ(stats.density, blocks.density(true));
+        EXPECT_LT(stats.density, 1);
+        EXPECT_EQ(stats.selected_mass, blocks.mass);
+        EXPECT_GE(stats.selected_mass, 0.6 - 1e-5);
+        EXPECT_GT(stats.select_seconds, 0);
+      }
+}
+
+/// The weights of the blocks that are kept add up to 1.
+TYPED_TEST(PermutedAttention, LeavesConstantValuesAsTheyAre) {
+  using T = typename TestFixture::Scalar;
+  Problem<T> p(133, 300);
+  std::ranges::fill(p.v.list, T(3));
+  p.run(this->backend(), small(), {.causal = true});
+  for (const T x : p.out.list)
+    EXPECT_TRUE(within(static_cast<double>(x), 3, Tolerance<T>::scaled_sum(2 * 300, 3)));
+}
+
+TYPED_TEST(PermutedAttention, IsExactWhereSkippingCannotPay) {
+  using T = typename TestFixture::Scalar;
+  std::vector<Permuted> policies(6, small());
+  policies[0].mass = 1;
+  policies[1].head_masses = {1, 1, 2, std::numeric_limits<float>::infinity()};
+  policies[2].segment = 304;
+  policies[3].dense_below = 301;
+  policies[4].dense_below_queries = 301;
+  policies[5] = Permuted{};
+  for (const Permuted& policy : policies) {
+    Problem<T> p(300, 300);
+    const AttendStats stats = p.run(this->backend(), policy, {.causal = true});
+    expect_same(p.out, p.exact(this->backend()));
+    EXPECT_EQ(stats.density, 1);
+    EXPECT_EQ(stats.selected_mass, 1);
+    EXPECT_EQ(stats.select_seconds, 0);
+  }
+  Problem<T> p(300, 300);
+  Permuted dense = small();
+  dense.dense_above = 0;
+  const AttendStats stats = p.run(this->backend(), dense, {.causal = true});
+  expect_same(p.out, p.exact(this->backend()));
+  EXPECT_EQ(stats.density, 1);
+  EXPECT_GT(stats.select_seconds, 0) << "time spent on finding that out";
+}
+
+/// A whole mass for one head only: that head is exact up to rounding, the order is still there.
+TYPED_TEST(PermutedAttention, TakesAMassForEachHead) {
+  using T = typename TestFixture::Scalar;
+  Problem<T> p(300, 300);
+  Permuted policy = small();
+  policy.head_masses = {1, 0.3f, 0.3f, 1};
+  p.run(this->backend(), policy, {.causal = true});
+  const Heads<T> exact = p.exact(this->backend());
+  for (const Index h : {0, 1, 2, 3}) {
+    double worst = 0;
+    for (Index i = 0; i < 300; ++i)
+      for (Index c = 0; c < 6; ++c)
+        worst = std::max(worst, std::abs(static_cast<double>(p.out.head(1, h)(i, c)) -
+                                         static_cast<double>(exact.head(1, h)(i, c))));
+    if (h == 0 || h == 3) {
+      EXPECT_LE(worst, 8 * Tolerance<T>::scaled_sum(340, 5));
+    } else {
+      EXPECT_GT(worst, 0.05);
+    }
+  }
+}
+
+TYPED_TEST(PermutedAttention, IsCausalIfOptionsAreLeftOut) {
+  using T = typename TestFixture::Scalar;
+  Problem<T> p(100, 100), same(100, 100);
+  attend(this->backend(), p.q.view(), p.k.view(), p.v.view(), p.out.writable(), small());
+  same.run(this->backend(), small(), {.causal = true});
+  expect_same(p.out, same.out);
+}
+
+TYPED_TEST(PermutedAttention, TakesNothing) {
+  using T = typename TestFixture::Scalar;
+  Problem<T> none(0, 300);
+  EXPECT_NO_THROW(none.run(this->backend(), small(), {.causal = true}));
+}
+
+TYPED_TEST(PermutedAttention, RefusesBeforeItWrites) {
+  using T = typename TestFixture::Scalar;
+  const auto refuses = [&](const auto& change, const AttendOptions& options) {
+    Problem<T> p(96, 96);
+    for (const Index dense_below : {Index{0}, Index{1000}}) {
+      Permuted policy = small();
+      policy.dense_below = dense_below;
+      change(policy);
+      EXPECT_THROW(p.run(this->backend(), policy, options), std::invalid_argument);
+    }
+    for (const T x : p.out.list) ASSERT_EQ(x, T(7));
+  };
+  const AttendOptions causal{.causal = true};
+  constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+  refuses([](Permuted& p) { p.block = 0; }, causal);
+  refuses([](Permuted& p) { p.segment = 0; }, causal);
+  refuses([](Permuted& p) { p.segment = -32; }, causal);
+  refuses([](Permuted& p) { p.segment = 24; }, causal);
+  refuses([](Permuted& p) { p.mass = 0; }, causal);
+  refuses([](Permuted& p) { p.mass = nan; }, causal);
+  refuses([](Permuted& p) { p.head_masses = {0.5f, 0.5f}; }, causal);
+  refuses([](Permuted& p) { p.head_masses = {0.5f, 0.5f, nan, 0.5f}; }, causal);
+  refuses([](Permuted& p) { p.queries = 0; }, causal);
+  refuses([](Permuted& p) { p.dense_above = nan; }, causal);
+  for (const Index stride : {0, 3, 32})
+    refuses(
+        [stride](Permuted& p) {
+          p.score = BlockScore::antidiagonal;
+          p.stride = stride;
+        },
+        causal);
+  const auto nothing = [](Permuted&) {};
+  const KeyOrder order = KeyOrder::identity({1, 1, 96});
+  const auto mask = pare::attention::BlockMask::causal({1, 1, 96, 96, 16, 16});
+  const std::vector<Index> lengths{96, 96}, offsets{0, 96};
+  refuses(nothing, {});
+  refuses(nothing, {.causal = true, .scale = 0.0});
+  refuses(nothing, {.causal = true, .window = 8});
+  refuses(nothing, {.causal = true, .order = &order});
+  refuses(nothing, {.causal = true, .mask = &mask});
+  refuses(nothing, {.causal = true, .key_lengths = lengths});
+  refuses(nothing, {.causal = true, .query_offsets = offsets, .key_offsets = offsets});
+  Problem<T> longer(97, 96);
+  EXPECT_THROW(longer.run(this->backend(), small(), causal), std::invalid_argument);
+  Problem<T> short_out(96, 96);
+  short_out.out = Heads<T>(2, 4, 95, 6, T(7));
+  EXPECT_THROW(short_out.run(this->backend(), small(), causal), std::invalid_argument);
+  for (const T x : short_out.out.list) ASSERT_EQ(x, T(7));
+}
+
+TEST(PermutedThreads, DoNotChangeABit) {
+  Problem<float> one(500, 500);
+  one.run(pare::simd, small(), {.causal = true});
+  for (const int threads : {2, 3, 7}) {
+    Problem<float> many(500, 500);
+    many.run(pare::simd.threads(threads), small(), {.causal = true});
+    expect_same(many.out, one.out);
+  }
+}
+
+TEST(PermutedOptions, ReachTheCall) {
+  Problem<float> p(200, 200);
+  pare::attention::Workspace workspace;
+  std::vector<float> lse(2 * 4 * 200, 9.0f);
+  const pare::TensorView<float, 3> view{lse.data(), {2, 4, 200}, {800, 200, 1}};
+  p.run(pare::simd, small(), {.causal = true, .lse = view, .workspace = &workspace});
+  EXPECT_FALSE(workspace.items.empty());
+  for (const float x : lse) EXPECT_NE(x, 9.0f);
+  Problem<float> by_default(200, 200);
+  const AttendStats stats = attend(by_default.q.view(), by_default.k.view(), by_default.v.view(),
+                                   by_default.out.writable(), small());
+  EXPECT_LT(stats.density, 1);
+  expect_same(by_default.out, p.out);
+  attend(by_default.q.view(), by_default.k.view(), by_default.v.view(), by_default.out.writable(),
+         small(), {.causal = true});
+  expect_same(by_default.out, p.out);
+}
+
+TEST(PermutedStorage, SixteenBitsGoThrough) {
+  const auto q = normal_heads<pare::bf16>(1, 2, 200, 16, 54),
+             k = normal_heads<pare::bf16>(1, 2, 200, 16, 55);
+  Heads<float> out(1, 2, 200, 16);
+  Heads<pare::bf16> rounded(1, 2, 200, 16);
+  const AttendStats stats = attend(q.view(), k.view(), k.view(), out.writable(), small());
+  attend(q.view(), k.view(), k.view(), rounded.writable(), small());
+  EXPECT_LT(stats.density, 1);
+  for (std::size_t i = 0; i < out.list.size(); ++i)
+    EXPECT_EQ(static_cast<float>(rounded.list[i]),
+              static_cast<float>(static_cast<pare::bf16>(out.list[i])));
+}
+
+}  // namespace
