@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <pare/attention/attend.hpp>
 #include <pare/dispatch.hpp>
 #include <pare/projection/fast_rp.hpp>
 #include <pare/projection/project.hpp>
@@ -11,6 +12,8 @@
 #include <stdexcept>
 #include <string>
 #include <vector>
+
+#include "attention/attend_calls.hpp"
 
 namespace {
 
@@ -102,6 +105,24 @@ TEST(Dispatch, ProductAndEmbeddingAgreeWithTheReference) {
   const auto embedding = pare::projection::fast_rp(pare::dispatched, graph, options);
   const auto definition = pare::projection::fast_rp(pare::reference, graph, options);
   EXPECT_LE((embedding - definition).norm(), 1e-5f * definition.norm());
+}
+
+/// Attention of one storage scalar: the arch that was picked against the reference, and on threads.
+template <class S>
+void expect_attention_agrees(double tolerance) {
+  const pare::testing::Inputs<S> x(pare::testing::Sizes{2, 6, 2, 70, 150, 40, 24});
+  const auto wanted = pare::testing::attended(pare::reference, x, {.causal = true});
+  const auto picked = pare::testing::attended(pare::dispatched, x, {.causal = true});
+  EXPECT_LE(pare::testing::difference(picked, wanted), tolerance);
+  EXPECT_TRUE(same_outputs(
+      pare::testing::attended(pare::dispatched.threads(3), x, {.causal = true}), picked));
+}
+
+TEST(Dispatch, AttentionAgreesWithTheReference) {
+  // As in tests/attention/backends.hpp: twice the rounding of float, and of weights that the arch
+  // may round to bf16.
+  expect_attention_agrees<float>(2e-5);
+  expect_attention_agrees<pare::bf16>(2e-2);
 }
 
 TEST(Dispatch, ThreadsBelowOneAreRefused) {

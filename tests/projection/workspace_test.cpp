@@ -9,13 +9,15 @@
 
 #include <pare/projection/project.hpp>
 
+#include "allocations.hpp"
 #include "projection/backends.hpp"
 #include "projection/data.hpp"
 
+std::atomic<long> pare::testing::allocations{0};
+
 namespace {
 
-/// Calls of operator new in this program; relaxed, for tests that stand still while they read it.
-std::atomic<long> allocations{0};
+using pare::testing::allocations;
 
 void* counted(std::size_t size, std::size_t alignment) {
   allocations.fetch_add(1, std::memory_order_relaxed);

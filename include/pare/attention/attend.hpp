@@ -34,6 +34,8 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/tensor_view.hpp>
 
+#include <algorithm>
+#include <limits>
 #include <type_traits>
 
 namespace pare::attention {
@@ -164,8 +166,14 @@ typename Source::scalar >
         "key_lengths, key_offsets", "lengths or offsets", "none: the source has its own");
   check_writable(detail::attend_name, "out", to);
   check_no_overlap(detail::attend_name, "out", to, "q", queries);
-  Index slots = 0;
-  for (Index i = 0; i < source.sequences(); ++i) slots = std::max<Index>(slots, source.length(i));
+  Index slots = 0, shortest = std::numeric_limits<Index>::max();
+  for (Index i = 0; i < source.sequences(); ++i) {
+    slots = std::max<Index>(slots, source.length(i));
+    shortest = std::min<Index>(shortest, source.length(i));
+  }
+  check((options.order == nullptr && options.mask == nullptr) || shortest >= slots,
+        detail::attend_name, "order, mask", "an order or a mask",
+        "neither where sequences differ in length");
   return detail::attend_checked(backend, queries, source, slots, to, modifier, options);
 }
 

@@ -7,6 +7,7 @@
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
 
+#include <algorithm>
 #include <array>
 #include <concepts>
 #include <cstdint>
@@ -135,9 +136,14 @@ struct PagedKeyValue {
           "a stride in the last dimension other than 1", "contiguous rows");
     check(values.stride[3] == 1 || values.extent[3] == 1, function, "values",
           "a stride in the last dimension other than 1", "contiguous rows");
+    check(table.data != nullptr || table.extent[0] == 0 || table.extent[1] == 0, function, "table",
+          "a null pointer", "data");
     check(table.extent[0] == sequences(), function, "table", table.extent,
           "as many rows as there are lengths");
     for (Index s = 0; s < sequences(); ++s) check_sequence(function, s);
+    const bool used = std::any_of(lengths.begin(), lengths.end(), [](Index n) { return n > 0; });
+    check(!used || (keys.data != nullptr && values.data != nullptr), function, "keys, values",
+          "a null pointer", "data");
   }
 
  private:

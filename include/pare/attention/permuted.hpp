@@ -193,8 +193,9 @@ PARE_ABI_BEGIN
 ///
 /// Exact, with no time spent on selecting, if every mass is 1 or more, keys fill no more than one
 /// segment, or there are fewer keys than `dense_below` or queries than `dense_below_queries`; exact
-/// after selecting if the density is above `dense_above`. Cost: `density` of exact attention, and
-/// of it about 1 / (number of blocks) for ordering and selecting.
+/// after selecting if the density is above `dense_above`. Cost: `density` of exact attention and
+/// about 2 * policy.queries / keys of it for ordering and selecting; antidiagonal scores add
+/// 1 / (2 stride) of it.
 ///
 /// Rows are not those of a shorter prompt: later queries take part in the choice of blocks.
 template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O>

@@ -45,8 +45,8 @@ struct Call {
   }
 };
 
-/// Items of at most this many rows multiply by keys and values as they lie: packing them would take
-/// longer than the products.
+/// Up to this many rows of a sequence, keys and values are multiplied by as they lie: packing them
+/// would take longer than the products.
 inline constexpr Index direct_rows = 2 * kernel::tile_rows;
 
 /// Collects the visible slots of an item until a tile is full, and runs it.
@@ -199,7 +199,7 @@ class ItemRunner {
       tile.highest = std::max(tile.highest, position);
     }
     const Index next = count_ - tile.count;
-    if (item_.rows() <= direct_rows) {
+    if (item_.heads() * sequence_.queries <= direct_rows) {
       tile.key_rows = scratch_.key_rows;
       tile.value_rows = scratch_.value_rows;
       tile.ahead = next;

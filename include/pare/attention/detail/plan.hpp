@@ -11,6 +11,7 @@
 #include <pare/attention/workspace.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -125,8 +126,14 @@ Index make_plan(const Problem& p, Index key_slots, Index total_queries,
           parts = add_items(p, s, item, slots, parts, workspace);
         }
   }
-  std::stable_sort(workspace.items.begin(), workspace.items.end(),
-                   [](const AttendItem& a, const AttendItem& b) { return a.cost > b.cost; });
+  // In a total order, since std::stable_sort would allocate.
+  std::sort(workspace.items.begin(), workspace.items.end(),
+            [](const AttendItem& a, const AttendItem& b) {
+              const auto place = [](const AttendItem& i) {
+                return std::array{i.sequence, i.head_begin, i.query_begin, i.slot_begin};
+              };
+              return a.cost != b.cost ? a.cost > b.cost : place(a) < place(b);
+            });
   return parts;
 }
 

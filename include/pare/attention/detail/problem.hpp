@@ -169,6 +169,8 @@ void check_lse(const char* function, const LogSumExp& lse, const std::array<Inde
         lse.in_double() ? "double" : "float", "the scalar that the call computes in");
   const auto view = lse.view<T>();
   check_extents<3>(function, "lse", view.extent, {q[0], q[1], q[2]});
+  const bool empty = q[0] == 0 || q[1] == 0 || q[2] == 0;
+  check(empty || view.data != nullptr, function, "lse", "a null pointer", "data");
   check_writable(function, "lse", view);
 }
 

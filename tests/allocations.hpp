@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+
+namespace pare::testing {
+
+/// Calls of operator new in this program, which projection/workspace_test.cpp replaces; relaxed,
+/// for tests that stand still while they read it.
+extern std::atomic<long> allocations;
+
+}  // namespace pare::testing
