@@ -104,9 +104,10 @@ void row_stats(T* scores, std::ptrdiff_t limit, T& maximum_out, T& sum_out) noex
   for (std::ptrdiff_t j = 0; j < padded; j += n)
     largest = maximum<Arch>(largest, load<Arch>(static_cast<const T*>(scores) + j));
   maximum_out = reduce_max<Arch>(largest);
-  if (maximum_out == hidden) return;
+  // Where all is hidden the sum is 0, unless there is a NaN that no maximum shows.
+  const bool nothing = maximum_out == hidden;
   const vec<T, Arch> factor = broadcast<Arch>(T(log2_e));
-  const vec<T, Arch> shift = broadcast<Arch>(-maximum_out * T(log2_e));
+  const vec<T, Arch> shift = broadcast<Arch>(nothing ? T(0) : -maximum_out * T(log2_e));
   vec<T, Arch> total = broadcast<Arch>(T(0));
   for (std::ptrdiff_t j = 0; j < padded; j += n)
     total = total + exp2<Arch>(multiply_add<Arch>(load<Arch>(static_cast<const T*>(scores) + j),

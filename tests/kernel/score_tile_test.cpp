@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include <pare/core/backend.hpp>
+#include <pare/kernel/pack.hpp>
+#include <pare/kernel/score_tile.hpp>
+
+#include "kernel/archs.hpp"
+#include "kernel/guarded_array.hpp"
+#include "tolerance.hpp"
+
+namespace {
+
+using pare::testing::GuardedArray;
+using pare::testing::Tolerance;
+using pare::testing::within;
+namespace kernel = pare::kernel;
+using Size = std::ptrdiff_t;
+
+template <class Case>
+struct ScoreTileTest : testing::Test {};
+TYPED_TEST_SUITE(ScoreTileTest, pare::testing::ArchsAndStorages);
+
+template <class Case>
+struct TileStatsTest : testing::Test {};
+TYPED_TEST_SUITE(TileStatsTest, pare::testing::ArchsAndScalars);
+
+template <class T>
+constexpr T infinity = std::numeric_limits<T>::infinity();
+
+/// Whole numbers from -3 to 3, whose products any scalar adds up exactly.
+template <class S>
+std::vector<S> whole_numbers(Size size, unsigned seed) {
+  std::mt19937_64 random(seed);
+  std::vector<S> values(static_cast<std::size_t>(size));
+  for (S& x : values) x = S(static_cast<pare::compute_t<S>>(static_cast<int>(random() % 7) - 3));
+  return values;
+}
+
+template <class S>
+std::vector<const S*> rows_of(const std::vector<S>& x, Size width) {
+  std::vector<const S*> rows;
+  for (Size i = 0; i < static_cast<Size>(x.size()) / width; ++i) rows.push_back(&x[0] + i * width);
+  return rows;
+}
+
+template <class Arch, class S>
+void expect_products(Size rows, Size count, Size depth) {
+  using T = pare::compute_t<S>;
+  constexpr pare::simd_for<Arch> backend{};
+  const auto q = whole_numbers<S>(rows * depth, 1), k = whole_numbers<S>(count * depth, 2);
+  const auto q_rows = rows_of(q, depth), k_rows = rows_of(k, depth);
+  GuardedArray<T> queries(rows * depth), keys(depth * kernel::tile_keys),
+      scores(rows * kernel::tile_keys);
+  launch(backend, kernel::PackLeft<S>{q_rows.data(), rows, depth, queries.data()});
+  launch(backend, kernel::PackTransposed<S>{k_rows.data(), count, depth, keys.data()});
+  const auto run = [&](T scale, bool add) {
+    launch(backend, kernel::ScoreTile<S>{queries.data(), keys.data(), rows, count, depth, scale,
+                                         add, scores.data()});
+  };
+  run(T(2), false);
+  run(T(0.5), true);
+  for (Size r = 0; r < rows; ++r)
+    for (Size j = 0; j < count; ++j) {
+      double product = 0;
+      for (Size d = 0; d < depth; ++d)
+        product += static_cast<double>(static_cast<T>(q_rows[static_cast<std::size_t>(r)][d])) *
+                   static_cast<double>(static_cast<T>(k_rows[static_cast<std::size_t>(j)][d]));
+      ASSERT_EQ(static_cast<double>(scores[r * kernel::tile_keys + j]), 2.5 * product)
+          << rows << " rows, " << count << " keys, " << depth << " deep: " << r << ", " << j;
+    }
+}
+
+TYPED_TEST(ScoreTileTest, ScalesAndAddsProductsExactly) {
+  for (const Size rows : {1, 2, 5, 6, 7, 13})
+    for (const Size count : {1, 3, 17, 64, 65, 128})
+      for (const Size depth : {1, 2, 7, 16, 33})
+        expect_products<typename TypeParam::arch, typename TypeParam::scalar>(rows, count, depth);
+}
+
+/// Rows of scores with limits from 0 to `count`.
+template <class T>
+struct Scores {
+  Size rows = 9, count;
+  GuardedArray<T> values{rows * kernel::tile_keys};
+  std::vector<std::int32_t> limits;
+
+  explicit Scores(Size columns) : count(columns) {
+    std::mt19937_64 random(3);
+    for (T& x : values) x = static_cast<T>(static_cast<double>(random()) * 0x1p-60 - 8);
+    for (Size r = 0; r < rows; ++r)
+      limits.push_back(static_cast<std::int32_t>(r * count / (rows - 1)));
+  }
+  long double at(Size r, Size j) const {
+    return static_cast<long double>(values[r * kernel::tile_keys + j]);
+  }
+};
+
+/// e^x by 2^(x log2 e): the product and the difference from the shift, each of at most 16 log2 e,
+/// and the power's 3 u; then the sum.
+template <class T>
+double weight_error(Size terms) {
+  return std::expm1(Tolerance<T>::gamma(4) * 32 +
+                    Tolerance<T>::gamma(static_cast<double>(terms) + 4));
+}
+
+TYPED_TEST(TileStatsTest, MaximumAndSumOfWhatTheLimitLeaves) {
+  using T = typename TypeParam::scalar;
+  for (const Size count : {1, 5, 31, 128}) {
+    Scores<T> x(count);
+    const Scores<T> before(count);
+    constexpr Size stride = 3;
+    std::vector<T> maximum(static_cast<std::size_t>(x.rows * stride)), sum(maximum.size());
+    launch(pare::simd_for<typename TypeParam::arch>{},
+           kernel::TileStats<T>{x.values.data(), x.rows, count, x.limits.data(), maximum.data(),
+                                sum.data(), stride});
+    for (Size r = 0; r < x.rows; ++r) {
+      const Size limit = x.limits[static_cast<std::size_t>(r)];
+      long double highest = -infinity<long double>, total = 0;
+      for (Size j = 0; j < limit; ++j) highest = std::max(highest, before.at(r, j));
+      for (Size j = 0; j < limit; ++j) total += std::exp(before.at(r, j) - highest);
+      const auto at = static_cast<std::size_t>(r * stride);
+      ASSERT_EQ(static_cast<long double>(maximum[at]), highest) << count << " keys, row " << r;
+      ASSERT_TRUE(within(static_cast<double>(sum[at]), static_cast<double>(total),
+                         weight_error<T>(limit) * static_cast<double>(total)))
+          << count << " keys, row " << r;
+    }
+  }
+}
+
+TYPED_TEST(TileStatsTest, NanShowsEvenBesideNothing) {
+  using T = typename TypeParam::scalar;
+  for (const T beside : {T(1), -infinity<T>}) {
+    std::vector<T> scores(static_cast<std::size_t>(kernel::tile_keys), beside);
+    scores[5] = std::numeric_limits<T>::quiet_NaN();
+    T maximum = 0, sum = 0;
+    launch(pare::simd_for<typename TypeParam::arch>{},
+           kernel::TileStats<T>{scores.data(), 1, 40, nullptr, &maximum, &sum, 1});
+    EXPECT_TRUE(std::isnan(sum));
+  }
+}
+
+TYPED_TEST(TileStatsTest, AddWeightsSumsColumnsOverRows) {
+  using T = typename TypeParam::scalar;
+  for (const Size count : {1, 5, 31, 128}) {
+    Scores<T> x(count);
+    const Scores<T> before(count);
+    std::vector<T> lse(static_cast<std::size_t>(x.rows), T(8));
+    lse[3] = -infinity<T>;
+    GuardedArray<T> column(kernel::tile_keys);
+    for (T& c : column) c = T(0.25);
+    launch(pare::simd_for<typename TypeParam::arch>{},
+           kernel::AddWeights<T>{x.values.data(), x.rows, count, x.limits.data(), lse.data(),
+                                 column.data()});
+    for (Size j = 0; j < count; ++j) {
+      long double total = 0.25L;
+      for (Size r = 0; r < x.rows; ++r)
+        if (j < x.limits[static_cast<std::size_t>(r)] && r != 3)
+          total += std::exp(before.at(r, j) - 8);
+      ASSERT_TRUE(within(static_cast<double>(column[j]), static_cast<double>(total),
+                         weight_error<T>(x.rows) * static_cast<double>(total)))
+          << count << " keys, column " << j;
+    }
+  }
+}
+
+}  // namespace
