@@ -17,16 +17,18 @@ namespace pare::kernel::detail {
 PARE_ABI_BEGIN
 
 /// Rows are fetched this many before they are multiplied, which is farther than a core looks ahead.
-/// Into L2, not L1: L1 has too few fill buffers to keep memory busy.
-inline constexpr std::ptrdiff_t direct_rows_ahead = 48;
+/// Into L2, not L1: L1 has too few fill buffers to keep memory busy. Twice, since what L2 has no
+/// room to wait for is dropped.
+inline constexpr std::ptrdiff_t direct_rows_ahead[] = {64, 16};
 
 template <class S>
 PARE_ALWAYS_INLINE void fetch_ahead(const S* const* rows, std::ptrdiff_t row, std::ptrdiff_t end,
                                     std::ptrdiff_t columns) noexcept {
-  if (row + direct_rows_ahead >= end) return;
   const auto bytes = columns * static_cast<std::ptrdiff_t>(sizeof(S));
-  for (std::ptrdiff_t byte = 0; byte < bytes; byte += 64)
-    prefetch<2>(rows[row + direct_rows_ahead], byte);
+  for (const std::ptrdiff_t ahead : direct_rows_ahead) {
+    if (row + ahead >= end) continue;
+    for (std::ptrdiff_t byte = 0; byte < bytes; byte += 64) prefetch<2>(rows[row + ahead], byte);
+  }
 }
 
 /// The sums of the lanes of each of v[0] ... v[N - 1], in this order; N is a register's lanes.
