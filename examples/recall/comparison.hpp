@@ -114,6 +114,7 @@ inline void print_table(const std::string& title, Comparison& comparison,
 inline void plot(const std::string& path, const std::string& title, Comparison& comparison,
                  const std::vector<Method>& methods) {
   std::vector<Curve> curves;
+  curves.reserve(methods.size());
   for (const Method& method : methods) curves.push_back(comparison.sweep(method));
   write_plot(path, title, curves);
   std::cout << "plot written to " << path << std::endl;

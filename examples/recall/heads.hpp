@@ -175,8 +175,9 @@ inline Matrix position_features(Index tokens, float length, std::uint64_t seed,
                                 std::uint32_t family) {
   const RandomRows random(seed, frequency_stream, family);
   Matrix features(tokens, position_dim);
-  const float norm = 1 / std::sqrt(float(position_dim / 2));
-  for (Index f = 0; f < position_dim / 2; ++f) {
+  constexpr Index frequencies = position_dim / 2;
+  const float norm = 1 / std::sqrt(float(frequencies));
+  for (Index f = 0; f < frequencies; ++f) {
     const double frequency = double(random.gaussian(f)) / double(length);
     for (Index i = 0; i < tokens; ++i) {
       features(i, 2 * f) = norm * static_cast<float>(std::cos(frequency * double(i)));
@@ -215,7 +216,7 @@ inline Eigen::VectorXf heavy_heights(const Text& text, std::uint64_t seed, std::
 /// Fills the columns of one head's q and k from left to right, in units in which the logit is q.k.
 class HeadWriter {
  public:
-  HeadWriter(const HeadSpec& spec, Index number, std::uint64_t seed, Rows q, Rows k)
+  HeadWriter(const HeadSpec& spec, Index number, std::uint64_t seed, const Rows& q, const Rows& k)
       : spec_(spec), number_(static_cast<std::uint32_t>(number)), seed_(seed), q_(q), k_(k) {}
 
   /// Adds a part whose logit is `height` times the product of the two rows.
@@ -265,7 +266,7 @@ class HeadWriter {
 
 /// Writes head `number`; q and k are [tokens, head_dim] and zero.
 inline void write_head(const Text& text, const HeadSpec& spec, Index number, std::uint64_t seed,
-                       Rows q, Rows k) {
+                       const Rows& q, const Rows& k) {
   const Index n = text.size();
   HeadWriter head(spec, number, seed, q, k);
   if (spec.ngram != 0) {

@@ -108,8 +108,9 @@ inline void draw_curve(std::ostream& os, const Axes& axes, const Curve& curve,
     if (!can_be_drawn(point)) continue;
     const std::string x = number(axes.x(point.density));
     const std::string y = number(axes.y(std::log10(std::max(point.error, 1e-6))));
-    path += (path.empty() ? "" : " ") + x + ',' + y;
-    dots += "<circle cx='" + x + "' cy='" + y + "' r='3' fill='" + color + "'/>\n";
+    path.append(path.empty() ? "" : " ").append(x).append(",").append(y);
+    dots.append("<circle cx='").append(x).append("' cy='").append(y).append("' r='3' fill='");
+    dots.append(color).append("'/>\n");
   }
   const std::string stroke = "fill='none' stroke='" + color + "' stroke-width='2'/>\n";
   os << "<polyline points='" << path << "' " << stroke << dots;

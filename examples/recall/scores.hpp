@@ -75,7 +75,8 @@ inline double next_word_accuracy(const Tensor& out, Index head, const Text& text
       right += word == text.word(begin + i + 1) ? 1 : 0;
     }
   }
-  return double(right) / double(n - 1 - n / 2);
+  const Index scored = n - 1 - n / 2;
+  return double(right) / double(scored);
 }
 
 }  // namespace recall

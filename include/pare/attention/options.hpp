@@ -24,8 +24,9 @@ struct Workspace;
 class LogSumExp {
  public:
   LogSumExp() = default;
+  // Hides no copy, since a LogSumExp is no Out<3>.
   template <Out<3> X>
-  requires ComputeScalar<scalar_of<X>> LogSumExp(X&& lse)  // NOLINT(google-explicit-constructor)
+  requires ComputeScalar<scalar_of<X>> LogSumExp(X&& lse)  // NOLINT(bugprone-forwarding-reference*)
       : wanted_(true), in_double_(std::is_same_v<scalar_of<X>, double>) {
     const auto view = to_view(lse);
     data_ = view.data;
