@@ -10,15 +10,22 @@
 #include <pare/kernel/pack.hpp>
 #include <pare/kernel/score_modifier.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 
 namespace pare::kernel {
 
 /// Keys of a full tile. K and V of 128 keys of 128 floats are 128 KiB: they stay in the
 /// second-level cache while all rows of a block pass over them.
 inline constexpr std::ptrdiff_t tile_keys = 128;
+
+/// The same for up to direct_tile_rows rows of keys and values as they lie, which are passed over
+/// once: K of a tile, and then V, is read as one long stream.
+inline constexpr std::ptrdiff_t direct_tile_keys = 2048;
+inline constexpr std::ptrdiff_t direct_tile_rows = 4;
 
 /// Where a query row stands and what it sees: keys at positions [first, last], and those below the
 /// tile's `sinks` that are not after `last`.
@@ -50,7 +57,7 @@ struct AttendTile {
   const S* const* value_rows = nullptr;     ///< [count + ahead]
   std::ptrdiff_t ahead = 0;                 ///< of the next tile, to be fetched
   const std::int32_t* positions = nullptr;  ///< [count]
-  std::ptrdiff_t count = 0;                 ///< at most tile_keys
+  std::ptrdiff_t count = 0;                 ///< at most direct_tile_keys; packed tile_keys
   std::int32_t lowest = 0;                  ///< of all positions
   std::int32_t highest = 0;
   bool contiguous = false;  ///< positions are lowest, lowest + 1, ...
@@ -80,17 +87,26 @@ inline constexpr double log2_e = 1.4426950408889634074;
 /// Rows of a group, rounded up to whole registers of any arch.
 inline constexpr std::ptrdiff_t group_room = 16;
 
+/// Room for the scores of a row; for keys as they lie a few more: rows a power of two apart would
+/// share sets of L1.
+template <bool Direct>
+inline constexpr std::ptrdiff_t row_room = Direct ? direct_tile_keys + 64 : tile_keys;
+
+/// Keys as they lie that are weighed before their values are multiplied: few enough that V of them
+/// is in L2 when the next panel of columns comes, and enough that a panel is seldom begun.
+inline constexpr std::ptrdiff_t weighed_keys = 256;
+
 /// The scratch of one group of rows. Weights share the place of scores where they have their type.
-template <class E>
+template <class E, bool Direct>
 struct TileScratch {
   using T = typename product<E>::sum;
-  alignas(64) T scores[tile_rows * tile_keys];
+  alignas(64) T scores[tile_rows * row_room<Direct>];
 };
-template <>
-struct TileScratch<Bf16Pair> {
+template <bool Direct>
+struct TileScratch<Bf16Pair, Direct> {
   using T = float;
-  alignas(64) T scores[tile_rows * tile_keys];
-  alignas(64) bf16 weights[tile_rows * tile_keys];
+  alignas(64) T scores[tile_rows * row_room<Direct>];
+  alignas(64) bf16 weights[tile_rows * row_room<Direct>];
 };
 
 /// What a group of rows sees of a tile.
@@ -142,22 +158,23 @@ PARE_ALWAYS_INLINE T advance_maximum(const T* scores, std::ptrdiff_t padded, T f
   return !(tile_maximum <= so_far) ? tile_maximum : so_far;
 }
 
-/// Turns a row of scores into weights 2^(factor s_j - maximum) and returns their sum; all are 0 in
-/// a row that has seen nothing.
-template <class Arch, class E, class T>
-PARE_ALWAYS_INLINE T weigh_row(TileScratch<E>& scratch, std::ptrdiff_t row, std::ptrdiff_t padded,
-                               T factor, T maximum_now) noexcept {
+/// Turns scores [begin, end) of a row into weights 2^(factor s_j - maximum) and
+/// returns their sum; all are 0 in a row that has seen nothing.
+template <class Arch, class E, bool Direct, class T>
+PARE_ALWAYS_INLINE T weigh_row(TileScratch<E, Direct>& scratch, std::ptrdiff_t row,
+                               std::ptrdiff_t begin, std::ptrdiff_t end, T factor,
+                               T maximum_now) noexcept {
   constexpr std::ptrdiff_t n = lanes<T, Arch>;
   const bool nothing = maximum_now == -std::numeric_limits<T>::infinity();
-  T* scores = scratch.scores + row * tile_keys;
+  T* scores = scratch.scores + row * row_room<Direct>;
   const vec<T, Arch> shift = broadcast<Arch>(nothing ? T(0) : -maximum_now);
   const vec<T, Arch> scale = broadcast<Arch>(factor);
   vec<T, Arch> total = broadcast<Arch>(T(0));
-  for (std::ptrdiff_t j = 0; j < padded; j += n) {
+  for (std::ptrdiff_t j = begin; j < end; j += n) {
     vec<T, Arch> weight =
         exp2<Arch>(multiply_add<Arch>(load<Arch>(static_cast<const T*>(scores) + j), scale, shift));
     if constexpr (std::is_same_v<E, Bf16Pair>)
-      weight = store_rounded<Arch>(scratch.weights + row * tile_keys + j, weight);
+      weight = store_rounded<Arch>(scratch.weights + row * row_room<Direct> + j, weight);
     else
       store<Arch>(scores + j, weight);
     total = total + weight;
@@ -176,14 +193,16 @@ PARE_ALWAYS_INLINE void rescale_factors(const T* before, const T* now, T* rescal
     if (now[r] == -std::numeric_limits<T>::infinity()) rescale[r] = T(1);
 }
 
-/// `Rows` rows from `row` on: scores, weights, output.
-template <class Arch, int Rows, class S, class M>
+/// `Rows` rows from `row` on: scores, weights, output; `Direct` with keys and values as they lie.
+template <class Arch, int Rows, bool Direct, class S, class M>
 struct AttendGroup {
   using Tile = AttendTile<S, M>;
   using T = compute_t<S>;
   using E = element_t<S, Arch>;
   static constexpr std::ptrdiff_t n = lanes<T, Arch>;
   static constexpr std::ptrdiff_t columns = tile_columns<T, Arch>;
+  using Scratch = TileScratch<E, Direct>;
+  static constexpr bool modified = !std::is_same_v<M, Exact>;
 
   /// Part `part` of `parts` of what the rows from `row` on have to fetch.
   static void fetch_share(const Tile& a, std::ptrdiff_t row, std::ptrdiff_t part,
@@ -193,29 +212,31 @@ struct AttendGroup {
   }
 
   static void score(const Tile& a, std::ptrdiff_t row, std::ptrdiff_t count, std::ptrdiff_t padded,
-                    TileScratch<E>& scratch) noexcept {
+                    Scratch& scratch) noexcept {
     const std::ptrdiff_t steps = steps_of<E>(a.key_depth);
     const E* queries = reinterpret_cast<const E*>(a.queries) + row * steps;
-    if (a.keys == nullptr)
-      return score_rows<Arch, Rows, S>(queries, a.key_rows, count, a.count - count + a.ahead,
-                                       a.key_depth, scratch.scores, tile_keys);
-    const std::ptrdiff_t panels = padded / columns;
-    for (std::ptrdiff_t j = 0; j < padded; j += columns) {
-      fetch_share(a, row, j / columns, 2 * panels);
-      RegisterTile<T, Arch, Rows, tile_registers<Arch>> tile;
-      tile.clear();
-      tile.multiply(queries, steps, reinterpret_cast<const E*>(a.keys) + j * steps, steps);
-      tile.store_to(scratch.scores + j, tile_keys);
+    if constexpr (Direct) {
+      score_rows<Arch, Rows, S>(queries, a.key_rows, count, a.count - count + a.ahead, a.key_depth,
+                                scratch.scores, row_room<Direct>);
+    } else {
+      const std::ptrdiff_t panels = padded / columns;
+      for (std::ptrdiff_t j = 0; j < padded; j += columns) {
+        fetch_share(a, row, j / columns, 2 * panels);
+        RegisterTile<T, Arch, Rows, tile_registers<Arch>> tile;
+        tile.clear();
+        tile.multiply(queries, steps, reinterpret_cast<const E*>(a.keys) + j * steps, steps);
+        tile.store_to(scratch.scores + j, row_room<Direct>);
+      }
     }
   }
 
-  static void weigh(const Tile& a, std::ptrdiff_t row, std::ptrdiff_t count, std::ptrdiff_t padded,
-                    bool masked, TileScratch<E>& scratch, T* rescale) noexcept {
-    constexpr bool modified = !std::is_same_v<M, Exact>;
-    const T factor = modified ? T(log2_e) : a.scale * T(log2_e);
-    alignas(64) T before[group_room] = {}, now[group_room] = {};
+  /// Moves the maximum of each row, to `now`, and scales its sum.
+  static void advance(const Tile& a, std::ptrdiff_t row, std::ptrdiff_t count,
+                      std::ptrdiff_t padded, bool masked, T factor, Scratch& scratch, T* now,
+                      T* rescale) noexcept {
+    alignas(64) T before[group_room] = {};
     for (int r = 0; r < Rows; ++r) {
-      T* scores = scratch.scores + r * tile_keys;
+      T* scores = scratch.scores + r * row_room<Direct>;
       if constexpr (modified) modify_scores(a, a.places[row + r], count, scores);
       if (masked) hide_keys(a, a.places[row + r], count, scores);
       for (std::ptrdiff_t j = count; j < padded; ++j)
@@ -225,23 +246,23 @@ struct AttendGroup {
     }
     rescale_factors<Arch>(static_cast<const T*>(before), static_cast<const T*>(now), rescale);
     for (int r = 0; r < Rows; ++r) {
-      const T sum = weigh_row<Arch>(scratch, r, padded, factor, now[r]);
       a.maximum[row + r] = now[r];
-      a.sum[row + r] = a.sum[row + r] * rescale[r] + sum;
+      a.sum[row + r] *= rescale[r];
     }
   }
 
   /// Columns from c on, `Registers` registers of them, of the output.
   template <int Registers>
-  static void accumulate_panel(const Tile& a, const E* weights, std::ptrdiff_t count,
-                               std::ptrdiff_t c, const T* rescale, T* out) noexcept {
-    constexpr std::ptrdiff_t weight_stride = tile_keys / product<E>::depth;
+  static void accumulate_panel(const Tile& a, const E* weights, std::ptrdiff_t begin,
+                               std::ptrdiff_t count, std::ptrdiff_t c, const T* rescale,
+                               T* out) noexcept {
+    constexpr std::ptrdiff_t weight_stride = row_room<Direct> / product<E>::depth;
     const std::ptrdiff_t stride = padded_columns<T>(a.value_columns);
     RegisterTile<T, Arch, Rows, Registers> tile;
     tile.load_scaled(out + c, stride, rescale);
-    if (a.values == nullptr)
-      multiply_rows<Arch, S>(tile, weights, weight_stride, a.value_rows, count,
-                             c == 0 ? a.count - count + a.ahead : -count, c, a.value_columns);
+    if constexpr (Direct)
+      multiply_rows<Arch, S>(tile, weights, weight_stride, a.value_rows + begin, count,
+                             a.count - begin - count + a.ahead, c, a.value_columns);
     else
       tile.multiply(weights, weight_stride,
                     reinterpret_cast<const E*>(a.values) + c * steps_of<E>(a.count),
@@ -249,24 +270,26 @@ struct AttendGroup {
     tile.store_to(out + c, stride);
   }
 
-  static void accumulate(const Tile& a, std::ptrdiff_t row, std::ptrdiff_t count,
-                         const TileScratch<E>& scratch, const T* rescale) noexcept {
+  /// Adds `count` keys from `begin` on, all there are if they are packed.
+  static void accumulate(const Tile& a, std::ptrdiff_t row, std::ptrdiff_t begin,
+                         std::ptrdiff_t count, const Scratch& scratch, const T* rescale) noexcept {
     const PanelSplit split{static_cast<int>((a.value_columns + n - 1) / n), tile_registers<Arch>};
     const E* weights = nullptr;
     if constexpr (std::is_same_v<E, Bf16Pair>)
       weights = reinterpret_cast<const E*>(scratch.weights);
     else
       weights = scratch.scores;
+    weights += begin / product<E>::depth;
     T* out = a.out + row * padded_columns<T>(a.value_columns);
     std::ptrdiff_t c = 0;
     for (int p = 0; p < split.panels(); ++p) {
       fetch_share(a, row, split.panels() + p, 2 * split.panels());
       const int width = split.width(p);
-      if (width == 1) accumulate_panel<1>(a, weights, count, c, rescale, out);
-      if (width == 2) accumulate_panel<2>(a, weights, count, c, rescale, out);
+      if (width == 1) accumulate_panel<1>(a, weights, begin, count, c, rescale, out);
+      if (width == 2) accumulate_panel<2>(a, weights, begin, count, c, rescale, out);
       if constexpr (tile_registers<Arch> == 4) {
-        if (width == 3) accumulate_panel<3>(a, weights, count, c, rescale, out);
-        if (width == 4) accumulate_panel<4>(a, weights, count, c, rescale, out);
+        if (width == 3) accumulate_panel<3>(a, weights, begin, count, c, rescale, out);
+        if (width == 4) accumulate_panel<4>(a, weights, begin, count, c, rescale, out);
       }
       c += width * n;
     }
@@ -281,13 +304,51 @@ struct AttendGroup {
     if (a.contiguous && view.max_last - a.lowest < count - 1) count = view.max_last - a.lowest + 1;
     const std::ptrdiff_t padded = (count + columns - 1) / columns * columns;
     const bool masked = a.highest > view.min_last || a.lowest < view.max_first;
-    TileScratch<E> scratch;
-    alignas(64) T rescale[group_room];
+    Scratch scratch;
+    alignas(64) T now[group_room] = {}, rescale[group_room];
+    const T factor = modified ? T(log2_e) : a.scale * T(log2_e);
     score(a, row, count, padded, scratch);
-    weigh(a, row, count, padded, masked, scratch, rescale);
-    accumulate(a, row, count, scratch, rescale);
+    advance(a, row, count, padded, masked, factor, scratch, now, rescale);
+    // A packed tile is one part.
+    constexpr std::ptrdiff_t part = Direct ? weighed_keys : tile_keys;
+    for (std::ptrdiff_t begin = 0; begin < count; begin += part) {
+      const std::ptrdiff_t end = std::min(begin + part, padded);
+      for (int r = 0; r < Rows; ++r)
+        a.sum[row + r] += weigh_row<Arch>(scratch, r, begin, end, factor, now[r]);
+      accumulate(a, row, begin, std::min(end, count) - begin, scratch, rescale);
+      if constexpr (Direct) std::fill_n(rescale, Rows, T(1));
+    }
   }
 };
+
+template <class Arch, bool Direct, class S, class M>
+void attend_rows(const AttendTile<S, M>& a) noexcept {
+  for (std::ptrdiff_t row = a.first_row; row < a.rows;) {
+    const int rows = next_group(a.rows - row);
+    static_assert(tile_rows == 6);
+    switch (rows) {
+      case 1:
+        AttendGroup<Arch, 1, Direct, S, M>::run(a, row);
+        break;
+      case 2:
+        AttendGroup<Arch, 2, Direct, S, M>::run(a, row);
+        break;
+      case 3:
+        AttendGroup<Arch, 3, Direct, S, M>::run(a, row);
+        break;
+      case 4:
+        AttendGroup<Arch, 4, Direct, S, M>::run(a, row);
+        break;
+      case 5:
+        AttendGroup<Arch, 5, Direct, S, M>::run(a, row);
+        break;
+      default:
+        AttendGroup<Arch, 6, Direct, S, M>::run(a, row);
+        break;
+    }
+    row += rows;
+  }
+}
 
 PARE_ABI_END
 }  // namespace detail
@@ -295,31 +356,10 @@ PARE_ABI_BEGIN
 
 template <class Arch, class S, class M>
 void run_kernel(Arch, const AttendTile<S, M>& a) noexcept {
-  for (std::ptrdiff_t row = a.first_row; row < a.rows;) {
-    const int rows = next_group(a.rows - row);
-    static_assert(tile_rows == 6);
-    switch (rows) {
-      case 1:
-        detail::AttendGroup<Arch, 1, S, M>::run(a, row);
-        break;
-      case 2:
-        detail::AttendGroup<Arch, 2, S, M>::run(a, row);
-        break;
-      case 3:
-        detail::AttendGroup<Arch, 3, S, M>::run(a, row);
-        break;
-      case 4:
-        detail::AttendGroup<Arch, 4, S, M>::run(a, row);
-        break;
-      case 5:
-        detail::AttendGroup<Arch, 5, S, M>::run(a, row);
-        break;
-      default:
-        detail::AttendGroup<Arch, 6, S, M>::run(a, row);
-        break;
-    }
-    row += rows;
-  }
+  if (a.keys == nullptr)
+    detail::attend_rows<Arch, true>(a);
+  else
+    detail::attend_rows<Arch, false>(a);
 }
 
 PARE_ABI_END

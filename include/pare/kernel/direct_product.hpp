@@ -8,8 +8,10 @@
 #include <pare/kernel/gemm.hpp>
 #include <pare/kernel/pack.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
+#include <iterator>
 #include <type_traits>
 #include <utility>
 
@@ -21,15 +23,37 @@ PARE_ABI_BEGIN
 /// room to wait for is dropped.
 inline constexpr std::ptrdiff_t direct_rows_ahead[] = {64, 16};
 
-template <class S>
-PARE_ALWAYS_INLINE void fetch_ahead(const S* const* rows, std::ptrdiff_t row, std::ptrdiff_t end,
-                                    std::ptrdiff_t columns) noexcept {
-  const auto bytes = columns * static_cast<std::ptrdiff_t>(sizeof(S));
-  for (const std::ptrdiff_t ahead : direct_rows_ahead) {
-    if (row + ahead >= end) continue;
-    for (std::ptrdiff_t byte = 0; byte < bytes; byte += 64) prefetch<2>(rows[row + ahead], byte);
+/// The rows that are fetched while `Rows` are multiplied, as many at each distance: those at `row`
+/// themselves where fewer are left, which costs less than a branch at every line.
+template <int Rows, class S>
+class RowsAhead {
+ public:
+  PARE_ALWAYS_INLINE RowsAhead(const S* const* rows, const S* const* row,
+                               std::ptrdiff_t left) noexcept {
+    for (std::size_t d = 0; d < distances; ++d)
+      rows_[d] = left >= direct_rows_ahead[d] + Rows ? rows + direct_rows_ahead[d] : row;
   }
-}
+
+  /// Fetches the lines that begin in `Bytes` bytes from `byte` on.
+  template <std::ptrdiff_t Bytes>
+  PARE_ALWAYS_INLINE void fetch(std::ptrdiff_t byte) const noexcept {
+    if (Bytes % 64 != 0 && byte % 64 >= Bytes) return;
+    [&]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
+      (fetch_row<Bytes>(rows_[I / Rows][I % Rows], byte), ...);
+    }
+    (std::make_index_sequence<distances * Rows>{});
+  }
+
+ private:
+  template <std::ptrdiff_t Bytes>
+  PARE_ALWAYS_INLINE static void fetch_row(const S* row, std::ptrdiff_t byte) noexcept {
+    prefetch<2>(row, byte);
+    if constexpr (Bytes > 64) fetch_row<Bytes - 64>(row, byte + 64);
+  }
+  static constexpr std::size_t distances = std::size(direct_rows_ahead);
+
+  const S* const* rows_[distances];
+};
 
 /// The sums of the lanes of each of v[0] ... v[N - 1], in this order; N is a register's lanes.
 template <class Arch, class V, std::size_t N>
@@ -56,22 +80,25 @@ PARE_ALWAYS_INLINE auto load_end(std::ptrdiff_t step, std::ptrdiff_t steps, cons
 }
 
 /// scores[r * stride + j] = <q_r, k_j> for `Rows` packed rows q_r and the `Keys` keys from `rows`
-/// on, of which those past `count` are not written. Rows * Keys is at most a register's lanes.
+/// on, of which those past `count`, whatever they are, are not written. Rows * Keys is at most a
+/// register's lanes.
 template <class Arch, int Rows, int Keys, class S>
 PARE_ALWAYS_INLINE void score_block(const element_t<S, Arch>* q, const S* const* rows,
-                                    std::ptrdiff_t count, std::ptrdiff_t depth,
-                                    compute_t<S>* scores, std::ptrdiff_t stride) noexcept {
+                                    const RowsAhead<Keys, S>& next, std::ptrdiff_t count,
+                                    std::ptrdiff_t depth, compute_t<S>* scores,
+                                    std::ptrdiff_t stride) noexcept {
   using E = element_t<S, Arch>;
   using T = compute_t<S>;
   constexpr std::ptrdiff_t n = lanes<T, Arch>;
-  const std::ptrdiff_t steps = steps_of<E>(depth), whole = depth / product<E>::depth / n * n;
+  constexpr std::ptrdiff_t scalars = product<E>::depth;
+  constexpr auto size = static_cast<std::ptrdiff_t>(sizeof(S));
+  const std::ptrdiff_t steps = steps_of<E>(depth), whole = depth / scalars / n * n;
   vec<T, Arch> sums[static_cast<std::size_t>(n)];
   for (std::ptrdiff_t i = 0; i < n; ++i) sums[i] = broadcast<Arch>(T(0));
-  const auto add = [&](auto key_row, auto query_row) PARE_LAMBDA_INLINE {
+  const auto add = [&](std::ptrdiff_t s, auto key_row, auto query_row) PARE_LAMBDA_INLINE {
     [&]<std::size_t... J>(std::index_sequence<J...>) PARE_LAMBDA_INLINE {
-      const vec<T, Arch> keys[] = {
-          key_row(rows[static_cast<std::ptrdiff_t>(J) < count ? static_cast<std::ptrdiff_t>(J)
-                                                              : count - 1])...};
+      next.template fetch<n * scalars * size>(s * scalars * size);
+      const vec<T, Arch> keys[] = {key_row(rows[J])...};
       RegisterTile<T, Arch, Rows, Keys>::each([&](auto r, auto j) PARE_LAMBDA_INLINE {
         sums[r * Keys + j] = multiply_vectors<Arch, E>(query_row(r), keys[j], sums[r * Keys + j]);
       });
@@ -79,10 +106,12 @@ PARE_ALWAYS_INLINE void score_block(const element_t<S, Arch>* q, const S* const*
     (std::make_index_sequence<static_cast<std::size_t>(Keys)>{});
   };
   for (std::ptrdiff_t s = 0; s < whole; s += n)
-    add([&](const S* row) PARE_LAMBDA_INLINE { return load_row<Arch, E>(row, s); },
+    add(
+        s, [&](const S* row) PARE_LAMBDA_INLINE { return load_row<Arch, E>(row, s); },
         [&](int r) PARE_LAMBDA_INLINE { return load_elements<Arch>(q + r * steps + s); });
   if (whole < steps)
     add(
+        whole,
         [&](const S* row) PARE_LAMBDA_INLINE {
           return load_end<Arch, E>(whole, steps,
                                    [&](std::ptrdiff_t s) { return element_at<E>(row, s, depth); });
@@ -101,7 +130,7 @@ PARE_ALWAYS_INLINE void score_block(const element_t<S, Arch>* q, const S* const*
   }
 }
 
-/// scores[r * stride + j] = <q_r, k_j> for `Rows` packed rows and `count` keys, behind which
+/// scores[r * stride + j] = <q_r, k_j> for `Rows` packed rows and `count` > 0 keys, behind which
 /// `ahead` more are to come.
 template <class Arch, int Rows, class S>
 void score_rows(const element_t<S, Arch>* q, const S* const* rows, std::ptrdiff_t count,
@@ -115,29 +144,37 @@ void score_rows(const element_t<S, Arch>* q, const S* const* rows, std::ptrdiff_
                                      depth, scores + most * stride, stride);
   } else {
     constexpr int keys = n / Rows;
+    const S* last[keys];
+    for (std::ptrdiff_t i = 0; i < keys; ++i)
+      last[i] = rows[std::min((count - 1) / keys * keys + i, count - 1)];
     for (std::ptrdiff_t j = 0; j < count; j += keys) {
-      for (std::ptrdiff_t i = j; i < j + keys; ++i) fetch_ahead(rows, i, count + ahead, depth);
-      score_block<Arch, Rows, keys>(q, rows + j, count - j, depth, scores + j, stride);
+      const S* const* block = count - j >= keys ? rows + j : static_cast<const S* const*>(last);
+      score_block<Arch, Rows, keys>(q, block,
+                                    RowsAhead<keys, S>(rows + j, block, count + ahead - j),
+                                    count - j, depth, scores + j, stride);
     }
   }
 }
 
-/// A step's registers from column c on.
-template <class Arch, class E, class S, class V, std::size_t Registers>
+/// A step's registers from column c on; `Whole` where neither columns nor the second row of a pair
+/// end within them.
+template <bool Whole, class Arch, class E, class S, class V, std::size_t Registers>
 PARE_ALWAYS_INLINE void load_step_registers(const StepRows<S>& step, std::ptrdiff_t c,
                                             std::ptrdiff_t columns, V (&row)[Registers]) noexcept {
   constexpr auto n = static_cast<std::size_t>(lanes<typename product<E>::sum, Arch>);
   [&]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
-    if constexpr (std::is_same_v<E, Bf16Pair> && Registers % 2 == 0) {
-      if (c + static_cast<std::ptrdiff_t>(Registers * n) <= columns && step.second != nullptr) {
-        const S *a = step.first + c, *b = step.second + c;
-        ((I % 2 == 0 ? load_pairs<Arch>(a + I * n, b + I * n, row[I], row[I + 1 - I % 2 * 2])
-                     : void()),
-         ...);
-        return;
-      }
+    if constexpr (Whole && std::is_same_v<E, Bf16Pair> && Registers % 2 == 0) {
+      const S *a = step.first + c, *b = step.second + c;
+      ((I % 2 == 0 ? load_pairs<Arch>(a + I * n, b + I * n, row[I], row[I + 1 - I % 2 * 2])
+                   : void()),
+       ...);
+    } else if constexpr (Whole && std::is_same_v<E, Bf16Pair>) {
+      ((row[I] = load_pairs<Arch>(step.first + c + I * n, step.second + c + I * n)), ...);
+    } else if constexpr (Whole) {
+      ((row[I] = load_widened<Arch>(step.first + c + I * n)), ...);
+    } else {
+      ((row[I] = load_step<Arch, E>(step, c + static_cast<std::ptrdiff_t>(I * n), columns)), ...);
     }
-    ((row[I] = load_step<Arch, E>(step, c + static_cast<std::ptrdiff_t>(I * n), columns)), ...);
   }
   (std::make_index_sequence<Registers>{});
 }
@@ -150,13 +187,20 @@ PARE_ALWAYS_INLINE void multiply_rows(Tile& tile, const element_t<S, Arch>* weig
                                       std::ptrdiff_t count, std::ptrdiff_t ahead, std::ptrdiff_t c,
                                       std::ptrdiff_t columns) noexcept {
   using E = element_t<S, Arch>;
-  for (std::ptrdiff_t s = 0; s < steps_of<E>(count); ++s) {
-    for (std::ptrdiff_t i = s * product<E>::depth; i < (s + 1) * product<E>::depth; ++i)
-      fetch_ahead(rows, i, count + ahead, columns);
-    vec<compute_t<S>, Arch> row[static_cast<std::size_t>(Tile::registers)];
-    load_step_registers<Arch, E>(step_rows<E>(rows, count, s), c, columns, row);
-    tile.multiply_step(weights + s, stride, row);
-  }
+  constexpr std::ptrdiff_t depth = product<E>::depth, width = Tile::registers * Tile::n;
+  constexpr auto size = static_cast<std::ptrdiff_t>(sizeof(S));
+  const auto add = [&](auto whole, std::ptrdiff_t s) PARE_LAMBDA_INLINE {
+    const S* const* row = rows + s * depth;
+    if (whole.value || (s + 1) * depth <= count)
+      RowsAhead<depth, S>(row, row, count + ahead - s * depth)
+          .template fetch<width * size>(c * size);
+    vec<compute_t<S>, Arch> registers[static_cast<std::size_t>(Tile::registers)];
+    load_step_registers<whole.value, Arch, E>(step_rows<E>(rows, count, s), c, columns, registers);
+    tile.multiply_step(weights + s, stride, registers);
+  };
+  const std::ptrdiff_t whole = c + width <= columns ? count / depth : 0;
+  for (std::ptrdiff_t s = 0; s < whole; ++s) add(std::true_type{}, s);
+  for (std::ptrdiff_t s = whole; s < steps_of<E>(count); ++s) add(std::false_type{}, s);
 }
 
 PARE_ABI_END

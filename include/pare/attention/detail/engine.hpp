@@ -63,7 +63,10 @@ class ItemRunner {
         item_(item),
         scratch_(scratch),
         sequence_(call.sequence(item.sequence)),
-        kv_head_(item.head_begin / call.problem.group()) {}
+        kv_head_(item.head_begin / call.problem.group()),
+        rows_(item.heads() * sequence_.queries),
+        tile_keys_(rows_ <= kernel::direct_tile_rows ? kernel::direct_tile_keys
+                                                     : kernel::tile_keys) {}
 
   void run() {
     place_rows();
@@ -159,15 +162,15 @@ class ItemRunner {
 
   /// Two tiles are collected before the first runs, so that packing it can fetch the other.
   void take(std::int32_t position) {
-    if (count_ == 2 * kernel::tile_keys) run_tile();
+    if (count_ == 2 * tile_keys_) run_tile();
     note(count_++, position);
   }
 
   /// The same for positions [begin, end).
   void take_run(Index begin, Index end) {
     while (begin < end) {
-      if (count_ == 2 * kernel::tile_keys) run_tile();
-      const Index room = std::min(2 * kernel::tile_keys - count_, end - begin);
+      if (count_ == 2 * tile_keys_) run_tile();
+      const Index room = std::min(2 * tile_keys_ - count_, end - begin);
       for (Index i = 0; i < room; ++i) note(count_ + i, static_cast<std::int32_t>(begin + i));
       count_ += room;
       begin += room;
@@ -188,18 +191,21 @@ class ItemRunner {
   void run_tile() {
     const Problem& p = call_.problem;
     kernel::AttendTile<S, M> tile;
-    tile.count = std::min(count_, kernel::tile_keys);
+    tile.count = std::min(count_, tile_keys_);
     tile.positions = scratch_.positions;
-    tile.lowest = tile.highest = scratch_.positions[0];
-    tile.contiguous = true;
-    for (Index j = 0; j < tile.count; ++j) {
-      const std::int32_t position = scratch_.positions[j];
-      tile.contiguous = tile.contiguous && position == scratch_.positions[0] + j;
-      tile.lowest = std::min(tile.lowest, position);
-      tile.highest = std::max(tile.highest, position);
+    const std::int32_t* positions = scratch_.positions;
+    const std::int32_t first = positions[0], count = static_cast<std::int32_t>(tile.count);
+    std::int32_t lowest = first, highest = first, jumps = 0;
+    for (std::int32_t j = 0; j < count; ++j) {
+      jumps |= (positions[j] - first) ^ j;  // 0 only where they are equal
+      lowest = positions[j] < lowest ? positions[j] : lowest;
+      highest = positions[j] > highest ? positions[j] : highest;
     }
+    tile.lowest = lowest;
+    tile.highest = highest;
+    tile.contiguous = jumps == 0;
     const Index next = count_ - tile.count;
-    if (item_.heads() * sequence_.queries <= direct_rows) {
+    if (rows_ <= direct_rows) {
       tile.key_rows = scratch_.key_rows;
       tile.value_rows = scratch_.value_rows;
       tile.ahead = next;
@@ -264,6 +270,8 @@ class ItemRunner {
   const Scratch<C>& scratch_;
   Sequence sequence_;
   Index kv_head_;
+  Index rows_;          ///< of the sequence, for the heads of the item
+  Index tile_keys_;     ///< of a full tile
   Index lowest_ = 0;    ///< lowest position that some row sees, sinks apart
   Index highest_ = -1;  ///< highest position that some row sees
   Index count_ = 0;     ///< keys collected and not yet run

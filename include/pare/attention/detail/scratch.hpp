@@ -69,10 +69,10 @@ struct Scratch {
     take(state, rows * columns);
     take(maximum, rows);
     take(sum, rows);
-    take(positions, 2 * kernel::tile_keys);
+    take(positions, 2 * kernel::direct_tile_keys);
     take(places, rows);
-    take(key_rows, 2 * kernel::tile_keys);
-    take(value_rows, 2 * kernel::tile_keys);
+    take(key_rows, 2 * kernel::direct_tile_keys);
+    take(value_rows, 2 * kernel::direct_tile_keys);
     take(query_rows, rows);
     take(out_rows, rows);
     take(lse_rows, rows);
