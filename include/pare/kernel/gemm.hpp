@@ -126,10 +126,16 @@ struct RegisterTile {
     each([&](auto r, auto c) PARE_LAMBDA_INLINE { sum[r][c] = broadcast<Arch>(T(0)); });
   }
 
+  /// sum = C
+  PARE_ALWAYS_INLINE void load(const T* c, std::ptrdiff_t stride) noexcept {
+    each([&](auto r, auto i)
+             PARE_LAMBDA_INLINE { sum[r][i] = kernel::load<Arch>(c + r * stride + i * n); });
+  }
+
   /// sum = scale[row] * C
   PARE_ALWAYS_INLINE void load_scaled(const T* c, std::ptrdiff_t stride, const T* scale) noexcept {
     each([&](auto r, auto i) PARE_LAMBDA_INLINE {
-      sum[r][i] = broadcast<Arch>(scale[r]) * load<Arch>(c + r * stride + i * n);
+      sum[r][i] = broadcast<Arch>(scale[r]) * kernel::load<Arch>(c + r * stride + i * n);
     });
   }
 
