@@ -13,6 +13,8 @@ class PareConan(ConanFile):
     description = "Header-only C++20 kernels that make models cheaper"
     package_type = "header-library"
     settings = "os", "arch", "compiler", "build_type"
+    options = {"safetensors": [True, False]}
+    default_options = {"safetensors": False}
     generators = "CMakeDeps"
     exports_sources = "CMakeLists.txt", "LICENSE", "cmake/*", "include/*"
     no_copy_source = True
@@ -27,6 +29,8 @@ class PareConan(ConanFile):
     def requirements(self):
         self.requires("eigen/[>=3.4.0 <6]", transitive_headers=True)
         self.requires("xsimd/[>=8.1.0]", transitive_headers=True)
+        if self.options.safetensors:
+            self.requires("nlohmann_json/[>=3.11.2]", transitive_headers=True)
 
     def package_id(self):
         self.info.clear()

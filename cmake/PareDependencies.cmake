@@ -8,6 +8,7 @@ include("${CMAKE_CURRENT_LIST_DIR}/PareXsimd.cmake")
 
 set(PARE_EIGEN_MINIMUM 3.4.0)
 set(PARE_XSIMD_MINIMUM 8.1.0)
+set(PARE_JSON_MINIMUM 3.11.2)
 
 # pare_fetch_headers(<name> <target> <include subfolder> URL ... URL_HASH ...)
 # Downloads without running the package's own build, and makes an imported header-only target of it.
@@ -58,6 +59,28 @@ macro(pare_find_xsimd)
   else()
     message(FATAL_ERROR "pare: xsimd ${PARE_XSIMD_MINIMUM} or newer was not found: install it "
                         "(Debian, Ubuntu: libxsimd-dev), set xsimd_DIR, or set PARE_FETCH=ON")
+  endif()
+endmacro()
+
+# nlohmann-json, for <pare/io/safetensors.hpp> alone. Sets pare_has_json; it is no error to have none.
+macro(pare_find_json)
+  set(pare_has_json OFF)
+  if(NOT TARGET nlohmann_json::nlohmann_json)
+    find_package(nlohmann_json CONFIG QUIET GLOBAL)
+  endif()
+  if(TARGET nlohmann_json::nlohmann_json)
+    if(nlohmann_json_VERSION AND nlohmann_json_VERSION VERSION_LESS PARE_JSON_MINIMUM)
+      message(STATUS "pare: nlohmann-json ${nlohmann_json_VERSION} is older than "
+                     "${PARE_JSON_MINIMUM}, there will be no pare::safetensors")
+    else()
+      set(pare_has_json ON)
+    endif()
+  elseif(PARE_FETCH)
+    set(pare_has_json ON)
+    pare_fetch_headers(
+      nlohmann_json nlohmann_json::nlohmann_json "/include"
+      URL https://github.com/nlohmann/json/releases/download/v3.11.2/json.tar.xz
+      URL_HASH SHA256=8c4b26bf4b422252e13f332bc5e388ec0ab5c3443d24399acb675e68278d341f)
   endif()
 endmacro()
 

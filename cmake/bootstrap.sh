@@ -39,7 +39,7 @@ find_manager() {
 packages_for() {
   case $manager in
     apt-get)
-      echo g++ cmake ninja-build libeigen3-dev libxsimd-dev
+      echo g++ cmake ninja-build libeigen3-dev libxsimd-dev nlohmann-json3-dev
       case $1 in
         test) echo libgtest-dev ;;
         demo) echo libbenchmark-dev ;;
@@ -50,7 +50,7 @@ packages_for() {
       esac
       ;;
     dnf)
-      echo gcc-c++ cmake ninja-build eigen3-devel xsimd-devel
+      echo gcc-c++ cmake ninja-build eigen3-devel xsimd-devel json-devel
       case $1 in
         test) echo gtest-devel ;;
         demo) echo google-benchmark-devel ;;
@@ -58,7 +58,7 @@ packages_for() {
       esac
       ;;
     pacman)
-      echo gcc cmake ninja eigen xsimd
+      echo gcc cmake ninja eigen xsimd nlohmann-json
       case $1 in
         test) echo gtest ;;
         demo) echo benchmark ;;
@@ -66,7 +66,7 @@ packages_for() {
       esac
       ;;
     brew)
-      echo cmake ninja eigen xsimd libomp
+      echo cmake ninja eigen xsimd nlohmann-json libomp
       case $1 in
         test) echo googletest ;;
         demo) echo google-benchmark ;;
@@ -132,7 +132,7 @@ need_tools_by_hand() {
   command -v ninja >/dev/null || command -v make >/dev/null || missing+=("Ninja or make")
   ((${#missing[@]} == 0)) && return
   die "no package manager that this script knows (apt, dnf, pacman, brew). Please install:" \
-    "${missing[@]/#/  }" "  Eigen 3.4 or newer, xsimd 8.1 or newer"
+    "${missing[@]/#/  }" "  Eigen 3.4 or newer, xsimd 8.1 or newer, nlohmann-json 3.11.2 or newer"
 }
 
 need_for() {

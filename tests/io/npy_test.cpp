@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 #include "npy_golden.hpp"
+#include "temporary_folder.hpp"
 
 #include <pare/io/npy.hpp>
 
@@ -13,22 +14,13 @@
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <limits>
 #include <numeric>
 #include <span>
 #include <sstream>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
-
-#if defined(__unix__)
-#include <sys/resource.h>
-
-#include <csignal>
-#endif
 
 namespace {
 
@@ -49,16 +41,6 @@ std::string npy(std::string_view text, std::string_view data = "", int version =
   for (std::size_t i = 0; i < (version == 1 ? 2u : 4u); ++i)
     file += static_cast<char>(text.size() >> (8 * i) & 0xff);
   return file.append(text).append(data);
-}
-
-template <class Call>
-std::string refusal(const Call& call) {
-  try {
-    call();
-  } catch (const std::invalid_argument& error) {
-    return error.what();
-  }
-  return "(accepted)";
 }
 
 template <class T>
@@ -87,35 +69,14 @@ bool same_bits(const T& a, const T& b) {
   return std::memcmp(&a, &b, sizeof(T)) == 0;
 }
 
-class NpyFile : public ::testing::Test {
+class NpyFile : public TemporaryFolder {
  protected:
   void SetUp() override {
-    const auto* info = ::testing::UnitTest::GetInstance()->current_test_info();
-    std::string name = std::string("pare_npy_") + info->test_suite_name() + "_" + info->name() +
-                       std::to_string(reinterpret_cast<std::uintptr_t>(this));
-    std::replace(name.begin(), name.end(), '/', '_');
-    folder_ = fs::temp_directory_path() / name;
-    fs::remove_all(folder_);
-    fs::create_directory(folder_);
+    TemporaryFolder::SetUp();
     path_ = folder_ / "x.npy";
   }
-  void TearDown() override { fs::remove_all(folder_); }
 
-  std::size_t files() const {
-    return static_cast<std::size_t>(
-        std::distance(fs::directory_iterator(folder_), fs::directory_iterator{}));
-  }
-
-  static std::string content(const fs::path& path) {
-    std::ifstream in(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(in), {}};
-  }
-
-  static void put(const fs::path& path, std::string_view bytes) {
-    std::ofstream(path, std::ios::binary).write(bytes.data(), std::streamsize(bytes.size()));
-  }
-
-  fs::path folder_, path_;
+  fs::path path_;
 };
 
 template <class T>
@@ -552,26 +513,6 @@ TEST(NpyStream, AFailedStreamIsReported) {
 }
 
 #if defined(__unix__)
-/// Files may not grow beyond `bytes` while this lives.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
-    getrlimit(RLIMIT_FSIZE, &before_);
-    const rlimit limit{bytes, before_.rlim_max};
-    setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  FileSizeLimit(const FileSizeLimit&) = delete;
-  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
-  ~FileSizeLimit() {
-    setrlimit(RLIMIT_FSIZE, &before_);
-    std::signal(SIGXFSZ, handler_);
-  }
-
- private:
-  void (*handler_)(int);
-  rlimit before_{};
-};
-
 TEST_F(NpyFile, AFullDiskLeavesTheOldFileAndNothingElse) {
   io::write_npy(path_, std::vector<float>{1, 2});
   const std::string before = content(path_);

@@ -40,6 +40,9 @@
 #include <pare/io/detail/npy_format.hpp>
 #include <pare/io/detail/npy_read.hpp>
 #include <pare/io/detail/npy_write.hpp>
+#include <pare/io/detail/place.hpp>
+#include <pare/io/detail/replace_file.hpp>
+#include <pare/io/detail/shape.hpp>
 
 #include <Eigen/Core>
 
@@ -114,10 +117,10 @@ PARE_ABI_BEGIN
 template <class X>
 auto npy_output_of(const char* function, const X& x) {
   if constexpr (is_npy_array<X>) {
-    const NpyPlace place{function, "x"};
+    const Place place{function, "x"};
     const auto size = static_cast<Index>(x.data.size());
-    if (npy_count(place, x.shape) != size)
-      place.refuse(npy_shape_text(x.shape), "a shape of " + std::to_string(size) + " elements");
+    if (element_count(place, x.shape) != size)
+      place.refuse(shape_text(x.shape), "a shape of " + std::to_string(size) + " elements");
     auto output = npy_output(function, as_const(to_view(x.data)));
     output.header.shape = x.shape;
     return output;
@@ -136,7 +139,7 @@ NpyArray<T> read_npy_array(NpyInput in) {
   const NpyHeader header = read_npy_header(in);
   check_npy_dtype<T>(in.place(), header);
   NpyArray<T> array{header.shape, {}};
-  const Index count = npy_count(in.place(), header.shape);
+  const Index count = element_count(in.place(), header.shape);
   array.data.resize(static_cast<std::size_t>(count));
   read_npy_elements(in, header, count, array.data.data());
   return array;
@@ -187,7 +190,7 @@ Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> read_npy_matri
   detail::check_npy_dtype<T>(in.place(), header);
   const std::vector<Index>& shape = header.shape;
   if (shape.empty() || shape.size() > 2)
-    in.place().refuse("shape " + detail::npy_shape_text(shape), "1 or 2 dimensions");
+    in.place().refuse("shape " + detail::shape_text(shape), "1 or 2 dimensions");
   Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> matrix(
       shape[0], shape.size() == 2 ? shape[1] : 1);
   detail::read_npy_elements(in, header, matrix.size(), matrix.data());

@@ -9,12 +9,14 @@
 
 #include <pare/core/check.hpp>
 #include <pare/core/scalar.hpp>
+#include <pare/io/detail/elements.hpp>
+#include <pare/io/detail/place.hpp>
+#include <pare/io/detail/shape.hpp>
 
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <charconv>
-#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -37,10 +39,7 @@ struct NpyHeader {
 /// Scalars with a .npy dtype: float, double, f16, bool, and integers of 8 to 64 bits. Character
 /// types are text and have none; nor has bf16.
 template <class T>
-concept NpyScalar = std::same_as<T, f16> || std::same_as<T, float> || std::same_as<T, double> ||
-    (std::integral<T> && sizeof(T) <= 8 && std::same_as<T, std::remove_cv_t<T>> &&
-     !std::same_as<T, char> && !std::same_as<T, wchar_t> && !std::same_as<T, char8_t> &&
-     !std::same_as<T, char16_t> && !std::same_as<T, char32_t>);
+concept NpyScalar = detail::PlainNumber<T>;
 
 namespace detail {
 PARE_ABI_BEGIN
@@ -70,16 +69,6 @@ inline constexpr std::size_t npy_longest_header = std::size_t{1} << 20;
 
 inline constexpr std::string_view npy_magic{"\x93NUMPY", 6};
 
-/// The function that was called and the file or argument it reads: what an error has to name.
-struct NpyPlace {
-  const char* function;
-  std::string source;
-
-  [[noreturn]] void refuse(const std::string& got, const std::string& wanted) const {
-    pare::detail::refuse(function, source.c_str(), got, wanted);
-  }
-};
-
 /// The dtype of T in this machine's byte order.
 template <NpyScalar T>
 std::string npy_dtype() {
@@ -102,20 +91,11 @@ inline bool is_npy_dtype(std::string_view dtype) {
   return has_order && with_npy_type(NpyTypes{}, dtype.substr(1), [](auto) {});
 }
 
-/// Text from a file, short and printable enough for an error message.
-inline std::string npy_excerpt(std::string_view text) {
-  constexpr std::size_t longest = 40;
-  std::string shown(text.substr(0, longest));
-  for (char& c : shown)
-    if (c < ' ' || c > '~') c = '?';
-  return text.size() > longest ? shown + "..." : shown;
-}
-
 /// Reads the Python dictionary `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }`: these
 /// three keys once each in any order, and no other Python.
 class NpyHeaderParser {
  public:
-  NpyHeaderParser(std::string_view text, const NpyPlace& place) : rest_(text), place_(place) {}
+  NpyHeaderParser(std::string_view text, const Place& place) : rest_(text), place_(place) {}
 
   NpyHeader parse() {
     expect('{');
@@ -137,8 +117,8 @@ class NpyHeaderParser {
 
  private:
   [[noreturn]] void wanted(const std::string& what) const {
-    place_.refuse(
-        rest_.empty() ? "the end of the header" : "header text `" + npy_excerpt(rest_) + "`", what);
+    place_.refuse(rest_.empty() ? "the end of the header" : "header text `" + excerpt(rest_) + "`",
+                  what);
   }
 
   void skip_space() {
@@ -177,7 +157,7 @@ class NpyHeaderParser {
     const std::string_view key = quoted();
     const bool again = (key == "descr" && dtype_) || (key == "fortran_order" && fortran_order_) ||
                        (key == "shape" && shape_);
-    if (again) place_.refuse("header key '" + npy_excerpt(key) + "' twice", "every key once");
+    if (again) place_.refuse("header key '" + excerpt(key) + "' twice", "every key once");
     expect(':');
     if (key == "descr")
       dtype_ = dtype();
@@ -186,14 +166,14 @@ class NpyHeaderParser {
     else if (key == "shape")
       shape_ = shape();
     else
-      place_.refuse("header key '" + npy_excerpt(key) + "'", "'descr', 'fortran_order' or 'shape'");
+      place_.refuse("header key '" + excerpt(key) + "'", "'descr', 'fortran_order' or 'shape'");
   }
 
   std::string dtype() {
     const std::string plain = "a plain number: <, > or | with b1, i1 to i8, u1 to u8, f2, f4 or f8";
     if (accept('[')) place_.refuse("a structured dtype", plain);
     std::string text(quoted());
-    if (!is_npy_dtype(text)) place_.refuse("dtype '" + npy_excerpt(text) + "'", plain);
+    if (!is_npy_dtype(text)) place_.refuse("dtype '" + excerpt(text) + "'", plain);
     if (text[2] == '1') text[0] = '|';
     return text;
   }
@@ -233,39 +213,18 @@ class NpyHeaderParser {
   }
 
   std::string_view rest_;
-  const NpyPlace& place_;
+  const Place& place_;
   std::optional<std::string> dtype_;
   std::optional<bool> fortran_order_;
   std::optional<std::vector<Index>> shape_;
 };
-
-inline std::string npy_shape_text(const std::vector<Index>& shape) {
-  std::string text = "(";
-  for (std::size_t d = 0; d < shape.size(); ++d)
-    text += (d == 0 ? "" : ", ") + std::to_string(shape[d]);
-  return text + (shape.size() == 1 ? ",)" : ")");
-}
-
-/// The number of elements. The product of the extents that are not zero must fit as well, so that
-/// strides of an empty array cannot overflow either.
-inline Index npy_count(const NpyPlace& place, const std::vector<Index>& shape) {
-  Index product = 1;
-  bool empty = false;
-  for (const Index extent : shape) {
-    if (extent < 0) place.refuse("shape " + npy_shape_text(shape), "extents that are not negative");
-    empty = empty || extent == 0;
-    if (extent != 0)
-      product = checked_product(place.function, place.source.c_str(), product, extent);
-  }
-  return empty ? 0 : product;
-}
 
 /// Magic, version, length and text, padded with spaces to a multiple of 64 bytes as NumPy does.
 /// Version 1.0 unless the text needs more than 16 bits of length.
 inline std::string npy_header_bytes(const NpyHeader& header) {
   std::string text = "{'descr': '" + header.dtype +
                      "', 'fortran_order': " + (header.fortran_order ? "True" : "False") +
-                     ", 'shape': " + npy_shape_text(header.shape) + ", }";
+                     ", 'shape': " + shape_text(header.shape) + ", }";
   const auto padded = [&](std::size_t prefix) {
     return (prefix + text.size() + 1 + 63) / 64 * 64 - prefix;
   };

@@ -8,6 +8,8 @@
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/io/detail/npy_format.hpp>
+#include <pare/io/detail/place.hpp>
+#include <pare/io/detail/shape.hpp>
 
 #include <algorithm>
 #include <array>
@@ -21,7 +23,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <type_traits>
 #include <vector>
 
@@ -41,19 +42,14 @@ class NpyInput {
 
   NpyInput(const char* function, const std::filesystem::path& path)
       : place_{function, path.string()} {
-    std::error_code error;
-    const auto status = std::filesystem::status(path, error);
-    if (!std::filesystem::exists(status)) place_.refuse("no such file", "a .npy file");
-    // Opening a pipe would block, and its size is unknown.
-    if (!std::filesystem::is_regular_file(status))
-      place_.refuse("something that is not a regular file", "a .npy file");
+    check_regular_file(place_, path, "a .npy file");
     file_.open(path, std::ios::binary | std::ios::ate);
     const std::streamoff size = file_ ? std::streamoff{file_.tellg()} : -1;
     if (size < 0 || !file_.seekg(0)) place_.refuse("a file that cannot be opened", "a .npy file");
     remaining_ = static_cast<std::uintmax_t>(size);
   }
 
-  const NpyPlace& place() const { return place_; }
+  const Place& place() const { return place_; }
   std::uintmax_t remaining() const { return remaining_; }
 
   /// Copies the next `count` bytes; refused if the input is shorter.
@@ -71,7 +67,7 @@ class NpyInput {
   }
 
  private:
-  NpyPlace place_;
+  Place place_;
   std::ifstream file_;
   std::span<const std::byte> memory_;
   std::uintmax_t remaining_ = 0;
@@ -105,11 +101,12 @@ inline std::string read_npy_header_text(NpyInput& in) {
 inline NpyHeader read_npy_header(NpyInput& in) {
   const std::string text = read_npy_header_text(in);
   NpyHeader header = NpyHeaderParser(text, in.place()).parse();
-  const Index bytes = checked_product(in.place().function, in.place().source.c_str(),
-                                      npy_count(in.place(), header.shape), header.dtype[2] - '0');
+  const Index bytes =
+      checked_product(in.place().function, in.place().source.c_str(),
+                      element_count(in.place(), header.shape), header.dtype[2] - '0');
   if (in.remaining() != static_cast<std::uintmax_t>(bytes))
     in.place().refuse(std::to_string(in.remaining()) + " bytes of data",
-                      std::to_string(bytes) + " for shape " + npy_shape_text(header.shape) +
+                      std::to_string(bytes) + " for shape " + shape_text(header.shape) +
                           " of dtype '" + header.dtype + "'");
   return header;
 }
@@ -209,7 +206,7 @@ void read_npy_elements(NpyInput& in, const NpyHeader& header, Index count, T* ou
 
 /// Refuses a dtype with values that T does not hold, before anything is allocated.
 template <class T>
-void check_npy_dtype(const NpyPlace& place, const NpyHeader& header) {
+void check_npy_dtype(const Place& place, const NpyHeader& header) {
   bool holds = false;
   with_npy_type(NpyTypes{}, std::string_view(header.dtype).substr(1),
                 [&](auto type) { holds = npy_holds<typename decltype(type)::type, T>(); });
@@ -221,19 +218,10 @@ void check_npy_dtype(const NpyPlace& place, const NpyHeader& header) {
 /// The elements of an owning array as a view of a rank fixed at compile time.
 template <std::size_t Rank, class T>
 TensorView<T, Rank> npy_array_view(T* data, std::size_t size, const std::vector<Index>& shape) {
-  const NpyPlace place{"io::NpyArray::view", "shape"};
-  if (shape.size() != Rank)
-    place.refuse(npy_shape_text(shape), std::to_string(Rank) + " dimensions");
-  if (npy_count(place, shape) != static_cast<Index>(size))
-    place.refuse(npy_shape_text(shape), "a shape of " + std::to_string(size) + " elements");
-  TensorView<T, Rank> v{data, {}, {}};
-  Index stride = 1;
-  for (std::size_t d = Rank; d-- > 0;) {
-    v.extent[d] = shape[d];
-    v.stride[d] = stride;
-    stride *= shape[d];
-  }
-  return v;
+  const Place place{"io::NpyArray::view", "shape"};
+  if (element_count(place, shape) != static_cast<Index>(size))
+    place.refuse(shape_text(shape), "a shape of " + std::to_string(size) + " elements");
+  return row_major_view<Rank>(place, data, shape);
 }
 
 PARE_ABI_END

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Hugging Face's .safetensors files: many named tensors a file, mapped into memory.
+///
+/// Needs nlohmann-json, and is therefore not part of pare.hpp; in CMake link `pare::safetensors`.
+///
+/// ```cpp
+/// const pare::io::SafetensorsFile model("model.safetensors");
+/// for (const auto& tensor : model.tensors()) std::cout << tensor.name << ' ' << tensor.dtype <<
+/// '\n'; auto w = model.matrix<pare::bf16>("lm_head.weight");  // TensorView<const bf16, 2> into
+/// the file pare::io::write_safetensors("small.safetensors", {{"left", left}, {"right", right},
+/// bias});
+/// ```
+///
+/// | C++ | dtype |
+/// |---|---|
+/// | `double`, `float` | `F64`, `F32` |
+/// | `pare::f16`, `Eigen::half` | `F16` |
+/// | `pare::bf16`, `Eigen::bfloat16` | `BF16` |
+/// | `std::int8_t` to `std::int64_t`, `std::uint8_t` to `std::uint64_t` | `I8` to `I64`, `U8` to
+/// `U64` | | `bool` | `BOOL` is written from it and viewed as `std::uint8_t`: a file's byte may be
+/// neither 0 nor 1 |
+///
+/// A file with any other dtype (8-bit floats, complex) is refused, and the error names it.
+///
+/// A file is not trusted. All of its header is checked before anything is handed out: its length
+/// (at most 100 MB, as in the reference implementation, and inside the file), strict JSON without
+/// duplicate keys, known keys and dtypes, `__metadata__` a map of strings, and tensors that take
+/// up the data from the first byte to the last without gap or overlap, each as many bytes as its
+/// dtype and shape stand for. Values are not looked at. Memory is bounded by a small multiple of
+/// the header's size; data pages are loaded when they are read.
+///
+/// Every failure, malformed content as well as a file that cannot be opened or written, is a
+/// `std::invalid_argument` that names the function, the file, what was found and what was wanted.
+///
+/// Source: the format description in the README of huggingface/safetensors, and its reference
+/// implementation for the limits.
+
+#include <pare/core/check.hpp>
+#include <pare/core/scalar.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/io/detail/file_bytes.hpp>
+#include <pare/io/detail/place.hpp>
+#include <pare/io/detail/replace_file.hpp>
+#include <pare/io/detail/safetensors_format.hpp>
+#include <pare/io/detail/safetensors_read.hpp>
+#include <pare/io/detail/safetensors_write.hpp>
+
+#include <Eigen/Core>
+
+#include <bit>
+#include <concepts>
+#include <cstddef>
+#include <filesystem>
+#include <map>
+#include <ostream>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+static_assert(std::endian::native == std::endian::little,
+              "pare: .safetensors files are little endian and are viewed without a copy");
+
+namespace pare::io {
+
+/// What data may be viewed as: every scalar that has a dtype, except bool.
+template <class S>
+concept SafetensorsViewable = SafetensorsScalar<S> && !std::same_as<S, bool>;
+
+/// What is written: an Eigen Matrix, Array, Map, Ref or Block of either storage order, a row-major
+/// Tensor, std::vector, std::array, std::span or TensorView.
+template <class X>
+concept SafetensorsWritable = SafetensorsScalar<scalar_of<X>>;
+
+/// A checked .safetensors file, open for reading.
+///
+/// The file is mapped where the system can (POSIX), and otherwise read. Views point into it and are
+/// valid while this object or a copy of it lives; copies share the memory. The file must not be
+/// changed in place meanwhile: a file that is cut short under a mapping ends the program with
+/// SIGBUS. To write a new file of the same name is safe, since `write_safetensors` replaces it.
+class SafetensorsFile {
+ public:
+  /// Opens a file. Cost: its header; its data is not read.
+  /// \throws std::invalid_argument if it cannot be opened or is not a well-formed .safetensors file
+  /// of the dtypes above.
+  PARE_ALWAYS_INLINE explicit SafetensorsFile(const std::filesystem::path& path)
+      : contents_(detail::open_safetensors(path)) {}
+
+  /// The same from the bytes of a file, which must outlive this object; nothing is copied.
+  /// \throws std::invalid_argument as for a path.
+  PARE_ALWAYS_INLINE explicit SafetensorsFile(std::span<const std::byte> bytes)
+      : contents_(detail::parse_safetensors({detail::safetensors_reader, "bytes"}, bytes)) {}
+
+  /// All tensors in the order of their data.
+  const std::vector<SafetensorsTensor>& tensors() const& { return contents_.tensors; }
+  const std::vector<SafetensorsTensor>& tensors() const&& = delete;
+
+  /// The file's own notes: `__metadata__`.
+  const std::map<std::string, std::string>& metadata() const& { return contents_.metadata; }
+  const std::map<std::string, std::string>& metadata() const&& = delete;
+
+  PARE_ALWAYS_INLINE bool contains(std::string_view name) const {
+    return detail::find_tensor(contents_, name) != nullptr;
+  }
+
+  /// \throws std::invalid_argument if there is no tensor of that name.
+  PARE_ALWAYS_INLINE const SafetensorsTensor& tensor(std::string_view name) const& {
+    return detail::tensor_of("io::SafetensorsFile::tensor", contents_, name);
+  }
+  const SafetensorsTensor& tensor(std::string_view name) const&& = delete;
+
+  /// A tensor's elements where they lie in the file: row-major, without gaps.
+  ///
+  /// The format does not align its data, although its writers do: what does not lie at a multiple
+  /// of the element's size cannot be viewed, only taken by `read_matrix` or from its bytes.
+  /// \throws std::invalid_argument if there is no tensor of that name, its dtype is not that of S
+  /// (`BOOL` passes for `std::uint8_t`), it has another number of dimensions, or it is not aligned.
+  template <SafetensorsViewable S, std::size_t Rank>
+  PARE_ALWAYS_INLINE TensorView<const S, Rank> view(std::string_view name) const& {
+    return detail::tensor_view<S, Rank>("io::SafetensorsFile::view", contents_, name);
+  }
+  /// The view would outlive the file: name the file first.
+  template <SafetensorsViewable S, std::size_t Rank>
+  void view(std::string_view name) const&& = delete;
+
+  /// The view of a matrix.
+  /// \throws std::invalid_argument as `view`.
+  template <SafetensorsViewable S>
+  PARE_ALWAYS_INLINE TensorView<const S, 2> matrix(std::string_view name) const& {
+    return detail::tensor_view<S, 2>("io::SafetensorsFile::matrix", contents_, name);
+  }
+  template <SafetensorsViewable S>
+  void matrix(std::string_view name) const&& = delete;
+
+  /// A copy of a matrix of floats, widened to T; a tensor of one dimension becomes one column.
+  ///
+  /// `F16`, `BF16` and `F32` are read as float or double, `F64` as double; data need not be
+  /// aligned. Cost: one pass.
+  /// \throws std::invalid_argument if there is no tensor of that name, T does not hold every value
+  /// of its dtype, or it has neither 1 nor 2 dimensions.
+  template <ComputeScalar T>
+  Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> read_matrix(
+      std::string_view name) const {
+    const auto [rows, cols, tensor] =
+        detail::readable_matrix<T>("io::SafetensorsFile::read_matrix", contents_, name);
+    Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> matrix(rows, cols);
+    detail::read_floats(*tensor, matrix.data());
+    return matrix;
+  }
+
+ private:
+  detail::SafetensorsContents contents_;
+};
+
+/// A tensor to be written, with its name. It views what it is made from, which must live until the
+/// file is written.
+class NamedTensor {
+ public:
+  /// The elements of x; an Eigen vector, and a row or a column of a matrix, has one dimension.
+  /// \throws std::invalid_argument if an extent is negative or the data pointer null.
+  template <SafetensorsWritable X>
+  NamedTensor(std::string name, const X& x)
+      : output_(detail::safetensors_output_of(std::move(name), x)) {}
+
+  /// A tensor of another file as it is; converts, so that one stands for the other in a list.
+  PARE_ALWAYS_INLINE NamedTensor(const SafetensorsTensor& tensor)
+      : NamedTensor(tensor.name, tensor.dtype, tensor.shape, tensor.bytes) {}
+
+  /// Bytes of any dtype of the table, row-major and little endian.
+  /// \throws std::invalid_argument if the dtype is none of them, an extent is negative, or the
+  /// shape stands for another number of bytes.
+  PARE_ALWAYS_INLINE NamedTensor(std::string name, std::string dtype, std::vector<Index> shape,
+                                 std::span<const std::byte> bytes)
+      : output_(detail::safetensors_output(std::move(name), std::move(dtype), std::move(shape),
+                                           bytes)) {}
+
+  /// What `write_safetensors` asks for.
+  const detail::SafetensorsOutput& output() const { return output_; }
+
+ private:
+  detail::SafetensorsOutput output_;
+};
+
+namespace detail {
+PARE_ABI_BEGIN
+
+inline SafetensorsPlan safetensors_plan(const std::vector<NamedTensor>& tensors,
+                                        const std::map<std::string, std::string>& metadata) {
+  std::vector<const SafetensorsOutput*> outputs;
+  outputs.reserve(tensors.size());
+  for (const NamedTensor& tensor : tensors) outputs.push_back(&tensor.output());
+  return {outputs, metadata};
+}
+
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
+/// Writes tensors to a stream; text-mode streams are not for it.
+///
+/// The data is written in the order given, but wider elements before narrower ones, so that all of
+/// it is aligned, as the reference implementation does. Elements without gaps are written from
+/// where they are, others are gathered through a buffer of fixed size.
+/// \throws std::invalid_argument if a name occurs twice or is `__metadata__`, a name or a note is
+/// not UTF-8, the header would pass 100 MB (all before anything is written), or the stream fails.
+inline void write_safetensors(std::ostream& stream, const std::vector<NamedTensor>& tensors,
+                              const std::map<std::string, std::string>& metadata = {}) {
+  detail::safetensors_plan(tensors, metadata).write(stream);
+  check(stream.good(), "io::write_safetensors", "stream", "a write that failed",
+        "a stream with room");
+}
+
+/// Writes tensors to a file that appears whole or not at all.
+///
+/// The bytes go to a temporary file beside `path`, which then takes its name; a file that was there
+/// is replaced, a symbolic link is replaced by the file. If anything fails the temporary file is
+/// removed, and what was at `path` is as before. A crash of the machine may lose the file: nothing
+/// is forced to the disk. Tensors of an open `SafetensorsFile` may be written to its own path.
+/// \throws std::invalid_argument as for a stream, and if the file cannot be created, written or
+/// renamed, or `path` names a folder or a device.
+inline void write_safetensors(const std::filesystem::path& path,
+                              const std::vector<NamedTensor>& tensors,
+                              const std::map<std::string, std::string>& metadata = {}) {
+  const detail::SafetensorsPlan plan = detail::safetensors_plan(tensors, metadata);
+  detail::replace_file("io::write_safetensors", path,
+                       [&plan](std::ostream& file) { plan.write(file); });
+}
+PARE_ABI_END
+
+}  // namespace pare::io

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// Fuzz target of the .safetensors reader. Built with libFuzzer (clang -fsanitize=fuzzer) it is an
+/// entry point; built with PARE_FUZZ_STANDALONE it has a main that runs seeded mutations of valid
+/// files: `safetensors_fuzz [runs] [seed]`.
+
+#include <pare/io/safetensors.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <span>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+#if defined(PARE_FUZZ_STANDALONE)
+#include <iterator>
+#include <random>
+#endif
+
+namespace {
+
+using pare::io::SafetensorsFile;
+using pare::io::SafetensorsTensor;
+using Bytes = std::span<const std::byte>;
+
+void require(bool ok, const char* what) {
+  if (ok) return;
+  std::fprintf(stderr, "safetensors_fuzz: broken: %s\n", what);
+  std::abort();
+}
+
+/// The bytes of an element, by a second reading of the dtype: the number in its name.
+std::size_t item_size(const std::string& dtype) {
+  if (dtype == "BOOL") return 1;
+  const auto bits = std::strtoul(dtype.c_str() + dtype.find_first_of("0123456789"), nullptr, 10);
+  return bits / 8;
+}
+
+/// Every byte of the data belongs to exactly one tensor, and to as many elements as its shape says.
+void check_tensors(const SafetensorsFile& file, Bytes bytes) {
+  std::size_t header = 0;
+  std::memcpy(&header, bytes.data(), sizeof(header));
+  std::vector<int> owners(bytes.size() - 8 - header);
+  for (const SafetensorsTensor& tensor : file.tensors()) {
+    std::size_t size = item_size(tensor.dtype);
+    for (const pare::Index extent : tensor.shape) {
+      require(extent >= 0, "no extent is negative");
+      size *= static_cast<std::size_t>(extent);
+    }
+    require(size == tensor.bytes.size(), "the shape accounts for every byte");
+    const auto first = tensor.bytes.data() - bytes.data() - 8 - static_cast<pare::Index>(header);
+    require(first >= 0 &&
+                first + static_cast<pare::Index>(size) <= static_cast<pare::Index>(owners.size()),
+            "tensors lie in the data");
+    for (std::size_t i = 0; i < size; ++i) ++owners[static_cast<std::size_t>(first) + i];
+    require(&file.tensor(tensor.name) == &tensor, "every name finds its tensor");
+  }
+  require(std::ranges::count(owners, 1) == static_cast<pare::Index>(owners.size()),
+          "every byte has one owner");
+}
+
+/// Reads the last element of a view of any rank from 0 to 3; true if there was such a view.
+template <class S>
+bool can_view(const SafetensorsFile& file, const std::string& name) {
+  const auto last = [&]<std::size_t Rank>(std::integral_constant<std::size_t, Rank>) {
+    try {
+      const auto v = file.view<S, Rank>(name);
+      pare::Index at = 0;
+      for (std::size_t d = 0; d < Rank; ++d) {
+        if (v.extent[d] == 0) return true;
+        at += (v.extent[d] - 1) * v.stride[d];
+      }
+      S value;
+      std::memcpy(&value, v.data + at, sizeof(S));
+      return reinterpret_cast<std::uintptr_t>(v.data) % alignof(S) == 0;
+    } catch (const std::invalid_argument&) {
+      return false;
+    }
+  };
+  return last(std::integral_constant<std::size_t, 0>{}) ||
+         last(std::integral_constant<std::size_t, 1>{}) ||
+         last(std::integral_constant<std::size_t, 2>{}) ||
+         last(std::integral_constant<std::size_t, 3>{});
+}
+
+/// Writes what was read and reads it again.
+void round_trip(const SafetensorsFile& file) {
+  std::ostringstream os;
+  pare::io::write_safetensors(os, {file.tensors().begin(), file.tensors().end()}, file.metadata());
+  const std::string text = os.str();
+  const auto memory = std::make_unique<std::byte[]>(text.size());
+  std::memcpy(memory.get(), text.data(), text.size());
+  const SafetensorsFile again(Bytes(memory.get(), text.size()));
+  require(again.metadata() == file.metadata(), "the metadata survives a round trip");
+  require(again.tensors().size() == file.tensors().size(), "no tensor is lost");
+  for (const SafetensorsTensor& tensor : file.tensors()) {
+    const SafetensorsTensor& other = again.tensor(tensor.name);
+    require(other.dtype == tensor.dtype && other.shape == tensor.shape &&
+                std::ranges::equal(other.bytes, tensor.bytes),
+            "a tensor survives a round trip");
+    const int views =
+        can_view<double>(again, tensor.name) + can_view<float>(again, tensor.name) +
+        can_view<pare::f16>(again, tensor.name) + can_view<pare::bf16>(again, tensor.name) +
+        can_view<std::uint8_t>(again, tensor.name) + can_view<std::int64_t>(again, tensor.name);
+    require(views <= 1, "a tensor is viewed as one type");
+    const bool is_float = tensor.dtype.ends_with("F16") || tensor.dtype[0] == 'F';
+    if (is_float && tensor.shape.size() < 4)
+      require(views == 1, "what was written is aligned and is viewed");
+    if (is_float && (tensor.shape.size() == 1 || tensor.shape.size() == 2) && !tensor.bytes.empty())
+      require(static_cast<std::size_t>(file.read_matrix<double>(tensor.name).size()) *
+                      item_size(tensor.dtype) ==
+                  tensor.bytes.size(),
+              "a matrix has every element");
+  }
+}
+
+/// True if the bytes were taken.
+bool parse(Bytes bytes) {
+  std::optional<SafetensorsFile> file;
+  try {
+    file.emplace(bytes);
+  } catch (const std::invalid_argument&) {
+    return false;
+  }
+  check_tensors(*file, bytes);
+  round_trip(*file);
+  return true;
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  parse(std::as_bytes(std::span(data, size)));
+  return 0;
+}
+
+#if defined(PARE_FUZZ_STANDALONE)
+namespace {
+
+struct Parts {
+  std::string text, data;
+
+  std::string file() const {
+    std::string bytes;
+    for (std::size_t i = 0; i < 8; ++i) bytes += static_cast<char>(text.size() >> (8 * i) & 0xff);
+    return bytes + text + data;
+  }
+};
+
+std::string entry(const std::string& name, const std::string& dtype, const std::string& shape,
+                  std::size_t begin, std::size_t end) {
+  return "\"" + name + "\":{\"dtype\":\"" + dtype + "\",\"shape\":[" + shape +
+         "],\"data_offsets\":[" + std::to_string(begin) + "," + std::to_string(end) + "]}";
+}
+
+std::vector<Parts> valid_files() {
+  std::vector<Parts> files{{"{}", ""}, {R"({"__metadata__":{"format":"pt","a":""}}  )", ""}};
+  for (const char* dtype : {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32",
+                            "U16", "U8", "BOOL"}) {
+    const std::size_t item = item_size(dtype);
+    std::string data(13 * item, '\0');
+    for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<char>(i * 37);
+    const std::string matrix = entry("a", dtype, "2,3", 0, 6 * item);
+    files.push_back({"{" + matrix + "}", data.substr(0, 6 * item)});
+    files.push_back({"{\"__metadata__\":{\"k\":\"v\"}," +
+                         entry("b", dtype, "7", 6 * item, 13 * item) + "," + matrix + "}",
+                     data});
+    files.push_back({"{" + entry("n", "U8", "", 0, 1) + "," +
+                         entry("c", dtype, "1,2,1", 1, 1 + 2 * item) + "," +
+                         entry("e", dtype, "0,4", 1 + 2 * item, 1 + 2 * item) + "}",
+                     data.substr(0, 1 + 2 * item)});
+  }
+  return files;
+}
+
+/// One to four edits: a byte, a bit, a token of the format, a cut, a repetition.
+std::string mutated(std::string file, std::mt19937_64& random) {
+  using namespace std::string_view_literals;
+  constexpr std::string_view tokens[] = {
+      "\"dtype\""sv,
+      "\"shape\""sv,
+      "\"data_offsets\""sv,
+      "\"__metadata__\""sv,
+      "\"F32\""sv,
+      "\"F8_E4M3\""sv,
+      "{"sv,
+      "}"sv,
+      "["sv,
+      "]"sv,
+      ":"sv,
+      ","sv,
+      "\""sv,
+      "-1"sv,
+      "0"sv,
+      "1"sv,
+      "6"sv,
+      "24"sv,
+      "1.5"sv,
+      "1e3"sv,
+      "null"sv,
+      "true"sv,
+      "9223372036854775807"sv,
+      "18446744073709551615"sv,
+      "4294967296"sv,
+      "\\u0061"sv,
+      "\\ud800"sv,
+      "\xff"sv,
+      "\0"sv,
+      " "sv,
+      "\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]},"sv};
+  const auto below = [&](std::size_t n) { return static_cast<std::size_t>(random() % n); };
+  for (std::size_t edit = 0, edits = 1 + below(4); edit < edits && !file.empty(); ++edit) {
+    const std::size_t at = below(file.size());
+    const std::size_t length = std::min(below(12), file.size() - at);
+    const std::string_view token = tokens[below(std::size(tokens))];
+    switch (below(7)) {
+      case 0:
+        file[at] = static_cast<char>(random());
+        break;
+      case 1:
+        file[at] = static_cast<char>(file[at] ^ (1 << below(8)));
+        break;
+      case 2:
+        file.insert(at, token);
+        break;
+      case 3:
+        file.replace(at, std::min(token.size(), file.size() - at), token);
+        break;
+      case 4:
+        file.erase(at, length);
+        break;
+      case 5:
+        file.insert(at, file.substr(at, length));
+        break;
+      default:
+        file.resize(at);
+        break;
+    }
+  }
+  return file;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const auto runs = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 50000ull;
+  const auto seed = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1ull;
+  const auto parse_text = [](const std::string& file) {
+    return parse(std::as_bytes(std::span(file.data(), file.size())));
+  };
+  const std::vector<Parts> files = valid_files();
+  for (const Parts& parts : files) require(parse_text(parts.file()), "valid files are read");
+  std::mt19937_64 random(seed);
+  unsigned long long taken = 0;
+  for (unsigned long long run = 0; run < runs; ++run) {
+    Parts parts = files[run % files.size()];
+    // Every other run keeps the length of the header right, to get past it into the JSON.
+    const bool in_text = run / files.size() % 2 == 0;
+    if (in_text) parts.text = mutated(parts.text, random);
+    taken += parse_text(in_text ? parts.file() : mutated(parts.file(), random)) ? 1 : 0;
+  }
+  std::printf("safetensors_fuzz: %llu mutations, %llu still valid, %llu refused\n", runs, taken,
+              runs - taken);
+  require(runs < 1000 || (taken > 0 && taken < runs), "mutations reach both sides of the checks");
+  return 0;
+}
+#endif
