@@ -27,6 +27,14 @@
 #include <pare/core/sparse_view.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/version.hpp>
+#include <pare/factor/apply.hpp>
+#include <pare/factor/covariance_svd.hpp>
+#include <pare/factor/dora.hpp>
+#include <pare/factor/elementwise.hpp>
+#include <pare/factor/linear_operator.hpp>
+#include <pare/factor/metric.hpp>
+#include <pare/factor/svd.hpp>
+#include <pare/factor/weighted_svd.hpp>
 #include <pare/projection/fast_rp.hpp>
 #include <pare/projection/johnson_lindenstrauss.hpp>
 #include <pare/projection/materialize.hpp>

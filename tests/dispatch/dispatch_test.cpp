@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <pare/attention/attend.hpp>
 #include <pare/dispatch.hpp>
+#include <pare/kernel/multiply.hpp>
 #include <pare/projection/fast_rp.hpp>
 #include <pare/projection/project.hpp>
 #include <pare/projection/spmm.hpp>
@@ -105,6 +106,48 @@ TEST(Dispatch, ProductAndEmbeddingAgreeWithTheReference) {
   const auto embedding = pare::projection::fast_rp(pare::dispatched, graph, options);
   const auto definition = pare::projection::fast_rp(pare::reference, graph, options);
   EXPECT_LE((embedding - definition).norm(), 1e-5f * definition.norm());
+}
+
+/// C = A B of one pair of scalars: small integers, whose sums every arch gets exactly, so that the
+/// arch that was picked and the baseline agree, on threads as well.
+template <class S, class T>
+void expect_product_agrees() {
+  const Index rows = 61, depth = 531, columns = 147;
+  std::vector<S> a, b;
+  for (Index i = 0; i < rows * depth; ++i) a.push_back(S(static_cast<float>(i * 7 % 11 - 5)));
+  for (Index i = 0; i < depth * columns; ++i) b.push_back(S(static_cast<float>(i * 5 % 13 - 6)));
+  const pare::TensorView<const S, 2> left{a.data(), {rows, depth}, {depth, 1}};
+  const pare::TensorView<const S, 2> right{b.data(), {depth, columns}, {1, depth}};
+  const std::vector<T> scale(static_cast<std::size_t>(rows), T(0.5));
+  for (const T* row_scale : {static_cast<const T*>(nullptr), scale.data()}) {
+    const auto product = [&](const auto& backend) {
+      std::vector<T> c(static_cast<std::size_t>(rows * columns));
+      pare::kernel::ProductWorkspace workspace;
+      pare::kernel::multiply(backend, left, right,
+                             pare::TensorView<T, 2>{c.data(), {rows, columns}, {columns, 1}},
+                             {.row_scale = row_scale}, workspace);
+      return c;
+    };
+    const std::vector<T> picked = product(pare::dispatched);
+    EXPECT_EQ(picked, product(pare::simd));
+    EXPECT_EQ(picked, product(pare::simd_for<pare::arch::scalar>{}));
+    EXPECT_EQ(picked, product(pare::dispatched.threads(3)));
+    T sum = 0;
+    for (Index d = 0; d < depth; ++d)
+      sum +=
+          static_cast<T>((depth + d) * 7 % 11 - 5) * static_cast<T>((2 * depth + d) * 5 % 13 - 6);
+    EXPECT_EQ(picked[static_cast<std::size_t>(columns + 2)], row_scale != nullptr ? sum / 2 : sum);
+  }
+}
+
+TEST(Dispatch, MatrixProductIsTheSameBitsAsTheBaseline) {
+  expect_product_agrees<float, float>();
+  expect_product_agrees<double, double>();
+  expect_product_agrees<float, double>();
+  expect_product_agrees<pare::bf16, float>();
+  expect_product_agrees<pare::bf16, double>();
+  expect_product_agrees<pare::f16, float>();
+  expect_product_agrees<pare::f16, double>();
 }
 
 /// Attention of one storage scalar: the arch that was picked against the reference, and on threads.

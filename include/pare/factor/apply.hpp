@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// A layer whose weight was factored: W ~ left right, W [out x in].
+///
+/// ```cpp
+/// auto lowrank = truncated_svd(w, {.rank = 128});
+/// apply(lowrank, x, y);                                   // x [tokens x in], y [tokens x out]
+/// apply(pare::simd.threads(4), lowrank, x, y, workspace);
+/// apply(pare::simd, left, right, x, y);                   // factors of any origin
+/// ```
+///
+/// The product in the middle [tokens x rank] is made a block of rows at a time and multiplied on
+/// before it leaves the cache. Sums run along the inputs, then along the rank, in one order: the
+/// same bits come out for every executor, and for every number of tokens. A NaN or infinite token
+/// reaches its own row of y only.
+
+#include <pare/core/backend.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/factor/detail/low_rank_product.hpp>
+#include <pare/factor/low_rank.hpp>
+#include <pare/factor/reference.hpp>
+
+#include <type_traits>
+
+namespace pare::factor {
+namespace detail {
+PARE_ABI_BEGIN
+
+/// y = x (left right)^T is stored in what it is summed in.
+template <class X, class U, class Y>
+concept ProductOf = std::is_same_v<scalar_of<Y>, product_t<scalar_of<X>, U>>;
+
+template <class B, class S, class U, class T>
+void apply_views(const B& backend, TensorView<const U, 2> left, TensorView<const U, 2> right,
+                 TensorView<const S, 2> x, TensorView<T, 2> y, ApplyWorkspace& workspace) {
+  constexpr const char* function = "factor::apply";
+  check_extents<2>(function, "right", right.extent, {left.cols(), x.cols()});
+  check_extents<2>(function, "y", y.extent, {x.rows(), left.rows()});
+  const auto l = checked_lines(function, "left", left), r = checked_lines(function, "right", right);
+  const auto from = checked_lines(function, "x", x);
+  const auto to = checked_lines(function, "y", y);
+  check_writable(function, "y", y);
+  check_no_overlap(function, "y", y, "left", left);
+  check_no_overlap(function, "y", y, "right", right);
+  check_no_overlap(function, "y", y, "x", x);
+  if (y.rows() == 0 || y.cols() == 0) return;
+  if constexpr (KernelBackend<B>) {
+    if (x.cols() == 0 || right.rows() == 0) return kernel::detail::fill_zeros(y);
+    LowRankProduct<B, S, U>(backend, l, r, from, to, workspace).run([](Index, Index) {});
+  } else {
+    reference_low_rank_product(l, r, from, to);
+  }
+}
+
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
+/// Y = (X right^T) left^T for two factors.
+///
+/// \param backend   where and how
+/// \param left      [out x rank], any dense Eigen matrix of any storage scalar
+/// \param right     [rank x in], of the same scalar
+/// \param x         [tokens x in], any storage scalar
+/// \param y         [tokens x out], written: double where a factor or x is, else float; must not
+///                  overlap an input
+/// \param workspace scratch to reuse; left out: allocated here
+/// \throws std::invalid_argument if shapes do not fit, a matrix is contiguous neither by rows nor
+/// by
+///         columns, or y overlaps an input. Nothing is written then. No tokens: a no-op; rank or
+///         in 0: y = 0.
+///
+/// Cost: 2 tokens rank (in + out) FLOPs, which bind from a few dozen tokens on; below, reading the
+/// factors does. x is read once, y written once. Memory: ApplyWorkspace.
+template <Backend B, In<2> L, In<2> R, In<2> X, Out<2> Y>
+requires std::is_same_v<scalar_of<L>, scalar_of<R>> && detail::ProductOf<X, scalar_of<L>, Y>
+void apply(const B& backend, const L& left, const R& right, const X& x, Y&& y,
+           ApplyWorkspace& workspace) {
+  detail::apply_views(backend, as_const(to_view(left)), as_const(to_view(right)),
+                      as_const(to_view(x)), to_view(y), workspace);
+}
+
+/// \overload
+template <Backend B, In<2> L, In<2> R, In<2> X, Out<2> Y>
+requires std::is_same_v<scalar_of<L>, scalar_of<R>> && detail::ProductOf<X, scalar_of<L>, Y>
+void apply(const B& backend, const L& left, const R& right, const X& x, Y&& y) {
+  ApplyWorkspace workspace;
+  apply(backend, left, right, x, y, workspace);
+}
+
+/// The same for the result of a factorization.
+/// \throws std::invalid_argument as for two factors.
+template <Backend B, ComputeScalar T, In<2> X, Out<2> Y>
+requires detail::ProductOf<X, T, Y>
+void apply(const B& backend, const LowRank<T>& factors, const X& x, Y&& y,
+           ApplyWorkspace& workspace) {
+  apply(backend, factors.left, factors.right, x, y, workspace);
+}
+
+/// \overload
+template <Backend B, ComputeScalar T, In<2> X, Out<2> Y>
+requires detail::ProductOf<X, T, Y>
+void apply(const B& backend, const LowRank<T>& factors, const X& x, Y&& y) {
+  apply(backend, factors.left, factors.right, x, y);
+}
+
+/// \overload
+template <ComputeScalar T, In<2> X, Out<2> Y>
+requires detail::ProductOf<X, T, Y>
+void apply(const LowRank<T>& factors, const X& x, Y&& y) { apply(simd, factors, x, y); }
+
+PARE_ABI_END
+}  // namespace pare::factor

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// The second moment of the inputs that a layer sees, which covariance-aware factorization weighs
+/// its error with.
+///
+/// ```cpp
+/// Covariance covariance(in);
+/// for (const auto& x : batches) covariance.add(x);  // [tokens x in]
+/// auto lowrank = covariance_svd(w, covariance, {.rank = 128});
+/// ```
+///
+/// C = 1 / N sum_t x_t x_t^T, not centred: the mean of the inputs passes the layer too. Inputs are
+/// not searched for NaN and infinities: their rows and columns of C become such, and the solvers
+/// refuse it.
+
+#include <pare/core/backend.hpp>
+#include <pare/core/check.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/factor/detail/covariance_sum.hpp>
+#include <pare/factor/detail/packed_right.hpp>
+#include <pare/factor/detail/reference_statistics.hpp>
+#include <pare/factor/low_rank.hpp>
+#include <pare/kernel/multiply.hpp>
+
+#include <Eigen/Core>
+
+#include <algorithm>
+#include <cstddef>
+#include <type_traits>
+#include <vector>
+
+namespace pare::factor {
+
+/// What products of float and 16-bit inputs are summed in.
+enum class CovarianceProducts {
+  Float,   ///< float for chunks of at most 512 tokens, which are added in double
+  Double,  ///< double throughout: half of the speed for float, a quarter or less for bf16
+};
+
+namespace detail {
+
+/// The accumulator of Covariance: X^T X, of which the lower half counts.
+struct CovarianceSum {
+  Index dim = 0;
+  std::vector<double> products;  ///< [dim x dim]
+
+  TensorView<double, 2> view() { return {products.data(), {dim, dim}, {dim, 1}}; }
+  double at(Index i, Index j) const { return products[static_cast<std::size_t>(i * dim + j)]; }
+};
+
+PARE_ABI_BEGIN
+
+inline CovarianceSum empty_covariance(Index dim) {
+  constexpr const char* name = "factor::Covariance";
+  check(dim >= 1, name, "dim", dim, "at least 1");
+  return {dim,
+          std::vector<double>(static_cast<std::size_t>(checked_product(name, "dim", dim, dim)))};
+}
+
+template <class B, class S>
+void add_covariance(const B& backend, TensorView<const S, 2> x, CovarianceProducts products,
+                    CovarianceSum& sum) {
+  constexpr const char* name = "factor::Covariance::add";
+  check_extents<2>(name, "x", x.extent, {x.rows(), sum.dim});
+  x = checked_lines(name, "x", x);
+  if (x.rows() == 0) return;
+  if constexpr (!KernelBackend<B>) {
+    Eigen::MatrixXd all = Eigen::MatrixXd::Zero(sum.dim, sum.dim);
+    reference_add_covariance(x, all);
+    for (Index i = 0; i < sum.dim; ++i)
+      for (Index j = 0; j <= i; ++j) sum.view()(i, j) += all(i, j);
+  } else {
+    if constexpr (!std::is_same_v<S, double>)
+      if (products == CovarianceProducts::Float)
+        return ChunkedGram<B, S>(backend, x, sum.view()).run();
+    kernel::ProductWorkspace workspace;
+    kernel::multiply(
+        backend, transpose(x), x, sum.view(),
+        kernel::ProductOptions<double>{.accumulate = true, .half = kernel::Half::Lower}, workspace);
+  }
+}
+
+inline void merge_covariance(const CovarianceSum& from, CovarianceSum& to) {
+  check(from.dim == to.dim, "factor::Covariance::merge", "other", from.dim, to.dim);
+  for (std::size_t i = 0; i < to.products.size(); ++i) to.products[i] += from.products[i];
+}
+
+inline double mean_diagonal(const char* function, const CovarianceSum& sum, Index count) {
+  check(count > 0, function, "count", count, "a token that was added");
+  double trace = 0;
+  for (Index i = 0; i < sum.dim; ++i) trace += sum.at(i, i);
+  return trace / static_cast<double>(sum.dim) / static_cast<double>(count);
+}
+
+inline RowMatrix<double> mean_covariance(const char* function, const CovarianceSum& sum,
+                                         Index count) {
+  check(count > 0, function, "count", count, "a token that was added");
+  constexpr Index block = 64;
+  RowMatrix<double> mean(sum.dim, sum.dim);
+  for (Index begin = 0; begin < sum.dim; begin += block)
+    for (Index column = 0; column <= begin; column += block)
+      for (Index i = begin; i < std::min(begin + block, sum.dim); ++i)
+        for (Index j = column; j < std::min(column + block, i + 1); ++j)
+          mean(i, j) = mean(j, i) = sum.at(i, j) / static_cast<double>(count);
+  return mean;
+}
+
+inline RowMatrix<double> damped_covariance(const CovarianceSum& sum, Index count, double damping) {
+  constexpr const char* name = "factor::Covariance::damped";
+  check(is_finite(damping) && damping >= 0, name, "damping", damping,
+        "a finite share of at least 0");
+  RowMatrix<double> c = mean_covariance(name, sum, count);
+  c.diagonal().array() += damping * mean_diagonal(name, sum, count);
+  return c;
+}
+
+PARE_ABI_END
+}  // namespace detail
+
+/// Accumulates X^T X of the tokens that a layer sees, in any grouping of calls.
+///
+/// The sum is kept in double. With CovarianceProducts::Float the tokens of each call are cut into
+/// chunks of 512 (bf16) or 256 (float, f16), whose products are summed in float: an element is off
+/// by at most gamma = 513 * 2^-24 of sum_t |x_ti x_tj|, in practice 1e-6 of the geometric mean of
+/// its two diagonal elements. bf16 products are exact where an arch has no bf16 dot product;
+/// where it has one, subnormal factors and sums count as 0 too. With Double, and for double inputs,
+/// merging the parts of a set of tokens is the same as one pass, to 1e-12.
+class Covariance {
+ public:
+  /// Of inputs of `dim` features.
+  /// \throws std::invalid_argument if dim is below 1.
+  PARE_ALWAYS_INLINE explicit Covariance(Index dim,
+                                         CovarianceProducts products = CovarianceProducts::Float)
+      : sum_(detail::empty_covariance(dim)), products_(products) {}
+
+  Index dim() const { return sum_.dim; }
+
+  /// Tokens that were added.
+  Index count() const { return count_; }
+
+  /// Adds tokens.
+  ///
+  /// \param backend left out: pare::simd
+  /// \param x       [tokens x dim], any storage scalar, rows or columns contiguous
+  /// \throws std::invalid_argument if the extents or the strides are not so
+  ///
+  /// Cost: tokens dim^2 FLOPs, which bind from about 500 tokens a call on; the sum is read and
+  /// written once for every 2048 tokens of bf16, 1024 of float and f16, 256 of double. Memory: up
+  /// to 16 MiB of packed tokens and a MiB a worker.
+  template <Backend B, In<2> X>
+  PARE_ALWAYS_INLINE void add(const B& backend, const X& x) {
+    const auto tokens = as_const(to_view(x));
+    detail::add_covariance(backend, tokens, products_, sum_);
+    count_ += tokens.rows();
+  }
+
+  /// \overload
+  template <In<2> X>
+  PARE_ALWAYS_INLINE void add(const X& x) {
+    add(simd, x);
+  }
+
+  /// Adds the tokens of another accumulator.
+  /// \throws std::invalid_argument if its dim is another.
+  PARE_ALWAYS_INLINE void merge(const Covariance& other) {
+    detail::merge_covariance(other.sum_, sum_);
+    count_ += other.count_;
+  }
+
+  /// C [dim x dim], symmetric bit for bit.
+  /// \throws std::invalid_argument if no token was added.
+  PARE_ALWAYS_INLINE RowMatrix<double> matrix() const {
+    return detail::mean_covariance("factor::Covariance::matrix", sum_, count_);
+  }
+
+  /// tr(C) / dim.
+  /// \throws std::invalid_argument if no token was added.
+  PARE_ALWAYS_INLINE double mean_diagonal() const {
+    return detail::mean_diagonal("factor::Covariance::mean_diagonal", sum_, count_);
+  }
+
+  /// C + damping mean_diagonal() I.
+  /// \throws std::invalid_argument if no token was added, or damping is negative or not finite.
+  PARE_ALWAYS_INLINE RowMatrix<double> damped(double damping) const {
+    return detail::damped_covariance(sum_, count_, damping);
+  }
+
+ private:
+  detail::CovarianceSum sum_;
+  CovarianceProducts products_;
+  Index count_ = 0;
+};
+
+}  // namespace pare::factor

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Covariance-aware factorization: the two factors that change a layer's outputs least over the
+/// inputs that it sees (SVD-LLM, DRONE, CARE).
+///
+/// ```cpp
+/// Covariance covariance(in);
+/// for (...) covariance.add(activations);                     // [tokens x in], also bf16
+/// auto lowrank = covariance_svd(w, covariance, {.rank = 128});
+/// ```
+///
+/// minimises tr((W - A B) C (W - A B)^T) = ||(W - A B) X^T||_F^2. A = U and B = U^T W, with U the
+/// first eigenvectors of W C W^T, the covariance of the outputs: the same product as whitening by a
+/// root of C and its inverse, which it needs neither of, so that a singular C is as good as any.
+/// Sources: Wang et al., SVD-LLM, arXiv 2403.07378; CARE, arXiv 2603.17946; the form without a root
+/// is also Swift-SVD's (arXiv 2604.01609). Everything is computed in double.
+
+#include <pare/factor/covariance.hpp>
+#include <pare/factor/svd.hpp>
+
+namespace pare::factor {
+PARE_ABI_BEGIN
+
+/// min over A, B of tr((W - A B) (C + damping mean(diag C) I) (W - A B)^T).
+///
+/// \param backend    left out: pare::simd
+/// \param w          [out x in]
+/// \param covariance of the inputs; at least one token was added
+/// \param options    as of factorize
+/// \param damping    share of the mean variance that is added to each; none is needed. The sources
+///                   use 0.01, for their inverse
+/// \throws std::invalid_argument as factorize, and if no token was added
+template <Backend B, In<2> W>
+auto covariance_svd(const B& backend, const W& w, const Covariance& covariance,
+                    const SvdOptions& options, double damping = 0) {
+  const auto c = covariance.matrix();
+  return detail::factorize_views("factor::covariance_svd", backend, as_const(to_view(w)),
+                                 InputCovariance(c, damping), options);
+}
+
+/// \overload
+template <In<2> W>
+auto covariance_svd(const W& w, const Covariance& covariance, const SvdOptions& options,
+                    double damping = 0) {
+  return covariance_svd(simd, w, covariance, options, damping);
+}
+
+PARE_ABI_END
+}  // namespace pare::factor

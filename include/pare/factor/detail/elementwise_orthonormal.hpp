@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Orthonormal rows for one factor without a change of the product.
+
+#include <pare/core/backend.hpp>
+#include <pare/factor/detail/orthonormal.hpp>
+#include <pare/factor/detail/views.hpp>
+#include <pare/kernel/multiply.hpp>
+
+#include <Eigen/Core>
+#include <Eigen/QR>
+
+namespace pare::factor::detail {
+PARE_ABI_BEGIN
+
+/// y <- m y for a small m.
+template <class B>
+void multiply_left(const B& backend, const Eigen::MatrixXd& m, RowMatrix<double>& y,
+                   kernel::ProductWorkspace& workspace) {
+  RowMatrix<double> out(m.rows(), y.cols());
+  kernel::multiply(backend, as_const(to_view(m)), read(y), to_view(out),
+                   kernel::ProductOptions<double>{}, workspace);
+  y.swap(out);
+}
+
+/// Y = R^T Q with orthonormal rows of Q, which takes the place of Y, and an upper triangular R.
+///
+/// By the Gram matrix, whose products bind; rows that depend on others up to 1e-6 are left to
+/// Householder's method, which finds orthonormal rows for every Y.
+template <class B>
+Eigen::MatrixXd orthonormal_rows(const B& backend, RowMatrix<double>& y,
+                                 kernel::ProductWorkspace& workspace) {
+  const Index k = y.rows();
+  RowMatrix<double> gram(k, k);
+  kernel::multiply(backend, read(y), transpose(read(y)), to_view(gram),
+                   kernel::ProductOptions<double>{.half = kernel::Half::Lower}, workspace);
+  kernel::mirror_lower(backend, to_view(gram));
+  const Eigen::MatrixXd inverse = inverse_cholesky_factor(gram);
+  if (inverse.rows() == k) {
+    const Eigen::MatrixXd transposed = inverse.transpose();
+    multiply_left(backend, transposed, y, workspace);
+    Eigen::MatrixXd r = Eigen::MatrixXd::Identity(k, k);
+    inverse.triangularView<Eigen::Upper>().solveInPlace(r);
+    return r;
+  }
+  const Eigen::HouseholderQR<Eigen::MatrixXd> qr(y.transpose());
+  y = (qr.householderQ() * Eigen::MatrixXd::Identity(y.cols(), k)).transpose();
+  return qr.matrixQR().topRows(k).triangularView<Eigen::Upper>();
+}
+
+/// Makes the rows of `fixed` orthonormal and leaves other^T fixed as it is.
+template <class B>
+void balance(const B& backend, RowMatrix<double>& fixed, RowMatrix<double>& other,
+             kernel::ProductWorkspace& workspace) {
+  multiply_left(backend, orthonormal_rows(backend, fixed, workspace), other, workspace);
+}
+
+PARE_ABI_END
+}  // namespace pare::factor::detail

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Y = (X right^T) left^T on kernels, the product in the middle kept in cache.
+
+#include <pare/core/aligned_buffer.hpp>
+#include <pare/core/backend.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/factor/detail/packed_right.hpp>
+#include <pare/factor/detail/reference_svd.hpp>
+#include <pare/factor/detail/views.hpp>
+#include <pare/kernel/multiply.hpp>
+
+#include <algorithm>
+#include <cstddef>
+
+namespace pare::factor {
+
+/// Scratch of `apply` and `dora_delta`: both factors once, and for each worker a block of at most
+/// 96 rows of the rank; for few rows, or columns of y contiguous, (rank + out) tokens scalars
+/// instead. Two calls must not use one object at the same time.
+struct ApplyWorkspace {
+  AlignedBuffer<std::byte> right;
+  AlignedBuffer<std::byte> left;
+  AlignedBuffer<std::byte> workers;
+  kernel::ProductWorkspace product;
+};
+
+namespace detail {
+PARE_ABI_BEGIN
+
+/// Fewer tokens than these leave workers without a block; the rows of the factors are shared out
+/// then.
+inline constexpr Index few_tokens = 128;
+
+/// One call, its arguments checked; no extent is 0.
+template <class B, class S, class U>
+class LowRankProduct {
+  using T = product_t<S, U>;
+  static constexpr bool pairs = kernel::detail::has_pairs<S, U, T>;
+
+ public:
+  LowRankProduct(const B& backend, TensorView<const U, 2> left, TensorView<const U, 2> right,
+                 TensorView<const S, 2> x, TensorView<T, 2> y, ApplyWorkspace& workspace)
+      : backend_(backend), left_(left), right_(right), x_(x), y_(y), workspace_(workspace) {}
+
+  /// finish(begin, rows) for blocks of rows of y, each once it is written, by many workers.
+  template <class Finish>
+  void run(const Finish& finish) {
+    if (y_.stride[1] != 1)
+      multiply_transposed(transpose(y_), finish);
+    else if (x_.rows() < few_tokens)
+      multiply_few(finish);
+    else
+      multiply_blocks(finish);
+  }
+
+ private:
+  Index rank() const { return right_.rows(); }
+
+  template <class Finish>
+  void multiply_blocks(const Finish& finish) {
+    const PackedRight<pairs, T> first(backend_, transpose(right_), workspace_.right);
+    const PackedRight<false, T> second(backend_, transpose(left_), workspace_.left);
+    const Index workers = worker_count(backend_.executor, x_.rows());
+    const Index block = block_rows(x_.rows(), workers), middle_size = whole_lines(block * rank());
+    const Index size =
+        middle_size + std::max(first.left_size(block, x_.cols()), second.left_size(block, rank()));
+    T* memory = make_room<T>(workspace_.workers, workers * size);
+    each_range(block, [&](Index begin, Index rows, int worker) {
+      T *own = memory + worker * size, *packed = own + middle_size;
+      const TensorView<T, 2> middle{own, {rows, rank()}, {rank(), 1}};
+      first.multiply(backend_, rows_of(x_, begin, rows), middle, packed);
+      second.multiply(backend_, as_const(middle), rows_of(y_, begin, rows), packed);
+      finish(begin, rows);
+    });
+  }
+
+  /// y^T = left (right x^T), [out x tokens] by rows.
+  template <class Finish>
+  void multiply_transposed(TensorView<T, 2> y, const Finish& finish) {
+    const Index tokens = x_.rows();
+    const TensorView<T, 2> middle{
+        make_room<T>(workspace_.right, rank() * tokens), {rank(), tokens}, {tokens, 1}};
+    const kernel::ProductOptions<T> plain;
+    kernel::multiply(backend_, right_, transpose(x_), middle, plain, workspace_.product);
+    kernel::multiply(backend_, left_, as_const(middle), y, plain, workspace_.product);
+    each_range(most_block_rows, [&](Index begin, Index rows, int) { finish(begin, rows); });
+  }
+
+  template <class Finish>
+  void multiply_few(const Finish& finish) {
+    const Index tokens = x_.rows(), out = left_.rows();
+    const TensorView<T, 2> y{
+        make_room<T>(workspace_.left, out * tokens), {out, tokens}, {tokens, 1}};
+    multiply_transposed(y, [](Index, Index) {});
+    each_range(1, [&](Index token, Index, int) {
+      for (Index i = 0; i < out; ++i) y_(token, i) = y(i, token);
+      finish(token, 1);
+    });
+  }
+
+  /// body(begin, rows, worker) for ranges of at most `length` rows of y.
+  template <class Body>
+  void each_range(Index length, const Body& body) const {
+    const Index tokens = x_.rows();
+    parallel_for(backend_.executor, (tokens + length - 1) / length, [&](Index item, int worker) {
+      body(item * length, std::min(length, tokens - item * length), worker);
+    });
+  }
+
+  const B& backend_;
+  TensorView<const U, 2> left_, right_;
+  TensorView<const S, 2> x_;
+  TensorView<T, 2> y_;
+  ApplyWorkspace& workspace_;
+};
+
+/// Y = (X right^T) left^T in double, as it is written.
+template <class S, class U, class T>
+void reference_low_rank_product(TensorView<const U, 2> left, TensorView<const U, 2> right,
+                                TensorView<const S, 2> x, TensorView<T, 2> y) {
+  const Eigen::MatrixXd wanted = (reference_matrix(x) * reference_matrix(right).transpose()) *
+                                 reference_matrix(left).transpose();
+  for (Index i = 0; i < y.rows(); ++i)
+    for (Index j = 0; j < y.cols(); ++j) y(i, j) = static_cast<T>(wanted(i, j));
+}
+
+PARE_ABI_END
+}  // namespace detail
+}  // namespace pare::factor

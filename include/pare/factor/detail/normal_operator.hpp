@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// G = M M^T as something that multiplies: the operators whose leading eigenvectors are sought.
+///
+/// Each has `dimension()`, `start(options, y)`: a random sample of its range, `apply(q, y)`:
+/// Y = G Q, and `rayleigh(q)`: Q^T G Q in double.
+
+#include <pare/core/backend.hpp>
+#include <pare/factor/detail/gaussian.hpp>
+#include <pare/factor/detail/orthonormal.hpp>
+#include <pare/factor/detail/views.hpp>
+#include <pare/factor/metric.hpp>
+#include <pare/factor/options.hpp>
+#include <pare/kernel/multiply.hpp>
+#include <pare/projection/project.hpp>
+
+#include <algorithm>
+#include <vector>
+
+namespace pare::factor::detail {
+PARE_ABI_BEGIN
+
+/// The scale that a vector of factors stands for; none if it is empty.
+template <class T>
+const T* scale_of(const std::vector<T>& factors) {
+  return factors.empty() ? nullptr : factors.data();
+}
+
+template <class T>
+std::vector<T> squares_of(std::vector<T> factors) {
+  for (T& factor : factors) factor *= factor;
+  return factors;
+}
+
+/// M = diag(row) W diag(column), never stored. An empty scale is all ones.
+template <class B, class S, class T>
+struct ScaledMatrix {
+  using scalar = T;
+
+  const B& backend;
+  kernel::ProductWorkspace& workspace;
+  TensorView<const S, 2> w;
+  std::vector<T> row;
+  std::vector<T> column;
+
+  Index rows() const { return w.rows(); }
+  Index cols() const { return w.cols(); }
+  ScaledMatrix transposed() const { return {backend, workspace, transpose(w), column, row}; }
+
+  /// y = M x.
+  void multiply(const RowMatrix<T>& x, RowMatrix<T>& y) const {
+    y.resize(rows(), x.cols());
+    kernel::multiply(
+        backend, w, read(x), to_view(y),
+        kernel::ProductOptions<T>{.row_scale = scale_of(row), .depth_scale = scale_of(column)},
+        workspace);
+  }
+
+  /// y = M^T x.
+  void multiply_transposed(const RowMatrix<T>& x, RowMatrix<T>& y) const {
+    transposed().multiply(x, y);
+  }
+
+  /// y = M Omega for a random Omega [cols x columns of y].
+  void sketch(const SvdOptions& options, RowMatrix<T>& y) const {
+    // The sparse operator is applied to W as it is stored, so it cannot see a scale of its columns.
+    if constexpr (std::is_same_v<compute_t<S>, T>) {
+      if (options.sketch == Sketch::Sparse && column.empty()) {
+        const projection::SparseSignProjection omega{.input_dim = cols(),
+                                                     .output_dim = y.cols(),
+                                                     .nonzeros = std::min<Index>(8, y.cols()),
+                                                     .seed = options.seed};
+        projection::project(backend, w, omega, y);
+        for (Index i = 0; i < y.rows() && !row.empty(); ++i)
+          y.row(i) *= row[static_cast<std::size_t>(i)];
+        return;
+      }
+    }
+    RowMatrix<T> omega(cols(), y.cols());
+    fill_normal(backend.executor, options.seed, 0, omega);
+    multiply(omega, y);
+  }
+};
+
+/// G = M M^T by two products with M, which may be anything that multiplies.
+template <class B, class M>
+class NormalOperator {
+  using T = typename M::scalar;
+
+ public:
+  NormalOperator(const B& backend, M& m, kernel::ProductWorkspace& workspace)
+      : backend_(backend), m_(m), workspace_(workspace) {}
+
+  Index dimension() const { return m_.rows(); }
+  void start(const SvdOptions& options, RowMatrix<T>& y) { m_.sketch(options, y); }
+
+  /// The columns of M^T Q are made orthonormal in between: G Q itself would lose what lies below
+  /// the square root of the unit roundoff.
+  void apply(const RowMatrix<T>& q, RowMatrix<T>& y) {
+    m_.multiply_transposed(q, half_);
+    orthonormalize(backend_, half_, 0, scratch_, workspace_);
+    m_.multiply(half_, y);
+  }
+
+  RowMatrix<double> rayleigh(const RowMatrix<T>& q) {
+    m_.multiply_transposed(q, half_);
+    return inner_products(backend_, half_, half_, workspace_);
+  }
+
+ private:
+  const B& backend_;
+  M& m_;
+  kernel::ProductWorkspace& workspace_;
+  RowMatrix<T> half_, scratch_;
+};
+
+/// G = M M^T, stored.
+template <class B, class M>
+class GramOperator {
+  using T = typename M::scalar;
+
+ public:
+  GramOperator(const B& backend, const M& m, kernel::ProductWorkspace& workspace)
+      : backend_(backend), m_(m), workspace_(workspace), gram_(m.rows(), m.rows()) {
+    const std::vector<T> weights = squares_of(m.column);
+    kernel::multiply(backend, m.w, transpose(m.w), to_view(gram_),
+                     kernel::ProductOptions<T>{.half = kernel::Half::Lower,
+                                               .row_scale = scale_of(m.row),
+                                               .column_scale = scale_of(m.row),
+                                               .depth_scale = scale_of(weights)},
+                     workspace);
+    kernel::mirror_lower(backend, to_view(gram_));
+  }
+
+  Index dimension() const { return gram_.rows(); }
+  const RowMatrix<T>& matrix() const { return gram_; }
+  void start(const SvdOptions& options, RowMatrix<T>& y) { m_.sketch(options, y); }
+
+  void apply(const RowMatrix<T>& q, RowMatrix<T>& y) {
+    y.resize(dimension(), q.cols());
+    kernel::multiply(backend_, read(gram_), read(q), to_view(y), kernel::ProductOptions<T>{},
+                     workspace_);
+  }
+
+  RowMatrix<double> rayleigh(const RowMatrix<T>& q) {
+    apply(q, image_);
+    return inner_products(backend_, q, image_, workspace_);
+  }
+
+ private:
+  const B& backend_;
+  const M& m_;
+  kernel::ProductWorkspace& workspace_;
+  RowMatrix<T> gram_, image_;
+};
+
+/// G = D W C W^T D for a covariance C of the inputs, by products; M is D W.
+template <class B, class M, class C>
+class CovarianceOperator {
+  using T = typename M::scalar;
+
+ public:
+  CovarianceOperator(const B& backend, const M& m, const CovarianceView<C>& covariance,
+                     kernel::ProductWorkspace& workspace)
+      : backend_(backend), m_(m), covariance_(covariance), workspace_(workspace) {}
+
+  Index dimension() const { return m_.rows(); }
+
+  void start(const SvdOptions& options, RowMatrix<T>& y) {
+    RowMatrix<T> omega(dimension(), y.cols());
+    fill_normal(backend_.executor, options.seed, 0, omega);
+    apply(omega, y);
+  }
+
+  void apply(const RowMatrix<T>& q, RowMatrix<T>& y) {
+    m_.multiply_transposed(q, half_);
+    weigh(half_, weighed_);
+    m_.multiply(weighed_, y);
+  }
+
+  RowMatrix<double> rayleigh(const RowMatrix<T>& q) {
+    m_.multiply_transposed(q, half_);
+    weigh(half_, weighed_);
+    return inner_products(backend_, half_, weighed_, workspace_);
+  }
+
+  /// y = C x with the ridge.
+  void weigh(const RowMatrix<T>& x, RowMatrix<T>& y) {
+    y = static_cast<T>(covariance_.ridge) * x;
+    kernel::multiply(backend_, covariance_.matrix, read(x), to_view(y),
+                     kernel::ProductOptions<T>{.accumulate = true}, workspace_);
+  }
+
+  /// tr G.
+  double energy() {
+    constexpr Index block = 512;
+    double total = 0;
+    for (Index begin = 0; begin < m_.rows(); begin += block) {
+      const Index count = std::min(block, m_.rows() - begin);
+      RowMatrix<T> unit = RowMatrix<T>::Zero(m_.rows(), count);
+      unit.middleRows(begin, count).setIdentity();
+      m_.multiply_transposed(unit, half_);
+      weigh(half_, weighed_);
+      for (Index i = 0; i < half_.rows(); ++i)
+        for (Index j = 0; j < count; ++j)
+          total += static_cast<double>(half_(i, j)) * static_cast<double>(weighed_(i, j));
+    }
+    return total;
+  }
+
+ private:
+  const B& backend_;
+  const M& m_;
+  CovarianceView<C> covariance_;
+  kernel::ProductWorkspace& workspace_;
+  RowMatrix<T> half_, weighed_;
+};
+
+PARE_ABI_END
+}  // namespace pare::factor::detail

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Orthonormal columns for tall matrices, by Cholesky decomposition of their Gram matrix.
+///
+/// The Gram matrix is summed in double and its columns are scaled to unit length first, so that the
+/// decomposition holds up to condition numbers of about 1e6 of float data, where one in float fails
+/// at 4e3. Columns that depend on others are replaced by random ones.
+
+#include <pare/core/backend.hpp>
+#include <pare/factor/detail/gaussian.hpp>
+#include <pare/factor/detail/views.hpp>
+#include <pare/kernel/multiply.hpp>
+
+#include <Eigen/Cholesky>
+#include <Eigen/Eigenvalues>
+
+#include <cmath>
+#include <cstdint>
+
+namespace pare::factor::detail {
+PARE_ABI_BEGIN
+
+/// A^T B, or only A^T A when both are one matrix, summed in double.
+template <class B, class T>
+RowMatrix<double> inner_products(const B& backend, const RowMatrix<T>& a, const RowMatrix<T>& b,
+                                 kernel::ProductWorkspace& workspace) {
+  RowMatrix<double> out(a.cols(), b.cols());
+  kernel::multiply(backend, transpose(read(a)), read(b), to_view(out),
+                   kernel::ProductOptions<double>{.half = kernel::Half::Lower}, workspace);
+  kernel::mirror_lower(backend, to_view(out));
+  return out;
+}
+
+/// y <- y R for an upper triangular R, whose zeros are skipped block by block.
+template <class B, class T>
+void multiply_upper(const B& backend, RowMatrix<T>& y, const Eigen::MatrixXd& upper,
+                    RowMatrix<T>& scratch, kernel::ProductWorkspace& workspace) {
+  constexpr Index block = 256;
+  const RowMatrix<T> factor = upper.cast<T>();
+  scratch.resize(y.rows(), upper.cols());
+  for (Index begin = 0; begin < upper.cols(); begin += block) {
+    const Index count = std::min(block, upper.cols() - begin);
+    const Index depth = std::min(begin + count, upper.rows());
+    kernel::multiply(backend, columns_of(read(y), 0, depth),
+                     columns_of(rows_of(read(factor), 0, depth), begin, count),
+                     columns_of(to_view(scratch), begin, count), kernel::ProductOptions<T>{},
+                     workspace);
+  }
+  y.swap(scratch);
+}
+
+/// The upper triangular R of orthonormal columns Y R, from the Gram matrix of Y; empty if some
+/// column depends on others as far as double can tell.
+inline Eigen::MatrixXd inverse_cholesky_factor(const RowMatrix<double>& gram) {
+  const Index size = gram.rows();
+  const Eigen::VectorXd scale = gram.diagonal().unaryExpr(
+      [](double square) { return square > 0.0 ? 1.0 / std::sqrt(square) : 0.0; });
+  if (size > 0 && !(scale.minCoeff() > 0.0)) return {};
+  const Eigen::MatrixXd scaled = scale.asDiagonal() * gram * scale.asDiagonal();
+  const Eigen::LLT<Eigen::MatrixXd> cholesky(scaled);
+  if (cholesky.info() != Eigen::Success) return {};
+  if (!(cholesky.matrixLLT().diagonal().minCoeff() > 1e-6)) return {};
+  Eigen::MatrixXd inverse = Eigen::MatrixXd::Identity(size, size);
+  cholesky.matrixU().solveInPlace(inverse);
+  return scale.asDiagonal() * inverse;
+}
+
+/// Columns of Y turned to the eigenvectors of their Gram matrix; those without length become
+/// random ones.
+template <class B, class T>
+void replace_dependent_columns(const B& backend, RowMatrix<T>& y, const RowMatrix<double>& gram,
+                               std::uint64_t seed, RowMatrix<T>& scratch,
+                               kernel::ProductWorkspace& workspace) {
+  const Index size = gram.rows();
+  const Eigen::VectorXd scale = gram.diagonal().unaryExpr(
+      [](double square) { return square > 0.0 ? 1.0 / std::sqrt(square) : 0.0; });
+  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(scale.asDiagonal() * gram *
+                                                             scale.asDiagonal());
+  const Eigen::VectorXd values = eigen.eigenvalues().reverse();
+  Index kept = 0;
+  while (kept < size && values[kept] > 1e-11 * values[0]) ++kept;
+  Eigen::MatrixXd turn = Eigen::MatrixXd::Zero(size, size);
+  for (Index j = 0; j < kept; ++j)
+    turn.col(j) =
+        scale.asDiagonal() * eigen.eigenvectors().col(size - 1 - j) / std::sqrt(values[j]);
+  const RowMatrix<T> factor = turn.cast<T>();
+  scratch.resize(y.rows(), size);
+  kernel::multiply(backend, read(y), read(factor), to_view(scratch), kernel::ProductOptions<T>{},
+                   workspace);
+  y.swap(scratch);
+  fill_normal(backend.executor, seed, kept, y);
+}
+
+/// Makes the columns of y orthonormal, to about the unit roundoff times their condition number.
+///
+/// Cost: 3 rows cols^2 FLOPs, a third of them in double. Memory: a second y, and cols^2 doubles.
+template <class B, class T>
+void orthonormalize(const B& backend, RowMatrix<T>& y, std::uint64_t seed, RowMatrix<T>& scratch,
+                    kernel::ProductWorkspace& workspace) {
+  constexpr int attempts = 3;
+  for (int attempt = 0; attempt < attempts; ++attempt) {
+    const RowMatrix<double> gram = inner_products(backend, y, y, workspace);
+    const Eigen::MatrixXd inverse = inverse_cholesky_factor(gram);
+    if (inverse.rows() == y.cols()) return multiply_upper(backend, y, inverse, scratch, workspace);
+    replace_dependent_columns(backend, y, gram, seed + static_cast<std::uint64_t>(attempt) + 1,
+                              scratch, workspace);
+  }
+}
+
+PARE_ABI_END
+}  // namespace pare::factor::detail

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// The definition of the closed forms: a full singular value decomposition in double.
+
+#include <pare/core/check.hpp>
+#include <pare/core/scalar.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/factor/low_rank.hpp>
+#include <pare/factor/metric.hpp>
+#include <pare/factor/options.hpp>
+
+#include <Eigen/Core>
+#include <Eigen/Eigenvalues>
+#include <Eigen/SVD>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <span>
+
+namespace pare::factor::detail {
+PARE_ABI_BEGIN
+
+template <StorageScalar S>
+Eigen::MatrixXd reference_matrix(TensorView<const S, 2> x) {
+  Eigen::MatrixXd m(x.rows(), x.cols());
+  for (Index i = 0; i < m.rows(); ++i)
+    for (Index j = 0; j < m.cols(); ++j)
+      m(i, j) = static_cast<double>(static_cast<compute_t<S>>(x(i, j)));
+  return m;
+}
+
+/// U S V^T, thin, with singular values that do not increase.
+struct ReferenceSvd {
+  Eigen::MatrixXd u;
+  Eigen::VectorXd s;
+  Eigen::MatrixXd v;
+};
+
+inline ReferenceSvd reference_svd(const Eigen::MatrixXd& m) {
+#if EIGEN_VERSION_AT_LEAST(3, 4, 90)
+  const Eigen::BDCSVD<Eigen::MatrixXd, Eigen::ComputeThinU | Eigen::ComputeThinV> svd(m);
+#else
+  const Eigen::BDCSVD<Eigen::MatrixXd> svd(m, Eigen::ComputeThinU | Eigen::ComputeThinV);
+#endif
+  return {svd.matrixU(), svd.singularValues(), svd.matrixV()};
+}
+
+/// The eigenvalues of C before damping, none below 0, and its ridge beside them.
+struct ReferenceCovariance {
+  Eigen::VectorXd values;
+  Eigen::MatrixXd vectors;
+  double ridge = 0;
+
+  /// C^(1/2), symmetric.
+  Eigen::MatrixXd root() const {
+    return vectors * (values.array() + ridge).sqrt().matrix().asDiagonal() * vectors.transpose();
+  }
+
+  /// Eigenvalues that are 0 but for rounding.
+  double cut() const {
+    return static_cast<double>(values.size()) * std::numeric_limits<double>::epsilon() *
+           (values.maxCoeff() + ridge);
+  }
+  Index null_directions() const { return (values.array() + ridge <= cut()).count(); }
+
+  /// C^-power on the range of C and 0 on its null space.
+  Eigen::MatrixXd inverse(double power) const {
+    const auto invert = [&](double value) {
+      return value + ridge > cut() ? std::pow(value + ridge, -power) : 0.0;
+    };
+    return vectors * values.unaryExpr(invert).asDiagonal() * vectors.transpose();
+  }
+};
+
+/// \throws std::invalid_argument if C is not positive semi-definite.
+template <class T>
+ReferenceCovariance reference_covariance(const char* function, const char* name,
+                                         const CovarianceView<T>& c) {
+  const Eigen::MatrixXd matrix = reference_matrix(c.matrix);
+  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen((matrix + matrix.transpose()) / 2);
+  const Eigen::VectorXd& values = eigen.eigenvalues();
+  check_semi_definite(function, name, values.minCoeff(), values.maxCoeff());
+  return {values.cwiseMax(0.0), eigen.eigenvectors(), c.ridge};
+}
+
+/// sqrt(weights) on a diagonal [n x n]; the identity without weights.
+inline Eigen::MatrixXd reference_weight_root(std::span<const double> weights, Index n) {
+  Eigen::VectorXd root = Eigen::VectorXd::Ones(n);
+  if (!weights.empty()) root = Eigen::Map<const Eigen::VectorXd>(weights.data(), n).cwiseSqrt();
+  return root.asDiagonal();
+}
+
+/// R of the metric, [n x n].
+template <Metric M>
+Eigen::MatrixXd reference_input_root(const char* function, const M& metric, Index n) {
+  const auto covariance = metric.input_covariance();
+  if (covariance.empty()) return reference_weight_root(metric.input_weights(), n);
+  return reference_covariance(function, "input_covariance", covariance).root();
+}
+
+/// The rank that the options ask for, given all singular values and the squared error that no rank
+/// takes away.
+inline Index reference_rank(const Eigen::VectorXd& s, double floor, const SvdOptions& options) {
+  Index rank = rank_limit(options, s.size(), s.size());
+  if (options.tolerance == 0) return rank;
+  const double allowed = options.tolerance * options.tolerance * (s.squaredNorm() + floor);
+  while (rank > 1 && s.tail(s.size() - rank + 1).squaredNorm() + floor <= allowed) --rank;
+  return rank;
+}
+
+/// 1 / s, and 0 where s is 0 but for the rounding of a decomposition of [rows x cols].
+inline Eigen::VectorXd reference_reciprocal(const Eigen::VectorXd& s, Index rows, Index cols) {
+  const double cut =
+      static_cast<double>(std::max(rows, cols)) * std::numeric_limits<double>::epsilon() * s(0);
+  return s.unaryExpr([&](double value) { return value > cut ? 1 / value : 0.0; });
+}
+
+/// Moves the singular values s from the factor that carries them to the one that shall.
+inline void reference_split(Eigen::MatrixXd& left, Eigen::MatrixXd& right, const Eigen::VectorXd& s,
+                            Split from, Split to) {
+  if (to == Split::Natural || to == from) return;
+  Eigen::VectorXd moved = s, back = reference_reciprocal(s, left.rows(), right.cols());
+  if (to == Split::Both) {
+    moved = moved.cwiseSqrt().eval();
+    back = back.cwiseSqrt().eval();
+  }
+  left = (left * (from == Split::Left ? back : moved).asDiagonal()).eval();
+  right = ((from == Split::Left ? moved : back).asDiagonal() * right).eval();
+}
+
+/// The result with factors A B, the first k of the singular values s, and the squared error that
+/// no rank takes away.
+template <ComputeScalar T>
+LowRank<T> reference_result(const Eigen::MatrixXd& left, const Eigen::MatrixXd& right,
+                            const Eigen::VectorXd& s, double floor) {
+  const Index k = left.cols();
+  LowRank<T> result;
+  result.left = left.cast<T>();
+  result.right = right.cast<T>();
+  result.singular_values = s.head(k);
+  result.captured_energy = s.head(k).squaredNorm();
+  result.total_energy = s.squaredNorm() + floor;
+  result.error_bound = std::sqrt(s.tail(s.size() - k).squaredNorm() + floor);
+  return result;
+}
+
+/// Refuses a W whose energy in the metric is beyond double.
+inline void check_energy(const char* function, const Eigen::MatrixXd& m) {
+  check(is_finite(m.squaredNorm()), function, "w", m.squaredNorm(),
+        "a squared norm in the metric that is finite");
+}
+
+/// min over rank k of ||D (W - A B) R||_F with the factors of metric.hpp.
+/// \throws std::invalid_argument as check_factorize, and if a covariance is indefinite.
+template <StorageScalar S, Metric M>
+LowRank<compute_t<S>> reference_factorize(const char* function, TensorView<const S, 2> weight,
+                                          const M& metric, const SvdOptions& options) {
+  check_factorize(function, weight, metric, options);
+  const Eigen::MatrixXd w = reference_matrix(weight);
+  const Eigen::MatrixXd d = reference_weight_root(metric.output_weights(), w.rows());
+  const Eigen::MatrixXd r = reference_input_root(function, metric, w.cols());
+  const Eigen::MatrixXd weighted = d * w * r;
+  check_energy(function, weighted);
+  const ReferenceSvd svd = reference_svd(weighted);
+  const Index k = reference_rank(svd.s, 0, options);
+  const auto u = svd.u.leftCols(k);
+  const auto v = svd.v.leftCols(k);
+  const Eigen::VectorXd s = svd.s.head(k);
+
+  const bool outputs = !metric.output_weights().empty();
+  const bool inputs = !metric.input_weights().empty() || !metric.input_covariance().empty();
+  Eigen::MatrixXd left, right;
+  if (!inputs) {
+    left = w * v;
+    right = v.transpose();
+  } else if (!outputs) {
+    left = u;
+    right = u.transpose() * w;
+  } else {
+    left = w * r * v * reference_reciprocal(s, w.rows(), w.cols()).asDiagonal();
+    right = u.transpose() * d * w;
+  }
+  reference_split(left, right, s, inputs ? Split::Right : Split::Left, options.split);
+  return reference_result<compute_t<S>>(left, right, svd.s, 0);
+}
+
+PARE_ABI_END
+}  // namespace pare::factor::detail

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Low rank for errors that are weighed one by one: min over A, B of sum_ij F_ij (W - A B)_ij^2.
+///
+/// ```cpp
+/// FisherDiagonal fisher(out, in, FisherTerms::Elements);
+/// auto r = elementwise_svd(pare::simd.threads(4), w, fisher.elements(), {.rank = 64});
+/// r.factors.left, r.factors.right, r.losses.front(), r.losses.back()
+/// double plain = elementwise_loss(w, f, svd.left, svd.right);       // of any other factors
+/// ```
+///
+/// There is no closed form unless F has rank one, and a solution is a local minimum. Both methods
+/// start from the closed form for the row sums of F, and no sweep raises the loss. Sums of rows are
+/// only a substitute for F: their optimum can be worse than plain SVD in this loss.
+///
+/// Weights that fix few elements of a row (fewer than k, say, of a Fisher information that is
+/// nearly 0 elsewhere) leave the rest of the row free: the loss falls, the plain error need not.
+///
+/// Sources: Srebro and Jaakkola, "Weighted low-rank approximations", ICML 2003; Hastie, Mazumder,
+/// Lee and Zadeh, "Matrix completion and low-rank SVD via fast alternating least squares", JMLR 16
+/// (2015), for steps of Em that begin at the factors before. The ridge on the step of Als is ours.
+
+#include <pare/core/backend.hpp>
+#include <pare/core/check.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/factor/detail/elementwise_als.hpp>
+#include <pare/factor/detail/elementwise_em.hpp>
+#include <pare/factor/detail/elementwise_orthonormal.hpp>
+#include <pare/factor/detail/elementwise_problem.hpp>
+#include <pare/factor/detail/factorize.hpp>
+#include <pare/factor/detail/views.hpp>
+#include <pare/factor/low_rank.hpp>
+#include <pare/factor/metric.hpp>
+#include <pare/factor/options.hpp>
+#include <pare/factor/reference.hpp>
+
+#include <Eigen/Core>
+
+#include <array>
+#include <cmath>
+#include <utility>
+#include <vector>
+
+namespace pare::factor {
+namespace detail {
+PARE_ABI_BEGIN
+
+template <StorageScalar S, StorageScalar F>
+void check_elementwise(const char* function, TensorView<const S, 2> w, TensorView<const F, 2> f) {
+  check_extents<2>(function, "f", f.extent, w.extent);
+  check_weights(function, "f", f);
+  check_finite(function, "w", w);
+}
+
+template <class B, StorageScalar S, StorageScalar F>
+ElementwiseProblem<B, compute_t<S>, compute_t<F>> elementwise_problem(const B& backend,
+                                                                      TensorView<const S, 2> w,
+                                                                      TensorView<const F, 2> f) {
+  const double scale = weight_scale(f);
+  return {backend, copy_rows(backend, w, 1.0), copy_rows(backend, f, 1 / scale), scale};
+}
+
+/// sum_ij f_ij W_ij^2, without the scale.
+template <class B, class T, class F>
+double scaled_energy(ElementwiseProblem<B, T, F>& p) {
+  return scaled_loss(p, {RowMatrix<double>::Zero(0, p.w.rows()),
+                         RowMatrix<double>::Zero(0, p.w.cols())});
+}
+
+/// The optimum for the row sums of F.
+template <class B, class T, class F>
+ElementwiseFactors row_weighted_start(ElementwiseProblem<B, T, F>& p, Index rank) {
+  const Eigen::VectorXd sums = p.f.template cast<double>().rowwise().sum();
+  const OutputWeights metric(sums);
+  FactorProblem<B, T> problem{p.backend,
+                              read(p.w),
+                              metric.output_weights(),
+                              metric.input_weights(),
+                              {.rank = rank, .accuracy = Accuracy::High},
+                              {}};
+  const LowRank<T> start = factorize_weighted(problem);
+  return {start.left.transpose().template cast<double>(), start.right.template cast<double>()};
+}
+
+/// Sweeps until the options stop it; a sweep that rounding kept from lowering the loss is undone.
+template <class B, class T, class F>
+std::vector<double> run_sweeps(ElementwiseProblem<B, T, F>& p, const ElementwiseOptions& options,
+                               ElementwiseFactors& factors) {
+  const double greatest = static_cast<double>(p.f.maxCoeff());
+  RowMatrix<double> expected;
+  std::vector<double> losses{scaled_loss(p, factors)};
+  for (int sweep = 0; sweep < options.sweeps; ++sweep) {
+    const double before = losses.back();
+    ElementwiseFactors old = factors;
+    if (options.method == ElementwiseMethod::Als)
+      als_sweep(p, factors);
+    else
+      em_sweep(p, greatest, factors, expected);
+    const double loss = scaled_loss(p, factors);
+    if (!(loss <= before)) factors = std::move(old);
+    losses.push_back(loss <= before ? loss : before);
+    if (before - losses.back() <= options.tolerance * before) break;
+  }
+  return losses;
+}
+
+/// The factors of the documented form: singular values on the left, orthonormal rows on the right.
+template <class T, class B>
+LowRank<T> elementwise_result(const B& backend, ElementwiseFactors& factors,
+                              kernel::ProductWorkspace& workspace) {
+  // Orthonormal to 1e-4 after the first at worst, to rounding after the second.
+  for (int pass = 0; pass < 2; ++pass) balance(backend, factors.right, factors.left, workspace);
+  RowMatrix<double> basis = factors.left;
+  const ReferenceSvd svd = reference_svd(orthonormal_rows(backend, basis, workspace));
+  multiply_left(backend, svd.v.transpose(), factors.left, workspace);
+  multiply_left(backend, svd.v.transpose(), factors.right, workspace);
+  LowRank<T> result;
+  result.left = factors.left.transpose().template cast<T>();
+  result.right = factors.right.template cast<T>();
+  result.singular_values = svd.s;
+  return result;
+}
+
+template <class B, StorageScalar S, StorageScalar F>
+ElementwiseLowRank<compute_t<S>> elementwise_views(const char* function, const B& backend,
+                                                   TensorView<const S, 2> w,
+                                                   TensorView<const F, 2> f,
+                                                   const ElementwiseOptions& options) {
+  validate(function, options, w.rows(), w.cols());
+  check_elementwise(function, w, f);
+  auto problem = elementwise_problem(backend, w, f);
+  const double energy = scaled_energy(problem) * problem.scale;
+  check(is_finite(energy), function, "w", energy, "a weighted sum of squares that is finite");
+  ElementwiseFactors factors = row_weighted_start(problem, options.rank);
+  ElementwiseLowRank<compute_t<S>> result;
+  result.losses = run_sweeps(problem, options, factors);
+  for (double& loss : result.losses) loss *= problem.scale;
+  result.factors = elementwise_result<compute_t<S>>(backend, factors, problem.workspace);
+  result.factors.total_energy = energy;
+  result.factors.captured_energy = energy - result.losses.back();
+  result.factors.error_bound = std::sqrt(result.losses.back());
+  result.factors.steps = static_cast<int>(result.losses.size()) - 1;
+  return result;
+}
+
+/// A factor in double, its rank as rows.
+template <StorageScalar S>
+RowMatrix<double> wide_factor(TensorView<const S, 2> factor) {
+  RowMatrix<double> wide(factor.rows(), factor.cols());
+  for (Index i = 0; i < wide.rows(); ++i)
+    for (Index j = 0; j < wide.cols(); ++j)
+      wide(i, j) = static_cast<double>(static_cast<compute_t<S>>(factor(i, j)));
+  return wide;
+}
+
+template <class B, StorageScalar S, StorageScalar F, StorageScalar U, StorageScalar V>
+double elementwise_loss_views(const char* function, const B& backend, TensorView<const S, 2> w,
+                              TensorView<const F, 2> f, TensorView<const U, 2> left,
+                              TensorView<const V, 2> right) {
+  check(w.rows() >= 1 && w.cols() >= 1, function, "w", w.extent, "extents of at least 1");
+  check_elementwise(function, w, f);
+  check_extents<2>(function, "left", left.extent, {w.rows(), left.cols()});
+  check_extents<2>(function, "right", right.extent, {left.cols(), w.cols()});
+  check_finite(function, "left", left);
+  check_finite(function, "right", right);
+  if constexpr (KernelBackend<B>) {
+    auto problem = elementwise_problem(backend, w, f);
+    return problem.scale *
+           scaled_loss(problem, {wide_factor(transpose(left)), wide_factor(right)});
+  } else {
+    return reference_loss(reference_matrix(w), reference_matrix(f),
+                          reference_matrix(left) * reference_matrix(right));
+  }
+}
+
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
+/// A local minimum over A [out x k], B [k x in] of sum_ij f_ij (W - A B)_ij^2.
+///
+/// \param backend left out: pare::simd
+/// \param w       [out x in], any storage scalar
+/// \param f       [out x in] weights of any storage scalar, finite, at least 0, not all 0
+/// \param options the rank, the method, and when to stop
+/// \return factors of compute_t of w's scalar (left carries the singular values of the product,
+///         right has orthonormal rows) and the loss after each sweep, never above the one before
+/// \throws std::invalid_argument if w is empty, not finite or its weighted sum of squares beyond
+///         double, f has another shape or weights that are not so, or an option is out of range
+///
+/// Em takes two subspace iterations from the factors before for the best approximation. Cost a
+/// sweep: 2 out in (k^2 + 6 k) FLOPs (Als) or 12 out in k (Em), all in double, and (out + in)
+/// k^3 / 3 (Als). Als falls further a sweep. Memory: copies of w and f, out in doubles (Em), up to
+/// 64 MiB (Als, until 96 k^2 / 2 doubles are more). The same bits come out for every executor.
+template <Backend B, In<2> W, In<2> F>
+auto elementwise_svd(const B& backend, const W& w, const F& f, const ElementwiseOptions& options) {
+  constexpr const char* function = "factor::elementwise_svd";
+  const auto weight = as_const(to_view(w));
+  const auto importance = as_const(to_view(f));
+  if constexpr (KernelBackend<B>)
+    return detail::elementwise_views(function, backend, weight, importance, options);
+  else
+    return detail::reference_elementwise_svd(function, weight, importance, options);
+}
+
+/// \overload
+template <In<2> W, In<2> F>
+auto elementwise_svd(const W& w, const F& f, const ElementwiseOptions& options) {
+  return elementwise_svd(simd, w, f, options);
+}
+
+/// sum_ij f_ij (W - left right)_ij^2 in double.
+///
+/// \param backend left out: pare::simd
+/// \param w, f    as of elementwise_svd
+/// \param left    [out x k] of any storage scalar
+/// \param right   [k x in] of any storage scalar
+/// \throws std::invalid_argument if a shape differs, f has weights as elementwise_svd refuses, or
+///         another matrix a NaN or an infinity
+///
+/// Cost: 2 out in k FLOPs in double. Memory: copies of all four, and 32 MiB.
+template <Backend B, In<2> W, In<2> F, In<2> L, In<2> R>
+double elementwise_loss(const B& backend, const W& w, const F& f, const L& left, const R& right) {
+  return detail::elementwise_loss_views("factor::elementwise_loss", backend, as_const(to_view(w)),
+                                        as_const(to_view(f)), as_const(to_view(left)),
+                                        as_const(to_view(right)));
+}
+
+/// \overload
+template <In<2> W, In<2> F, In<2> L, In<2> R>
+double elementwise_loss(const W& w, const F& f, const L& left, const R& right) {
+  return elementwise_loss(simd, w, f, left, right);
+}
+
+PARE_ABI_END
+}  // namespace pare::factor

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// What can be factored besides a dense matrix: anything that multiplies.
+
+#include <pare/core/scalar.hpp>
+#include <pare/core/tensor_view.hpp>
+
+#include <concepts>
+
+namespace pare::factor {
+
+/// A linear map W [rows x cols] that is known by its products.
+///
+/// ```cpp
+/// struct Difference {                       // W - A B without forming it
+///   using scalar = float;
+///   pare::Index rows() const;
+///   pare::Index cols() const;
+///   void multiply(TensorView<const float, 2> x, TensorView<float, 2> y) const;             // y =
+///   W x void multiply_transposed(TensorView<const float, 2> x, TensorView<float, 2> y) const;  //
+///   W^T x
+/// };
+/// ```
+///
+/// Views are row-major and contiguous; y is written whole. The products must be the same bits each
+/// time, or the result is not reproducible. A member `double squared_norm() const` gives
+/// ||W||_F^2 where it is known; without it the energy is estimated from the first sample (unbiased,
+/// relative deviation about sqrt(2 / (sample width)) at worst), and with it tolerance and error.
+template <class W>
+concept LinearOperator = ComputeScalar<typename W::scalar> &&
+    requires(const W& w, TensorView<const typename W::scalar, 2> x,
+             TensorView<typename W::scalar, 2> y) {
+  { w.rows() } -> std::convertible_to<Index>;
+  { w.cols() } -> std::convertible_to<Index>;
+  w.multiply(x, y);
+  w.multiply_transposed(x, y);
+};
+
+}  // namespace pare::factor

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// The result of every factorization: two factors, and what a user judges them by.
+
+#include <pare/core/check.hpp>
+#include <pare/core/scalar.hpp>
+#include <pare/factor/options.hpp>
+
+#include <Eigen/Core>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+namespace pare::factor {
+
+/// An owning matrix as results hold it.
+template <class T>
+using RowMatrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+/// W ~ left right, W [out x in]. Energies are squares of the Frobenius norm in the metric of the
+/// call (metric.hpp), before the factors were rounded to T.
+template <ComputeScalar T>
+struct LowRank {
+  using scalar = T;
+
+  RowMatrix<T> left;   ///< [out x k]
+  RowMatrix<T> right;  ///< [k x in]
+
+  /// [k] of W in the metric, not increasing.
+  Eigen::VectorXd singular_values;
+
+  double captured_energy = 0;  ///< of left right
+  double total_energy = 0;     ///< of what is approximated
+
+  /// Upper bound of the metric error; the exact routes give the error itself, the others an
+  /// estimate from what they measured (svd.hpp).
+  double error_bound = 0;
+
+  Route route = Route::Exact;  ///< that ran, never Auto
+  int steps = 0;               ///< power iterations that ran
+
+  /// Directions of a covariance without energy, which a form with an inverse left out.
+  Index clamped_directions = 0;
+
+  Index rank() const { return left.cols(); }
+
+  /// Numbers in both factors: k (out + in).
+  Index parameters() const { return left.size() + right.size(); }
+
+  /// ||W - left right|| in the metric: sqrt(total - captured). The difference of two sums: below
+  /// about 1e-8 of ||W|| it is rounding, and `error_bound` the better figure.
+  double error() const { return std::sqrt(std::max(total_energy - captured_energy, 0.0)); }
+
+  /// error() / ||W||; 0 if W is 0 in the metric.
+  double relative_error() const {
+    return total_energy > 0 ? error() / std::sqrt(total_energy) : 0.0;
+  }
+
+  /// 1 - k (out + in) / (out in): the share of W's parameters that the factors save; negative where
+  /// they need more. 0 for an empty result.
+  double parameter_saving() const {
+    const double dense = static_cast<double>(left.rows()) * static_cast<double>(right.cols());
+    return dense > 0 ? 1 - static_cast<double>(parameters()) / dense : 0.0;
+  }
+
+  /// The share of the layer's work that the factors save. Each parameter is multiplied once a
+  /// token, in W and in the factors, so that it is the share of parameters.
+  double flop_saving() const { return parameter_saving(); }
+
+  /// k < out in / (out + in): the factors are smaller than W.
+  bool compresses() const { return parameter_saving() > 0; }
+};
+
+/// The result of the element-wise weighted problem: energies in sum_ij f_ij x_ij^2, singular values
+/// of the product itself (left carries them, right has orthonormal rows).
+template <ComputeScalar T>
+struct ElementwiseLowRank {
+  using scalar = T;
+
+  LowRank<T> factors;
+
+  /// sum_ij f_ij (W - left right)_ij^2 at the start and after each sweep: sweeps + 1 numbers, none
+  /// above the one before but for rounding.
+  std::vector<double> losses;
+};
+
+}  // namespace pare::factor

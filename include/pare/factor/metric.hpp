@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Which norm weighs the error of a factorization: the concept and the metrics users know.
+///
+/// ```cpp
+/// factorize(w, Uniform{}, {.rank = 64});                         // plain truncated SVD
+/// factorize(w, OutputWeights(fisher.sums(Axis::Output)), {.rank = 64});           // FWSVD
+/// factorize(w, InputWeights(mean_squares), {.rank = 64});        // ASVD
+/// factorize(w, InputCovariance(c, 0.01), {.rank = 64});          // SVD-LLM, CARE
+/// ```
+///
+/// All of them are || D (W - A B) R ||_F^2 with a diagonal D of roots of output weights and an R
+/// that is such a diagonal of the inputs or has R R^T = C, the covariance of the inputs. With
+/// D W R = U S V^T, cut after the first k:
+///
+/// | weighed | A | B | \ref Split "carries S" |
+/// |---|---|---|---|
+/// | neither, or outputs | W V | V^T | A |
+/// | inputs | U | U^T W | B |
+/// | both | W R V S^-1 | U^T D W | B |
+///
+/// No form divides by a weight or inverts C: both may be singular. Rows and columns without weight
+/// are reconstructed as the others' subspace allows. The last row is the first two with D = I or
+/// R = I put in; S^-1 leaves out directions in which S is 0.
+///
+/// Sources: Hsu et al., "Language model compression with weighted low-rank factorization" (FWSVD),
+/// ICLR 2022; Wang et al., SVD-LLM, arXiv 2403.07378; CARE, arXiv 2603.17946.
+
+#include <pare/core/check.hpp>
+#include <pare/core/scalar.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/factor/options.hpp>
+
+#include <Eigen/Core>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <concepts>
+#include <cstddef>
+#include <span>
+#include <type_traits>
+
+namespace pare::factor {
+
+/// C = matrix + ridge I [n x n], symmetric and positive semi-definite; a null matrix: none.
+template <ComputeScalar T>
+struct CovarianceView {
+  using scalar = T;
+
+  TensorView<const T, 2> matrix{};
+  double ridge = 0;
+
+  bool empty() const { return matrix.data == nullptr; }
+};
+
+namespace detail {
+template <class V>
+inline constexpr bool is_covariance_view = false;
+template <class T>
+inline constexpr bool is_covariance_view<CovarianceView<T>> = true;
+}  // namespace detail
+
+/// Anything that says how outputs and inputs are weighed. Weights are the squares: the objective is
+/// sum_ij output_i (W - AB)_ij^2 input_j. An empty span or covariance means equal weight; inputs
+/// have weights or a covariance, not both. What the hooks return must live as long as the metric.
+/// The solver checks it all; a metric derived from Uniform needs only the hooks that differ.
+template <class M>
+concept Metric = requires(const M& m) {
+  { m.output_weights() } -> std::same_as<std::span<const double>>;
+  { m.input_weights() } -> std::same_as<std::span<const double>>;
+  requires detail::is_covariance_view<decltype(m.input_covariance())>;
+};
+
+/// The Frobenius norm, and the base of metrics.
+struct Uniform {
+  std::span<const double> output_weights() const { return {}; }
+  std::span<const double> input_weights() const { return {}; }
+  CovarianceView<double> input_covariance() const { return {}; }
+};
+
+namespace detail {
+
+template <class X>
+concept EigenVector = bool(X::IsVectorAtCompileTime);
+
+/// A vector at compile time, in memory, of storage scalars.
+template <class X>
+concept WeightVector = (EigenVector<X> && In<X, 2> && pare::detail::DenseMatrix<const X>) ||
+                       (!requires { X::IsVectorAtCompileTime; } && In<X, 1>);
+
+/// The same without memory: a product, say, or a root of an array.
+template <class D>
+concept WeightExpression = EigenVector<D> && ComputeScalar<typename D::Scalar>;
+
+/// A copy of weights, in double; empty ones are refused, since they would mean equal weight.
+class Weights {
+ public:
+  template <WeightVector X>
+  Weights(const char* name, const X& weights) : values_(copy(weights)) {
+    check(values_.size() >= 1, name, "weights", values_.size(), "at least 1 weight");
+  }
+
+  std::span<const double> span() const {
+    return {values_.data(), static_cast<std::size_t>(values_.size())};
+  }
+
+ private:
+  template <class X>
+  static Eigen::VectorXd copy(const X& weights) {
+    const auto from = as_const(to_vector_view(weights));
+    Eigen::VectorXd to(from.extent[0]);
+    for (Index i = 0; i < to.size(); ++i)
+      to(i) = static_cast<double>(static_cast<compute_t<scalar_of<X>>>(from(i)));
+    return to;
+  }
+
+  Eigen::VectorXd values_;
+};
+
+}  // namespace detail
+
+/// sum_i weight_i ||(W - AB)_i||^2 over outputs i, weights [out]: FWSVD with sums of the Fisher
+/// information. Takes any vector of Eigen's, std::vector or std::span of any storage scalar, or an
+/// expression, and copies it.
+class OutputWeights : public Uniform {
+ public:
+  /// \throws std::invalid_argument if there is no weight; their values and number are checked by
+  ///         the solver.
+  template <detail::WeightVector X>
+  explicit OutputWeights(const X& weights) : weights_("factor::OutputWeights", weights) {}
+  template <detail::WeightExpression D>
+  explicit OutputWeights(const Eigen::DenseBase<D>& weights) : OutputWeights(weights.eval()) {}
+
+  std::span<const double> output_weights() const { return weights_.span(); }
+
+ private:
+  detail::Weights weights_;
+};
+
+/// sum_j weight_j ||column j of W - AB||^2 over inputs j, weights [in]: ASVD with squared scales.
+class InputWeights : public Uniform {
+ public:
+  template <detail::WeightVector X>
+  explicit InputWeights(const X& weights) : weights_("factor::InputWeights", weights) {}
+  template <detail::WeightExpression D>
+  explicit InputWeights(const Eigen::DenseBase<D>& weights) : InputWeights(weights.eval()) {}
+
+  std::span<const double> input_weights() const { return weights_.span(); }
+
+ private:
+  detail::Weights weights_;
+};
+
+/// sum_ij output_i (W - AB)_ij^2 input_j.
+class BothWeights : public Uniform {
+ public:
+  /// Takes on each side what OutputWeights and InputWeights take.
+  template <class Output, class Input>
+  BothWeights(const Output& output, const Input& input) : output_(output), input_(input) {}
+
+  std::span<const double> output_weights() const { return output_.output_weights(); }
+  std::span<const double> input_weights() const { return input_.input_weights(); }
+
+ private:
+  OutputWeights output_;
+  InputWeights input_;
+};
+
+/// tr((W - AB) C (W - AB)^T): the squared error of the outputs over inputs whose second moment
+/// X^T X, sum or mean, is the matrix [in x in]; C = matrix + damping mean(diag) I. The matrix is
+/// not copied and must outlive the metric.
+template <ComputeScalar T>
+class InputCovariance : public Uniform {
+ public:
+  /// \param matrix  [in x in] of float or double, symmetric, positive semi-definite
+  /// \param damping share of the mean of the diagonal that is added to it; at least 0. CARE and
+  ///                SVD-LLM invert C and use 0.01; no solver here needs it.
+  template <In<2> X>
+  requires std::same_as<scalar_of<X>, T>
+  explicit InputCovariance(const X& matrix, double damping = 0)
+      : matrix_(as_const(to_view(matrix))), damping_(damping) {
+    // A view without memory would mean equal weight.
+    check(matrix_.rows() >= 1 && matrix_.cols() >= 1, "factor::InputCovariance", "matrix",
+          matrix_.extent, "extents of at least 1");
+  }
+
+  double damping() const { return damping_; }
+
+  CovarianceView<T> input_covariance() const {
+    const Index n = std::min(matrix_.rows(), matrix_.cols());
+    double trace = 0;
+    for (Index i = 0; i < n; ++i) trace += static_cast<double>(matrix_(i, i));
+    return {matrix_, damping_ == 0 ? 0.0 : damping_ * trace / static_cast<double>(n)};
+  }
+
+ private:
+  TensorView<const T, 2> matrix_;
+  double damping_;
+};
+
+template <In<2> X>
+explicit InputCovariance(const X&, double = 0) -> InputCovariance<scalar_of<X>>;
+
+namespace detail {
+PARE_ABI_BEGIN
+
+/// Refuses a matrix with a NaN or an infinity.
+template <StorageScalar S>
+void check_finite(const char* function, const char* name, TensorView<const S, 2> x) {
+  for (Index i = 0; i < x.rows(); ++i)
+    for (Index j = 0; j < x.cols(); ++j) {
+      const auto value = static_cast<double>(static_cast<compute_t<S>>(x(i, j)));
+      check(is_finite(value), function, name, value, "finite elements");
+    }
+}
+
+/// Refuses weights unless they are finite, none below 0, and one above it.
+template <StorageScalar S>
+void check_weights(const char* function, const char* name, TensorView<const S, 2> weights) {
+  bool positive = false;
+  for (Index i = 0; i < weights.rows(); ++i)
+    for (Index j = 0; j < weights.cols(); ++j) {
+      const auto weight = static_cast<double>(static_cast<compute_t<S>>(weights(i, j)));
+      check(is_finite(weight) && weight >= 0, function, name, weight,
+            "finite weights of at least 0");
+      positive = positive || weight > 0;
+    }
+  check(positive, function, name, "all weights 0", "a weight above 0");
+}
+
+inline void check_weights(const char* function, const char* name, std::span<const double> weights,
+                          Index wanted) {
+  const auto size = static_cast<Index>(weights.size());
+  check_extents<1>(function, name, {size}, {wanted});
+  check_weights<double>(function, name,
+                        TensorView<const double, 2>{weights.data(), {1, size}, {0, 1}});
+}
+
+/// What can be told of a covariance [n x n] without its eigenvalues: finite, symmetric to 1e-5 of
+/// the geometric mean of the two diagonal elements, no negative diagonal, not all 0.
+template <class T>
+void check_covariance(const char* function, const char* name, const CovarianceView<T>& c, Index n) {
+  check_extents<2>(function, name, c.matrix.extent, {n, n});
+  check_finite(function, name, c.matrix);
+  double trace = 0;
+  for (Index i = 0; i < n; ++i) {
+    const auto variance = static_cast<double>(c.matrix(i, i));
+    check(variance >= 0, function, name, variance, "a diagonal of at least 0");
+    trace += variance;
+  }
+  check(trace > 0, function, name, "a diagonal of 0", "a variance above 0");
+  for (Index i = 0; i < n; ++i)
+    for (Index j = 0; j < i; ++j) {
+      const auto lower = static_cast<double>(c.matrix(i, j));
+      const auto upper = static_cast<double>(c.matrix(j, i));
+      const double size = std::sqrt(static_cast<double>(c.matrix(i, i))) *
+                          std::sqrt(static_cast<double>(c.matrix(j, j)));
+      check(std::abs(lower - upper) <= 1e-5 * size, function, name, lower - upper,
+            "a symmetric matrix");
+    }
+  check(is_finite(c.ridge) && c.ridge >= 0, function, "damping", c.ridge,
+        "a finite share of at least 0 of the diagonal");
+}
+
+/// Refuses a covariance by its extreme eigenvalues, before damping.
+inline void check_semi_definite(const char* function, const char* name, double smallest,
+                                double largest) {
+  check(smallest >= -1e-6 * largest, function, name, smallest,
+        "no eigenvalue below -1e-6 of the largest");
+}
+
+/// Refuses what a metric says of W [out x in], unless it fits. Not looked at: whether a covariance
+/// is semi-definite.
+template <Metric M>
+void check_metric(const char* function, const M& metric, Index out, Index in) {
+  if (!metric.output_weights().empty())
+    check_weights(function, "output_weights", metric.output_weights(), out);
+  if (!metric.input_weights().empty())
+    check_weights(function, "input_weights", metric.input_weights(), in);
+  const auto covariance = metric.input_covariance();
+  if (covariance.empty()) return;
+  check(metric.input_weights().empty(), function, "input_covariance", "input weights beside it",
+        "one of them");
+  check_covariance(function, "input_covariance", covariance, in);
+}
+
+/// All checks of a factorization of W, the costly last.
+template <StorageScalar S, Metric M>
+void check_factorize(const char* function, TensorView<const S, 2> w, const M& metric,
+                     const SvdOptions& options) {
+  validate(function, options, w.rows(), w.cols());
+  check_metric(function, metric, w.rows(), w.cols());
+  check_finite(function, "w", w);
+}
+
+PARE_ABI_END
+}  // namespace detail
+}  // namespace pare::factor

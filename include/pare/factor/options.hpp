@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// What a factorization may be told.
+
+#include <pare/core/check.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+
+namespace pare::factor {
+
+/// A side of W [out x in] in y = W x. It is never called row or column: half of the papers write
+/// Y = X W, where W is the other way round.
+enum class Axis { Input, Output };
+
+/// Which factor carries the singular values s of W in the metric. All choices have the same
+/// product; those that divide by s leave out directions in which s is 0.
+enum class Split {
+  Natural,  ///< without a division: Left where no input is weighed, Right elsewhere (metric.hpp)
+  Left,     ///< left carries s
+  Both,     ///< each carries sqrt(s)
+  Right,    ///< right carries s
+};
+
+/// How the dominant subspace is found; svd.hpp has the rule of Auto.
+enum class Route { Auto, Randomized, Gram, Exact };
+
+/// The random test matrix of Route::Randomized.
+enum class Sketch {
+  Gaussian,
+  Sparse,  ///< a sparse sign embedding of projection/
+};
+
+/// How near to the best factors of the rank the result shall be. Excess: metric error over the
+/// least possible, minus 1.
+enum class Accuracy {
+  Standard,  ///< excess at most 0.003 where singular values fall slowly
+  High,      ///< excess at most 1e-4
+};
+
+/// Options of every truncated singular value decomposition.
+struct SvdOptions {
+  /// Rank k in [1, min(out, in)]. With a tolerance the most that is allowed, 0: min(out, in).
+  Index rank = 0;
+
+  /// Relative metric error in [0, 1) that the least rank is looked for; 0: `rank` is the rank.
+  double tolerance = 0;
+
+  /// Directions that a route keeps beyond the rank while it iterates; -1: by rule.
+  Index oversample = -1;
+
+  /// Power iterations; -1: by rule.
+  int steps = -1;
+
+  Accuracy accuracy = Accuracy::Standard;
+  Route route = Route::Auto;
+  Split split = Split::Natural;
+  Sketch sketch = Sketch::Sparse;
+
+  /// Of the random test matrix; the same seed gives the same bits.
+  std::uint64_t seed = 0;
+};
+
+/// Solvers of the element-wise weighted problem, which has no closed form.
+enum class ElementwiseMethod {
+  Als,  ///< alternating least squares: rows of the left factor, then columns of the right
+  Em,   ///< X <- the best rank-k approximation of P.*W + (1 - P).*X with P = F / max F
+};
+
+/// Options of the element-wise weighted problem.
+struct ElementwiseOptions {
+  Index rank = 0;   ///< k in [1, min(out, in)]
+  int sweeps = 20;  ///< at most so many, at least 0
+  ElementwiseMethod method = ElementwiseMethod::Als;
+
+  /// Stops after a sweep that lowers the loss by no more than this share of it; at least 0, and 0
+  /// stops where nothing is gained.
+  double tolerance = 1e-4;
+};
+
+PARE_ABI_BEGIN
+
+/// The most ranks that the options allow for W [out x in].
+inline Index rank_limit(const SvdOptions& options, Index out, Index in) {
+  return options.rank > 0 ? options.rank : std::min(out, in);
+}
+
+/// \throws std::invalid_argument if W [out x in] is empty, or a member is out of its range.
+inline void validate(const char* function, const SvdOptions& o, Index out, Index in) {
+  check(out >= 1 && in >= 1, function, "w", std::array<Index, 2>{out, in}, "extents of at least 1");
+  check(is_finite(o.tolerance) && o.tolerance >= 0 && o.tolerance < 1, function, "tolerance",
+        o.tolerance, "a relative error in [0, 1)");
+  check(o.rank >= 0 && o.rank <= std::min(out, in) && (o.rank > 0 || o.tolerance > 0), function,
+        "rank", o.rank, "1 to min(out, in), or 0 with a tolerance");
+  check(o.oversample >= -1, function, "oversample", o.oversample, "at least 0, or -1");
+  check(o.steps >= -1, function, "steps", o.steps, "at least 0, or -1");
+}
+
+/// \throws std::invalid_argument if W [out x in] is empty, or a member is out of its range.
+inline void validate(const char* function, const ElementwiseOptions& o, Index out, Index in) {
+  check(out >= 1 && in >= 1, function, "w", std::array<Index, 2>{out, in}, "extents of at least 1");
+  check(o.rank >= 1 && o.rank <= std::min(out, in), function, "rank", o.rank, "1 to min(out, in)");
+  check(o.sweeps >= 0, function, "sweeps", o.sweeps, "at least 0");
+  check(is_finite(o.tolerance) && o.tolerance >= 0, function, "tolerance", o.tolerance,
+        "a number of at least 0");
+}
+
+PARE_ABI_END
+}  // namespace pare::factor

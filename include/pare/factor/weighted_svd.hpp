@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Fisher-weighted singular value decomposition (FWSVD): truncated decomposition in which outputs
+/// or inputs of a layer count by their importance.
+///
+/// ```cpp
+/// FisherDiagonal fisher(out, in);
+/// for (...) fisher.add_gradient(gradient);                              // one call an example
+/// auto lowrank = weighted_svd(w, fisher, {.rank = 128}, Axis::Input);   // the paper's rows
+/// auto other = weighted_svd(w, importance, {.rank = 128}, Axis::Output);
+/// ```
+///
+/// FWSVD writes Y = X W and weighs the rows of its W, which are inputs: Axis::Input here. Source:
+/// Hsu, Hua, Chang, Lou, Shen and Jin, "Language model compression with weighted low-rank
+/// factorization", ICLR 2022, section 3. Its D^-1 U S is W V here: no weight is divided by, so
+/// weights of zero need no epsilon.
+
+#include <pare/factor/fisher.hpp>
+#include <pare/factor/svd.hpp>
+
+namespace pare::factor {
+PARE_ABI_BEGIN
+
+/// min over A, B of sum_ij weight (W - A B)_ij^2, the weight being that of output i or of input j.
+///
+/// \param backend left out: pare::simd
+/// \param w       [out x in]
+/// \param weights [out] or [in], finite, at least 0, not all 0: squares, as Fisher information is
+/// \param options as of factorize
+/// \param axis    what the weights belong to
+/// \throws std::invalid_argument as factorize
+///
+/// Cost: that of truncated_svd; the weights are applied while W is packed.
+template <Backend B, In<2> W, detail::WeightVector X>
+auto weighted_svd(const B& backend, const W& w, const X& weights, const SvdOptions& options,
+                  Axis axis = Axis::Input) {
+  const auto run = [&](const auto& metric) {
+    return detail::factorize_views("factor::weighted_svd", backend, as_const(to_view(w)), metric,
+                                   options);
+  };
+  return axis == Axis::Output ? run(OutputWeights(weights)) : run(InputWeights(weights));
+}
+
+/// \overload
+template <In<2> W, detail::WeightVector X>
+auto weighted_svd(const W& w, const X& weights, const SvdOptions& options,
+                  Axis axis = Axis::Input) {
+  return weighted_svd(simd, w, weights, options, axis);
+}
+
+/// The same with the sums of a Fisher information along the axis.
+/// \throws std::invalid_argument also if no example was added.
+template <Backend B, In<2> W>
+auto weighted_svd(const B& backend, const W& w, const FisherDiagonal& fisher,
+                  const SvdOptions& options, Axis axis = Axis::Input) {
+  return weighted_svd(backend, w, fisher.sums(axis), options, axis);
+}
+
+/// \overload
+template <In<2> W>
+auto weighted_svd(const W& w, const FisherDiagonal& fisher, const SvdOptions& options,
+                  Axis axis = Axis::Input) {
+  return weighted_svd(simd, w, fisher, options, axis);
+}
+
+/// min over A, B of sum_ij output_i (W - A B)_ij^2 input_j: both sides weighed.
+/// \throws std::invalid_argument as factorize
+template <Backend B, In<2> W, detail::WeightVector X, detail::WeightVector Y>
+auto weighted_svd(const B& backend, const W& w, const X& output_weights, const Y& input_weights,
+                  const SvdOptions& options) {
+  return detail::factorize_views("factor::weighted_svd", backend, as_const(to_view(w)),
+                                 BothWeights(output_weights, input_weights), options);
+}
+
+/// \overload
+template <In<2> W, detail::WeightVector X, detail::WeightVector Y>
+auto weighted_svd(const W& w, const X& output_weights, const Y& input_weights,
+                  const SvdOptions& options) {
+  return weighted_svd(simd, w, output_weights, input_weights, options);
+}
+
+PARE_ABI_END
+}  // namespace pare::factor
