@@ -115,7 +115,7 @@ double spectra_seconds([[maybe_unused]] const SvdWork& work, [[maybe_unused]] co
 double products_of_limit(const SvdWork& work, const Shape& shape, int threads) {
   namespace kernel = pare::kernel;
   const auto backend = pare::simd.threads(threads);
-  const Index width = shape.rank + shape.rank / 2 + 32;
+  const Index width = shape.rank + shape.rank * 5 / 16 + 16;
   RowMatrix gram(shape.rows, shape.rows), q = uniform_matrix(shape.rows, width, 3),
                                           y(shape.rows, width), right(shape.rank, shape.cols);
   const auto w = pare::as_const(pare::to_view(work.w));

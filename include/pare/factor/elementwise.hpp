@@ -65,8 +65,8 @@ ElementwiseProblem<B, compute_t<S>, compute_t<F>> elementwise_problem(const B& b
 /// sum_ij f_ij W_ij^2, without the scale.
 template <class B, class T, class F>
 double scaled_energy(ElementwiseProblem<B, T, F>& p) {
-  return scaled_loss(p, {RowMatrix<double>::Zero(0, p.w.rows()),
-                         RowMatrix<double>::Zero(0, p.w.cols())});
+  return scaled_loss(
+      p, {RowMatrix<double>::Zero(0, p.w.rows()), RowMatrix<double>::Zero(0, p.w.cols())});
 }
 
 /// The optimum for the row sums of F.
@@ -167,8 +167,7 @@ double elementwise_loss_views(const char* function, const B& backend, TensorView
   check_finite(function, "right", right);
   if constexpr (KernelBackend<B>) {
     auto problem = elementwise_problem(backend, w, f);
-    return problem.scale *
-           scaled_loss(problem, {wide_factor(transpose(left)), wide_factor(right)});
+    return problem.scale * scaled_loss(problem, {wide_factor(transpose(left)), wide_factor(right)});
   } else {
     return reference_loss(reference_matrix(w), reference_matrix(f),
                           reference_matrix(left) * reference_matrix(right));

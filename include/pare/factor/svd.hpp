@@ -22,12 +22,12 @@
 ///   that needs fewer FLOPs than Randomized and G is at most four times the sample and its image.
 /// - **Randomized**: subspace iteration with W itself (Halko, Martinsson and Tropp 2011).
 ///
-/// Both iterate on a sample 1.5 k + 32 columns wide, 2 steps, or 5 for Accuracy::High: our choice,
-/// by measurement on singular values i^-0.6, where the excess over the best possible error is 0.002
-/// and 5e-5. A wider sample costs less than the steps it saves. Float input is multiplied in float
-/// as long as the singular values kept span less than a factor of 1e3 (Gram) or 1e5 (Randomized),
-/// and in double otherwise; singular values below 3e-8 of the largest (1e-6 for factors in float)
-/// are rounding.
+/// Gram iterates on a sample 21/16 k + 16 columns wide, Randomized on 3/2 k + 32, 2 steps each; for
+/// Accuracy::High on 3/2 k + 32, 4 and 5 steps: our choice, by measurement on singular values
+/// i^-0.6, where the excess over the best possible error is 0.0023 and 6e-5. Float input is
+/// multiplied in float as long as the singular values kept span less than a factor of 1e3 (Gram) or
+/// 1e5 (Randomized), and in double otherwise; singular values below 3e-8 of the largest (1e-6 for
+/// factors in float) are rounding.
 ///
 /// The same bits come out for every executor and number of threads. NaN or infinity in W is
 /// refused.
@@ -78,9 +78,10 @@ PARE_ABI_BEGIN
 ///         an option is out of range, weights are negative, not finite, all 0 or of another length,
 ///         or a covariance is not symmetric and positive semi-definite
 ///
-/// Cost, r the smaller side, n the larger and l = 1.5 k + 32: r^2 n + 6 r^2 l + 2 r n k FLOPs
-/// (Gram), 12 r n l (Randomized), and about 9 l^3 on one thread. Memory beside the result: r^2
-/// scalars (Gram), 3 (r + n) l, 2 l^2 doubles. A covariance: 6 in (out + in) l a step, in double.
+/// Cost, r the smaller side, n the larger and l the width of the sample: r^2 n + 6 r^2 l + 2 r n k
+/// FLOPs (Gram), 12 r n l (Randomized), and about 9 l^3 on one thread. Memory beside the result:
+/// r^2 scalars (Gram), 3 (r + n) l, 2 l^2 doubles. A covariance: 6 in (out + in) l a step, in
+/// double.
 template <Backend B, In<2> W, Metric M>
 auto factorize(const B& backend, const W& w, const M& metric, const SvdOptions& options) {
   return detail::factorize_views("factor::factorize", backend, as_const(to_view(w)), metric,

@@ -39,7 +39,7 @@ struct ProductOptions {
   }
 };
 
-/// Scratch of `multiply`: in float at most 2 MiB of panels of B and 192 KiB of A a worker; in
+/// Scratch of `multiply`: in float at most 4 MiB of panels of B and 384 KiB of A a worker; in
 /// double, and for pairs of bf16, twice that. Two calls must not use one object at the same time.
 struct ProductWorkspace {
   AlignedBuffer<std::byte> panels;
@@ -50,7 +50,7 @@ namespace detail {
 PARE_ABI_BEGIN
 
 /// Of the depth, as many elements as keep six rows of A in L1 and a panel of B in L2.
-inline constexpr Index product_depth = 256;
+inline constexpr Index product_depth = 512;
 /// Columns of B that are packed at a time, for all workers: they lie in the last-level cache.
 inline constexpr Index product_columns = 2048;
 /// Rows of C that a worker takes at once: A's block stays in L2 beside a panel of B.
@@ -148,12 +148,17 @@ class Product {
                {&a_(row, block.depth_begin), a_.stride[0], a_.stride[1], rows, block.depth,
                 options_.row_scale != nullptr ? options_.row_scale + row : nullptr},
                left});
-    for (Index column = 0; column < columns; column += kernel_width)
+    for (Index column = 0; column < columns; column += kernel_width) {
+      // Tiles wholly above the diagonal are left out.
+      const Index above =
+          options_.half == Half::Lower ? std::max<Index>(block.column + column - row, 0) : 0;
       launch(backend_,
              MultiplyPanels<T, pairs>{left, panels_ + column / kernel_width * panel_size_, rows,
                                       std::min(kernel_width, columns - column), block.depth,
                                       &c_(row, block.column + column), c_.stride[0],
-                                      options_.accumulate || block.depth_begin > 0});
+                                      options_.accumulate || block.depth_begin > 0,
+                                      above / tile_rows * tile_rows});
+    }
   }
 
   const B& backend_;
@@ -189,7 +194,7 @@ PARE_ABI_BEGIN
 /// The caller has checked shapes. Sums are kept in T; bf16 times bf16 into float uses native
 /// products of pairs, which take subnormals for 0, where the arch has them and nothing is scaled.
 /// Cost: 2 m n k FLOPs (half of them for a lower half), which bind; a and b are read once for every
-/// 2048 columns, c is read and written once for every 256 of the depth. Memory: ProductWorkspace.
+/// 2048 columns, c is read and written once for every 512 of the depth. Memory: ProductWorkspace.
 /// \throws std::invalid_argument if neither rows nor columns of c are contiguous.
 template <KernelBackend B, StorageScalar SA, StorageScalar SB, ComputeScalar T>
 void multiply(const B& backend, TensorView<const SA, 2> a, TensorView<const SB, 2> b,

@@ -61,6 +61,7 @@ struct MultiplyPanels {
   T* c = nullptr;
   std::ptrdiff_t c_stride = 0;
   bool accumulate = false;
+  std::ptrdiff_t first_row = 0;  ///< rows before it are left alone; a multiple of tile_rows
 };
 
 namespace detail {
@@ -195,6 +196,16 @@ void multiply_block(const E* left, const E* panel, std::ptrdiff_t steps, T* c,
     for (std::ptrdiff_t j = 0; j < columns; ++j) c[r * c_stride + j] = edge[r * width + j];
 }
 
+/// Asks for the rows [begin, end) of C, `width` columns of them: they come from beyond L2, and a
+/// tile would wait for them for a tenth of its time.
+template <class T>
+PARE_ALWAYS_INLINE void prefetch_tile(const T* c, std::ptrdiff_t c_stride, std::ptrdiff_t begin,
+                                      std::ptrdiff_t end, std::ptrdiff_t width) noexcept {
+  constexpr std::ptrdiff_t line = 64 / static_cast<std::ptrdiff_t>(sizeof(T));
+  for (std::ptrdiff_t row = begin; row < end; ++row)
+    for (std::ptrdiff_t j = 0; j < width; j += line) prefetch(c + row * c_stride + j);
+}
+
 /// The rows of C under one panel, which stays in L2 meanwhile.
 template <class Arch, int Registers, class T, bool Pairs>
 void multiply_panel(const MultiplyPanels<T, Pairs>& a, std::ptrdiff_t column) noexcept {
@@ -202,8 +213,11 @@ void multiply_panel(const MultiplyPanels<T, Pairs>& a, std::ptrdiff_t column) no
   const std::ptrdiff_t steps = steps_of<E>(a.depth);
   const E* left = reinterpret_cast<const E*>(a.left);
   const E* panel = reinterpret_cast<const E*>(a.panels) + column * steps;
-  for (std::ptrdiff_t row = 0; row < a.rows;) {
+  for (std::ptrdiff_t row = a.first_row; row < a.rows;) {
     const int rows = next_group(a.rows - row);
+    const std::ptrdiff_t next = row + rows, end = next + tile_rows;
+    prefetch_tile(a.c + column, a.c_stride, next, end < a.rows ? end : a.rows,
+                  Registers * lanes<T, Arch>);
     const auto block = [&]<int Rows>(std::integral_constant<int, Rows>) {
       multiply_block<Arch, Rows, Registers>(left + row * steps, panel, steps,
                                             a.c + row * a.c_stride + column, a.c_stride,
@@ -216,7 +230,7 @@ void multiply_panel(const MultiplyPanels<T, Pairs>& a, std::ptrdiff_t column) no
     if (rows == 3) block(std::integral_constant<int, 3>{});
     if (rows == 2) block(std::integral_constant<int, 2>{});
     if (rows == 1) block(std::integral_constant<int, 1>{});
-    row += rows;
+    row = next;
   }
 }
 

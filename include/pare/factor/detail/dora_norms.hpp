@@ -24,7 +24,7 @@
 namespace pare::factor {
 
 /// Scratch of `dora_norms` and `dora_forward`: rank (in + rank) scalars, and for each worker a
-/// block of 96 rows of a few times the rank. Two calls must not use one object at the same time.
+/// block of 192 rows of a few times the rank. Two calls must not use one object at the same time.
 struct DoraWorkspace {
   AlignedBuffer<std::byte> adapter;
   AlignedBuffer<std::byte> gram;

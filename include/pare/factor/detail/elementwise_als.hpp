@@ -5,10 +5,10 @@
 /// Alternating least squares for the element-wise weighted problem.
 ///
 /// For a fixed factor V [k x n] with orthonormal rows, line i of the other is moved by the d that
-/// solves (V diag(f_i) V^T + e I) d = V diag(f_i) (w_i - x_i V)^T. The ridge e is on the step, not on
-/// the line: the loss changes by -d^T (G + 2 e I) d, which is never above 0, and what no weight
-/// determines stays. A ridge on the line would pull it to 0, and weights of 1e-12 beside 1 could not
-/// hold it.
+/// solves (V diag(f_i) V^T + e I) d = V diag(f_i) (w_i - x_i V)^T. The ridge e is on the step, not
+/// on the line: the loss changes by -d^T (G + 2 e I) d, which is never above 0, and what no weight
+/// determines stays. A ridge on the line would pull it to 0, and weights of 1e-12 beside 1 could
+/// not hold it.
 
 #include <pare/core/backend.hpp>
 #include <pare/core/tensor_view.hpp>

@@ -2,8 +2,8 @@
 #pragma once
 
 /// \file
-/// The element-wise weighted problem as its solvers see it: matrices in rows, weights up to about 1,
-/// factors in double, and the loss.
+/// The element-wise weighted problem as its solvers see it: matrices in rows, weights up to about
+/// 1, factors in double, and the loss.
 
 #include <pare/core/backend.hpp>
 #include <pare/core/tensor_view.hpp>

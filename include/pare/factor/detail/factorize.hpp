@@ -206,14 +206,15 @@ Split wanted_split(const FactorProblem<B, S>& problem, bool inputs_weighed) {
 /// whose value is rounding has no line to be divided by it: it becomes 0.
 template <class T>
 void move_singular_values(LowRank<T>& result, Split from, Split to) {
+  if (to == from) return;
   const double least = std::sqrt(rounding_value<T>) * result.singular_values[0];
-  for (Index j = 0; j < result.rank() && to != from; ++j) {
-    const double value = result.singular_values[j] > least ? result.singular_values[j] : 0.0;
-    const double moved = to == Split::Both ? std::sqrt(value) : value;
-    const double back = moved > 0 ? 1 / moved : 0.0;
-    result.left.col(j) *= static_cast<T>(from == Split::Left ? back : moved);
-    result.right.row(j) *= static_cast<T>(from == Split::Left ? moved : back);
-  }
+  const Eigen::ArrayXd values =
+      (result.singular_values.array() > least).select(result.singular_values.array(), 0.0);
+  const Eigen::ArrayXd moved = to == Split::Both ? Eigen::ArrayXd(values.sqrt()) : values;
+  const Eigen::ArrayXd back = (moved > 0).select(moved.inverse(), 0.0);
+  const bool to_right = from == Split::Left;
+  result.left.array().rowwise() *= (to_right ? back : moved).template cast<T>().transpose();
+  result.right.array().colwise() *= (to_right ? moved : back).template cast<T>();
 }
 
 /// Both factors from the basis U of the output side (the table of metric.hpp).

@@ -18,7 +18,7 @@
 namespace pare::factor {
 
 /// Scratch of `apply` and `dora_delta`: both factors once, and for each worker a block of at most
-/// 96 rows of the rank; for few rows, or columns of y contiguous, (rank + out) tokens scalars
+/// 192 rows of the rank; for few rows, or columns of y contiguous, (rank + out) tokens scalars
 /// instead. Two calls must not use one object at the same time.
 struct ApplyWorkspace {
   AlignedBuffer<std::byte> right;

@@ -34,6 +34,17 @@ std::vector<T> squares_of(std::vector<T> factors) {
   return factors;
 }
 
+/// y = W Omega for a random sparse Omega with 8 signs a column.
+template <class B, class S, class T>
+void sparse_sketch(const B& backend, TensorView<const S, 2> w, std::uint64_t seed,
+                   RowMatrix<T>& y) {
+  const projection::SparseSignProjection omega{.input_dim = w.cols(),
+                                               .output_dim = y.cols(),
+                                               .nonzeros = std::min<Index>(8, y.cols()),
+                                               .seed = seed};
+  projection::project(backend, w, omega, y);
+}
+
 /// M = diag(row) W diag(column), never stored. An empty scale is all ones.
 template <class B, class S, class T>
 struct ScaledMatrix {
@@ -68,11 +79,7 @@ struct ScaledMatrix {
     // The sparse operator is applied to W as it is stored, so it cannot see a scale of its columns.
     if constexpr (std::is_same_v<compute_t<S>, T>) {
       if (options.sketch == Sketch::Sparse && column.empty()) {
-        const projection::SparseSignProjection omega{.input_dim = cols(),
-                                                     .output_dim = y.cols(),
-                                                     .nonzeros = std::min<Index>(8, y.cols()),
-                                                     .seed = options.seed};
-        projection::project(backend, w, omega, y);
+        sparse_sketch(backend, w, options.seed, y);
         for (Index i = 0; i < y.rows() && !row.empty(); ++i)
           y.row(i) *= row[static_cast<std::size_t>(i)];
         return;
@@ -123,7 +130,7 @@ class GramOperator {
 
  public:
   GramOperator(const B& backend, const M& m, kernel::ProductWorkspace& workspace)
-      : backend_(backend), m_(m), workspace_(workspace), gram_(m.rows(), m.rows()) {
+      : backend_(backend), workspace_(workspace), gram_(m.rows(), m.rows()) {
     const std::vector<T> weights = squares_of(m.column);
     kernel::multiply(backend, m.w, transpose(m.w), to_view(gram_),
                      kernel::ProductOptions<T>{.half = kernel::Half::Lower,
@@ -136,7 +143,15 @@ class GramOperator {
 
   Index dimension() const { return gram_.rows(); }
   const RowMatrix<T>& matrix() const { return gram_; }
-  void start(const SvdOptions& options, RowMatrix<T>& y) { m_.sketch(options, y); }
+
+  /// A sample of G is worth half a step more than one of M.
+  void start(const SvdOptions& options, RowMatrix<T>& y) {
+    if (options.sketch == Sketch::Sparse)
+      return sparse_sketch(backend_, read(gram_), options.seed, y);
+    RowMatrix<T> omega(dimension(), y.cols());
+    fill_normal(backend_.executor, options.seed, 0, omega);
+    apply(omega, y);
+  }
 
   void apply(const RowMatrix<T>& q, RowMatrix<T>& y) {
     y.resize(dimension(), q.cols());
@@ -151,7 +166,6 @@ class GramOperator {
 
  private:
   const B& backend_;
-  const M& m_;
   kernel::ProductWorkspace& workspace_;
   RowMatrix<T> gram_, image_;
 };

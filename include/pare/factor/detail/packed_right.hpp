@@ -42,8 +42,8 @@ T* make_room(AlignedBuffer<std::byte>& buffer, Index size) {
 /// A size rounded up to whole cache lines of any scalar.
 inline Index whole_lines(Index size) { return (size + 63) / 64 * 64; }
 
-/// The most rows of a block: with a middle of 512 columns they take a quarter of a MiB.
-inline constexpr Index most_block_rows = 96;
+/// The most rows of a block: with a middle of 512 columns they take 384 KiB of L2.
+inline constexpr Index most_block_rows = 192;
 
 /// Rows that a worker takes at once. No element depends on it.
 inline Index block_rows(Index rows, Index workers) {

@@ -44,11 +44,17 @@ Subspace<T> leading_subspace(const B& backend, Operator& g, Index rank, Index wi
   }
   // Q is orthonormal only up to its condition number: the small problem takes that into account.
   const RowMatrix<double> rayleigh = g.rayleigh(q);
-  const Eigen::MatrixXd inverse = inverse_cholesky_factor(inner_products(backend, q, q, workspace));
-  const Eigen::MatrixXd small = inverse.transpose() * rayleigh * inverse;
-  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(small);
-  const Eigen::MatrixXd turn = inverse * eigen.eigenvectors().rightCols(rank).rowwise().reverse();
-  const RowMatrix<T> factor = turn.cast<T>();
+  const RowMatrix<double> inverse =
+      inverse_cholesky_factor(inner_products(backend, q, q, workspace));
+  const auto product = [&](TensorView<const double, 2> a, TensorView<const double, 2> b) {
+    RowMatrix<double> c(a.rows(), b.cols());
+    kernel::multiply(backend, a, b, to_view(c), kernel::ProductOptions<double>{}, workspace);
+    return c;
+  };
+  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(
+      product(transpose(read(inverse)), read(product(read(rayleigh), read(inverse)))));
+  const RowMatrix<double> vectors = eigen.eigenvectors().rightCols(rank).rowwise().reverse();
+  const RowMatrix<T> factor = product(read(inverse), read(vectors)).template cast<T>();
   Subspace<T> result{RowMatrix<T>(q.rows(), rank),
                      eigen.eigenvalues().tail(rank).reverse().cwiseMax(0.0), steps};
   kernel::multiply(backend, read(q), read(factor), to_view(result.basis),
