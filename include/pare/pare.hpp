@@ -27,6 +27,7 @@
 #include <pare/core/sparse_view.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/version.hpp>
+#include <pare/factor/allocate_ranks.hpp>
 #include <pare/factor/apply.hpp>
 #include <pare/factor/covariance_svd.hpp>
 #include <pare/factor/dora.hpp>

@@ -35,8 +35,7 @@ struct LowRank {
   double captured_energy = 0;  ///< of left right
   double total_energy = 0;     ///< of what is approximated
 
-  /// Upper bound of the metric error; the exact routes give the error itself, the others an
-  /// estimate from what they measured (svd.hpp).
+  /// Upper bound of the metric error, rounding of the factors included.
   double error_bound = 0;
 
   Route route = Route::Exact;  ///< that ran, never Auto

@@ -143,7 +143,8 @@ LowRank<T> reference_result(const Eigen::MatrixXd& left, const Eigen::MatrixXd& 
   result.singular_values = s.head(k);
   result.captured_energy = s.head(k).squaredNorm();
   result.total_energy = s.squaredNorm() + floor;
-  result.error_bound = std::sqrt(s.tail(s.size() - k).squaredNorm() + floor);
+  result.error_bound = std::sqrt(s.tail(s.size() - k).squaredNorm() + floor) +
+                       std::numeric_limits<T>::epsilon() * std::sqrt(result.total_energy);
   return result;
 }
 

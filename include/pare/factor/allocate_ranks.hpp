@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Which rank each layer of a model gets, for a budget of parameters or bytes.
+///
+/// ```cpp
+/// std::vector<LayerSpectrum> layers;
+/// for (...) layers.push_back({.out = 4096, .in = 1024, .singular_values = lowrank.singular_values,
+///                             .total_energy = lowrank.total_energy});
+/// auto ranks = allocate_ranks(layers, budget);             // parameters of all layers
+/// auto equal = allocate_ranks(layers, budget, {.score = RankScore::UniformShare});
+/// auto latent = allocate_ranks(spectra, 8 * 64, {.min_rank = 32, .max_rank = 128});  // of ranks
+/// ```
+///
+/// Each layer starts at its least rank; then, again and again, the layer whose next step has the
+/// greatest score takes it, of equal ones the first, as long as its step fits into what is left of
+/// the budget. So the budget is never passed, what is left of it is less than the cheapest step
+/// that bounds still allow, and the same input gives the same ranks.
+///
+/// **Dense layers.** Factors of rank k have k (out + in) numbers, no fewer than W itself where
+/// k >= out in / (out + in). Such a rank is never given: the layer stays dense instead, costs
+/// out in, loses nothing, and has rank 0 in the result (DenseLayers).
+///
+/// Source of the two scores that are called so: CARE, arXiv 2603.17946, eq. 1 and its code.
+
+#include <pare/core/check.hpp>
+#include <pare/core/scalar.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/factor/detail/allocate_steps.hpp>
+#include <pare/factor/metric.hpp>
+
+#include <Eigen/Core>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <limits>
+#include <ranges>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace pare::factor {
+
+/// What a step from rank k to k' of a layer scores. s: its singular values, E: its total energy,
+/// tail(k): E minus the squares of the first k, gain: the squares that the step captures, cost: of
+/// the step, w: the layer's importance.
+enum class RankScore {
+  /// w gain / E / cost: the least sum of w tail / E, the layers' relative squared errors. Exactly
+  /// the least where steps cost the same and no layer becomes dense; with Never and Foreseen also
+  /// for other costs, up to the last steps that do not fit.
+  NormalizedEnergy,
+
+  /// w gain / cost: likewise the least sum of w tail. For spectra in one metric, whose squared
+  /// errors can be added up.
+  AbsoluteEnergy,
+
+  /// w tail(k) / E: raises the layer that has lost the most, so that all capture the same share of
+  /// their energy, as large as fits (with importance: the same w tail / E).
+  EnergyShare,
+
+  /// Minus the layer's cost behind the step over out in: the same kept share of parameters in
+  /// each. Reads no spectra.
+  UniformShare,
+
+  /// w gain / tail(k) / cost: eq. 1 of the paper. Scale-free in the tail, and so it favours the
+  /// layers whose spectra fall fastest until they are full: for s_m = q^m the score is the same
+  /// at each rank. In the paper's own tables it is often worse than uniform ranks.
+  CareResidualRatio,
+
+  /// What the paper's code does: the same, over max(tail(k) / E, 1e-12), times
+  /// sqrt((L - l) / ((L + 1) / 2)) for layer l = 0, 1, ... of L, over sqrt(k / least rank). There
+  /// bounds are half and twice the mean rank.
+  CareCode,
+};
+
+/// When a layer stays dense.
+enum class DenseLayers {
+  /// Never: ranks go up to max_rank, also where factors are larger than W.
+  Never,
+
+  /// Where its rank would pass the largest of which factors are smaller than W; that step, the
+  /// last, scores what the rest of W does.
+  AtBreakEven,
+
+  /// Also from any lower rank, where that step scores more than the next rank does: the break at
+  /// the dense matrix is part of the objective. Of layers that fall slowly some are then dense
+  /// and others low, the least sum of errors, not an even one. For EnergyShare and UniformShare,
+  /// whose steps have no such order, the same as AtBreakEven.
+  Foreseen,
+};
+
+/// Ranks that a layer may have.
+struct RankBounds {
+  Index min_rank = 1;  ///< at least 1
+  Index max_rank = 0;  ///< at least min_rank; 0: the most there are
+  Index multiple = 1;  ///< ranks are multiples of it, which kernels like
+};
+
+/// A weight W [out x in] to allocate a rank to.
+struct LayerSpectrum {
+  Index out = 0, in = 0;
+
+  /// Not increasing, in the metric of the factorization. The smallest may be left out: no rank
+  /// passes their number. Not read by UniformShare, nor where bounds leave only the dense matrix.
+  Eigen::VectorXd singular_values{};
+
+  /// Squared norm of W in the metric; 0: that of the singular values.
+  double total_energy = 0;
+
+  double importance = 1;     ///< of its error beside that of others, at least 0
+  Index parameter_cost = 1;  ///< of one number in units of the budget: 1 counts numbers, 2 bytes of
+                             ///< bf16, 4 bits of 4-bit storage
+  RankBounds bounds{};
+
+  /// What factors of the rank take of the budget; 0: what W itself does.
+  Index cost(Index rank) const {
+    return (rank == 0 ? out * in : rank * (out + in)) * parameter_cost;
+  }
+};
+
+/// How ranks are allocated.
+struct AllocationOptions {
+  RankScore score = RankScore::NormalizedEnergy;
+  DenseLayers dense = DenseLayers::AtBreakEven;
+};
+
+namespace detail {
+PARE_ABI_BEGIN
+
+/// Checks of one element of a list: messages name `list[index].member`.
+class ElementCheck {
+ public:
+  ElementCheck(const char* list, std::size_t index) : list_(list), index_(index) {}
+
+  template <class Got, class Wanted>
+  void operator()(bool ok, const char* member, const Got& got, const Wanted& wanted) const {
+    if (!ok) check(false, "factor::allocate_ranks", name(member).c_str(), got, wanted);
+  }
+
+  std::string name(const char* member) const {
+    return std::string(list_) + "[" + std::to_string(index_) + "]" + member;
+  }
+
+ private:
+  const char* list_;
+  std::size_t index_;
+};
+
+/// Sets what is known of a layer's energies. Tails are summed from the smallest value on, so that
+/// each is exact to a few units in the last place however small it is.
+inline void set_energies(const ElementCheck& verify, const char* member, std::span<const double> s,
+                         double total, RankedLayer& layer) {
+  verify(is_finite(total) && total >= 0, ".total_energy", total, "a finite energy of at least 0");
+  for (std::size_t k = 0; k < s.size(); ++k) {
+    verify(is_finite(s[k]) && s[k] >= 0, member, s[k], "finite values of at least 0");
+    verify(k == 0 || s[k] <= s[k - 1], member, s[k], "values that do not increase");
+    layer.squares.push_back(s[k] * s[k]);
+  }
+  double sum = 0;
+  for (std::size_t k = s.size(); k-- > 0;) sum += layer.squares[k];
+  verify(is_finite(sum), member, sum, "values whose squares have a finite sum");
+  verify(total == 0 || total >= sum * (1 - 1e-5), ".total_energy", total,
+         "0, or the squares of the singular values and more");
+  layer.tails.assign(s.size() + 1, std::max(total - sum, 0.0));
+  for (std::size_t k = s.size(); k-- > 0;) layer.tails[k] = layer.tails[k + 1] + layer.squares[k];
+}
+
+/// Whether there is a multiple from min_rank to `largest`.
+inline bool has_rank(const RankBounds& bounds, Index largest) {
+  return (bounds.min_rank - 1) / bounds.multiple < largest / bounds.multiple;
+}
+
+/// Sets the ranks of a layer: the multiples from min_rank to `largest`.
+inline void set_ranks(const ElementCheck& verify, const char* member, const RankBounds& bounds,
+                      Index largest, RankedLayer& layer) {
+  const bool is_factored = has_rank(bounds, largest);
+  const Index step = bounds.multiple;
+  verify(is_factored || layer.may_be_dense, member,
+         std::array<Index, 3>{bounds.min_rank, largest, step},
+         "a multiple of the third from the first to the second");
+  layer.multiple = step;
+  layer.least = is_factored ? ((bounds.min_rank - 1) / step + 1) * step : 0;
+  layer.most = is_factored ? largest / step * step : 0;
+}
+
+/// Checks the bounds of a layer that has so many ranks, and returns the largest that they allow.
+inline Index bounded(const ElementCheck& verify, const std::string& prefix,
+                     const RankBounds& bounds, Index ranks) {
+  const auto name = [&](const char* member) { return prefix + member; };
+  verify(bounds.multiple >= 1, name("multiple").c_str(), bounds.multiple, "at least 1");
+  verify(bounds.max_rank >= 0 && bounds.max_rank <= ranks, name("max_rank").c_str(),
+         bounds.max_rank, "0 to " + std::to_string(ranks));
+  const Index most = bounds.max_rank == 0 ? ranks : bounds.max_rank;
+  verify(bounds.min_rank >= 1 && bounds.min_rank <= most, name("min_rank").c_str(), bounds.min_rank,
+         "1 to " + std::to_string(most));
+  return most;
+}
+
+/// A layer whose costs are those of its shape.
+inline RankedLayer ranked_layer(const ElementCheck& verify, const LayerSpectrum& given,
+                                const AllocationOptions& options) {
+  verify(given.out >= 1 && given.in >= 1, "", std::array<Index, 2>{given.out, given.in},
+         "extents of at least 1");
+  verify(given.parameter_cost >= 1, ".parameter_cost", given.parameter_cost, "at least 1");
+  verify(is_finite(given.importance) && given.importance >= 0, ".importance", given.importance,
+         "a finite number of at least 0");
+  const Index ranks = std::min(given.out, given.in);
+  const Index most = bounded(verify, ".bounds.", given.bounds, ranks);
+
+  const std::string size = verify.name("");
+  const char* const where = "factor::allocate_ranks";
+  const Index elements = checked_product(where, size.c_str(), given.out, given.in);
+  const Index cost = checked_product(where, size.c_str(), elements, given.parameter_cost);
+  checked_product(where, size.c_str(), cost, 2);  // k (out + in) <= 2 out in
+  RankedLayer layer;
+  layer.weight = given.importance;
+  layer.rank_cost = given.cost(1);
+  layer.dense_cost = given.cost(0);
+  const Index useful = (elements - 1) / (given.out + given.in);
+  layer.may_be_dense = options.dense != DenseLayers::Never && most > useful;
+  Index largest = layer.may_be_dense ? useful : most;
+  if (options.score != RankScore::UniformShare && has_rank(given.bounds, largest)) {
+    const Index known = given.singular_values.size();
+    verify(known >= 1 && known <= ranks, ".singular_values", known,
+           "1 to " + std::to_string(ranks) + " values");
+    set_energies(verify, ".singular_values",
+                 {given.singular_values.data(), static_cast<std::size_t>(known)},
+                 given.total_energy, layer);
+    largest = std::min(largest, known);
+  }
+  set_ranks(verify, ".bounds", given.bounds, largest, layer);
+  return layer;
+}
+
+/// A layer whose ranks cost 1 each, and which is never dense.
+inline RankedLayer ranked_layer(const ElementCheck& verify, std::span<const double> spectrum,
+                                const RankBounds& bounds) {
+  const auto ranks = static_cast<Index>(spectrum.size());
+  verify(ranks >= 1, "", ranks, "1 singular value or more");
+  const Index most = bounded(verify, ": ", bounds, ranks);
+  RankedLayer layer;
+  set_energies(verify, "", spectrum, 0, layer);
+  set_ranks(verify, ": bounds", bounds, most, layer);
+  return layer;
+}
+
+inline double share(double part, double whole) { return whole > 0 ? part / whole : 0.0; }
+
+inline double step_score(RankScore score, const RankedLayer& layer, const RankStep& step) {
+  if (score == RankScore::UniformShare)
+    return -static_cast<double>(layer.cost(step.to)) / static_cast<double>(layer.dense_cost);
+  const double total = layer.tails[0];
+  const double tail = layer.tails[static_cast<std::size_t>(step.from)];
+  if (score == RankScore::EnergyShare) return layer.weight * share(tail, total);
+
+  const double captured = gain(layer, step);
+  const double per_cost = layer.weight / static_cast<double>(step.cost);
+  if (score == RankScore::AbsoluteEnergy) return per_cost * captured;
+  if (score == RankScore::NormalizedEnergy) return per_cost * share(captured, total);
+  if (score == RankScore::CareResidualRatio) return per_cost * share(captured, tail);
+  const double growth = static_cast<double>(step.from) / static_cast<double>(layer.least);
+  return per_cost * share(captured, total) / std::max(share(tail, total), 1e-12) /
+         std::sqrt(growth);
+}
+
+/// What the least ranks cost.
+inline Index least_cost(std::span<const RankedLayer> layers) {
+  Index sum = 0;
+  for (const RankedLayer& layer : layers) {
+    const Index cost = layer.cost(layer.least);
+    check(cost <= std::numeric_limits<Index>::max() - sum, "factor::allocate_ranks", "layers",
+          "least ranks that cost more", "a sum of sizes that fits 63 bits");
+    sum += cost;
+  }
+  return sum;
+}
+
+/// Ranks of layers that have passed their own checks.
+inline std::vector<Index> allocate(std::vector<RankedLayer>& layers, Index budget,
+                                   const AllocationOptions& options) {
+  const Index least = least_cost(layers);
+  check(budget >= least, "factor::allocate_ranks", "budget", budget,
+        std::to_string(least) + " or more, which the least ranks cost");
+  const RankScore score = options.score;
+  const auto count = static_cast<double>(layers.size());
+  if (score == RankScore::CareCode)
+    for (std::size_t l = 0; l < layers.size(); ++l)
+      layers[l].weight *= std::sqrt((count - static_cast<double>(l)) / ((count + 1) / 2));
+  const bool foresee = options.dense == DenseLayers::Foreseen && score != RankScore::EnergyShare &&
+                       score != RankScore::UniformShare;
+  const auto score_of = [score](const RankedLayer& layer, const RankStep& step) {
+    return step_score(score, layer, step);
+  };
+  return RankRaiser(layers, budget, foresee, score_of).run();
+}
+
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
+/// The rank of each layer, for a budget that counts parameters, or bytes where parameter_cost says
+/// what a number takes.
+///
+/// \param layers at least one
+/// \param budget of all layers together, dense ones included; at least what least ranks cost
+/// \return ranks in the order of layers: multiples between the bounds, or 0: leave it dense
+/// \throws std::invalid_argument if there is no layer; a size, cost or bound is out of its range,
+/// or
+///         a product of them does not fit; no rank is allowed; a spectrum is empty, longer than
+///         min(out, in), not finite, negative or increasing, or has more energy than the layer; or
+///         the budget is below the least ranks
+///
+/// Cost: O(N log L) for N steps of L layers, N at most the number of singular values.
+inline std::vector<Index> allocate_ranks(std::span<const LayerSpectrum> layers, Index budget,
+                                         const AllocationOptions& options = {}) {
+  check(!layers.empty(), "factor::allocate_ranks", "layers", "none", "at least one");
+  std::vector<detail::RankedLayer> ranked;
+  for (const LayerSpectrum& layer : layers)
+    ranked.push_back(detail::ranked_layer({"layers", ranked.size()}, layer, options));
+  return detail::allocate(ranked, budget, options);
+}
+
+/// The rank of each layer where a rank costs the same in all of them, as that of a latent cache or
+/// of layers of one shape: the budget is the sum of ranks, and no layer is kept dense.
+///
+/// \param spectra any range of vectors of singular values, whose squares sum to the layer's energy
+/// \param bounds  of each layer; max_rank 0: the number of its values
+/// \param options .dense is not read
+/// \throws std::invalid_argument as above
+template <std::ranges::input_range R>
+requires detail::WeightVector<std::ranges::range_value_t<R>> std::vector<Index> allocate_ranks(
+    R&& spectra, Index budget, const RankBounds& bounds = {},
+    const AllocationOptions& options = {}) {
+  std::vector<detail::RankedLayer> ranked;
+  for (auto&& spectrum : spectra) {
+    const auto values = as_const(to_vector_view(spectrum));
+    std::vector<double> s;
+    for (Index k = 0; k < values.extent[0]; ++k)
+      s.push_back(
+          static_cast<double>(static_cast<compute_t<scalar_of<decltype(spectrum)>>>(values(k))));
+    ranked.push_back(detail::ranked_layer({"spectra", ranked.size()}, s, bounds));
+  }
+  check(!ranked.empty(), "factor::allocate_ranks", "spectra", "none", "at least one");
+  return detail::allocate(ranked, budget, options);
+}
+
+PARE_ABI_END
+}  // namespace pare::factor
