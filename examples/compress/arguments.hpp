@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// The command line of the compress example.
+
+#include <pare/factor/allocate_ranks.hpp>
+
+#include <charconv>
+#include <cstddef>
+#include <limits>
+#include <optional>
+#include <regex>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <thread>
+
+namespace compress {
+
+using Index = std::ptrdiff_t;
+
+inline constexpr const char* usage_text =
+    R"(usage: compress IN.safetensors OUT.safetensors --keep SHARE [options]
+
+Replaces every matrix W [out x in] of a model by two factors, NAME.left [out x rank] and
+NAME.right [rank x in], whose product is nearest to W. Ranks are chosen so that all factored
+layers together keep at most the share of their parameters; a matrix whose factors would not be
+smaller stays as it is, and so does every other tensor. The factors have the type of the matrix.
+
+  --keep SHARE           of the parameters of the factored layers, above 0, at most 1
+  --allocate RULE        uniform (the same share in each layer), energy (the same share of each
+                         layer's squares is kept), relative (the least sum of relative squared
+                         errors) or loss (the least sum of squared errors)          (uniform)
+  --fisher FILE          weighs errors by Fisher information: for each factored NAME a vector of
+                         sums [in] or [out] (a square layer's vector counts as [in]), or a matrix
+                         [out x in], which is summed over the outputs
+  --covariance FILE      weighs errors by the inputs: for each factored NAME the matrix [in x in]
+                         of their mean products
+  --only REGEX           factors the matrices in whose name this matches, of any size
+                                                                         (all of at least 64 x 64)
+  --min-rank N           no rank is smaller                                         (1)
+  --multiple N           ranks are multiples of N                                   (1)
+  --threads N                                                                       (all)
+  --accurate             closer to the best factors of the rank, and slower
+  --help
+)";
+
+/// A command line that makes no sense.
+class UsageError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// What the user asked for.
+struct Arguments {
+  std::string input, output;
+  double keep = 0;
+  pare::factor::RankScore allocate = pare::factor::RankScore::UniformShare;
+  std::string fisher, covariance;  ///< empty: none
+  std::optional<std::regex> only;
+  Index min_rank = 1, multiple = 1;
+  int threads = std::thread::hardware_concurrency() > 0
+                    ? static_cast<int>(std::thread::hardware_concurrency())
+                    : 1;
+  bool accurate = false;
+  bool help = false;
+};
+
+namespace detail {
+
+[[noreturn]] inline void reject(std::string_view option, std::string_view value,
+                                const std::string& wanted) {
+  throw UsageError(std::string(option) + ": got '" + std::string(value) + "', wanted " + wanted);
+}
+
+template <class Number>
+Number number(std::string_view option, std::string_view value, Number lowest, Number highest,
+              const char* wanted) {
+  Number parsed{};
+  const char* const end = value.data() + value.size();
+  const auto [stop, error] = std::from_chars(value.data(), end, parsed);
+  if (error != std::errc() || stop != end || !(parsed >= lowest && parsed <= highest))
+    reject(option, value, wanted);
+  return parsed;
+}
+
+inline Index rank(std::string_view option, std::string_view value) {
+  return number<Index>(option, value, 1, 1'000'000, "a whole number from 1 to 1000000");
+}
+
+inline pare::factor::RankScore allocation(std::string_view option, std::string_view value) {
+  using pare::factor::RankScore;
+  if (value == "uniform") return RankScore::UniformShare;
+  if (value == "energy") return RankScore::EnergyShare;
+  if (value == "relative") return RankScore::NormalizedEnergy;
+  if (value == "loss") return RankScore::AbsoluteEnergy;
+  reject(option, value, "uniform, energy, relative or loss");
+}
+
+inline std::string file(std::string_view option, std::string_view value) {
+  if (value.empty()) reject(option, value, "the name of a file");
+  return std::string(value);
+}
+
+inline std::regex pattern(std::string_view option, std::string_view value) {
+  try {
+    return std::regex(value.begin(), value.end());
+  } catch (const std::regex_error& error) {
+    reject(option, value, std::string("a regular expression: ") + error.what());
+  }
+}
+
+using Setter = void (*)(Arguments&, std::string_view option, std::string_view value);
+
+struct Option {
+  std::string_view name;
+  Setter set;
+};
+
+inline constexpr Option options[] = {
+    {"--keep",
+     [](auto& a, auto option, auto value) {
+       a.keep = number(option, value, std::numeric_limits<double>::min(), 1.0,
+                       "a share above 0, at most 1");
+     }},
+    {"--allocate",
+     [](auto& a, auto option, auto value) { a.allocate = allocation(option, value); }},
+    {"--fisher", [](auto& a, auto option, auto value) { a.fisher = file(option, value); }},
+    {"--covariance", [](auto& a, auto option, auto value) { a.covariance = file(option, value); }},
+    {"--only", [](auto& a, auto option, auto value) { a.only = pattern(option, value); }},
+    {"--min-rank", [](auto& a, auto option, auto value) { a.min_rank = rank(option, value); }},
+    {"--multiple", [](auto& a, auto option, auto value) { a.multiple = rank(option, value); }},
+    {"--threads",
+     [](auto& a, auto option, auto value) {
+       a.threads = number(option, value, 1, 1024, "a whole number from 1 to 1024");
+     }},
+};
+
+inline Setter find_setter(std::string_view name) {
+  for (const Option& option : options)
+    if (option.name == name) return option.set;
+  throw UsageError("unknown option '" + std::string(name) + "'");
+}
+
+inline void take_file(Arguments& arguments, std::string_view word) {
+  if (word.empty()) throw UsageError("got an empty word, wanted the name of a file");
+  std::string& place = arguments.input.empty() ? arguments.input : arguments.output;
+  if (!place.empty()) throw UsageError("a third file, '" + std::string(word) + "'");
+  place = word;
+}
+
+inline void check_complete(const Arguments& arguments) {
+  if (arguments.output.empty()) throw UsageError("wanted two files, IN and OUT");
+  if (arguments.keep == 0) throw UsageError("--keep is missing");
+  if (!arguments.fisher.empty() && !arguments.covariance.empty())
+    throw UsageError("got --fisher and --covariance, wanted at most one of them");
+}
+
+}  // namespace detail
+
+/// Reads files, `--option value` and `--option=value`. Throws UsageError.
+inline Arguments parse_arguments(int count, const char* const* words) {
+  Arguments arguments;
+  for (int i = 1; i < count; ++i) {
+    const std::string_view word = words[i];
+    if (word == "--help" || word == "-h") {
+      arguments.help = true;
+      return arguments;
+    }
+    if (!word.starts_with('-')) {
+      detail::take_file(arguments, word);
+      continue;
+    }
+    if (word == "--accurate") {
+      arguments.accurate = true;
+      continue;
+    }
+    const std::size_t equals = word.find('=');
+    const std::string_view option = word.substr(0, equals);
+    const detail::Setter set = detail::find_setter(option);
+    if (equals != std::string_view::npos)
+      set(arguments, option, word.substr(equals + 1));
+    else if (++i < count)
+      set(arguments, option, words[i]);
+    else
+      throw UsageError(std::string(option) + ": the value is missing");
+  }
+  detail::check_complete(arguments);
+  return arguments;
+}
+
+}  // namespace compress
