@@ -8,10 +8,9 @@
 ///
 /// ```cpp
 /// const pare::io::SafetensorsFile model("model.safetensors");
-/// for (const auto& tensor : model.tensors()) std::cout << tensor.name << ' ' << tensor.dtype <<
-/// '\n'; auto w = model.matrix<pare::bf16>("lm_head.weight");  // TensorView<const bf16, 2> into
-/// the file pare::io::write_safetensors("small.safetensors", {{"left", left}, {"right", right},
-/// bias});
+/// for (const auto& tensor : model.tensors()) std::puts(tensor.name.c_str());
+/// auto w = model.matrix<pare::bf16>("lm_head.weight");  // TensorView<const bf16, 2> of the file
+/// pare::io::write_safetensors("small.safetensors", {{"left", left}, {"right", right}});
 /// ```
 ///
 /// | C++ | dtype |
@@ -19,9 +18,11 @@
 /// | `double`, `float` | `F64`, `F32` |
 /// | `pare::f16`, `Eigen::half` | `F16` |
 /// | `pare::bf16`, `Eigen::bfloat16` | `BF16` |
-/// | `std::int8_t` to `std::int64_t`, `std::uint8_t` to `std::uint64_t` | `I8` to `I64`, `U8` to
-/// `U64` | | `bool` | `BOOL` is written from it and viewed as `std::uint8_t`: a file's byte may be
-/// neither 0 nor 1 |
+/// | `std::int8_t` to `std::int64_t` | `I8` to `I64` |
+/// | `std::uint8_t` to `std::uint64_t` | `U8` to `U64` |
+/// | `bool`, written only | `BOOL` |
+///
+/// BOOL is viewed as `std::uint8_t`: a byte of a file may be neither 0 nor 1.
 ///
 /// A file with any other dtype (8-bit floats, complex) is refused, and the error names it.
 ///

@@ -106,8 +106,10 @@ inline std::string metadata_text(const Place& place,
 inline std::string entry_text(const Place& place, const SafetensorsOutput& tensor,
                               std::size_t begin) {
   std::string shape;
-  for (const Index extent : tensor.shape)
-    shape += (shape.empty() ? "" : ",") + std::to_string(extent);
+  for (const Index extent : tensor.shape) {
+    if (!shape.empty()) shape += ',';
+    shape += std::to_string(extent);
+  }
   return json_text(place, "a name", tensor.name) + ":{\"dtype\":\"" + tensor.dtype +
          "\",\"shape\":[" + shape + "],\"data_offsets\":[" + std::to_string(begin) + "," +
          std::to_string(begin + tensor.size) + "]}";
@@ -142,7 +144,8 @@ inline std::string safetensors_header(const Place& place,
   if (!metadata.empty()) text += metadata_text(place, metadata);
   std::size_t begin = 0;
   for (const SafetensorsOutput* tensor : order) {
-    text += (text.size() == 1 ? "" : ",") + entry_text(place, *tensor, begin);
+    if (text.size() > 1) text += ',';
+    text += entry_text(place, *tensor, begin);
     begin += tensor->size;
   }
   text += '}';
