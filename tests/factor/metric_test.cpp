@@ -134,9 +134,9 @@ TEST(Metric, WeightsAreCheckedBySizeAndValue) {
 }
 
 TEST(Metric, EmptyWeightsAreNoUniformMetric) {
-  refusal([] { OutputWeights(Eigen::VectorXd()); }, "factor::OutputWeights", "weights");
-  refusal([] { OutputWeights(std::vector<float>()); }, "factor::OutputWeights", "weights");
-  refusal([] { InputWeights(Eigen::VectorXd()); }, "factor::InputWeights", "weights");
+  refusal([] { OutputWeights{Eigen::VectorXd()}; }, "factor::OutputWeights", "weights");
+  refusal([] { OutputWeights{std::vector<float>()}; }, "factor::OutputWeights", "weights");
+  refusal([] { InputWeights{Eigen::VectorXd()}; }, "factor::InputWeights", "weights");
   refusal([] { InputCovariance{Eigen::MatrixXd()}; }, "factor::InputCovariance", "matrix");
 }
 
