@@ -144,8 +144,8 @@ class ScoreTable {
   static double error_of(const Compressed& c) { return c.error; }
 
   static std::vector<double> values(const std::vector<Compressed>& seeds, Measure measure) {
-    std::vector<double> result;
-    for (const Compressed& c : seeds) result.push_back(measure(c));
+    std::vector<double> result(seeds.size());
+    std::transform(seeds.begin(), seeds.end(), result.begin(), measure);
     return result;
   }
 

@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 
 #include "projection/data.hpp"
 #include "tolerance.hpp"
@@ -36,6 +37,60 @@ template <class T>
 double rounding_bound(const factor::LowRank<T>& r) {
   return 2.01 * Tolerance<T>::unit_roundoff * r.left.template cast<double>().norm() *
          r.right.template cast<double>().norm();
+}
+
+/// Products of the small matrices of tests would take longer on Eigen's threads than without.
+inline void use_one_thread_for_oracles() { Eigen::setNbThreads(1); }
+
+/// m as a user holds it: by rows, each element rounded to S.
+template <class S>
+factor::RowMatrix<S> stored_in(const Eigen::MatrixXd& m) {
+  factor::RowMatrix<S> to(m.rows(), m.cols());
+  for (Index i = 0; i < m.rows(); ++i)
+    for (Index j = 0; j < m.cols(); ++j)
+      to(i, j) = static_cast<S>(static_cast<compute_t<S>>(m(i, j)));
+  return to;
+}
+
+/// The elements of a matrix of any storage scalar.
+template <class M>
+Eigen::MatrixXd values_of(const M& m) {
+  Eigen::MatrixXd to(m.rows(), m.cols());
+  for (Index i = 0; i < m.rows(); ++i)
+    for (Index j = 0; j < m.cols(); ++j)
+      to(i, j) = static_cast<double>(static_cast<compute_t<typename M::Scalar>>(m(i, j)));
+  return to;
+}
+
+/// ||Q^T Q - I||_F of a basis in T: what the specification asks for (T0.3).
+template <class T>
+constexpr double basis_bound = std::is_same_v<T, float> ? 5e-6 : 1e-13;
+
+template <class M>
+double orthonormality(const M& columns) {
+  const Eigen::MatrixXd q = values_of(columns);
+  return (q.transpose() * q - Eigen::MatrixXd::Identity(q.cols(), q.cols())).norm();
+}
+
+/// How far a product of factors in T may be from the projection of M onto the space of their basis
+/// U, where ||M||_F is `size`: U^T M, sums of `depth` products, is off by gamma(depth) |U|^T |M|
+/// and hence by gamma(depth) sqrt(rank) ||M||; U U^T differs from the projector by its lack of
+/// orthonormality. Three more roundings are those of scaling a factor and its inverse. All of it
+/// lies in the space of U, orthogonal to the error of the projection.
+template <class T>
+double projection_bound(Index depth, Index rank, double size) {
+  return (Tolerance<T>::gamma(static_cast<double>(depth + 3)) *
+              std::sqrt(static_cast<double>(rank)) +
+          basis_bound<T>)*size;
+}
+
+/// By how much the energy that eigenvectors of M M^T capture may fall short of the best, where the
+/// matrix is summed in T, by products as deep as `depth`: twice the sum of the errors of `rank`
+/// eigenvalues, each at most the error of the matrix.
+template <class T>
+double captured_bound(Index depth, Index rank, double size) {
+  return 2 * std::sqrt(static_cast<double>(rank)) *
+         Tolerance<T>::gamma(static_cast<double>(depth + 1)) * size * size;
 }
 
 inline Eigen::MatrixXd normal_matrix(Index rows, Index cols, std::uint64_t seed) {

@@ -126,7 +126,8 @@ auto truncated_svd(const B& backend, const W& w, const SvdOptions& options) {
                                   options);
     }
   } else {
-    const RowMatrix<sparse_scalar_of<W>> dense = w;
+    RowMatrix<sparse_scalar_of<W>> dense = RowMatrix<sparse_scalar_of<W>>::Zero(w.rows(), w.cols());
+    dense += w;  // adds up entries with equal indices, where assigning keeps the last
     return truncated_svd(backend, dense, options);
   }
 }

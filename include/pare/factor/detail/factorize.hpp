@@ -83,11 +83,20 @@ constexpr double least_value(Route route) {
   return route == Route::Gram ? 1e-6 : 1e-10;
 }
 
+/// Whether energies summed of products in T tell which rank leaves at most a tolerance: its square
+/// is a share of the energy, which those products know to a few roundings.
+template <class T>
+bool resolves(double tolerance) {
+  return tolerance == 0 || tolerance * tolerance > 64 * std::numeric_limits<T>::epsilon() ||
+         std::is_same_v<T, double>;
+}
+
 /// The subspace of M M^T, with products in T; none if T does not tell its values apart.
 template <class T, class B, class S>
 std::optional<Subspace<T>> find_in(const B& backend, const ScaledMatrix<B, S, T>& m,
                                    const SvdOptions& options, Index limit, double total,
                                    Route& route, kernel::ProductWorkspace& workspace) {
+  if (!resolves<T>(options.tolerance)) return std::nullopt;
   using Matrix = const ScaledMatrix<B, S, T>;
   std::optional<GramOperator<B, Matrix>> gram;
   const auto solve = [&](Index rank) {
@@ -272,9 +281,11 @@ void describe(const FoundSubspace<T>& found, double factor, LowRank<T>& result) 
       std::sqrt(std::max(0.0, result.total_energy - result.captured_energy) + rounding);
 }
 
-/// The result for a W that is 0 in the metric: factors of W's shape whose product is 0.
+/// The result for a W that is 0 in the metric: factors of W's shape whose product is 0, of rank 1
+/// where a tolerance is asked for.
 template <class T>
-LowRank<T> zero_result(Index out, Index in, Index rank) {
+LowRank<T> zero_result(Index out, Index in, const SvdOptions& options) {
+  const Index rank = options.tolerance == 0 ? rank_limit(options, out, in) : 1;
   LowRank<T> result;
   result.left = RowMatrix<T>::Identity(out, rank);
   result.right = RowMatrix<T>::Zero(rank, in);
@@ -338,7 +349,7 @@ LowRank<compute_t<S>> factorize_covariance(FactorProblem<B, S>& problem,
   using T = compute_t<S>;
   const auto found = find_covariance_subspace(problem, covariance);
   if (!(found.total_energy > 0))
-    return zero_result<T>(problem.w.rows(), problem.w.cols(), problem.limit());
+    return zero_result<T>(problem.w.rows(), problem.w.cols(), problem.options);
   LowRank<double> wide;
   factors_from_outputs(
       problem, found.space,
@@ -370,7 +381,7 @@ LowRank<compute_t<S>> factorize_weighted(FactorProblem<B, S>& problem) {
   const Index out = problem.w.rows(), in = problem.w.cols();
   const double plain = energy(problem.backend, problem.w, problem.output_weights.data(),
                               problem.input_weights.data());
-  if (!(plain > 0)) return zero_result<T>(out, in, problem.limit());
+  if (!(plain > 0)) return zero_result<T>(out, in, problem.options);
   problem.factor = safe_factor(plain);
   const Axis side =
       basis_side(out, in, !problem.output_weights.empty(), !problem.input_weights.empty());

@@ -131,7 +131,7 @@ LowRank<typename W::scalar> operator_svd(const char* function, const B& backend,
   m.sketch(options, sample);
   FoundSubspace<T> found{{}, Route::Randomized, m.energy()};
   check(is_finite(found.total_energy), function, "w", found.total_energy, "finite elements");
-  if (!(found.total_energy > 0)) return zero_result<T>(out, in, rank_limit(options, out, in));
+  if (!(found.total_energy > 0)) return zero_result<T>(out, in, options);
   SvdOptions randomized = options;
   randomized.route = Route::Randomized;
   found.space =

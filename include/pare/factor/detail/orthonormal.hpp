@@ -6,7 +6,8 @@
 ///
 /// The Gram matrix is summed in double and its columns are scaled to unit length first, so that the
 /// decomposition holds up to condition numbers of about 1e6 of float data, where one in float fails
-/// at 4e3. Columns that depend on others are replaced by random ones.
+/// at 4e3. Beyond that columns are first turned to their principal directions; those that are
+/// rounding are replaced by random ones.
 
 #include <pare/core/backend.hpp>
 #include <pare/factor/detail/gaussian.hpp>
@@ -18,6 +19,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 namespace pare::factor::detail {
 PARE_ABI_BEGIN
@@ -67,8 +69,17 @@ inline Eigen::MatrixXd inverse_cholesky_factor(const RowMatrix<double>& gram) {
   return scale.asDiagonal() * inverse;
 }
 
-/// Columns of Y turned to the eigenvectors of their Gram matrix; those without length become
-/// random ones.
+/// How many columns of y, of which the first `kept` are known to, hold more than the rounding of
+/// combinations of `size` unit vectors.
+template <class T>
+Index columns_beyond_rounding(const RowMatrix<T>& y, Index kept, Index size) {
+  const double least = 8 * std::numeric_limits<T>::epsilon() * std::sqrt(static_cast<double>(size));
+  while (kept < size && y.col(kept).template cast<double>().norm() > least) ++kept;
+  return kept;
+}
+
+/// Columns of Y turned to the eigenvectors of their Gram matrix, which separates small directions
+/// from the large ones that hide them; those that are rounding become random ones.
 template <class B, class T>
 void replace_dependent_columns(const B& backend, RowMatrix<T>& y, const RowMatrix<double>& gram,
                                std::uint64_t seed, RowMatrix<T>& scratch,
@@ -81,25 +92,25 @@ void replace_dependent_columns(const B& backend, RowMatrix<T>& y, const RowMatri
   const Eigen::VectorXd values = eigen.eigenvalues().reverse();
   Index kept = 0;
   while (kept < size && values[kept] > 1e-11 * values[0]) ++kept;
-  Eigen::MatrixXd turn = Eigen::MatrixXd::Zero(size, size);
-  for (Index j = 0; j < kept; ++j)
-    turn.col(j) =
-        scale.asDiagonal() * eigen.eigenvectors().col(size - 1 - j) / std::sqrt(values[j]);
+  Eigen::MatrixXd turn = scale.asDiagonal() * eigen.eigenvectors().rowwise().reverse();
+  for (Index j = 0; j < kept; ++j) turn.col(j) /= std::sqrt(values[j]);
   const RowMatrix<T> factor = turn.cast<T>();
   scratch.resize(y.rows(), size);
   kernel::multiply(backend, read(y), read(factor), to_view(scratch), kernel::ProductOptions<T>{},
                    workspace);
   y.swap(scratch);
-  fill_normal(backend.executor, seed, kept, y);
+  fill_normal(backend.executor, seed, columns_beyond_rounding(y, kept, size), y);
 }
 
-/// Makes the columns of y orthonormal, to about the unit roundoff times their condition number.
+/// Makes the columns of y orthonormal: to the unit roundoff of T times their condition number, and
+/// that of double times its square (Yamamoto et al. 2015, Roundoff error analysis of the
+/// CholeskyQR2 algorithm). Whether they span what they did: false if dependent ones were replaced.
 ///
 /// Cost: 3 rows cols^2 FLOPs, a third of them in double. Memory: a second y, and cols^2 doubles.
 template <class B, class T>
 void orthonormalize(const B& backend, RowMatrix<T>& y, std::uint64_t seed, RowMatrix<T>& scratch,
                     kernel::ProductWorkspace& workspace) {
-  constexpr int attempts = 3;
+  constexpr int attempts = 4;
   for (int attempt = 0; attempt < attempts; ++attempt) {
     const RowMatrix<double> gram = inner_products(backend, y, y, workspace);
     const Eigen::MatrixXd inverse = inverse_cholesky_factor(gram);

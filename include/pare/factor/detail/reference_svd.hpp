@@ -39,13 +39,36 @@ struct ReferenceSvd {
   Eigen::MatrixXd v;
 };
 
+/// Whether the columns of U and V are orthonormal and U S V^T is M, up to rounding.
+inline bool decomposes(const ReferenceSvd& svd, const Eigen::MatrixXd& m) {
+  const double rounding =
+      8 * static_cast<double>(m.rows() + m.cols()) * std::numeric_limits<double>::epsilon();
+  const auto orthonormal = [&](const Eigen::MatrixXd& q) {
+    return (q.transpose() * q).isIdentity(rounding);
+  };
+  return orthonormal(svd.u) && orthonormal(svd.v) &&
+         (svd.u * svd.s.asDiagonal() * svd.v.transpose() - m).norm() <= rounding * m.norm();
+}
+
 inline ReferenceSvd reference_svd(const Eigen::MatrixXd& m) {
 #if EIGEN_VERSION_AT_LEAST(3, 4, 90)
-  const Eigen::BDCSVD<Eigen::MatrixXd, Eigen::ComputeThinU | Eigen::ComputeThinV> svd(m);
+  using Divided = Eigen::BDCSVD<Eigen::MatrixXd, Eigen::ComputeThinU | Eigen::ComputeThinV>;
+  using Rotated = Eigen::JacobiSVD<Eigen::MatrixXd, Eigen::ComputeThinU | Eigen::ComputeThinV>;
+  const auto decompose = [&]<class Svd>(Svd*) { return Svd(m); };
 #else
-  const Eigen::BDCSVD<Eigen::MatrixXd> svd(m, Eigen::ComputeThinU | Eigen::ComputeThinV);
+  using Divided = Eigen::BDCSVD<Eigen::MatrixXd>;
+  using Rotated = Eigen::JacobiSVD<Eigen::MatrixXd>;
+  const auto decompose = [&]<class Svd>(Svd*) {
+    return Svd(m, Eigen::ComputeThinU | Eigen::ComputeThinV);
+  };
 #endif
-  return {svd.matrixU(), svd.singularValues(), svd.matrixV()};
+  const auto parts = [](const auto& svd) {
+    return ReferenceSvd{svd.matrixU(), svd.singularValues(), svd.matrixV()};
+  };
+  ReferenceSvd divided = parts(decompose(static_cast<Divided*>(nullptr)));
+  // Eigen 3.4.0 loses vectors of repeated singular values in its divide and conquer.
+  if (decomposes(divided, m)) return divided;
+  return parts(decompose(static_cast<Rotated*>(nullptr)));
 }
 
 /// The eigenvalues of C before damping, none below 0, and its ridge beside them.
