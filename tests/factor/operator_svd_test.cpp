@@ -191,7 +191,7 @@ TYPED_TEST(OperatorSvd, AUsersOperator) {
 TYPED_TEST(OperatorSvd, EnergyIsEstimatedWhereItIsNotKnown) {
   const MatrixXd w = values_of(
       stored_in<typename TypeParam::scalar>(with_spectrum(90, 110, power_spectrum(90, 0.6), 5)));
-  for (const std::uint64_t seed : {0, 1, 2}) {
+  for (const std::uint64_t seed : {0u, 1u, 2u}) {
     const auto known = this->template solve_users<true>(w, {.rank = 9, .seed = seed});
     const auto estimated = this->template solve_users<false>(w, {.rank = 9, .seed = seed});
     EXPECT_TRUE(equal_bits(known.left, estimated.left)) << "the factors do not depend on it";

@@ -74,12 +74,9 @@ template <class B, class T, class F>
 ElementwiseFactors row_weighted_start(ElementwiseProblem<B, T, F>& p, Index rank) {
   const Eigen::VectorXd sums = p.f.template cast<double>().rowwise().sum();
   const OutputWeights metric(sums);
-  FactorProblem<B, T> problem{p.backend,
-                              read(p.w),
-                              metric.output_weights(),
-                              metric.input_weights(),
-                              {.rank = rank, .accuracy = Accuracy::High},
-                              {}};
+  const SvdOptions options{.rank = rank, .accuracy = Accuracy::High};
+  FactorProblem<B, T> problem("factor::elementwise_svd", p.backend, read(p.w),
+                              metric.output_weights(), metric.input_weights(), options);
   const LowRank<T> start = factorize_weighted(problem);
   return {start.left.transpose().template cast<double>(), start.right.template cast<double>()};
 }

@@ -18,9 +18,9 @@ namespace pare::factor {
 ///   using scalar = float;
 ///   pare::Index rows() const;
 ///   pare::Index cols() const;
-///   void multiply(TensorView<const float, 2> x, TensorView<float, 2> y) const;             // y =
-///   W x void multiply_transposed(TensorView<const float, 2> x, TensorView<float, 2> y) const;  //
-///   W^T x
+///   // y = W x, and y = W^T x
+///   void multiply(TensorView<const float, 2> x, TensorView<float, 2> y) const;
+///   void multiply_transposed(TensorView<const float, 2> x, TensorView<float, 2> y) const;
 /// };
 /// ```
 ///

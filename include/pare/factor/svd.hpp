@@ -26,8 +26,8 @@
 /// Accuracy::High on 3/2 k + 32, 4 and 5 steps: our choice, by measurement on singular values
 /// i^-0.6, where the excess over the best possible error is 0.0023 and 6e-5. Float input is
 /// multiplied in float as long as the singular values kept span less than a factor of 1e3 (Gram) or
-/// 1e5 (Randomized), and in double otherwise; singular values below 3e-8 of the largest (1e-6 for
-/// factors in float) are rounding.
+/// 1e5 (Randomized) and no tolerance below 3e-3 is asked for, and in double otherwise; singular
+/// values below 3e-8 of the largest (1e-6 for factors in float) are rounding.
 ///
 /// The same bits come out for every executor and number of threads. NaN or infinity in W is
 /// refused.
@@ -52,8 +52,8 @@ LowRank<compute_t<S>> factorize_views(const char* function, const B& backend,
                                       const SvdOptions& options) {
   if constexpr (KernelBackend<B>) {
     check_factorize(function, w, metric, options);
-    FactorProblem<B, S> problem{backend, w, metric.output_weights(), metric.input_weights(),
-                                options, {}};
+    FactorProblem<B, S> problem(function, backend, w, metric.output_weights(),
+                                metric.input_weights(), options);
     const auto covariance = metric.input_covariance();
     if (covariance.empty()) return factorize_weighted(problem);
     check_semi_definite(function, covariance);
@@ -114,9 +114,9 @@ auto truncated_svd(const W& w, const SvdOptions& options) {
 template <Backend B, SparseIn W>
 auto truncated_svd(const B& backend, const W& w, const SvdOptions& options) {
   constexpr const char* function = "factor::truncated_svd";
+  const auto lines = to_compressed(w);
+  check_compressed(function, "w", lines);
   if constexpr (KernelBackend<B>) {
-    const auto lines = to_compressed(w);
-    check_compressed(function, "w", lines);
     if constexpr (bool(W::IsRowMajor)) {
       return detail::operator_svd(function, backend, detail::SparseOperator(backend, lines),
                                   options);

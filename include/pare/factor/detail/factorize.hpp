@@ -7,6 +7,7 @@
 /// optimum for that basis.
 
 #include <pare/core/backend.hpp>
+#include <pare/core/check.hpp>
 #include <pare/factor/detail/energy.hpp>
 #include <pare/factor/detail/normal_operator.hpp>
 #include <pare/factor/detail/route.hpp>
@@ -115,9 +116,25 @@ std::optional<Subspace<T>> find_in(const B& backend, const ScaledMatrix<B, S, T>
   return space;
 }
 
+/// Weights over the power of four that brings the largest near 1, so that squares of their roots
+/// stay within T.
+struct NormalizedWeights {
+  std::vector<double> values;
+  int root_exponent = 0;  ///< the roots were divided by two to this
+
+  NormalizedWeights() = default;
+  explicit NormalizedWeights(std::span<const double> weights)
+      : values(weights.begin(), weights.end()) {
+    if (values.empty()) return;
+    root_exponent = std::ilogb(*std::max_element(values.begin(), values.end())) / 2;
+    for (double& value : values) value = std::ldexp(value, -2 * root_exponent);
+  }
+  bool empty() const { return values.empty(); }
+};
+
 /// The roots of weights, times a factor; none for no weights and no factor.
 template <class T>
-std::vector<T> weight_roots(std::span<const double> weights, Index size, double factor) {
+std::vector<T> weight_roots(const std::vector<double>& weights, Index size, double factor) {
   if (weights.empty() && factor == 1.0) return {};
   std::vector<T> roots(static_cast<std::size_t>(size), static_cast<T>(factor));
   for (std::size_t i = 0; i < weights.size(); ++i)
@@ -128,22 +145,36 @@ std::vector<T> weight_roots(std::span<const double> weights, Index size, double 
 /// What a factorization is asked for, after its checks.
 template <class B, class S>
 struct FactorProblem {
+  const char* function;
   const B& backend;
   TensorView<const S, 2> w;
-  std::span<const double> output_weights;
-  std::span<const double> input_weights;
+  NormalizedWeights output_weights;
+  NormalizedWeights input_weights;
   SvdOptions options;
-  kernel::ProductWorkspace workspace;
+  kernel::ProductWorkspace workspace{};
   /// A power of two by which M is multiplied so that its squares stay within T.
   double factor = 1;
+
+  FactorProblem(const char* name, const B& b, TensorView<const S, 2> weight,
+                std::span<const double> outputs, std::span<const double> inputs,
+                const SvdOptions& o)
+      : function(name),
+        backend(b),
+        w(weight),
+        output_weights(outputs),
+        input_weights(inputs),
+        options(o) {}
+
+  /// By how many powers of two norms in the metric were divided.
+  int exponent() const { return output_weights.root_exponent + input_weights.root_exponent; }
 
   Index limit() const { return rank_limit(options, w.rows(), w.cols()); }
 
   /// M times `times`, rows being outputs.
   template <class T>
   ScaledMatrix<B, S, T> matrix(double times) {
-    return {backend, workspace, w, weight_roots<T>(output_weights, w.rows(), times),
-            weight_roots<T>(input_weights, w.cols(), 1.0)};
+    return {backend, workspace, w, weight_roots<T>(output_weights.values, w.rows(), times),
+            weight_roots<T>(input_weights.values, w.cols(), 1.0)};
   }
 
   /// What the subspace of a side is sought in: that side's elements are rows.
@@ -193,15 +224,32 @@ FoundSubspace<T> find_subspace(FactorProblem<B, S>& problem, Axis side, double t
 template <class T>
 constexpr double rounding_value = std::is_same_v<T, double> ? 1e-15 : 1e-12;
 
-/// factor^2 / values, and 0 for values that are rounding.
+/// What makes the other factor the least-squares optimum for one whose lines have the Gram matrix
+/// K in the metric.
 template <class T>
-std::vector<T> reciprocals(const Eigen::VectorXd& values, double factor) {
-  std::vector<T> out(static_cast<std::size_t>(values.size()));
-  for (Index i = 0; i < values.size(); ++i)
-    out[static_cast<std::size_t>(i)] = values[i] > rounding_value<T> * values[0]
-                                           ? static_cast<T>(factor * factor / values[i])
-                                           : T(0);
-  return out;
+struct GramInverse {
+  std::vector<T> reciprocal;  ///< 1 / the length of each line, 0 where that is rounding
+  RowMatrix<T> matrix;        ///< K^-1 but for a factor `reciprocal` of its rows
+};
+
+/// Lines of a factor are singular vectors times values up to the rounding of products in T, which
+/// shares of the largest values dominate in the lines of small ones: dividing by the values alone
+/// would multiply those by the ratio of both.
+template <class T>
+GramInverse<T> invert_gram(const RowMatrix<double>& gram) {
+  const double least = rounding_value<T> * gram.diagonal().maxCoeff();
+  const Eigen::VectorXd reciprocal = gram.diagonal().unaryExpr(
+      [&](double square) { return square > least ? 1 / std::sqrt(square) : 0.0; });
+  Eigen::MatrixXd unit = reciprocal.asDiagonal() * gram * reciprocal.asDiagonal();
+  // Keeps lines that are rounding of others from being told apart, and the decomposition definite.
+  unit.diagonal().array() +=
+      std::max(16.0 * std::numeric_limits<T>::epsilon(),
+               8.0 * static_cast<double>(gram.rows()) * std::numeric_limits<double>::epsilon());
+  const Eigen::MatrixXd inverse =
+      Eigen::LLT<Eigen::MatrixXd>(unit).solve(Eigen::MatrixXd(reciprocal.asDiagonal()));
+  GramInverse<T> result{{}, inverse.cast<T>()};
+  for (const double value : reciprocal) result.reciprocal.push_back(static_cast<T>(value));
+  return result;
 }
 
 /// The factor that carries the singular values unless something else is asked for.
@@ -226,6 +274,16 @@ void move_singular_values(LowRank<T>& result, Split from, Split to) {
   result.right.array().colwise() *= (to_right ? moved : back).template cast<T>();
 }
 
+/// A B in a matrix of its own.
+template <class T, class B, class A, class C>
+RowMatrix<T> product_of(FactorProblem<B, A>& problem, TensorView<const C, 2> a,
+                        TensorView<const C, 2> b, const T* depth_scale = nullptr) {
+  RowMatrix<T> out(a.rows(), b.cols());
+  kernel::multiply(problem.backend, a, b, to_view(out),
+                   kernel::ProductOptions<T>{.depth_scale = depth_scale}, problem.workspace);
+  return out;
+}
+
 /// Both factors from the basis U of the output side (the table of metric.hpp).
 template <class T, class B, class S, class Weigh>
 void factors_from_outputs(FactorProblem<B, S>& problem, const Subspace<T>& space,
@@ -238,11 +296,15 @@ void factors_from_outputs(FactorProblem<B, S>& problem, const Subspace<T>& space
     result.left = space.basis;
     return;
   }
-  const RowMatrix<T> weighed = weigh_inputs(result.right);
-  const std::vector<T> inverse = reciprocals<T>(space.values, problem.factor);
-  result.left.resize(problem.w.rows(), space.basis.cols());
-  kernel::multiply(problem.backend, problem.w, transpose(read(weighed)), to_view(result.left),
-                   kernel::ProductOptions<T>{.column_scale = inverse.data()}, problem.workspace);
+  RowMatrix<T> weighed = weigh_inputs(result.right);
+  const auto inverse =
+      invert_gram<T>(product_of<double>(problem, read(weighed), transpose(read(result.right))));
+  for (Index k = 0; k < weighed.rows(); ++k)
+    weighed.row(k) *= inverse.reciprocal[static_cast<std::size_t>(k)];
+  RowMatrix<T> image(problem.w.rows(), space.basis.cols());
+  kernel::multiply(problem.backend, problem.w, transpose(read(weighed)), to_view(image),
+                   kernel::ProductOptions<T>{}, problem.workspace);
+  result.left = product_of<T>(problem, read(image), read(inverse.matrix));
 }
 
 /// Both factors from the basis V of the input side.
@@ -257,28 +319,45 @@ void factors_from_inputs(FactorProblem<B, S>& problem, const Subspace<T>& space,
     result.right = space.basis.transpose();
     return;
   }
-  const std::vector<T> inverse = reciprocals<T>(space.values, problem.factor);
-  const std::vector<T> weights = squares_of(m.row);
-  result.right.resize(space.basis.cols(), problem.w.cols());
-  kernel::multiply(
-      problem.backend, transpose(read(result.left)), problem.w, to_view(result.right),
-      kernel::ProductOptions<T>{.row_scale = inverse.data(), .depth_scale = scale_of(weights)},
-      problem.workspace);
+  RowMatrix<T> weighed = result.left;
+  for (Index i = 0; i < weighed.rows() && !m.row.empty(); ++i)
+    weighed.row(i) *= m.row[static_cast<std::size_t>(i)] * m.row[static_cast<std::size_t>(i)];
+  const auto inverse =
+      invert_gram<T>(product_of<double>(problem, transpose(read(weighed)), read(result.left)));
+  for (Index k = 0; k < weighed.cols(); ++k)
+    weighed.col(k) *= inverse.reciprocal[static_cast<std::size_t>(k)];
+  RowMatrix<T> image(space.basis.cols(), problem.w.cols());
+  kernel::multiply(problem.backend, transpose(read(weighed)), problem.w, to_view(image),
+                   kernel::ProductOptions<T>{}, problem.workspace);
+  result.right = product_of<T>(problem, transpose(read(inverse.matrix)), read(image));
 }
 
-/// Numbers of the result; values are of M times the problem's factor.
+/// Numbers of the result; values are of M times `factor` and two to minus `exponent`.
 template <class T>
-void describe(const FoundSubspace<T>& found, double factor, LowRank<T>& result) {
-  const double square = factor * factor;
-  result.singular_values = found.space.values.cwiseSqrt() / factor;
-  result.captured_energy = found.space.values.sum() / square;
-  result.total_energy = found.total_energy / square;
+void describe(const FoundSubspace<T>& found, double factor, int exponent, LowRank<T>& result) {
+  const auto energy_of = [&](double value) {
+    return std::ldexp(value / (factor * factor), 2 * exponent);
+  };
+  result.singular_values = found.space.values.unaryExpr(
+      [&](double value) { return std::ldexp(std::sqrt(value) / factor, exponent); });
+  result.captured_energy = energy_of(found.space.values.sum());
+  result.total_energy = energy_of(found.total_energy);
   result.route = found.route;
   result.steps = found.space.steps;
   // Each value of G is known to about the roundoff of a product in T.
   const double rounding = std::numeric_limits<T>::epsilon() * result.total_energy;
   result.error_bound =
       std::sqrt(std::max(0.0, result.total_energy - result.captured_energy) + rounding);
+}
+
+/// Gives `with` the scale that weights lost when they were normalized, and takes it from the other:
+/// as far as factors in float bear it.
+template <class T>
+void restore_scale(RowMatrix<T>& with, RowMatrix<T>& against, int exponent) {
+  const int within = std::clamp(exponent, -60, 60);
+  if (within == 0) return;
+  with *= static_cast<T>(std::ldexp(1.0, within));
+  against *= static_cast<T>(std::ldexp(1.0, -within));
 }
 
 /// The result for a W that is 0 in the metric: factors of W's shape whose product is 0, of rank 1
@@ -300,6 +379,12 @@ inline double safe_factor(double total) {
   return std::exp2(-std::round(std::log2(total) / 2));
 }
 
+/// Refuses a W whose energy in the metric, `energy` times four to the exponent, is beyond double.
+inline void check_energy(const char* function, double energy, int exponent) {
+  const double whole = std::ldexp(energy, 2 * exponent);
+  check(is_finite(whole), function, "w", whole, "a squared norm in the metric that is finite");
+}
+
 /// The subspace of D W C W^T D, in double: the energies of activations spread widely.
 template <class B, class S, class C>
 FoundSubspace<double> find_covariance_subspace(FactorProblem<B, S>& problem,
@@ -308,6 +393,7 @@ FoundSubspace<double> find_covariance_subspace(FactorProblem<B, S>& problem,
   CovarianceOperator<B, ScaledMatrix<B, S, double>, C> g(problem.backend, m, covariance,
                                                          problem.workspace);
   FoundSubspace<double> found{{}, Route::Randomized, g.energy()};
+  check_energy(problem.function, found.total_energy, problem.exponent());
   if (!(found.total_energy > 0)) return found;
   const auto solve = [&](Index rank) {
     SubspacePlan plan = plan_subspace(problem.options, rank, m.rows(), m.cols());
@@ -360,7 +446,8 @@ LowRank<compute_t<S>> factorize_covariance(FactorProblem<B, S>& problem,
         return weighed;
       },
       wide);
-  describe(found, problem.factor, wide);
+  restore_scale(wide.right, wide.left, problem.output_weights.root_exponent);
+  describe(found, problem.factor, problem.exponent(), wide);
   move_singular_values(wide, Split::Right, wanted_split(problem, true));
   LowRank<T> result;
   result.left = wide.left.template cast<T>();
@@ -379,16 +466,17 @@ template <class B, class S>
 LowRank<compute_t<S>> factorize_weighted(FactorProblem<B, S>& problem) {
   using T = compute_t<S>;
   const Index out = problem.w.rows(), in = problem.w.cols();
-  const double plain = energy(problem.backend, problem.w, problem.output_weights.data(),
-                              problem.input_weights.data());
+  const NormalizedWeights &outputs = problem.output_weights, &inputs = problem.input_weights;
+  const double plain =
+      energy(problem.backend, problem.w, scale_of(outputs.values), scale_of(inputs.values));
+  check_energy(problem.function, plain, problem.exponent());
   if (!(plain > 0)) return zero_result<T>(out, in, problem.options);
   problem.factor = safe_factor(plain);
-  const Axis side =
-      basis_side(out, in, !problem.output_weights.empty(), !problem.input_weights.empty());
+  const Axis side = basis_side(out, in, !outputs.empty(), !inputs.empty());
   const auto found = find_subspace<T>(problem, side, plain * problem.factor * problem.factor);
   LowRank<T> result;
-  const std::vector<T> input_weights = squares_of(weight_roots<T>(problem.input_weights, in, 1.0));
-  if (side == Axis::Output)
+  const std::vector<T> input_weights = squares_of(weight_roots<T>(inputs.values, in, 1.0));
+  if (side == Axis::Output) {
     factors_from_outputs(
         problem, found.space,
         [&](const RowMatrix<T>& right) {
@@ -398,11 +486,14 @@ LowRank<compute_t<S>> factorize_weighted(FactorProblem<B, S>& problem) {
           return weighed;
         },
         result);
-  else
+    restore_scale(result.right, result.left, outputs.root_exponent);
+  } else {
     factors_from_inputs(problem, found.space, result);
-  describe(found, problem.factor, result);
+    restore_scale(result.left, result.right, inputs.root_exponent);
+  }
+  describe(found, problem.factor, problem.exponent(), result);
   move_singular_values(result, side == Axis::Output ? Split::Right : Split::Left,
-                       wanted_split(problem, !problem.input_weights.empty()));
+                       wanted_split(problem, !inputs.empty()));
   return result;
 }
 

@@ -150,7 +150,7 @@ LowRank<typename W::scalar> operator_svd(const char* function, const B& backend,
     result.left = image;
     result.right = found.space.basis.transpose();
   }
-  describe(found, 1.0, result);
+  describe(found, 1.0, 0, result);
   move_singular_values(result, outputs ? Split::Right : Split::Left,
                        options.split == Split::Natural ? Split::Left : options.split);
   return result;
