@@ -296,6 +296,8 @@ TEST(Concepts, RvaluesThatPointElsewhereAreOutputs) {
 TEST(Concepts, RankIsExact) {
   static_assert(!In<Eigen::MatrixXf, 1> && !In<Eigen::MatrixXf, 3> && !In<Eigen::MatrixXf, 4>);
   static_assert(!In<Tensor<float, 3>, 4> && !In<Tensor<float, 3>, 2> && !Out<Tensor<float, 3>, 4>);
+  using Sum = decltype((Eigen::MatrixXf() + Eigen::MatrixXf()).transpose());
+  static_assert(!In<Sum, 1> && !In<Sum, 2>, "it has data() and size(), but no memory");
   static_assert(!In<std::vector<float>, 2> && !In<TensorView<float, 2>, 3>);
   static_assert(In<Eigen::VectorXf, 2> && !In<Eigen::VectorXf, 1>);
 }

@@ -135,8 +135,14 @@ concept DenseTensor = requires(E& e) {
   E::Layout;
 };
 
+/// Any matrix of Eigen; of its expressions some have data() and size() but no memory.
 template <class E>
-concept DenseRange = !DenseMatrix<E> && !DenseTensor<E> && requires(E & e) {
+concept EigenMatrix = requires {
+  E::IsRowMajor;
+};
+
+template <class E>
+concept DenseRange = !EigenMatrix<E> && !DenseTensor<E> && requires(E & e) {
   { e.data() } -> std::convertible_to<const volatile void*>;
   { e.size() } -> std::convertible_to<std::size_t>;
 };
