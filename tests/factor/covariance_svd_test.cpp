@@ -109,7 +109,7 @@ class CovarianceSvd : public ::testing::Test {
         within(r.captured_energy, r.singular_values.squaredNorm(), 1e-12 * r.captured_energy));
   }
 };
-TYPED_TEST_SUITE(CovarianceSvd, BackendsAndScalars);
+TYPED_TEST_SUITE(CovarianceSvd, SolverCases);
 
 TYPED_TEST(CovarianceSvd, ErrorIsTheTailOfTheOutputs) {
   for (const Layer& layer : {Layer(12, 20, 60), Layer(20, 12, 60), Layer(9, 9, 40)})

@@ -92,7 +92,7 @@ class ElementwiseSvd : public ::testing::Test {
     return m.cast<typename Case::scalar>();
   }
 };
-TYPED_TEST_SUITE(ElementwiseSvd, BackendsAndScalars);
+TYPED_TEST_SUITE(ElementwiseSvd, SolverCases);
 
 TYPED_TEST(ElementwiseSvd, LossesFallAndAreThoseOfTheFactors) {
   using T = typename TypeParam::scalar;

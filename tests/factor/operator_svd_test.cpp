@@ -128,7 +128,7 @@ class OperatorSvd : public ::testing::Test {
     EXPECT_NE(r.route, Route::Auto);
   }
 };
-TYPED_TEST_SUITE(OperatorSvd, BackendsAndScalars);
+TYPED_TEST_SUITE(OperatorSvd, SolverCases);
 
 TYPED_TEST(OperatorSvd, SparseMatricesOfEitherOrder) {
   const Index shapes[][2] = {{1, 1}, {1, 9}, {30, 44}, {44, 30}, {160, 90}};

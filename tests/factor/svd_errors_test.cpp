@@ -71,7 +71,7 @@ class SvdErrors : public ::testing::Test {
                    "factor::factorize", argument);
   }
 };
-TYPED_TEST_SUITE(SvdErrors, BackendsAndScalars);
+TYPED_TEST_SUITE(SvdErrors, SolverCases);
 
 TYPED_TEST(SvdErrors, RanksOutOfRange) {
   for (const Index rank : {-1, 0, 5, 1000000})

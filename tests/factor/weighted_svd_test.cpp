@@ -160,7 +160,7 @@ class WeightedSvd : public ::testing::Test {
     EXPECT_LE(left, most + energies);
   }
 };
-TYPED_TEST_SUITE(WeightedSvd, BackendsAndScalars);
+TYPED_TEST_SUITE(WeightedSvd, SolverCases);
 
 TYPED_TEST(WeightedSvd, ObjectiveIsTheTailInTheMetric) {
   for (const Problem& p : problems())

@@ -19,7 +19,7 @@ if(CASE STREQUAL "plain")
       "${WORK}/consumer")
 else()
   set(options -DPARE_FROM=${CASE} "-DPARE_SOURCE=${PARE_SOURCE}" "-DPARE_VERSION=${PARE_VERSION}"
-              "-DEigen3_DIR=${Eigen3_DIR}" "-Dxsimd_DIR=${xsimd_DIR}" -DCMAKE_BUILD_TYPE=Debug
+              "-DEigen3_DIR=${Eigen3_DIR}" "-Dxsimd_DIR=${xsimd_DIR}" -DCMAKE_BUILD_TYPE=
               "-Dnlohmann_json_DIR=${nlohmann_json_DIR}")
   if(CASE STREQUAL "install")
     file(REMOVE_RECURSE "${WORK}/prefix")

@@ -36,6 +36,11 @@ using BackendsAndScalars = ::testing::Types<
     BackendAndScalar<ScalarBackend, float>, BackendAndScalar<BestBackend, float>,
     BackendAndScalar<BestBackend, double>, BackendAndScalar<ThreadedBackend, double>>;
 
+/// Where each case compiles a solver of its own: what differs, once.
+using SolverCases = ::testing::Types<BackendAndScalar<ReferenceBackend, double>,
+                                     BackendAndScalar<BestBackend, float>,
+                                     BackendAndScalar<ThreadedBackend, double>>;
+
 /// A pool of a user: workers run in reverse, on the calling thread.
 struct ReversePool {
   int workers = 1;

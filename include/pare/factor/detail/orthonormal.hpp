@@ -55,7 +55,8 @@ void multiply_upper(const B& backend, RowMatrix<T>& y, const Eigen::MatrixXd& up
 
 /// The upper triangular R of orthonormal columns Y R, from the Gram matrix of Y; empty if some
 /// column depends on others as far as double can tell.
-inline Eigen::MatrixXd inverse_cholesky_factor(const RowMatrix<double>& gram) {
+template <class = void>
+Eigen::MatrixXd inverse_cholesky_factor(const RowMatrix<double>& gram) {
   const Index size = gram.rows();
   const Eigen::VectorXd scale = gram.diagonal().unaryExpr(
       [](double square) { return square > 0.0 ? 1.0 / std::sqrt(square) : 0.0; });

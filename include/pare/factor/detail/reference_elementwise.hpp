@@ -23,15 +23,17 @@ namespace pare::factor::detail {
 PARE_ABI_BEGIN
 
 /// sum_ij F_ij (W - X)_ij^2.
-inline double reference_loss(const Eigen::MatrixXd& w, const Eigen::MatrixXd& f,
-                             const Eigen::MatrixXd& x) {
+template <class = void>
+double reference_loss(const Eigen::MatrixXd& w, const Eigen::MatrixXd& f,
+                      const Eigen::MatrixXd& x) {
   return f.cwiseProduct((w - x).cwiseAbs2()).sum();
 }
 
 /// X with each row of A replaced by one that minimises the loss for this B, the nearest to the old
 /// of those: what no weight determines stays.
-inline Eigen::MatrixXd reference_fit_rows(const Eigen::MatrixXd& w, const Eigen::MatrixXd& f,
-                                          Eigen::MatrixXd a, const Eigen::MatrixXd& b) {
+template <class = void>
+Eigen::MatrixXd reference_fit_rows(const Eigen::MatrixXd& w, const Eigen::MatrixXd& f,
+                                   Eigen::MatrixXd a, const Eigen::MatrixXd& b) {
   for (Index i = 0; i < w.rows(); ++i) {
     const Eigen::VectorXd root = f.row(i).cwiseSqrt();
     const Eigen::VectorXd residual = (w.row(i) - a.row(i) * b).transpose();
@@ -43,15 +45,17 @@ inline Eigen::MatrixXd reference_fit_rows(const Eigen::MatrixXd& w, const Eigen:
 }
 
 /// One sweep of alternating least squares over A and B.
-inline void reference_als_sweep(const Eigen::MatrixXd& w, const Eigen::MatrixXd& f,
-                                Eigen::MatrixXd& a, Eigen::MatrixXd& b) {
+template <class = void>
+void reference_als_sweep(const Eigen::MatrixXd& w, const Eigen::MatrixXd& f, Eigen::MatrixXd& a,
+                         Eigen::MatrixXd& b) {
   a = reference_fit_rows(w, f, a, b);
   b = reference_fit_rows(w.transpose(), f.transpose(), b.transpose(), a.transpose()).transpose();
 }
 
 /// One step of expectation and maximisation: A B <- SVD_k(P.*W + (1 - P).*(A B)), P = F / max F.
-inline void reference_em_sweep(const Eigen::MatrixXd& w, const Eigen::MatrixXd& f,
-                               Eigen::MatrixXd& a, Eigen::MatrixXd& b) {
+template <class = void>
+void reference_em_sweep(const Eigen::MatrixXd& w, const Eigen::MatrixXd& f, Eigen::MatrixXd& a,
+                        Eigen::MatrixXd& b) {
   const Eigen::MatrixXd x = a * b;
   const Index k = a.cols();
   const ReferenceSvd svd = reference_svd(x + (f / f.maxCoeff()).cwiseProduct(w - x));

@@ -40,8 +40,8 @@ void reference_add_layer(TensorView<const S, 2> delta, TensorView<const U, 2> x,
 }
 
 /// Mean over examples of the sums of squares along an axis: one number for each output or input.
-inline Eigen::VectorXd reference_fisher_sums(const Eigen::MatrixXd& squares, Index examples,
-                                             Axis axis) {
+template <class = void>
+Eigen::VectorXd reference_fisher_sums(const Eigen::MatrixXd& squares, Index examples, Axis axis) {
   const auto count = static_cast<double>(examples);
   if (axis == Axis::Output) return squares.rowwise().sum() / count;
   return squares.colwise().sum().transpose() / count;

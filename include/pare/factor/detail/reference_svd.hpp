@@ -3,6 +3,9 @@
 
 /// \file
 /// The definition of the closed forms: a full singular value decomposition in double.
+///
+/// What has no scalar to depend on is a template all the same, so that Eigen's decompositions, 25 s
+/// of compilation, are compiled only where they are called.
 
 #include <pare/core/check.hpp>
 #include <pare/core/scalar.hpp>
@@ -40,7 +43,8 @@ struct ReferenceSvd {
 };
 
 /// Whether the columns of U and V are orthonormal and U S V^T is M, up to rounding.
-inline bool decomposes(const ReferenceSvd& svd, const Eigen::MatrixXd& m) {
+template <class = void>
+bool decomposes(const ReferenceSvd& svd, const Eigen::MatrixXd& m) {
   const double rounding =
       8 * static_cast<double>(m.rows() + m.cols()) * std::numeric_limits<double>::epsilon();
   const auto orthonormal = [&](const Eigen::MatrixXd& q) {
@@ -50,7 +54,8 @@ inline bool decomposes(const ReferenceSvd& svd, const Eigen::MatrixXd& m) {
          (svd.u * svd.s.asDiagonal() * svd.v.transpose() - m).norm() <= rounding * m.norm();
 }
 
-inline ReferenceSvd reference_svd(const Eigen::MatrixXd& m) {
+template <class = void>
+ReferenceSvd reference_svd(const Eigen::MatrixXd& m) {
 #if EIGEN_VERSION_AT_LEAST(3, 4, 90)
   using Divided = Eigen::BDCSVD<Eigen::MatrixXd, Eigen::ComputeThinU | Eigen::ComputeThinV>;
   using Rotated = Eigen::JacobiSVD<Eigen::MatrixXd, Eigen::ComputeThinU | Eigen::ComputeThinV>;
@@ -78,18 +83,24 @@ struct ReferenceCovariance {
   double ridge = 0;
 
   /// C^(1/2), symmetric.
+  template <class = void>
   Eigen::MatrixXd root() const {
     return vectors * (values.array() + ridge).sqrt().matrix().asDiagonal() * vectors.transpose();
   }
 
   /// Eigenvalues that are 0 but for rounding.
+  template <class = void>
   double cut() const {
     return static_cast<double>(values.size()) * std::numeric_limits<double>::epsilon() *
            (values.maxCoeff() + ridge);
   }
-  Index null_directions() const { return (values.array() + ridge <= cut()).count(); }
+  template <class = void>
+  Index null_directions() const {
+    return (values.array() + ridge <= cut()).count();
+  }
 
   /// C^-power on the range of C and 0 on its null space.
+  template <class = void>
   Eigen::MatrixXd inverse(double power) const {
     const auto invert = [&](double value) {
       return value + ridge > cut() ? std::pow(value + ridge, -power) : 0.0;
@@ -110,7 +121,8 @@ ReferenceCovariance reference_covariance(const char* function, const char* name,
 }
 
 /// sqrt(weights) on a diagonal [n x n]; the identity without weights.
-inline Eigen::MatrixXd reference_weight_root(std::span<const double> weights, Index n) {
+template <class = void>
+Eigen::MatrixXd reference_weight_root(std::span<const double> weights, Index n) {
   Eigen::VectorXd root = Eigen::VectorXd::Ones(n);
   if (!weights.empty()) root = Eigen::Map<const Eigen::VectorXd>(weights.data(), n).cwiseSqrt();
   return root.asDiagonal();
@@ -126,7 +138,8 @@ Eigen::MatrixXd reference_input_root(const char* function, const M& metric, Inde
 
 /// The rank that the options ask for, given all singular values and the squared error that no rank
 /// takes away.
-inline Index reference_rank(const Eigen::VectorXd& s, double floor, const SvdOptions& options) {
+template <class = void>
+Index reference_rank(const Eigen::VectorXd& s, double floor, const SvdOptions& options) {
   Index rank = rank_limit(options, s.size(), s.size());
   if (options.tolerance == 0) return rank;
   const double allowed = options.tolerance * options.tolerance * (s.squaredNorm() + floor);
@@ -135,15 +148,17 @@ inline Index reference_rank(const Eigen::VectorXd& s, double floor, const SvdOpt
 }
 
 /// 1 / s, and 0 where s is 0 but for the rounding of a decomposition of [rows x cols].
-inline Eigen::VectorXd reference_reciprocal(const Eigen::VectorXd& s, Index rows, Index cols) {
+template <class = void>
+Eigen::VectorXd reference_reciprocal(const Eigen::VectorXd& s, Index rows, Index cols) {
   const double cut =
       static_cast<double>(std::max(rows, cols)) * std::numeric_limits<double>::epsilon() * s(0);
   return s.unaryExpr([&](double value) { return value > cut ? 1 / value : 0.0; });
 }
 
 /// Moves the singular values s from the factor that carries them to the one that shall.
-inline void reference_split(Eigen::MatrixXd& left, Eigen::MatrixXd& right, const Eigen::VectorXd& s,
-                            Split from, Split to) {
+template <class = void>
+void reference_split(Eigen::MatrixXd& left, Eigen::MatrixXd& right, const Eigen::VectorXd& s,
+                     Split from, Split to) {
   if (to == Split::Natural || to == from) return;
   Eigen::VectorXd moved = s, back = reference_reciprocal(s, left.rows(), right.cols());
   if (to == Split::Both) {
@@ -172,7 +187,8 @@ LowRank<T> reference_result(const Eigen::MatrixXd& left, const Eigen::MatrixXd& 
 }
 
 /// Refuses a W whose energy in the metric is beyond double.
-inline void check_energy(const char* function, const Eigen::MatrixXd& m) {
+template <class = void>
+void check_energy(const char* function, const Eigen::MatrixXd& m) {
   check(is_finite(m.squaredNorm()), function, "w", m.squaredNorm(),
         "a squared norm in the metric that is finite");
 }
