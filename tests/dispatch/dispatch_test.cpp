@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <pare/attention/attend.hpp>
 #include <pare/dispatch.hpp>
+#include <pare/feature/divergence.hpp>
+#include <pare/feature/mix.hpp>
 #include <pare/kernel/multiply.hpp>
 #include <pare/projection/fast_rp.hpp>
 #include <pare/projection/project.hpp>
@@ -10,6 +12,7 @@
 
 #include <Eigen/Core>
 #include <Eigen/SparseCore>
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -166,6 +169,42 @@ TEST(Dispatch, AttentionAgreesWithTheReference) {
   // may round to bf16.
   expect_attention_agrees<float>(2e-5);
   expect_attention_agrees<pare::bf16>(2e-2);
+}
+
+/// The mix of fields of several widths, by rows: by columns in turns, gathered, and in runs.
+template <class T>
+void expect_mix_agrees() {
+  using namespace pare::feature;
+  using Matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  const FieldLayout layout({1, 1, 3, 40, 1});
+  const Donors donors(DonorPolicy::Uniform, 1, 2, 77, layout);
+  const std::vector<double> gates{0, 0.25, 0.5, 0.75, 1};
+  const Matrix x = Matrix::Random(77, layout.dim()), up = Matrix::Random(77, layout.dim());
+  const auto both_passes = [&](const auto& backend, MixGradients& gradients) {
+    Matrix both(2 * x.rows(), x.cols());
+    mix_forward(backend, x, gates, donors, both.topRows(77));
+    mix_backward(backend, x, gates, donors, up, both.bottomRows(77), gradients,
+                 {.detach = false, .norms = true});
+    return both;
+  };
+  MixGradients picked, wanted;
+  const Matrix difference =
+      both_passes(pare::dispatched, picked) - both_passes(pare::reference, wanted);
+  // A few roundings of numbers below 2, and sums of some 3000 products below 2.
+  constexpr double u = std::numeric_limits<T>::epsilon();
+  EXPECT_LE(static_cast<double>(difference.cwiseAbs().maxCoeff()), 8 * u);
+  for (std::size_t j = 0; j < gates.size(); ++j) {
+    EXPECT_NEAR(picked.gates[j], wanted.gates[j], 3000 * 84 * u);
+    EXPECT_NEAR(picked.divergence.norms[j], wanted.divergence.norms[j], 40 * 84 * u);
+  }
+  const auto closed = divergence_closed(pare::dispatched, layout, x, DonorPolicy::Shift);
+  EXPECT_NEAR(closed[3], divergence_closed(pare::reference, layout, x, DonorPolicy::Shift)[3],
+              1e-12);
+}
+
+TEST(Dispatch, MixAgreesWithTheReference) {
+  expect_mix_agrees<float>();
+  expect_mix_agrees<double>();
 }
 
 TEST(Dispatch, ThreadsBelowOneAreRefused) {

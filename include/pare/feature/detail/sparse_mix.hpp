@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// The permuted mix of sparse fields: only rows whose own or donor's value is no default.
+
+#include <pare/core/aligned_buffer.hpp>
+#include <pare/core/backend.hpp>
+#include <pare/feature/detail/mix_plan.hpp>
+#include <pare/feature/donors.hpp>
+#include <pare/feature/sparse_fields.hpp>
+#include <pare/kernel/mix_fields.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+namespace pare::feature::detail {
+
+/// Where a row of the mix takes its two values from: entries of x, or none, the default.
+struct MixLink {
+  static constexpr std::uint32_t none = 0xffffffffu;
+  std::uint32_t own = none;
+  std::uint32_t donor = none;
+};
+
+/// A row to which entry `entry` of x gives its value.
+struct GivenRow {
+  std::uint32_t row = 0;
+  std::uint32_t entry = 0;
+};
+
+template <class T>
+struct SparseScratch {
+  std::vector<GivenRow> given;
+  std::vector<std::uint32_t> donors, sources;  ///< [rows]
+  AlignedBuffer<T> own_rows, donor_rows;       ///< [run of rows]
+};
+
+/// Memory that calls share.
+template <class T>
+struct SparseMemory {
+  std::vector<Index> item_begins;
+  std::vector<PieceSums> sums;
+  std::vector<SparseScratch<T>> scratch;
+};
+
+PARE_ABI_BEGIN
+
+/// The rows that entries of field j are given to, rising.
+inline void find_given_rows(const Donors& donors, Index j, std::span<const std::uint32_t> active,
+                            std::vector<std::uint32_t>& donor_scratch,
+                            std::vector<std::uint32_t>& source_scratch,
+                            std::vector<GivenRow>& given) {
+  given.resize(active.size());
+  if (donors.cyclic()) {
+    // Entries from row r on move to the front, those before it to the back.
+    const auto shift = static_cast<std::uint32_t>(donors.shift(j));
+    const auto rows = static_cast<std::uint32_t>(donors.rows());
+    const auto first = static_cast<std::size_t>(
+        std::lower_bound(active.begin(), active.end(), shift) - active.begin());
+    for (std::size_t i = 0; i < active.size(); ++i) {
+      const std::size_t e = i + first < active.size() ? i + first : i + first - active.size();
+      given[i] = {active[e] >= shift ? active[e] - shift : active[e] + (rows - shift),
+                  static_cast<std::uint32_t>(e)};
+    }
+    return;
+  }
+  const bool drawn = donors.policy() != DonorPolicy::BaseShift && !active.empty();
+  if (drawn) {
+    donor_scratch.resize(static_cast<std::size_t>(donors.rows()));
+    source_scratch.resize(donor_scratch.size());
+    donors.fill(j, donor_scratch, source_scratch);
+  }
+  for (std::size_t e = 0; e < active.size(); ++e) {
+    const std::uint32_t row =
+        drawn ? source_scratch[active[e]]
+              : static_cast<std::uint32_t>(donors.source_of(j, static_cast<Index>(active[e])));
+    given[e] = {row, static_cast<std::uint32_t>(e)};
+  }
+  std::sort(given.begin(), given.end(),
+            [](const GivenRow& a, const GivenRow& b) { return a.row < b.row; });
+}
+
+/// Rows that are active or given a value, rising, and where their values come from.
+inline std::size_t merge_rows(std::span<const std::uint32_t> active,
+                              std::span<const GivenRow> given, std::uint32_t* rows,
+                              MixLink* links) {
+  std::size_t i = 0, k = 0, count = 0;
+  while (i < active.size() || k < given.size()) {
+    const bool own = k == given.size() || (i < active.size() && active[i] <= given[k].row);
+    const bool donor = i == active.size() || (k < given.size() && given[k].row <= active[i]);
+    rows[count] = own ? active[i] : given[k].row;
+    links[count].own = own ? static_cast<std::uint32_t>(i) : MixLink::none;
+    links[count].donor = donor ? given[k].entry : MixLink::none;
+    i += own ? 1 : 0;
+    k += donor ? 1 : 0;
+    ++count;
+  }
+  return count;
+}
+
+/// What both passes share: fields in items, entries or defaults in runs of rows.
+template <class B, class T>
+class SparsePass {
+ public:
+  SparsePass(const B& backend, const SparseFields<T>& x, std::span<const double> gates,
+             SparseMemory<T>& memory)
+      : backend_(backend), x_(x), gates_(gates), memory_(memory) {}
+
+  /// mixed has room for all rows; links [capacity] is filled beside it.
+  void forward(const Donors& donors, SparseFields<T>& mixed, std::span<const Index> begins,
+               std::vector<MixLink>& links, std::vector<std::uint32_t>& rows) {
+    for_fields([&](Index j, SparseScratch<T>& s) {
+      const auto active = x_.rows_of(j);
+      find_given_rows(donors, j, active, s.donors, s.sources, s.given);
+      const Index begin = begins[static_cast<std::size_t>(j)];
+      MixLink* own_links = links.data() + begin;
+      std::uint32_t* own_rows = rows.data() + begin;
+      const std::size_t count = merge_rows(active, s.given, own_rows, own_links);
+      mixed.set_rows(j, {own_rows, count});
+      const T gate = static_cast<T>(gates_[static_cast<std::size_t>(j)]);
+      const T rest = static_cast<T>(1 - gates_[static_cast<std::size_t>(j)]);
+      T* out = mixed.values(j).data;
+      for_runs(
+          j, {own_links, count}, s, [&](const T* x, const T* t, Index first, Index size, Index) {
+            launch(backend_, kernel::MixForward<T>{x, {.first = t}, out + first, size, gate, rest});
+          });
+    });
+  }
+
+  /// Sums of field j go to memory.sums[j].
+  void backward(const SparseFields<T>& grad_mixed, std::span<const Index> begins,
+                const std::vector<MixLink>& links, bool live, bool norms, SparseFields<T>* grad_x) {
+    memory_.sums.assign(static_cast<std::size_t>(x_.layout().fields()), {});
+    for_fields([&](Index j, SparseScratch<T>& s) {
+      const MixLink* own_links = links.data() + begins[static_cast<std::size_t>(j)];
+      const auto count = static_cast<std::size_t>(grad_mixed.entries(j));
+      const T* g = grad_mixed.values(j).data;
+      const Index width = x_.layout().width(j);
+      double* sums = memory_.sums[static_cast<std::size_t>(j)].values;
+      for_runs(
+          j, {own_links, count}, s,
+          [&](const T* x, const T* t, Index first, Index size, Index rows) {
+            launch(
+                backend_,
+                kernel::MixBackward<T>{
+                    x, {.first = t}, g + first, nullptr, nullptr, size, T(1), T(0), false, sums});
+            if (norms && width > 1)
+              launch(backend_,
+                     kernel::AddRowDistances<T>{x, t, rows, width, &sums[PieceSums::norm]});
+          });
+      if (grad_x != nullptr) write_gradient(j, {own_links, count}, g, live, *grad_x);
+    });
+  }
+
+ private:
+  /// Scalars of an item, and of a run.
+  static constexpr Index item_size = Index{1} << 14, run_size = 1024;
+
+  template <class F>
+  void for_fields(const F& f) {
+    auto& begins = memory_.item_begins;
+    begins.assign(1, 0);
+    Index size = 0;
+    for (Index j = 0; j < x_.layout().fields(); ++j) {
+      // A field without entries costs something too.
+      size += 16 + 2 * x_.entries(j) * (2 + x_.layout().width(j));
+      if (size < item_size && j + 1 < x_.layout().fields()) continue;
+      begins.push_back(j + 1);
+      size = 0;
+    }
+    const auto items = static_cast<Index>(begins.size()) - 1;
+    memory_.scratch.resize(std::max(
+        memory_.scratch.size(), static_cast<std::size_t>(worker_count(backend_.executor, items))));
+    parallel_for(backend_.executor, items, [&](Index item, int worker) {
+      const auto i = static_cast<std::size_t>(item);
+      for (Index j = begins[i]; j < begins[i + 1]; ++j)
+        f(j, memory_.scratch[static_cast<std::size_t>(worker)]);
+    });
+  }
+
+  /// Calls f(x, t, first scalar, scalars, rows) for runs of rows, their values made contiguous.
+  template <class F>
+  void for_runs(Index j, std::span<const MixLink> links, SparseScratch<T>& s, const F& f) {
+    const Index width = x_.layout().width(j), most = std::max(Index{1}, run_size / width);
+    const T* values = x_.values(j).data;
+    const T* defaults = x_.defaults().data() + x_.layout().offset(j);
+    T* own = s.own_rows.resize(static_cast<std::size_t>(most * width));
+    T* donor = s.donor_rows.resize(static_cast<std::size_t>(most * width));
+    const auto count = static_cast<Index>(links.size());
+    for (Index b = 0; b < count; b += most) {
+      const Index rows = std::min(most, count - b);
+      for (Index i = 0; i < rows; ++i) {
+        const MixLink link = links[static_cast<std::size_t>(b + i)];
+        copy_row(link.own, values, defaults, width, own + i * width);
+        copy_row(link.donor, values, defaults, width, donor + i * width);
+      }
+      f(static_cast<const T*>(own), static_cast<const T*>(donor), b * width, rows * width, rows);
+    }
+  }
+
+  static void copy_row(std::uint32_t entry, const T* values, const T* defaults, Index width,
+                       T* to) {
+    const T* from = entry == MixLink::none ? defaults : values + static_cast<Index>(entry) * width;
+    if (width == 1)
+      *to = *from;
+    else
+      std::copy_n(from, width, to);
+  }
+
+  /// g G at the entries, and rest G of the row that each was given to.
+  void write_gradient(Index j, std::span<const MixLink> links, const T* g, bool live,
+                      SparseFields<T>& grad_x) const {
+    const double exact = gates_[static_cast<std::size_t>(j)];
+    const T gate = static_cast<T>(exact), rest = static_cast<T>(1 - exact);
+    const Index width = x_.layout().width(j);
+    T* out = grad_x.values(j).data;
+    for (std::size_t i = 0; i < links.size(); ++i) {
+      if (links[i].own == MixLink::none) continue;
+      T* to = out + static_cast<Index>(links[i].own) * width;
+      const T* from = g + static_cast<Index>(i) * width;
+      for (Index c = 0; c < width; ++c) to[c] = gate == T(0) ? T(0) : gate * from[c];
+    }
+    if (!live || rest == T(0)) return;
+    for (std::size_t i = 0; i < links.size(); ++i) {
+      if (links[i].donor == MixLink::none) continue;
+      T* to = out + static_cast<Index>(links[i].donor) * width;
+      const T* from = g + static_cast<Index>(i) * width;
+      for (Index c = 0; c < width; ++c) to[c] += rest * from[c];
+    }
+  }
+
+  const B& backend_;
+  const SparseFields<T>& x_;
+  std::span<const double> gates_;
+  SparseMemory<T>& memory_;
+};
+
+PARE_ABI_END
+}  // namespace pare::feature::detail

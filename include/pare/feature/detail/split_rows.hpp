@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// A table cut into training and held-out rows, in random order, with columns of unit deviation.
+
+#include <pare/core/aligned_buffer.hpp>
+#include <pare/core/check.hpp>
+#include <pare/core/permutation.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/feature/detail/leap_trainer.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace pare::feature::detail {
+PARE_ABI_BEGIN
+
+/// Row numbers of the two parts.
+struct RowSplit {
+  std::vector<Index> training, holdout;
+};
+
+/// Of each class the share `holdout`, rounded, at least two rows and leaving two.
+template <class T>
+RowSplit split_by_class(const char* function, std::span<const T> labels, double holdout,
+                        std::uint64_t seed) {
+  check(holdout > 0 && holdout < 1, function, "holdout", holdout, "a share in (0, 1)");
+  const auto rows = static_cast<Index>(labels.size());
+  const Permutation order = Permutation::random(rows, seed, 0);
+  RowSplit split;
+  for (const T label : {T(0), T(1)}) {
+    std::vector<Index> of_class;
+    for (Index i = 0; i < rows; ++i)
+      if (labels[order[i]] == label) of_class.push_back(static_cast<Index>(order[i]));
+    const auto size = static_cast<Index>(of_class.size());
+    check(size >= 4, function, "labels", size, "at least 4 rows of each class");
+    const auto share = static_cast<Index>(std::llround(holdout * static_cast<double>(size)));
+    const Index count = std::clamp<Index>(share, 2, size - 2);
+    split.holdout.insert(split.holdout.end(), of_class.begin(), of_class.begin() + count);
+    split.training.insert(split.training.end(), of_class.begin() + count, of_class.end());
+  }
+  return split;
+}
+
+/// The rows in random order: classes came one after the other.
+inline std::vector<Index> shuffled(const std::vector<Index>& rows, std::uint64_t seed,
+                                   std::uint64_t stream) {
+  const Permutation order = Permutation::random(static_cast<Index>(rows.size()), seed, stream);
+  std::vector<Index> out(rows.size());
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] = rows[order[static_cast<Index>(i)]];
+  return out;
+}
+
+/// A copy of some rows, by rows or by columns, and of their labels.
+template <class T>
+class RowCopy {
+ public:
+  RowCopy(TensorView<const T, 2> x, std::span<const T> labels, const std::vector<Index>& rows,
+          bool by_columns)
+      : memory_(rows.size() * static_cast<std::size_t>(x.cols())) {
+    const auto count = static_cast<Index>(rows.size());
+    view_ = {
+        memory_.data(), {count, x.cols()}, {by_columns ? 1 : x.cols(), by_columns ? count : 1}};
+    // Lines of what is read and written are used in full: columns one by one where both lie so.
+    const Index block = by_columns && x.stride[0] == 1 ? 1 : 64;
+    for (Index begin = 0; begin < x.cols(); begin += block)
+      for (Index b = 0; b < count; ++b)
+        for (Index i = begin; i < std::min(begin + block, x.cols()); ++i)
+          view_(b, i) = x(rows[static_cast<std::size_t>(b)], i);
+    for (const Index row : rows) labels_.push_back(labels[static_cast<std::size_t>(row)]);
+  }
+
+  TensorView<T, 2> view() const { return view_; }
+  LabelledRows<T> rows() const { return {as_const(view_), labels_}; }
+
+ private:
+  AlignedBuffer<T> memory_;
+  TensorView<T, 2> view_;
+  std::vector<T> labels_;
+};
+
+/// The deviation of each column, 1 where it is 0; refused unless all numbers are finite.
+template <class T>
+std::vector<double> column_deviations(const char* function, TensorView<const T, 2> x) {
+  std::vector<double> deviations;
+  const auto rows = static_cast<double>(x.rows());
+  for (Index i = 0; i < x.cols(); ++i) {
+    const auto first = static_cast<double>(x(0, i));
+    double sum = 0, squares = 0;
+    for (Index b = 0; b < x.rows(); ++b) {
+      const double value = static_cast<double>(x(b, i)) - first;
+      sum += value;
+      squares += value * value;
+    }
+    const double variance = squares / rows - sum / rows * (sum / rows);
+    check(is_finite(variance), function, "x", variance, "finite numbers");
+    deviations.push_back(variance > 0 ? std::sqrt(variance) : 1.0);
+  }
+  return deviations;
+}
+
+template <class T>
+void divide_columns(TensorView<T, 2> x, const std::vector<double>& divisors) {
+  for (Index i = 0; i < x.cols(); ++i) {
+    const auto factor = static_cast<T>(1 / divisors[static_cast<std::size_t>(i)]);
+    for (Index b = 0; b < x.rows(); ++b) x(b, i) *= factor;
+  }
+}
+
+/// Both parts of a table.
+template <class T>
+struct SplitRows {
+  SplitRows(const char* function, TensorView<const T, 2> x, std::span<const T> labels, double share,
+            bool scale, bool by_columns, std::uint64_t seed)
+      : SplitRows(x, labels, split_by_class(function, labels, share, seed), by_columns, seed) {
+    const auto deviations = column_deviations(function, training.x);
+    column_deviations(function, holdout.x);
+    if (!scale) return;
+    divide_columns(training_copy_.view(), deviations);
+    divide_columns(holdout_copy_.view(), deviations);
+  }
+
+ private:
+  SplitRows(TensorView<const T, 2> x, std::span<const T> labels, const RowSplit& split,
+            bool by_columns, std::uint64_t seed)
+      : training_copy_(x, labels, shuffled(split.training, seed, 1), by_columns),
+        holdout_copy_(x, labels, shuffled(split.holdout, seed, 2), by_columns),
+        training(training_copy_.rows()),
+        holdout(holdout_copy_.rows()) {}
+
+  RowCopy<T> training_copy_, holdout_copy_;
+
+ public:
+  LabelledRows<T> training, holdout;
+};
+
+PARE_ABI_END
+}  // namespace pare::feature::detail

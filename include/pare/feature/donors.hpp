@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Donors: from which row of the batch each field of each row takes its permuted value.
+///
+/// ```cpp
+/// const Donors donors(DonorPolicy::BaseShift, seed, step, rows, layout);
+/// x_permuted(b, j) = x(donors.donor(j, b), j);
+/// ```
+///
+/// The donors of a field are a permutation of the rows that is a function of (seed, step, group of
+/// the field) alone. Fields of one group (FieldLayout::group) share it.
+
+#include <pare/core/check.hpp>
+#include <pare/core/permutation.hpp>
+#include <pare/feature/detail/random_words.hpp>
+#include <pare/feature/field_layout.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <numeric>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace pare::feature {
+
+/// How donors are drawn. With B rows:
+enum class DonorPolicy {
+  /// donor = (b + r_j) mod B with r_j in [1, B): streams through memory. Only for rows in random
+  /// order: rows sorted by user or time get their neighbours, and the divergence shrinks.
+  Shift,
+  /// donor = P[(P^-1[b] + r_j) mod B] with one random order P of the rows a step: any order of rows
+  /// will do. Two arrays of B numbers and one number a field.
+  BaseShift,
+  /// A uniform permutation for each field, in which a row may be its own donor. What the released
+  /// code of LeAP does. B random numbers a field and call.
+  Uniform,
+  /// A uniform cycle through all rows for each field (Sattolo's algorithm): no row is its own
+  /// donor. Cost as Uniform.
+  Derangement,
+};
+
+/// The donors of one step.
+///
+/// The shifts r_j of the first B - 1 groups are all different, as are those of the next B - 1, and
+/// so on, each run in its own random order. Where there are more groups than B - 1, some share a
+/// shift and thereby their donors: what such fields say together survives the permutation.
+class Donors {
+ public:
+  /// \param rows at least 2 (a row alone has no donor), below 2^32
+  /// \throws std::invalid_argument if rows are not so, or the layout has no field
+  Donors(DonorPolicy policy, std::uint64_t seed, std::uint64_t step, Index rows, FieldLayout layout)
+      : policy_(policy), seed_(seed), rows_(rows), layout_(std::move(layout)) {
+    check_shape("feature::Donors");
+    draw(step);
+  }
+
+  /// Shifts of the caller's own, shift 0 being no permutation at all.
+  /// \param shifts [fields] in [0, rows), the same within a group
+  /// \throws std::invalid_argument if one is not so, or rows and layout are not as above
+  static Donors from_shifts(Index rows, FieldLayout layout, std::span<const Index> shifts) {
+    constexpr const char* function = "feature::Donors::from_shifts";
+    Donors donors(rows, std::move(layout));
+    donors.check_shape(function);
+    const Index fields = donors.layout_.fields();
+    check(static_cast<Index>(shifts.size()) == fields, function, "shifts", shifts.size(), fields);
+    donors.shifts_.assign(shifts.size(), unset);
+    for (Index j = 0; j < fields; ++j) {
+      const Index shift = shifts[static_cast<std::size_t>(j)];
+      check(shift >= 0 && shift < rows, function, "shifts", shift,
+            "shifts in [0, " + std::to_string(rows) + ")");
+      std::uint32_t& of_group = donors.shifts_[donors.group_of(j)];
+      check(of_group == unset || static_cast<Index>(of_group) == shift, function, "shifts", shift,
+            "the same shift for all fields of a group");
+      of_group = static_cast<std::uint32_t>(shift);
+    }
+    return donors;
+  }
+
+  /// The donors of another step, in the same memory. Those of `from_shifts` are drawn as
+  /// DonorPolicy::Shift does, with the seed 0.
+  /// Cost: rows and fields; Uniform and Derangement draw when they are asked.
+  void draw(std::uint64_t step) {
+    step_ = step;
+    if (policy_ == DonorPolicy::Shift || policy_ == DonorPolicy::BaseShift) draw_shifts();
+    if (policy_ == DonorPolicy::BaseShift) draw_base();
+  }
+
+  DonorPolicy policy() const { return policy_; }
+  Index rows() const { return rows_; }
+  const FieldLayout& layout() const { return layout_; }
+
+  /// Whether the donor of row b is (b + shift(j)) mod rows.
+  bool cyclic() const { return policy_ == DonorPolicy::Shift; }
+
+  /// r_j of Shift and BaseShift.
+  Index shift(Index j) const { return static_cast<Index>(shifts_[group_of(j)]); }
+
+  /// The row that gives field j to row b. Cost: rows for Uniform and Derangement; `fill` and
+  /// `permutation` compute all donors of a field at once.
+  Index donor(Index j, Index b) const {
+    if (policy_ == DonorPolicy::Shift) return (b + shift(j)) % rows_;
+    if (policy_ == DonorPolicy::BaseShift) return at(base_, at(place_, b) + shift(j));
+    return static_cast<Index>(permutation(j)[b]);
+  }
+
+  /// The row that takes field j of row b: source_of(j, donor(j, b)) == b. Cost as donor.
+  Index source_of(Index j, Index b) const {
+    if (policy_ == DonorPolicy::Shift) return (b + rows_ - shift(j)) % rows_;
+    if (policy_ == DonorPolicy::BaseShift) return at(base_, at(place_, b) + rows_ - shift(j));
+    return static_cast<Index>(permutation(j).inverse()[b]);
+  }
+
+  /// donors[b] = donor(j, b), and sources[b] = source_of(j, b) unless `sources` is empty.
+  /// \param donors, sources [rows], unchecked
+  /// Cost: rows.
+  void fill(Index j, std::span<std::uint32_t> donors, std::span<std::uint32_t> sources = {}) const {
+    switch (policy_) {
+      case DonorPolicy::Shift:
+        fill_cyclic(shift(j), donors);
+        if (!sources.empty()) fill_cyclic(rows_ - shift(j), sources);
+        return;
+      case DonorPolicy::BaseShift:
+        fill_from_base(shift(j), donors);
+        if (!sources.empty()) fill_from_base(rows_ - shift(j), sources);
+        return;
+      case DonorPolicy::Uniform:
+      case DonorPolicy::Derangement:
+        draw_permutation(j, donors);
+        if (sources.empty()) return;
+        for (std::size_t b = 0; b < donors.size(); ++b)
+          sources[donors[b]] = static_cast<std::uint32_t>(b);
+    }
+  }
+
+  /// All donors of field j; gathering rows with it permutes them.
+  Permutation permutation(Index j) const {
+    std::vector<std::uint32_t> donors(static_cast<std::size_t>(rows_));
+    fill(j, donors);
+    return Permutation(std::move(donors));
+  }
+
+ private:
+  static constexpr std::uint32_t unset = 0xffffffffu;
+
+  Donors(Index rows, FieldLayout layout)
+      : policy_(DonorPolicy::Shift), rows_(rows), layout_(std::move(layout)) {}
+
+  void check_shape(const char* function) const {
+    check(layout_.fields() >= 1, function, "layout", "no field", "at least one");
+    check(layout_.fields() < Index{unset}, function, "layout", layout_.fields(),
+          "fewer than 2^32 - 1 fields");
+    check(rows_ >= 2 && rows_ < Index{unset}, function, "rows", rows_,
+          "at least 2 and below 2^32 - 1");
+  }
+
+  std::size_t group_of(Index j) const { return static_cast<std::size_t>(layout_.group(j)); }
+
+  /// order[i mod rows] for i in [0, 2 rows).
+  Index at(const std::vector<std::uint32_t>& order, Index i) const {
+    return static_cast<Index>(order[static_cast<std::size_t>(i < rows_ ? i : i - rows_)]);
+  }
+
+  /// Shifts without repetition, so many at a time as there are: the start of a shuffle of 1 ...
+  /// B-1.
+  void draw_shifts() {
+    const auto others = static_cast<std::size_t>(rows_ - 1);
+    shifts_.resize(static_cast<std::size_t>(layout_.fields()));
+    order_.resize(others);
+    for (std::size_t begin = 0, run = 0; begin < shifts_.size(); begin += others, ++run) {
+      std::iota(order_.begin(), order_.end(), 1u);
+      detail::WordStream words(seed_, step_, static_cast<std::uint32_t>(run),
+                               detail::RandomPurpose::Shifts);
+      const std::size_t count = std::min(others, shifts_.size() - begin);
+      for (std::size_t i = 0; i < count; ++i) {
+        std::swap(order_[i], order_[i + words.below(static_cast<std::uint32_t>(others - i))]);
+        shifts_[begin + i] = order_[i];
+      }
+    }
+  }
+
+  void draw_base() {
+    base_.resize(static_cast<std::size_t>(rows_));
+    place_.resize(base_.size());
+    shuffle(0, detail::RandomPurpose::Base, false, base_);
+    for (std::size_t i = 0; i < base_.size(); ++i) place_[base_[i]] = static_cast<std::uint32_t>(i);
+  }
+
+  void draw_permutation(Index j, std::span<std::uint32_t> donors) const {
+    shuffle(static_cast<std::uint32_t>(group_of(j)), detail::RandomPurpose::Permutation,
+            policy_ == DonorPolicy::Derangement, donors);
+  }
+
+  /// The inside-out shuffle: element i changes places with one before it, or (unless `cycle`)
+  /// itself. Never with itself, the result is one cycle: i is put into that of those before it.
+  void shuffle(std::uint32_t stream, detail::RandomPurpose purpose, bool cycle,
+               std::span<std::uint32_t> out) const {
+    detail::WordStream words(seed_, step_, stream, purpose);
+    out[0] = 0;
+    for (std::uint32_t i = 1; i < out.size(); ++i) {
+      const std::uint32_t j = words.below(cycle ? i : i + 1);
+      out[i] = out[j];
+      out[j] = i;
+    }
+  }
+
+  static void fill_cyclic(Index shift, std::span<std::uint32_t> out) {
+    const auto head = out.end() - shift % static_cast<Index>(out.size());
+    std::iota(out.begin(), head, static_cast<std::uint32_t>(out.end() - head));
+    std::iota(head, out.end(), 0u);
+  }
+
+  void fill_from_base(Index shift, std::span<std::uint32_t> out) const {
+    const auto size = static_cast<std::uint32_t>(rows_), by = static_cast<std::uint32_t>(shift);
+    for (std::size_t b = 0; b < out.size(); ++b) {
+      const std::uint32_t left = size - by, place = place_[b];
+      out[b] = base_[place < left ? place + by : place - left];
+    }
+  }
+
+  DonorPolicy policy_;
+  std::uint64_t seed_ = 0, step_ = 0;
+  Index rows_ = 0;
+  FieldLayout layout_;
+  std::vector<std::uint32_t> shifts_;        ///< [fields], by group
+  std::vector<std::uint32_t> order_;         ///< [rows - 1] what shifts are drawn from
+  std::vector<std::uint32_t> base_, place_;  ///< [rows] P and its inverse
+};
+
+}  // namespace pare::feature

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// What Leap may be told.
+
+#include <pare/core/check.hpp>
+#include <pare/feature/divergence.hpp>
+#include <pare/feature/donors.hpp>
+#include <pare/feature/gate.hpp>
+
+#include <cstdint>
+
+namespace pare::feature {
+
+/// What Leap::evaluate does to a batch.
+enum class EvalMode {
+  Shuffle,  ///< mixes by the gates without noise, as the released code does
+  Hard,     ///< keeps fields with a gate above 1/2 and permutes the others
+  Off,      ///< passes the batch on
+};
+
+/// Options of Leap.
+struct LeapOptions {
+  /// Strength of the penalty, at least 0. With a linear model and squared error, a field of average
+  /// divergence stays if dropping it would raise the loss by more than alpha / (2 fields)
+  /// (derived). The authors set 0.1 (MovieLens-1M, 9 fields), 0.02 (Criteo, 39), 0.005 (Avazu, 22)
+  /// and 0.00125 (AliCCP, 23).
+  double alpha = 0.1;
+
+  /// What each gate is charged; Uniform is the released code's.
+  Penalty penalty = Penalty::Rms;
+
+  /// The least lambda_j, at least 0. Above 0, fields that never move close too.
+  double penalty_floor = 0;
+
+  GateOptions gate{};
+
+  /// Uniform is the source's. BaseShift draws as evenly for any order of the rows, never gives a
+  /// row its own value, and is several times cheaper.
+  DonorPolicy donors = DonorPolicy::BaseShift;
+
+  /// Whether donors' values count as constants in gradients by x, as in the source.
+  bool detach = true;
+
+  /// Of Adam on theta, above 0. From 1 a gate needs about 1 / learning_rate steps to close: take
+  /// learning_rate * steps >= 3, with 1e-2 for small data.
+  double learning_rate = 1e-3;
+
+  /// Whether the momentum of a gate rests while its field does not move in a batch. Adam as in the
+  /// source moves it on.
+  bool lazy = false;
+
+  /// Steps over which the penalty grows from 0 to alpha, at least 0.
+  Index warmup_steps = 0;
+
+  EvalMode eval_mode = EvalMode::Shuffle;
+
+  /// Batches in which a field must have moved for its score to count as determined, at least 0.
+  Index min_active = 200;
+
+  /// Of donors and gate noise.
+  std::uint64_t seed = 0;
+};
+
+PARE_ABI_BEGIN
+/// \throws std::invalid_argument if a member is out of its range
+inline void validate(const char* function, const LeapOptions& o) {
+  check(is_finite(o.alpha) && o.alpha >= 0, function, "alpha", o.alpha, "a number of at least 0");
+  check(is_finite(o.penalty_floor) && o.penalty_floor >= 0, function, "penalty_floor",
+        o.penalty_floor, "a number of at least 0");
+  validate(function, o.gate);
+  check(is_finite(o.learning_rate) && o.learning_rate > 0, function, "learning_rate",
+        o.learning_rate, "a number above 0");
+  check(o.warmup_steps >= 0, function, "warmup_steps", o.warmup_steps, "at least 0");
+  check(o.min_active >= 0, function, "min_active", o.min_active, "at least 0");
+}
+PARE_ABI_END
+
+}  // namespace pare::feature

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Logistic regression as a model of the scorers: logit = bias + x w.
+
+#include <pare/core/backend.hpp>
+#include <pare/feature/detail/first_layer.hpp>
+#include <pare/feature/model.hpp>
+
+#include <cstdint>
+#include <span>
+#include <type_traits>
+
+namespace pare::feature {
+
+/// Options of Logistic.
+struct LogisticOptions {
+  AdamOptions adam{};
+};
+
+PARE_ABI_BEGIN
+
+/// Weights and bias start at 0. Cost of a pass: 2 rows dim FLOPs; reading x binds.
+///
+/// \tparam T float or double
+/// \tparam B backend; the reference sums in double
+template <ComputeScalar T, Backend B = Simd<arch::best>>
+class Logistic {
+ public:
+  using scalar = T;
+
+  /// \throws std::invalid_argument if dim is below 1 or an option is out of its range
+  explicit Logistic(Index dim, const LogisticOptions& options = {}) : Logistic(B{}, dim, options) {}
+
+  /// \overload
+  Logistic(const B& backend, Index dim, const LogisticOptions& options = {})
+      : backend_(backend),
+        dim_((detail::check_dim("feature::Logistic", dim), dim)),
+        parameters_(dim + 1, options.adam) {}
+
+  Index dim() const { return dim_; }
+
+  /// [dim] w.
+  std::span<T> weights() { return parameters_.values(0, dim_); }
+  /// \overload
+  std::span<const T> weights() const { return parameters_.values(0, dim_); }
+  /// [dim x 1] the same.
+  TensorView<T, 2> first_weights() { return detail::column_of(weights()); }
+  /// w, then the bias.
+  std::span<T> parameters() { return parameters_.values(); }
+  /// The sums that `step` takes, in the order of `parameters`.
+  std::span<const T> gradients() const { return parameters_.gradients(); }
+
+  /// \throws std::invalid_argument if shapes do not fit, or x is contiguous in no direction
+  void forward(TensorView<const T, 2> x, std::span<T> logits) {
+    detail::check_rows("feature::Logistic::forward", x, dim_, logits.size());
+    x_ = x;
+    enter(x, detail::column_of(logits));
+    leave(as_const(detail::column_of(logits)), logits);
+  }
+
+  /// \throws std::invalid_argument unless there is a number for each row of the last forward
+  void backward(std::span<const T> grad_logits) {
+    detail::check_rows("feature::Logistic::backward", x_, dim_, grad_logits.size());
+    detail::multiply(backend_, transpose(x_), detail::column_of(grad_logits),
+                     detail::column_of(parameters_.gradients(0, dim_)), true, workspace_);
+    double sum = 0;
+    for (const T g : grad_logits) sum += static_cast<double>(g);
+    parameters_.gradients(dim_, 1)[0] += static_cast<T>(sum);
+  }
+
+  /// \throws std::invalid_argument unless sizes are those of the last forward
+  void input_gradient(std::span<const T> grad_logits, TensorView<T, 2> grad_x) {
+    constexpr const char* function = "feature::Logistic::input_gradient";
+    check_extents<2>(function, "grad_x", grad_x.extent, {x_.rows(), dim_});
+    detail::check_rows(function, as_const(grad_x), dim_, grad_logits.size());
+    const std::span<const T> w = std::as_const(*this).weights();
+    detail::multiply(backend_, detail::column_of(grad_logits), transpose(detail::column_of(w)),
+                     grad_x, false, workspace_);
+  }
+
+  void step() { parameters_.step(); }
+
+  // IncrementalModel: the state is x w.
+  Index state_width() const { return 1; }
+  void enter(TensorView<const T, 2> x, TensorView<T, 2> state) {
+    const std::span<const T> w = std::as_const(*this).weights();
+    detail::multiply(backend_, x, detail::column_of(w), state, false, workspace_);
+  }
+  void replace(Index offset, TensorView<const T, 2> before, TensorView<const T, 2> after,
+               TensorView<T, 2> state) const {
+    detail::move_state(before, after, detail::column_of(parameters_.values(offset, before.cols())),
+                       state);
+  }
+  void leave(TensorView<const T, 2> state, std::span<T> logits) const {
+    const T bias = parameters_.values(dim_, 1)[0];
+    for (std::size_t b = 0; b < logits.size(); ++b)
+      logits[b] = state(static_cast<Index>(b), 0) + bias;
+  }
+
+ private:
+  B backend_;
+  Index dim_;
+  detail::Parameters<T> parameters_;
+  TensorView<const T, 2> x_{};
+  kernel::ProductWorkspace workspace_;
+};
+
+PARE_ABI_END
+}  // namespace pare::feature

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// From scores of fields to fields that are kept.
+
+#include <pare/core/check.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <numeric>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace pare::feature {
+
+/// What a score rests on.
+enum class FieldStatus : unsigned char {
+  Ok,            ///< enough batches said something about the field
+  Undetermined,  ///< fewer than were asked for: the score may be near where it started
+  Inactive,      ///< the field never moved (constant, or always at its default): scored 0, last
+};
+
+/// Scores of fields and the order they give.
+struct Ranking {
+  std::vector<Index> order;         ///< [fields] from best to worst
+  std::vector<double> scores;       ///< [fields] by field; higher is better
+  std::vector<FieldStatus> status;  ///< [fields] by field
+
+  Index fields() const { return static_cast<Index>(scores.size()); }
+};
+
+/// A share of the score that the best fields hold together.
+struct CumulativeMass {
+  Index fields = 0;  ///< how many of the best
+  double share = 0;  ///< in [0, 1]
+};
+
+namespace detail {
+PARE_ABI_BEGIN
+
+inline void check_scores(const char* function, const char* argument,
+                         std::span<const double> scores) {
+  for (const double score : scores)
+    check(is_finite(score), function, argument, score, "finite numbers");
+}
+
+inline double positive_mass(const Ranking& ranking, std::size_t i) {
+  return std::max(0.0, ranking.scores[static_cast<std::size_t>(ranking.order[i])]);
+}
+
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
+/// Orders fields by score, ties by the larger tie breaker, then by the smaller index. Inactive
+/// fields get the score 0 and come last, whatever they had.
+///
+/// \param scores       [fields] finite
+/// \param tie_breakers [fields] finite (LeAP: theta), or empty
+/// \param status       [fields], or empty: all Ok
+/// \throws std::invalid_argument if sizes differ or a number is not finite
+/// Cost: fields log fields.
+inline Ranking rank_fields(std::span<const double> scores,
+                           std::span<const double> tie_breakers = {},
+                           std::span<const FieldStatus> status = {}) {
+  constexpr const char* function = "feature::rank_fields";
+  detail::check_scores(function, "scores", scores);
+  detail::check_scores(function, "tie_breakers", tie_breakers);
+  check(tie_breakers.empty() || tie_breakers.size() == scores.size(), function, "tie_breakers",
+        tie_breakers.size(), scores.size());
+  check(status.empty() || status.size() == scores.size(), function, "status", status.size(),
+        scores.size());
+  Ranking r;
+  r.scores.assign(scores.begin(), scores.end());
+  r.status.assign(status.begin(), status.end());
+  r.status.resize(scores.size(), FieldStatus::Ok);
+  r.order.resize(scores.size());
+  std::iota(r.order.begin(), r.order.end(), Index{0});
+  const auto inactive = [&](std::size_t j) { return r.status[j] == FieldStatus::Inactive; };
+  for (std::size_t j = 0; j < scores.size(); ++j)
+    if (inactive(j)) r.scores[j] = 0;
+  std::stable_sort(r.order.begin(), r.order.end(), [&](Index a, Index b) {
+    const auto i = static_cast<std::size_t>(a), j = static_cast<std::size_t>(b);
+    if (inactive(i) != inactive(j)) return inactive(j);
+    if (r.scores[i] != r.scores[j]) return r.scores[i] > r.scores[j];
+    return !tie_breakers.empty() && tie_breakers[i] > tie_breakers[j];
+  });
+  return r;
+}
+
+/// The best k fields, best first.
+/// \throws std::invalid_argument unless k is in [0, fields]
+inline std::vector<Index> top_k(const Ranking& ranking, Index k) {
+  check(k >= 0 && k <= ranking.fields(), "feature::top_k", "k", k,
+        "0 to " + std::to_string(ranking.fields()));
+  return {ranking.order.begin(), ranking.order.begin() + k};
+}
+
+/// The best ceil(share * fields) fields, best first.
+/// \throws std::invalid_argument unless share is in [0, 1]
+inline std::vector<Index> top_share(const Ranking& ranking, double share) {
+  check(share >= 0 && share <= 1, "feature::top_share", "share", share, "a share in [0, 1]");
+  // A share such as 0.1 of 30 fields means 3, although 0.1 * 30 rounds to more than 3.
+  const double count = share * static_cast<double>(ranking.fields());
+  return top_k(ranking, static_cast<Index>(std::ceil(count * (1 - 1e-12))));
+}
+
+/// The fields that score above the threshold, best first. Inactive ones never do.
+/// \throws std::invalid_argument if the threshold is not finite
+inline std::vector<Index> above(const Ranking& ranking, double threshold = 0.5) {
+  check(is_finite(threshold), "feature::above", "threshold", threshold, "a finite number");
+  std::vector<Index> kept;
+  for (const Index j : ranking.order) {
+    const auto i = static_cast<std::size_t>(j);
+    if (ranking.status[i] != FieldStatus::Inactive && ranking.scores[i] > threshold)
+      kept.push_back(j);
+  }
+  return kept;
+}
+
+/// The share of the summed score that the best 1, 2, ..., fields hold: rising, 1 at the end.
+/// Negative scores count as 0; all 0 without a positive one.
+inline std::vector<double> cumulative_mass(const Ranking& ranking) {
+  std::vector<double> mass(ranking.order.size());
+  double sum = 0;
+  for (std::size_t i = 0; i < mass.size(); ++i) mass[i] = sum += detail::positive_mass(ranking, i);
+  if (sum > 0)
+    for (double& m : mass) m /= sum;
+  return mass;
+}
+
+/// The fewest best fields that hold at least `share` of the summed score, and what they hold.
+/// \throws std::invalid_argument unless share is in [0, 1]
+inline CumulativeMass fields_for_mass(const Ranking& ranking, double share) {
+  check(share >= 0 && share <= 1, "feature::fields_for_mass", "share", share, "a share in [0, 1]");
+  const std::vector<double> mass = cumulative_mass(ranking);
+  if (share == 0 || mass.empty() || mass.back() == 0) return {};
+  for (std::size_t i = 0; i < mass.size(); ++i)
+    if (mass[i] >= share) return {static_cast<Index>(i) + 1, mass[i]};
+  return {ranking.fields(), mass.back()};
+}
+
+PARE_ABI_END
+}  // namespace pare::feature

@@ -1,0 +1,371 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Scores of all features from one training run: LeAP with a built-in model.
+///
+/// ```cpp
+/// auto scores = score_features(x, labels);                        // each column a feature
+/// auto kept   = top_share(scores.ranking, 0.5);
+/// auto fields = score_features(x, labels, {.layout = FieldLayout({1, 1, 64})});
+/// auto own    = train_leap(model, leap, x, labels, x_held_out, labels_held_out, {.epochs = 30});
+/// ```
+///
+/// Model and gates are trained in turn: the model takes a step on a mixed training batch, the gates
+/// one on a mixed batch that was held out from the model, to first order (the model's answer to
+/// the gates is not differentiated). How many rows pass the model does not depend on the number of
+/// features. Source: LeAP (arXiv 2606.01111), released code, for the loop; the penalty that this
+/// loop uses by default is reconstructed (divergence.hpp).
+
+#include <pare/core/backend.hpp>
+#include <pare/core/check.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/feature/detail/input_gradients.hpp>
+#include <pare/feature/detail/leap_trainer.hpp>
+#include <pare/feature/detail/split_rows.hpp>
+#include <pare/feature/factorization_machine.hpp>
+#include <pare/feature/field_layout.hpp>
+#include <pare/feature/leap.hpp>
+#include <pare/feature/logistic.hpp>
+#include <pare/feature/metrics.hpp>
+#include <pare/feature/mlp.hpp>
+#include <pare/feature/model.hpp>
+#include <pare/feature/ranking.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+namespace pare::feature {
+
+/// How model and gates are trained.
+struct TrainLeapOptions {
+  Index epochs = 10;          ///< passes over the training rows, at least 1
+  Index batch = 256;          ///< rows, at least 2; fewer where there are fewer
+  Index gate_every = 1;       ///< model steps for each step of the gates, at least 1
+  Index pretrain_epochs = 0;  ///< in which the model trains by itself, on rows that are not mixed
+  Index patience = 0;         ///< epochs without a better AUC of the held-out rows after which
+                              ///< training stops and the gates of the best epoch are taken; 0: none
+  bool gates_on_training = false;  ///< trains the gates on the model's own rows: what it memorised
+                                   ///< then looks useful. To show that, not to use it
+  std::uint64_t seed = 0;          ///< of the order of batches
+};
+
+/// What a training run cost, and where it ended.
+struct TrainLeapReport {
+  Index model_steps = 0, gate_steps = 0;
+  Index forward_rows = 0;          ///< rows that passed the model forward
+  Index backward_rows = 0;         ///< rows whose gradient by its parameters was taken
+  Index input_gradient_rows = 0;   ///< rows whose gradient by its input was taken
+  double training_loss = 0;        ///< mean of the last epoch, on mixed rows
+  double holdout_loss = 0;         ///< of the held-out rows, as Leap::evaluate shows them
+  double holdout_auc = 0;          ///< the same; NaN where they are of one class
+  std::vector<double> epoch_aucs;  ///< held out, after each epoch; only with patience
+};
+
+/// Which built-in model scores.
+enum class ScoreModel { Logistic, FactorizationMachine, Mlp };
+
+/// Options of score_features.
+struct ScoreOptions {
+  /// The fields; none: each column is one.
+  FieldLayout layout{};
+
+  ScoreModel model = ScoreModel::Mlp;
+  LogisticOptions logistic{};
+  FactorizationMachineOptions factorization_machine{};
+  MlpOptions mlp{};
+
+  /// The share of rows, of each class, that only the gates learn from; in (0, 1).
+  double holdout = 0.2;
+
+  /// Columns are divided by their deviation on the training rows. Nothing is subtracted: a default
+  /// of 0 stays 0. Off: the caller's units decide what a gate is charged.
+  bool scale = true;
+
+  TrainLeapOptions training{};
+
+  /// LeapOptions::alpha over the number of fields, at least 0: a field of average divergence stays
+  /// if dropping it would raise the loss by more than half of this (derived for linear models). The
+  /// authors' settings are 0.011 to 0.00005.
+  double alpha_per_field = 1e-3;
+
+  /// Rows come in random order here, so that the cheapest donors do. `alpha` and `learning_rate`
+  /// are not read.
+  LeapOptions leap{.donors = DonorPolicy::Shift};
+
+  /// Of the gates; 0: 1e-3, or 4 / steps where the run is too short for that to close a gate.
+  double gate_learning_rate = 0;
+
+  std::uint64_t seed = 0;  ///< of split, batches, donors and model; added to the seeds inside
+};
+
+/// What score_features found.
+struct Scores {
+  Ranking ranking;            ///< by gate
+  std::vector<double> gates;  ///< [fields] in [0, 1]; above 0.5: to be kept
+  double polarization = 0;    ///< Leap::polarization
+  TrainLeapReport training;
+};
+
+namespace detail {
+PARE_ABI_BEGIN
+
+inline void validate(const char* function, const TrainLeapOptions& options) {
+  check(options.epochs >= 1, function, "epochs", options.epochs, "at least 1");
+  check(options.batch >= 2, function, "batch", options.batch, "at least 2");
+  check(options.gate_every >= 1, function, "gate_every", options.gate_every, "at least 1");
+  check(options.pretrain_epochs >= 0, function, "pretrain_epochs", options.pretrain_epochs,
+        "at least 0");
+  check(options.patience >= 0, function, "patience", options.patience, "at least 0");
+}
+
+/// The alternation; the parts are checked.
+template <class B, class M>
+class LeapTraining {
+ public:
+  using T = typename M::scalar;
+
+  LeapTraining(const B& backend, M& model, Leap<T>& leap, LabelledRows<T> training,
+               LabelledRows<T> holdout, const TrainLeapOptions& options)
+      : model_(model),
+        leap_(leap),
+        holdout_(holdout),
+        options_(options),
+        mixed_(backend, model, leap),
+        training_(training, options.batch, options.seed, 0),
+        gate_rows_(options.gates_on_training ? training : holdout, options.batch, options.seed, 1) {
+  }
+
+  TrainLeapReport run() {
+    for (Index epoch = 0; epoch < options_.pretrain_epochs; ++epoch) pretrain_epoch();
+    for (Index epoch = 0; epoch < options_.epochs; ++epoch) {
+      train_epoch();
+      if (options_.patience > 0 && !improves(epoch)) break;
+    }
+    if (!best_thetas_.empty()) leap_.set_thetas(best_thetas_);
+    evaluate();
+    return report_;
+  }
+
+ private:
+  void pretrain_epoch() {
+    std::vector<T> logits, gradients;
+    do {
+      const LabelledRows<T> batch = training_.next();
+      logits.resize(batch.labels.size());
+      gradients.resize(logits.size());
+      model_.forward(batch.x, logits);
+      logistic_gradient<T>(logits, batch.labels, gradients);
+      model_.backward(gradients);
+      model_.step();
+      count_model_step(batch.rows());
+    } while (!training_.at_end());
+  }
+
+  void train_epoch() {
+    double loss = 0;
+    Index batches = 0;
+    do {
+      const LabelledRows<T> batch = training_.next();
+      loss += mixed_.step_model(batch);
+      ++batches;
+      count_model_step(batch.rows());
+      if (report_.model_steps % options_.gate_every != 0) continue;
+      const LabelledRows<T> held_out = gate_rows_.next();
+      mixed_.step_gates(held_out);
+      ++report_.gate_steps;
+      report_.forward_rows += held_out.rows();
+      report_.input_gradient_rows += held_out.rows();
+    } while (!training_.at_end());
+    report_.training_loss = loss / static_cast<double>(batches);
+  }
+
+  void count_model_step(Index rows) {
+    ++report_.model_steps;
+    report_.forward_rows += rows;
+    report_.backward_rows += rows;
+  }
+
+  /// Whether the best epoch is less than `patience` epochs ago.
+  bool improves(Index epoch) {
+    evaluate();
+    report_.epoch_aucs.push_back(report_.holdout_auc);
+    if (best_thetas_.empty() || report_.holdout_auc > best_auc_) {
+      best_auc_ = report_.holdout_auc;
+      best_epoch_ = epoch;
+      best_thetas_.assign(leap_.thetas().begin(), leap_.thetas().end());
+    }
+    return epoch - best_epoch_ < options_.patience;
+  }
+
+  void evaluate() {
+    std::vector<T> logits(holdout_.labels.size());
+    mixed_.evaluate(holdout_, logits);
+    report_.forward_rows += holdout_.rows();
+    report_.holdout_loss = logistic_loss(holdout_.labels, logits);
+    const auto ones = std::count(holdout_.labels.begin(), holdout_.labels.end(), T(1));
+    const bool both = ones > 0 && ones < holdout_.rows();
+    report_.holdout_auc =
+        both ? roc_auc(holdout_.labels, logits) : std::numeric_limits<double>::quiet_NaN();
+  }
+
+  M& model_;
+  Leap<T>& leap_;
+  LabelledRows<T> holdout_;
+  TrainLeapOptions options_;
+  MixedModel<B, M> mixed_;
+  BatchCycle<T> training_, gate_rows_;
+  TrainLeapReport report_;
+  double best_auc_ = 0;
+  Index best_epoch_ = 0;
+  std::vector<double> best_thetas_;
+};
+
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
+/// Trains a model and the gates of its fields in turn.
+///
+/// \param backend        of the mix; left out: pare::simd. The model has its own
+/// \param model          at its start, or further; trained here
+/// \param leap           its gates; trained here
+/// \param x              [rows x dim] training rows in random order, rows or columns contiguous
+///                       (columns, where fields are scalars, are mixed faster)
+/// \param labels         [rows] 0 or 1
+/// \param holdout        [rows x dim] that the model does not train on, in random order
+/// \param holdout_labels [rows] 0 or 1
+/// \throws std::invalid_argument if sizes do not fit, there are fewer than 2 rows of either, a
+///         label is another, or an option is out of its range. x is not searched for NaN and
+///         infinities.
+///
+/// Cost: epochs * rows rows forward and backward, as many held-out rows forward and back to the
+/// input where gate_every is 1, each mixed once: nothing depends on the number of fields but
+/// the width of a row. Memory: two batches and what the model keeps.
+template <Backend B, Model M, RowsOf<M> X, NumberList Y, RowsOf<M> H, NumberList Z>
+TrainLeapReport train_leap(const B& backend, M& model, Leap<typename M::scalar>& leap, const X& x,
+                           const Y& labels, const H& holdout, const Z& holdout_labels,
+                           const TrainLeapOptions& options = {}) {
+  constexpr const char* function = "feature::train_leap";
+  using T = typename M::scalar;
+  detail::validate(function, options);
+  check(model.dim() == leap.layout().dim(), function, "model", model.dim(), leap.layout().dim());
+  const auto y = detail::binary_labels<T>(function, labels);
+  const auto z = detail::binary_labels<T>(function, holdout_labels, "holdout_labels");
+  const detail::LabelledRows<T> training{as_const(to_view(x)), y};
+  const detail::LabelledRows<T> held_out{as_const(to_view(holdout)), z};
+  detail::check_labelled(function, "x", "labels", training.x, y.size(), model.dim());
+  detail::check_labelled(function, "holdout", "holdout_labels", held_out.x, z.size(), model.dim());
+  return detail::LeapTraining<B, M>(backend, model, leap, training, held_out, options).run();
+}
+
+/// \overload
+template <Model M, RowsOf<M> X, NumberList Y, RowsOf<M> H, NumberList Z>
+TrainLeapReport train_leap(M& model, Leap<typename M::scalar>& leap, const X& x, const Y& labels,
+                           const H& holdout, const Z& holdout_labels,
+                           const TrainLeapOptions& options = {}) {
+  return train_leap(simd, model, leap, x, labels, holdout, holdout_labels, options);
+}
+
+PARE_ABI_END
+namespace detail {
+PARE_ABI_BEGIN
+
+/// The steps that a run will take, less what offsets of epochs leave out.
+inline Index expected_gate_steps(const TrainLeapOptions& options, Index rows) {
+  const Index batches = std::max<Index>(rows / std::min(options.batch, rows) - 1, 1);
+  return std::max<Index>(options.epochs * batches / options.gate_every, 1);
+}
+
+inline LeapOptions leap_options(const ScoreOptions& options, Index fields, Index training_rows) {
+  LeapOptions leap = options.leap;
+  leap.alpha = options.alpha_per_field * static_cast<double>(fields);
+  leap.seed += options.seed;
+  const auto steps = static_cast<double>(expected_gate_steps(options.training, training_rows));
+  leap.learning_rate =
+      options.gate_learning_rate > 0 ? options.gate_learning_rate : std::max(1e-3, 4 / steps);
+  return leap;
+}
+
+template <class B, class T, class M>
+Scores score_with(const B& backend, M&& model, const FieldLayout& layout, const SplitRows<T>& rows,
+                  const ScoreOptions& options) {
+  Leap<T> leap(layout, leap_options(options, layout.fields(), rows.training.rows()));
+  TrainLeapOptions training = options.training;
+  training.seed += options.seed;
+  Scores scores;
+  scores.training = LeapTraining<B, std::remove_cvref_t<M>>(backend, model, leap, rows.training,
+                                                            rows.holdout, training)
+                        .run();
+  scores.gates = leap.gates();
+  scores.ranking = leap.ranking();
+  scores.polarization = leap.polarization();
+  return scores;
+}
+
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
+/// Scores every feature of a table in one training run.
+///
+/// \param backend left out: pare::simd. The reference sums in double and calls no kernel
+/// \param x       [rows x dim] float or double, any strides; finite
+/// \param labels  [rows] 0 or 1; at least two of each for each of training and hold-out
+/// \throws std::invalid_argument if a size does not fit, a number is not finite, a label is
+///         another, a class has too few rows, or an option is out of its range
+///
+/// Columns that never change are Inactive in the ranking. Cost: as train_leap; beside it x is
+/// copied, shuffled, once. Memory: that copy.
+template <Backend B, RowsIn X, NumberList Y>
+Scores score_features(const B& backend, const X& x, const Y& labels,
+                      const ScoreOptions& options = {}) {
+  constexpr const char* function = "feature::score_features";
+  using T = scalar_of<X>;
+  const TensorView<const T, 2> view = as_const(to_view(x));
+  const auto y = detail::binary_labels<T>(function, labels);
+  check(view.cols() >= 1, function, "x", view.extent, "at least one column");
+  const FieldLayout layout =
+      options.layout.fields() > 0 ? options.layout : FieldLayout::scalars(view.cols());
+  check(view.cols() == layout.dim(), function, "x", view.extent,
+        std::to_string(layout.dim()) + " columns");
+  detail::check_size(function, "labels", y.size(), static_cast<std::size_t>(view.rows()));
+  detail::validate(function, options.training);
+  check(is_finite(options.gate_learning_rate) && options.gate_learning_rate >= 0, function,
+        "gate_learning_rate", options.gate_learning_rate, "a finite number of at least 0");
+  check(is_finite(options.alpha_per_field) && options.alpha_per_field >= 0, function,
+        "alpha_per_field", options.alpha_per_field, "a finite number of at least 0");
+  // Fields of several columns are mixed row by row: the model wants one matrix.
+  const bool by_columns = layout.dim() == layout.fields();
+  const detail::SplitRows<T> rows(function, view, std::span<const T>(y), options.holdout,
+                                  options.scale, by_columns, options.seed);
+  const auto run = [&](auto&& model) {
+    return detail::score_with<B, T>(backend, model, layout, rows, options);
+  };
+  if (options.model == ScoreModel::Logistic)
+    return run(Logistic<T, B>(backend, layout.dim(), options.logistic));
+  if (options.model == ScoreModel::FactorizationMachine) {
+    FactorizationMachineOptions of_model = options.factorization_machine;
+    of_model.seed += options.seed;
+    return run(FactorizationMachine<T, B>(backend, layout.dim(), of_model));
+  }
+  MlpOptions of_model = options.mlp;
+  of_model.seed += options.seed;
+  return run(Mlp<T, B>(backend, layout.dim(), of_model));
+}
+
+/// \overload
+template <RowsIn X, NumberList Y>
+Scores score_features(const X& x, const Y& labels, const ScoreOptions& options = {}) {
+  return score_features(simd, x, labels, options);
+}
+
+PARE_ABI_END
+}  // namespace pare::feature

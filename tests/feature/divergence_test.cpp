@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include <Eigen/Core>
+
+#include <pare/feature/divergence.hpp>
+
+#include "projection/data.hpp"
+
+namespace {
+
+using pare::Index;
+using pare::feature::Divergences;
+using pare::feature::DonorPolicy;
+using pare::feature::FieldLayout;
+using pare::feature::Penalty;
+using pare::testing::refusal;
+
+const FieldLayout layout({1, 4, 9});
+const Divergences means{{4, 0, 25}, {1, 0, 7}, {1.5, 0, 3}};
+
+TEST(Divergence, EachPenaltyTakesItsMean) {
+  using List = std::vector<double>;
+  EXPECT_EQ(penalty_divergence(Penalty::Uniform, layout, means), (List{1, 1, 1}));
+  EXPECT_EQ(penalty_divergence(Penalty::SqrtWidth, layout, means), (List{1, 2, 3}));
+  EXPECT_EQ(penalty_divergence(Penalty::Rms, layout, means), (List{2, 0, 5}));
+  EXPECT_EQ(penalty_divergence(Penalty::Squared, layout, means), (List{4, 0, 25}));
+  EXPECT_EQ(penalty_divergence(Penalty::L1, layout, means), (List{1, 0, 7}));
+  EXPECT_EQ(penalty_divergence(Penalty::L2, layout, means), (List{1.5, 0, 3}));
+  EXPECT_TRUE(needs_norms(Penalty::L2));
+  EXPECT_FALSE(needs_norms(Penalty::Rms));
+}
+
+TEST(Divergence, WeightsAverageToOne) {
+  for (const Penalty penalty : {Penalty::Uniform, Penalty::SqrtWidth, Penalty::Rms, Penalty::L2,
+                                Penalty::L1, Penalty::Squared}) {
+    const auto weights = pare::feature::penalty_weights(penalty_divergence(penalty, layout, means));
+    EXPECT_NEAR(std::accumulate(weights.begin(), weights.end(), 0.0), 3, 1e-12);
+  }
+  const auto weights = pare::feature::penalty_weights(std::vector<double>{1, 0, 3, 4});
+  EXPECT_EQ(weights, (std::vector<double>{0.5, 0, 1.5, 2}));
+}
+
+TEST(Divergence, WeightsOfABatchThatSaysNothingAreZero) {
+  const std::vector<double> none(3, 0.0);
+  EXPECT_EQ(pare::feature::penalty_weights(none), none);
+  EXPECT_EQ(pare::feature::penalty_weights({}), std::vector<double>{});
+}
+
+TEST(Divergence, WeightsHaveAFloorAndLeaveOutWhatIsNoNumber) {
+  EXPECT_EQ(pare::feature::penalty_weights(std::vector<double>{1, 0, 3, 4}, 0.75),
+            (std::vector<double>{0.75, 0.75, 1.5, 2}));
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const double infinity = std::numeric_limits<double>::infinity();
+  EXPECT_EQ(pare::feature::penalty_weights(std::vector<double>{nan, 1, infinity, 3}),
+            (std::vector<double>{0, 0.5, 0, 1.5}));
+}
+
+TEST(Divergence, BadInputIsRefused) {
+  const Divergences two{{1, 2}, {1, 2}, {}};
+  for (const Penalty penalty : {Penalty::Rms, Penalty::L1, Penalty::L2})
+    refusal([&] { penalty_divergence(penalty, layout, two); }, "feature::penalty_divergence",
+            "divergences");
+  const Eigen::MatrixXf one(1, 14), narrow(5, 13);
+  refusal([&] { divergence_closed(layout, one, DonorPolicy::Shift); }, "feature::divergence_closed",
+          "x");
+  refusal([&] { divergence_closed(layout, narrow, DonorPolicy::Shift); },
+          "feature::divergence_closed", "x");
+}
+
+}  // namespace
