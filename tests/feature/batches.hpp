@@ -64,13 +64,10 @@ class OwnedBatch {
   }
   /// Scalars that still hold what they were created with.
   std::size_t untouched() const {
-    return static_cast<std::size_t>(
-        std::count(values_.data(), values_.data() + size_, filler()));
+    return static_cast<std::size_t>(std::count(values_.data(), values_.data() + size_, filler()));
   }
   std::size_t size() const { return size_; }
-  std::size_t gaps() const {
-    return size_ - static_cast<std::size_t>(batch_.rows * layout_.dim());
-  }
+  std::size_t gaps() const { return size_ - static_cast<std::size_t>(batch_.rows * layout_.dim()); }
 
  private:
   static T filler() { return T(-12345.5); }

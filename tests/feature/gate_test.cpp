@@ -67,7 +67,8 @@ TEST(Gate, SlopesAreDerivatives) {
 
 TEST(Gate, SaturatedGatesKeepASlope) {
   const GateOptions options;
-  const Gate open = sampled_gate(options, 5, 1e300, 0), closed = sampled_gate(options, 5, -1e300, 0);
+  const Gate open = sampled_gate(options, 5, 1e300, 0),
+             closed = sampled_gate(options, 5, -1e300, 0);
   EXPECT_EQ(open.value, sampled_gate(options, 5, 6, 0).value) << "5 * 6 is where it saturates";
   EXPECT_LT(open.value, 1);
   EXPECT_GT(open.slope, 0);
@@ -100,8 +101,9 @@ TEST(Gate, OpenProbabilitiesAreThoseOfTheNoise) {
       constexpr int draws = 20000;
       int open = 0;
       for (int i = 0; i < draws; ++i)
-        open += sampled_gate(options, 5, theta, gate_noise(kind, 3, static_cast<std::uint64_t>(i), 7))
-                    .value > 0;
+        open +=
+            sampled_gate(options, 5, theta, gate_noise(kind, 3, static_cast<std::uint64_t>(i), 7))
+                .value > 0;
       const double p = expected_gate(options, 5, theta).value;
       const double deviation = std::sqrt(p * (1 - p) / draws);
       EXPECT_NEAR(static_cast<double>(open) / draws, p, 4 * deviation);
