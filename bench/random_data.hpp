@@ -6,7 +6,9 @@
 
 #include <Eigen/Core>
 
+#include <cmath>
 #include <cstdint>
+#include <numbers>
 
 namespace pare::bench {
 
@@ -27,6 +29,12 @@ class SplitMix64 {
 
   /// A double in [0, 1).
   double unit() { return static_cast<double>(next() >> 11) * 0x1p-53; }
+
+  /// A standard normal number: Box and Muller.
+  double normal() {
+    const double radius = std::sqrt(-2 * std::log(1 - unit()));
+    return radius * std::cos(2 * std::numbers::pi * unit());
+  }
 
  private:
   std::uint64_t state_;

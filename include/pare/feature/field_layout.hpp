@@ -187,8 +187,12 @@ inline constexpr bool is_field_batch = false;
 template <class T>
 inline constexpr bool is_field_batch<FieldBatch<T>> = true;
 
+/// Without a type for what is no batch, so that overloads for other storage stay in reach.
 template <class X>
-struct batch_scalar {
+struct batch_scalar {};
+template <class X>
+requires requires { typename view_of<X>; }
+struct batch_scalar<X> {
   using type = typename view_of<X>::scalar;
 };
 template <class T>

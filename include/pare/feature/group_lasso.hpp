@@ -7,12 +7,15 @@
 ///
 /// Loss + strength sum_j sqrt(width_j) |W_j|_F over the rows W_j of the first layer's weights that
 /// field j meets; the score is |W_j|_F. After each step of the model's optimiser W_j shrinks by
-/// max(0, 1 - rate strength sqrt(width_j) / |W_j|), the proximal step of the penalty. With
-/// `Logistic` and scalar fields this is the lasso. Columns should have unit deviation.
+/// max(0, 1 - rate strength sqrt(width_j) / |W_j|), the proximal step of the penalty. Columns
+/// should have unit deviation.
 ///
 /// Source: Yuan and Lin, "Model selection and estimation in regression with grouped variables"
 /// (JRSS B 68, 2006). That the proximal step follows Adam's, with Adam's rate as its own, is the
-/// usual practice with neural networks and no exact minimiser.
+/// usual practice with neural networks and does not find the minimiser: Adam scales its steps to a
+/// size of 1, so that fields of noise become exactly 0 from a strength of about 1 on. Where Adam is
+/// made plain descent (beta1 = beta2 = 0, a large epsilon) it does, and `Logistic` with scalar
+/// fields is the lasso.
 
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>

@@ -129,6 +129,7 @@ class Leap {
   PARE_ALWAYS_INLINE void forward(const B& backend, const SparseFields<T>& x, SparseMix<T>& mixed) {
     check(x.layout() == layout_, "feature::Leap::forward", "x", x.layout().dim(), layout_.dim());
     check(x.rows() >= 2, "feature::Leap::forward", "x", x.rows(), "at least 2 rows");
+    check(&x != &mixed.fields(), "feature::Leap::forward", "mixed", "x", "memory apart from x");
     x_ = {};
     detail::draw_leap(layout_, x.rows(), state_);
     mix_forward(backend, x, state_.values, *state_.donors, mixed);

@@ -12,7 +12,8 @@
 ///
 /// It says what the penalty keeps: a scalar field that alone explains v of the variance stays above
 /// 1/2 while alpha lambda_j / F < 2 v and closes beyond. v is what dropping it would add to the
-/// loss.
+/// loss. Of two that are correlated one stays; close to 2 v, and of twins beyond 1.04 v, both may
+/// close, since they share the slope while their gates are equal.
 
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>

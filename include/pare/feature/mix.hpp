@@ -66,18 +66,24 @@ class MixWorkspace {
 namespace detail {
 PARE_ABI_BEGIN
 
-/// Rows as the donors', and strides that keep lines apart.
+/// Strides that keep lines apart.
 template <class T>
-void check_batch(const char* function, const char* argument, const FieldBatch<T>& batch,
-                 const Donors& donors) {
-  check(batch.rows == donors.rows(), function, argument, batch.rows,
-        std::to_string(donors.rows()) + " rows, as many as the donors");
+void check_lines(const char* function, const char* argument, const FieldBatch<T>& batch) {
   if (batch.storage == Storage::RowMajor)
     check(batch.stride >= batch.layout->dim() || batch.rows <= 1, function, argument, batch.stride,
           "rows that do not overlap");
   if (batch.storage == Storage::ColumnMajor)
     check(batch.stride >= batch.rows || batch.layout->dim() <= 1, function, argument, batch.stride,
           "columns that do not overlap");
+}
+
+/// Rows as the donors', and sound lines.
+template <class T>
+void check_batch(const char* function, const char* argument, const FieldBatch<T>& batch,
+                 const Donors& donors) {
+  check(batch.rows == donors.rows(), function, argument, batch.rows,
+        std::to_string(donors.rows()) + " rows, as many as the donors");
+  check_lines(function, argument, batch);
 }
 
 inline void check_gates(const char* function, const FieldLayout& layout,

@@ -51,9 +51,9 @@ class SparseMix {
   friend struct detail::SparseMixAccess;
 
   SparseFields<T> fields_;
-  std::vector<Index> begins_;  ///< [fields] of links
+  std::vector<Index> entries_;  ///< [fields] of the batch that was mixed
+  std::vector<Index> begins_;   ///< [fields] of links
   std::vector<detail::MixLink> links_;
-  std::vector<std::uint32_t> rows_;
   detail::SparseMemory<T> memory_;
 };
 
@@ -63,16 +63,16 @@ namespace detail {
 template <ComputeScalar T>
 struct SparseMixAccess {
   SparseFields<T>& fields;
+  std::vector<Index>& entries;
   std::vector<Index>& begins;
   std::vector<MixLink>& links;
-  std::vector<std::uint32_t>& rows;
   SparseMemory<T>& memory;
 
   explicit SparseMixAccess(SparseMix<T>& mix)
       : fields(mix.fields_),
+        entries(mix.entries_),
         begins(mix.begins_),
         links(mix.links_),
-        rows(mix.rows_),
         memory(mix.memory_) {}
 };
 
@@ -88,12 +88,12 @@ void check_sparse(const char* function, const SparseFields<T>& x, std::span<cons
   check_gates(function, x.layout(), gates);
 }
 
-/// Whether a mix has the room that mix_forward makes for x: links into other entries lead nowhere.
+/// Whether a mix was made of a batch with as many entries as x: links into others lead nowhere.
 template <class T>
-bool has_room_for(const SparseFields<T>& x, const SparseFields<T>& mixed) {
-  if (!(mixed.layout() == x.layout()) || mixed.rows() != x.rows()) return false;
+bool is_mix_of(const SparseFields<T>& x, const SparseMixAccess<T>& mix) {
+  if (!(mix.fields.layout() == x.layout()) || mix.fields.rows() != x.rows()) return false;
   for (Index j = 0; j < x.layout().fields(); ++j)
-    if (mixed.capacity(j) != std::min(x.rows(), 2 * x.entries(j))) return false;
+    if (mix.entries[static_cast<std::size_t>(j)] != x.entries(j)) return false;
   return true;
 }
 
@@ -102,8 +102,11 @@ template <class T>
 void reserve_mix(const SparseFields<T>& x, SparseMixAccess<T>& mix) {
   const Index fields = x.layout().fields();
   std::vector<Index> room(static_cast<std::size_t>(fields));
-  for (Index j = 0; j < fields; ++j)
+  mix.entries.resize(room.size());
+  for (Index j = 0; j < fields; ++j) {
+    mix.entries[static_cast<std::size_t>(j)] = x.entries(j);
     room[static_cast<std::size_t>(j)] = std::min(x.rows(), 2 * x.entries(j));
+  }
   if (!(mix.fields.layout() == x.layout()) || mix.fields.rows() != x.rows())
     mix.fields = SparseFields<T>(x.layout(), x.rows());
   mix.fields.reserve(room);
@@ -115,7 +118,6 @@ void reserve_mix(const SparseFields<T>& x, SparseMixAccess<T>& mix) {
     begin += room[j];
   }
   mix.links.resize(static_cast<std::size_t>(begin));
-  mix.rows.resize(static_cast<std::size_t>(begin));
 }
 
 /// The definition: which rows of each field are active or have an active donor, row by row.
@@ -209,10 +211,15 @@ void sparse_backward_checked(const B& backend, const SparseFields<T>& x,
                              const MixOptions& options) {
   constexpr const char* function = "feature::mix_backward";
   check_sparse(function, x, gates, donors);
-  check(has_room_for(x, mixed.fields()), function, "mixed", "another batch", "the mix of x");
-  check(grad_mixed.same_pattern(mixed.fields()), function, "grad_mixed", "other entries",
-        "the entries of mixed");
   SparseMixAccess<T> mix(mixed);
+  check(is_mix_of(x, mix), function, "mixed", "another batch", "the mix of x");
+  const auto same = [&] {
+    if constexpr (KernelBackend<B>)
+      return SparsePass<B, T>(backend, x, gates, mix.memory).same_entries(grad_mixed, mix.fields);
+    else
+      return grad_mixed.same_pattern(mix.fields);
+  };
+  check(same(), function, "grad_mixed", "other entries", "the entries of mixed");
   if (grad_x != nullptr) {
     check(grad_x != &x && grad_x != &grad_mixed, function, "grad_x", "an input",
           "memory apart from x and grad_mixed");
@@ -250,7 +257,7 @@ void mix_forward(const B& backend, const SparseFields<T>& x, std::span<const dou
   detail::reserve_mix(x, mix);
   if constexpr (KernelBackend<B>)
     detail::SparsePass<B, T>(backend, x, gates, mix.memory)
-        .forward(donors, mix.fields, mix.begins, mix.links, mix.rows);
+        .forward(donors, mix.fields, mix.begins, mix.links);
   else
     detail::reference_sparse_forward(x, gates, donors, mix);
 }

@@ -50,8 +50,9 @@ struct TrainLeapOptions {
   Index batch = 256;          ///< rows, at least 2; fewer where there are fewer
   Index gate_every = 1;       ///< model steps for each step of the gates, at least 1
   Index pretrain_epochs = 0;  ///< in which the model trains by itself, on rows that are not mixed
-  Index patience = 0;         ///< epochs without a better AUC of the held-out rows after which
-                              ///< training stops and the gates of the best epoch are taken; 0: none
+  Index patience = 0;         ///< epochs without a better AUC of the held-out rows (a lower loss,
+                              ///< where they are of one class) after which training stops and the
+                              ///< gates of the best epoch are taken; 0: none
   bool gates_on_training = false;  ///< trains the gates on the model's own rows: what it memorised
                                    ///< then looks useful. To show that, not to use it
   std::uint64_t seed = 0;          ///< of the order of batches
@@ -197,8 +198,11 @@ class LeapTraining {
   bool improves(Index epoch) {
     evaluate();
     report_.epoch_aucs.push_back(report_.holdout_auc);
-    if (best_thetas_.empty() || report_.holdout_auc > best_auc_) {
-      best_auc_ = report_.holdout_auc;
+    // Held-out rows of one class have no AUC.
+    const double score =
+        is_finite(report_.holdout_auc) ? report_.holdout_auc : -report_.holdout_loss;
+    if (best_thetas_.empty() || score > best_score_) {
+      best_score_ = score;
       best_epoch_ = epoch;
       best_thetas_.assign(leap_.thetas().begin(), leap_.thetas().end());
     }
@@ -223,7 +227,7 @@ class LeapTraining {
   MixedModel<B, M> mixed_;
   BatchCycle<T> training_, gate_rows_;
   TrainLeapReport report_;
-  double best_auc_ = 0;
+  double best_score_ = 0;
   Index best_epoch_ = 0;
   std::vector<double> best_thetas_;
 };

@@ -24,6 +24,11 @@
 
 namespace pare::feature {
 
+namespace detail {
+template <ComputeScalar T>
+struct SparseEntries;
+}  // namespace detail
+
 /// Rows and values of the entries of every field, and the defaults of all other rows.
 ///
 /// Field j has room for `capacity(j)` entries, of which `entries(j)` are in use, so that a batch
@@ -134,6 +139,8 @@ class SparseFields {
   }
 
  private:
+  friend struct detail::SparseEntries<T>;
+
   Index begin(Index j) const { return begins_[static_cast<std::size_t>(j)]; }
   Index value_begin(Index j) const { return value_begins_[static_cast<std::size_t>(j)]; }
 
@@ -147,6 +154,18 @@ class SparseFields {
 };
 
 namespace detail {
+
+/// Entries as the mix writes them: rising by construction.
+template <ComputeScalar T>
+struct SparseEntries {
+  static std::uint32_t* rows(SparseFields<T>& fields, Index j) {
+    return fields.row_numbers_.data() + fields.begin(j);
+  }
+  static void set_count(SparseFields<T>& fields, Index j, std::size_t count) {
+    fields.counts_[static_cast<std::size_t>(j)] = static_cast<Index>(count);
+  }
+};
+
 PARE_ABI_BEGIN
 
 /// The rows of field j in which a scalar differs from its default. A NaN differs from everything.

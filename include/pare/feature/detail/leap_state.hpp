@@ -197,6 +197,8 @@ void check_leap_rows(const char* function, const FieldBatch<const T>& x,
                      const FieldBatch<T>& mixed) {
   check(x.rows >= 2, function, "x", x.rows, "at least 2 rows");
   check(mixed.rows == x.rows, function, "mixed", mixed.rows, x.rows);
+  check_lines(function, "x", x);
+  check_lines(function, "mixed", mixed);
   check_no_overlap(function, "mixed", whole_batch(mixed), "x", whole_batch(x));
 }
 

@@ -12,10 +12,13 @@
 #include <pare/kernel/mix_fields.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -38,6 +41,7 @@ template <class T>
 struct SparseScratch {
   std::vector<GivenRow> given;
   std::vector<std::uint32_t> donors, sources;  ///< [rows]
+  std::vector<std::uint32_t> places;           ///< of a field's entries among its mixed rows
   AlignedBuffer<T> own_rows, donor_rows;       ///< [run of rows]
 };
 
@@ -86,22 +90,98 @@ inline void find_given_rows(const Donors& donors, Index j, std::span<const std::
             [](const GivenRow& a, const GivenRow& b) { return a.row < b.row; });
 }
 
-/// Rows that are active or given a value, rising, and where their values come from.
+/// Rows that are active or given a value, rising, and where their values come from. Which of the
+/// two comes next is as good as random: it is computed, not branched upon.
 inline std::size_t merge_rows(std::span<const std::uint32_t> active,
                               std::span<const GivenRow> given, std::uint32_t* rows,
                               MixLink* links) {
   std::size_t i = 0, k = 0, count = 0;
-  while (i < active.size() || k < given.size()) {
-    const bool own = k == given.size() || (i < active.size() && active[i] <= given[k].row);
-    const bool donor = i == active.size() || (k < given.size() && given[k].row <= active[i]);
-    rows[count] = own ? active[i] : given[k].row;
-    links[count].own = own ? static_cast<std::uint32_t>(i) : MixLink::none;
-    links[count].donor = donor ? given[k].entry : MixLink::none;
-    i += own ? 1 : 0;
-    k += donor ? 1 : 0;
-    ++count;
+  for (; i < active.size() && k < given.size(); ++count) {
+    const std::uint32_t row = active[i], to = given[k].row;
+    const auto own = static_cast<std::uint32_t>(row <= to);
+    const auto donor = static_cast<std::uint32_t>(to <= row);
+    rows[count] = std::min(row, to);
+    // All bits of `none` are set.
+    links[count] = {static_cast<std::uint32_t>(i) | (own - 1), given[k].entry | (donor - 1)};
+    i += own;
+    k += donor;
+  }
+  for (; i < active.size(); ++i, ++count) {
+    rows[count] = active[i];
+    links[count] = {static_cast<std::uint32_t>(i), MixLink::none};
+  }
+  for (; k < given.size(); ++k, ++count) {
+    rows[count] = given[k].row;
+    links[count] = {MixLink::none, given[k].entry};
   }
   return count;
+}
+
+/// Calls f(std::integral_constant) with the width of rows for compilers to turn them into a few
+/// moves, or with 0.
+template <class F>
+PARE_ALWAYS_INLINE void with_width(Index width, const F& f) {
+  switch (width) {
+    case 1:
+      return f(std::integral_constant<Index, 1>{});
+    case 2:
+      return f(std::integral_constant<Index, 2>{});
+    case 4:
+      return f(std::integral_constant<Index, 4>{});
+    case 8:
+      return f(std::integral_constant<Index, 8>{});
+    case 16:
+      return f(std::integral_constant<Index, 16>{});
+    case 32:
+      return f(std::integral_constant<Index, 32>{});
+    case 64:
+      return f(std::integral_constant<Index, 64>{});
+    default:
+      return f(std::integral_constant<Index, 0>{});
+  }
+}
+
+/// own_i, donor_i = the rows that links lead to: entries, or the defaults.
+template <class T>
+void copy_linked_rows(const MixLink* links, Index rows, const T* values, const T* defaults,
+                      Index width, T* own, T* donor) {
+  with_width(width, [&](auto known) {
+    const Index size = known > 0 ? Index{known} : width;
+    const T* const tables[] = {values, defaults};
+    const auto copy = [&](std::uint32_t entry, T* to) {
+      const bool none = entry == MixLink::none;
+      const T* from = tables[none ? 1 : 0] + (none ? 0 : static_cast<Index>(entry) * size);
+      std::memcpy(to, from, static_cast<std::size_t>(size) * sizeof(T));
+    };
+    for (Index i = 0; i < rows; ++i) {
+      copy(links[i].own, own + i * size);
+      copy(links[i].donor, donor + i * size);
+    }
+  });
+}
+
+/// Where among the mixed rows those of the field's own entries are, in order, and a place more.
+inline void find_own_rows(std::span<const MixLink> links, std::vector<std::uint32_t>& places) {
+  places.resize(links.size() + 1);
+  std::size_t count = 0;
+  for (std::size_t i = 0; i < links.size(); ++i) {
+    places[count] = static_cast<std::uint32_t>(i);
+    count += links[i].own != MixLink::none ? 1 : 0;
+  }
+}
+
+/// to_k = gate from_place(k); 0 where gate is.
+template <class T>
+void scale_rows(const std::uint32_t* places, Index rows, const T* from, T gate, Index width,
+                T* to) {
+  if (gate == T(0)) return static_cast<void>(std::fill_n(to, rows * width, T(0)));
+  with_width(width, [&](auto known) {
+    const Index size = known > 0 ? Index{known} : width;
+    for (Index k = 0; k < rows; ++k) {
+      const T* row = from + static_cast<Index>(places[k]) * size;
+      for (Index c = 0; c < size; ++c) to[k * size + c] = gate * row[c];
+    }
+  });
 }
 
 /// What both passes share: fields in items, entries or defaults in runs of rows.
@@ -114,15 +194,15 @@ class SparsePass {
 
   /// mixed has room for all rows; links [capacity] is filled beside it.
   void forward(const Donors& donors, SparseFields<T>& mixed, std::span<const Index> begins,
-               std::vector<MixLink>& links, std::vector<std::uint32_t>& rows) {
+               std::vector<MixLink>& links) {
     for_fields([&](Index j, SparseScratch<T>& s) {
       const auto active = x_.rows_of(j);
       find_given_rows(donors, j, active, s.donors, s.sources, s.given);
       const Index begin = begins[static_cast<std::size_t>(j)];
       MixLink* own_links = links.data() + begin;
-      std::uint32_t* own_rows = rows.data() + begin;
-      const std::size_t count = merge_rows(active, s.given, own_rows, own_links);
-      mixed.set_rows(j, {own_rows, count});
+      const std::size_t count =
+          merge_rows(active, s.given, SparseEntries<T>::rows(mixed, j), own_links);
+      SparseEntries<T>::set_count(mixed, j, count);
       const T gate = static_cast<T>(gates_[static_cast<std::size_t>(j)]);
       const T rest = static_cast<T>(1 - gates_[static_cast<std::size_t>(j)]);
       T* out = mixed.values(j).data;
@@ -131,6 +211,18 @@ class SparsePass {
             launch(backend_, kernel::MixForward<T>{x, {.first = t}, out + first, size, gate, rest});
           });
     });
+  }
+
+  /// Whether two batches have the same entries.
+  bool same_entries(const SparseFields<T>& a, const SparseFields<T>& b) {
+    if (a.rows() != b.rows() || !(a.layout() == b.layout())) return false;
+    std::atomic<bool> same{true};
+    for_fields([&](Index j, SparseScratch<T>&) {
+      const auto rows = a.rows_of(j), others = b.rows_of(j);
+      if (!std::equal(rows.begin(), rows.end(), others.begin(), others.end()))
+        same.store(false, std::memory_order_relaxed);
+    });
+    return same;
   }
 
   /// Sums of field j go to memory.sums[j].
@@ -154,7 +246,7 @@ class SparsePass {
               launch(backend_,
                      kernel::AddRowDistances<T>{x, t, rows, width, &sums[PieceSums::norm]});
           });
-      if (grad_x != nullptr) write_gradient(j, {own_links, count}, g, live, *grad_x);
+      if (grad_x != nullptr) write_gradient(j, {own_links, count}, g, live, s, *grad_x);
     });
   }
 
@@ -195,37 +287,20 @@ class SparsePass {
     const auto count = static_cast<Index>(links.size());
     for (Index b = 0; b < count; b += most) {
       const Index rows = std::min(most, count - b);
-      for (Index i = 0; i < rows; ++i) {
-        const MixLink link = links[static_cast<std::size_t>(b + i)];
-        copy_row(link.own, values, defaults, width, own + i * width);
-        copy_row(link.donor, values, defaults, width, donor + i * width);
-      }
+      copy_linked_rows(links.data() + b, rows, values, defaults, width, own, donor);
       f(static_cast<const T*>(own), static_cast<const T*>(donor), b * width, rows * width, rows);
     }
   }
 
-  static void copy_row(std::uint32_t entry, const T* values, const T* defaults, Index width,
-                       T* to) {
-    const T* from = entry == MixLink::none ? defaults : values + static_cast<Index>(entry) * width;
-    if (width == 1)
-      *to = *from;
-    else
-      std::copy_n(from, width, to);
-  }
-
   /// g G at the entries, and rest G of the row that each was given to.
   void write_gradient(Index j, std::span<const MixLink> links, const T* g, bool live,
-                      SparseFields<T>& grad_x) const {
+                      SparseScratch<T>& s, SparseFields<T>& grad_x) const {
     const double exact = gates_[static_cast<std::size_t>(j)];
     const T gate = static_cast<T>(exact), rest = static_cast<T>(1 - exact);
     const Index width = x_.layout().width(j);
     T* out = grad_x.values(j).data;
-    for (std::size_t i = 0; i < links.size(); ++i) {
-      if (links[i].own == MixLink::none) continue;
-      T* to = out + static_cast<Index>(links[i].own) * width;
-      const T* from = g + static_cast<Index>(i) * width;
-      for (Index c = 0; c < width; ++c) to[c] = gate == T(0) ? T(0) : gate * from[c];
-    }
+    find_own_rows(links, s.places);
+    scale_rows(s.places.data(), grad_x.entries(j), g, gate, width, out);
     if (!live || rest == T(0)) return;
     for (std::size_t i = 0; i < links.size(); ++i) {
       if (links[i].donor == MixLink::none) continue;

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// A step of learnable permutation scoring (LeAP): the permuted mix of a batch and its gradients,
+/// bound by the bytes that pass through memory.
+
+#include "counters.hpp"
+#include "random_data.hpp"
+#include "workload.hpp"
+
+#include <pare/core/aligned_buffer.hpp>
+#include <pare/feature/divergence.hpp>
+#include <pare/feature/donors.hpp>
+#include <pare/feature/field_layout.hpp>
+#include <pare/feature/mix.hpp>
+
+#include <benchmark/benchmark.h>
+#include <Eigen/Core>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace {
+using namespace pare::bench;
+using pare::Index;
+using pare::feature::DonorPolicy;
+using pare::feature::Donors;
+using pare::feature::FieldBatch;
+using pare::feature::FieldLayout;
+using pare::feature::MixGradients;
+using pare::feature::MixWorkspace;
+using pare::feature::Storage;
+
+constexpr std::uint64_t seed = 7;
+
+/// In huge pages where the system gives them, as what measures the limit.
+using Buffer = pare::AlignedBuffer<float>;
+
+/// A batch of scalar columns, and what a model would send back for it, which the gradient by x
+/// takes the place of.
+struct DenseStep {
+  DenseStep(Index batch, Index columns, Storage order, DonorPolicy choice)
+      : rows(batch),
+        layout(FieldLayout::scalars(columns)),
+        storage(order),
+        policy(choice),
+        x(size()),
+        mixed(size()),
+        gradient(size()),
+        gates(static_cast<std::size_t>(columns)) {
+    SplitMix64 random(3);
+    for (std::size_t i = 0; i < size(); ++i) {
+      x.data()[i] = static_cast<float>(random.unit()) - 0.5f;
+      gradient.data()[i] = static_cast<float>(random.unit()) - 0.5f;
+    }
+    std::fill_n(mixed.data(), size(), 0.0f);
+    // Near 1, so that a gradient that passes them many times stays a normal number.
+    for (double& gate : gates) gate = 0.95 + 0.05 * random.unit();
+  }
+
+  std::size_t size() const { return static_cast<std::size_t>(rows * layout.dim()); }
+
+  FieldBatch<float> batch(Buffer& m) const {
+    const Index stride = storage == Storage::RowMajor ? layout.dim() : 0;
+    return {m.data(), rows, &layout, storage, stride};
+  }
+
+  void run(int threads) {
+    const auto backend = pare::simd.threads(threads);
+    const Donors donors(policy, seed, step++, rows, layout);
+    pare::feature::mix_forward(backend, batch(x), gates, donors, batch(mixed), workspace);
+    pare::feature::mix_backward(backend, batch(x), gates, donors, batch(gradient), batch(gradient),
+                                gradients, {}, workspace);
+  }
+
+  /// A step, of which some fields are compared with the definition.
+  bool is_right(int threads) {
+    std::vector<float> before;
+    for_checked([&](Index j, Index b) { before.push_back(batch(gradient).block(j)(b, 0)); });
+    run(threads);
+    const Donors donors(policy, seed, step - 1, rows, layout);
+    std::vector<double> slopes(gates.size()), sizes(gates.size());
+    bool right = true;
+    auto next = before.begin();
+    for_checked([&](Index j, Index b) {
+      const auto field = static_cast<std::size_t>(j);
+      const double gate = gates[field], up = *next++;
+      const double here = batch(x).block(j)(b, 0), there = batch(x).block(j)(donors.donor(j, b), 0);
+      right &= std::abs(batch(mixed).block(j)(b, 0) - (gate * here + (1 - gate) * there)) < 1e-6;
+      right &= std::abs(batch(gradient).block(j)(b, 0) - gate * up) < 1e-6;
+      slopes[field] += (here - there) * up;
+      sizes[field] += std::abs((here - there) * up);
+    });
+    for (std::size_t j = 0; j < gates.size(); ++j)
+      right &= sizes[j] == 0 || std::abs(gradients.gates[j] - slopes[j]) < 1e-5 * sizes[j];
+    return right;
+  }
+
+  template <class F>
+  void for_checked(const F& f) const {
+    for (Index j = 0; j < layout.fields(); j += 997)
+      for (Index b = 0; b < rows; ++b) f(j, b);
+  }
+
+  Index rows;
+  FieldLayout layout;
+  Storage storage;
+  DonorPolicy policy;
+  Buffer x, mixed, gradient;
+  std::vector<double> gates;
+  MixGradients gradients;
+  MixWorkspace<float> workspace;
+  std::uint64_t step = 0;
+};
+
+DenseStep& dense_step(Index rows, Index columns, Storage storage, DonorPolicy policy) {
+  const std::string name = "leap step " + std::to_string(rows) + "x" + std::to_string(columns) +
+                           (storage == Storage::RowMajor ? " by rows" : "");
+  return workload<DenseStep>(name, [&] { return DenseStep(rows, columns, storage, policy); });
+}
+
+// X and G are read, the mixed batch and the gradient by X written: what no step can do without. The
+// gradients by the gates need X once more, which `of_traffic` counts.
+void leap_step(benchmark::State& state, Storage storage, DonorPolicy policy, int threads) {
+  constexpr Index rows = 4096, columns = 12000;
+  DenseStep& work = dense_step(rows, columns, storage, policy);
+  if (!work.is_right(threads)) return state.SkipWithError("result differs from the definition");
+  constexpr double batch_bytes = 4.0 * rows * columns;
+  LimitProbe probe(threads, {{Limit::copy, 4 * batch_bytes}});
+  const double own = time_between_probes(state, probe, [&] { work.run(threads); });
+  set_of_limit(state, probe.seconds(), own);
+  state.counters["of_traffic"] = 1.25 * probe.seconds() / own;
+  state.counters["GB/s"] = 5 * batch_bytes / own * 1e-9;
+  set_threads(state, threads);
+}
+
+void growth(benchmark::State& state, Index rows, Index columns) {
+  DenseStep& work = dense_step(rows, columns, Storage::FieldBlocked, DonorPolicy::Shift);
+  time_alone(state, [&] { work.run(all_threads()); });
+  set_threads(state, all_threads());
+}
+
+const bool registered = [] {
+  const auto add = [](const std::string& name, Storage storage, DonorPolicy policy, int threads) {
+    large(benchmark::RegisterBenchmark(
+              name.c_str(),
+              [=](benchmark::State& state) { leap_step(state, storage, policy, threads); }),
+          5);
+  };
+  const std::string size = "/4096x12000";
+  add("feature/leap_step" + size, Storage::FieldBlocked, DonorPolicy::Shift, all_threads());
+  add("feature/leap_step" + size + "/t1", Storage::FieldBlocked, DonorPolicy::Shift, 1);
+  add("feature/leap_step_rowmajor" + size, Storage::RowMajor, DonorPolicy::Uniform, all_threads());
+  const auto fit = [](const char* name, const auto& run) {
+    auto* rows = benchmark::RegisterBenchmark(name, run)
+                     ->UseManualTime()
+                     ->Iterations(5)
+                     ->Repetitions(3)
+                     ->Unit(benchmark::kMillisecond)
+                     ->Complexity(benchmark::oN);
+    for (const std::int64_t n : {1500, 3000, 6000, 12000}) rows->Arg(n);
+  };
+  fit("feature/growth/leap_columns", [](benchmark::State& state) {
+    growth(state, 4096, state.range(0));
+    state.SetComplexityN(state.range(0));
+  });
+  fit("feature/growth/leap_rows", [](benchmark::State& state) {
+    growth(state, state.range(0), 4096);
+    state.SetComplexityN(state.range(0));
+  });
+  return true;
+}();
+
+}  // namespace
