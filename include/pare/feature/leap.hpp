@@ -54,6 +54,11 @@ class Leap {
   PARE_ALWAYS_INLINE explicit Leap(FieldLayout layout, const LeapOptions& options = {})
       : layout_(std::move(layout)), state_(detail::make_leap_gates(layout_, options)) {}
 
+  Leap(const Leap&) = delete;
+  Leap& operator=(const Leap&) = delete;
+  Leap(Leap&&) = default;
+  Leap& operator=(Leap&&) = default;
+
   const FieldLayout& layout() const { return layout_; }
   const LeapOptions& options() const { return state_.options; }
 
@@ -234,7 +239,7 @@ class Leap {
   /// Steps of the gates in whose batch the permutation moved field j.
   Index active_batches(Index j) const { return evidence(j).active; }
 
-  /// Steps in whose batch field j's sums held a NaN or an infinity; they did not count for it.
+  /// Steps in whose batch field j's sums held a NaN or an infinity; its gradient counted as 0.
   Index nonfinite_batches(Index j) const { return evidence(j).nonfinite; }
 
   /// The mean over the steps of sqrt(mean |Delta|_2^2) of field j; 0 before the first.

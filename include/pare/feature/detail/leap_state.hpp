@@ -26,7 +26,7 @@ namespace pare::feature::detail {
 /// What the gates have seen of a field in their steps.
 struct FieldEvidence {
   Index active = 0;         ///< batches in which the permutation moved it
-  Index nonfinite = 0;      ///< batches whose sums held a NaN or an infinity; they moved no gate
+  Index nonfinite = 0;      ///< batches whose sums held a NaN or an infinity: a gradient of 0
   double displacement = 0;  ///< sum over batches of sqrt(mean |Delta|_2^2)
 };
 
