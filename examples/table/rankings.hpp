@@ -55,7 +55,8 @@ inline MethodRanking rank_by_leap(const Table& table, const Split& split,
     EmbeddedModel model(table, split.train, options.model);
     const auto rows = static_cast<Index>(split.train.size());
     const Index batch = std::min(options.training.batch, rows);
-    const auto steps = static_cast<double>(options.training.epochs * (rows / batch));
+    const Index batches = rows / batch;
+    const auto steps = static_cast<double>(options.training.epochs * batches);
     // From 1, a gate takes 1 / learning_rate steps to close.
     pare::feature::Leap<float> gates(
         model.layout(), {.alpha = options.alpha * static_cast<double>(model.layout().fields()),

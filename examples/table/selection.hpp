@@ -100,8 +100,9 @@ inline double error_of(const std::vector<double>& values) {
 /// One number of each split.
 template <class F>
 std::vector<double> of_splits(const std::vector<SplitRun>& runs, std::size_t method, const F& f) {
-  std::vector<double> values;
-  for (const SplitRun& run : runs) values.push_back(f(run[method]));
+  std::vector<double> values(runs.size());
+  std::transform(runs.begin(), runs.end(), values.begin(),
+                 [&](const SplitRun& run) { return f(run[method]); });
   return values;
 }
 

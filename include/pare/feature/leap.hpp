@@ -56,8 +56,8 @@ class Leap {
 
   Leap(const Leap&) = delete;
   Leap& operator=(const Leap&) = delete;
-  Leap(Leap&&) = default;
-  Leap& operator=(Leap&&) = default;
+  Leap(Leap&&) noexcept = default;
+  Leap& operator=(Leap&&) noexcept = default;
 
   const FieldLayout& layout() const { return layout_; }
   const LeapOptions& options() const { return state_.options; }
