@@ -146,21 +146,21 @@ TEST(Gate, TemperaturesAreConstantOrGrowByTheSameFactor) {
 }
 
 TEST(Gate, BadOptionsAreRefused) {
-  const auto bad = [](const char* member, auto change) {
+  const auto bad = [](const char* argument, auto change) {
     GateOptions options;
     change(options);
-    refusal([&] { validate("feature::f", options); }, "feature::f", std::string("gate.") + member);
+    refusal([&] { validate("feature::f", options); }, "feature::f", argument);
   };
   for (const double value : {0.0, -1.0, std::nan(""), std::numeric_limits<double>::infinity()}) {
-    bad("temperature.start", [&](GateOptions& o) { o.temperature.start = value; });
-    bad("temperature.end", [&](GateOptions& o) { o.temperature.end = value; });
-    bad("relaxation", [&](GateOptions& o) { o.relaxation = value; });
-    bad("deviation", [&](GateOptions& o) { o.deviation = value; });
+    bad("gate.temperature.start", [&](GateOptions& o) { o.temperature.start = value; });
+    bad("gate.temperature.end", [&](GateOptions& o) { o.temperature.end = value; });
+    bad("gate.relaxation", [&](GateOptions& o) { o.relaxation = value; });
+    bad("gate.deviation", [&](GateOptions& o) { o.deviation = value; });
   }
-  bad("temperature.steps", [](GateOptions& o) { o.temperature.steps = -1; });
-  bad("theta0", [](GateOptions& o) { o.theta0 = std::nan(""); });
-  bad("low", [](GateOptions& o) { o.low = 0; });
-  bad("high", [](GateOptions& o) { o.high = 1; });
+  bad("gate.temperature.steps", [](GateOptions& o) { o.temperature.steps = -1; });
+  bad("gate.theta0", [](GateOptions& o) { o.theta0 = std::nan(""); });
+  bad("gate.low", [](GateOptions& o) { o.low = 0; });
+  bad("gate.high", [](GateOptions& o) { o.high = 1; });
   EXPECT_NO_THROW(validate("feature::f", GateOptions{}));
 }
 
