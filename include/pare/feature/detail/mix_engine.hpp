@@ -111,7 +111,6 @@ class MixPass {
   }
 
  private:
-  static constexpr Index streaming_from = Index{8} << 20;
   /// Narrower rows between others are turned rather than copied one by one.
   static constexpr Index narrow = 16;
   /// Scalars of a run of rows that is gathered: a few of these fit L1.

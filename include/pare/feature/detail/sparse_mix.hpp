@@ -195,6 +195,10 @@ class SparsePass {
   /// mixed has room for all rows; links [capacity] is filled beside it.
   void forward(const Donors& donors, SparseFields<T>& mixed, std::span<const Index> begins,
                std::vector<MixLink>& links) {
+    Index scalars = 0;
+    for (Index j = 0; j < x_.layout().fields(); ++j)
+      scalars += 2 * x_.entries(j) * x_.layout().width(j);
+    const bool streaming = scalars * Index{sizeof(T)} >= streaming_from;
     for_fields([&](Index j, SparseScratch<T>& s) {
       const auto active = x_.rows_of(j);
       find_given_rows(donors, j, active, s.donors, s.sources, s.given);
@@ -206,10 +210,13 @@ class SparsePass {
       const T gate = static_cast<T>(gates_[static_cast<std::size_t>(j)]);
       const T rest = static_cast<T>(1 - gates_[static_cast<std::size_t>(j)]);
       T* out = mixed.values(j).data;
+      const bool streams = streaming && static_cast<Index>(count) * x_.layout().width(j) >= 256;
       for_runs(
           j, {own_links, count}, s, [&](const T* x, const T* t, Index first, Index size, Index) {
-            launch(backend_, kernel::MixForward<T>{x, {.first = t}, out + first, size, gate, rest});
+            launch(backend_,
+                   kernel::MixForward<T>{x, {.first = t}, out + first, size, gate, rest, streams});
           });
+      if (streams) launch(backend_, kernel::FinishStreaming{});
     });
   }
 
