@@ -53,6 +53,24 @@ TEST(Donors, AreABijectionWhoseInverseSourceOfIs) {
     }
 }
 
+TEST(Donors, AreTheSameOnKernels) {
+  const FieldLayout layout({1, 3, 1, 8, 1}, {0, 1, 1, 3, 4});
+  for (const DonorPolicy policy : policies)
+    for (const Index rows : {2, 3, 7, 64, 513, 1000}) {
+      const Donors donors(policy, 5, 11, rows, layout);
+      std::vector<std::uint32_t> expected(static_cast<std::size_t>(rows)), of_sources(expected),
+          filled(expected), alone(expected), sources(expected);
+      for (Index j = 0; j < layout.fields(); ++j) {
+        donors.fill(j, expected, of_sources);
+        donors.fill(pare::simd, j, filled, sources);
+        donors.fill(pare::simd, j, alone);
+        EXPECT_EQ(filled, expected);
+        EXPECT_EQ(alone, expected);
+        EXPECT_EQ(sources, of_sources);
+      }
+    }
+}
+
 TEST(Donors, NoRowIsItsOwnDonorUnlessUniform) {
   const FieldLayout layout = FieldLayout::scalars(20);
   Index own = 0;

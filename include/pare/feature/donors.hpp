@@ -12,10 +12,13 @@
 /// The donors of a field are a permutation of the rows that is a function of (seed, step, group of
 /// the field) alone. Fields of one group (FieldLayout::group) share it.
 
+#include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/permutation.hpp>
+#include <pare/core/random.hpp>
 #include <pare/feature/detail/random_words.hpp>
 #include <pare/feature/field_layout.hpp>
+#include <pare/kernel/shuffle.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -130,11 +133,21 @@ class Donors {
         return;
       case DonorPolicy::Uniform:
       case DonorPolicy::Derangement:
-        draw_permutation(j, donors);
-        if (sources.empty()) return;
-        for (std::size_t b = 0; b < donors.size(); ++b)
-          sources[donors[b]] = static_cast<std::uint32_t>(b);
+        shuffle(permutation_key(j), policy_ == DonorPolicy::Derangement, donors);
+        if (!sources.empty()) invert(donors, sources);
     }
+  }
+
+  /// The same, permutations drawn by the kernels of a backend. Cost: rows.
+  template <KernelBackend B>
+  void fill(const B& backend, Index j, std::span<std::uint32_t> donors,
+            std::span<std::uint32_t> sources = {}) const {
+    if (policy_ != DonorPolicy::Uniform && policy_ != DonorPolicy::Derangement)
+      return fill(j, donors, sources);
+    const PhiloxKey key = permutation_key(j);
+    launch(backend, kernel::Shuffle{donors.data(), rows_, key.k0, key.k1,
+                                    policy_ == DonorPolicy::Derangement});
+    if (!sources.empty()) invert(donors, sources);
   }
 
   /// All donors of field j; gathering rows with it permutes them.
@@ -173,8 +186,8 @@ class Donors {
     order_.resize(others);
     for (std::size_t begin = 0, run = 0; begin < shifts_.size(); begin += others, ++run) {
       std::iota(order_.begin(), order_.end(), 1u);
-      detail::WordStream words(seed_, step_, static_cast<std::uint32_t>(run),
-                               detail::RandomPurpose::Shifts);
+      detail::WordStream words(detail::step_key(seed_, step_, static_cast<std::uint32_t>(run),
+                                                detail::RandomPurpose::Shifts));
       const std::size_t count = std::min(others, shifts_.size() - begin);
       for (std::size_t i = 0; i < count; ++i) {
         std::swap(order_[i], order_[i + words.below(static_cast<std::uint32_t>(others - i))]);
@@ -186,20 +199,24 @@ class Donors {
   void draw_base() {
     base_.resize(static_cast<std::size_t>(rows_));
     place_.resize(base_.size());
-    shuffle(0, detail::RandomPurpose::Base, false, base_);
+    shuffle(detail::step_key(seed_, step_, 0, detail::RandomPurpose::Base), false, base_);
     for (std::size_t i = 0; i < base_.size(); ++i) place_[base_[i]] = static_cast<std::uint32_t>(i);
   }
 
-  void draw_permutation(Index j, std::span<std::uint32_t> donors) const {
-    shuffle(static_cast<std::uint32_t>(group_of(j)), detail::RandomPurpose::Permutation,
-            policy_ == DonorPolicy::Derangement, donors);
+  PhiloxKey permutation_key(Index j) const {
+    return detail::step_key(seed_, step_, static_cast<std::uint32_t>(group_of(j)),
+                            detail::RandomPurpose::Permutation);
+  }
+
+  static void invert(std::span<const std::uint32_t> donors, std::span<std::uint32_t> sources) {
+    for (std::size_t b = 0; b < donors.size(); ++b)
+      sources[donors[b]] = static_cast<std::uint32_t>(b);
   }
 
   /// The inside-out shuffle: element i changes places with one before it, or (unless `cycle`)
   /// itself. Never with itself, the result is one cycle: i is put into that of those before it.
-  void shuffle(std::uint32_t stream, detail::RandomPurpose purpose, bool cycle,
-               std::span<std::uint32_t> out) const {
-    detail::WordStream words(seed_, step_, stream, purpose);
+  static void shuffle(PhiloxKey key, bool cycle, std::span<std::uint32_t> out) {
+    detail::WordStream words(key);
     out[0] = 0;
     for (std::uint32_t i = 1; i < out.size(); ++i) {
       const std::uint32_t j = words.below(cycle ? i : i + 1);
@@ -214,12 +231,11 @@ class Donors {
     std::iota(head, out.end(), 0u);
   }
 
+  /// out[P[i]] = P[(i + shift) mod B]: two runs of i, neither of which need look at where P is.
   void fill_from_base(Index shift, std::span<std::uint32_t> out) const {
-    const auto size = static_cast<std::uint32_t>(rows_), by = static_cast<std::uint32_t>(shift);
-    for (std::size_t b = 0; b < out.size(); ++b) {
-      const std::uint32_t left = size - by, place = place_[b];
-      out[b] = base_[place < left ? place + by : place - left];
-    }
+    const std::size_t size = base_.size(), by = static_cast<std::size_t>(shift) % size;
+    for (std::size_t i = 0; i + by < size; ++i) out[base_[i]] = base_[i + by];
+    for (std::size_t i = size - by; i < size; ++i) out[base_[i]] = base_[i + by - size];
   }
 
   DonorPolicy policy_;

@@ -345,15 +345,19 @@ void copy_gradient(const MixBackward<T>& a) noexcept {
   for (std::ptrdiff_t i = 0; i < a.size; ++i) a.grad_x[i] = T(0);
 }
 
-/// Rows of a width known beforehand, which compilers turn into a few moves.
+/// Rows of a width known beforehand, which compilers turn into a few moves. The arguments are
+/// copied: what is written might change them for all that compilers know.
 template <std::ptrdiff_t Columns, class T>
-void gather_narrow(const GatherRows<T>& a) noexcept {
-  for (std::ptrdiff_t b = 0; b < a.rows; ++b) {
-    const std::ptrdiff_t row =
-        a.index != nullptr ? static_cast<std::ptrdiff_t>(a.index[b]) : a.first + b;
+void gather_narrow(const GatherRows<T> a) noexcept {
+  const auto copy_row = [&a](std::ptrdiff_t b, std::ptrdiff_t row) PARE_LAMBDA_INLINE {
     std::memcpy(a.to + b * a.to_stride, a.from + row * a.from_stride,
                 static_cast<std::size_t>(Columns) * sizeof(T));
-  }
+  };
+  if (a.index == nullptr)
+    for (std::ptrdiff_t b = 0; b < a.rows; ++b) copy_row(b, a.first + b);
+  else
+    for (std::ptrdiff_t b = 0; b < a.rows; ++b)
+      copy_row(b, static_cast<std::ptrdiff_t>(a.index[b]));
 }
 
 /// Turns [rows x columns] in square blocks of registers; what is left, one by one.

@@ -173,7 +173,7 @@ class MixPass {
     if (p_.donors->cyclic()) return;
     const auto rows = static_cast<std::size_t>(rows_);
     const bool inverse = backward_ && p_.live;
-    p_.donors->fill(j, {s.donors.data(), rows},
+    p_.donors->fill(backend_, j, {s.donors.data(), rows},
                     {s.sources.data(), inverse ? rows : std::size_t{0}});
   }
 

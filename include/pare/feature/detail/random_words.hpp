@@ -29,13 +29,17 @@ constexpr PhiloxCounter step_words(std::uint64_t seed, std::uint64_t step, std::
                 PhiloxKey(seed));
 }
 
-/// Words 0, 1, 2, ... under a key that those four words give.
+/// The key that those four words give.
+constexpr PhiloxKey step_key(std::uint64_t seed, std::uint64_t step, std::uint32_t stream,
+                             RandomPurpose purpose) noexcept {
+  const PhiloxCounter words = step_words(seed, step, stream, purpose);
+  return PhiloxKey(words[0], words[1]);
+}
+
+/// Words 0, 1, 2, ... under a key.
 class WordStream {
  public:
-  WordStream(std::uint64_t seed, std::uint64_t step, std::uint32_t stream, RandomPurpose purpose) {
-    const PhiloxCounter words = step_words(seed, step, stream, purpose);
-    key_ = PhiloxKey(words[0], words[1]);
-  }
+  explicit WordStream(PhiloxKey key) : key_(key) {}
 
   /// The next word, scaled to [0, n).
   std::uint32_t below(std::uint32_t n) {

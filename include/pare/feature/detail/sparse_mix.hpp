@@ -56,10 +56,11 @@ struct SparseMemory {
 PARE_ABI_BEGIN
 
 /// The rows that entries of field j are given to, rising.
-inline void find_given_rows(const Donors& donors, Index j, std::span<const std::uint32_t> active,
-                            std::vector<std::uint32_t>& donor_scratch,
-                            std::vector<std::uint32_t>& source_scratch,
-                            std::vector<GivenRow>& given) {
+template <class B>
+void find_given_rows(const B& backend, const Donors& donors, Index j,
+                     std::span<const std::uint32_t> active,
+                     std::vector<std::uint32_t>& donor_scratch,
+                     std::vector<std::uint32_t>& source_scratch, std::vector<GivenRow>& given) {
   given.resize(active.size());
   if (donors.cyclic()) {
     // Entries from row r on move to the front, those before it to the back.
@@ -78,7 +79,7 @@ inline void find_given_rows(const Donors& donors, Index j, std::span<const std::
   if (drawn) {
     donor_scratch.resize(static_cast<std::size_t>(donors.rows()));
     source_scratch.resize(donor_scratch.size());
-    donors.fill(j, donor_scratch, source_scratch);
+    donors.fill(backend, j, donor_scratch, source_scratch);
   }
   for (std::size_t e = 0; e < active.size(); ++e) {
     const std::uint32_t row =
@@ -201,7 +202,7 @@ class SparsePass {
     const bool streaming = scalars * Index{sizeof(T)} >= streaming_from;
     for_fields([&](Index j, SparseScratch<T>& s) {
       const auto active = x_.rows_of(j);
-      find_given_rows(donors, j, active, s.donors, s.sources, s.given);
+      find_given_rows(backend_, donors, j, active, s.donors, s.sources, s.given);
       const Index begin = begins[static_cast<std::size_t>(j)];
       MixLink* own_links = links.data() + begin;
       const std::size_t count =
