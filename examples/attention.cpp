@@ -4,6 +4,7 @@
 /// Sets sparse attention beside exact attention: its share of the work, its error, the time saved.
 /// The calls into Pare are in recall/methods.hpp.
 
+#include "command_line/run_program.hpp"
 #include "recall/arguments.hpp"
 #include "recall/comparison.hpp"
 #include "recall/heads.hpp"
@@ -17,10 +18,7 @@
 #include <Eigen/Core>
 
 #include <algorithm>
-#include <cstdio>
-#include <exception>
 #include <filesystem>
-#include <new>
 #include <string>
 #include <utility>
 #include <vector>
@@ -86,21 +84,7 @@ void run(const recall::Arguments& arguments) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
-    const recall::Arguments arguments = recall::parse_arguments(argc, argv);
-    if (arguments.help)
-      std::fputs(recall::usage_text, stdout);
-    else
-      run(arguments);
-    return 0;
-  } catch (const recall::UsageError& error) {
-    std::fprintf(stderr, "attention: %s\n\n%s", error.what(), recall::usage_text);
-    return 2;
-  } catch (const std::bad_alloc&) {
-    std::fputs("attention: not enough memory; fewer --tokens take less\n", stderr);
-    return 1;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "attention: %s\n", error.what());
-    return 1;
-  }
+  return command_line::run_program(
+      {.name = "attention", .usage = recall::usage_text, .less_memory = "fewer --tokens take less"},
+      [&] { return recall::parse_arguments(argc, argv); }, run);
 }

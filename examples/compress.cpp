@@ -3,13 +3,12 @@
 /// \file
 /// Replaces the matrices of a .safetensors model by two factors of low rank, to a budget.
 
+#include "command_line/run_program.hpp"
 #include "compress/arguments.hpp"
 #include "compress/compress_model.hpp"
 #include "compress/layer_report.hpp"
 #include "compress/progress.hpp"
 
-#include <cstdio>
-#include <exception>
 #include <iostream>
 
 namespace {
@@ -22,18 +21,7 @@ void run(const compress::Arguments& arguments) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
-    const compress::Arguments arguments = compress::parse_arguments(argc, argv);
-    if (arguments.help)
-      std::fputs(compress::usage_text, stdout);
-    else
-      run(arguments);
-    return 0;
-  } catch (const compress::UsageError& error) {
-    std::fprintf(stderr, "compress: %s\n\n%s", error.what(), compress::usage_text);
-    return 2;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "compress: %s\n", error.what());
-    return 1;
-  }
+  return command_line::run_program(
+      {.name = "compress", .usage = compress::usage_text},
+      [&] { return compress::parse_arguments(argc, argv); }, run);
 }

@@ -7,6 +7,7 @@
 /// no better than plain SVD and yet to lose less accuracy: see where it does. The calls into Pare
 /// are in digits/methods.hpp.
 
+#include "command_line/run_program.hpp"
 #include "digits/arguments.hpp"
 #include "digits/compress.hpp"
 #include "digits/data_set.hpp"
@@ -21,7 +22,6 @@
 
 #include <cstddef>
 #include <cstdio>
-#include <exception>
 #include <filesystem>
 #include <iostream>
 #include <random>
@@ -71,18 +71,7 @@ void run(const digits::Arguments& arguments) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
-    const digits::Arguments arguments = digits::parse_arguments(argc, argv);
-    if (arguments.help)
-      std::fputs(digits::usage_text, stdout);
-    else
-      run(arguments);
-    return 0;
-  } catch (const digits::UsageError& error) {
-    std::fprintf(stderr, "factor: %s\n\n%s", error.what(), digits::usage_text);
-    return 2;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "factor: %s\n", error.what());
-    return 1;
-  }
+  return command_line::run_program(
+      {.name = "factor", .usage = digits::usage_text},
+      [&] { return digits::parse_arguments(argc, argv); }, run);
 }

@@ -3,6 +3,7 @@
 /// \file
 /// Embeds the nodes of a real graph with FastRP and says how good and how fast that was.
 
+#include "command_line/run_program.hpp"
 #include "graph/arguments.hpp"
 #include "graph/edge_list.hpp"
 #include "graph/labels.hpp"
@@ -18,11 +19,9 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdio>
-#include <exception>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
-#include <new>
 #include <string>
 
 namespace {
@@ -98,21 +97,7 @@ void run(const graph::Arguments& arguments) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
-    const graph::Arguments arguments = graph::parse_arguments(argc, argv);
-    if (arguments.help)
-      std::fputs(graph::usage_text, stdout);
-    else
-      run(arguments);
-    return 0;
-  } catch (const graph::UsageError& error) {
-    std::fprintf(stderr, "fast_rp: %s\n\n%s", error.what(), graph::usage_text);
-    return 2;
-  } catch (const std::bad_alloc&) {
-    std::fputs("fast_rp: not enough memory; a smaller --dim takes less\n", stderr);
-    return 1;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "fast_rp: %s\n", error.what());
-    return 1;
-  }
+  return command_line::run_program(
+      {.name = "fast_rp", .usage = graph::usage_text, .less_memory = "a smaller --dim takes less"},
+      [&] { return graph::parse_arguments(argc, argv); }, run);
 }

@@ -6,6 +6,7 @@
 /// importance at no loss: see where it does. The calls into Pare are in table/train.hpp (the layer
 /// in a training loop of one's own) and table/rankings.hpp.
 
+#include "command_line/run_program.hpp"
 #include "table/arguments.hpp"
 #include "table/csv_table.hpp"
 #include "table/data_table.hpp"
@@ -18,7 +19,6 @@
 
 #include <cstddef>
 #include <cstdio>
-#include <exception>
 #include <filesystem>
 #include <iostream>
 #include <vector>
@@ -47,20 +47,13 @@ void run(const table::Arguments& arguments) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
-    const table::Arguments arguments = table::parse_arguments(argc, argv);
-    if (arguments.help)
-      std::fputs(table::usage_text, stdout);
-    else if (arguments.scale)
-      table::print_scale(12000, 4096, arguments.threads);
-    else
-      run(arguments);
-    return 0;
-  } catch (const table::UsageError& error) {
-    std::fprintf(stderr, "leap: %s\n\n%s", error.what(), table::usage_text);
-    return 2;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "leap: %s\n", error.what());
-    return 1;
-  }
+  return command_line::run_program(
+      {.name = "leap", .usage = table::usage_text},
+      [&] { return table::parse_arguments(argc, argv); },
+      [](const table::Arguments& arguments) {
+        if (arguments.scale)
+          table::print_scale(12000, 4096, arguments.threads);
+        else
+          run(arguments);
+      });
 }

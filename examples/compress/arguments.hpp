@@ -4,18 +4,16 @@
 /// \file
 /// The command line of the compress example.
 
+#include "command_line/options.hpp"
+
 #include <pare/factor/allocate_ranks.hpp>
 
-#include <charconv>
 #include <cstddef>
 #include <limits>
 #include <optional>
 #include <regex>
-#include <stdexcept>
 #include <string>
 #include <string_view>
-#include <system_error>
-#include <thread>
 
 namespace compress {
 
@@ -47,11 +45,7 @@ smaller stays as it is, and so does every other tensor. The factors have the typ
   --help
 )";
 
-/// A command line that makes no sense.
-class UsageError : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
+using command_line::UsageError;
 
 /// What the user asked for.
 struct Arguments {
@@ -61,33 +55,18 @@ struct Arguments {
   std::string fisher, covariance;  ///< empty: none
   std::optional<std::regex> only;
   Index min_rank = 1, multiple = 1;
-  int threads = std::thread::hardware_concurrency() > 0
-                    ? static_cast<int>(std::thread::hardware_concurrency())
-                    : 1;
+  int threads = command_line::all_threads();
   bool accurate = false;
   bool help = false;
 };
 
 namespace detail {
 
-[[noreturn]] inline void reject(std::string_view option, std::string_view value,
-                                const std::string& wanted) {
-  throw UsageError(std::string(option) + ": got '" + std::string(value) + "', wanted " + wanted);
-}
-
-template <class Number>
-Number number(std::string_view option, std::string_view value, Number lowest, Number highest,
-              const char* wanted) {
-  Number parsed{};
-  const char* const end = value.data() + value.size();
-  const auto [stop, error] = std::from_chars(value.data(), end, parsed);
-  if (error != std::errc() || stop != end || !(parsed >= lowest && parsed <= highest))
-    reject(option, value, wanted);
-  return parsed;
-}
+using command_line::file_name;
 
 inline Index rank(std::string_view option, std::string_view value) {
-  return number<Index>(option, value, 1, 1'000'000, "a whole number from 1 to 1000000");
+  return command_line::number<Index>(option, value, 1, 1'000'000,
+                                     "a whole number from 1 to 1000000");
 }
 
 inline pare::factor::RankScore allocation(std::string_view option, std::string_view value) {
@@ -96,53 +75,35 @@ inline pare::factor::RankScore allocation(std::string_view option, std::string_v
   if (value == "energy") return RankScore::EnergyShare;
   if (value == "relative") return RankScore::NormalizedEnergy;
   if (value == "loss") return RankScore::AbsoluteEnergy;
-  reject(option, value, "uniform, energy, relative or loss");
-}
-
-inline std::string file(std::string_view option, std::string_view value) {
-  if (value.empty()) reject(option, value, "the name of a file");
-  return std::string(value);
+  command_line::reject(option, value, "uniform, energy, relative or loss");
 }
 
 inline std::regex pattern(std::string_view option, std::string_view value) {
   try {
     return std::regex(value.begin(), value.end());
   } catch (const std::regex_error& error) {
-    reject(option, value, std::string("a regular expression: ") + error.what());
+    command_line::reject(option, value, std::string("a regular expression: ") + error.what());
   }
 }
 
-using Setter = void (*)(Arguments&, std::string_view option, std::string_view value);
-
-struct Option {
-  std::string_view name;
-  Setter set;
-};
-
-inline constexpr Option options[] = {
+inline constexpr command_line::Option<Arguments> options[] = {
     {"--keep",
      [](auto& a, auto option, auto value) {
-       a.keep = number(option, value, std::numeric_limits<double>::min(), 1.0,
-                       "a share above 0, at most 1");
+       a.keep = command_line::number(option, value, std::numeric_limits<double>::min(), 1.0,
+                                     "a share above 0, at most 1");
      }},
     {"--allocate",
      [](auto& a, auto option, auto value) { a.allocate = allocation(option, value); }},
-    {"--fisher", [](auto& a, auto option, auto value) { a.fisher = file(option, value); }},
-    {"--covariance", [](auto& a, auto option, auto value) { a.covariance = file(option, value); }},
+    {"--fisher", [](auto& a, auto option, auto value) { a.fisher = file_name(option, value); }},
+    {"--covariance",
+     [](auto& a, auto option, auto value) { a.covariance = file_name(option, value); }},
     {"--only", [](auto& a, auto option, auto value) { a.only = pattern(option, value); }},
     {"--min-rank", [](auto& a, auto option, auto value) { a.min_rank = rank(option, value); }},
     {"--multiple", [](auto& a, auto option, auto value) { a.multiple = rank(option, value); }},
     {"--threads",
-     [](auto& a, auto option, auto value) {
-       a.threads = number(option, value, 1, 1024, "a whole number from 1 to 1024");
-     }},
+     [](auto& a, auto option, auto value) { a.threads = command_line::threads(option, value); }},
+    {"--accurate", [](auto& a, auto, auto) { a.accurate = true; }, true},
 };
-
-inline Setter find_setter(std::string_view name) {
-  for (const Option& option : options)
-    if (option.name == name) return option.set;
-  throw UsageError("unknown option '" + std::string(name) + "'");
-}
 
 inline void take_file(Arguments& arguments, std::string_view word) {
   if (word.empty()) throw UsageError("got an empty word, wanted the name of a file");
@@ -162,32 +123,8 @@ inline void check_complete(const Arguments& arguments) {
 
 /// Reads files, `--option value` and `--option=value`. Throws UsageError.
 inline Arguments parse_arguments(int count, const char* const* words) {
-  Arguments arguments;
-  for (int i = 1; i < count; ++i) {
-    const std::string_view word = words[i];
-    if (word == "--help" || word == "-h") {
-      arguments.help = true;
-      return arguments;
-    }
-    if (!word.starts_with('-')) {
-      detail::take_file(arguments, word);
-      continue;
-    }
-    if (word == "--accurate") {
-      arguments.accurate = true;
-      continue;
-    }
-    const std::size_t equals = word.find('=');
-    const std::string_view option = word.substr(0, equals);
-    const detail::Setter set = detail::find_setter(option);
-    if (equals != std::string_view::npos)
-      set(arguments, option, word.substr(equals + 1));
-    else if (++i < count)
-      set(arguments, option, words[i]);
-    else
-      throw UsageError(std::string(option) + ": the value is missing");
-  }
-  detail::check_complete(arguments);
+  Arguments arguments = command_line::parse(count, words, detail::options, detail::take_file);
+  if (!arguments.help) detail::check_complete(arguments);
   return arguments;
 }
 

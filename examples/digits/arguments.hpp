@@ -4,17 +4,14 @@
 /// \file
 /// The command line of the factor example.
 
+#include "command_line/options.hpp"
 #include "digits/data_set.hpp"
 #include "digits/gradients.hpp"
 
 #include <algorithm>
-#include <charconv>
 #include <cstddef>
-#include <stdexcept>
 #include <string>
 #include <string_view>
-#include <system_error>
-#include <thread>
 #include <vector>
 
 namespace digits {
@@ -43,11 +40,7 @@ weight matters, from gradients (Fisher information) or from activations (covaria
   --help
 )";
 
-/// A command line that makes no sense.
-class UsageError : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
+using command_line::UsageError;
 
 /// What the user asked for.
 struct Arguments {
@@ -59,44 +52,20 @@ struct Arguments {
   FisherOptions fisher;
   std::string images;  ///< empty: those beside the example
   std::string csv;     ///< empty: none
-  int threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  int threads = command_line::all_threads();
   bool help = false;
 };
 
 namespace detail {
 
-[[noreturn]] inline void reject(std::string_view option, std::string_view value,
-                                const char* wanted) {
-  throw UsageError(std::string(option) + ": got '" + std::string(value) + "', wanted " + wanted);
-}
-
-template <class Number>
-Number number(std::string_view option, std::string_view value, Number lowest, Number highest,
-              const char* wanted) {
-  Number parsed{};
-  const char* const end = value.data() + value.size();
-  const auto [stop, error] = std::from_chars(value.data(), end, parsed);
-  if (error != std::errc() || stop != end || !(parsed >= lowest && parsed <= highest))
-    reject(option, value, wanted);
-  return parsed;
-}
+using command_line::file_name;
+using command_line::list;
+using command_line::number;
 
 inline Fisher fisher(std::string_view option, std::string_view value) {
   for (const Fisher known : {Fisher::True, Fisher::Sampled, Fisher::Empirical})
     if (value == name(known)) return known;
-  reject(option, value, "true, sampled or empirical");
-}
-
-/// The items of a list split at commas, each read by `read(option, item)`.
-template <class Read>
-auto list(std::string_view option, std::string_view value, const Read& read) {
-  std::vector<decltype(read(option, value))> items;
-  for (std::size_t begin = 0; begin <= value.size();) {
-    const std::size_t end = std::min(value.find(',', begin), value.size());
-    items.push_back(read(option, value.substr(begin, end - begin)));
-    begin = end + 1;
-  }
-  return items;
+  command_line::reject(option, value, "true, sampled or empirical");
 }
 
 /// A list in which nothing stands twice, since each item names lines of the table.
@@ -114,19 +83,7 @@ inline Index width(std::string_view option, std::string_view value) {
   return number<Index>(option, value, 1, 4096, "whole numbers from 1 to 4096");
 }
 
-inline std::string file(std::string_view option, std::string_view value) {
-  if (value.empty()) reject(option, value, "the name of a file");
-  return std::string(value);
-}
-
-using Setter = void (*)(Arguments&, std::string_view option, std::string_view value);
-
-struct Option {
-  std::string_view name;
-  Setter set;
-};
-
-inline constexpr Option options[] = {
+inline constexpr command_line::Option<Arguments> options[] = {
     {"--seeds",
      [](auto& a, auto option, auto value) {
        a.seeds = number<std::size_t>(option, value, 2, 1000, "a whole number from 2 to 1000");
@@ -149,41 +106,18 @@ inline constexpr Option options[] = {
          return number(o, v, 0.0, 100.0, "numbers from 0 to 100");
        });
      }},
-    {"--images", [](auto& a, auto option, auto value) { a.images = file(option, value); }},
-    {"--csv", [](auto& a, auto option, auto value) { a.csv = file(option, value); }},
+    {"--images", [](auto& a, auto option, auto value) { a.images = file_name(option, value); }},
+    {"--csv", [](auto& a, auto option, auto value) { a.csv = file_name(option, value); }},
     {"--threads",
-     [](auto& a, auto option, auto value) {
-       a.threads = number(option, value, 1, 1024, "a whole number from 1 to 1024");
-     }},
+     [](auto& a, auto option, auto value) { a.threads = command_line::threads(option, value); }},
 };
-
-inline Setter find_setter(std::string_view name) {
-  for (const Option& option : options)
-    if (option.name == name) return option.set;
-  throw UsageError("unknown option '" + std::string(name) + "'");
-}
 
 }  // namespace detail
 
 /// Reads `--option value` and `--option=value`. Throws UsageError.
 inline Arguments parse_arguments(int count, const char* const* words) {
-  Arguments arguments;
-  for (int i = 1; i < count; ++i) {
-    const std::string_view word = words[i];
-    if (word == "--help" || word == "-h") {
-      arguments.help = true;
-      return arguments;
-    }
-    const std::size_t equals = word.find('=');
-    const std::string_view option = word.substr(0, equals);
-    const detail::Setter set = detail::find_setter(option);
-    if (equals != std::string_view::npos)
-      set(arguments, option, word.substr(equals + 1));
-    else if (++i < count)
-      set(arguments, option, words[i]);
-    else
-      throw UsageError(std::string(option) + ": the value is missing");
-  }
+  Arguments arguments = command_line::parse(count, words, detail::options);
+  if (arguments.help) return arguments;
   const Index rank = *std::ranges::max_element(arguments.ranks);
   const Index width = std::min(pixels, *std::ranges::min_element(arguments.hidden));
   if (rank > width)

@@ -4,17 +4,14 @@
 /// \file
 /// The command line of the fast_rp example.
 
-#include <charconv>
-#include <cmath>
+#include "command_line/options.hpp"
+
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
+#include <limits>
 #include <optional>
-#include <stdexcept>
 #include <string>
 #include <string_view>
-#include <system_error>
-#include <thread>
 #include <vector>
 
 namespace graph {
@@ -41,11 +38,7 @@ graph is that of WordNet's nouns.
 Sparse, tree-like graphs want more steps and a larger beta than the defaults: try WordNet's.
 )";
 
-/// A command line that makes no sense.
-class UsageError : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
+using command_line::UsageError;
 
 /// What the user asked for.
 struct Arguments {
@@ -57,118 +50,59 @@ struct Arguments {
   std::ptrdiff_t dim = 512;
   double train = 0.1;
   std::uint64_t seed = 42;
-  int threads = std::thread::hardware_concurrency() > 0
-                    ? static_cast<int>(std::thread::hardware_concurrency())
-                    : 1;
+  int threads = command_line::all_threads();
   bool help = false;
 };
 
 namespace detail {
 
-[[noreturn]] inline void reject(std::string_view option, std::string_view value,
-                                const char* wanted) {
-  throw UsageError(std::string(option) + ": got '" + std::string(value) + "', wanted " + wanted);
-}
+using command_line::file_name;
 
-template <class Integer>
-Integer integer(std::string_view option, std::string_view value, Integer lowest, Integer highest,
-                const char* wanted) {
-  Integer parsed{};
-  const char* const end = value.data() + value.size();
-  const auto [stop, error] = std::from_chars(value.data(), end, parsed);
-  if (error != std::errc() || stop != end || parsed < lowest || parsed > highest)
-    reject(option, value, wanted);
-  return parsed;
-}
-
-inline double number(std::string_view option, const std::string& value) {
-  char* end = nullptr;
-  const double parsed = std::strtod(value.c_str(), &end);
-  if (value.empty() || *end != '\0' || !std::isfinite(parsed))
-    reject(option, value, "a finite number");
-  return parsed;
-}
-
-inline const std::string& file_name(std::string_view option, const std::string& value) {
-  if (value.empty()) reject(option, value, "the name of a file");
-  return value;
+inline double number(std::string_view option, std::string_view value) {
+  constexpr double largest = std::numeric_limits<double>::max();
+  return command_line::number(option, value, -largest, largest, "a finite number");
 }
 
 /// `0x8,1x24` or `0,0,1,6.67`: numbers, each with an optional repeat count.
-inline std::vector<double> weights(std::string_view option, std::string_view list) {
-  std::vector<double> result;
-  for (bool more = true; more;) {
-    const std::size_t comma = list.find(',');
-    const std::string item(list.substr(0, comma));
+inline std::vector<double> weights(std::string_view option, std::string_view value) {
+  const auto runs = command_line::list(option, value, [](auto name, auto item) {
     const std::size_t times = item.find('x');
-    const int count = times == std::string::npos
+    const int count = times == std::string_view::npos
                           ? 1
-                          : integer(option, std::string_view(item).substr(times + 1), 1, 10'000,
-                                    "a repeat count from 1 to 10000");
-    result.insert(result.end(), static_cast<std::size_t>(count),
-                  number(option, item.substr(0, times)));
-    more = comma != std::string_view::npos;
-    if (more) list.remove_prefix(comma + 1);
-  }
+                          : command_line::number(name, item.substr(times + 1), 1, 10'000,
+                                                 "a repeat count from 1 to 10000");
+    return std::vector<double>(static_cast<std::size_t>(count),
+                               number(name, item.substr(0, times)));
+  });
+  std::vector<double> result;
+  for (const auto& run : runs) result.insert(result.end(), run.begin(), run.end());
   return result;
 }
 
-using Setter = void (*)(Arguments&, std::string_view option, const std::string& value);
-
-struct Option {
-  std::string_view name;
-  Setter set;
-};
-
-inline constexpr Option options[] = {
-    {"--edges", [](auto& a, auto option, auto& value) { a.edges = file_name(option, value); }},
-    {"--labels", [](auto& a, auto option, auto& value) { a.labels = file_name(option, value); }},
-    {"--output", [](auto& a, auto option, auto& value) { a.output = file_name(option, value); }},
-    {"--weights", [](auto& a, auto option, auto& value) { a.weights = weights(option, value); }},
-    {"--beta", [](auto& a, auto option, auto& value) { a.beta = number(option, value); }},
-    {"--train", [](auto& a, auto option, auto& value) { a.train = number(option, value); }},
+inline constexpr command_line::Option<Arguments> options[] = {
+    {"--edges", [](auto& a, auto option, auto value) { a.edges = file_name(option, value); }},
+    {"--labels", [](auto& a, auto option, auto value) { a.labels = file_name(option, value); }},
+    {"--output", [](auto& a, auto option, auto value) { a.output = file_name(option, value); }},
+    {"--weights", [](auto& a, auto option, auto value) { a.weights = weights(option, value); }},
+    {"--beta", [](auto& a, auto option, auto value) { a.beta = number(option, value); }},
+    {"--train", [](auto& a, auto option, auto value) { a.train = number(option, value); }},
     {"--dim",
-     [](auto& a, auto option, auto& value) {
-       a.dim = integer<std::ptrdiff_t>(option, value, 1, 1 << 20, "a whole number from 1 to 2^20");
+     [](auto& a, auto option, auto value) {
+       a.dim = command_line::number<std::ptrdiff_t>(option, value, 1, 1 << 20,
+                                                    "a whole number from 1 to 2^20");
      }},
     {"--threads",
-     [](auto& a, auto option, auto& value) {
-       a.threads = integer(option, value, 1, 1024, "a whole number from 1 to 1024");
-     }},
+     [](auto& a, auto option, auto value) { a.threads = command_line::threads(option, value); }},
     {"--seed",
-     [](auto& a, auto option, auto& value) {
-       a.seed = integer<std::uint64_t>(option, value, 0, ~std::uint64_t{0},
-                                       "a whole number from 0 to 2^64 - 1");
-     }},
+     [](auto& a, auto option, auto value) { a.seed = command_line::seed(option, value); }},
 };
-
-inline Setter find_setter(std::string_view name) {
-  for (const Option& option : options)
-    if (option.name == name) return option.set;
-  throw UsageError("unknown option '" + std::string(name) + "'");
-}
 
 }  // namespace detail
 
 /// Reads `--option value` and `--option=value`. Throws UsageError.
 inline Arguments parse_arguments(int count, const char* const* words) {
-  Arguments arguments;
-  for (int i = 1; i < count; ++i) {
-    const std::string_view word = words[i];
-    if (word == "--help" || word == "-h") {
-      arguments.help = true;
-      return arguments;
-    }
-    const std::size_t equals = word.find('=');
-    const std::string_view option = word.substr(0, equals);
-    const detail::Setter set = detail::find_setter(option);
-    if (equals != std::string_view::npos)
-      set(arguments, option, std::string(word.substr(equals + 1)));
-    else if (++i < count)
-      set(arguments, option, words[i]);
-    else
-      throw UsageError(std::string(option) + ": the value is missing");
-  }
+  Arguments arguments = command_line::parse(count, words, detail::options);
+  if (arguments.help) return arguments;
   if (arguments.edges.empty() && !arguments.labels.empty())
     throw UsageError("--labels needs --edges");
   if (!(arguments.train > 0 && arguments.train < 1))

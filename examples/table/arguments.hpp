@@ -4,16 +4,11 @@
 /// \file
 /// The command line of the leap example.
 
+#include "command_line/options.hpp"
 #include "table/rankings.hpp"
 
-#include <algorithm>
-#include <charconv>
 #include <cstddef>
-#include <stdexcept>
 #include <string>
-#include <string_view>
-#include <system_error>
-#include <thread>
 
 namespace table {
 
@@ -41,11 +36,7 @@ widened by copies of pixels, noise, and fields that are at their default in 99 %
   --help
 )";
 
-/// A command line that makes no sense.
-class UsageError : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
+using command_line::UsageError;
 
 /// What the user asked for.
 struct Arguments {
@@ -54,76 +45,67 @@ struct Arguments {
   std::size_t splits = 8;
   double tolerance = 0.005;
   RankOptions rank;
-  int threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  int threads = command_line::all_threads();
   bool scale = false, help = false;
 };
 
 namespace detail {
 
-template <class Number>
-void set(Number& target, std::string_view option, std::string_view value, Number lowest,
-         Number highest) {
-  const char* const end = value.data() + value.size();
-  const auto [stop, error] = std::from_chars(value.data(), end, target);
-  if (error == std::errc() && stop == end && target >= lowest && target <= highest) return;
-  std::string wanted = std::to_string(lowest) + " to " + std::to_string(highest);
-  throw UsageError(std::string(option) + ": got '" + std::string(value) +
-                   "', wanted a number from " + wanted);
-}
+using command_line::number;
 
-inline void set_option(Arguments& a, std::string_view option, std::string_view value) {
-  ModelOptions& model = a.rank.model;
-  TrainOptions& training = a.rank.training;
-  if (option == "--csv" && !value.empty())
-    a.csv = std::string(value);
-  else if (option == "--buckets")
-    set(a.buckets, option, value, 1, 1 << 24);
-  else if (option == "--embedding")
-    set<Index>(model.embedding, option, value, 1, 1024);
-  else if (option == "--splits")
-    set<std::size_t>(a.splits, option, value, 2, 1000);
-  else if (option == "--epochs")
-    set<Index>(training.epochs, option, value, 1, 100000);
-  else if (option == "--batch")
-    set<Index>(training.batch, option, value, 2, 1 << 20);
-  else if (option == "--hidden")
-    set<Index>(model.hidden.front(), option, value, 1, 65536);
-  else if (option == "--rate")
-    set(model.learning_rate, option, value, 1e-9, 10.0);
-  else if (option == "--alpha")
-    set(a.rank.alpha, option, value, 0.0, 1e6);
-  else if (option == "--tolerance")
-    set(a.tolerance, option, value, 0.0, 1.0);
-  else if (option == "--threads")
-    set(a.threads, option, value, 1, 1024);
-  else
-    throw UsageError("unknown option '" + std::string(option) + "', or no value for it");
-}
+inline constexpr command_line::Option<Arguments> options[] = {
+    {"--csv",
+     [](auto& a, auto option, auto value) { a.csv = command_line::file_name(option, value); }},
+    {"--buckets",
+     [](auto& a, auto option, auto value) {
+       a.buckets = number(option, value, 1, 1 << 24, "a whole number from 1 to 2^24");
+     }},
+    {"--embedding",
+     [](auto& a, auto option, auto value) {
+       a.rank.model.embedding =
+           number<Index>(option, value, 1, 1024, "a whole number from 1 to 1024");
+     }},
+    {"--splits",
+     [](auto& a, auto option, auto value) {
+       a.splits = number<std::size_t>(option, value, 2, 1000, "a whole number from 2 to 1000");
+     }},
+    {"--epochs",
+     [](auto& a, auto option, auto value) {
+       a.rank.training.epochs =
+           number<Index>(option, value, 1, 100'000, "a whole number from 1 to 100000");
+     }},
+    {"--batch",
+     [](auto& a, auto option, auto value) {
+       a.rank.training.batch =
+           number<Index>(option, value, 2, 1 << 20, "a whole number from 2 to 2^20");
+     }},
+    {"--hidden",
+     [](auto& a, auto option, auto value) {
+       a.rank.model.hidden.front() =
+           number<Index>(option, value, 1, 65536, "a whole number from 1 to 65536");
+     }},
+    {"--rate",
+     [](auto& a, auto option, auto value) {
+       a.rank.model.learning_rate = number(option, value, 1e-9, 10.0, "a number from 1e-9 to 10");
+     }},
+    {"--alpha",
+     [](auto& a, auto option, auto value) {
+       a.rank.alpha = number(option, value, 0.0, 1e6, "a number from 0 to 1e6");
+     }},
+    {"--tolerance",
+     [](auto& a, auto option, auto value) {
+       a.tolerance = number(option, value, 0.0, 1.0, "a number from 0 to 1");
+     }},
+    {"--threads",
+     [](auto& a, auto option, auto value) { a.threads = command_line::threads(option, value); }},
+    {"--scale", [](auto& a, auto, auto) { a.scale = true; }, true},
+};
 
 }  // namespace detail
 
 /// Reads `--option value` and `--option=value`. Throws UsageError.
 inline Arguments parse_arguments(int count, const char* const* words) {
-  Arguments arguments;
-  for (int i = 1; i < count; ++i) {
-    const std::string_view word = words[i];
-    if (word == "--help" || word == "-h") {
-      arguments.help = true;
-      return arguments;
-    }
-    if (word == "--scale") {
-      arguments.scale = true;
-      continue;
-    }
-    const std::size_t equals = word.find('=');
-    if (equals != std::string_view::npos)
-      detail::set_option(arguments, word.substr(0, equals), word.substr(equals + 1));
-    else if (i + 1 < count)
-      detail::set_option(arguments, word, words[++i]);
-    else
-      detail::set_option(arguments, word, "");
-  }
-  return arguments;
+  return command_line::parse(count, words, detail::options);
 }
 
 }  // namespace table

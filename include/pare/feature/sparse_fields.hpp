@@ -181,6 +181,27 @@ std::vector<std::uint32_t> active_rows(TensorView<const T, 2> block, const T* de
   return rows;
 }
 
+template <class T, class U>
+void check_same_shape(const char* function, const SparseFields<T>& sparse,
+                      const FieldBatch<U>& dense) {
+  check(dense.layout != nullptr && *dense.layout == sparse.layout(), function, "dense",
+        "another layout", "the layout of the entries");
+  check(dense.rows == sparse.rows(), function, "dense", dense.rows, sparse.rows());
+}
+
+/// Calls f(scalar of an entry, its place in the dense batch) for all.
+template <class S, class U, class F>
+void for_entries(S& sparse, const FieldBatch<U>& dense, const F& f) {
+  for (Index j = 0; j < sparse.layout().fields(); ++j) {
+    const auto values = sparse.values(j);
+    const auto rows = sparse.rows_of(j);
+    const auto block = dense.block(j);
+    for (Index i = 0; i < values.rows(); ++i)
+      for (Index c = 0; c < values.cols(); ++c)
+        f(values(i, c), block(static_cast<Index>(rows[static_cast<std::size_t>(i)]), c));
+  }
+}
+
 PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
@@ -209,14 +230,8 @@ SparseFields<field_scalar_of<X>> to_sparse(const FieldLayout& layout, const X& x
     counts.push_back(static_cast<Index>(rows.back().size()));
   }
   sparse.reserve(counts);
-  for (Index j = 0; j < layout.fields(); ++j) {
-    sparse.set_rows(j, rows[static_cast<std::size_t>(j)]);
-    const auto values = sparse.values(j);
-    const auto block = batch.block(j);
-    for (Index i = 0; i < values.rows(); ++i)
-      for (Index c = 0; c < values.cols(); ++c)
-        values(i, c) = block(static_cast<Index>(sparse.rows_of(j)[static_cast<std::size_t>(i)]), c);
-  }
+  for (Index j = 0; j < layout.fields(); ++j) sparse.set_rows(j, rows[static_cast<std::size_t>(j)]);
+  detail::for_entries(sparse, batch, [](T& value, const T& place) { value = place; });
   return sparse;
 }
 
@@ -277,17 +292,8 @@ SparseFields<sparse_scalar_of<S>> to_sparse(const FieldLayout& layout, const S& 
 template <ComputeScalar T>
 void write_entries(const SparseFields<T>& sparse, const FieldBatch<T>& dense) {
   constexpr const char* function = "feature::write_entries";
-  check(dense.layout != nullptr && *dense.layout == sparse.layout(), function, "dense",
-        "another layout", "the layout of the entries");
-  check(dense.rows == sparse.rows(), function, "dense", dense.rows, sparse.rows());
-  for (Index j = 0; j < sparse.layout().fields(); ++j) {
-    const auto values = sparse.values(j);
-    const auto rows = sparse.rows_of(j);
-    const auto block = dense.block(j);
-    for (Index i = 0; i < values.rows(); ++i)
-      for (Index c = 0; c < values.cols(); ++c)
-        block(static_cast<Index>(rows[static_cast<std::size_t>(i)]), c) = values(i, c);
-  }
+  detail::check_same_shape(function, sparse, dense);
+  detail::for_entries(sparse, dense, [](const T& value, T& place) { place = value; });
 }
 
 /// The entry's value = dense(b, field j), for every entry of a sparse batch.
@@ -295,17 +301,8 @@ void write_entries(const SparseFields<T>& sparse, const FieldBatch<T>& dense) {
 template <ComputeScalar T>
 void read_entries(const FieldBatch<const T>& dense, SparseFields<T>& sparse) {
   constexpr const char* function = "feature::read_entries";
-  check(dense.layout != nullptr && *dense.layout == sparse.layout(), function, "dense",
-        "another layout", "the layout of the entries");
-  check(dense.rows == sparse.rows(), function, "dense", dense.rows, sparse.rows());
-  for (Index j = 0; j < sparse.layout().fields(); ++j) {
-    const auto values = sparse.values(j);
-    const auto rows = sparse.rows_of(j);
-    const auto block = dense.block(j);
-    for (Index i = 0; i < values.rows(); ++i)
-      for (Index c = 0; c < values.cols(); ++c)
-        values(i, c) = block(static_cast<Index>(rows[static_cast<std::size_t>(i)]), c);
-  }
+  detail::check_same_shape(function, sparse, dense);
+  detail::for_entries(sparse, dense, [](T& value, const T& place) { value = place; });
 }
 
 /// Entries and defaults as a dense batch.
@@ -313,9 +310,7 @@ void read_entries(const FieldBatch<const T>& dense, SparseFields<T>& sparse) {
 template <ComputeScalar T>
 void to_dense(const SparseFields<T>& sparse, const FieldBatch<T>& dense) {
   constexpr const char* function = "feature::to_dense";
-  check(dense.layout != nullptr && *dense.layout == sparse.layout(), function, "dense",
-        "another layout", "the layout of the entries");
-  check(dense.rows == sparse.rows(), function, "dense", dense.rows, sparse.rows());
+  detail::check_same_shape(function, sparse, dense);
   for (Index j = 0; j < sparse.layout().fields(); ++j) {
     const auto block = dense.block(j);
     for (Index b = 0; b < block.rows(); ++b)

@@ -27,7 +27,7 @@ std::string refusal(const std::vector<const char*>& words) {
   return "not refused";
 }
 
-TEST(Arguments, NoWordsMeanTheDefaults) {
+TEST(GraphArguments, NoWordsMeanTheDefaults) {
   const Arguments arguments = parse({});
   EXPECT_TRUE(arguments.edges.empty());
   EXPECT_TRUE(arguments.weights.empty());
@@ -38,7 +38,7 @@ TEST(Arguments, NoWordsMeanTheDefaults) {
   EXPECT_GE(arguments.threads, 1);
 }
 
-TEST(Arguments, ValuesFollowOrStandBehindAnEqualsSign) {
+TEST(GraphArguments, ValuesFollowOrStandBehindAnEqualsSign) {
   const Arguments arguments =
       parse({"--edges", "e.txt", "--labels=l=1.txt", "--dim", "64", "--beta=-0.5", "--seed", "7",
              "--threads=3", "--train", "0.25", "--output", "x.npy", "--weights", "0,1e0,-2.5"});
@@ -53,14 +53,14 @@ TEST(Arguments, ValuesFollowOrStandBehindAnEqualsSign) {
   EXPECT_EQ(arguments.weights, (std::vector<double>{0, 1, -2.5}));
 }
 
-TEST(Arguments, WeightsMayBeRepeated) {
+TEST(GraphArguments, WeightsMayBeRepeated) {
   EXPECT_EQ(parse({"--weights", "0x3,1.5x2,4"}).weights,
             (std::vector<double>{0, 0, 0, 1.5, 1.5, 4}));
 }
 
-TEST(Arguments, HelpEndsTheReading) { EXPECT_TRUE(parse({"--help", "--nonsense"}).help); }
+TEST(GraphArguments, HelpEndsTheReading) { EXPECT_TRUE(parse({"--help", "--nonsense"}).help); }
 
-TEST(Arguments, NonsenseIsRefused) {
+TEST(GraphArguments, NonsenseIsRefused) {
   EXPECT_EQ(refusal({"--nonsense", "1"}), "unknown option '--nonsense'");
   EXPECT_EQ(refusal({"graph.txt"}), "unknown option 'graph.txt'");
   EXPECT_EQ(refusal({"--nonsense"}), "unknown option '--nonsense'");
