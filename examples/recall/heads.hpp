@@ -95,7 +95,7 @@ inline std::vector<HeadSpec> correlated_heads(const std::vector<HeadSpec>& origi
   for (const HeadSpec& original : originals)
     for (int copy = 0; copy < copies; ++copy) {
       specs.push_back(original);
-      specs.back().name += "/" + std::to_string(copy);
+      specs.back().name.append("/").append(std::to_string(copy));
       specs.back().perturbation = perturbation;
     }
   return specs;
