@@ -47,6 +47,19 @@ enum class DonorPolicy {
   Derangement,
 };
 
+/// Which rows of a field on sparse storage exchange what they hold (mix_sparse.hpp), active rows
+/// being those that are not at the default. Each asks another question; scores under one must not
+/// be ranked among those under another.
+enum class SparseExchange {
+  /// Any: what are presence and value worth together? The same as on a dense batch.
+  Rows,
+  /// The active rows among themselves: what is the value worth where there is one?
+  Values,
+  /// As many active rows as can with as many rows at the default: every row that changes gains or
+  /// loses its entry, however rare entries are.
+  Presence,
+};
+
 /// The donors of one step.
 ///
 /// The shifts r_j of the first B - 1 groups are all different, as are those of the next B - 1, and
@@ -150,6 +163,21 @@ class Donors {
     if (!sources.empty()) invert(donors, sources);
   }
 
+  /// order = a permutation of [0, order.size()) by the policy, for rows of field j that exchange
+  /// among themselves; a row alone takes from itself. BaseShift draws a cycle, as Derangement does.
+  void fill_among(Index j, std::span<std::uint32_t> order) const {
+    const auto size = static_cast<Index>(order.size());
+    if (policy_ != DonorPolicy::Shift)
+      return shuffle(key(j, detail::RandomPurpose::Values), policy_ != DonorPolicy::Uniform, order);
+    const Index by = shift(j);
+    if (size > 0) fill_cyclic(by == 0 || size < 2 ? 0 : 1 + (by - 1) % (size - 1), order);
+  }
+
+  /// Random words of field j's group for draws of another kind.
+  detail::WordStream words(Index j, detail::RandomPurpose purpose) const {
+    return detail::WordStream(key(j, purpose));
+  }
+
   /// All donors of field j; gathering rows with it permutes them.
   Permutation permutation(Index j) const {
     std::vector<std::uint32_t> donors(static_cast<std::size_t>(rows_));
@@ -203,10 +231,10 @@ class Donors {
     for (std::size_t i = 0; i < base_.size(); ++i) place_[base_[i]] = static_cast<std::uint32_t>(i);
   }
 
-  PhiloxKey permutation_key(Index j) const {
-    return detail::step_key(seed_, step_, static_cast<std::uint32_t>(group_of(j)),
-                            detail::RandomPurpose::Permutation);
+  PhiloxKey key(Index j, detail::RandomPurpose purpose) const {
+    return detail::step_key(seed_, step_, static_cast<std::uint32_t>(group_of(j)), purpose);
   }
+  PhiloxKey permutation_key(Index j) const { return key(j, detail::RandomPurpose::Permutation); }
 
   static void invert(std::span<const std::uint32_t> donors, std::span<std::uint32_t> sources) {
     for (std::size_t b = 0; b < donors.size(); ++b)
@@ -216,6 +244,7 @@ class Donors {
   /// The inside-out shuffle: element i changes places with one before it, or (unless `cycle`)
   /// itself. Never with itself, the result is one cycle: i is put into that of those before it.
   static void shuffle(PhiloxKey key, bool cycle, std::span<std::uint32_t> out) {
+    if (out.empty()) return;
     detail::WordStream words(key);
     out[0] = 0;
     for (std::uint32_t i = 1; i < out.size(); ++i) {

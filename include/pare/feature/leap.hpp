@@ -75,7 +75,7 @@ class Leap {
     constexpr const char* function = "feature::Leap::forward";
     const FieldBatch<const T> in = detail::to_batch(function, "x", layout_, x);
     const FieldBatch<T> out = detail::to_batch(function, "mixed", layout_, mixed);
-    detail::check_leap_rows(function, in, out);
+    detail::check_leap_rows(function, state_.options, in, out);
     x_ = {};
     detail::draw_leap(layout_, in.rows, state_);
     mix_forward(backend, in, state_.values, *state_.donors, out, workspace_);
@@ -137,7 +137,7 @@ class Leap {
     check(&x != &mixed.fields(), "feature::Leap::forward", "mixed", "x", "memory apart from x");
     x_ = {};
     detail::draw_leap(layout_, x.rows(), state_);
-    mix_forward(backend, x, state_.values, *state_.donors, mixed);
+    mix_forward(backend, x, state_.values, *state_.donors, mixed, state_.options.exchange);
   }
 
   /// \overload
@@ -191,7 +191,7 @@ class Leap {
     constexpr const char* function = "feature::Leap::evaluate";
     const FieldBatch<const T> in = detail::to_batch(function, "x", layout_, x);
     const FieldBatch<T> out = detail::to_batch(function, "mixed", layout_, mixed);
-    detail::check_leap_rows(function, in, out);
+    detail::check_leap_rows(function, state_.options, in, out);
     const Donors donors = detail::evaluation_donors(layout_, in.rows, state_);
     mix_forward(backend, in, detail::evaluation_gates(state_), donors, out, workspace_);
   }

@@ -40,6 +40,10 @@ struct LeapOptions {
   /// row its own value, and is several times cheaper.
   DonorPolicy donors = DonorPolicy::BaseShift;
 
+  /// What sparse batches are asked; others than Rows refuse dense ones, where no row is known to be
+  /// at a default. Ours.
+  SparseExchange exchange = SparseExchange::Rows;
+
   /// Whether donors' values count as constants in gradients by x, as in the source.
   bool detach = true;
 

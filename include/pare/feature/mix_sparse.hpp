@@ -14,11 +14,13 @@
 /// Derived: x_b - x_donor(b) is 0 unless row b or its donor is active, that is, not at the default.
 /// With a share rho of active rows the mix has at most 2 rho B rows that are not at the default,
 /// and nothing else need be visited, forward or backward; the gate's gradient and the divergences
-/// are those of the dense mix (mix.hpp), which is the definition. This scores presence and value
-/// together, as the dense mix does.
+/// are those of the dense mix (mix.hpp), which is the definition. It scores presence and value
+/// together; SparseExchange::Values and Presence tell them apart, which only this storage can.
 
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/permutation.hpp>
+#include <pare/feature/detail/exchange.hpp>
 #include <pare/feature/detail/sparse_mix.hpp>
 #include <pare/feature/donors.hpp>
 #include <pare/feature/mix.hpp>
@@ -27,8 +29,10 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <numeric>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace pare::feature {
@@ -120,15 +124,35 @@ void reserve_mix(const SparseFields<T>& x, SparseMixAccess<T>& mix) {
   mix.links.resize(static_cast<std::size_t>(begin));
 }
 
+/// The donor of each row of field j.
+template <class T>
+Permutation reference_sparse_donors(const SparseFields<T>& x, Index j, const Donors& donors,
+                                    SparseExchange exchange) {
+  if (exchange == SparseExchange::Rows) return donors.permutation(j);
+  const auto active = x.rows_of(j);
+  std::vector<std::uint32_t> donor(static_cast<std::size_t>(x.rows())), order(active.size());
+  std::iota(donor.begin(), donor.end(), 0u);
+  if (exchange == SparseExchange::Values) {
+    donors.fill_among(j, order);
+    for (std::size_t i = 0; i < active.size(); ++i) donor[active[i]] = active[order[i]];
+  } else {
+    PresenceExchange presence;
+    draw_presence(donors, j, active, presence);
+    for (std::size_t k = 0; k < presence.rows.size(); ++k)
+      std::swap(donor[active[presence.entries[k]]], donor[presence.rows[k]]);
+  }
+  return Permutation(std::move(donor));
+}
+
 /// The definition: which rows of each field are active or have an active donor, row by row.
 template <class T>
-void reference_sparse_links(const SparseFields<T>& x, const Donors& donors,
+void reference_sparse_links(const SparseFields<T>& x, const Donors& donors, SparseExchange exchange,
                             SparseMixAccess<T>& mix) {
   for (Index j = 0; j < x.layout().fields(); ++j) {
     std::vector<std::uint32_t> entry(static_cast<std::size_t>(x.rows()), MixLink::none), rows;
     for (std::size_t e = 0; e < x.rows_of(j).size(); ++e)
       entry[x.rows_of(j)[e]] = static_cast<std::uint32_t>(e);
-    const Permutation donor = donors.permutation(j);
+    const Permutation donor = reference_sparse_donors(x, j, donors, exchange);
     MixLink* links = mix.links.data() + mix.begins[static_cast<std::size_t>(j)];
     for (Index b = 0; b < x.rows(); ++b) {
       const MixLink link{entry[static_cast<std::size_t>(b)], entry[donor[b]]};
@@ -150,8 +174,9 @@ double linked_value(const SparseFields<T>& x, Index j, std::uint32_t entry, Inde
 
 template <class T>
 void reference_sparse_forward(const SparseFields<T>& x, std::span<const double> gates,
-                              const Donors& donors, SparseMixAccess<T>& mix) {
-  reference_sparse_links(x, donors, mix);
+                              const Donors& donors, SparseExchange exchange,
+                              SparseMixAccess<T>& mix) {
+  reference_sparse_links(x, donors, exchange, mix);
   for (Index j = 0; j < x.layout().fields(); ++j) {
     const auto values = mix.fields.values(j);
     const MixLink* links = mix.links.data() + mix.begins[static_cast<std::size_t>(j)];
@@ -244,29 +269,32 @@ PARE_ABI_BEGIN
 /// \param x       as many rows, and the layout, of the donors
 /// \param gates   [fields] in [0, 1]
 /// \param mixed   made anew
+/// \param exchange which rows give each other what they hold. Fields of one group exchange alike
+///                where the same rows of theirs are active.
 /// \throws std::invalid_argument if rows, layout or gates are not so
 ///
-/// Cost: the entries of x and of mixed, for Shift and BaseShift; Uniform and Derangement draw
+/// Cost: the entries of x and of mixed; where all rows exchange, Uniform and Derangement draw
 /// `rows` numbers a field besides. Memory: mixed has room for twice the entries of x.
 template <Backend B, ComputeScalar T>
 void mix_forward(const B& backend, const SparseFields<T>& x, std::span<const double> gates,
-                 const Donors& donors, SparseMix<T>& mixed) {
+                 const Donors& donors, SparseMix<T>& mixed,
+                 SparseExchange exchange = SparseExchange::Rows) {
   detail::check_sparse("feature::mix_forward", x, gates, donors);
   detail::SparseMixAccess<T> mix(mixed);
   check(&mix.fields != &x, "feature::mix_forward", "mixed", "x", "memory apart from x");
   detail::reserve_mix(x, mix);
   if constexpr (KernelBackend<B>)
     detail::SparsePass<B, T>(backend, x, gates, mix.memory)
-        .forward(donors, mix.fields, mix.begins, mix.links);
+        .forward(donors, exchange, mix.fields, mix.begins, mix.links);
   else
-    detail::reference_sparse_forward(x, gates, donors, mix);
+    detail::reference_sparse_forward(x, gates, donors, exchange, mix);
 }
 
 /// \overload
 template <ComputeScalar T>
 void mix_forward(const SparseFields<T>& x, std::span<const double> gates, const Donors& donors,
-                 SparseMix<T>& mixed) {
-  mix_forward(simd, x, gates, donors, mixed);
+                 SparseMix<T>& mixed, SparseExchange exchange = SparseExchange::Rows) {
+  mix_forward(simd, x, gates, donors, mixed, exchange);
 }
 
 /// The gradients by gates and by the entries of x, and the divergences.

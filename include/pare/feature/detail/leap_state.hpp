@@ -193,8 +193,10 @@ inline Donors evaluation_donors(const FieldLayout& layout, Index rows, LeapGates
 
 /// What must hold before a draw is used up.
 template <class T>
-void check_leap_rows(const char* function, const FieldBatch<const T>& x,
+void check_leap_rows(const char* function, const LeapOptions& options, const FieldBatch<const T>& x,
                      const FieldBatch<T>& mixed) {
+  check(options.exchange == SparseExchange::Rows, function, "x", "a dense batch",
+        "a sparse one, as the exchange of values or presence needs");
   check(x.rows >= 2, function, "x", x.rows, "at least 2 rows");
   check(mixed.rows == x.rows, function, "mixed", mixed.rows, x.rows);
   check_lines(function, "x", x);

@@ -17,6 +17,8 @@ enum class RandomPurpose : std::uint32_t {
   Base = 0x42415345u,
   Permutation = 0x5045524du,
   GateNoise = 0x47415445u,
+  Values = 0x56414c55u,
+  Presence = 0x50524553u,
 };
 
 PARE_ABI_BEGIN

@@ -6,6 +6,7 @@
 
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
+#include <pare/feature/detail/exchange.hpp>
 #include <pare/feature/detail/mix_plan.hpp>
 #include <pare/feature/donors.hpp>
 #include <pare/feature/sparse_fields.hpp>
@@ -40,9 +41,10 @@ struct GivenRow {
 template <class T>
 struct SparseScratch {
   std::vector<GivenRow> given;
-  std::vector<std::uint32_t> donors, sources;  ///< [rows]
-  std::vector<std::uint32_t> places;           ///< of a field's entries among its mixed rows
-  AlignedBuffer<T> own_rows, donor_rows;       ///< [run of rows]
+  std::vector<std::uint32_t> donors, sources;  ///< [rows], or of the entries
+  PresenceExchange presence;
+  std::vector<std::uint32_t> places;      ///< of a field's entries among its mixed rows
+  AlignedBuffer<T> own_rows, donor_rows;  ///< [run of rows]
 };
 
 /// Memory that calls share.
@@ -55,7 +57,7 @@ struct SparseMemory {
 
 PARE_ABI_BEGIN
 
-/// The rows that entries of field j are given to, rising.
+/// The rows that entries of field j are given to, rising, where all rows exchange.
 template <class B>
 void find_given_rows(const B& backend, const Donors& donors, Index j,
                      std::span<const std::uint32_t> active,
@@ -86,6 +88,37 @@ void find_given_rows(const B& backend, const Donors& donors, Index j,
         drawn ? source_scratch[active[e]]
               : static_cast<std::uint32_t>(donors.source_of(j, static_cast<Index>(active[e])));
     given[e] = {row, static_cast<std::uint32_t>(e)};
+  }
+  std::sort(given.begin(), given.end(),
+            [](const GivenRow& a, const GivenRow& b) { return a.row < b.row; });
+}
+
+/// The same where active rows exchange among themselves.
+inline void find_rows_given_values(const Donors& donors, Index j,
+                                   std::span<const std::uint32_t> active,
+                                   std::vector<std::uint32_t>& order,
+                                   std::vector<GivenRow>& given) {
+  order.resize(active.size());
+  given.resize(active.size());
+  donors.fill_among(j, order);
+  for (std::size_t i = 0; i < active.size(); ++i) given[i] = {active[i], order[i]};
+}
+
+/// The same where active rows exchange with others. An entry that does not move is given to its own
+/// row.
+inline void find_rows_given_presence(const Donors& donors, Index j,
+                                     std::span<const std::uint32_t> active,
+                                     PresenceExchange& exchange, std::vector<GivenRow>& given) {
+  draw_presence(donors, j, active, exchange);
+  given.clear();
+  for (std::size_t k = 0; k < exchange.rows.size(); ++k)
+    given.push_back({exchange.rows[k], exchange.entries[k]});
+  if (exchange.entries.size() == active.size()) return;
+  std::sort(exchange.entries.begin(), exchange.entries.end());
+  for (std::size_t e = 0, k = 0; e < active.size(); ++e) {
+    const bool moves = k < exchange.entries.size() && exchange.entries[k] == e;
+    if (!moves) given.push_back({active[e], static_cast<std::uint32_t>(e)});
+    k += moves ? 1 : 0;
   }
   std::sort(given.begin(), given.end(),
             [](const GivenRow& a, const GivenRow& b) { return a.row < b.row; });
@@ -194,15 +227,20 @@ class SparsePass {
       : backend_(backend), x_(x), gates_(gates), memory_(memory) {}
 
   /// mixed has room for all rows; links [capacity] is filled beside it.
-  void forward(const Donors& donors, SparseFields<T>& mixed, std::span<const Index> begins,
-               std::vector<MixLink>& links) {
+  void forward(const Donors& donors, SparseExchange exchange, SparseFields<T>& mixed,
+               std::span<const Index> begins, std::vector<MixLink>& links) {
     Index scalars = 0;
     for (Index j = 0; j < x_.layout().fields(); ++j)
       scalars += 2 * x_.entries(j) * x_.layout().width(j);
     const bool streaming = scalars * Index{sizeof(T)} >= streaming_from;
     for_fields([&](Index j, SparseScratch<T>& s) {
       const auto active = x_.rows_of(j);
-      find_given_rows(backend_, donors, j, active, s.donors, s.sources, s.given);
+      if (exchange == SparseExchange::Rows)
+        find_given_rows(backend_, donors, j, active, s.donors, s.sources, s.given);
+      else if (exchange == SparseExchange::Values)
+        find_rows_given_values(donors, j, active, s.donors, s.given);
+      else
+        find_rows_given_presence(donors, j, active, s.presence, s.given);
       const Index begin = begins[static_cast<std::size_t>(j)];
       MixLink* own_links = links.data() + begin;
       const std::size_t count =
