@@ -350,6 +350,8 @@ TEST(SparseFields, RoomThatNoFieldHasIsRefusedAndNothingChanges) {
 
 TEST(SparseFields, BatchesWithoutFieldsOrWithBadRowsAreRefused) {
   refusal([] { SparseFields<float>(FieldLayout(), 3); }, "feature::SparseFields", "layout");
+  refusal([] { SparseFields<float>(FieldLayout({Index{1} << 62}), 3); }, "feature::SparseFields",
+          "layout");
   refusal([] { SparseFields<float>(FieldLayout({1}), -1); }, "feature::SparseFields", "rows");
   refusal([] { SparseFields<float>(FieldLayout({1}), Index{1} << 32); }, "feature::SparseFields",
           "rows");

@@ -6,6 +6,8 @@
 /// entry point; built with PARE_FUZZ_STANDALONE it has a main that runs seeded mutations of valid
 /// masks and orders: `block_mask_fuzz [runs] [seed]`.
 
+#include "bytes.hpp"
+
 #include <pare/attention/block_mask.hpp>
 #include <pare/attention/key_order.hpp>
 #include <pare/attention/reference.hpp>
@@ -17,22 +19,20 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <limits>
 #include <memory>
 #include <optional>
+#include <random>
 #include <span>
 #include <stdexcept>
 #include <vector>
-
-#if defined(PARE_FUZZ_STANDALONE)
-#include <random>
-#endif
 
 namespace {
 
 using pare::Index;
 using pare::attention::BlockMask;
 using pare::attention::KeyOrder;
+using pare::fuzz::Bytes;
+using pare::fuzz::Data;
 using Lists = std::vector<std::vector<std::int32_t>>;
 
 void require(bool ok, const char* what) {
@@ -40,37 +40,6 @@ void require(bool ok, const char* what) {
   std::fprintf(stderr, "block_mask_fuzz: broken: %s\n", what);
   std::abort();
 }
-
-/// Numbers from bytes: small ones, and the ends of the type for the ends of a byte.
-class Bytes {
- public:
-  explicit Bytes(std::span<const std::uint8_t> bytes) : bytes_(bytes) {}
-
-  template <class T>
-  T number() {
-    const int value = static_cast<std::int8_t>(byte());
-    if (value == 127) return std::numeric_limits<T>::max();
-    if (value == -128) return std::numeric_limits<T>::min();
-    return static_cast<T>(value);
-  }
-
-  template <class T>
-  std::vector<T> list() {
-    std::vector<T> numbers(byte());
-    for (T& n : numbers) n = number<T>();
-    return numbers;
-  }
-
- private:
-  std::uint8_t byte() {
-    if (bytes_.empty()) return 0;
-    const std::uint8_t first = bytes_.front();
-    bytes_ = bytes_.subspan(1);
-    return first;
-  }
-
-  std::span<const std::uint8_t> bytes_;
-};
 
 /// A first byte chooses what the rest means.
 struct Input {
@@ -244,8 +213,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 #if defined(PARE_FUZZ_STANDALONE)
 namespace {
 
-using Data = std::vector<std::uint8_t>;
-
 std::uint8_t byte_of(Index value) { return static_cast<std::uint8_t>(value); }
 
 /// A mask of random rows, as bytes.
@@ -286,50 +253,12 @@ Data valid_order(std::mt19937_64& random) {
   return bytes;
 }
 
-/// One or two edits: a byte set, moved by one, set to an end, copied from elsewhere, dropped.
-Data mutated(Data bytes, std::mt19937_64& random) {
-  const auto place = [&] { return static_cast<std::size_t>(random() % bytes.size()); };
-  for (std::uint64_t edit = 0, edits = 1 + random() % 2; edit < edits; ++edit) {
-    const std::size_t at = place();
-    switch (random() % 6) {
-      case 0:
-        bytes[at] = static_cast<std::uint8_t>(random());
-        break;
-      case 1:
-        bytes[at] = static_cast<std::uint8_t>(bytes[at] + (random() % 2 == 0 ? 1 : 255));
-        break;
-      case 2:
-        bytes[at] = random() % 2 == 0 ? 127 : 128;
-        break;
-      case 3:
-        bytes[at] = bytes[place()];
-        break;
-      case 4:
-        std::swap(bytes[at], bytes[place()]);
-        break;
-      default:
-        if (bytes.size() > 1) bytes.erase(bytes.begin() + static_cast<Index>(at));
-        break;
-    }
-  }
-  return bytes;
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
-  const auto runs = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 50000ull;
-  const auto seed = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1ull;
-  std::mt19937_64 random(seed);
-  unsigned long long taken = 0;
-  for (unsigned long long run = 0; run < runs; ++run) {
-    const Data bytes = run % 2 == 0 ? valid_mask(random) : valid_order(random);
-    require(try_bytes(bytes), "valid masks and orders are taken");
-    taken += try_bytes(mutated(bytes, random)) ? 1 : 0;
-  }
-  std::printf("block_mask_fuzz: %llu mutations, %llu still valid, %llu refused\n", runs, taken,
-              runs - taken);
-  require(runs < 1000 || (taken > 0 && taken < runs), "mutations reach both sides of the checks");
-  return 0;
+  const auto valid = [](unsigned long long run, std::mt19937_64& random) {
+    return run % 2 == 0 ? valid_mask(random) : valid_order(random);
+  };
+  return pare::fuzz::run_mutations("block_mask_fuzz", argc, argv, valid, try_bytes);
 }
 #endif

@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -44,6 +45,7 @@ class SparseFields {
     constexpr const char* function = "feature::SparseFields";
     check(layout_.fields() >= 1, function, "layout", "no field", "at least one");
     check(rows >= 0 && rows <= Index{0xffffffff}, function, "rows", rows, "a size in [0, 2^32)");
+    checked_product(function, "layout", layout_.dim(), Index{sizeof(T)});
     defaults_.assign(static_cast<std::size_t>(layout_.dim()), T(0));
     reserve(std::vector<Index>(static_cast<std::size_t>(layout_.fields()), 0));
   }
@@ -85,20 +87,29 @@ class SparseFields {
     constexpr const char* function = "feature::SparseFields::reserve";
     check(static_cast<Index>(capacities.size()) == layout_.fields(), function, "capacities",
           capacities.size(), layout_.fields());
-    for (const Index capacity : capacities)
+    Index rows = 0, scalars = 0;
+    for (std::size_t j = 0; j < capacities.size(); ++j) {
+      const Index capacity = capacities[j];
       check(capacity >= 0 && capacity <= rows_, function, "capacities", capacity,
             "0 to " + std::to_string(rows_));
-    begins_.resize(capacities.size() + 1);
-    value_begins_.resize(capacities.size() + 1);
-    begins_[0] = value_begins_[0] = 0;
+      const Index more =
+          checked_product(function, "capacities", capacity, layout_.width(static_cast<Index>(j)));
+      check(more <= std::numeric_limits<Index>::max() / Index{sizeof(T)} - scalars, function,
+            "capacities", capacity, "a batch whose bytes fit 63 bits");
+      rows += capacity;
+      scalars += more;
+    }
+    make_room(capacities.size(), rows, scalars);
+    begins_.assign(1, 0);
+    value_begins_.assign(1, 0);
     for (std::size_t j = 0; j < capacities.size(); ++j) {
-      const Index scalars = capacities[j] * layout_.width(static_cast<Index>(j));
-      begins_[j + 1] = begins_[j] + capacities[j];
-      value_begins_[j + 1] = value_begins_[j] + scalars;
+      begins_.push_back(begins_.back() + capacities[j]);
+      value_begins_.push_back(value_begins_.back() +
+                              capacities[j] * layout_.width(static_cast<Index>(j)));
     }
     counts_.assign(capacities.size(), 0);
-    row_numbers_.resize(static_cast<std::size_t>(begins_.back()));
-    values_.resize(static_cast<std::size_t>(value_begins_.back()));
+    row_numbers_.resize(static_cast<std::size_t>(rows));
+    values_.resize(static_cast<std::size_t>(scalars));
   }
 
   /// Gives field j the entries of these rows, with values to be written by the caller.
@@ -140,6 +151,15 @@ class SparseFields {
 
  private:
   friend struct detail::SparseEntries<T>;
+
+  /// All that can fail for want of memory, before anything changes.
+  void make_room(std::size_t fields, Index rows, Index scalars) {
+    begins_.reserve(fields + 1);
+    value_begins_.reserve(fields + 1);
+    counts_.reserve(fields);
+    row_numbers_.reserve(static_cast<std::size_t>(rows));
+    values_.reserve(static_cast<std::size_t>(scalars));
+  }
 
   Index begin(Index j) const { return begins_[static_cast<std::size_t>(j)]; }
   Index value_begin(Index j) const { return value_begins_[static_cast<std::size_t>(j)]; }
