@@ -9,6 +9,8 @@
 #include "workload.hpp"
 
 #include <pare/core/aligned_buffer.hpp>
+#include <pare/core/backend.hpp>
+#include <pare/core/parallel.hpp>
 #include <pare/feature/divergence.hpp>
 #include <pare/feature/donors.hpp>
 #include <pare/feature/field_layout.hpp>
@@ -20,7 +22,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -122,6 +126,97 @@ DenseStep& dense_step(Index rows, Index columns, Storage storage, DonorPolicy po
   return workload<DenseStep>(name, [&] { return DenseStep(rows, columns, storage, policy); });
 }
 
+/// The step as Eigen's users would write it, a column at a time, on as many threads.
+class EigenStep {
+ public:
+  explicit EigenStep(const DenseStep& step) : step_(step) {
+    for (auto* copy : {&x_, &mixed_, &gradient_}) copy->resize(step.size());
+    std::copy_n(step.x.data(), step.size(), x_.data());
+    std::copy_n(step.gradient.data(), step.size(), gradient_.data());
+    std::fill_n(mixed_.data(), step.size(), 0.0f);
+    slopes_.resize(step.gates.size());
+  }
+
+  void run(int threads) {
+    const Donors donors(step_.policy, seed, 0, step_.rows, step_.layout);
+    const auto all = pare::simd.threads(threads);
+    const auto for_columns = [&](const auto& f) {
+      pare::parallel_for(all.executor, step_.layout.fields(), [&](Index j, int) { f(j); });
+    };
+    if (donors.cyclic()) {
+      for_columns([&](Index j) { forward_shifted(j, donors.shift(j)); });
+      for_columns([&](Index j) { backward_shifted(j, donors.shift(j)); });
+    } else {
+      for_columns([&](Index j) { forward_gathered(j, donors); });
+      for_columns([&](Index j) { backward_gathered(j, donors); });
+    }
+  }
+
+ private:
+  using Contiguous = Eigen::Map<Eigen::ArrayXf>;
+  using Strided = Eigen::Map<Eigen::ArrayXf, 0, Eigen::InnerStride<>>;
+
+  float gate_of(Index j) const {
+    return static_cast<float>(step_.gates[static_cast<std::size_t>(j)]);
+  }
+  Contiguous column(Buffer& m, Index j) const { return {m.data() + j * step_.rows, step_.rows}; }
+  Strided column_of_rows(Buffer& m, Index j) const {
+    return {m.data() + j, step_.rows, Eigen::InnerStride<>(step_.layout.dim())};
+  }
+  const std::vector<std::uint32_t>& order(const Donors& donors, Index j) const {
+    thread_local std::vector<std::uint32_t> list;
+    list.resize(static_cast<std::size_t>(step_.rows));
+    donors.fill(j, list);
+    return list;
+  }
+
+  void forward_shifted(Index j, Index shift) {
+    const Contiguous x = column(x_, j);
+    Contiguous mixed = column(mixed_, j);
+    const float gate = gate_of(j);
+    const Index n = step_.rows - shift;
+    mixed.head(n) = gate * x.head(n) + (1 - gate) * x.tail(n);
+    mixed.tail(shift) = gate * x.tail(shift) + (1 - gate) * x.head(shift);
+  }
+  void backward_shifted(Index j, Index shift) {
+    const Contiguous x = column(x_, j);
+    Contiguous g = column(gradient_, j);
+    const Index n = step_.rows - shift;
+    slopes_[static_cast<std::size_t>(j)] = ((x.head(n) - x.tail(n)) * g.head(n)).sum() +
+                                           ((x.tail(shift) - x.head(shift)) * g.tail(shift)).sum();
+    g *= gate_of(j);
+  }
+  void forward_gathered(Index j, const Donors& donors) {
+    const Strided x = column_of_rows(x_, j);
+    const float gate = gate_of(j);
+    column_of_rows(mixed_, j) = gate * x + (1 - gate) * x(order(donors, j));
+  }
+  void backward_gathered(Index j, const Donors& donors) {
+    const Strided x = column_of_rows(x_, j);
+    Strided g = column_of_rows(gradient_, j);
+    slopes_[static_cast<std::size_t>(j)] = ((x - x(order(donors, j))) * g).sum();
+    g *= gate_of(j);
+  }
+
+  const DenseStep& step_;
+  Buffer x_, mixed_, gradient_;
+  std::vector<float> slopes_;
+};
+
+/// Once a process for each kind of step: it is slow where rows are contiguous.
+double eigen_seconds(const DenseStep& step, int threads) {
+  static std::map<std::pair<Storage, int>, double> known;
+  const auto [entry, is_new] = known.try_emplace({step.storage, threads}, 0.0);
+  if (is_new) {
+    EigenStep eigen(step);
+    eigen.run(threads);
+    std::vector<double> times;
+    for (int i = 0; i < 3; ++i) times.push_back(seconds([&] { eigen.run(threads); }));
+    entry->second = median(std::move(times));
+  }
+  return entry->second;
+}
+
 // X and G are read, the mixed batch and the gradient by X written: what no step can do without. The
 // gradients by the gates need X once more, which `of_traffic` counts.
 void leap_step(benchmark::State& state, Storage storage, DonorPolicy policy, int threads) {
@@ -132,6 +227,7 @@ void leap_step(benchmark::State& state, Storage storage, DonorPolicy policy, int
   LimitProbe probe(threads, {{Limit::copy, 4 * batch_bytes}});
   const double own = time_between_probes(state, probe, [&] { work.run(threads); });
   set_of_limit(state, probe.seconds(), own);
+  set_vs(state, "eigen", eigen_seconds(work, threads), own);
   state.counters["of_traffic"] = 1.25 * probe.seconds() / own;
   state.counters["GB/s"] = 5 * batch_bytes / own * 1e-9;
   set_threads(state, threads);
