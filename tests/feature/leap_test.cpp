@@ -675,6 +675,25 @@ TEST(Leap, EvaluationThatIsOffPassesTheBatchOn) {
   EXPECT_TRUE(equal_bits(mixed, x));
 }
 
+TEST(Leap, EvaluationOfSparseBatchesIsThatOfDenseOnes) {
+  MatrixXd x = normal_batch<double>(rows, widths.dim(), 1);
+  x.topRows(rows / 2).leftCols(4).setZero();
+  const SparseFields<double> entries = to_sparse(widths, x);
+  for (const EvalMode mode : {EvalMode::Shuffle, EvalMode::Hard, EvalMode::Off}) {
+    Leap<double> dense(widths, {.eval_mode = mode}), sparse(widths, {.eval_mode = mode});
+    for (Leap<double>* leap : {&dense, &sparse}) leap->set_thetas(some_thetas);
+    OwnedBatch<double> mixed(widths, rows, Storage::RowMajor), got(widths, rows, Storage::RowMajor);
+    SparseMix<double> mixed_entries;
+    for (int call = 0; call < 2; ++call) {
+      dense.evaluate(x, mixed.batch());
+      sparse.evaluate(entries, mixed_entries);
+      to_dense(mixed_entries.fields(), got.batch());
+      EXPECT_LE((got.get() - mixed.get()).cwiseAbs().maxCoeff(), 1e-14);
+    }
+    EXPECT_EQ(got.get() == x, mode == EvalMode::Off);
+  }
+}
+
 /// Thetas after some steps, with something done after each forward pass.
 template <class T, class B, class F>
 std::vector<double> trained(const B& backend, const FieldLayout& layout, const LeapOptions& options,
@@ -951,6 +970,9 @@ TEST(LeapErrors, RefusedForwardPassesLeaveTheLastOneAsItWas) {
   refusal([&] { o.leap.forward(single, twice); }, forward, "x");
   refusal([&] { o.leap.forward(other, twice); }, forward, "x");
   refusal([&] { o.leap.forward(twice.fields(), twice); }, forward, "mixed");
+  refusal([&] { o.leap.evaluate(single, twice); }, evaluate, "x");
+  refusal([&] { o.leap.evaluate(other, twice); }, evaluate, "x");
+  refusal([&] { o.leap.evaluate(twice.fields(), twice); }, evaluate, "mixed");
   EXPECT_TRUE((o.mixed.array() == 7).all());
   EXPECT_EQ(donors_of(o.leap.donors()), donors_of(clean.leap.donors()));
   for (Operands* each : {&o, &clean}) {

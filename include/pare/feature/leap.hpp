@@ -132,9 +132,7 @@ class Leap {
   /// The same for a sparse batch (mix_sparse.hpp).
   template <Backend B>
   PARE_ALWAYS_INLINE void forward(const B& backend, const SparseFields<T>& x, SparseMix<T>& mixed) {
-    check(x.layout() == layout_, "feature::Leap::forward", "x", x.layout().dim(), layout_.dim());
-    check(x.rows() >= 2, "feature::Leap::forward", "x", x.rows(), "at least 2 rows");
-    check(&x != &mixed.fields(), "feature::Leap::forward", "mixed", "x", "memory apart from x");
+    detail::check_leap_entries("feature::Leap::forward", layout_, x, mixed.fields());
     x_ = {};
     detail::draw_leap(layout_, x.rows(), state_);
     mix_forward(backend, x, state_.values, *state_.donors, mixed, state_.options.exchange);
@@ -199,6 +197,21 @@ class Leap {
   /// \overload
   template <FieldsIn X, FieldsOut Y>
   PARE_ALWAYS_INLINE void evaluate(const X& x, Y&& mixed) {
+    evaluate(simd, x, mixed);
+  }
+
+  /// The same for a sparse batch.
+  template <Backend B>
+  PARE_ALWAYS_INLINE void evaluate(const B& backend, const SparseFields<T>& x,
+                                   SparseMix<T>& mixed) {
+    detail::check_leap_entries("feature::Leap::evaluate", layout_, x, mixed.fields());
+    const Donors donors = detail::evaluation_donors(layout_, x.rows(), state_);
+    mix_forward(backend, x, detail::evaluation_gates(state_), donors, mixed,
+                state_.options.exchange);
+  }
+
+  /// \overload
+  PARE_ALWAYS_INLINE void evaluate(const SparseFields<T>& x, SparseMix<T>& mixed) {
     evaluate(simd, x, mixed);
   }
 

@@ -12,6 +12,7 @@
 #include <pare/feature/leap_options.hpp>
 #include <pare/feature/mix.hpp>
 #include <pare/feature/ranking.hpp>
+#include <pare/feature/sparse_fields.hpp>
 
 #include <cmath>
 #include <cstddef>
@@ -202,6 +203,15 @@ void check_leap_rows(const char* function, const LeapOptions& options, const Fie
   check_lines(function, "x", x);
   check_lines(function, "mixed", mixed);
   check_no_overlap(function, "mixed", whole_batch(mixed), "x", whole_batch(x));
+}
+
+/// The same for a sparse batch.
+template <class T>
+void check_leap_entries(const char* function, const FieldLayout& layout, const SparseFields<T>& x,
+                        const SparseFields<T>& mixed) {
+  check(x.layout() == layout, function, "x", x.layout().dim(), layout.dim());
+  check(x.rows() >= 2, function, "x", x.rows(), "at least 2 rows");
+  check(&x != &mixed, function, "mixed", "x", "memory apart from x");
 }
 
 PARE_ABI_END
