@@ -78,6 +78,10 @@ MatrixXd donors_values(const B& backend, const SparseFields<T>& x, const Donors&
   SparseMix<T> mixed;
   const std::vector<double> closed(static_cast<std::size_t>(x.layout().fields()), 0.0);
   mix_forward(backend, x, closed, donors, mixed, exchange);
+  for (Index j = 0; j < x.layout().fields(); ++j) {
+    const auto rows = mixed.fields().rows_of(j);
+    EXPECT_TRUE(std::is_sorted(rows.begin(), rows.end())) << j;
+  }
   return dense(mixed.fields());
 }
 
@@ -152,10 +156,12 @@ TYPED_TEST(ExchangeTest, PresenceMovesAsManyEntriesAsCanMove) {
 
 TYPED_TEST(ExchangeTest, DrawsAreThoseOfTheReference) {
   using T = typename TypeParam::scalar;
-  const auto x = numbered<T>({0, 1, 2, 5, 100, 150, 151, 299, 300}, 300);
+  // Few and many rows are sorted in different ways.
+  const auto x = numbered<T>({0, 1, 2, 5, 100, 1500, 1501, 2999, 3000}, 3000);
   for (const DonorPolicy policy : policies)
-    for (const auto exchange : {SparseExchange::Values, SparseExchange::Presence}) {
-      const Donors donors(policy, 3, 8, 300, x.layout());
+    for (const auto exchange :
+         {SparseExchange::Rows, SparseExchange::Values, SparseExchange::Presence}) {
+      const Donors donors(policy, 3, 8, 3000, x.layout());
       EXPECT_EQ(donors_values(TypeParam::backend::make(), x, donors, exchange),
                 donors_values(pare::reference, x, donors, exchange));
     }

@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -38,9 +39,16 @@ struct GivenRow {
   std::uint32_t entry = 0;
 };
 
+/// Scratch of sort_by_row.
+struct RowOrder {
+  std::vector<std::uint64_t> bits;      ///< [rows / 64] all 0 between calls
+  std::vector<std::uint32_t> entry_of;  ///< [rows]
+};
+
 template <class T>
 struct SparseScratch {
   std::vector<GivenRow> given;
+  RowOrder order;
   std::vector<std::uint32_t> donors, sources;  ///< [rows], or of the entries
   PresenceExchange presence;
   std::vector<std::uint32_t> places;      ///< of a field's entries among its mixed rows
@@ -57,12 +65,37 @@ struct SparseMemory {
 
 PARE_ABI_BEGIN
 
+/// Sorts rows that are all different: as bits of a word for every 64 rows, unless most of those
+/// would be 0. Comparisons of random rows would be branches that no processor foresees.
+inline void sort_by_row(Index rows, RowOrder& order, std::vector<GivenRow>& given) {
+  const auto words = static_cast<std::size_t>((rows + 63) / 64);
+  if (words > 8 * given.size())
+    return std::sort(given.begin(), given.end(),
+                     [](const GivenRow& a, const GivenRow& b) { return a.row < b.row; });
+  order.bits.resize(words, 0);
+  order.entry_of.resize(64 * words);
+  for (const GivenRow& g : given) {
+    order.bits[g.row / 64] |= std::uint64_t{1} << (g.row % 64);
+    order.entry_of[g.row] = g.entry;
+  }
+  std::size_t count = 0;
+  for (std::size_t w = 0; w < words; ++w) {
+    for (std::uint64_t left = order.bits[w]; left != 0; left &= left - 1) {
+      const auto row =
+          static_cast<std::uint32_t>(64 * w) + static_cast<std::uint32_t>(std::countr_zero(left));
+      given[count++] = {row, order.entry_of[row]};
+    }
+    order.bits[w] = 0;
+  }
+}
+
 /// The rows that entries of field j are given to, rising, where all rows exchange.
 template <class B>
 void find_given_rows(const B& backend, const Donors& donors, Index j,
                      std::span<const std::uint32_t> active,
                      std::vector<std::uint32_t>& donor_scratch,
-                     std::vector<std::uint32_t>& source_scratch, std::vector<GivenRow>& given) {
+                     std::vector<std::uint32_t>& source_scratch, RowOrder& order,
+                     std::vector<GivenRow>& given) {
   given.resize(active.size());
   if (donors.cyclic()) {
     // Entries from row r on move to the front, those before it to the back.
@@ -89,8 +122,7 @@ void find_given_rows(const B& backend, const Donors& donors, Index j,
               : static_cast<std::uint32_t>(donors.source_of(j, static_cast<Index>(active[e])));
     given[e] = {row, static_cast<std::uint32_t>(e)};
   }
-  std::sort(given.begin(), given.end(),
-            [](const GivenRow& a, const GivenRow& b) { return a.row < b.row; });
+  sort_by_row(donors.rows(), order, given);
 }
 
 /// The same where active rows exchange among themselves.
@@ -108,7 +140,8 @@ inline void find_rows_given_values(const Donors& donors, Index j,
 /// row.
 inline void find_rows_given_presence(const Donors& donors, Index j,
                                      std::span<const std::uint32_t> active,
-                                     PresenceExchange& exchange, std::vector<GivenRow>& given) {
+                                     PresenceExchange& exchange, RowOrder& order,
+                                     std::vector<GivenRow>& given) {
   draw_presence(donors, j, active, exchange);
   given.clear();
   for (std::size_t k = 0; k < exchange.rows.size(); ++k)
@@ -120,8 +153,7 @@ inline void find_rows_given_presence(const Donors& donors, Index j,
     if (!moves) given.push_back({active[e], static_cast<std::uint32_t>(e)});
     k += moves ? 1 : 0;
   }
-  std::sort(given.begin(), given.end(),
-            [](const GivenRow& a, const GivenRow& b) { return a.row < b.row; });
+  sort_by_row(donors.rows(), order, given);
 }
 
 /// Rows that are active or given a value, rising, and where their values come from. Which of the
@@ -236,11 +268,11 @@ class SparsePass {
     for_fields([&](Index j, SparseScratch<T>& s) {
       const auto active = x_.rows_of(j);
       if (exchange == SparseExchange::Rows)
-        find_given_rows(backend_, donors, j, active, s.donors, s.sources, s.given);
+        find_given_rows(backend_, donors, j, active, s.donors, s.sources, s.order, s.given);
       else if (exchange == SparseExchange::Values)
         find_rows_given_values(donors, j, active, s.donors, s.given);
       else
-        find_rows_given_presence(donors, j, active, s.presence, s.given);
+        find_rows_given_presence(donors, j, active, s.presence, s.order, s.given);
       const Index begin = begins[static_cast<std::size_t>(j)];
       MixLink* own_links = links.data() + begin;
       const std::size_t count =
