@@ -156,7 +156,7 @@ need_for() {
 # One compiler takes up to 2 GB on the largest tests.
 job_count() {
   local processors gigabytes
-  processors=$(getconf _NPROCESSORS_ONLN)
+  processors=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
   gigabytes=$(awk '/^MemAvailable:/ { print int($2 / 2097152) }' /proc/meminfo 2>/dev/null || true)
   gigabytes=${gigabytes:-$processors}
   ((gigabytes < 1)) && gigabytes=1
