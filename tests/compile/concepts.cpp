@@ -11,6 +11,7 @@
 
 #include <pare/core/arch.hpp>
 #include <pare/core/backend.hpp>
+#include <pare/core/ceil_div.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/cpu_features.hpp>
 #include <pare/core/permutation.hpp>
@@ -31,8 +32,13 @@ using pare::TensorView;
 static_assert(PARE_VERSION ==
               PARE_VERSION_MAJOR * 10000 + PARE_VERSION_MINOR * 100 + PARE_VERSION_PATCH);
 
+static_assert(pare::ceil_div(0, 3) == 0 && pare::ceil_div(6, 3) == 2 && pare::ceil_div(7, 3) == 3);
+static_assert(pare::ceil_div(INT64_MAX, INT64_MAX) == 1 &&
+              pare::ceil_div<std::int8_t>(127, 2) == 64);
+
 // Ranges and views need no Eigen.
-static_assert(In<std::vector<float>, 1> && Out<std::vector<float>, 1>);
+static_assert(In<std::vector<float>, 1> && Out<std::vector<float>&, 1>);
+static_assert(!Out<std::vector<float>, 1> && Out<std::span<float>, 1>);
 static_assert(In<std::array<double, 4>, 1> && In<std::span<const pare::bf16>, 1>);
 static_assert(In<TensorView<const pare::f16, 4>, 4> && !Out<TensorView<const pare::f16, 4>, 4>);
 static_assert(!In<std::vector<int>, 1> && !In<std::vector<std::complex<float>>, 1>);

@@ -102,6 +102,9 @@ TEST(CheckedProduct, RefusesTheFirstProductThatDoesNotFit) {
   EXPECT_EQ(
       message_of([] { pare::checked_product("f", "n", quarter, quarter); }),
       "pare::f: n: got [4294967296, 4294967296], wanted a product of sizes that fits 63 bits");
+  EXPECT_THROW(pare::checked_product("f", "n", -1, 5), std::invalid_argument);
+  EXPECT_THROW(pare::checked_product("f", "n", 5, std::numeric_limits<Index>::min()),
+               std::invalid_argument);
 }
 
 TEST(IsFinite, FollowsTheExponentBits) {

@@ -214,4 +214,25 @@ TEST(SparseView, RefusalReadsNoIndexOfABadLine) {
   EXPECT_NE(refusal<std::int64_t>({std::int64_t{-1} << 40, 0}, {}, 5), "accepted");
 }
 
+TEST(SparseView, AnOutputOverAnyOfItsArraysIsRefused) {
+  // Lines 0 1 | - | 2 3, of a matrix stored with room at the end: entry 4 belongs to no line.
+  std::vector<float> values(5);
+  std::vector<std::int32_t> inner{0, 1, 0, 1, 0}, outer{0, 2, 2, 4}, counts{2, 0, 2};
+  const pare::CompressedView<float, std::int32_t> s{
+      3, 2, outer.data(), counts.data(), inner.data(), values.data()};
+  const auto refused = [&](void* place) {
+    const pare::TensorView<float, 1> out{static_cast<float*>(place), {1}, {1}};
+    try {
+      pare::check_no_overlap("f", "y", out, "x", s);
+      return false;
+    } catch (const std::invalid_argument&) {
+      return true;
+    }
+  };
+  EXPECT_TRUE(refused(&values[0]) && refused(&values[3]));
+  EXPECT_TRUE(refused(&inner[3]) && refused(&outer[3]) && refused(&counts[2]));
+  EXPECT_FALSE(refused(&values[4]));
+  EXPECT_FALSE(refused(&inner[4]));
+}
+
 }  // namespace

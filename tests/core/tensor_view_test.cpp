@@ -2,9 +2,13 @@
 #include <gtest/gtest.h>
 
 #include <Eigen/Core>
+#include <algorithm>
 #include <array>
 #include <cstdint>
+#include <iterator>
+#include <limits>
 #include <memory>
+#include <random>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -57,7 +61,7 @@ void expect_same_elements(E& e) {
 /// The same for an object that may be written and for its const form.
 template <class E>
 void expect_same_elements_twice(E&& e) {
-  static_assert(In<E, 2> && Out<E, 2>);
+  static_assert(In<E, 2> && Out<std::remove_reference_t<E>&, 2>);
   static_assert(!std::is_const_v<typename decltype(to_view(e))::scalar>);
   expect_same_elements(e);
   const auto& fixed = e;
@@ -275,7 +279,7 @@ TEST(ToView, SixteenBitScalarsKeepAddressAndBits) {
 
 TEST(Concepts, ConstObjectsAreReadOnly) {
   using T4 = Tensor<float, 4>;
-  static_assert(In<T4, 4> && Out<T4, 4> && In<const T4, 4> && !Out<const T4, 4>);
+  static_assert(In<T4, 4> && Out<T4&, 4> && In<const T4, 4> && !Out<const T4&, 4>);
   static_assert(!Out<Eigen::TensorMap<const T4>, 4> && In<Eigen::TensorMap<const T4>, 4>);
   static_assert(!Out<const Eigen::MatrixXf, 2> && !Out<const Eigen::MatrixXf&, 2>);
   static_assert(!Out<Eigen::Map<const Eigen::MatrixXf>, 2>);
@@ -291,6 +295,15 @@ TEST(Concepts, RvaluesThatPointElsewhereAreOutputs) {
   static_assert(Out<Eigen::Map<Eigen::MatrixXf>, 2> && Out<Eigen::Map<Eigen::MatrixXf>&&, 2>);
   static_assert(Out<Eigen::Block<Eigen::MatrixXf>, 2> && In<Eigen::Block<Eigen::MatrixXf>, 2>);
   static_assert(Out<Eigen::TensorMap<Tensor<float, 4>>, 4> && Out<TensorView<double, 3>, 3>);
+}
+
+TEST(Concepts, TemporariesThatOwnTheirMemoryAreNoOutputs) {
+  static_assert(!Out<Eigen::MatrixXf, 2> && Out<Eigen::MatrixXf&, 2> && In<Eigen::MatrixXf, 2>);
+  static_assert(!Out<Eigen::Matrix2d, 2> && !Out<Eigen::VectorXf, 2> && !Out<Eigen::ArrayXXd, 2>);
+  static_assert(!Out<Tensor<float, 4>, 4> && Out<Tensor<float, 4>&, 4>);
+  static_assert(!Out<std::vector<float>, 1> && Out<std::vector<float>&, 1>);
+  static_assert(!Out<std::array<float, 3>, 1> && Out<std::array<float, 3>&, 1>);
+  static_assert(Out<std::span<float>, 1> && Out<Eigen::Ref<Eigen::MatrixXf>, 2>);
 }
 
 TEST(Concepts, RankIsExact) {
@@ -455,7 +468,74 @@ TEST(CheckNoOverlap, RefusesSharedElementsFromBothSides) {
   EXPECT_TRUE(overlap_refused(at(7, 4, -2), at(0, 2, 1)));   // 7 5 3 1 against 0 1
   EXPECT_FALSE(overlap_refused(at(7, 4, -2), at(0, 1, 1)));  // against 0
   EXPECT_FALSE(overlap_refused(at(7, 4, -2), at(8, 1, 1)));
-  EXPECT_TRUE(overlap_refused(at(0, 4, 2), at(1, 4, 2)));  // interleaved: refused, as documented
+  EXPECT_FALSE(overlap_refused(at(0, 4, 2), at(1, 4, 2)));  // interleaved
+  EXPECT_TRUE(overlap_refused(at(0, 4, 3), at(1, 4, 4)));   // 0 3 6 9 against 1 5 9 13
+}
+
+/// The elements a view names, by address.
+template <class T, std::size_t R>
+std::vector<const void*> named(const TensorView<T, R>& v) {
+  std::vector<const void*> all;
+  std::array<Index, R> at{};
+  for (bool more = !pare::detail::is_empty(v); more;) {
+    Index offset = 0;
+    for (std::size_t d = 0; d < R; ++d) offset += at[d] * v.stride[d];
+    all.push_back(v.data + offset);
+    more = false;
+    for (std::size_t d = R; d-- > 0 && !more; at[d] = more ? at[d] : 0)
+      more = ++at[d] < v.extent[d];
+  }
+  std::sort(all.begin(), all.end());
+  return all;
+}
+
+/// Rank 3 of up to 4 elements a dimension anywhere in the middle of the buffer, strides of either
+/// sign; what an odd-ball slice of a tensor may look like.
+TensorView<float, 3> random_view(std::vector<float>& buffer, std::mt19937& random) {
+  TensorView<float, 3> v{buffer.data() + buffer.size() / 2 + random() % 16, {}, {}};
+  for (std::size_t d = 0; d < 3; ++d) {
+    v.extent[d] = static_cast<Index>(random() % 5);
+    v.stride[d] = static_cast<Index>(random() % 25) - 12;
+  }
+  return v;
+}
+
+TEST(CheckNoOverlap, IsExactForStridedViews) {
+  std::vector<float> buffer(512);
+  std::mt19937 random(5);
+  int shared = 0, apart = 0;
+  for (int round = 0; round < 20000; ++round) {
+    const auto a = random_view(buffer, random), b = random_view(buffer, random);
+    const auto in_a = named(a), in_b = named(b);
+    std::vector<const void*> both;
+    std::set_intersection(in_a.begin(), in_a.end(), in_b.begin(), in_b.end(),
+                          std::back_inserter(both));
+    ASSERT_EQ(overlap_refused(a, b), !both.empty()) << "round " << round;
+    ++(both.empty() ? apart : shared);
+  }
+  EXPECT_GT(shared, 1000);
+  EXPECT_GT(apart, 1000);
+}
+
+TEST(CheckNoOverlap, SeesThroughSlicesOfOnePackedTensor) {
+  // Queries, keys and values side by side in a row: [tokens, 3, heads, dim].
+  std::vector<float> packed(7 * 3 * 2 * 5);
+  const auto slice = [&](Index which) {
+    return TensorView<float, 4>{packed.data() + which * 10, {1, 2, 7, 5}, {210, 5, 30, 1}};
+  };
+  EXPECT_FALSE(overlap_refused(slice(0), slice(1)));
+  EXPECT_FALSE(overlap_refused(slice(2), slice(0)));
+  EXPECT_TRUE(overlap_refused(slice(1), slice(1)));
+}
+
+TEST(CheckNoOverlap, SeesAPartOfAnElement) {
+  alignas(8) double buffer[4] = {};
+  auto* const bytes = reinterpret_cast<pare::bf16*>(buffer);  // every fourth 16-bit element
+  const TensorView<pare::bf16, 1> second_quarter{bytes + 1, {4}, {4}};
+  EXPECT_TRUE(overlap_refused(second_quarter, TensorView<const double, 1>{buffer, {4}, {1}}));
+  const TensorView<const float, 1> upper_halves{
+      reinterpret_cast<const float*>(buffer) + 1, {4}, {2}};
+  EXPECT_FALSE(overlap_refused(second_quarter, upper_halves));
 }
 
 TEST(CheckNoOverlap, CountsBytesAcrossTypesAndRanks) {
@@ -492,6 +572,89 @@ TEST(CheckWritable, RefusesAZeroStride) {
   EXPECT_NO_THROW(check(1, 3, 0, 1));  // one row needs no stride
   EXPECT_THROW(check(2, 3, 0, 1), std::invalid_argument);
   EXPECT_THROW(check(2, 3, 1, 0), std::invalid_argument);
+}
+
+template <class T, std::size_t R>
+bool refused_as_output(const TensorView<T, R>& v) {
+  try {
+    pare::check_writable("f", "y", v);
+    return false;
+  } catch (const std::invalid_argument&) {
+    return true;
+  }
+}
+
+TEST(CheckWritable, RefusesRowsThatOverlap) {
+  float buffer[64];
+  const auto rows = [&](Index n, Index columns, Index row_stride, Index column_stride) {
+    return TensorView<float, 2>{buffer + 32, {n, columns}, {row_stride, column_stride}};
+  };
+  EXPECT_TRUE(refused_as_output(rows(2, 3, 1, 1)));
+  EXPECT_TRUE(refused_as_output(rows(3, 3, 2, 1)));
+  EXPECT_TRUE(refused_as_output(rows(2, 3, -2, 1)));
+  EXPECT_FALSE(refused_as_output(rows(2, 3, -3, 1)));
+  EXPECT_FALSE(refused_as_output(rows(4, 4, 4, 3)));
+  EXPECT_TRUE(refused_as_output(rows(4, 5, 4, 3)));  // 12 is 3 rows and 0 columns, or 0 and 4
+}
+
+TEST(CheckWritable, IsExact) {
+  std::vector<float> buffer(512);
+  std::mt19937 random(6);
+  int twice = 0, once = 0;
+  for (int round = 0; round < 20000; ++round) {
+    const auto v = random_view(buffer, random);
+    const auto all = named(v);
+    const bool repeats = std::adjacent_find(all.begin(), all.end()) != all.end();
+    ASSERT_EQ(refused_as_output(v), repeats) << "round " << round;
+    ++(repeats ? twice : once);
+  }
+  EXPECT_GT(twice, 1000);
+  EXPECT_GT(once, 1000);
+}
+
+TEST(CheckView, RefusesWhatCannotBeRead) {
+  constexpr Index huge = std::numeric_limits<Index>::max();
+  float buffer[4] = {};
+  const auto refused = [](const auto& v) {
+    EXPECT_TRUE(refused_as_output(v));
+    EXPECT_TRUE(overlap_refused(v, v));
+    try {
+      pare::check_view("f", "x", as_const(v));
+      return false;
+    } catch (const std::invalid_argument&) {
+      return true;
+    }
+  };
+  using V1 = TensorView<float, 1>;
+  using V2 = TensorView<float, 2>;
+  EXPECT_TRUE(refused(V1{nullptr, {1}, {1}}));
+  EXPECT_TRUE(refused(V1{buffer, {-1}, {1}}));
+  EXPECT_TRUE(refused(V2{buffer, {0, -2}, {1, 1}}));
+  EXPECT_TRUE(refused(V2{buffer, {std::numeric_limits<Index>::min(), 1}, {1, 1}}));
+  EXPECT_TRUE(refused(V1{buffer, {huge}, {1}}));
+  EXPECT_TRUE(refused(V1{buffer, {huge / 4}, {-1}}));  // its bytes pass the first address
+  EXPECT_TRUE(refused(V1{buffer, {2}, {huge}}));
+  EXPECT_TRUE(refused(V1{buffer, {2}, {std::numeric_limits<Index>::min()}}));
+  EXPECT_TRUE(refused(V2{buffer, {huge, 2}, {0, 1}}));  // more elements than can be counted
+  EXPECT_TRUE(refused(V2{buffer, {Index{1} << 32, Index{1} << 32}, {1, 1}}));
+  EXPECT_NO_THROW(pare::check_view("f", "x", V2{nullptr, {0, 3}, {3, 1}}));
+  EXPECT_NO_THROW(pare::check_view("f", "x", V2{buffer, {huge, 1}, {0, 1}}));  // one row, repeated
+  EXPECT_NO_THROW(pare::check_view("f", "x", V1{buffer + 3, {4}, {-1}}));
+}
+
+TEST(CheckView, SaysWhatIsWrong) {
+  const auto message = [](const auto& v) -> std::string {
+    try {
+      pare::check_view("area::f", "x", v);
+      return "";
+    } catch (const std::invalid_argument& e) {
+      return e.what();
+    }
+  };
+  EXPECT_EQ(message(TensorView<float, 2>{nullptr, {2, 3}, {3, 1}}),
+            "pare::area::f: x: got a null pointer, wanted data");
+  EXPECT_EQ(message(TensorView<float, 2>{nullptr, {-2, 3}, {3, 1}}),
+            "pare::area::f: x: got [-2, 3], wanted extents of at least 0");
 }
 
 }  // namespace

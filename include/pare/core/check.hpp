@@ -88,9 +88,9 @@ void check_extents(const char* function, const char* argument, const std::array<
   check(got == wanted, function, argument, got, wanted);
 }
 
-/// The product of two sizes; refused if it does not fit `Index`. Neither may be negative.
+/// The product of two sizes; refused if one is negative or the product does not fit `Index`.
 inline Index checked_product(const char* function, const char* argument, Index a, Index b) {
-  if (b != 0 && a > std::numeric_limits<Index>::max() / b)
+  if (a < 0 || b < 0 || (b != 0 && a > std::numeric_limits<Index>::max() / b))
     detail::refuse(function, argument, std::array<Index, 2>{a, b},
                    "a product of sizes that fits 63 bits");
   return a * b;

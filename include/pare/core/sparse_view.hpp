@@ -103,6 +103,22 @@ void check_compressed(const char* function, const char* argument, const Compress
           "indices within the matrix");
   }
 }
+
+/// Refuses an output that shares memory with the values, indices or offsets of a sparse matrix,
+/// which `check_compressed` has accepted.
+template <class T, std::size_t Rank, class U, class I>
+void check_no_overlap(const char* function, const char* output, const TensorView<T, Rank>& out,
+                      const char* input, const CompressedView<U, I>& s) {
+  const Index lines = s.outer_size, entries = lines > 0 ? s.end(lines - 1) : 0;
+  const auto apart = [&](const auto* list, Index size) {
+    using Element = std::remove_pointer_t<decltype(list)>;
+    check_no_overlap(function, output, out, input, TensorView<Element, 1>{list, {size}, {1}});
+  };
+  apart(s.values, entries);
+  apart(s.inner, entries);
+  apart(s.outer, lines > 0 ? lines + 1 : 0);
+  if (s.line_nonzeros != nullptr) apart(s.line_nonzeros, lines);
+}
 PARE_ABI_END
 
 }  // namespace pare

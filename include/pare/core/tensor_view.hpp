@@ -16,7 +16,6 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <string>
 #include <type_traits>
 #include <utility>
 
@@ -147,6 +146,17 @@ concept DenseRange = !EigenMatrix<E> && !DenseTensor<E> && requires(E & e) {
   { e.size() } -> std::convertible_to<std::size_t>;
 };
 
+/// An object that holds its elements itself: Matrix or Array, Tensor, std::vector or std::array,
+/// but no Map, Block, TensorMap or span. A range owns what it makes const with itself.
+template <class E>
+concept Owning = (DenseMatrix<E> && std::is_same_v<typename E::PlainObject, E>) ||
+                 (DenseTensor<E> && requires(E & e) { e.resize(e.dimensions()); }) ||
+                 (DenseRange<E> && std::is_const_v<element_of<const E>>);
+
+/// X as it is deduced from an argument of type `X&&`.
+template <class X>
+concept OwningRvalue = !std::is_reference_v<X> && Owning<std::remove_const_t<X>>;
+
 /// Eigen's number for row-major storage, without its header.
 inline constexpr int row_major = 1;
 
@@ -218,60 +228,19 @@ concept In = requires {
 &&view_of<const X>::rank ==
     Rank&& StorageScalar<std::remove_const_t<typename view_of<const X>::scalar>>;
 
-/// What is written: as In, and its elements are not const.
+/// What is written: as In, its elements are not const, and it outlives the call: X, deduced from
+/// `X&&`, is no temporary that owns its memory, as a matrix or vector returned by a function.
 template <class X, std::size_t Rank>
 concept Out = requires {
   typename view_of<X>;
 }
 &&view_of<X>::rank == Rank && !std::is_const_v<typename view_of<X>::scalar> &&
-    StorageScalar<typename view_of<X>::scalar>;
+    StorageScalar<typename view_of<X>::scalar> && !detail::OwningRvalue<X>;
 
 /// The scalar of what is read, without const.
 template <class X>
 using scalar_of = std::remove_const_t<typename view_of<const std::remove_reference_t<X>>::scalar>;
 
-namespace detail {
-PARE_ABI_BEGIN
-
-/// The lowest and one past the highest byte a view touches; {0, 0} if it is empty.
-template <class T, std::size_t Rank>
-std::array<std::uintptr_t, 2> byte_range(const TensorView<T, Rank>& v) {
-  Index low = 0, high = 0;
-  for (std::size_t d = 0; d < Rank; ++d) {
-    if (v.extent[d] == 0) return {0, 0};
-    const Index span = (v.extent[d] - 1) * v.stride[d];
-    (span < 0 ? low : high) += span;
-  }
-  const auto base = reinterpret_cast<std::uintptr_t>(v.data);
-  return {base + static_cast<std::uintptr_t>(low) * sizeof(T),
-          base + static_cast<std::uintptr_t>(high + 1) * sizeof(T)};
-}
-
-PARE_ABI_END
-}  // namespace detail
-PARE_ABI_BEGIN
-
-/// Refuses an output that shares memory with an input. Views that interleave without sharing an
-/// element are refused too.
-template <class T, class U, std::size_t R, std::size_t S>
-void check_no_overlap(const char* function, const char* output, const TensorView<T, R>& out,
-                      const char* input, const TensorView<U, S>& in) {
-  const auto a = detail::byte_range(out), b = detail::byte_range(in);
-  const bool empty = a[0] == a[1] || b[0] == b[1];
-  if (!empty && a[0] < b[1] && b[0] < a[1])
-    detail::refuse(function, output, "memory that overlaps an input",
-                   std::string("memory apart from ") + input);
-}
-
-/// Refuses an output in which two indices name one element (a zero stride). An empty one has none.
-template <class T, std::size_t Rank>
-void check_writable(const char* function, const char* output, const TensorView<T, Rank>& out) {
-  for (const Index n : out.extent)
-    if (n == 0) return;
-  for (std::size_t d = 0; d < Rank; ++d)
-    check(out.stride[d] != 0 || out.extent[d] <= 1, function, output, "a stride of 0",
-          "one place for each element");
-}
-PARE_ABI_END
-
 }  // namespace pare
+
+#include <pare/core/view_check.hpp>

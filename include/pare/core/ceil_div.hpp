@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Division of sizes that rounds up, for every size that its type holds.
+
+#include <concepts>
+
+namespace pare {
+
+/// ceil(a / b) for a >= 0 and b >= 1. The usual (a + b - 1) / b overflows where a + b does not fit.
+template <std::integral T>
+constexpr T ceil_div(T a, T b) noexcept {
+  return a / b + static_cast<T>(a % b != 0 ? 1 : 0);
+}
+
+}  // namespace pare
