@@ -116,8 +116,8 @@ TYPED_TEST(AttendErrorsTest, StridesAndMemory) {
     expect_bad("out", [=](Call& c) { c.out.stride[3] = stride; });
   }
   for (std::size_t d = 0; d < 3; ++d) expect_bad("out", [=](Call& c) { c.out.stride[d] = 0; });
-  expect_bad("q, out", [](Call& c) { c.q.data = nullptr; });
-  expect_bad("q, out", [](Call& c) { c.out.data = nullptr; });
+  expect_bad("q", [](Call& c) { c.q.data = nullptr; });
+  expect_bad("out", [](Call& c) { c.out.data = nullptr; });
   expect_bad("k", [](Call& c) { c.k.data = nullptr; });
   expect_bad("v", [](Call& c) { c.v.data = nullptr; });
   expect_bad("out", [](Call& c) { c.q.data = c.out.data + 3; });
