@@ -6,6 +6,7 @@
 /// each would take every file that uses it 20 seconds.
 
 #include <Eigen/Eigenvalues>
+#include <Eigen/QR>
 #include <Eigen/SVD>
 
 #ifndef PARE_TEST_DECOMPOSITIONS
@@ -13,12 +14,10 @@
 #endif
 
 #if EIGEN_VERSION_AT_LEAST(3, 4, 90)
-PARE_TEST_DECOMPOSITIONS class Eigen::BDCSVD<Eigen::MatrixXd,
-                                             Eigen::ComputeThinU | Eigen::ComputeThinV>;
 PARE_TEST_DECOMPOSITIONS class Eigen::JacobiSVD<Eigen::MatrixXd,
                                                 Eigen::ComputeThinU | Eigen::ComputeThinV>;
 #else
-PARE_TEST_DECOMPOSITIONS class Eigen::BDCSVD<Eigen::MatrixXd>;
 PARE_TEST_DECOMPOSITIONS class Eigen::JacobiSVD<Eigen::MatrixXd>;
 #endif
+PARE_TEST_DECOMPOSITIONS class Eigen::ColPivHouseholderQR<Eigen::MatrixXd>;
 PARE_TEST_DECOMPOSITIONS class Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd>;

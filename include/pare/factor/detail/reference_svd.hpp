@@ -16,12 +16,16 @@
 
 #include <Eigen/Core>
 #include <Eigen/Eigenvalues>
-#include <Eigen/SVD>
+#include <Eigen/Jacobi>
+#include <Eigen/QR>
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <limits>
+#include <numeric>
 #include <span>
+#include <vector>
 
 namespace pare::factor::detail {
 PARE_ABI_BEGIN
@@ -42,38 +46,84 @@ struct ReferenceSvd {
   Eigen::MatrixXd v;
 };
 
-/// Whether the columns of U and V are orthonormal and U S V^T is M, up to rounding.
+/// Rotates pairs of columns of X until all are orthogonal, and the columns of V with them: X V
+/// stays what it was.
+///
+/// One-sided Jacobi: each pair is turned by the angle that makes it orthogonal, until every
+/// |x_i . x_j| <= 8 epsilon |x_i| |x_j| (Demmel and Veselic, Jacobi's method is more accurate than
+/// QR, 1992). 60 sweeps are many times what any matrix needs.
 template <class = void>
-bool decomposes(const ReferenceSvd& svd, const Eigen::MatrixXd& m) {
-  const double rounding =
-      8 * static_cast<double>(m.rows() + m.cols()) * std::numeric_limits<double>::epsilon();
-  const auto orthonormal = [&](const Eigen::MatrixXd& q) {
-    return (q.transpose() * q).isIdentity(rounding);
-  };
-  return orthonormal(svd.u) && orthonormal(svd.v) &&
-         (svd.u * svd.s.asDiagonal() * svd.v.transpose() - m).norm() <= rounding * m.norm();
+void make_columns_orthogonal(Eigen::MatrixXd& x, Eigen::MatrixXd& v) {
+  bool rotated = true;
+  for (int sweep = 0; rotated && sweep < 60; ++sweep) {
+    rotated = false;
+    for (Index i = 0; i < x.cols(); ++i)
+      for (Index j = i + 1; j < x.cols(); ++j) {
+        const double a = x.col(i).squaredNorm(), b = x.col(j).squaredNorm();
+        const double c = x.col(i).dot(x.col(j));
+        if (std::abs(c) <= 8 * std::numeric_limits<double>::epsilon() * std::sqrt(a) * std::sqrt(b))
+          continue;
+        rotated = true;
+        Eigen::JacobiRotation<double> turn;
+        turn.makeJacobi(a, c, b);
+        x.applyOnTheRight(i, j, turn);
+        v.applyOnTheRight(i, j, turn);
+      }
+  }
 }
 
+/// The decomposition of M [rows x cols] with rows >= cols and elements of about 1: M P = Q R, then
+/// R^T V = U S by rotations, which converge the faster for being applied to R^T (Drmac and Veselic,
+/// New fast and accurate Jacobi SVD algorithm, 2008). Rows of R that are rounding are 0, and take
+/// any orthonormal vectors.
+template <class = void>
+ReferenceSvd reference_tall_svd(const Eigen::MatrixXd& m) {
+  const Index n = m.cols();
+  const Eigen::ColPivHouseholderQR<Eigen::MatrixXd> qr(m);
+  const auto pivots = qr.matrixR().diagonal().cwiseAbs();
+  const Index rank = (pivots.array() > std::numeric_limits<double>::epsilon() * pivots[0]).count();
+  Eigen::MatrixXd x =
+      qr.matrixR().topRows(rank).template triangularView<Eigen::Upper>().transpose();
+  Eigen::MatrixXd v = Eigen::MatrixXd::Identity(rank, rank);
+  make_columns_orthogonal(x, v);
+  // A step of Newton and Schulz takes away what thousands of rotations left of rounding.
+  v = (1.5 * v - 0.5 * v * (v.transpose() * v)).eval();
+  const Eigen::VectorXd length = x.colwise().norm();
+  std::vector<Index> order(static_cast<std::size_t>(rank));
+  std::iota(order.begin(), order.end(), Index{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](Index i, Index j) { return length[i] > length[j]; });
+  ReferenceSvd svd{Eigen::MatrixXd::Identity(m.rows(), n), Eigen::VectorXd::Zero(n),
+                   Eigen::MatrixXd::Identity(n, n)};
+  for (Index k = 0; k < rank; ++k) {
+    const Index from = order[static_cast<std::size_t>(k)];
+    svd.s[k] = length[from];
+    svd.u.col(k).head(rank) = v.col(from);
+    svd.v.col(k) = x.col(from) / length[from];
+  }
+  svd.u.applyOnTheLeft(qr.householderQ());
+  if (rank < n) {
+    const Eigen::HouseholderQR<Eigen::MatrixXd> basis(svd.v.leftCols(rank).eval());
+    svd.v.rightCols(n - rank) =
+        basis.householderQ() * Eigen::MatrixXd::Identity(n, n).rightCols(n - rank);
+  }
+  svd.v = qr.colsPermutation() * svd.v;
+  return svd;
+}
+
+/// By Jacobi's rotations written out: Eigen 3.4.0's divide and conquer loses vectors of repeated
+/// singular values, or reads out of bounds.
 template <class = void>
 ReferenceSvd reference_svd(const Eigen::MatrixXd& m) {
-#if EIGEN_VERSION_AT_LEAST(3, 4, 90)
-  using Divided = Eigen::BDCSVD<Eigen::MatrixXd, Eigen::ComputeThinU | Eigen::ComputeThinV>;
-  using Rotated = Eigen::JacobiSVD<Eigen::MatrixXd, Eigen::ComputeThinU | Eigen::ComputeThinV>;
-  const auto decompose = [&]<class Svd>(Svd*) { return Svd(m); };
-#else
-  using Divided = Eigen::BDCSVD<Eigen::MatrixXd>;
-  using Rotated = Eigen::JacobiSVD<Eigen::MatrixXd>;
-  const auto decompose = [&]<class Svd>(Svd*) {
-    return Svd(m, Eigen::ComputeThinU | Eigen::ComputeThinV);
-  };
-#endif
-  const auto parts = [](const auto& svd) {
-    return ReferenceSvd{svd.matrixU(), svd.singularValues(), svd.matrixV()};
-  };
-  ReferenceSvd divided = parts(decompose(static_cast<Divided*>(nullptr)));
-  // Eigen 3.4.0 loses vectors of repeated singular values in its divide and conquer.
-  if (decomposes(divided, m)) return divided;
-  return parts(decompose(static_cast<Rotated*>(nullptr)));
+  const double largest = m.cwiseAbs().maxCoeff();
+  const int exponent = largest > 0 ? std::ilogb(largest) : 0;
+  const auto scaled = [&](double value) { return std::ldexp(value, -exponent); };
+  const bool tall = m.rows() >= m.cols();
+  ReferenceSvd svd = tall ? reference_tall_svd(m.unaryExpr(scaled))
+                          : reference_tall_svd(m.transpose().unaryExpr(scaled));
+  if (!tall) svd.u.swap(svd.v);
+  for (double& value : svd.s) value = std::ldexp(value, exponent);
+  return svd;
 }
 
 /// The eigenvalues of C before damping, none below 0, and its ridge beside them.
