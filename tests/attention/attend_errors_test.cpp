@@ -126,8 +126,9 @@ TYPED_TEST(AttendErrorsTest, StridesAndMemory) {
 }
 
 TYPED_TEST(AttendErrorsTest, NumbersOutOfRange) {
-  for (const double scale : {0.0, -0.0, -1.0, nan_value, infinity, -infinity, 1e-50, 1e300})
-    this->expect_bad_option("scale", {.scale = scale});  // the last two are 0 and inf in float
+  for (const double scale :
+       {0.0, -0.0, -1.0, nan_value, infinity, -infinity, 1e-50, 1e300, 2.37e38})
+    this->expect_bad_option("scale", {.scale = scale});  // 0, inf and, times log2 e, inf in float
   for (const Index window : {Index{-1}, Index{1} << 30, largest, -largest})
     this->expect_bad_option("window", {.causal = true, .window = window});
   for (const Index sinks : {Index{-1}, Index{1} << 30, largest, -largest})
@@ -299,6 +300,9 @@ TEST(AttendErrors, MessagesSayWhatWasGotAndWanted) {
   call.out.extent[3] = 5;
   EXPECT_EQ(refusal([&] { call.run(pare::simd); }, name, "out"),
             "pare::attention::attend: out: got [2, 4, 5, 5], wanted [2, 4, 5, 6]");
+  EXPECT_EQ(refusal([&] { Call{}.run(pare::simd, {.scale = 1e-50}); }, name, "scale"),
+            "pare::attention::attend: scale: got 1.0000000000000001e-50, wanted a factor from "
+            "1.2e-38 to 2.35e38, for scores in float");
 }
 
 }  // namespace

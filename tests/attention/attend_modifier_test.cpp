@@ -116,6 +116,54 @@ TEST(AttendModifier, BiasOfAnyExtents) {
   }
 }
 
+/// Keys [0, hidden) are biased by `mask`, as padding is by those who have no boolean masks.
+template <class S, class B>
+void expect_padding(const B& backend, const Sizes& s, Index hidden, S mask, double tolerance) {
+  const Inputs<S> x(s);
+  Tensor<S> bias({1, 1, 1, s.keys});
+  for (Index j = 0; j < hidden; ++j) bias(0, 0, 0, j) = mask;
+  expect_attention(x, attended(backend, x, {}, bias_of(bias.view())), tolerance,
+                   Sees{s.queries, s.keys}, [&](Index, Index, Index, Index j, long double score) {
+                     return score + static_cast<long double>(bias(0, 0, 0, j));
+                   });
+}
+
+// The first tiles hold masked keys alone: packed ones, those of a few rows, and whole parts.
+TEST(AttendModifier, FiniteMasksHideWhatIsPadded) {
+  for (const float mask : {-1e4f, -1e7f, -5e9f, -1e10f, -1e20f, -1e30f, -2.5e38f,
+                           std::numeric_limits<float>::lowest()}) {
+    expect_padding(pare::reference, {1, 2, 1, 20, 300, 8, 5}, 200, mask, 1e-5);
+    expect_padding(pare::simd, {1, 2, 1, 20, 300, 8, 5}, 200, mask, 1e-5);
+    expect_padding(pare::simd_for<pare::arch::scalar>{}, {1, 2, 1, 20, 300, 8, 5}, 200, mask, 1e-5);
+    expect_padding(pare::simd, {1, 2, 1, 1, 5000, 8, 5}, 4500, mask, 1e-5);
+    expect_padding(pare::simd, {1, 2, 1, 20, 300, 8, 5}, 200, static_cast<double>(mask), 1e-13);
+  }
+  for (const double mask : {-1e19, -1e200, std::numeric_limits<double>::lowest()})
+    expect_padding(pare::simd, {1, 2, 1, 20, 300, 8, 5}, 200, mask, 1e-13);
+}
+
+// A finite mask over every key hides none: all have the same weight, as softmax says.
+TEST(AttendModifier, RowsOfNothingButTheLowestNumberAreTheMeanOfTheValues) {
+  constexpr float lowest = std::numeric_limits<float>::lowest();
+  const Inputs<float> x(sizes);
+  const Tensor<float> bias({1, 1, 1, 1}, pare::testing::Layout::by_head, lowest);
+  const auto expect = [&](const auto& backend) {
+    const Outputs<float> y = attended(backend, x, {}, bias_of(bias.view()));
+    for (Index i = 0; i < sizes.queries; ++i) {
+      for (Index c = 0; c < sizes.value_dim; ++c) {
+        double mean = 0;
+        for (Index j = 0; j < sizes.keys; ++j)
+          mean += static_cast<double>(x.v(1, 1, j, c)) / static_cast<double>(sizes.keys);
+        EXPECT_NEAR(y.out(1, 3, i, c), mean, 1e-6);
+      }
+      // The last score whose logarithm to base 2 is a float.
+      EXPECT_FLOAT_EQ(y.lse(1, 3, i, 0), lowest * 0.6931472f);
+    }
+  };
+  expect(pare::reference);
+  expect(pare::simd);
+}
+
 TEST(AttendModifier, OneOfAUserThatHidesKeysAndRows) {
   const auto wanted = [](Index b, Index h, Index i, Index j, long double score) {
     return patched(sizes, b, h, i, j, score);

@@ -171,4 +171,41 @@ TYPED_TEST(TileStatsTest, AddWeightsSumsColumnsOverRows) {
   }
 }
 
+// The product of 1e10 and log2 e is rounded by up to 512: more than an exponent may be off.
+TYPED_TEST(TileStatsTest, ScoresOfAnySize) {
+  using T = typename TypeParam::scalar;
+  constexpr T most = std::numeric_limits<T>::max();
+  for (const T size : {T(3e7), T(1e10), T(7e17), T(1e30), most / 2, most})
+    for (const T sign : {T(1), T(-1)}) {
+      std::vector<T> scores(static_cast<std::size_t>(kernel::tile_keys), sign * size);
+      scores[3] = scores[64] = -infinity<T>;
+      if (sign > 0) scores[7] = -size;
+      const std::vector<T> before = scores;
+      T maximum = 0, sum = 0;
+      const pare::simd_for<typename TypeParam::arch> backend;
+      launch(backend, kernel::TileStats<T>{scores.data(), 1, 100, nullptr, &maximum, &sum, 1});
+      EXPECT_EQ(maximum, sign * size);
+      EXPECT_EQ(sum, sign > 0 ? T(97) : T(98));
+      scores = before;
+      std::vector<T> column(scores.size(), T(0));
+      const T lse = sign * size;
+      launch(backend, kernel::AddWeights<T>{scores.data(), 1, 100, nullptr, &lse, column.data()});
+      for (std::size_t j = 0; j < 100; ++j)
+        EXPECT_EQ(column[j], before[j] == lse ? T(1) : T(0)) << size << ' ' << j;
+    }
+}
+
+// -infinity is not told from what a register is padded with.
+TYPED_TEST(TileStatsTest, ARowOfNothingButHiddenKeysHasNoMass) {
+  using T = typename TypeParam::scalar;
+  for (const Size count : {1, 5, 64, 128}) {
+    std::vector<T> scores(static_cast<std::size_t>(kernel::tile_keys), -infinity<T>);
+    T maximum = 1, sum = 1;
+    launch(pare::simd_for<typename TypeParam::arch>{},
+           kernel::TileStats<T>{scores.data(), 1, count, nullptr, &maximum, &sum, 1});
+    EXPECT_EQ(maximum, -infinity<T>);
+    EXPECT_EQ(sum, T(0));
+  }
+}
+
 }  // namespace

@@ -18,6 +18,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -51,6 +52,14 @@ inline bool reference_selected(const ReferenceHead& h, Index i, Index slot) {
   return std::binary_search(row.begin(), row.end(), slot / h.mask->shape().column_block);
 }
 
+/// Scores past max(T) ln 2, the last whose logarithm to base 2 is a number of T, count as that.
+template <ComputeScalar T>
+double reference_bounded(double score) {
+  constexpr double most = std::numeric_limits<T>::max() * 0.69314718055994530942;
+  return is_finite(static_cast<double>(static_cast<T>(score))) ? std::clamp(score, -most, most)
+                                                               : score;
+}
+
 /// s_ij = modify(scale q_i.k_j) for the keys that query i sees, -inf for all others, by slot.
 template <StorageScalar T, class KeyRow, class Modifier>
 std::vector<double> reference_scores(const ReferenceHead& h, TensorView<const T, 2> q, Index i,
@@ -62,8 +71,9 @@ std::vector<double> reference_scores(const ReferenceHead& h, TensorView<const T,
     const Index j = h.order.empty() ? static_cast<Index>(slot) : Index{h.order[slot]};
     if (j >= keys || !reference_sees(h, p, j)) continue;
     if (!reference_selected(h, i, static_cast<Index>(slot))) continue;
-    scores[slot] = modifier.modify(h.scale * reference_dot(reference_row(q, i), key(j), q.cols()),
-                                   kernel::ScorePlace{h.batch, h.head, i, p, j});
+    scores[slot] = reference_bounded<compute_t<T>>(
+        modifier.modify(h.scale * reference_dot(reference_row(q, i), key(j), q.cols()),
+                        kernel::ScorePlace{h.batch, h.head, i, p, j}));
   }
   return scores;
 }

@@ -42,8 +42,9 @@ struct RowPlace {
 /// Per row, with s_j = scale <q, k_j>, modified, over the visible keys of the tile:
 /// m' = max(m, max_j s_j), l = l e^(m - m') + sum_j e^(s_j - m'),
 /// o = o e^(m - m') + sum_j e^(s_j - m') v_j. The state before the first tile is (-inf, 0, 0); m is
-/// kept in units of log2. A row that sees no key is left alone. Cost: 2 rows count (key_depth +
-/// value_columns) FLOPs, which binds, and rows * count exponentials.
+/// kept in units of log2. A row that sees no key is left alone. A finite score whose logarithm to
+/// base 2 would overflow counts as the largest or the lowest number that does not. Cost: 2 rows
+/// count (key_depth + value_columns) FLOPs, which binds, and rows * count exponentials.
 ///
 /// A score of NaN or +infinity makes its row NaN and no other. A NaN or infinite value reaches the
 /// up to tile_rows rows that are computed together.
@@ -146,6 +147,33 @@ void modify_scores(const AttendTile<S, M>& a, const RowPlace& place, std::ptrdif
   }
 }
 
+/// From this maximum on its rounding, by up to half a unit in the last place, would move every
+/// weight of a tile by more than a factor of 2, and soon past what T holds.
+template <class T>
+inline constexpr T far_maximum = T(2) / std::numeric_limits<T>::epsilon();
+
+template <class T>
+bool is_far(T maximum) noexcept {
+  return maximum >= far_maximum<T> ||
+         (maximum <= -far_maximum<T> && maximum >= std::numeric_limits<T>::lowest());
+}
+
+/// A score in units of log2; a finite one stays finite, at the largest number if need be.
+template <class T>
+T in_log2(T score, T factor) noexcept {
+  constexpr T most = std::numeric_limits<T>::max();
+  const T product = score * factor;
+  if (!(score >= -most && score <= most)) return product;
+  return product > most ? most : product < -most ? -most : product;
+}
+
+/// Turns scores into exponents below a far maximum. The product is rounded as it was for the
+/// maximum, so that the largest score has the exponent 0 to the bit.
+template <class T>
+PARE_NOINLINE void far_exponents(T* scores, std::ptrdiff_t count, T factor, T maximum) noexcept {
+  for (std::ptrdiff_t j = 0; j < count; ++j) scores[j] = in_log2(scores[j], factor) - maximum;
+}
+
 /// The maximum of a row after the tile, in units of log2: a NaN among the scores may make it NaN.
 template <class Arch, class T>
 PARE_ALWAYS_INLINE T advance_maximum(const T* scores, std::ptrdiff_t padded, T factor,
@@ -154,7 +182,7 @@ PARE_ALWAYS_INLINE T advance_maximum(const T* scores, std::ptrdiff_t padded, T f
   vec<T, Arch> largest = load<Arch>(scores);
   for (std::ptrdiff_t j = n; j < padded; j += n)
     largest = maximum<Arch>(largest, load<Arch>(scores + j));
-  const T tile_maximum = reduce_max<Arch>(largest) * factor;
+  const T tile_maximum = in_log2(reduce_max<Arch>(largest), factor);
   return !(tile_maximum <= so_far) ? tile_maximum : so_far;
 }
 
@@ -167,6 +195,11 @@ PARE_ALWAYS_INLINE T weigh_row(TileScratch<E, Direct>& scratch, std::ptrdiff_t r
   constexpr std::ptrdiff_t n = lanes<T, Arch>;
   const bool nothing = maximum_now == -std::numeric_limits<T>::infinity();
   T* scores = scratch.scores + row * row_room<Direct>;
+  if (is_far(maximum_now)) {
+    far_exponents(scores + begin, end - begin, factor, maximum_now);
+    factor = T(1);
+    maximum_now = T(0);
+  }
   const vec<T, Arch> shift = broadcast<Arch>(nothing ? T(0) : -maximum_now);
   const vec<T, Arch> scale = broadcast<Arch>(factor);
   vec<T, Arch> total = broadcast<Arch>(T(0));

@@ -92,6 +92,24 @@ std::ptrdiff_t hide_tail(T* scores, std::ptrdiff_t limit) noexcept {
   return padded;
 }
 
+/// Calls f(j, e^(s_j - shift)) for each register of scores. The product of a far shift would be
+/// rounded by more than an exponent may be off: there the difference is taken first.
+template <class Arch, class T, class F>
+PARE_ALWAYS_INLINE void each_weight(const T* scores, std::ptrdiff_t padded, T shift,
+                                    const F& f) noexcept {
+  constexpr std::ptrdiff_t n = lanes<T, Arch>;
+  const vec<T, Arch> factor = broadcast<Arch>(T(log2_e));
+  if (is_far(shift)) {
+    const vec<T, Arch> largest = broadcast<Arch>(shift);
+    for (std::ptrdiff_t j = 0; j < padded; j += n)
+      f(j, exp2<Arch>((load<Arch>(scores + j) - largest) * factor));
+    return;
+  }
+  const vec<T, Arch> moved = broadcast<Arch>(-shift * T(log2_e));
+  for (std::ptrdiff_t j = 0; j < padded; j += n)
+    f(j, exp2<Arch>(multiply_add<Arch>(load<Arch>(scores + j), factor, moved)));
+}
+
 template <class Arch, class T>
 void row_stats(T* scores, std::ptrdiff_t limit, T& maximum_out, T& sum_out) noexcept {
   constexpr std::ptrdiff_t n = lanes<T, Arch>;
@@ -106,12 +124,10 @@ void row_stats(T* scores, std::ptrdiff_t limit, T& maximum_out, T& sum_out) noex
   maximum_out = reduce_max<Arch>(largest);
   // Where all is hidden the sum is 0, unless there is a NaN that no maximum shows.
   const bool nothing = maximum_out == hidden;
-  const vec<T, Arch> factor = broadcast<Arch>(T(log2_e));
-  const vec<T, Arch> shift = broadcast<Arch>(nothing ? T(0) : -maximum_out * T(log2_e));
   vec<T, Arch> total = broadcast<Arch>(T(0));
-  for (std::ptrdiff_t j = 0; j < padded; j += n)
-    total = total + exp2<Arch>(multiply_add<Arch>(load<Arch>(static_cast<const T*>(scores) + j),
-                                                  factor, shift));
+  each_weight<Arch>(static_cast<const T*>(scores), padded, nothing ? T(0) : maximum_out,
+                    [&](std::ptrdiff_t, const vec<T, Arch>& weight)
+                        PARE_LAMBDA_INLINE { total = total + weight; });
   sum_out = reduce_add<Arch>(total);
 }
 
@@ -157,19 +173,16 @@ void run_kernel(Arch, const TileStats<T>& a) noexcept {
 
 template <class Arch, class T>
 void run_kernel(Arch, const AddWeights<T>& a) noexcept {
-  constexpr std::ptrdiff_t n = lanes<T, Arch>;
-  const vec<T, Arch> factor = broadcast<Arch>(T(detail::log2_e));
   for (std::ptrdiff_t r = 0; r < a.rows; ++r) {
     if (a.lse[r] == -std::numeric_limits<T>::infinity()) continue;
     T* scores = a.scores + r * tile_keys;
     const std::ptrdiff_t padded =
         detail::hide_tail<Arch>(scores, a.limit != nullptr ? a.limit[r] : a.count);
-    const vec<T, Arch> shift = broadcast<Arch>(-a.lse[r] * T(detail::log2_e));
-    for (std::ptrdiff_t j = 0; j < padded; j += n) {
-      const vec<T, Arch> weight = exp2<Arch>(
-          multiply_add<Arch>(load<Arch>(static_cast<const T*>(scores) + j), factor, shift));
-      store<Arch>(a.column + j, load<Arch>(static_cast<const T*>(a.column) + j) + weight);
-    }
+    detail::each_weight<Arch>(
+        static_cast<const T*>(scores), padded, a.lse[r],
+        [&](std::ptrdiff_t j, const vec<T, Arch>& weight) PARE_LAMBDA_INLINE {
+          store<Arch>(a.column + j, load<Arch>(static_cast<const T*>(a.column) + j) + weight);
+        });
   }
 }
 

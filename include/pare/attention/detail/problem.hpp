@@ -59,13 +59,16 @@ inline Visible visible(const Problem& p, const Sequence& s, Index query) {
   return v;
 }
 
-/// T is what the call computes in: there the factor must be a normal number too.
+/// T is what the call computes in: the factor must be a normal number there, and times log2 e too.
 template <class T>
 double checked_scale(const char* function, const AttendOptions& options, Index key_dim) {
   if (!options.scale) return 1.0 / std::sqrt(static_cast<double>(key_dim));
-  constexpr double least = std::numeric_limits<T>::min(), most = std::numeric_limits<T>::max();
+  constexpr double least = std::numeric_limits<T>::min();
+  constexpr double most = std::numeric_limits<T>::max() * 0.69314;
   check(is_finite(*options.scale) && *options.scale >= least && *options.scale <= most, function,
-        "scale", *options.scale, "a finite factor above 0");
+        "scale", *options.scale,
+        std::is_same_v<T, float> ? "a factor from 1.2e-38 to 2.35e38, for scores in float"
+                                 : "a factor from 2.3e-308 to 1.24e308");
   return *options.scale;
 }
 
