@@ -21,6 +21,9 @@ namespace {
 
 using pare::Index;
 using pare::TensorView;
+using pare::attention::AddBias;
+using pare::attention::Alibi;
+using pare::attention::alibi_of;
 using pare::attention::attend;
 using pare::attention::AttendOptions;
 using pare::attention::bias_of;
@@ -233,6 +236,28 @@ TYPED_TEST(AttendErrorsTest, BiasThatDoesNotBroadcast) {
     if constexpr (TypeParam::backend::is_reference)
       expect_bad(Chain{SoftCap{}, bias_of(bias.view())});
   }
+}
+
+TYPED_TEST(AttendErrorsTest, ModifiersThatLackData) {
+  const auto expect_bad = [this](const std::string& argument, const auto& modifier) {
+    Call call;
+    call.expect_refused(
+        [&] {
+          attend(this->backend(), call.q, call.k, call.v, call.out, modifier,
+                 {.lse = call.y.lse_view()});
+        },
+        argument);
+  };
+  for (const double cap : {0.0, -0.0, -50.0, nan_value, infinity})
+    expect_bad("cap", SoftCap{static_cast<float>(cap)});
+  expect_bad("slopes", Alibi{});
+  expect_bad("slopes", Alibi{nullptr, 4});
+  for (const std::size_t heads : {0u, 1u, 2u, 5u}) {
+    const std::vector<float> slopes(heads, 0.5f);
+    expect_bad("slopes", alibi_of(slopes));
+  }
+  expect_bad("bias", AddBias<float>{});
+  expect_bad("bias", Chain{SoftCap{}, AddBias<float>{nullptr, {0, 0, 0, 0}, {1, 1, 1, 1}}});
 }
 
 /// A sound cache of two sequences in pages of 4.

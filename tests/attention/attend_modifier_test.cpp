@@ -18,6 +18,7 @@ namespace {
 using pare::bf16;
 using pare::Index;
 using pare::attention::Alibi;
+using pare::attention::alibi_of;
 using pare::attention::attend;
 using pare::attention::AttendOptions;
 using pare::attention::bias_of;
@@ -43,7 +44,7 @@ struct Patchwork {
   Index first_batch = 0;
 
   template <class T>
-  T modify(T score, const ScorePlace& at) const {
+  T modify(T score, const ScorePlace& at) const noexcept {
     if ((at.key + at.query) % 5 == 0 || at.query % 7 == 3)
       return -std::numeric_limits<T>::infinity();
     return score + T(0.25) * static_cast<T>(at.batch - first_batch) -
@@ -53,12 +54,29 @@ struct Patchwork {
 };
 static_assert(pare::attention::ScoreModifier<Patchwork>);
 
+/// Kernels do not throw, and so no modifier may.
+struct Throwing {
+  template <class T>
+  T modify(T score, const ScorePlace&) const {
+    return score;
+  }
+};
+static_assert(!pare::attention::ScoreModifier<Throwing>);
+
 // expect_attention asks with queries counted from 0; positions follow from the sizes.
 long double patched(const Sizes& s, Index b, Index h, Index i, Index j, long double score) {
   return Patchwork{}.modify(score, ScorePlace{b, h, i, i + s.keys - s.queries, j});
 }
 
 const Sizes sizes{2, 4, 2, 90, 150, 8, 5};
+
+/// Scores as they are, but scaled before the softmax as those of any modifier.
+struct Unchanged {
+  template <class T>
+  T modify(T score, const ScorePlace&) const noexcept {
+    return score;
+  }
+};
 
 /// The reference and the fast backend, causal and not.
 template <class S, class M>
@@ -75,9 +93,9 @@ void expect_modified(const M& modifier, double tolerance, const pare::testing::R
 }
 
 TEST(AttendModifier, SoftCap) {
-  for (const float cap : {0.5f, 2.0f, 50.0f})
-    // tanh is computed as 1 - 2 / (e^2x + 1), with 2e-7 of e^2x and three roundings near 1: a score
-    // is off by 3e-7 cap, and an output by at most twice that times sum_j p_j |v_j| < 1.6.
+  for (const float cap : {0.5f, 2.0f, 50.0f, 1000.0f})
+    // A score is off by less than 1e-6 of itself, at most by 3e-7 cap, and an output by at most
+    // twice that times sum_j p_j |v_j| < 1.6.
     expect_modified<float>(SoftCap{cap}, 1e-5 + 1e-6 * static_cast<double>(cap),
                            [cap](Index, Index, Index, Index, long double score) {
                              const auto c = static_cast<long double>(cap);
@@ -87,12 +105,43 @@ TEST(AttendModifier, SoftCap) {
 
 TEST(AttendModifier, Alibi) {
   const std::vector<float> slopes{0.5f, 0.25f, 0.125f, 0.0625f};
-  expect_modified<float>(
-      Alibi{slopes.data()}, 1e-5, [&](Index, Index h, Index i, Index j, long double score) {
-        const Index distance = i + sizes.keys - sizes.queries - j;
-        return score - static_cast<long double>(slopes[static_cast<std::size_t>(h)]) *
-                           static_cast<long double>(distance);
-      });
+  const Inputs<float> x(sizes);
+  const auto expect = [&](const auto& backend) {
+    for (const Alibi& alibi : {Alibi{slopes.data()}, alibi_of(slopes)})
+      expect_attention(
+          x, attended(backend, x, {.causal = true, .window = 70}, alibi), 1e-5,
+          Sees{90, 150, true, 70}, [&](Index, Index h, Index i, Index j, long double score) {
+            return score - static_cast<long double>(slopes[static_cast<std::size_t>(h)]) *
+                               static_cast<long double>(i + 60 - j);
+          });
+  };
+  expect(pare::reference);
+  expect(pare::simd);
+}
+
+TEST(AttendModifier, ACapTooLargeToMatterChangesNothing) {
+  const Inputs<float> x(sizes);
+  for (const float cap : {1e8f, 1e30f, std::numeric_limits<float>::max()}) {
+    EXPECT_TRUE(same_outputs(attended(pare::simd, x, {.causal = true}, SoftCap{cap}),
+                             attended(pare::simd, x, {.causal = true}, Unchanged{})));
+    EXPECT_TRUE(same_outputs(attended(pare::reference, x, {.causal = true}, SoftCap{cap}),
+                             attended(pare::reference, x, {.causal = true})));
+  }
+}
+
+TEST(AttendModifier, AlibiCountsDistancesBothWays) {
+  const std::vector<float> slopes{0.5f, 0.25f, 0.125f, 0.0625f};
+  const Inputs<float> x(sizes);
+  const auto expect = [&](const auto& backend) {
+    expect_attention(x, attended(backend, x, {}, alibi_of(slopes)), 1e-5, Sees{90, 150},
+                     [&](Index, Index h, Index i, Index j, long double score) {
+                       return score -
+                              static_cast<long double>(slopes[static_cast<std::size_t>(h)]) *
+                                  static_cast<long double>(std::abs(i + 60 - j));
+                     });
+  };
+  expect(pare::reference);
+  expect(pare::simd);
 }
 
 TEST(AttendModifier, BiasOfAnyExtents) {
@@ -223,6 +272,54 @@ TEST(AttendModifier, ChainAppliesTheFirstFirst) {
                    Sees{90, 150, true}, wanted);
   expect_attention(x, attended(pare::simd_for<pare::arch::scalar>{}, x, {.causal = true}, chain),
                    1.2e-5, Sees{90, 150, true}, wanted);
+}
+
+/// A modifier of a user that would show whatever is hidden.
+struct Flat {
+  template <class T>
+  T modify(T, const ScorePlace&) const noexcept {
+    return T(1);
+  }
+};
+
+TEST(AttendModifier, NoLaterModifierShowsAHiddenKey) {
+  const Inputs<float> x(sizes);
+  Tensor<float> bias({1, 1, 1, 150});
+  for (Index j = 0; j < 150; j += 3) bias(0, 0, 0, j) = -std::numeric_limits<float>::infinity();
+  const auto expect = [&](const auto& backend, const auto& later,
+                          const pare::testing::Rescoring& wanted) {
+    expect_attention(
+        x, attended(backend, x, {.causal = true}, Chain{bias_of(bias.view()), later}), 1e-5,
+        [](Index b, Index h, Index i, Index j) {
+          return j % 3 != 0 && Sees{90, 150, true}(b, h, i, j);
+        },
+        wanted);
+  };
+  const auto capped = [](Index, Index, Index, Index, long double score) {
+    return 2 * std::tanh(score / 2);
+  };
+  const auto flat = [](Index, Index, Index, Index, long double) { return 1.0L; };
+  expect(pare::reference, SoftCap{2}, capped);
+  expect(pare::simd, SoftCap{2}, capped);
+  expect(pare::reference, Flat{}, flat);
+  expect(pare::simd, Flat{}, flat);
+}
+
+// Half of the keys are so long that q.k overflows to -infinity, which hides them.
+TEST(AttendModifier, AProductOfMinusInfinityHidesItsKey) {
+  Inputs<float> x(Sizes{1, 2, 1, 20, 40, 4, 5});
+  for (float& q : x.q.list) q = std::abs(q) + 0.1f;
+  Inputs<float> seen = x;
+  for (Index j = 0; j < 40; j += 2) x.k(0, 0, j, 1) = -std::numeric_limits<float>::infinity();
+  const auto even = [](Index, Index, Index, Index j) { return j % 2 == 1; };
+  const auto expect = [&](const auto& backend) {
+    expect_attention(seen, attended(backend, x), 1e-5, even);
+    expect_attention(
+        seen, attended(backend, x, {}, SoftCap{2}), 1e-5, even,
+        [](Index, Index, Index, Index, long double score) { return 2 * std::tanh(score / 2); });
+  };
+  expect(pare::reference);
+  expect(pare::simd);
 }
 
 TEST(AttendModifier, AnEmptyChainOfExactsIsExact) {

@@ -43,7 +43,7 @@ constexpr double bound = 1e-11;
 
 struct Unchanged {
   template <class T>
-  T modify(T score, const ScorePlace&) const {
+  T modify(T score, const ScorePlace&) const noexcept {
     return score;
   }
 };
@@ -200,7 +200,7 @@ TEST(ReferenceAttend, MoreBlocksCoverMore) {
 struct Recorder {
   std::vector<ScorePlace>* places;
   template <class T>
-  T modify(T score, const ScorePlace& place) const {
+  T modify(T score, const ScorePlace& place) const noexcept {
     places->push_back(place);
     return place.key % 3 == 1 ? T(-std::numeric_limits<T>::infinity())
                               : score / T(2) + T(place.query_position - place.key);

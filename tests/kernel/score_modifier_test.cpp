@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -60,6 +61,21 @@ TYPED_TEST(ScoreModifierTest, SoftCapIsItsFormula) {
                          static_cast<double>(wanted), bound))
           << "cap " << cap << " of " << x;
     }
+}
+
+// In units of the result: of e = 2^t - 1, t a product of 3 roundings, no more than 8 u are left,
+// and the sum, the quotient and the last product round.
+TYPED_TEST(ScoreModifierTest, SoftCapIsAccurateForEveryCap) {
+  for (const float cap : {1e-30f, 0.5f, 50.0f, 1000.0f, 1e8f, 1e30f, 3e38f})
+    for (int i = -200; i <= 200; ++i)
+      for (const double size : {1e-9, 1e-5, 1e-3, 0.1, 1.0}) {
+        const auto x = static_cast<TypeParam>(i * size * std::min(1.0, static_cast<double>(cap)));
+        const long double wanted = cap * std::tanh(static_cast<long double>(x) / cap);
+        ASSERT_TRUE(within(static_cast<double>(kernel::SoftCap{cap}.modify(x, somewhere)),
+                           static_cast<double>(wanted),
+                           Tolerance<TypeParam>::gamma(12) * std::abs(static_cast<double>(wanted))))
+            << "cap " << cap << " of " << x;
+      }
 }
 
 TYPED_TEST(ScoreModifierTest, SoftCapBoundsAnyScoreAndKeepsNans) {

@@ -24,6 +24,7 @@ struct MergeRows {
   std::ptrdiff_t parts = 0;
   std::ptrdiff_t rows = 0;
   std::ptrdiff_t columns = 0;
+  T* mass = nullptr;  ///< [parts x rows], merged as sum is; or null
 };
 
 /// Writes out_i = o_i / l_i and lse_i = ln(2) (m_i + log2 l_i); a row that saw no key is 0, with
@@ -37,6 +38,7 @@ struct FinishRows {
   std::ptrdiff_t columns = 0;
   O* const* out = nullptr;  ///< [rows], each to `columns` scalars
   T* const* lse = nullptr;  ///< [rows], or null
+  const T* mass = nullptr;  ///< l_i of the log-sum-exp; null: sum
 };
 
 namespace detail {
@@ -83,6 +85,7 @@ void run_kernel(Arch, const MergeRows<T>& a) noexcept {
       const T weight = exp2<arch::scalar>(a.maximum[other] - m);
       a.maximum[r] = m;
       a.sum[r] = a.sum[r] * keep + a.sum[other] * weight;
+      if (a.mass != nullptr) a.mass[r] = a.mass[r] * keep + a.mass[other] * weight;
       detail::merge_into<Arch>(a.out + r * stride, static_cast<const T*>(a.out) + other * stride,
                                stride, keep, weight);
     }
@@ -103,7 +106,8 @@ void run_kernel(Arch, const FinishRows<T, O>& a) noexcept {
     for (; c < a.columns; ++c) a.out[r][c] = static_cast<O>(state[c] / sum);
     if (a.lse != nullptr)
       *a.lse[r] = empty ? -std::numeric_limits<T>::infinity()
-                        : (a.maximum[r] + binary_logarithm(sum)) * T(0.69314718055994530942);
+                        : (a.maximum[r] + binary_logarithm(a.mass != nullptr ? a.mass[r] : sum)) *
+                              T(0.69314718055994530942);
   }
 }
 

@@ -73,6 +73,7 @@ struct AttendTile {
   T* maximum = nullptr;  ///< [rows]
   T* sum = nullptr;      ///< [rows]
   T* out = nullptr;      ///< [rows x padded_columns(value_columns)]
+  T* mass = nullptr;     ///< [rows] sums of weights before they are rounded; null: not wanted
 
   T scale = 1;
   std::int64_t batch = 0;
@@ -143,7 +144,7 @@ void modify_scores(const AttendTile<S, M>& a, const RowPlace& place, std::ptrdif
   ScorePlace at{a.batch, place.head, place.query, place.position, 0};
   for (std::ptrdiff_t j = 0; j < count; ++j) {
     at.key = a.positions[j];
-    scores[j] = a.modifier.modify(scores[j] * a.scale, at);
+    scores[j] = modified(a.modifier, scores[j] * a.scale, at);
   }
 }
 
@@ -186,12 +187,19 @@ PARE_ALWAYS_INLINE T advance_maximum(const T* scores, std::ptrdiff_t padded, T f
   return !(tile_maximum <= so_far) ? tile_maximum : so_far;
 }
 
+/// Of the weights as they are multiplied by values, and as they were before they were rounded.
+template <class T>
+struct WeightSums {
+  T rounded;
+  T exact;
+};
+
 /// Turns scores [begin, end) of a row into weights 2^(factor s_j - maximum) and
-/// returns their sum; all are 0 in a row that has seen nothing.
+/// returns their sums; all are 0 in a row that has seen nothing.
 template <class Arch, class E, bool Direct, class T>
-PARE_ALWAYS_INLINE T weigh_row(TileScratch<E, Direct>& scratch, std::ptrdiff_t row,
-                               std::ptrdiff_t begin, std::ptrdiff_t end, T factor,
-                               T maximum_now) noexcept {
+PARE_ALWAYS_INLINE WeightSums<T> weigh_row(TileScratch<E, Direct>& scratch, std::ptrdiff_t row,
+                                           std::ptrdiff_t begin, std::ptrdiff_t end, T factor,
+                                           T maximum_now) noexcept {
   constexpr std::ptrdiff_t n = lanes<T, Arch>;
   const bool nothing = maximum_now == -std::numeric_limits<T>::infinity();
   T* scores = scratch.scores + row * row_room<Direct>;
@@ -202,17 +210,21 @@ PARE_ALWAYS_INLINE T weigh_row(TileScratch<E, Direct>& scratch, std::ptrdiff_t r
   }
   const vec<T, Arch> shift = broadcast<Arch>(nothing ? T(0) : -maximum_now);
   const vec<T, Arch> scale = broadcast<Arch>(factor);
-  vec<T, Arch> total = broadcast<Arch>(T(0));
+  vec<T, Arch> total = broadcast<Arch>(T(0)), exact = total;
   for (std::ptrdiff_t j = begin; j < end; j += n) {
     vec<T, Arch> weight =
         exp2<Arch>(multiply_add<Arch>(load<Arch>(static_cast<const T*>(scores) + j), scale, shift));
-    if constexpr (std::is_same_v<E, Bf16Pair>)
+    if constexpr (std::is_same_v<E, Bf16Pair>) {
+      exact = exact + weight;
       weight = store_rounded<Arch>(scratch.weights + row * row_room<Direct> + j, weight);
-    else
+    } else {
       store<Arch>(scores + j, weight);
+    }
     total = total + weight;
   }
-  return reduce_add<Arch>(total);
+  const T sum = reduce_add<Arch>(total);
+  if constexpr (std::is_same_v<E, Bf16Pair>) return {sum, reduce_add<Arch>(exact)};
+  return {sum, sum};
 }
 
 /// What the state of each row is multiplied by when its maximum moves: 2^(before - now), 1 where
@@ -281,6 +293,7 @@ struct AttendGroup {
     for (int r = 0; r < Rows; ++r) {
       a.maximum[row + r] = now[r];
       a.sum[row + r] *= rescale[r];
+      if (a.mass != nullptr) a.mass[row + r] *= rescale[r];
     }
   }
 
@@ -346,8 +359,11 @@ struct AttendGroup {
     constexpr std::ptrdiff_t part = Direct ? weighed_keys : tile_keys;
     for (std::ptrdiff_t begin = 0; begin < count; begin += part) {
       const std::ptrdiff_t end = std::min(begin + part, padded);
-      for (int r = 0; r < Rows; ++r)
-        a.sum[row + r] += weigh_row<Arch>(scratch, r, begin, end, factor, now[r]);
+      for (int r = 0; r < Rows; ++r) {
+        const WeightSums<T> sums = weigh_row<Arch>(scratch, r, begin, end, factor, now[r]);
+        a.sum[row + r] += sums.rounded;
+        if (a.mass != nullptr) a.mass[row + r] += sums.exact;
+      }
       accumulate(a, row, begin, std::min(end, count) - begin, scratch, rescale);
       if constexpr (Direct) std::fill_n(rescale, Rows, T(1));
     }

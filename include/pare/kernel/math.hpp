@@ -9,6 +9,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <type_traits>
 #include <utility>
 
@@ -105,6 +106,20 @@ PARE_ALWAYS_INLINE V exp2(V x) noexcept {
       return x < smallest ? T(0) : p * std::bit_cast<T>(power);
     }
   }
+}
+
+/// 2^x - 1 for x in [0, 64], to a few roundings however small x is: 2^n (2^f - 1) + (2^n - 1).
+template <class T>
+PARE_ALWAYS_INLINE T exp2_minus_one(T x) noexcept {
+  using Constants = detail::Exp2<T>;
+  using Bits = typename Constants::bits;
+  constexpr auto& q = Constants::q;
+  const T shifted = x + Constants::round;
+  const T f = x - (shifted - Constants::round);
+  const T power = std::bit_cast<T>(std::bit_cast<Bits>(shifted) << Constants::significand);
+  T sum = q[std::size(q) - 1];
+  for (std::size_t i = std::size(q) - 1; i-- > 0;) sum = sum * f + q[i];
+  return power * (f * sum) + (power - T(1));
 }
 
 PARE_ABI_END

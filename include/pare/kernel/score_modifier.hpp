@@ -8,7 +8,8 @@
 /// ```cpp
 /// template <class T> T modify(T score, const ScorePlace& place) const noexcept;
 /// ```
-/// where `score` is scale * <q, k> and the result takes its place; -infinity hides the key.
+/// where `score` is scale * <q, k> and the result takes its place. -infinity hides the key, and no
+/// later modifier shows it again.
 
 #include <pare/core/scalar.hpp>
 #include <pare/kernel/math.hpp>
@@ -16,6 +17,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
+#include <optional>
+#include <type_traits>
 
 namespace pare::kernel {
 
@@ -27,27 +31,37 @@ struct Exact {
   }
 };
 
-/// cap * tanh(score / cap), which keeps scores within +-cap (Gemma 2).
+/// cap * tanh(score / cap), which keeps scores within +-cap (Gemma 2). cap is finite and above 0.
 struct SoftCap {
   float cap = 50;
 
   template <class T>
   T modify(T score, const ScorePlace&) const noexcept {
-    // tanh(x) = 1 - 2 / (e^2x + 1); beyond 20 it is 1 to the last bit of a double.
+    // tanh(x) = (e^2x - 1) / (e^2x + 1). Beyond 20 it is 1 to the last bit of a double, and below
+    // `straight` it is x; there x may even be subnormal.
     constexpr T two_log2_e = T(2.8853900817779268147);
+    constexpr T straight = std::is_same_v<T, float> ? T(0x1p-12) : T(0x1p-27);
     const T x = score / T(cap);
-    const T bounded = x > T(20) ? T(20) : x;
-    return T(cap) * (T(1) - T(2) / (exp2<arch::scalar>(bounded * two_log2_e) + T(1)));
+    const T size = x < T(0) ? -x : x;
+    const T bounded = size > T(20) ? T(20) : size;
+    const T e = exp2_minus_one(bounded * two_log2_e);
+    const T capped = T(cap) * (e / (e + T(2)));
+    return size < straight ? score : x < T(0) ? -capped : capped;
   }
 };
 
-/// score - slope[head] * (query position - key position) (Press et al., ALiBi, section 3).
+/// score - slope[head] * |query position - key| (Press et al., ALiBi, section 3). The paper is
+/// causal; without causality the distance counts both ways, as in its authors' encoder.
 struct Alibi {
   const float* slopes = nullptr;  ///< [query heads]
+  /// How many slopes there are, which must be the heads of the call. Left out: the caller vouches
+  /// for one to each head.
+  std::optional<std::ptrdiff_t> heads{};
 
   template <class T>
   T modify(T score, const ScorePlace& place) const noexcept {
-    return score - T(slopes[place.head]) * static_cast<T>(place.query_position - place.key);
+    const T ahead = static_cast<T>(place.query_position - place.key);
+    return score - T(slopes[place.head]) * (ahead < T(0) ? -ahead : ahead);
   }
 };
 
@@ -66,7 +80,16 @@ struct AddBias {
   }
 };
 
-/// First one modifier, then the other.
+/// What a modifier makes of a score: of one that hides its key nothing else. Asked in any case, so
+/// that a loop of these needs no branch.
+template <class M, class T>
+PARE_ALWAYS_INLINE T modified(const M& modifier, T score, const ScorePlace& place) noexcept {
+  constexpr T hidden = -std::numeric_limits<T>::infinity();
+  const T next = static_cast<T>(modifier.modify(score, place));
+  return score == hidden ? hidden : next;
+}
+
+/// First one modifier, then the other, which cannot show a key that the first hides.
 template <class First, class Second>
 struct Chain {
   First first{};
@@ -74,7 +97,7 @@ struct Chain {
 
   template <class T>
   T modify(T score, const ScorePlace& place) const noexcept {
-    return second.modify(first.modify(score, place), place);
+    return modified(second, static_cast<T>(first.modify(score, place)), place);
   }
 };
 template <class First, class Second>

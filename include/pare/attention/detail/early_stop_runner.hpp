@@ -185,6 +185,7 @@ class StopRunner {
     launch(backend_, kernel::PackLeft<S>{scratch_.query_rows, rows_, p.key_dim, scratch_.queries});
     std::fill_n(scratch_.maximum, rows_, -std::numeric_limits<T>::infinity());
     std::fill_n(scratch_.sum, rows_, T(0));
+    std::fill_n(scratch_.mass, rows_, T(0));
     std::fill_n(scratch_.state, rows_ * kernel::padded_columns<T>(p.value_dim), T(0));
   }
 
@@ -224,6 +225,7 @@ class StopRunner {
     tile.maximum = scratch_.maximum;
     tile.sum = scratch_.sum;
     tile.out = scratch_.state;
+    tile.mass = call_.keeps_mass() ? scratch_.mass : nullptr;
     tile.fetch = {scratch_.value_rows + count, ahead, p.value_dim};
     return tile;
   }
@@ -336,7 +338,8 @@ class StopRunner {
     launch(backend_,
            kernel::FinishRows<T, typename C::Output>{
                scratch_.maximum, scratch_.sum, scratch_.state, rows_, call_.problem.value_dim,
-               scratch_.out_rows, lse_wanted ? scratch_.lse_rows : nullptr});
+               scratch_.out_rows, lse_wanted ? scratch_.lse_rows : nullptr,
+               call_.keeps_mass() ? scratch_.mass : nullptr});
   }
 
   const B& backend_;

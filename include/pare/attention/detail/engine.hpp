@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <limits>
 #include <span>
+#include <type_traits>
 
 namespace pare::attention::detail {
 PARE_ABI_BEGIN
@@ -36,6 +37,10 @@ struct Call {
   TensorView<O, 4> out;
   const M& modifier;
   const AttendOptions& options;
+
+  /// Whether weights may be rounded before they are summed, and the log-sum-exp needs sums of its
+  /// own.
+  bool keeps_mass() const { return std::is_same_v<S, bf16> && options.lse.wanted(); }
 
   Sequence sequence(Index i) const {
     if (options.query_offsets.empty()) return {i, 0, q.extent[2], source.length(i)};
@@ -110,6 +115,7 @@ class ItemRunner {
     const Index columns = item_.rows() * kernel::padded_columns<T>(p.value_dim);
     std::fill_n(scratch_.maximum, item_.rows(), -std::numeric_limits<T>::infinity());
     std::fill_n(scratch_.sum, item_.rows(), T(0));
+    std::fill_n(scratch_.mass, item_.rows(), T(0));
     std::fill_n(scratch_.state, columns, T(0));
   }
 
@@ -225,6 +231,7 @@ class ItemRunner {
     tile.maximum = scratch_.maximum;
     tile.sum = scratch_.sum;
     tile.out = scratch_.state;
+    tile.mass = call_.keeps_mass() ? scratch_.mass : nullptr;
     run_heads(tile);
     count_ = next;
     std::copy_n(scratch_.positions + tile.count, count_, scratch_.positions);
@@ -297,7 +304,8 @@ void finish_rows(const B& backend, const C& call, const AttendItem& item,
     }
   launch(backend, kernel::FinishRows<T, O>{scratch.maximum, scratch.sum, scratch.state, item.rows(),
                                            call.problem.value_dim, scratch.out_rows,
-                                           lse_wanted ? scratch.lse_rows : nullptr});
+                                           lse_wanted ? scratch.lse_rows : nullptr,
+                                           call.keeps_mass() ? scratch.mass : nullptr});
 }
 
 /// Runs a call on a backend that launches kernels.
@@ -329,7 +337,8 @@ void run_call(const B& backend, const C& call, Index key_slots, Workspace& works
                                     p.key_dim, p.value_dim);
                  parts.state_of(merge.rows.part, scratch);
                  launch(backend, kernel::MergeRows<T>{scratch.maximum, scratch.sum, scratch.state,
-                                                      merge.parts, merge.rows.rows(), p.value_dim});
+                                                      merge.parts, merge.rows.rows(), p.value_dim,
+                                                      call.keeps_mass() ? scratch.mass : nullptr});
                  finish_rows(backend, call, merge.rows, scratch);
                });
 }

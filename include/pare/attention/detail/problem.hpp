@@ -102,10 +102,25 @@ inline void check_mask(const char* function, const BlockMask& mask, const Proble
 template <class M>
 void check_modifier(const char*, const M&, const Problem&, Index, Index) {}
 
+inline void check_modifier(const char* function, const kernel::SoftCap& m, const Problem&, Index,
+                           Index) {
+  check(is_finite(static_cast<double>(m.cap)) && m.cap > 0, function, "cap", m.cap,
+        "a finite cap above 0; leave SoftCap out for none");
+}
+
+inline void check_modifier(const char* function, const kernel::Alibi& m, const Problem& p, Index,
+                           Index) {
+  check(!m.heads || *m.heads == p.heads, function, "slopes", m.heads.value_or(0), p.heads);
+  check(m.slopes != nullptr || p.heads == 0, function, "slopes", "a null pointer",
+        "a slope for each query head");
+}
+
 template <class B>
 void check_modifier(const char* function, const kernel::AddBias<B>& m, const Problem& p,
                     Index queries, Index keys) {
   const Index wanted[4] = {p.sequences, p.heads, queries, keys};
+  const bool empty = p.sequences == 0 || p.heads == 0 || queries == 0 || keys == 0;
+  check(m.bias != nullptr || empty, function, "bias", "a null pointer", "data");
   for (int d = 0; d < 4; ++d)
     check(m.extent[d] == 1 || m.extent[d] == wanted[d], function, "bias", m.extent[d], wanted[d]);
 }

@@ -45,6 +45,7 @@ struct Scratch {
   T* state = nullptr;
   T* maximum = nullptr;
   T* sum = nullptr;
+  T* mass = nullptr;                  ///< sums for the log-sum-exp
   std::int32_t* positions = nullptr;  ///< of two tiles, as key_rows and value_rows
   kernel::RowPlace* places = nullptr;
   const S** key_rows = nullptr;
@@ -69,6 +70,7 @@ struct Scratch {
     take(state, rows * columns);
     take(maximum, rows);
     take(sum, rows);
+    take(mass, rows);
     take(positions, 2 * kernel::direct_tile_keys);
     take(places, rows);
     take(key_rows, 2 * kernel::direct_tile_keys);
@@ -96,6 +98,7 @@ class Parts {
   void state_of(Index row, Scratch<C>& scratch) const {
     scratch.maximum = maximum_ + row;
     scratch.sum = sum_ + row;
+    scratch.mass = mass_ + row;
     scratch.state = state_ + row * columns_;
   }
 
@@ -103,12 +106,14 @@ class Parts {
   void carve(Carver& take, Index rows) {
     take(maximum_, rows);
     take(sum_, rows);
+    take(mass_, rows);
     take(state_, rows * columns_);
   }
 
   Index columns_;
   T* maximum_ = nullptr;
   T* sum_ = nullptr;
+  T* mass_ = nullptr;
   T* state_ = nullptr;
 };
 
