@@ -10,7 +10,8 @@
 /// ```
 ///
 /// Columns of the same name are one field. Categories may be any text: each is hashed to one of
-/// `buckets` numbers. An empty number is 0. Labels are 0 or 1. Quotes are not understood.
+/// `buckets` numbers. An empty number is 0. Labels are 0 or 1. Quotes are not understood; a byte
+/// order mark in front and blank lines at the end are left out.
 
 #include "table/data_table.hpp"
 
@@ -60,9 +61,9 @@ inline std::uint32_t hash_of(std::string_view text) {
                    "', wanted " + wanted);
 }
 
-inline float number_of(std::string_view cell, const std::string& place, std::size_t column) {
+inline double number_of(std::string_view cell, const std::string& place, std::size_t column) {
   if (cell.empty()) return 0;
-  float value = 0;
+  double value = 0;
   const char* const end = cell.data() + cell.size();
   const auto [stop, error] = std::from_chars(cell.data(), end, value);
   if (error != std::errc() || stop != end || !std::isfinite(value))
@@ -108,7 +109,7 @@ inline std::vector<CsvColumn> read_header(std::string_view line, const std::stri
 /// Appends a line's numbers, by field, its categories and its label.
 inline void read_row(std::string_view line, const std::string& place,
                      const std::vector<CsvColumn>& columns, Table& table,
-                     std::vector<std::vector<float>>& numbers) {
+                     std::vector<std::vector<double>>& numbers) {
   const auto cells = cells_of(line);
   if (cells.size() != columns.size())
     throw InputError(place + ": got " + std::to_string(cells.size()) + " columns, wanted " +
@@ -136,11 +137,21 @@ inline Table read_csv(const std::filesystem::path& path, int buckets) {
   if (!file || std::filesystem::is_directory(path))
     throw InputError(path.string() + ": cannot be opened for reading");
   Table table;
+  table.source = path.string();
   std::vector<detail::CsvColumn> columns;
-  std::vector<std::vector<float>> numbers;
+  std::vector<std::vector<double>> numbers;
   std::string line;
+  std::size_t blank = 0;  // the first of the blank lines above
   for (std::size_t number = 1; std::getline(file, line); ++number) {
     if (!line.empty() && line.back() == '\r') line.pop_back();
+    if (number == 1 && line.rfind("\xEF\xBB\xBF", 0) == 0) line.erase(0, 3);
+    if (line.empty() && number > 1) {
+      if (blank == 0) blank = number;
+      continue;
+    }
+    if (blank > 0)
+      throw InputError(path.string() + ":" + std::to_string(blank) + ": got a blank line, wanted " +
+                       std::to_string(columns.size()) + " columns");
     const std::string place = path.string() + ":" + std::to_string(number);
     if (number == 1) {
       columns = detail::read_header(line, place, buckets, table);
@@ -150,12 +161,16 @@ inline Table read_csv(const std::filesystem::path& path, int buckets) {
     }
   }
   if (file.bad()) throw InputError(path.string() + ": reading failed");
-  if (table.labels.empty()) throw InputError(path.string() + ": no rows in it");
+  if (table.labels.empty()) detail::refuse(table, "no rows in it");
+  const auto ones = std::count(table.labels.begin(), table.labels.end(), 1);
+  if (ones == 0 || ones == table.rows())
+    detail::refuse(table, "got labels " + std::string(ones == 0 ? "0" : "1") +
+                              " only, wanted some rows of each label");
   for (std::size_t j = 0; j < table.fields.size(); ++j) {
     const Index width = static_cast<Index>(numbers[j].size()) / table.rows();
     // Row by row, as they were read.
     table.fields[j].numbers =
-        Eigen::Map<const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>(
+        Eigen::Map<const Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>(
             numbers[j].data(), table.rows(), width);
   }
   return table;

@@ -16,7 +16,7 @@
 namespace table {
 
 using Index = Eigen::Index;
-using Numbers = Eigen::MatrixXf;  ///< [rows x columns]
+using Numbers = Eigen::MatrixXd;  ///< [rows x columns]; double: seconds since 1970 have 31 bits
 
 /// A table that cannot be used. The message names the file and, where there is one, the line.
 class InputError : public std::runtime_error {
@@ -38,12 +38,13 @@ struct Field {
 struct Table {
   std::vector<Field> fields;
   std::vector<int> labels;  ///< [rows] 0 or 1
+  std::string source;       ///< the file it was read from; empty: none
 
   Index rows() const { return static_cast<Index>(labels.size()); }
 
   /// A table of some of the fields.
   Table with_fields(const std::vector<Index>& kept) const {
-    Table some{{}, labels};
+    Table some{{}, labels, source};
     for (const Index j : kept) some.fields.push_back(fields[static_cast<std::size_t>(j)]);
     return some;
   }
@@ -70,16 +71,39 @@ struct Split {
   }
 };
 
+namespace detail {
+
+/// `message`, behind the name of the file where there is one.
+[[noreturn]] inline void refuse(const Table& table, const std::string& message) {
+  throw InputError(table.source.empty() ? message : table.source + ": " + message);
+}
+
+inline void check_classes(const Table& table, const std::vector<Index>& rows, const char* part) {
+  std::size_t ones = 0;
+  for (const Index row : rows) ones += table.labels[static_cast<std::size_t>(row)] == 1 ? 1 : 0;
+  if (ones == 0 || ones == rows.size())
+    refuse(table, "got " + std::to_string(ones) + " rows of label 1 among the " +
+                      std::to_string(rows.size()) + " of a " + part +
+                      ", wanted some of each label: more rows of the rarer one are needed");
+}
+
+}  // namespace detail
+
 /// A quarter of the rows to judge by, a fifth of the others to hold out; `bits` draws them. Throws
-/// InputError if there are too few rows for that.
+/// InputError if there are too few rows for that, or a part has rows of one label only.
 inline Split split_rows(const Table& table, std::mt19937_64& bits) {
   const Index rows = table.rows(), tests = rows / 4, holdouts = (rows - tests) / 5;
-  if (holdouts < 16) throw InputError("got " + std::to_string(rows) + " rows, wanted at least 108");
+  if (holdouts < 16)
+    detail::refuse(table, "got " + std::to_string(rows) + " rows, wanted at least 108");
   const std::vector<Index> order = shuffled(rows, bits);
   const auto part = [&](Index begin, Index end) {
     return std::vector<Index>(order.begin() + begin, order.begin() + end);
   };
-  return {part(tests + holdouts, rows), part(tests, tests + holdouts), part(0, tests)};
+  Split split{part(tests + holdouts, rows), part(tests, tests + holdouts), part(0, tests)};
+  detail::check_classes(table, split.train, "training part");
+  detail::check_classes(table, split.holdout, "hold-out");
+  detail::check_classes(table, split.test, "test part");
+  return split;
 }
 
 }  // namespace table

@@ -48,7 +48,7 @@ inline Numbers rare_flag(const Table& table, bool informative, std::mt19937_64& 
 /// only set in rows of label 1; and an embedding of 64 normal numbers. 241 fields, 304
 /// columns.
 inline Table widened_digits(const std::filesystem::path& images, std::uint64_t seed) {
-  const auto digits = digits::read_digits<float>(images);
+  const auto digits = digits::read_digits<double>(images);
   std::mt19937_64 bits(seed);
   Table table;
   for (const int digit : digits.labels) table.labels.push_back(digit >= 5 ? 1 : 0);
@@ -62,7 +62,7 @@ inline Table widened_digits(const std::filesystem::path& images, std::uint64_t s
       column(b, 0) = digits.images(order[static_cast<std::size_t>(b)], i);
     detail::add(table, "shuffled pixel", std::move(column));
   }
-  const auto noise = [&](Index, Index) { return detail::normal(bits); };
+  const auto noise = [&](Index, Index) { return static_cast<double>(detail::normal(bits)); };
   for (int i = 0; i < 64; ++i) detail::add(table, "noise", Numbers::NullaryExpr(rows, 1, noise));
   for (int i = 0; i < 8; ++i) detail::add(table, "rare", detail::rare_flag(table, true, bits));
   for (int i = 0; i < 24; ++i)

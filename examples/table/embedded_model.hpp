@@ -61,7 +61,7 @@ class Embedding {
 /// The fields of a table as one row-major matrix, with a network behind them.
 class EmbeddedModel {
  public:
-  /// Columns of numbers are divided by their deviation on `rows`.
+  /// Columns of numbers lose their mean on `rows` and are divided by their deviation there.
   EmbeddedModel(const Table& table, const std::vector<Index>& rows, const ModelOptions& options)
       : table_(table),
         layout_(widths_of(table, options.embedding)),
@@ -70,7 +70,7 @@ class EmbeddedModel {
                                  .adam = {.learning_rate = options.learning_rate}}) {
     std::mt19937_64 bits(options.seed);
     for (const Field& field : table.fields) {
-      scales_.push_back(field.is_category() ? Eigen::RowVectorXf() : scale_of(field.numbers, rows));
+      columns_.push_back(field.is_category() ? ColumnScales{} : scales_of(field.numbers, rows));
       if (field.is_category())
         embeddings_.emplace_back(field.buckets, options.embedding, options, bits);
     }
@@ -89,7 +89,7 @@ class EmbeddedModel {
         if (field.is_category())
           to = embeddings_[embedding].vector(field.categories[row]);
         else
-          to = field.numbers.row(rows[i]).cwiseProduct(scales_[static_cast<std::size_t>(j)]);
+          to = columns_[static_cast<std::size_t>(j)].of(field.numbers.row(rows[i]));
       }
     });
     return x;
@@ -123,14 +123,24 @@ class EmbeddedModel {
     return widths;
   }
 
-  static Eigen::RowVectorXf scale_of(const Numbers& numbers, const std::vector<Index>& rows) {
+  /// What makes columns of numbers of mean 0 and deviation 1.
+  struct ColumnScales {
+    Eigen::RowVectorXd mean, factor;
+
+    template <class Row>
+    Eigen::RowVectorXf of(const Row& row) const {
+      return (row - mean).cwiseProduct(factor).template cast<float>();
+    }
+  };
+
+  static ColumnScales scales_of(const Numbers& numbers, const std::vector<Index>& rows) {
     const Numbers seen = numbers(rows, Eigen::all);
-    const Eigen::RowVectorXf mean = seen.colwise().mean();
-    Eigen::RowVectorXf scale =
-        ((seen.rowwise() - mean).colwise().squaredNorm() / static_cast<float>(seen.rows()))
+    const Eigen::RowVectorXd mean = seen.colwise().mean();
+    Eigen::RowVectorXd factor =
+        ((seen.rowwise() - mean).colwise().squaredNorm() / static_cast<double>(seen.rows()))
             .cwiseSqrt();
-    for (float& deviation : scale) deviation = deviation > 0 ? 1 / deviation : 1;
-    return scale;
+    for (double& deviation : factor) deviation = deviation > 0 ? 1 / deviation : 1;
+    return {mean, factor};
   }
 
   /// Calls f(number of the field, field, number of the embedding).
@@ -146,7 +156,7 @@ class EmbeddedModel {
   const Table& table_;
   pare::feature::FieldLayout layout_;
   pare::feature::Mlp<float> network_;
-  std::vector<Eigen::RowVectorXf> scales_;  ///< by field
+  std::vector<ColumnScales> columns_;  ///< by field
   std::vector<Embedding> embeddings_;
 };
 

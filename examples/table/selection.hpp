@@ -57,6 +57,11 @@ inline SplitRun run_split(const Table& table, RankOptions options, std::uint64_t
 /// do.
 inline std::vector<SplitRun> run_splits(const Table& table, const RankOptions& options,
                                         std::size_t splits, int threads) {
+  // What a table lacks is said before hours of training, not after.
+  for (std::size_t seed = 0; seed < splits; ++seed) {
+    std::mt19937_64 bits(seed);
+    split_rows(table, bits);
+  }
   std::vector<SplitRun> runs(splits);
   pare::parallel_for(pare::DefaultExecutor{threads}, static_cast<pare::Index>(splits),
                      [&](pare::Index item, int) {
@@ -97,6 +102,19 @@ inline double error_of(const std::vector<double>& values) {
   return std::sqrt(squares / (n - 1) / n);
 }
 
+/// AUKC over the shares that keep different numbers of fields: small tables have fewer than shares.
+/// Of one field, where no area is, its height.
+inline double aukc_of(const std::vector<double>& aucs, Index fields) {
+  std::vector<double> kept, heights;
+  for (std::size_t i = aucs.size(); i-- > 0;) {
+    const auto count = static_cast<double>(kept_of(fields, dropped_shares[i]));
+    if (!kept.empty() && kept.back() == count) continue;
+    kept.push_back(count);
+    heights.push_back(aucs[i]);
+  }
+  return kept.size() < 2 ? 2 * heights.front() - 1 : pare::feature::aukc(kept, heights);
+}
+
 /// One number of each split.
 template <class F>
 std::vector<double> of_splits(const std::vector<SplitRun>& runs, std::size_t method, const F& f) {
@@ -110,22 +128,18 @@ std::vector<double> of_splits(const std::vector<SplitRun>& runs, std::size_t met
 
 inline MethodMeans means_of(const std::vector<SplitRun>& runs, std::size_t method, Index fields) {
   MethodMeans means{runs.front()[method].ranking.method, {}, {}};
-  std::vector<double> kept;
   for (std::size_t i = 0; i < std::size(dropped_shares); ++i) {
     const auto mean = [&](const auto& f) { return detail::of_splits(runs, method, f); };
     means.aucs.push_back(detail::mean_of(mean([&](const MethodRun& run) { return run.aucs[i]; })));
     means.errors.push_back(
         detail::error_of(mean([&](const MethodRun& run) { return run.aucs[i] - run.aucs[0]; })));
-    kept.push_back(static_cast<double>(kept_of(fields, dropped_shares[i])));
   }
   means.seconds = detail::mean_of(
       detail::of_splits(runs, method, [](const MethodRun& run) { return run.ranking.seconds; }));
   means.selected = detail::mean_of(detail::of_splits(runs, method, [](const MethodRun& run) {
     return static_cast<double>(run.ranking.selected);
   }));
-  const std::vector<double> rising(kept.rbegin(), kept.rend());
-  const std::vector<double> aucs(means.aucs.rbegin(), means.aucs.rend());
-  means.aukc = pare::feature::aukc(rising, aucs);
+  means.aukc = detail::aukc_of(means.aucs, fields);
   return means;
 }
 

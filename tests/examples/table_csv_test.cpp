@@ -68,6 +68,23 @@ TEST(CsvTable, ReadsNumbersCategoriesAndLabels) {
   EXPECT_EQ(t.fields[2].numbers(2, 0), 7);
 }
 
+TEST(CsvTable, LeavesOutAByteOrderMarkAndBlankLinesAtTheEnd) {
+  const CsvFile file("\xEF\xBB\xBFyear:number,y:label\r\n1995,1\r\n7,0\r\n\r\n\n");
+  const Table t = table::read_csv(file.path(), 16);
+  EXPECT_EQ(t.rows(), 2);
+  EXPECT_EQ(t.fields[0].name, "year");
+  EXPECT_NE(refusal("a:number,y:label\n1,1\n\n2,0\n").find(":3: got a blank line"),
+            std::string::npos);
+}
+
+/// A float would lose up to 128 s.
+TEST(CsvTable, KeepsSecondsSince1970) {
+  const CsvFile file("t:number,y:label\n1709912349,1\n1709912350.25,0\n");
+  const Table t = table::read_csv(file.path(), 16);
+  EXPECT_EQ(t.fields[0].numbers(0, 0), 1709912349.0);
+  EXPECT_EQ(t.fields[0].numbers(1, 0), 1709912350.25);
+}
+
 /// Published vectors of 32-bit FNV-1a.
 TEST(CsvTable, HashesAsFnvDoes) {
   EXPECT_EQ(table::detail::hash_of(""), 0x811c9dc5u);
@@ -92,6 +109,8 @@ TEST(CsvTable, NamesFileLineAndColumnOfWhatItRefuses) {
             std::string::npos);
   EXPECT_NE(refusal("a:number,y:label\n").find("no rows"), std::string::npos);
   EXPECT_NE(refusal("").find("no rows"), std::string::npos);
+  EXPECT_EQ(refusal("a:number,y:label\n3,1\n4,1\n"),
+            ": got labels 1 only, wanted some rows of each label");
   EXPECT_THROW(table::read_csv(std::filesystem::temp_directory_path(), 16), InputError);
 }
 

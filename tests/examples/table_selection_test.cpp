@@ -26,7 +26,8 @@ Table planted(bool by_category) {
   for (int b = 0; b < 400; ++b) t.labels.push_back(static_cast<int>(bits() % 2));
   for (int j = 0; j < 8; ++j) {
     Field field{"noise", "noise", table::Numbers(400, 1), {}, 0};
-    for (Index b = 0; b < 400; ++b) field.numbers(b, 0) = table::detail::normal(bits);
+    for (Index b = 0; b < 400; ++b)
+      field.numbers(b, 0) = static_cast<double>(table::detail::normal(bits));
     t.fields.push_back(field);
   }
   if (by_category) {
@@ -36,7 +37,7 @@ Table planted(bool by_category) {
     t.fields[5] = field;
   } else {
     for (Index b = 0; b < 400; ++b)
-      t.fields[5].numbers(b, 0) = t.labels[static_cast<std::size_t>(b)] == 1 ? 1.0f : -1.0f;
+      t.fields[5].numbers(b, 0) = t.labels[static_cast<std::size_t>(b)] == 1 ? 1.0 : -1.0;
     t.fields[5].origin = "signal";
   }
   return t;
@@ -76,9 +77,52 @@ TEST(TableSelection, SplitsAreDisjointAndComplete) {
   std::set<Index> all(split.test.begin(), split.test.end());
   for (const Index row : split.seen()) EXPECT_TRUE(all.insert(row).second);
   EXPECT_EQ(all.size(), 400u);
+}
+
+/// What a table is too small for is said before training, by the name of its file.
+TEST(TableSelection, NamesTheFileOfATableThatCannotBeSplit) {
+  const auto message = [](const Table& t) {
+    try {
+      run_splits(t, quick(), 2, 1);
+    } catch (const table::InputError& error) {
+      return std::string(error.what());
+    }
+    return std::string("accepted");
+  };
+  Table t = planted(false);
+  t.source = "rows.csv";
   Table small = t;
   small.labels.resize(100);
-  EXPECT_THROW(split_rows(small, bits), table::InputError);
+  EXPECT_EQ(message(small), "rows.csv: got 100 rows, wanted at least 108");
+  std::fill(t.labels.begin() + 2, t.labels.end(), 0);
+  EXPECT_EQ(message(t).rfind("rows.csv: got ", 0), 0u) << message(t);
+  EXPECT_NE(message(t).find("wanted some of each label"), std::string::npos) << message(t);
+}
+
+/// Years and seconds since 1970 lie far from zero, in deviations of their own.
+TEST(TableSelection, FieldsFarFromZeroRankWhereTheirSpreadPutsThem) {
+  for (const double offset : {1990.0, 1.5e9}) {
+    Table t = planted(false);
+    std::mt19937_64 bits(4);
+    for (Index b = 0; b < t.rows(); ++b)
+      t.fields[5].numbers(b, 0) = offset + 10 * (t.fields[5].numbers(b, 0) +
+                                                 static_cast<double>(table::detail::normal(bits)));
+    const table::Split split = split_rows(t, bits);
+    const auto leap = rank_by_leap(t, split, quick());
+    EXPECT_EQ(leap.ranking.order.front(), 5);
+    EXPECT_GT(auc_of_best(t, split, leap.ranking, 1, quick()), 0.85);
+  }
+}
+
+/// Tables of fewer fields than there are shares to drop, down to one.
+TEST(TableSelection, MeansOfSmallTables) {
+  for (Index fields = 1; fields < 10; ++fields) {
+    std::vector<table::SplitRun> runs(2, table::SplitRun(1));
+    for (auto& run : runs) run[0].aucs.assign(std::size(table::dropped_shares), 0.75);
+    const auto means = means_of(runs, 0, fields);
+    EXPECT_NEAR(means.aukc, 0.5, 1e-12) << fields;
+    EXPECT_EQ(means.droppable(fields, 0.75), fields - 1);
+  }
 }
 
 TEST(TableSelection, RunsAreTheSameOnAnyNumberOfThreads) {
@@ -134,7 +178,7 @@ TEST(DigitsTable, HasTheFieldsItSaysItHas) {
   EXPECT_EQ(of("copy")[3]->numbers, of("pixel")[12]->numbers);
   // Another order of the same levels.
   const auto sorted = [](const Field& field) {
-    std::vector<float> values(field.numbers.data(), field.numbers.data() + field.numbers.size());
+    std::vector<double> values(field.numbers.data(), field.numbers.data() + field.numbers.size());
     std::sort(values.begin(), values.end());
     return values;
   };
@@ -146,8 +190,7 @@ TEST(DigitsTable, HasTheFieldsItSaysItHas) {
       EXPECT_LT(field->numbers.sum(), 50);
       if (origin == std::string("rare")) {
         for (Index b = 0; b < t.rows(); ++b)
-          EXPECT_LE(field->numbers(b, 0),
-                    static_cast<float>(t.labels[static_cast<std::size_t>(b)]));
+          EXPECT_LE(field->numbers(b, 0), t.labels[static_cast<std::size_t>(b)]);
       }
     }
   EXPECT_EQ(of("rare").size() + of("rare noise").size(), 32u);
