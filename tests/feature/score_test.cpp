@@ -266,6 +266,29 @@ TEST(ScoreFeatures, UnitsOfColumnsDoNotCountUnlessAsked) {
   EXPECT_NE(gates(data.x), gates(other));
 }
 
+/// The strongest field, moved by 100 and 1000 of its deviations: the models start at 0 and take
+/// small steps, so that without its mean taken away it is of no use to them.
+TEST(ScoreFeatures, ColumnsFarFromZeroScoreAsThoseAtZero) {
+  const Planted data = planted(few_columns(), 1500, 0, 9);
+  for (const ScoreModel model :
+       {ScoreModel::Logistic, ScoreModel::FactorizationMachine, ScoreModel::Mlp}) {
+    SCOPED_TRACE(static_cast<int>(model));
+    ScoreOptions options = scored(data, model, 1e-2);
+    const double near = score_features(data.x, data.labels, options).training.holdout_auc;
+    for (const float offset : {100.0f, -1000.0f}) {
+      Rows<float> far = data.x;
+      far.col(0).array() += offset;
+      const Scores scores = score_features(far, data.labels, options);
+      EXPECT_EQ(roc_auc(data.truth(), scores.gates), 1.0);
+      EXPECT_NEAR(scores.training.holdout_auc, near, 0.01);
+    }
+    Rows<float> far = data.x;
+    far.col(0).array() += 100.0f;
+    options.center = false;
+    EXPECT_LT(score_features(far, data.labels, options).training.holdout_auc, near - 0.05);
+  }
+}
+
 TEST(ScoreFeatures, StorageAndScalarOfLabelsDoNotCount) {
   const Planted data = planted(few_fields(), 400, 0, 10);
   const Eigen::MatrixXf columns = data.x;
@@ -301,9 +324,8 @@ TEST(ScoreFeatures, IsTrainLeapOnSplitRows) {
   const Scores scores = score_features(data.x, data.labels, options);
 
   const std::vector<float> labels(data.labels.begin(), data.labels.end());
-  const pare::feature::detail::SplitRows<float> rows("", pare::as_const(pare::to_view(data.x)),
-                                                     std::span<const float>(labels), 0.25, true,
-                                                     true, 5);
+  const pare::feature::detail::SplitRows<float> rows(
+      "", pare::as_const(pare::to_view(data.x)), std::span<const float>(labels), 0.25, {}, true, 5);
   MlpOptions of_model = options.mlp;
   of_model.seed = 7;
   Mlp<float> model(10, of_model);
@@ -319,7 +341,7 @@ TEST(ScoreFeatures, IsTrainLeapOnSplitRows) {
   EXPECT_EQ(scores.training.forward_rows, report.forward_rows);
 }
 
-TEST(SplitRows, IsStratifiedAndCompleteAndOfUnitDeviation) {
+TEST(SplitRows, IsStratifiedAndCompleteAndOfMeanZeroAndUnitDeviation) {
   constexpr Index rows = 203;
   Rows<double> x = normal_rows<double>(rows, 3, 13) * 7;
   std::vector<double> labels;
@@ -331,7 +353,7 @@ TEST(SplitRows, IsStratifiedAndCompleteAndOfUnitDeviation) {
   const auto view = pare::as_const(pare::to_view(x));
   for (const bool by_columns : {false, true}) {
     const pare::feature::detail::SplitRows<double> raw("", view, std::span<const double>(labels),
-                                                       0.2, false, by_columns, 1);
+                                                       0.2, {false, false}, by_columns, 1);
     EXPECT_EQ(raw.holdout.rows(), 35 + 6);  // of 174 and of 29
     std::set<Index> seen;
     Index sorted = 0;
@@ -351,19 +373,30 @@ TEST(SplitRows, IsStratifiedAndCompleteAndOfUnitDeviation) {
       changes += raw.training.labels[b - 1] != raw.training.labels[b] ? 1 : 0;
     EXPECT_GE(changes, 10);
     const pare::feature::detail::SplitRows<double> scaled("", view, std::span<const double>(labels),
-                                                          0.2, true, by_columns, 1);
+                                                          0.2, {}, by_columns, 1);
+    const pare::feature::detail::SplitRows<double> kept("", view, std::span<const double>(labels),
+                                                        0.2, {.center = false}, by_columns, 1);
     for (Index i = 0; i < 2; ++i) {
       double mean = 0, square = 0;
       const auto count = static_cast<double>(scaled.training.rows());
       for (Index b = 0; b < scaled.training.rows(); ++b) mean += scaled.training.x(b, i) / count;
       for (Index b = 0; b < scaled.training.rows(); ++b)
         square += std::pow(scaled.training.x(b, i) - mean, 2) / count;
+      EXPECT_NEAR(mean, 0, 1e-12);
       EXPECT_NEAR(square, 1, 1e-12);
-      // The hold-out is divided by the same numbers, and nothing is subtracted.
-      EXPECT_NEAR(scaled.holdout.x(3, i) * raw.training.x(2, i),
-                  raw.holdout.x(3, i) * scaled.training.x(2, i), 1e-10);
+      // The hold-out loses and is divided by the same numbers.
+      const double deviation = (raw.training.x(2, i) - raw.training.x(7, i)) /
+                               (scaled.training.x(2, i) - scaled.training.x(7, i));
+      EXPECT_NEAR(
+          scaled.holdout.x(3, i),
+          (raw.holdout.x(3, i) - raw.training.x(2, i)) / deviation + scaled.training.x(2, i),
+          1e-10);
+      // Nothing is subtracted where that is not wanted.
+      EXPECT_NEAR(kept.holdout.x(3, i) * raw.training.x(2, i),
+                  raw.holdout.x(3, i) * kept.training.x(2, i), 1e-10);
     }
-    EXPECT_EQ(scaled.holdout.x(0, 2), 4.0);
+    EXPECT_EQ(scaled.holdout.x(0, 2), 0.0);
+    EXPECT_EQ(kept.holdout.x(0, 2), 4.0);
   }
 }
 

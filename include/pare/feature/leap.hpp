@@ -20,8 +20,13 @@
 /// Each forward pass mixes every field by its gate with its value in another row (mix.hpp). A field
 /// that does not help the loss gives way to the penalty (divergence.hpp), its gate closes, and the
 /// model sees noise with the field's own distribution, which it cannot scale back up as it can
-/// a mask. The number of passes does not depend on the number of fields. Scale columns to unit
-/// deviation, without moving their default from 0, before the layer.
+/// a mask. The number of passes does not depend on the number of fields.
+///
+/// Before the layer, divide columns by their deviation. Subtract their mean too where batches are
+/// dense: the mix and the gradients of the gates are the same, and a model that starts at 0 cannot
+/// use a column many deviations from it. Sparse batches store what is no default, so nothing is
+/// subtracted from them; where entries lie far from the default, subtract the same number from the
+/// entries and from SparseFields::defaults.
 ///
 /// Source: Huang et al., "LeAP" (arXiv 2606.01111), whose released code is the mix, the gates, the
 /// loop and Adam here. The adaptive penalty, the evidence counters and the donor policies are

@@ -2,7 +2,8 @@
 #pragma once
 
 /// \file
-/// A table cut into training and held-out rows, in random order, with columns of unit deviation.
+/// A table cut into training and held-out rows, in random order, with columns of mean 0
+/// and unit deviation.
 
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/check.hpp>
@@ -85,12 +86,19 @@ class RowCopy {
   std::vector<T> labels_;
 };
 
-/// The deviation of each column, 1 where it is 0; refused unless all numbers are finite.
+/// Where a column lies: what is subtracted from it, and what the rest is divided by.
+struct ColumnScale {
+  double mean = 0, deviation = 1;
+};
+
+/// Mean and deviation of each column, a deviation of 1 where it is 0; refused unless all numbers
+/// are finite.
 template <class T>
-std::vector<double> column_deviations(const char* function, TensorView<const T, 2> x) {
-  std::vector<double> deviations;
+std::vector<ColumnScale> column_scales(const char* function, TensorView<const T, 2> x) {
+  std::vector<ColumnScale> scales;
   const auto rows = static_cast<double>(x.rows());
   for (Index i = 0; i < x.cols(); ++i) {
+    // Sums of differences from the first row: no digits are lost far from zero.
     const auto first = static_cast<double>(x(0, i));
     double sum = 0, squares = 0;
     for (Index b = 0; b < x.rows(); ++b) {
@@ -100,16 +108,26 @@ std::vector<double> column_deviations(const char* function, TensorView<const T, 
     }
     const double variance = squares / rows - sum / rows * (sum / rows);
     check(is_finite(variance), function, "x", variance, "finite numbers");
-    deviations.push_back(variance > 0 ? std::sqrt(variance) : 1.0);
+    scales.push_back({first + sum / rows, variance > 0 ? std::sqrt(variance) : 1.0});
   }
-  return deviations;
+  return scales;
 }
 
+/// What is done to the columns of a table.
+struct ColumnTreatment {
+  bool center = true;  ///< subtracts the mean of the training rows
+  bool scale = true;   ///< divides by their deviation
+};
+
 template <class T>
-void divide_columns(TensorView<T, 2> x, const std::vector<double>& divisors) {
+void treat_columns(TensorView<T, 2> x, const std::vector<ColumnScale>& scales,
+                   ColumnTreatment treatment) {
   for (Index i = 0; i < x.cols(); ++i) {
-    const auto factor = static_cast<T>(1 / divisors[static_cast<std::size_t>(i)]);
-    for (Index b = 0; b < x.rows(); ++b) x(b, i) *= factor;
+    const ColumnScale& scale = scales[static_cast<std::size_t>(i)];
+    const double mean = treatment.center ? scale.mean : 0;
+    const double factor = treatment.scale ? 1 / scale.deviation : 1;
+    for (Index b = 0; b < x.rows(); ++b)
+      x(b, i) = static_cast<T>((static_cast<double>(x(b, i)) - mean) * factor);
   }
 }
 
@@ -117,13 +135,12 @@ void divide_columns(TensorView<T, 2> x, const std::vector<double>& divisors) {
 template <class T>
 struct SplitRows {
   SplitRows(const char* function, TensorView<const T, 2> x, std::span<const T> labels, double share,
-            bool scale, bool by_columns, std::uint64_t seed)
+            ColumnTreatment treatment, bool by_columns, std::uint64_t seed)
       : SplitRows(x, labels, split_by_class(function, labels, share, seed), by_columns, seed) {
-    const auto deviations = column_deviations(function, training.x);
-    column_deviations(function, holdout.x);
-    if (!scale) return;
-    divide_columns(training_copy_.view(), deviations);
-    divide_columns(holdout_copy_.view(), deviations);
+    const auto scales = column_scales(function, training.x);
+    column_scales(function, holdout.x);
+    treat_columns(training_copy_.view(), scales, treatment);
+    treat_columns(holdout_copy_.view(), scales, treatment);
   }
 
  private:
