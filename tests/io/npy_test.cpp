@@ -316,12 +316,37 @@ TEST(NpyHeader, PythonLiteralsThatMeanTheSame) {
         "{'shape':(2,),'fortran_order':False,'descr':'<i4'}"sv,
         "{\"fortran_order\": True, \"descr\": \"<i4\", \"shape\": (2, )}\n"sv,
         "  { 'shape' : ( 2L , ) , 'descr' : '<i4' , 'fortran_order' : False , } \n"sv,
+        "{u'descr': u'<i4', u'fortran_order': False, u'shape': (1L, 2L)}"sv,
         "{'descr': '<i4', 'fortran_order': False, 'shape': (1, 2)}"sv,
         "{'descr': '<i4', 'fortran_order': False, 'shape': (2, 1,),}"sv}) {
     for (const int version : {1, 2, 3})
       EXPECT_EQ(io::parse_npy<std::int32_t>(bytes_of(npy(text, data, version))).data,
                 (std::vector<std::int32_t>{42, 43}))
           << text;
+  }
+}
+
+TEST(NpyHeader, ADtypeWithoutAnOrderIsInThisMachinesOrder) {
+  const auto expect = [](const char* dtype, const std::string& wanted) {
+    const std::string file =
+        npy(std::string("{'descr': '") + dtype + "', 'fortran_order': False, 'shape': ()}",
+            std::string(static_cast<std::size_t>(wanted[2] - '0'), '\1'));
+    io::detail::NpyInput in("io::test", bytes_of(file));
+    EXPECT_EQ(io::detail::read_npy_header(in).dtype, wanted) << dtype;
+  };
+  expect("f4", io::detail::npy_dtype<float>());
+  expect("=f4", io::detail::npy_dtype<float>());
+  expect("i8", io::detail::npy_dtype<std::int64_t>());
+  expect("=u2", io::detail::npy_dtype<std::uint16_t>());
+  for (const char* dtype : {"u1", "=u1", "<u1", ">u1", "|u1"}) expect(dtype, "|u1");
+  for (const char* dtype : {"b1", "=b1"}) expect(dtype, "|b1");
+  const float value = 0.5f;
+  const auto raw = std::as_bytes(std::span(&value, 1));
+  const std::string data(reinterpret_cast<const char*>(raw.data()), raw.size());
+  for (const char* dtype : {"f4", "=f4"}) {
+    const auto array = io::parse_npy<double>(bytes_of(npy(
+        std::string("{'descr': '") + dtype + "', 'fortran_order': True, 'shape': (1L,)}", data)));
+    EXPECT_EQ(array.data, std::vector{0.5});
   }
 }
 
@@ -376,8 +401,12 @@ TEST(NpyHeader, MalformedDictionariesAreRefusedWithTheReason) {
       {"{'shape': (+3,)}", "got header text `+3,)}`, wanted a decimal extent"},
       {"{'shape': (3.0,)}", "got header text `.0,)}`, wanted `,` or `)`"},
       {"{'shape': (9223372036854775808,)}", "wanted an extent that fits 63 bits"},
-      {"{'descr': 'f4'}", "got dtype 'f4', wanted a plain number"},
-      {"{'descr': '=f4'}", "got dtype '=f4', wanted a plain number"},
+      {"{'descr': '4'}", "got dtype '4', wanted a plain number"},
+      {"{'descr': '==f4'}", "got dtype '==f4', wanted a plain number"},
+      {"{'descr': 'ff4'}", "got dtype 'ff4', wanted a plain number"},
+      {"{'descr': u 'f4'}", "got header text `u 'f4'}`, wanted a quoted string"},
+      {"{uu'descr': 'f4'}", "got header text `uu'descr': 'f4'}`, wanted a quoted string"},
+      {"{'shape': (3LL,)}", "got header text `L,)}`, wanted `,` or `)`"},
       {"{'descr': '|f4'}", "got dtype '|f4', wanted a plain number"},
       {"{'descr': '<f1'}", "got dtype '<f1', wanted a plain number"},
       {"{'descr': '<i3'}", "got dtype '<i3', wanted a plain number"},
@@ -512,7 +541,42 @@ TEST(NpyStream, AFailedStreamIsReported) {
             "pare::io::write_npy: stream: got a write that failed, wanted a stream with room");
 }
 
+TEST_F(NpyFile, NamesAsLongAsTheSystemTakesAreWritten) {
+  const fs::path path = folder_ / (std::string(251, 'n') + ".npy");
+  for (int i = 0; i < 2; ++i) io::write_npy(path, std::vector<int>{i});
+  EXPECT_EQ(io::read_npy<int>(path).data, std::vector<int>{1});
+  EXPECT_EQ(files(), 1u);
+}
+
 #if defined(__unix__)
+TEST_F(NpyFile, OverwritingKeepsTheModeOfTheFile) {
+  const auto mode = [&] { return static_cast<unsigned>(fs::status(path_).permissions()); };
+  for (const unsigned wanted : {0600u, 0400u, 0664u, 0755u}) {
+    put(path_, "old");
+    fs::permissions(path_, static_cast<fs::perms>(wanted));
+    io::write_npy(path_, std::vector<float>{1});
+    EXPECT_EQ(mode(), wanted);
+    EXPECT_EQ(io::read_npy<float>(path_).data, std::vector{1.0f});
+    fs::remove(path_);
+  }
+  put(path_, "new");
+  const unsigned usual = mode();
+  fs::remove(path_);
+  io::write_npy(path_, std::vector<float>{1});
+  EXPECT_EQ(mode(), usual) << "a new file has the mode that the system gives";
+}
+
+TEST_F(NpyFile, ALinkIsReplacedByAFileWithTheModeOfWhatItNamed) {
+  const fs::path target = folder_ / "target";
+  put(target, "old");
+  fs::permissions(target, fs::perms::owner_read | fs::perms::owner_write);
+  fs::create_symlink(target, path_);
+  io::write_npy(path_, std::vector<float>{1});
+  EXPECT_TRUE(fs::is_regular_file(fs::symlink_status(path_)));
+  EXPECT_EQ(static_cast<unsigned>(fs::status(path_).permissions()), 0600u);
+  EXPECT_EQ(content(target), "old");
+}
+
 TEST_F(NpyFile, AFullDiskLeavesTheOldFileAndNothingElse) {
   io::write_npy(path_, std::vector<float>{1, 2});
   const std::string before = content(path_);

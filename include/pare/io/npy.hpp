@@ -20,10 +20,11 @@
 ///
 /// Reading widens and never narrows: a file is read as T if T holds every value of its dtype
 /// exactly (`f2` as float, `i4` as `std::int64_t` or double, but not `i4` as float or `f8` as
-/// float). Either byte order and either storage order is read; what is returned is in this
-/// machine's byte order and row-major. Versions 1.0, 2.0 and 3.0 are read; 1.0 is written, or 2.0
-/// when the header needs more than 65535 bytes. Text, complex, structured and Python object arrays
-/// are refused.
+/// float). Either byte order and either storage order is read, `f4` and `=f4` in this machine's
+/// byte order as in NumPy; what is returned is in this machine's byte order and row-major.
+/// Versions 1.0, 2.0 and 3.0 are read; 1.0 is written, or 2.0 when the header needs more than 65535
+/// bytes. Headers that Python 2 wrote (`3L`, `u'shape'`) are read. Text, complex, structured and
+/// Python object arrays are refused.
 ///
 /// A file is not trusted: its shape must account for every byte that follows the header, no byte
 /// less or more, before anything is allocated for it. Memory is bounded by the file's size, times
@@ -214,7 +215,8 @@ void write_npy(std::ostream& stream, const X& x) {
 /// Writes an array to a file that appears whole or not at all.
 ///
 /// The bytes go to a temporary file beside `path`, which then takes its name; a file that was there
-/// is replaced, a symbolic link is replaced by the file. If anything fails the temporary file is
+/// is replaced and its mode kept (0600 stays 0600), its owner is whoever writes; a symbolic link is
+/// replaced by the file. If anything fails the temporary file is
 /// removed, and what was at `path` is as before. A crash of the machine may lose the file: nothing
 /// is forced to the disk.
 /// \throws std::invalid_argument as for a stream, and if the file cannot be created, written or

@@ -218,7 +218,8 @@ inline void write_safetensors(std::ostream& stream, const std::vector<NamedTenso
 /// Writes tensors to a file that appears whole or not at all.
 ///
 /// The bytes go to a temporary file beside `path`, which then takes its name; a file that was there
-/// is replaced, a symbolic link is replaced by the file. If anything fails the temporary file is
+/// is replaced and its mode kept (0600 stays 0600), its owner is whoever writes; a symbolic link is
+/// replaced by the file. If anything fails the temporary file is
 /// removed, and what was at `path` is as before. A crash of the machine may lose the file: nothing
 /// is forced to the disk. Tensors of an open `SafetensorsFile` may be written to its own path.
 /// \throws std::invalid_argument as for a stream, and if the file cannot be created, written or

@@ -85,14 +85,22 @@ bool with_npy_type(NpyTypeList<T...>, std::string_view code, const F& f) {
   return ((names(npy_code<T>) && (f(std::type_identity<T>{}), true)) || ...);
 }
 
-inline bool is_npy_dtype(std::string_view dtype) {
-  if (dtype.size() != 3) return false;
-  const bool has_order = dtype[0] == '<' || dtype[0] == '>' || (dtype[0] == '|' && dtype[2] == '1');
-  return has_order && with_npy_type(NpyTypes{}, dtype.substr(1), [](auto) {});
+/// The dtype with its byte order: `=f4` and `f4` are in this machine's, a single byte has none.
+/// Empty if it is none that is read.
+inline std::string full_npy_dtype(std::string_view dtype) {
+  const bool has_order = dtype.size() == 3;
+  const std::string_view code = dtype.substr(has_order ? 1 : 0);
+  if (!with_npy_type(NpyTypes{}, code, [](auto) {})) return {};
+  const char order = has_order ? dtype[0] : '=';
+  if (std::string_view("<>=|").find(order) == std::string_view::npos) return {};
+  if (code[1] == '1') return '|' + std::string(code);
+  if (order == '|') return {};
+  constexpr char native = std::endian::native == std::endian::little ? '<' : '>';
+  return (order == '=' ? native : order) + std::string(code);
 }
 
 /// Reads the Python dictionary `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }`: these
-/// three keys once each in any order, and no other Python.
+/// three keys once each in any order, and no other Python; of Python 2 also `u'descr'` and `3L`.
 class NpyHeaderParser {
  public:
   NpyHeaderParser(std::string_view text, const Place& place) : rest_(text), place_(place) {}
@@ -143,7 +151,11 @@ class NpyHeaderParser {
     return true;
   }
 
+  /// Python 2 wrote some of its strings as u'text'.
   std::string_view quoted() {
+    skip_space();
+    const bool prefixed = rest_.starts_with("u'") || rest_.starts_with("u\"");
+    if (prefixed) rest_.remove_prefix(1);
     const char quote = accept('\'') ? '\'' : accept('"') ? '"' : '\0';
     if (quote == '\0') wanted("a quoted string");
     const std::size_t end = rest_.find(quote);
@@ -172,10 +184,10 @@ class NpyHeaderParser {
   std::string dtype() {
     const std::string plain = "a plain number: <, > or | with b1, i1 to i8, u1 to u8, f2, f4 or f8";
     if (accept('[')) place_.refuse("a structured dtype", plain);
-    std::string text(quoted());
-    if (!is_npy_dtype(text)) place_.refuse("dtype '" + excerpt(text) + "'", plain);
-    if (text[2] == '1') text[0] = '|';
-    return text;
+    const std::string_view text = quoted();
+    const std::string full = full_npy_dtype(text);
+    if (full.empty()) place_.refuse("dtype '" + excerpt(text) + "'", plain);
+    return full;
   }
 
   bool boolean() {

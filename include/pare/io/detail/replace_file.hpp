@@ -16,16 +16,15 @@
 namespace pare::io::detail {
 PARE_ABI_BEGIN
 
-/// A name beside the target that nothing else uses; the file is gone when this object is.
+/// A name beside the target that nothing else uses; the file is gone when this object is. The
+/// target's own name is no part of it: that may be as long as the system allows.
 struct TemporarySibling {
   std::filesystem::path path;
 
-  explicit TemporarySibling(const std::filesystem::path& target) : path(target) {
+  explicit TemporarySibling(const std::filesystem::path& target) {
     std::random_device random;
-    path += '.';
-    path += std::to_string(random());
-    path += std::to_string(random());
-    path += ".part";
+    path = target.parent_path() /
+           ("pare-" + std::to_string(random()) + std::to_string(random()) + ".part");
   }
   TemporarySibling(const TemporarySibling&) = delete;
   TemporarySibling& operator=(const TemporarySibling&) = delete;
@@ -35,19 +34,26 @@ struct TemporarySibling {
   }
 };
 
-/// Calls `write(std::ostream&)` on a temporary file beside `path`, which then takes its name.
+/// Calls `write(std::ostream&)` on a temporary file beside `path`, which then takes its name. It
+/// has the mode of the file that it replaces before the first byte is in it.
 template <class Write>
 void replace_file(const char* function, const std::filesystem::path& path, const Write& write) {
   const Place place{function, path.string()};
   std::error_code error;
   const auto status = std::filesystem::status(path, error);
-  if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status))
+  const bool replaces = std::filesystem::exists(status);
+  if (replaces && !std::filesystem::is_regular_file(status))
     place.refuse("something that is not a regular file", "a path to write to");
   std::string failure;
   {
     const TemporarySibling temporary(path);
     std::ofstream file(temporary.path, std::ios::binary | std::ios::trunc);
     if (!file) failure = "a folder in which no file can be created";
+    if (failure.empty() && replaces)
+      std::filesystem::permissions(temporary.path,
+                                   status.permissions() & std::filesystem::perms::all, error);
+    if (failure.empty() && replaces && error)
+      failure = "a file whose mode cannot be kept: " + error.message();
     if (failure.empty()) {
       write(file);
       file.close();
