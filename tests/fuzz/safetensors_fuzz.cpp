@@ -40,11 +40,14 @@ void require(bool ok, const char* what) {
   std::abort();
 }
 
-/// The bytes of an element, by a second reading of the dtype: the number in its name.
-std::size_t item_size(const std::string& dtype) {
-  if (dtype == "BOOL") return 1;
-  const auto bits = std::strtoul(dtype.c_str() + dtype.find_first_of("0123456789"), nullptr, 10);
-  return bits / 8;
+/// The bits of an element, by a second reading of the dtype: the first number in its name.
+std::size_t bits_of(const std::string& dtype) {
+  if (dtype == "BOOL") return 8;
+  return std::strtoul(dtype.c_str() + dtype.find_first_of("0123456789"), nullptr, 10);
+}
+
+bool is_viewed_float(const std::string& dtype) {
+  return dtype == "F64" || dtype == "F32" || dtype == "F16" || dtype == "BF16";
 }
 
 /// Every byte of the data belongs to exactly one tensor, and to as many elements as its shape says.
@@ -53,11 +56,13 @@ void check_tensors(const SafetensorsFile& file, Bytes bytes) {
   std::memcpy(&header, bytes.data(), sizeof(header));
   std::vector<int> owners(bytes.size() - 8 - header);
   for (const SafetensorsTensor& tensor : file.tensors()) {
-    std::size_t size = item_size(tensor.dtype);
+    std::size_t size = bits_of(tensor.dtype);
     for (const pare::Index extent : tensor.shape) {
       require(extent >= 0, "no extent is negative");
       size *= static_cast<std::size_t>(extent);
     }
+    require(size % 8 == 0, "elements fill whole bytes");
+    size /= 8;
     require(size == tensor.bytes.size(), "the shape accounts for every byte");
     const auto first = tensor.bytes.data() - bytes.data() - 8 - static_cast<pare::Index>(header);
     require(first >= 0 &&
@@ -94,6 +99,19 @@ bool can_view(const SafetensorsFile& file, const std::string& name) {
          last(std::integral_constant<std::size_t, 3>{});
 }
 
+/// A matrix has every element, and its rows are those of the tensor.
+void check_matrix(const SafetensorsFile& file, const SafetensorsTensor& tensor) {
+  const auto matrix = file.read_matrix<double>(tensor.name);
+  require(
+      static_cast<std::size_t>(matrix.size()) * bits_of(tensor.dtype) / 8 == tensor.bytes.size(),
+      "a matrix has every element");
+  Eigen::MatrixXd row(1, matrix.cols());
+  const pare::Index last = matrix.rows() - 1;
+  file.read_rows(tensor.name, last, row);
+  for (pare::Index j = 0; j < matrix.cols(); ++j)
+    require(row(0, j) == matrix(last, j) || row(0, j) != row(0, j), "a row is as in the matrix");
+}
+
 /// Writes what was read and reads it again.
 void round_trip(const SafetensorsFile& file) {
   std::ostringstream os;
@@ -114,14 +132,12 @@ void round_trip(const SafetensorsFile& file) {
         can_view<pare::f16>(again, tensor.name) + can_view<pare::bf16>(again, tensor.name) +
         can_view<std::uint8_t>(again, tensor.name) + can_view<std::int64_t>(again, tensor.name);
     require(views <= 1, "a tensor is viewed as one type");
-    const bool is_float = tensor.dtype.ends_with("F16") || tensor.dtype[0] == 'F';
+    const bool is_float = is_viewed_float(tensor.dtype);
     if (is_float && tensor.shape.size() < 4)
       require(views == 1, "what was written is aligned and is viewed");
-    if (is_float && (tensor.shape.size() == 1 || tensor.shape.size() == 2) && !tensor.bytes.empty())
-      require(static_cast<std::size_t>(file.read_matrix<double>(tensor.name).size()) *
-                      item_size(tensor.dtype) ==
-                  tensor.bytes.size(),
-              "a matrix has every element");
+    const bool is_read = is_float || tensor.dtype == "F8_E4M3" || tensor.dtype == "F8_E5M2";
+    if (is_read && (tensor.shape.size() == 1 || tensor.shape.size() == 2) && !tensor.bytes.empty())
+      check_matrix(file, tensor);
   }
 }
 
@@ -167,8 +183,8 @@ std::string entry(const std::string& name, const std::string& dtype, const std::
 std::vector<Parts> valid_files() {
   std::vector<Parts> files{{"{}", ""}, {R"({"__metadata__":{"format":"pt","a":""}}  )", ""}};
   for (const char* dtype : {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32",
-                            "U16", "U8", "BOOL"}) {
-    const std::size_t item = item_size(dtype);
+                            "U16", "U8", "BOOL", "C64", "F8_E4M3", "F8_E5M2", "F8_E8M0"}) {
+    const std::size_t item = bits_of(dtype) / 8;
     std::string data(13 * item, '\0');
     for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<char>(i * 37);
     const std::string matrix = entry("a", dtype, "2,3", 0, 6 * item);
@@ -181,6 +197,12 @@ std::vector<Parts> valid_files() {
                          entry("e", dtype, "0,4", 1 + 2 * item, 1 + 2 * item) + "}",
                      data.substr(0, 1 + 2 * item)});
   }
+  files.push_back({"{" + entry("six", "F6_E2M3", "4", 0, 3) + "," +
+                       entry("four", "F4", "3,2", 3, 6) + ",\"__metadata__\":null}",
+                   "abcdef"});
+  files.push_back(
+      {R"({"x":{"more":{"a":[1,-2.5,{"b":null}]},"dtype":"U8","shape":[2],"data_offsets":[0,2]}})",
+       "xy"});
   return files;
 }
 
@@ -194,6 +216,9 @@ std::string mutated(std::string file, std::mt19937_64& random) {
       "\"__metadata__\""sv,
       "\"F32\""sv,
       "\"F8_E4M3\""sv,
+      "\"F4\""sv,
+      "\"F6_E3M2\""sv,
+      "\"more\":"sv,
       "{"sv,
       "}"sv,
       "["sv,

@@ -9,11 +9,13 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <complex>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <memory>
 #include <numeric>
@@ -260,13 +262,166 @@ TEST_F(SafetensorsFiles, ReadMatrixWidensFloats) {
   EXPECT_EQ(file.read_matrix<float>("vector"), Eigen::Vector3f(1, 2, 3));
   const std::string start = "pare::io::SafetensorsFile::read_matrix: " + path_.string() + ": ";
   EXPECT_EQ(refusal([&] { file.read_matrix<float>("F64"); }),
-            start + "tensor 'F64': got dtype 'F64', wanted F16, BF16 or F32");
-  EXPECT_EQ(refusal([&] { file.read_matrix<double>("I32"); }),
-            start + "tensor 'I32': got dtype 'I32', wanted F16, BF16, F32 or F64");
+            start + "tensor 'F64': got dtype 'F64', wanted F8_E4M3, F8_E5M2, F16, BF16 or F32");
+  EXPECT_EQ(
+      refusal([&] { file.read_matrix<double>("I32"); }),
+      start + "tensor 'I32': got dtype 'I32', wanted F8_E4M3, F8_E5M2, F16, BF16, F32 or F64");
   EXPECT_EQ(refusal([&] { file.read_matrix<float>("cube"); }),
             start + "tensor 'cube': got shape (1, 3, 5), wanted 1 or 2 dimensions");
   EXPECT_EQ(refusal([&] { file.read_matrix<float>("none"); }),
             start + "got no tensor 'none', wanted one of the file's 7 tensors");
+}
+
+/// A tensor of every byte as `dtype`, [16, 16].
+std::string eight_bit_floats(const char* dtype) {
+  std::string data(256, '\0');
+  std::iota(data.begin(), data.end(), '\0');
+  return safetensors(
+      R"({"x":{"dtype":")" + std::string(dtype) + R"(","shape":[16,16],"data_offsets":[0,256]}})",
+      data);
+}
+
+/// The value of an 8-bit float with `fraction` bits after the point, by its definition.
+double float8(unsigned bits, int fraction, int bias) {
+  const double sign = bits & 0x80 ? -1 : 1;
+  const int exponent = static_cast<int>((bits & 0x7f) >> fraction);
+  const double significand = (bits & ((1u << fraction) - 1)) / double(1 << fraction);
+  return sign * (exponent == 0 ? std::ldexp(significand, 1 - bias)
+                               : std::ldexp(1 + significand, exponent - bias));
+}
+
+template <class T>
+class SafetensorsFloats : public ::testing::Test {};
+using Floats = ::testing::Types<float, double, pare::bf16, pare::f16>;
+TYPED_TEST_SUITE(SafetensorsFloats, Floats);
+
+TYPED_TEST(SafetensorsFloats, EightBitFloatsAreReadExactlyIntoMemoryOfAnyLayout) {
+  using Scalar = eigen_of<TypeParam>;
+  for (const bool e4m3 : {true, false}) {
+    const Memory memory(eight_bit_floats(e4m3 ? "F8_E4M3" : "F8_E5M2"));
+    const SafetensorsFile file(memory.bytes());
+    const auto expect = [&](const auto& rows, unsigned first) {
+      for (Index i = 0; i < rows.rows(); ++i)
+        for (Index j = 0; j < rows.cols(); ++j) {
+          const unsigned bits = first * 16 + static_cast<unsigned>(i * 16 + j);
+          const auto value = static_cast<double>(static_cast<float>(rows(i, j)));
+          const unsigned magnitude = bits & 0x7f;
+          EXPECT_EQ(std::signbit(value), bits > 127) << bits;
+          if (e4m3 ? magnitude == 0x7f : magnitude > 0x7c)
+            EXPECT_TRUE(std::isnan(value)) << bits;
+          else if (!e4m3 && magnitude == 0x7c)
+            EXPECT_TRUE(std::isinf(value)) << bits;
+          else
+            EXPECT_EQ(value, e4m3 ? float8(bits, 3, 7) : float8(bits, 2, 15)) << bits;
+        }
+    };
+    Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> all(16, 16);
+    file.read_rows("x", 0, all);
+    expect(all, 0);
+    Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic> large(9, 20);
+    large.setConstant(Scalar(7.0f));
+    file.read_rows("x", 3, large.block(1, 2, 5, 16));
+    expect(large.block(1, 2, 5, 16), 3);
+    large.block(1, 2, 5, 16).setConstant(Scalar(7.0f));
+    EXPECT_TRUE((large.array() == Scalar(7.0f)).all()) << "nothing is written outside";
+    file.read_rows("x", 16, all.topRows(0));
+    file.read_rows("x", 0, TensorView<TypeParam, 2>{nullptr, {0, 16}, {16, 1}});
+  }
+}
+
+TEST(SafetensorsViews, RowsOfWiderFloatsAreReadAsWhatHoldsThem) {
+  const std::vector<float> values{0.5f, -2, 3, 4, 5, 6};
+  const std::vector<pare::bf16> brains{pare::bf16(1.5f), pare::bf16(-8.0f)};
+  const std::vector<pare::f16> halves{pare::f16(1.5f), pare::f16(-8.0f)};
+  const Memory memory(written({{"F32", TensorView<const float, 2>{values.data(), {3, 2}, {2, 1}}},
+                               {"BF16", brains},
+                               {"F16", halves},
+                               {"F64", std::vector<double>{1, 2}}}));
+  const SafetensorsFile file(memory.bytes());
+  Eigen::MatrixXd wide(2, 2);
+  file.read_rows("F32", 1, wide);
+  EXPECT_EQ(wide, (Eigen::Matrix2d{{3, 4}, {5, 6}}));
+  Eigen::MatrixXf column(1, 1);
+  for (const char* name : {"BF16", "F16"}) {
+    file.read_rows(name, 1, column);
+    EXPECT_EQ(column(0, 0), -8.0f) << name;
+  }
+  Eigen::Matrix<Eigen::bfloat16, 2, 1> brain;
+  file.read_rows("BF16", 0, brain);
+  EXPECT_EQ(static_cast<float>(brain(1)), -8.0f);
+  Eigen::Matrix<Eigen::half, 2, 1> half;
+  file.read_rows("F16", 0, half);
+  EXPECT_EQ(static_cast<float>(half(1)), -8.0f);
+  const std::string start = "pare::io::SafetensorsFile::read_rows: bytes: tensor ";
+  for (const std::string name : {"F16", "F32", "F64"})
+    EXPECT_EQ(refusal([&] { file.read_rows(name, 0, brain); }),
+              start + "'" + name + "': got dtype '" + name + "', wanted F8_E4M3, F8_E5M2 or BF16");
+  EXPECT_EQ(refusal([&] { file.read_rows("BF16", 0, half); }),
+            start + "'BF16': got dtype 'BF16', wanted F8_E4M3, F8_E5M2 or F16");
+  EXPECT_NE(refusal([&] { file.read_rows("F64", 0, column); }), "(accepted)");
+}
+
+TEST(SafetensorsViews, RowsThatAreNotThereOrHaveNoPlaceAreRefused) {
+  std::string bytes = eight_bit_floats("F8_E5M2");
+  const SafetensorsFile file(bytes_of(bytes));
+  const std::string start = "pare::io::SafetensorsFile::read_rows: ";
+  Eigen::MatrixXf out = Eigen::MatrixXf::Constant(2, 16, 7);
+  const auto first = [&](Index row) { return refusal([&] { file.read_rows("x", row, out); }); };
+  EXPECT_EQ(first(-1), start + "first: got -1, wanted 0 to 16, the rows of the tensor");
+  EXPECT_EQ(first(17), start + "first: got 17, wanted 0 to 16, the rows of the tensor");
+  EXPECT_NE(first(std::numeric_limits<Index>::max()), "(accepted)");
+  EXPECT_EQ(first(15), start + "out: got [2, 16], wanted up to 1 rows of 16 columns");
+  const auto place = [&](const TensorView<float, 2>& view) {
+    return refusal([&] { file.read_rows("x", 0, view); });
+  };
+  EXPECT_EQ(place({out.data(), {2, 15}, {1, 2}}),
+            start + "out: got [2, 15], wanted up to 16 rows of 16 columns");
+  EXPECT_NE(place({out.data(), {-1, 16}, {1, 2}}), "(accepted)");
+  EXPECT_EQ(place({nullptr, {2, 16}, {16, 1}}).find(start + "out: got a null pointer"), 0u);
+  EXPECT_EQ(place({out.data(), {2, 16}, {0, 1}}).find(start + "out: got "), 0u);
+  EXPECT_TRUE((out.array() == 7).all());
+  EXPECT_EQ(first(14), "(accepted)");
+
+  auto* const data =
+      reinterpret_cast<pare::bf16*>(bytes.data() + bytes.size() - 256 - (bytes.size() % 2));
+  const std::string before = bytes;
+  EXPECT_NE(refusal([&] {
+              file.read_rows("x", 0, TensorView<pare::bf16, 2>{data, {1, 16}, {16, 1}});
+            }).find("out: got "),
+            std::string::npos);
+  EXPECT_EQ(bytes, before);
+}
+
+TEST_F(SafetensorsFiles, TensorsWithoutATypeAreListedGivenAsBytesAndCopied) {
+  const auto bytes = bytes_of("12345678");
+  const std::pair<const char*, Index> dtypes[] = {
+      {"F4", 16},         {"F6_E2M3", 8}, {"F6_E3M2", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8},
+      {"F8_E5M2FNUZ", 8}, {"F8_E4M3", 8}, {"F8_E5M2", 8}, {"C64", 1}};
+  const std::vector<float> value{0.5f};
+  std::vector<io::NamedTensor> tensors{{"w", value}};
+  for (const auto& [dtype, count] : dtypes) {
+    const bool is_six = std::string_view(dtype).starts_with("F6");
+    tensors.emplace_back(dtype, dtype, std::vector<Index>{count}, bytes.first(is_six ? 6 : 8));
+  }
+  io::write_safetensors(path_, tensors);
+  const SafetensorsFile first(path_);
+  io::write_safetensors(path_, {first.tensors().begin(), first.tensors().end()});
+  const SafetensorsFile file(path_);
+  EXPECT_EQ(names(file).front(), "C64");
+  EXPECT_EQ(names(file).back(), "F4") << "narrower elements come last";
+  EXPECT_EQ((file.view<float, 1>("w")(0)), 0.5f);
+  for (const auto& [dtype, count] : dtypes) {
+    const io::SafetensorsTensor& tensor = file.tensor(dtype);
+    EXPECT_EQ(tensor.dtype, dtype);
+    EXPECT_EQ(tensor.shape, std::vector<Index>{count});
+    EXPECT_TRUE(std::ranges::equal(tensor.bytes, bytes.first(tensor.bytes.size())));
+    const std::string got = "got dtype '" + std::string(dtype) + "', wanted ";
+    EXPECT_NE(refusal([&] { file.view<std::uint8_t, 1>(dtype); }).find(got + "'U8'"),
+              std::string::npos);
+    EXPECT_NE(refusal([&] { file.view<float, 1>(dtype); }).find(got), std::string::npos);
+    const bool is_read = dtype == "F8_E4M3"sv || dtype == "F8_E5M2"sv;
+    EXPECT_EQ(refusal([&] { file.read_matrix<float>(dtype); }) == "(accepted)", is_read) << dtype;
+  }
 }
 
 TEST(SafetensorsViews, AnotherDtypeRankOrNameIsRefused) {
@@ -370,7 +525,12 @@ TEST(SafetensorsHeader, JsonThatMeansTheSame) {
         "  \n\t "sv,
         R"({"__metadata__":{},"x":{"dtype":"I32","shape":[1],"data_offsets":[0,4]}})"sv,
         R"({"x":{"dtype":"\u004932","shape":[1],"data_offsets":[0,4]},"__metadata__":{"a":"b"}})"sv,
-        R"({"\u0078":{"dtype":"I32","shape":[1],"data_offsets":[0,4]}})"sv}) {
+        R"({"\u0078":{"dtype":"I32","shape":[1],"data_offsets":[0,4]}})"sv,
+        R"({"__metadata__":null,"x":{"dtype":"I32","shape":[1],"data_offsets":[0,4]}})"sv,
+        R"({"x":{"dtype":"I32","shape":[1],"data_offsets":[0,4]},"__metadata__":null})"sv,
+        R"({"x":{"more":1,"dtype":"I32","shape":[1],"":null,"data_offsets":[0,4],"more":"2"}})"sv,
+        R"({"x":{"a":{"dtype":"F64","b":[{},[[]],{"c":[-1,2.5,true,null,"d"]}]},)"
+        R"("dtype":"I32","shape":[1],"data_offsets":[0,4],"e":[]}})"sv}) {
     const Memory memory(safetensors(text, data));
     const SafetensorsFile file(memory.bytes());
     EXPECT_EQ(names(file), std::vector<std::string>{"x"}) << text;
@@ -424,7 +584,11 @@ TEST(SafetensorsHeader, WhatIsNotAJsonObjectOfTensorsIsRefused) {
       {R"({"x":{"dtype":"F32"}})", "tensor 'x': got no shape, wanted"},
       {R"({"x":{"dtype":"F32","shape":[1]}})", "tensor 'x': got no data_offsets, wanted"},
       {R"({"x":{"offsets":[0,4]}})",
-       "tensor 'x': got key 'offsets', wanted dtype, shape or data_offsets"},
+       "tensor 'x': got no dtype, wanted dtype, shape and data_offsets"},
+      {R"({"x":{"more":[{"a":[1]}]},"y":1})", "tensor 'x': got no dtype, wanted"},
+      {R"({"x":{"more":1e999}})", "got text that is not JSON"},
+      {R"({"x":{"more":{"a":1)", "got text that is not JSON"},
+      {R"({"more":[1]})", "tensor 'more': got an array, wanted an object"},
       {R"({"x":{"dtype":1}})", "tensor 'x': got dtype 1, wanted a string"},
       {R"({"x":{"dtype":{}}})", "tensor 'x': got dtype an object, wanted a string"},
       {R"({"x":{"shape":4}})", "tensor 'x': got shape 4, wanted an array"},
@@ -448,7 +612,8 @@ TEST(SafetensorsHeader, WhatIsNotAJsonObjectOfTensorsIsRefused) {
        "tensor 'x': got data_offsets with 4.0, wanted a first"},
       {R"({"x":{"data_offsets":[0,[4]]}})", "tensor 'x': got data_offsets with an array, wanted"},
       {R"({"__metadata__":1})", "got __metadata__ that is 1, wanted an object of strings"},
-      {R"({"__metadata__":null})", "got __metadata__ that is null, wanted an object of strings"},
+      {R"({"__metadata__":true})", "got __metadata__ that is true, wanted an object of strings"},
+      {R"({"__metadata__":"a"})", "got __metadata__ that is 'a', wanted an object of strings"},
       {R"({"__metadata__":["a"]})", "got __metadata__ that is an array, wanted an object"},
       {R"({"__metadata__":{"a":1}})", "got __metadata__ 'a' that is 1, wanted a string"},
       {R"({"__metadata__":{"a":{}}})", "got __metadata__ 'a' that is an object, wanted a string"},
@@ -472,6 +637,8 @@ TEST(SafetensorsHeader, KeysThatOccurTwiceAreRefused) {
        R"("\u0078":{"dtype":"U8","shape":[0],"data_offsets":[4,4]}})",
        "got header key 'x' twice"},
       {R"({"__metadata__":{},"__metadata__":{}})", "got header key '__metadata__' twice"},
+      {R"({"__metadata__":null,"__metadata__":{}})", "got header key '__metadata__' twice"},
+      {R"({"x":{"dtype":"U8","more":1,"dtype":"U8"}})", "tensor 'x': got key 'dtype' twice"},
       {R"({"__metadata__":{"a":"b","a":"b"}})",
        "got __metadata__ key 'a' twice, wanted every key once"},
       {R"({"x":{"dtype":"U8","dtype":"U8"}})", "tensor 'x': got key 'dtype' twice, wanted every"},
@@ -484,15 +651,18 @@ TEST(SafetensorsHeader, KeysThatOccurTwiceAreRefused) {
 
 TEST(SafetensorsHeader, DtypesThatAreNotKnownAreNamed) {
   const std::string wanted =
-      "wanted one of F64, F32, F16, BF16, I64, I32, I16, I8, U64, U32, U16, U8, BOOL";
-  for (const std::string dtype : {"F8_E4M3", "F8_E5M2", "C64", "f32", "", "F32 ", "U128"})
+      "wanted one of F64, F32, F16, BF16, I64, I32, I16, I8, U64, U32, U16, U8, BOOL, F8_E4M3, "
+      "F8_E5M2, F8_E8M0, F8_E4M3FNUZ, F8_E5M2FNUZ, F6_E2M3, F6_E3M2, F4, C64";
+  for (const std::string dtype : {"F8", "F8_E4M3FN", "C128", "f32", "", "F32 ", "U128"})
     EXPECT_EQ(
         parse_refusal(safetensors(
             R"({"x":{"dtype":")" + dtype + R"(","shape":[4],"data_offsets":[0,4]}})", "xxxx")),
         "pare::io::SafetensorsFile: bytes: tensor 'x': got dtype '" + dtype + "', " + wanted);
   const std::pair<const char*, std::size_t> sizes[] = {
-      {"F64", 8}, {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"I32", 4}, {"I16", 2},
-      {"I8", 1},  {"U64", 8}, {"U32", 4}, {"U16", 2},  {"U8", 1},  {"BOOL", 1}};
+      {"F64", 8},     {"F32", 4},     {"F16", 2},         {"BF16", 2},       {"I64", 8},
+      {"I32", 4},     {"I16", 2},     {"I8", 1},          {"U64", 8},        {"U32", 4},
+      {"U16", 2},     {"U8", 1},      {"BOOL", 1},        {"C64", 8},        {"F8_E4M3", 1},
+      {"F8_E5M2", 1}, {"F8_E8M0", 1}, {"F8_E4M3FNUZ", 1}, {"F8_E5M2FNUZ", 1}};
   for (const auto& [dtype, size] : sizes)
     for (std::size_t data = 0; data < 10; ++data) {
       const std::string file =
@@ -501,6 +671,34 @@ TEST(SafetensorsHeader, DtypesThatAreNotKnownAreNamed) {
                       std::string(data, 'x'));
       EXPECT_EQ(parse_refusal(file) == "(accepted)", data == size) << dtype << ' ' << data;
     }
+}
+
+TEST(SafetensorsHeader, ElementsOfLessThanAByteFillWholeBytes) {
+  const auto answer = [](const char* dtype, const char* shape, std::size_t data) {
+    return parse_refusal(safetensors(R"({"x":{"dtype":")" + std::string(dtype) + R"(","shape":[)" +
+                                         shape + R"(],"data_offsets":[0,)" + std::to_string(data) +
+                                         "]}}",
+                                     std::string(data, 'x')));
+  };
+  const std::string start = "pare::io::SafetensorsFile: bytes: tensor 'x': got ";
+  EXPECT_EQ(answer("F4", "3,4", 6), "(accepted)");
+  EXPECT_EQ(answer("F4", "0", 0), "(accepted)");
+  EXPECT_EQ(answer("F6_E2M3", "2,2", 3), "(accepted)");
+  EXPECT_EQ(answer("F6_E3M2", "4,3", 9), "(accepted)");
+  EXPECT_EQ(answer("F4", "3", 2),
+            start + "3 elements of 4 bits, wanted elements that fill whole bytes");
+  EXPECT_EQ(answer("F4", "", 1),
+            start + "1 elements of 4 bits, wanted elements that fill whole bytes");
+  for (const char* shape : {"1", "2", "3", "6"})
+    EXPECT_NE(answer("F6_E3M2", shape, 3).find("elements that fill whole bytes"),
+              std::string::npos);
+  EXPECT_EQ(answer("F4", "4", 4),
+            start + "data_offsets [0, 4], wanted 2 bytes for shape (4,) of F4");
+  EXPECT_EQ(answer("F6_E2M3", "4", 4),
+            start + "data_offsets [0, 4], wanted 3 bytes for shape (4,) of F6_E2M3");
+  EXPECT_NE(answer("F4", "9223372036854775806", 4).find("wanted 4611686018427387903 bytes"),
+            std::string::npos)
+      << "more bits than 63 bits count, but not more bytes";
 }
 
 TEST(SafetensorsHeader, OffsetsThatDoNotMatchTheShapeOrTheDataAreRefused) {
@@ -684,9 +882,14 @@ TEST(SafetensorsWrite, TensorsThatCannotBeWrittenAreRefused) {
               io::NamedTensor("x", "F32", {-2, -1}, bytes);
             }),
             tensor("'x': got shape (-2, -1), wanted extents that are not negative"));
-  EXPECT_NE(
-      refusal([&] { io::NamedTensor("x", "F8_E4M3", {8}, bytes); }).find("got dtype 'F8_E4M3'"),
-      std::string::npos);
+  EXPECT_NE(refusal([&] { io::NamedTensor("x", "F8", {8}, bytes); }).find("got dtype 'F8'"),
+            std::string::npos);
+  EXPECT_EQ(refusal([&] { io::NamedTensor("x", "F4", {15}, bytes); }),
+            tensor("'x': got 15 elements of 4 bits, wanted elements that fill whole bytes"));
+  EXPECT_EQ(refusal([&] {
+              io::NamedTensor("x", "U8", {8}, std::span(static_cast<const std::byte*>(nullptr), 8));
+            }),
+            tensor("'x': got a null pointer, wanted data"));
   EXPECT_EQ(refusal([&] { io::NamedTensor("x", "F32", {2}, bytes); }), "(accepted)");
 }
 

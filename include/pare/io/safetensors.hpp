@@ -21,17 +21,27 @@
 /// | `std::int8_t` to `std::int64_t` | `I8` to `I64` |
 /// | `std::uint8_t` to `std::uint64_t` | `U8` to `U64` |
 /// | `bool`, written only | `BOOL` |
+/// | none: read as any float above | `F8_E4M3`, `F8_E5M2` |
+/// | none: listed, given as bytes | `C64`, `F4`, `F6_...` and the other `F8_...` |
 ///
-/// BOOL is viewed as `std::uint8_t`: a byte of a file may be neither 0 nor 1.
+/// BOOL is viewed as `std::uint8_t`: a byte of a file may be neither 0 nor 1. Tensors that have no
+/// C++ type are listed with their bytes, and are copied from file to file as they are:
 ///
-/// A file with any other dtype (8-bit floats, complex) is refused, and the error names it.
+/// ```cpp
+/// Eigen::MatrixXf w(256, 4096);
+/// model.read_rows("w", 512, w);  // rows 512 to 767 of an F8_E4M3 tensor, as float
+/// ```
+///
+/// A file with a dtype that the format does not have is refused, and the error names it.
 ///
 /// A file is not trusted. All of its header is checked before anything is handed out: its length
-/// (at most 100 MB, as in the reference implementation, and inside the file), strict JSON without
-/// duplicate keys, known keys and dtypes, `__metadata__` a map of strings, and tensors that take
-/// up the data from the first byte to the last without gap or overlap, each as many bytes as its
-/// dtype and shape stand for. Values are not looked at. Memory is bounded by a small multiple of
-/// the header's size; data pages are loaded when they are read.
+/// (at most 100 MB, as in the reference implementation, and inside the file), strict JSON, known
+/// dtypes, `__metadata__` a map of strings or null, and tensors that take up the data from the
+/// first byte to the last without gap or overlap, each as many bytes as its dtype and shape stand
+/// for. Keys of a tensor other than dtype, shape and data_offsets are skipped, as there. Two
+/// tensors of one name, and a header that does not start with `{`, are refused: our choice. Values
+/// are not looked at. Memory is bounded by a small multiple of the header's size; data pages are
+/// loaded when they are read.
 ///
 /// Every failure, malformed content as well as a file that cannot be opened or written, is a
 /// `std::invalid_argument` that names the function, the file, what was found and what was wanted.
@@ -139,18 +149,39 @@ class SafetensorsFile {
 
   /// A copy of a matrix of floats, widened to T; a tensor of one dimension becomes one column.
   ///
-  /// `F16`, `BF16` and `F32` are read as float or double, `F64` as double; data need not be
-  /// aligned. Cost: one pass.
+  /// `F8_E4M3`, `F8_E5M2`, `F16`, `BF16` and `F32` are read as float or double, `F64` as double;
+  /// data need not be aligned. Scales that a model keeps beside an 8-bit tensor are not applied.
+  /// Cost: one pass.
   /// \throws std::invalid_argument if there is no tensor of that name, T does not hold every value
   /// of its dtype, or it has neither 1 nor 2 dimensions.
   template <ComputeScalar T>
   Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> read_matrix(
       std::string_view name) const {
-    const auto [rows, cols, tensor] =
+    const detail::ReadableMatrix source =
         detail::readable_matrix<T>("io::SafetensorsFile::read_matrix", contents_, name);
-    Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> matrix(rows, cols);
-    detail::read_floats(*tensor, matrix.data());
+    Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> matrix(source.rows,
+                                                                             source.cols);
+    detail::read_rows(source, 0, to_view(matrix));
     return matrix;
+  }
+
+  /// Copies rows of a matrix into the caller's memory, widened to its scalar.
+  ///
+  /// out [rows, cols] takes rows `first` to `first + rows - 1`; float, double, bf16 or f16, any
+  /// strides, cols as many as the tensor has (1 for a tensor of one dimension). A row of `F8_E4M3`
+  /// or `F8_E5M2` is read as any of these, exactly: NaN stays NaN, infinity infinity (`F8_E4M3` has
+  /// none). Otherwise as `read_matrix`; bf16 and f16 take their own dtype. Cost: one pass over the
+  /// rows.
+  /// \throws std::invalid_argument as `read_matrix`, and if the tensor does not have the rows or
+  /// columns, or out is no memory of its own; out is then as before.
+  template <Out<2> Y>
+  PARE_ALWAYS_INLINE void read_rows(std::string_view name, Index first, Y&& out) const {
+    const char* const function = "io::SafetensorsFile::read_rows";
+    const auto y = to_view(out);
+    const detail::ReadableMatrix source =
+        detail::readable_matrix<typename view_of<Y>::scalar>(function, contents_, name);
+    detail::check_rows(function, source, first, y);
+    detail::read_rows(source, first, y);
   }
 
  private:

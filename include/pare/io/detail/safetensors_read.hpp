@@ -9,6 +9,7 @@
 #include <pare/core/tensor_view.hpp>
 #include <pare/io/detail/file_bytes.hpp>
 #include <pare/io/detail/place.hpp>
+#include <pare/io/detail/safetensors_dtype.hpp>
 #include <pare/io/detail/safetensors_format.hpp>
 #include <pare/io/detail/shape.hpp>
 
@@ -71,51 +72,101 @@ TensorView<const S, Rank> tensor_view(const char* function, const SafetensorsCon
   return row_major_view<Rank>(place.within("shape"), data, tensor.shape);
 }
 
+/// Calls `f` with the identity of the C++ type of a floating-point dtype; false if there is none.
+template <class F>
+bool with_float_type(std::string_view dtype, const F& f) {
+  const auto is = [&]<class Source>(std::string_view name, std::type_identity<Source> type) {
+    return dtype == name && (f(type), true);
+  };
+  return is("F64", std::type_identity<double>{}) || is("F32", std::type_identity<float>{}) ||
+         is("F16", std::type_identity<f16>{}) || is("BF16", std::type_identity<bf16>{}) ||
+         is("F8_E4M3", std::type_identity<E4m3>{}) || is("F8_E5M2", std::type_identity<E5m2>{});
+}
+
+/// True if T holds every value of Source exactly; all hold 8-bit floats.
+template <class Source, class T>
+inline constexpr bool widens_to = std::is_same_v<Source, T> || std::is_same_v<T, double> ||
+                                  std::is_same_v<Source, E4m3> || std::is_same_v<Source, E5m2> ||
+                                  (std::is_same_v<T, float> && !std::is_same_v<Source, double>);
+
+template <class T>
+constexpr const char* widened_dtypes =
+    std::is_same_v<T, double>  ? "F8_E4M3, F8_E5M2, F16, BF16, F32 or F64"
+    : std::is_same_v<T, float> ? "F8_E4M3, F8_E5M2, F16, BF16 or F32"
+    : std::is_same_v<T, bf16>  ? "F8_E4M3, F8_E5M2 or BF16"
+                               : "F8_E4M3, F8_E5M2 or F16";
+
 /// A matrix that can be read as T.
 struct ReadableMatrix {
   Index rows, cols;
   const SafetensorsTensor* tensor;
 };
 
-template <ComputeScalar T>
+template <StorageScalar T>
 ReadableMatrix readable_matrix(const char* function, const SafetensorsContents& contents,
                                std::string_view name) {
   const SafetensorsTensor& tensor = tensor_of(function, contents, name);
   const Place place = Place{function, contents.source}.within(tensor_text(name));
-  const bool holds = tensor.dtype == "F16" || tensor.dtype == "BF16" || tensor.dtype == "F32" ||
-                     (tensor.dtype == "F64" && std::is_same_v<T, double>);
-  if (!holds)
-    place.refuse("dtype '" + tensor.dtype + "'",
-                 std::is_same_v<T, double> ? "F16, BF16, F32 or F64" : "F16, BF16 or F32");
+  bool holds = false;
+  with_float_type(tensor.dtype,
+                  [&]<class Source>(std::type_identity<Source>) { holds = widens_to<Source, T>; });
+  if (!holds) place.refuse("dtype '" + tensor.dtype + "'", widened_dtypes<T>);
   const std::vector<Index>& shape = tensor.shape;
   if (shape.empty() || shape.size() > 2)
     place.refuse("shape " + excerpt(shape_text(shape), 120), "1 or 2 dimensions");
   return {shape[0], shape.size() == 2 ? shape[1] : 1, &tensor};
 }
 
-/// Copies every element; the bytes need no alignment.
-template <class Source, class T>
-void widen(std::span<const std::byte> bytes, T* out) {
-  for (std::size_t i = 0; i < bytes.size() / sizeof(Source); ++i) {
-    Source value;
-    std::memcpy(&value, bytes.data() + i * sizeof(Source), sizeof(Source));
-    if constexpr (std::is_floating_point_v<Source>)
-      out[i] = static_cast<T>(value);
-    else
-      out[i] = static_cast<T>(static_cast<float>(value));
-  }
+template <class T, class Source>
+T widened(Source value) {
+  if constexpr (std::is_same_v<Source, T>)
+    return value;
+  else if constexpr (std::is_floating_point_v<Source>)
+    return static_cast<T>(value);
+  else
+    return static_cast<T>(static_cast<float>(value));
 }
 
-template <ComputeScalar T>
-void read_floats(const SafetensorsTensor& tensor, T* out) {
-  if (tensor.dtype == "F16")
-    widen<f16>(tensor.bytes, out);
-  else if (tensor.dtype == "BF16")
-    widen<bf16>(tensor.bytes, out);
-  else if (tensor.dtype == "F32")
-    widen<float>(tensor.bytes, out);
-  else
-    widen<double>(tensor.bytes, out);
+/// Copies every element of rows that follow one another; the bytes need no alignment.
+template <class Source, class T>
+void widen(const std::byte* from, const TensorView<T, 2>& out) {
+  for (Index i = 0; i < out.rows(); ++i)
+    for (Index j = 0; j < out.cols(); ++j, from += sizeof(Source)) {
+      Source value;
+      std::memcpy(&value, from, sizeof(Source));
+      out(i, j) = widened<T>(value);
+    }
+}
+
+/// Rows `first` and following of a matrix that was checked.
+template <class T>
+void read_rows(const ReadableMatrix& matrix, Index first, const TensorView<T, 2>& out) {
+  if (out.rows() == 0 || out.cols() == 0) return;
+  with_float_type(matrix.tensor->dtype, [&]<class Source>(std::type_identity<Source>) {
+    if constexpr (widens_to<Source, T>)
+      widen<Source>(matrix.tensor->bytes.data() +
+                        static_cast<std::size_t>(first * matrix.cols) * sizeof(Source),
+                    out);
+  });
+}
+
+/// Checks an output for rows `first` and following.
+template <class T>
+void check_rows(const char* function, const ReadableMatrix& matrix, Index first,
+                const TensorView<T, 2>& out) {
+  check(first >= 0 && first <= matrix.rows, function, "first", first,
+        "0 to " + std::to_string(matrix.rows) + ", the rows of the tensor");
+  const Index left = matrix.rows - first;
+  check(out.rows() >= 0 && out.rows() <= left && out.cols() == matrix.cols, function, "out",
+        out.extent,
+        "up to " + std::to_string(left) + " rows of " + std::to_string(matrix.cols) + " columns");
+  check(out.data != nullptr || out.rows() == 0 || out.cols() == 0, function, "out",
+        "a null pointer", "memory for the rows");
+  check_writable(function, "out", out);
+  const std::span<const std::byte> bytes = matrix.tensor->bytes;
+  check_no_overlap(
+      function, "out", out, "the file",
+      TensorView<const std::byte, 1>{bytes.data(), {static_cast<Index>(bytes.size())}, {1}});
 }
 
 PARE_ABI_END

@@ -35,7 +35,8 @@ namespace detail {
 struct SafetensorsOutput {
   std::string name, dtype;
   std::vector<Index> shape;
-  std::size_t item_size = 0, size = 0;
+  int bits = 0;  ///< of an element
+  std::size_t size = 0;
   std::function<void(std::ostream&)> write;
 };
 
@@ -51,8 +52,10 @@ SafetensorsOutput safetensors_output(std::string name, TensorView<const T, Rank>
   const std::vector<Index> shape(x.extent.begin(), x.extent.end());
   const std::size_t size = safetensors_bytes(place, dtype, shape);
   if (size != 0 && x.data == nullptr) place.refuse("a null pointer", "data");
-  return {std::move(name), dtype, shape,
-          sizeof(T),       size,  [x](std::ostream& os) { write_elements<T>(os, x); }};
+  return {
+      std::move(name), dtype, shape, 8 * static_cast<int>(sizeof(T)), size, [x](std::ostream& os) {
+        write_elements<T>(os, x);
+      }};
 }
 
 /// What is written for x: an Eigen vector has one dimension.
@@ -72,14 +75,15 @@ inline SafetensorsOutput safetensors_output(std::string name, std::string dtype,
                                             std::vector<Index> shape,
                                             std::span<const std::byte> bytes) {
   const Place place{named_tensor, tensor_text(name)};
-  const std::size_t item = safetensors_item_size(place, dtype);
+  const int bits = safetensors_bits(place, dtype);
   const std::size_t size = safetensors_bytes(place, dtype, shape);
+  if (size != 0 && bytes.data() == nullptr) place.refuse("a null pointer", "data");
   if (bytes.size() != size)
     place.refuse(
         std::to_string(bytes.size()) + " bytes",
         std::to_string(size) + " for shape " + excerpt(shape_text(shape), 120) + " of " + dtype);
   return {
-      std::move(name), std::move(dtype), std::move(shape), item, size, [bytes](std::ostream& os) {
+      std::move(name), std::move(dtype), std::move(shape), bits, size, [bytes](std::ostream& os) {
         os.write(reinterpret_cast<const char*>(bytes.data()),
                  static_cast<std::streamsize>(bytes.size()));
       }};
@@ -132,7 +136,7 @@ inline std::vector<const SafetensorsOutput*> safetensors_order(
     total += tensor->size;
   }
   auto order = tensors;
-  std::ranges::stable_sort(order, std::ranges::greater{}, &SafetensorsOutput::item_size);
+  std::ranges::stable_sort(order, std::ranges::greater{}, &SafetensorsOutput::bits);
   return order;
 }
 
