@@ -6,6 +6,8 @@
 #include <array>
 #include <cstdint>
 #include <limits>
+#include <span>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -30,6 +32,7 @@ using pare::attention::bias_of;
 using pare::attention::BlockMask;
 using pare::attention::Chain;
 using pare::attention::KeyOrder;
+using pare::attention::LogSumExp;
 using pare::attention::PagedKeyValue;
 using pare::attention::SoftCap;
 using pare::testing::Inputs;
@@ -128,12 +131,81 @@ TYPED_TEST(AttendErrorsTest, StridesAndMemory) {
   expect_bad("out", [](Call& c) { c.v.data = c.out.data - (2 * 2 * 7 * 6 - 1); });
 }
 
+// Of views one extent of which is below 0, or so large that no memory holds it.
+TYPED_TEST(AttendErrorsTest, ViewsThatCannotBe) {
+  for (const Index extent : {Index{-1}, -largest - 1, largest}) {
+    for (std::size_t d = 0; d < 4; ++d) {
+      const auto refused = [&](auto change) {
+        Call call;
+        change(call);
+        EXPECT_THROW(call.run(this->backend()), std::invalid_argument) << extent << ' ' << d;
+        EXPECT_TRUE(same_outputs(call.y, call.before));
+      };
+      refused([&](Call& c) { c.q.extent[d] = c.out.extent[d] = extent; });
+      refused([&](Call& c) { c.k.extent[d] = c.v.extent[d] = extent; });
+      refused([&](Call& c) {
+        c.q.extent[d] = c.k.extent[d] = c.v.extent[d] = c.out.extent[d] = extent;
+      });
+    }
+  }
+}
+
+/// One output over something else, or over itself, is refused by the name of the output.
+TYPED_TEST(AttendErrorsTest, MemoryThatIsReadAndWritten) {
+  const auto expect_bad = [this](const std::string& argument, auto change) {
+    Call call;
+    TensorView<float, 3> lse = call.y.lse_view();
+    change(call, lse);
+    call.expect_refused([&] { call.run(this->backend(), {.lse = lse}); }, argument);
+  };
+  expect_bad("lse", [](Call& c, auto& lse) { lse.data = c.y.out.list.data() + 17; });
+  expect_bad("lse", [](Call& c, auto& lse) { lse.data = c.x.q.list.data() + 8 * 40 - 1; });
+  expect_bad("lse", [](Call& c, auto& lse) { lse.data = c.x.k.list.data(); });
+  expect_bad("lse", [](Call& c, auto& lse) { lse.data = c.x.v.list.data(); });
+  expect_bad("lse", [](Call&, auto& lse) { lse.stride = {4, 1, 1}; });
+  expect_bad("out", [](Call& c, auto&) { c.out.stride[2] = 1; });
+  expect_bad("out", [](Call& c, auto&) { c.out.stride[1] = 5; });
+
+  Call call;
+  const auto lse = call.y.lse_view();
+  const auto run = [&](const auto& modifier, const AttendOptions& options) {
+    attend(this->backend(), call.q, call.k, call.v, call.out, modifier, options);
+  };
+  const TensorView<const float, 4> over{call.y.out.list.data(), {1, 1, 5, 7}, {0, 0, 7, 1}};
+  const TensorView<const float, 4> over_lse{call.y.lse.list.data(), {1, 1, 1, 7}, {0, 0, 0, 1}};
+  call.expect_refused([&] { run(bias_of(over), {.lse = lse}); }, "out");
+  call.expect_refused([&] { run(Chain{SoftCap{}, bias_of(over)}, {.lse = lse}); }, "out");
+  call.expect_refused([&] { run(bias_of(over_lse), {.lse = lse}); }, "lse");
+  call.expect_refused([&] { run(Alibi{call.y.out.list.data()}, {.lse = lse}); }, "out");
+  const std::span<const float> logits(call.y.out.list.data(), 4);
+  call.expect_refused([&] { call.run(this->backend(), {.sink_logits = logits, .lse = lse}); },
+                      "sink_logits");
+}
+
 TYPED_TEST(AttendErrorsTest, NumbersOutOfRange) {
   for (const double scale :
        {0.0, -0.0, -1.0, nan_value, infinity, -infinity, 1e-50, 1e300, 2.37e38})
     this->expect_bad_option("scale", {.scale = scale});  // 0, inf and, times log2 e, inf in float
-  for (const Index window : {Index{-1}, Index{1} << 30, largest, -largest})
+  for (const Index window : {Index{-1}, -largest})
     this->expect_bad_option("window", {.causal = true, .window = window});
+  for (const Index side : {Index{-1}, -largest}) {
+    this->expect_bad_option("window_left", {.window_left = side});
+    this->expect_bad_option("window_right", {.window_right = side});
+  }
+  this->expect_bad_option("window", {.window = 3, .window_left = 2});
+  this->expect_bad_option("window", {.window = 3, .window_right = 2});
+  for (const Index offset : {Index{1} << 30, largest, -largest, -(Index{1} << 30)})
+    this->expect_bad_option("query_offset", {.causal = true, .query_offset = offset});
+  const BlockMask mask = BlockMask::causal({1, 1, 5, 7});
+  this->expect_bad_option("query_offset", {.query_offset = 0, .mask = &mask});
+  for (const double logit : {nan_value, infinity, 3e38}) {
+    const std::vector<float> logits{0, 0, 0, static_cast<float>(logit)};
+    this->expect_bad_option("sink_logits", {.sink_logits = logits});
+  }
+  for (const std::size_t heads : {1u, 2u, 5u}) {
+    const std::vector<float> logits(heads, 0.0f);
+    this->expect_bad_option("sink_logits", {.sink_logits = logits});
+  }
   for (const Index sinks : {Index{-1}, Index{1} << 30, largest, -largest})
     this->expect_bad_option("sinks", {.causal = true, .window = 2, .sinks = sinks});
   this->expect_bad("tokens", [](Call& c) {
@@ -283,13 +355,38 @@ TYPED_TEST(AttendErrorsTest, Caches) {
   expect_bad("table", [](Cache& c) { c.table[1] = -1; });
   expect_bad("table", [](Cache& c) { c.source.table.extent[0] = 1; });
   expect_bad("lengths", [](Cache& c) { c.lengths[0] = 9; });
-  expect_bad("lengths", [](Cache& c) { c.lengths[1] = -1; });
+  for (const Index length : {Index{-1}, -largest - 1, largest, largest - 1, largest - 3})
+    expect_bad("lengths", [=](Cache& c) { c.lengths[1] = length; });
+  expect_bad("lengths", [](Cache& c) {
+    c.source.table = {c.table.data(), {2, largest}, {0, 0}};
+    c.lengths[1] = largest - 5;
+  });
+  expect_bad("table", [](Cache& c) { c.table[2] = 5; });
+  expect_bad("keys", [](Cache& c) { c.source.keys.data = nullptr; });
+  expect_bad("table", [](Cache& c) { c.source.table.data = nullptr; });
+  expect_bad("values", [](Cache& c) { c.source.keys.extent[0] = -1; });
   expect_bad("values", [](Cache& c) { c.source.values.extent[2] = 3; });
   expect_bad("values", [](Cache& c) { c.source.values.stride[3] = 2; });
   expect_bad("keys", [](Cache& c) { c.source.keys.stride[3] = 0; });
   expect_bad("keys", [](Cache& c) { c.source.keys.extent[2] = c.source.values.extent[2] = 0; });
   expect_bad("q", [](Cache& c) { c.source.keys.extent[3] = 7; });
   expect_bad("out", [](Cache& c) { c.source.values.extent[3] = 5; });
+  // Outputs within the cache, or within its table.
+  {
+    Call call;
+    Cache cache;
+    const std::vector<float> before = cache.keys.list;
+    TensorView<float, 4> out{cache.keys.list.data() + 3, {2, 4, 5, 6}, {120, 30, 6, 1}};
+    const auto refused = [&](TensorView<float, 4> to, LogSumExp lse, const std::string& argument) {
+      refusal([&] { attend(this->backend(), call.q, cache.source, to, {.lse = lse}); }, name,
+              argument);
+      EXPECT_EQ(cache.keys.list, before);
+    };
+    refused(out, {}, "out");
+    out.data = cache.values.list.data();
+    refused(out, {}, "out");
+    refused(call.out, TensorView<float, 3>{cache.values.list.data(), {2, 4, 5}, {20, 5, 1}}, "lse");
+  }
   const std::vector<Index> list{0, 7};
   for (const AttendOptions& options :
        {AttendOptions{.key_lengths = list}, AttendOptions{.key_offsets = list}}) {
@@ -326,7 +423,7 @@ TEST(AttendErrors, MessagesSayWhatWasGotAndWanted) {
   EXPECT_EQ(refusal([&] { call.run(pare::simd); }, name, "out"),
             "pare::attention::attend: out: got [2, 4, 5, 5], wanted [2, 4, 5, 6]");
   EXPECT_EQ(refusal([&] { Call{}.run(pare::simd, {.scale = 1e-50}); }, name, "scale"),
-            "pare::attention::attend: scale: got 1.0000000000000001e-50, wanted a factor from "
+            "pare::attention::attend: scale: got 1e-50, wanted a factor from "
             "1.2e-38 to 2.35e38, for scores in float");
 }
 

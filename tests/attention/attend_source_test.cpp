@@ -116,6 +116,42 @@ TYPED_TEST(AttendSourceTest, ShuffledPagesGiveTheBitsOfTensors) {
     }
 }
 
+// Pages whose tokens the window has passed are given back, and their entries hold -1.
+TYPED_TEST(AttendSourceTest, PagesBehindTheWindowMayBeGone) {
+  using S = typename TestFixture::Storage;
+  const Inputs<S> x(Sizes{2, 4, 2, 20, 150, 8, 5});
+  const std::vector<Index> lengths{150, 90};
+  const AttendOptions options{.causal = true, .window = 30, .sinks = 3};
+  AttendOptions dense = options;
+  dense.key_lengths = lengths;
+  const Outputs<S> wanted = attended(this->backend(), x, dense);
+  for (const Index page : {1, 7, 16}) {
+    Pages<S> pages(x, lengths, page, Layout::by_head);
+    const Index width = pages.width;
+    std::vector<std::int32_t*> kept;
+    for (Index b = 0; b < 2; ++b) {
+      // Query 0 stands at length - 20 and sees 30 keys up to itself.
+      const Index first = lengths[static_cast<std::size_t>(b)] - 20 - 29;
+      for (Index p = 0; p * page < lengths[static_cast<std::size_t>(b)]; ++p) {
+        std::int32_t& entry = pages.table[static_cast<std::size_t>(b * width + p)];
+        if (p * page >= 3 && (p + 1) * page <= first)
+          entry = -1;
+        else
+          kept.push_back(&entry);
+      }
+    }
+    EXPECT_TRUE(same_outputs(attended_from(this->backend(), x, pages.source(), options), wanted));
+    EXPECT_THROW(attended_from(this->backend(), x, pages.source(), {.causal = true}),
+                 std::invalid_argument);
+    for (std::int32_t* entry : kept) {
+      const std::int32_t name = std::exchange(*entry, -1);
+      EXPECT_THROW(attended_from(this->backend(), x, pages.source(), options),
+                   std::invalid_argument);
+      *entry = name;
+    }
+  }
+}
+
 TYPED_TEST(AttendSourceTest, PagesTakeOrdersAndMasks) {
   using S = typename TestFixture::Storage;
   const Inputs<S> x(Sizes{2, 4, 2, 50, 90, 8, 5});

@@ -646,12 +646,12 @@ TYPED_TEST(AttendModifiedTest, Alibi) {
   const float slopes[] = {0.5f, 0.0625f, 0.0f};
   // Slopes times whole distances are exact; the difference is at most 0.5 * 149 + 60 in size.
   expect_modified<typename TypeParam::arch, T>(
-      kernel::Alibi{slopes},
-      Wanted{[&](long double score, const kernel::ScorePlace& place) {
-               return score - static_cast<long double>(slopes[place.head]) *
-                                  static_cast<long double>(place.query_position - place.key);
-             },
-             Tolerance<T>::gamma(1) * (0.5 * 149 + 60)});
+      kernel::Alibi{slopes}, Wanted{[&](long double score, const kernel::ScorePlace& place) {
+                                      return score - static_cast<long double>(slopes[place.head]) *
+                                                         static_cast<long double>(std::abs(
+                                                             place.query_position - place.key));
+                                    },
+                                    Tolerance<T>::gamma(1) * (0.5 * 149 + 60)});
 }
 
 /// A bias in [-2, 2) for batch 1 of 2, 3 heads, 8 queries and 150 keys.

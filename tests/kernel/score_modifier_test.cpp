@@ -97,7 +97,7 @@ TYPED_TEST(ScoreModifierTest, AlibiSubtractsTheDistanceTimesTheSlopeOfTheHead) {
       const kernel::ScorePlace place{7, head, 4, 20, key};
       const auto got = kernel::Alibi{slopes}.modify(TypeParam(3), place);
       EXPECT_EQ(static_cast<double>(got),
-                3 - static_cast<double>(slopes[head]) * static_cast<double>(20 - key));
+                3 - static_cast<double>(slopes[head]) * std::abs(static_cast<double>(20 - key)));
     }
 }
 

@@ -9,12 +9,15 @@
 /// attend(q, k, v, out, {.causal = true});
 /// attend(q, k, v, out, SoftCap{.cap = 50}, {.causal = true, .window = 4096});
 /// attend(pare::simd.threads(4), q, cache, out, {.causal = true});   // a KeyValueSource
+/// attend(heads_first(q), heads_first(k), heads_first(v), heads_first(out));
+/// //     tensors that lie as [batch, tokens, heads, dim], as PyTorch's and FlashAttention's do
 /// ```
 ///
 /// Tensors are [batch, heads, tokens, dim] by extent, with any strides but a contiguous last
-/// dimension; q, k and v hold one storage scalar, and out holds it too or what is computed in.
-/// Query heads h r ... h r + r - 1 share key/value head h, r = heads / kv heads; nothing is copied
-/// for it. key dim and value dim may differ, and any size and length will do.
+/// dimension (an Eigen::Tensor must be RowMajor; only matrices may be column-major); q, k and v
+/// hold one storage scalar, and out holds it too or what is computed in. Query heads h r ... h r +
+/// r - 1 share key/value head h, r = heads / kv heads; nothing is copied for it. key dim and value
+/// dim may differ, and any size and length will do.
 ///
 /// Scores are summed in float (double for double tensors) and the softmax runs online over tiles of
 /// 128 keys (Milakov and Gimelshein 2018; Dao et al., FlashAttention, 2022): memory beyond inputs
@@ -22,11 +25,17 @@
 /// tensors are multiplied by them: weights are then rounded to bf16, and subnormal products count
 /// as 0.
 ///
-/// A row that sees no key is 0. A NaN or infinite query or key makes the rows that see it NaN; a
-/// NaN or infinite value may also reach rows of its tile that do not see it.
+/// A row that sees no key is 0. A NaN query or key makes the rows that see it NaN, and so does a
+/// score of +infinity; a score of -infinity hides its key, whether a modifier made it or an
+/// infinite (or overflowing) product q.k. A NaN or infinite value may also reach rows of its tile
+/// that do not see it. Finite scores hide nothing: a row of which all scores are the lowest number
+/// is the mean of the values, as softmax says (and as PyTorch has it). Scores past 2.35e38
+/// (1.24e308 in double) in size count as that.
 
+#include <pare/attention/detail/checked_problem.hpp>
 #include <pare/attention/detail/engine.hpp>
 #include <pare/attention/detail/run_reference.hpp>
+#include <pare/attention/heads_first.hpp>
 #include <pare/attention/key_value.hpp>
 #include <pare/attention/options.hpp>
 #include <pare/attention/score_modifier.hpp>
@@ -55,7 +64,7 @@ AttendStats attend_checked(const B& backend, TensorView<const S, 4> q, const Sou
                            const AttendOptions& options) {
   const Problem problem =
       checked_problem(attend_name, q, source, out, modifier, options, key_slots);
-  check_lse<compute_t<S>>(attend_name, options.lse, q.extent);
+  check_outputs(attend_name, q, source, out, modifier, options);
   AttendStats stats;
   if (options.mask != nullptr) stats.density = options.mask->density(options.causal);
   if (q.extent[0] == 0 || q.extent[1] == 0 || q.extent[2] == 0) return stats;
@@ -69,10 +78,9 @@ AttendStats attend_checked(const B& backend, TensorView<const S, 4> q, const Sou
   return stats;
 }
 
-/// Keys and values in tensors, checked together with the memory of out.
-template <class S, class O>
-DenseKeyValue<S> checked_source(TensorView<const S, 4> q, TensorView<const S, 4> k,
-                                TensorView<const S, 4> v, TensorView<O, 4> out,
+/// Keys and values in tensors, checked.
+template <class S>
+DenseKeyValue<S> checked_source(TensorView<const S, 4> k, TensorView<const S, 4> v,
                                 const AttendOptions& options) {
   const bool packed = !options.key_offsets.empty() || !options.query_offsets.empty();
   if (packed) {
@@ -85,18 +93,30 @@ DenseKeyValue<S> checked_source(TensorView<const S, 4> q, TensorView<const S, 4>
   }
   const DenseKeyValue<S> source{k, v, options.key_lengths, options.key_offsets};
   source.validate(attend_name);
-  check_writable(attend_name, "out", out);
-  check_no_overlap(attend_name, "out", out, "q", q);
-  check_no_overlap(attend_name, "out", out, "k", k);
-  check_no_overlap(attend_name, "out", out, "v", v);
   return source;
+}
+
+/// Checks a source that says which of its keys must be there with those that a call reads: none
+/// before the first that query 0 sees, sinks apart.
+template <class Source>
+void check_source(const Source& source, Index queries, const AttendOptions& options) {
+  const auto read_of = [&](Index i) -> KeysRead {
+    Problem p;
+    set_visibility(attend_name, options, p);
+    const Sequence s{i, 0, queries, source.length(i)};
+    return {p.sinks, queries > 0 ? visible(p, s, 0).first : s.keys};
+  };
+  if constexpr (requires { source.validate(attend_name, read_of); })
+    source.validate(attend_name, read_of);
+  else
+    source.validate(attend_name);
 }
 
 template <class B, class S, class O, ScoreModifier M>
 AttendStats attend_dense(const B& backend, TensorView<const S, 4> q, TensorView<const S, 4> k,
                          TensorView<const S, 4> v, TensorView<O, 4> out, const M& modifier,
                          const AttendOptions& options) {
-  const DenseKeyValue<S> source = checked_source(q, k, v, out, options);
+  const DenseKeyValue<S> source = checked_source(k, v, options);
   return attend_checked(backend, q, source, k.extent[2], out, modifier, options);
 }
 
@@ -114,7 +134,8 @@ PARE_ABI_BEGIN
 /// \param out      [batch, heads, queries, value dim], written; must not overlap an input
 /// \param modifier what is done to scores; left out: nothing
 /// \throws std::invalid_argument if a shape, stride, option, order, mask, bias or length does not
-///         fit, or out overlaps an input. Nothing is written then. No queries: a no-op.
+///         fit, or out or lse overlaps an input, the other or itself. Nothing is written then. No
+///         queries: a no-op.
 ///
 /// Cost: 2 (key dim + value dim) FLOPs for each visible (query, key) pair of the computed blocks,
 /// which binds; packing a tile of keys again for every few hundred rows adds some percent. The same
@@ -161,11 +182,10 @@ typename Source::scalar >
                                                               const AttendOptions& options = {}) {
   const auto queries = as_const(to_view(q));
   const auto to = to_view(out);
-  source.validate(detail::attend_name);
+  check_view(detail::attend_name, "q", queries);
+  detail::check_source(source, queries.extent[2], options);
   check(options.key_lengths.empty() && options.key_offsets.empty(), detail::attend_name,
         "key_lengths, key_offsets", "lengths or offsets", "none: the source has its own");
-  check_writable(detail::attend_name, "out", to);
-  check_no_overlap(detail::attend_name, "out", to, "q", queries);
   Index slots = 0, shortest = std::numeric_limits<Index>::max();
   for (Index i = 0; i < source.sequences(); ++i) {
     slots = std::max<Index>(slots, source.length(i));

@@ -47,7 +47,8 @@ template <class C>
 void check_stop_call(const C& call) {
   const AttendOptions& o = call.options;
   check(o.causal, attend_name, "causal", "false", "true: only causal attention stops early");
-  check(o.window == 0, attend_name, "window", o.window, "0 with EarlyStop");
+  check_plain_visibility(attend_name, o, "none with EarlyStop");
+  check(o.sink_logits.empty(), attend_name, "sink_logits", "logits", "none with EarlyStop");
   check(o.order == nullptr, attend_name, "order", "a key order", "none with EarlyStop");
   check(o.mask == nullptr, attend_name, "mask", "a mask", "none with EarlyStop");
   for (Index i = 0; i < call.problem.sequences; ++i) {
@@ -121,10 +122,10 @@ AttendStats attend_early(const B& backend, TensorView<const S, 4> q, TensorView<
                          TensorView<const S, 4> v, TensorView<O, 4> out, const EarlyStop& rule,
                          const AttendOptions& options) {
   check_early_stop(attend_name, rule);
-  const DenseKeyValue<S> source = checked_source(q, k, v, out, options);
+  const DenseKeyValue<S> source = checked_source(k, v, options);
   const Exact exact;
   const Problem problem = checked_problem(attend_name, q, source, out, exact, options, k.extent[2]);
-  check_lse<compute_t<S>>(attend_name, options.lse, q.extent);
+  check_outputs(attend_name, q, source, out, exact, options);
   const Call<S, O, DenseKeyValue<S>, Exact> call{problem, q, source, out, exact, options};
   check_stop_call(call);
   if (q.extent[0] == 0 || q.extent[1] == 0 || q.extent[2] == 0) return {};

@@ -4,24 +4,36 @@
 /// \file
 /// Where keys and values come from: the concept, dense tensors and paged caches.
 
+#include <pare/core/ceil_div.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
 
-#include <algorithm>
-#include <array>
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <span>
-#include <string>
 #include <type_traits>
 
 namespace pare::attention {
+
+/// Tokens of a sequence, at most.
+inline constexpr Index most_tokens = std::numeric_limits<std::int32_t>::max() / 2;
+
+/// The keys of a sequence that a call reads: those at positions below `sinks`, and from `first` on.
+struct KeysRead {
+  Index sinks = 0;
+  Index first = 0;
+};
 
 /// Anything that can point to the key and the value of a token. `key(sequence, head, position)` is
 /// asked for positions below `length(sequence)` and returns `key_dim()` contiguous scalars; `value`
 /// likewise. Both are called from several threads at once. `validate(function)` throws
 /// `std::invalid_argument` if the source is not sound.
+///
+/// Two more are used where they are there: `validate(function, read_of)` in place of the other,
+/// with read_of(sequence) the KeysRead of a call, and `check_apart(function, output, view)`, which
+/// throws if the view of an output shares memory with the source.
 template <class S>
 concept KeyValueSource = requires(const S& s, Index i, const char* function) {
   typename S::scalar;
@@ -79,6 +91,13 @@ struct DenseKeyValue {
     }
   }
 
+  /// \throws std::invalid_argument if an output shares memory with the keys or the values.
+  template <class O, std::size_t R>
+  void check_apart(const char* function, const char* output, const TensorView<O, R>& out) const {
+    check_no_overlap(function, output, out, "k", keys);
+    check_no_overlap(function, output, out, "v", values);
+  }
+
  private:
   static Index at(std::span<const Index> list, Index i) {
     return list[static_cast<std::size_t>(i)];
@@ -88,8 +107,7 @@ struct DenseKeyValue {
     check(x.extent[3] >= 1, function, name, x.extent, "a last dimension of at least 1");
     check(x.stride[3] == 1 || x.extent[3] == 1, function, name,
           "a stride in the last dimension other than 1", "contiguous rows");
-    const bool empty = x.extent[0] == 0 || x.extent[1] == 0 || x.extent[2] == 0;
-    check(x.data != nullptr || empty, function, name, "a null pointer", "data");
+    check_view(function, name, x);
   }
 
   PARE_ALWAYS_INLINE const T* row(const TensorView<const T, 4>& x, Index sequence, Index head,
@@ -102,7 +120,8 @@ struct DenseKeyValue {
 };
 
 /// Keys and values in pages that a table strings together: token t of sequence s is row
-/// t % page_size of page table(s, t / page_size).
+/// t % page_size of page table(s, t / page_size). The entries of pages of which a call reads no
+/// token, because its window has passed all of them, may hold anything, such as -1.
 template <StorageScalar T>
 struct PagedKeyValue {
   using scalar = T;
@@ -127,6 +146,12 @@ struct PagedKeyValue {
   /// \throws std::invalid_argument if shapes differ, a last dimension is not contiguous, a sequence
   /// is longer than its row of the table, or an entry that is in use names no page.
   void validate(const char* function) const {
+    validate(function, [](Index) { return KeysRead{}; });
+  }
+
+  /// The same for a call that reads the keys read_of(sequence).
+  template <class ReadOf>
+  void validate(const char* function, const ReadOf& read_of) const {
     check_extents<3>(function, "values", {values.extent[0], values.extent[1], values.extent[2]},
                      {keys.extent[0], keys.extent[1], keys.extent[2]});
     check(keys.extent[2] >= 1, function, "keys", keys.extent, "a page size of at least 1");
@@ -136,24 +161,37 @@ struct PagedKeyValue {
           "a stride in the last dimension other than 1", "contiguous rows");
     check(values.stride[3] == 1 || values.extent[3] == 1, function, "values",
           "a stride in the last dimension other than 1", "contiguous rows");
-    check(table.data != nullptr || table.extent[0] == 0 || table.extent[1] == 0, function, "table",
-          "a null pointer", "data");
+    check_view(function, "keys", keys);
+    check_view(function, "values", values);
+    check_view(function, "table", table);
     check(table.extent[0] == sequences(), function, "table", table.extent,
           "as many rows as there are lengths");
-    for (Index s = 0; s < sequences(); ++s) check_sequence(function, s);
-    const bool used = std::any_of(lengths.begin(), lengths.end(), [](Index n) { return n > 0; });
-    check(!used || (keys.data != nullptr && values.data != nullptr), function, "keys, values",
-          "a null pointer", "data");
+    for (Index s = 0; s < sequences(); ++s) check_sequence(function, s, read_of);
+  }
+
+  /// \throws std::invalid_argument if an output shares memory with the cache.
+  template <class O, std::size_t R>
+  void check_apart(const char* function, const char* output, const TensorView<O, R>& out) const {
+    check_no_overlap(function, output, out, "keys", keys);
+    check_no_overlap(function, output, out, "values", values);
+    check_no_overlap(function, output, out, "table", table);
+    check_no_overlap(function, output, out, "lengths",
+                     TensorView<const Index, 1>{lengths.data(), {sequences()}, {1}});
   }
 
  private:
-  void check_sequence(const char* function, Index sequence) const {
+  template <class ReadOf>
+  void check_sequence(const char* function, Index sequence, const ReadOf& read_of) const {
     const Index page = keys.extent[2], n = length(sequence);
-    check(n >= 0 && (n + page - 1) / page <= table.extent[1], function, "lengths", n,
+    check(n >= 0 && ceil_div(n, page) <= table.extent[1], function, "lengths", n,
           "lengths that the table has pages for");
-    for (Index i = 0; i * page < n; ++i)
-      check(table(sequence, i) >= 0 && table(sequence, i) < keys.extent[0], function, "table",
-            table(sequence, i), "page numbers below the number of pages");
+    check(n <= most_tokens, function, "lengths", n, "at most 2^30 tokens");
+    const KeysRead read = read_of(sequence);
+    for (Index i = 0; i < ceil_div(n, page); ++i) {
+      const bool unread = i * page >= read.sinks && read.first - i * page >= page;
+      check(unread || (table(sequence, i) >= 0 && table(sequence, i) < keys.extent[0]), function,
+            "table", table(sequence, i), "page numbers below the number of pages");
+    }
   }
 
   PARE_ALWAYS_INLINE const T* row(const TensorView<const T, 4>& x, Index sequence, Index head,

@@ -18,6 +18,11 @@ namespace pare::attention {
 
 struct Workspace;
 
+namespace detail {
+/// A side of a window that has none.
+inline constexpr Index no_limit = Index{1} << 40;
+}  // namespace detail
+
 /// Where `attend` writes the log-sum-exp of each row: a view of [batch, heads, queries], made from
 /// any object that can be written. Its scalar is what the call computes in: double for double
 /// tensors, float for all others. Empty: not wanted.
@@ -51,20 +56,36 @@ class LogSumExp {
 };
 
 /// Options of `attend`. Query i of a sequence with n_q queries and n_k keys stands at position
-/// p = i + n_k - n_q: the last query beside the last key.
+/// p = i + n_k - n_q: the last query beside the last key, unless query_offset says otherwise.
 struct AttendOptions {
   /// Query at p sees keys at positions <= p.
   bool causal = false;
 
-  /// Factor of q.k, finite and above 0; left out: 1 / sqrt(key dim).
+  /// Factor of q.k, from 1.2e-38 to 2.35e38 (2.3e-308 to 1.24e308 for double tensors); left out:
+  /// 1 / sqrt(key dim).
   std::optional<double> scale{};
 
-  /// Sliding window in tokens: with `causal` keys (p - window, p], without |p - j| < window. 0:
-  /// none.
+  /// Sliding window in tokens: with `causal` keys (p - window, p], without |p - j| < window. 0, and
+  /// any number from 2^30 on: none.
   Index window = 0;
+
+  /// The sides of a window: query at p sees keys in [p - window_left, p + window_right]; these are
+  /// window_size = (left, right) of FlashAttention. Left out: no limit on that side (their -1).
+  /// Neither may come with `window`.
+  std::optional<Index> window_left{};
+  std::optional<Index> window_right{};
 
   /// With a window: keys at positions below `sinks` stay visible, if causality allows.
   Index sinks = 0;
+
+  /// Position of query 0 of every sequence, so that p = i + query_offset; 0 is the alignment of
+  /// causal masks at the top left. Left out: n_k - n_q, the bottom right. Not with a mask.
+  std::optional<Index> query_offset{};
+
+  /// A learned logit of each query head, [query heads], that takes its share of the softmax but has
+  /// no value (the sinks of gpt-oss): out_i = sum_j e^(s_ij) v_j / (e^sink + sum_j e^(s_ij)). It
+  /// counts in `lse`. -infinity: none for that head. Empty: none.
+  std::span<const float> sink_logits{};
 
   /// The order in which keys are read, [1 or batch, 1 or kv heads or query heads, keys]; null:
   /// natural. Changes rounding, and which keys a block of the mask holds, but nothing else.

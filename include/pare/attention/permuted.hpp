@@ -126,7 +126,7 @@ inline void check_permuted(const Permuted& p, const AttendOptions& options, Inde
   check(options.causal, attend_name, "causal", "false", "true with Permuted");
   check(options.order == nullptr && options.mask == nullptr, attend_name, "order, mask",
         "an order or a mask", "neither with Permuted, which makes both");
-  check(options.window == 0, attend_name, "window", options.window, "none with Permuted");
+  check_plain_visibility(attend_name, options, "none with Permuted");
   check(options.key_lengths.empty() && options.query_offsets.empty() && options.key_offsets.empty(),
         attend_name, "key_lengths, query_offsets, key_offsets", "lengths or offsets",
         "none with Permuted");

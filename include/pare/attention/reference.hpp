@@ -10,8 +10,10 @@
 #include <pare/attention/detail/reference_permuted.hpp>
 #include <pare/attention/detail/reference_proxy.hpp>
 #include <pare/attention/detail/reference_row.hpp>
+#include <pare/attention/options.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/kernel/score_modifier.hpp>
 #include <pare/kernel/score_place.hpp>
 
 #include <algorithm>
@@ -19,6 +21,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -32,6 +35,10 @@ struct ReferenceHead {
   bool causal = false;
   Index window = 0;  ///< 0: none
   Index sinks = 0;
+  Index left = no_limit;                   ///< keys before a query that it sees, by a window
+  Index right = no_limit;                  ///< keys after it
+  std::optional<Index> query_offset{};     ///< position of query 0; left out: keys - queries
+  double sink_logit = reference_hidden;    ///< shares the softmax, but has no value
   std::span<const std::uint32_t> order{};  ///< position of each key slot; empty: slot = position
   const BlockMask* mask = nullptr;
 };
@@ -41,8 +48,9 @@ PARE_ABI_BEGIN
 /// Whether positions alone let the query at position p see the key at position j.
 inline bool reference_sees(const ReferenceHead& h, Index p, Index j) {
   if (h.causal && j > p) return false;
-  if (h.window == 0 || j < h.sinks) return true;
-  return p - j < h.window && j - p < h.window;
+  if (j < h.sinks) return true;
+  const bool near = h.window == 0 || (p - j < h.window && j - p < h.window);
+  return near && p - j <= h.left && j - p <= h.right;
 }
 
 /// Whether the mask has the block of query i and key slot s.
@@ -65,15 +73,15 @@ template <StorageScalar T, class KeyRow, class Modifier>
 std::vector<double> reference_scores(const ReferenceHead& h, TensorView<const T, 2> q, Index i,
                                      Index keys, const KeyRow& key, const Modifier& modifier) {
   const auto slots = h.order.empty() ? static_cast<std::size_t>(keys) : h.order.size();
-  const Index p = i + keys - q.rows();
+  const Index p = i + h.query_offset.value_or(keys - q.rows());
   std::vector<double> scores(slots, reference_hidden);
   for (std::size_t slot = 0; slot < slots; ++slot) {
     const Index j = h.order.empty() ? static_cast<Index>(slot) : Index{h.order[slot]};
     if (j >= keys || !reference_sees(h, p, j)) continue;
     if (!reference_selected(h, i, static_cast<Index>(slot))) continue;
     scores[slot] = reference_bounded<compute_t<T>>(
-        modifier.modify(h.scale * reference_dot(reference_row(q, i), key(j), q.cols()),
-                        kernel::ScorePlace{h.batch, h.head, i, p, j}));
+        kernel::modified(modifier, h.scale * reference_dot(reference_row(q, i), key(j), q.cols()),
+                         kernel::ScorePlace{h.batch, h.head, i, p, j}));
   }
   return scores;
 }
@@ -82,18 +90,19 @@ std::vector<double> reference_scores(const ReferenceHead& h, TensorView<const T,
 ///
 /// q [queries, key dim]; `key(j)` and `value(j)` point to the rows of the token at position j, for
 /// j in [0, keys); out [queries, value dim]; lse [queries], or a null view. A row that sees no key
-/// gives 0 and -inf; a NaN among the scores that it sees makes the whole row NaN, as does a score
-/// of +inf; what a row does not see never reaches it.
+/// gives 0 and -inf (the sink logit, if there is one); a NaN among the scores that it sees makes
+/// the whole row NaN, as does a score of +inf; what a row does not see never reaches it.
 template <StorageScalar T, class KeyRow, class ValueRow, class Modifier, StorageScalar U,
           ComputeScalar L>
 void reference_attend(const ReferenceHead& h, TensorView<const T, 2> q, Index keys,
                       const KeyRow& key, const ValueRow& value, const Modifier& modifier,
                       TensorView<U, 2> out, TensorView<L, 1> lse) {
   for (Index i = 0; i < q.rows(); ++i) {
-    const std::vector<double> scores = reference_scores(h, q, i, keys, key, modifier);
+    std::vector<double> scores = reference_scores(h, q, i, keys, key, modifier);
+    scores.push_back(h.sink_logit);
     const std::vector<double> p = reference_softmax(scores);
     std::vector<double> sum(static_cast<std::size_t>(out.cols()), 0.0);
-    for (std::size_t slot = 0; slot < p.size(); ++slot) {
+    for (std::size_t slot = 0; slot + 1 < p.size(); ++slot) {
       if (scores[slot] == reference_hidden) continue;
       const auto* v = value(h.order.empty() ? static_cast<Index>(slot) : Index{h.order[slot]});
       for (std::size_t c = 0; c < sum.size(); ++c) sum[c] += p[slot] * reference_value(v[c]);

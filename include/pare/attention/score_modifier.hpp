@@ -7,7 +7,8 @@
 /// ```cpp
 /// attend(q, k, v, out, SoftCap{.cap = 50});
 /// attend(q, k, v, out, alibi_of(slopes), {.causal = true});  // slopes [query heads]
-/// attend(q, k, v, out, bias_of(bias));                       // bias [batch, heads, queries, keys]
+/// attend(q, k, v, out, bias_of(bias));           // bias [batch, heads, queries, keys]
+/// attend(q, k, v, out, key_mask_of(seen));       // bool [batch, keys]: padding
 /// attend(q, k, v, out, Chain{SoftCap{}, my_modifier});
 /// ```
 
@@ -15,6 +16,8 @@
 #include <pare/kernel/score_modifier.hpp>
 
 #include <concepts>
+#include <cstddef>
+#include <limits>
 #include <type_traits>
 
 namespace pare::attention {
@@ -30,7 +33,8 @@ using kernel::SoftCap;
 /// before causality and windows hide keys, on several threads at once. -infinity hides the key; of
 /// a key that is hidden already, because q.k is -infinity or an earlier modifier said so, the
 /// result is not looked at. It is noexcept: kernels are, so that an exception would end the
-/// program.
+/// program. A modifier that also has `bool hides(Index sequence, Index key) const noexcept` may say
+/// that no query of the sequence sees a key, which is then not read at all.
 template <class M>
 concept ScoreModifier = std::is_trivially_copyable_v<M> &&
     requires(const M& m, float single, double twice, const ScorePlace& place) {
@@ -41,11 +45,11 @@ concept ScoreModifier = std::is_trivially_copyable_v<M> &&
 };
 
 /// The modifier that adds `bias` [batch, heads, queries, keys], each extent as the call has it
-/// or 1. The caller keeps the bias alive; an object that owns its elements and dies with the
-/// expression is not taken.
-template <In<4> X>
-AddBias<scalar_of<X>> bias_of(X& bias) {
-  const auto view = to_view(bias);
+/// or 1. The caller keeps the bias alive; a temporary that owns its elements is not taken.
+template <class X>
+requires In < std::remove_reference_t<X>,
+4 > &&(!pare::detail::OwningRvalue<X>)AddBias<scalar_of<X>> bias_of(X&& bias) {
+  const auto view = as_const(to_view(bias));
   AddBias<scalar_of<X>> modifier{view.data, {}};
   for (std::size_t d = 0; d < 4; ++d) {
     modifier.stride[d] = view.extent[d] == 1 ? 0 : view.stride[d];
@@ -54,21 +58,66 @@ AddBias<scalar_of<X>> bias_of(X& bias) {
   return modifier;
 }
 
-/// \overload
-template <class T>
-AddBias<std::remove_const_t<T>> bias_of(const TensorView<T, 4>& bias) {
-  return bias_of<const TensorView<T, 4>>(bias);
-}
-
-/// The modifier that subtracts distances times `slopes` [query heads], float. The caller keeps the
-/// slopes alive.
-template <In<1> X>
-requires std::is_same_v < scalar_of<X>,
-float > Alibi alibi_of(X& slopes) {
-  const auto view = to_vector_view(slopes);
+/// The modifier that subtracts distances times `slopes` [query heads], contiguous floats. The
+/// caller keeps the slopes alive; a temporary that owns them is not taken.
+template <class X>
+requires In < std::remove_reference_t<X>,
+1 > &&std::is_same_v<scalar_of<X>, float> && (!pare::detail::OwningRvalue<X>)Alibi
+    alibi_of(X&& slopes) {
+  const auto view = as_const(to_view(slopes));
   check(view.stride[0] == 1 || view.extent[0] <= 1, "attention::alibi_of", "slopes",
         "a stride other than 1", "contiguous slopes");
   return {view.data, view.extent[0]};
+}
+
+/// Keys that are seen, as booleans [batch, heads, queries, keys], each extent as the call has it
+/// or 1: true where the query sees the key.
+///
+/// The score of a hidden key is not looked at, so that a NaN in it does not matter. Where the mask
+/// is the same for all queries and heads, as one of padding is, hidden keys and their values are
+/// not even read, and cost nothing; where it is not, a NaN or infinite value may reach rows of its
+/// tile that do not see it.
+struct KeyMask {
+  TensorView<const bool, 4> seen{};
+
+  template <class T>
+  T modify(T score, const ScorePlace& at) const noexcept {
+    const bool shown = seen.data[offset(at.batch, 0) + offset(at.head, 1) + offset(at.query, 2) +
+                                 offset(at.key, 3)];
+    return shown ? score : -std::numeric_limits<T>::infinity();
+  }
+
+  /// Whether no query of any head of a sequence sees a key, without looking at many bits.
+  bool hides(Index sequence, Index key) const noexcept {
+    return seen.extent[1] == 1 && seen.extent[2] == 1 &&
+           !seen.data[offset(sequence, 0) + offset(key, 3)];
+  }
+
+ private:
+  Index offset(Index i, std::size_t d) const noexcept {
+    return seen.extent[d] == 1 ? 0 : i * seen.stride[d];
+  }
+};
+
+/// The modifier that hides the keys for which `seen` [batch, keys] is false, from all queries and
+/// heads. The caller keeps the booleans alive; a temporary that owns them is not taken.
+template <class X>
+requires(
+    std::is_same_v<std::remove_const_t<typename view_of<X>::scalar>, bool>&& view_of<X>::rank ==
+        2 &&
+    !pare::detail::OwningRvalue<X>) KeyMask key_mask_of(X&& seen) {
+  const auto view = as_const(to_view(seen));
+  return {
+      {view.data, {view.extent[0], 1, 1, view.extent[1]}, {view.stride[0], 0, 0, view.stride[1]}}};
+}
+
+/// The same with `seen` [batch, heads, queries, keys], each extent as the call has it or 1.
+template <class X>
+requires(
+    std::is_same_v<std::remove_const_t<typename view_of<X>::scalar>, bool>&& view_of<X>::rank ==
+        4 &&
+    !pare::detail::OwningRvalue<X>) KeyMask key_mask_of(X&& seen) {
+  return {as_const(to_view(seen))};
 }
 
 }  // namespace pare::attention

@@ -20,7 +20,7 @@
 /// ```
 
 #include <pare/attention/block_mask.hpp>
-#include <pare/attention/detail/problem.hpp>
+#include <pare/attention/detail/checked_problem.hpp>
 #include <pare/attention/key_order.hpp>
 #include <pare/attention/key_value.hpp>
 #include <pare/attention/score_modifier.hpp>

@@ -96,7 +96,8 @@ struct Chain {
   Second second{};
 
   template <class T>
-  T modify(T score, const ScorePlace& place) const noexcept {
+  T modify(T score, const ScorePlace& place) const
+      noexcept(noexcept(first.modify(score, place)) && noexcept(second.modify(score, place))) {
     return modified(second, static_cast<T>(first.modify(score, place)), place);
   }
 };

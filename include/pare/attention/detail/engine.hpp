@@ -54,6 +54,20 @@ struct Call {
 /// would take longer than the products.
 inline constexpr Index direct_rows = 2 * kernel::tile_rows;
 
+/// Whether a modifier hides a key from every query of a sequence, so that it need not be read.
+template <class M>
+bool hides_key(const M& modifier, Index sequence, Index key) {
+  if constexpr (requires { modifier.hides(sequence, key); })
+    return modifier.hides(sequence, key);
+  else
+    return false;
+}
+
+template <class First, class Second>
+bool hides_key(const kernel::Chain<First, Second>& chain, Index sequence, Index key) {
+  return hides_key(chain.first, sequence, key) || hides_key(chain.second, sequence, key);
+}
+
 /// Collects the visible slots of an item until a tile is full, and runs it.
 template <class B, class C>
 class ItemRunner {
@@ -97,8 +111,7 @@ class ItemRunner {
       highest_ = std::max(highest_, v.last);
       kernel::RowPlace place;
       place.query = static_cast<std::int32_t>(item_.query_begin + query);
-      place.position =
-          static_cast<std::int32_t>(item_.query_begin + query + sequence_.keys - sequence_.queries);
+      place.position = static_cast<std::int32_t>(item_.query_begin + query + sequence_.offset(p));
       place.first = static_cast<std::int32_t>(v.first);
       place.last = static_cast<std::int32_t>(v.last);
       for (Index h = 0; h < item_.heads(); ++h) {
@@ -113,10 +126,24 @@ class ItemRunner {
     launch(backend_,
            kernel::PackLeft<S>{scratch_.query_rows, item_.rows(), p.key_dim, scratch_.queries});
     const Index columns = item_.rows() * kernel::padded_columns<T>(p.value_dim);
-    std::fill_n(scratch_.maximum, item_.rows(), -std::numeric_limits<T>::infinity());
-    std::fill_n(scratch_.sum, item_.rows(), T(0));
-    std::fill_n(scratch_.mass, item_.rows(), T(0));
     std::fill_n(scratch_.state, columns, T(0));
+    for (Index h = 0; h < item_.heads(); ++h) start_states(h * queries, queries, first_maximum(h));
+  }
+
+  /// Where the softmax of the rows of a head starts: at nothing, or at its sink logit, which is a
+  /// key of weight 1 without a value; of split keys the first part has it.
+  T first_maximum(Index h) const {
+    const auto logits = call_.problem.sink_logits;
+    if (logits.empty() || item_.slot_begin > 0) return -std::numeric_limits<T>::infinity();
+    return static_cast<T>(logits[static_cast<std::size_t>(item_.head_begin + h)]) *
+           T(kernel::detail::log2_e);
+  }
+
+  void start_states(Index row, Index rows, T maximum) {
+    const T weight = maximum == -std::numeric_limits<T>::infinity() ? T(0) : T(1);
+    std::fill_n(scratch_.maximum + row, rows, maximum);
+    std::fill_n(scratch_.sum + row, rows, weight);
+    std::fill_n(scratch_.mass + row, rows, weight);
   }
 
   /// Blocks that the mask selects for any head of the item, in ascending order, each with the heads
@@ -168,6 +195,7 @@ class ItemRunner {
 
   /// Two tiles are collected before the first runs, so that packing it can fetch the other.
   void take(std::int32_t position) {
+    if (hides_key(call_.modifier, item_.sequence, position)) return;
     if (count_ == 2 * tile_keys_) run_tile();
     note(count_++, position);
   }
@@ -175,8 +203,14 @@ class ItemRunner {
   /// The same for positions [begin, end).
   void take_run(Index begin, Index end) {
     while (begin < end) {
+      if (hides_key(call_.modifier, item_.sequence, begin)) {
+        ++begin;
+        continue;
+      }
       if (count_ == 2 * tile_keys_) run_tile();
-      const Index room = std::min(2 * tile_keys_ - count_, end - begin);
+      const Index most = std::min(2 * tile_keys_ - count_, end - begin);
+      Index room = 1;
+      while (room < most && !hides_key(call_.modifier, item_.sequence, begin + room)) ++room;
       for (Index i = 0; i < room; ++i) note(count_ + i, static_cast<std::int32_t>(begin + i));
       count_ += room;
       begin += room;

@@ -9,6 +9,7 @@
 
 #include <pare/attention/detail/problem.hpp>
 #include <pare/attention/workspace.hpp>
+#include <pare/kernel/gemm.hpp>
 
 #include <algorithm>
 #include <array>

@@ -203,7 +203,7 @@ SelectedBlocks select_proxy(const char* function, const B& backend, const Tensor
 inline void check_proxy_options(const AttendOptions& o) {
   check(o.mask == nullptr && o.order == nullptr, attend_name, "mask, order", "a mask or an order",
         "neither with ProxyHeads");
-  check(o.window == 0, attend_name, "window", o.window, "0 with ProxyHeads");
+  check_plain_visibility(attend_name, o, "none with ProxyHeads");
   check(o.key_lengths.empty() && o.key_offsets.empty() && o.query_offsets.empty(), attend_name,
         "key_lengths, query_offsets, key_offsets", "lengths or offsets", "none with ProxyHeads");
 }

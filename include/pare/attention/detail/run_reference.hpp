@@ -28,8 +28,18 @@ void run_reference(const C& call) {
   for (Index i = 0; i < p.sequences; ++i)
     for (Index h = 0; h < p.heads; ++h) {
       const Sequence s = call.sequence(i);
-      const ReferenceHead head{i,        h,       p.scale,           p.causal,
-                               p.window, p.sinks, order_of(p, i, h), p.mask};
+      ReferenceHead head{.batch = i,
+                         .head = h,
+                         .scale = p.scale,
+                         .causal = p.causal,
+                         .sinks = p.sinks,
+                         .left = p.left,
+                         .right = p.right,
+                         .query_offset = p.query_offset,
+                         .order = order_of(p, i, h),
+                         .mask = p.mask};
+      if (!p.sink_logits.empty())
+        head.sink_logit = static_cast<double>(p.sink_logits[static_cast<std::size_t>(h)]);
       const auto rows_of = [&](const auto& x) {
         auto* first =
             x.data + s.batch * x.stride[0] + h * x.stride[1] + s.query_begin * x.stride[2];
