@@ -103,7 +103,7 @@ void score(benchmark::State& state) {
     Mlp<float> model(table.layout.dim());
     // As score_features chooses them.
     const double steps = static_cast<double>(epochs * table.training.rows() / batch);
-    Leap<float> leap(table.layout, {.alpha = 1e-3 * static_cast<double>(table.layout.fields()),
+    Leap<float> leap(table.layout, {.alpha_per_field = 1e-3,
                                     .donors = DonorPolicy::Shift,
                                     .learning_rate = 4 / steps});
     report = train_leap(model, leap, table.training, table.labels, table.holdout,

@@ -59,7 +59,7 @@ inline MethodRanking rank_by_leap(const Table& table, const Split& split,
     const auto steps = static_cast<double>(options.training.epochs * batches);
     // From 1, a gate takes 1 / learning_rate steps to close.
     pare::feature::Leap<float> gates(
-        model.layout(), {.alpha = options.alpha * static_cast<double>(model.layout().fields()),
+        model.layout(), {.alpha_per_field = options.alpha,
                          .learning_rate = std::max(1e-3, 4 / steps),
                          .seed = options.training.seed});
     train_with_gates(model, gates, split.train, split.holdout, options.training);

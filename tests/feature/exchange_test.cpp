@@ -353,7 +353,7 @@ struct RareTable {
 /// The gates after training beside a model that knows the truth.
 std::vector<double> gates_of_rare(SparseExchange exchange) {
   Leap<double> leap(FieldLayout(std::vector<Index>{2, 2}),
-                    {.alpha = 0.02, .exchange = exchange, .learning_rate = 0.02});
+                    {.alpha_per_field = 0.01, .exchange = exchange, .learning_rate = 0.02});
   for (std::uint64_t step = 0; step < 300; ++step) {
     const RareTable table(100 + step);
     SparseMix<double> mixed;

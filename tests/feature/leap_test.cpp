@@ -184,7 +184,7 @@ TYPED_TEST(LeapTest, ThetaGradientsAreTheSlopesOfLossAndPenalty) {
   for (const Penalty penalty : penalties)
     for (const double floor : {0.0, 1.3}) {
       constexpr double alpha = 40;
-      Leap<T> leap(widths, {.alpha = alpha, .penalty = penalty, .penalty_floor = floor});
+      Leap<T> leap(widths, {.alpha_per_field = alpha / 5, .penalty = penalty, .penalty_floor = floor});
       leap.set_thetas(some_thetas);
       quadratic_passes(TypeParam::backend::make(), leap, x, w);
       const std::vector<double> got = leap.theta_gradients();
@@ -225,7 +225,7 @@ void expect_same_but_for_order(Leap<T>& got, Leap<T>& wanted, const MatrixXd& sl
     const auto own = slopes.middleCols(widths.offset(j), widths.width(j));
     const double bound = 2 * sum_bound<T>(static_cast<double>(own.size()));
     const double lambda = wanted.penalty_weights()[i], off = weight_bound<T>() * lambda;
-    const double share = wanted.options().alpha / static_cast<double>(widths.fields());
+    const double share = wanted.options().alpha_per_field;
     EXPECT_TRUE(within(got.penalty_weights()[i], lambda, off)) << j;
     EXPECT_TRUE(within(a[i], b[i], slope * (bound * own.cwiseAbs().sum() + share * off))) << j;
   }
@@ -239,7 +239,7 @@ TYPED_TEST(LeapTest, EveryStorageAndSparseBatchesLearnTheSame) {
     for (Index b = 0; b < rows; ++b)
       if ((b + j) % 3 != 0) exact.block(b, widths.offset(j), 1, widths.width(j)).setZero();
   const MatrixXd upstream = normal_batch<T>(rows, widths.dim(), 2);
-  const LeapOptions options{.alpha = 3, .learning_rate = 0.05, .min_active = 2};
+  const LeapOptions options{.alpha_per_field = 0.6, .learning_rate = 0.05, .min_active = 2};
   Leap<T> dense(widths, options), blocked(widths, options), sparse(widths, options);
   OwnedBatch<T> x(widths, rows, Storage::RowMajor), g(widths, rows, Storage::RowMajor),
       mixed(widths, rows, Storage::RowMajor), x_blocked(widths, rows, Storage::FieldBlocked),
@@ -281,7 +281,7 @@ TYPED_TEST(LeapTest, EveryStorageAndSparseBatchesLearnTheSame) {
 TEST(Leap, ThePenaltyGrowsOverTheWarmUp) {
   const auto x = normal_batch<double>(rows, widths.dim(), 1);
   const MatrixXd none = MatrixXd::Zero(rows, widths.dim());
-  Leap<double> leap(widths, {.alpha = 2, .learning_rate = 0.01, .warmup_steps = 4});
+  Leap<double> leap(widths, {.alpha_per_field = 0.4, .learning_rate = 0.01, .warmup_steps = 4});
   MatrixXd mixed = x;
   for (int step = 0; step < 7; ++step) {
     leap.forward(x, mixed);
@@ -413,8 +413,8 @@ TEST(Leap, AFieldWithoutEntriesHasAGradientOfExactlyZero) {
 /// A floor, and penalties that look at no data, charge such a field too.
 TEST(Leap, AFloorChargesFieldsThatNeverMove) {
   const MatrixXd x = batch_without(2, 1), upstream = normal_batch<double>(rows, widths.dim(), 2);
-  for (const LeapOptions& options : {LeapOptions{.alpha = 1, .penalty_floor = 0.5},
-                                     LeapOptions{.alpha = 1, .penalty = Penalty::Uniform}}) {
+  for (const LeapOptions& options : {LeapOptions{.alpha_per_field = 0.2, .penalty_floor = 0.5},
+                                     LeapOptions{.alpha_per_field = 0.2, .penalty = Penalty::Uniform}}) {
     Leap<double> leap(widths, options);
     MatrixXd mixed = x;
     leap.forward(x, mixed);
@@ -431,7 +431,7 @@ TEST(Leap, AConstantColumnIsInactiveAndLast) {
   MatrixXd x = normal_batch<double>(rows, 4, 1);
   x.col(2).setConstant(3);
   const MatrixXd none = MatrixXd::Zero(rows, 4);
-  Leap<double> leap(layout, {.alpha = 1, .learning_rate = 0.05, .min_active = 3});
+  Leap<double> leap(layout, {.alpha_per_field = 1.0 / 3, .learning_rate = 0.05, .min_active = 3});
   MatrixXd mixed = x;
   for (int step = 0; step < 40; ++step) {
     leap.forward(x, mixed);
@@ -492,7 +492,7 @@ TEST(Leap, ANanInOneFieldDoesNotTouchTheOthersGates) {
       for (const Penalty penalty : penalties) {
         MatrixXd bad_x = x, bad_upstream = upstream, mixed = x;
         (in_x ? bad_x : bad_upstream)(4, widths.offset(2) + 3) = bad;
-        Leap<double> leap(widths, {.alpha = 4, .penalty = penalty, .learning_rate = 0.1});
+        Leap<double> leap(widths, {.alpha_per_field = 0.8, .penalty = penalty, .learning_rate = 0.1});
         leap.set_thetas(some_thetas);
         leap.forward(bad_x, mixed);
         leap.backward_gates(bad_upstream);
@@ -551,7 +551,7 @@ TEST(Leap, FieldsInAnotherOrderLearnTheSame) {
   MatrixXd turned_x(rows, 12), turned_g(rows, 12), mixed(rows, 12);
   turned_x << x.rightCols(5), x.leftCols(7);
   turned_g << g.rightCols(5), g.leftCols(7);
-  const LeapOptions options{.alpha = 4, .learning_rate = 0.05, .min_active = 2};
+  const LeapOptions options{.alpha_per_field = 4.0 / 3, .learning_rate = 0.05, .min_active = 2};
   Leap<double> a(layout, options), b(turned, options);
   const auto turn = [](const std::vector<double>& v) {
     return std::vector<double>{v[2], v[0], v[1]};
@@ -781,7 +781,7 @@ TEST(Leap, EveryKindOfGateTrains) {
     GateOptions gate;
     gate.kind = kind;
     gate.theta0 = 0.2;
-    Leap<double> leap(widths, {.alpha = 3, .gate = gate, .learning_rate = 0.1, .seed = 9});
+    Leap<double> leap(widths, {.alpha_per_field = 0.6, .gate = gate, .learning_rate = 0.1, .seed = 9});
     MatrixXd mixed = x;
     for (std::uint64_t step = 0; step < 4; ++step) {
       const std::vector<double> thetas = values_of(leap.thetas());
@@ -831,7 +831,7 @@ TEST(Leap, EveryDonorPolicyAndNumberOfRowsDrawsAnew) {
 /// The loss wants the first field as it is and does not see the second.
 TEST(Leap, AGateClosesWhereItsFieldDoesNotHelp) {
   const FieldLayout layout({1, 4});
-  Leap<double> leap(layout, {.alpha = 0.2, .learning_rate = 0.02, .min_active = 100});
+  Leap<double> leap(layout, {.alpha_per_field = 0.1, .learning_rate = 0.02, .min_active = 100});
   for (std::uint64_t step = 0; step < 300; ++step) {
     const MatrixXd x = normal_batch<double>(64, 5, step);
     MatrixXd mixed = x, upstream = MatrixXd::Zero(64, 5);
@@ -868,7 +868,7 @@ TEST(LeapErrors, OptionsOutOfTheirRange) {
     refusal([&] { Leap<float>(widths, options); }, "feature::Leap", argument);
   };
   for (const double bad : {-1e-9, nan, infinity}) {
-    expect("alpha", [&](LeapOptions& o) { o.alpha = bad; });
+    expect("alpha_per_field", [&](LeapOptions& o) { o.alpha_per_field = bad; });
     expect("penalty_floor", [&](LeapOptions& o) { o.penalty_floor = bad; });
   }
   for (const double bad : {0.0, -1.0, nan, infinity}) {
@@ -885,7 +885,7 @@ TEST(LeapErrors, OptionsOutOfTheirRange) {
   expect("warmup_steps", [](LeapOptions& o) { o.warmup_steps = -1; });
   expect("min_active", [](LeapOptions& o) { o.min_active = -1; });
   refusal([] { Leap<float>{FieldLayout()}; }, "feature::Leap", "layout");
-  EXPECT_NO_THROW(Leap<float>(widths, {.alpha = 0, .min_active = 0}));
+  EXPECT_NO_THROW(Leap<float>(widths, {.alpha_per_field = 0, .min_active = 0}));
 }
 
 /// A layer, its batches, and the same as entries.

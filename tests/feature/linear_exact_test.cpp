@@ -197,7 +197,7 @@ TEST(LinearExact, AFieldStaysWhileItsPenaltyIsBelowTwiceWhatItExplains) {
   for (const Penalty charged : {Penalty::Rms, Penalty::Uniform, Penalty::SqrtWidth}) {
     const LinearExact result = leap_linear_exact(
         FieldLayout::scalars(7), independent_fields(explained),
-        {.alpha = 7 * penalty, .penalty = charged, .learning_rate = 1e-3, .iterations = 10000});
+        {.alpha_per_field = penalty, .penalty = charged, .learning_rate = 1e-3, .iterations = 10000});
     for (std::size_t j = 0; j < ratios.size(); ++j) {
       if (ratios[j] < 2)
         EXPECT_NEAR(result.gates[j], end_point(ratios[j]), ratios[j] < 1.95 ? 1e-4 : 5e-3) << j;
@@ -219,7 +219,7 @@ TEST(LinearExact, PenaltiesWeighFieldsByTheirCovariance) {
   LinearMoments moments{Eigen::MatrixXd::Identity(5, 5), Eigen::VectorXd::Zero(5), 2};
   moments.with_target(0) = moments.with_target(1) = 1;
   const auto gates_of = [&](Penalty penalty) {
-    return leap_linear_exact(layout, moments, {.alpha = 1.2, .penalty = penalty}).gates;
+    return leap_linear_exact(layout, moments, {.alpha_per_field = 0.6, .penalty = penalty}).gates;
   };
   // lambda: 1 and 1; 2/3 and 4/3; 2/5 and 8/5.
   const double p = 1.2 / 2;
@@ -251,7 +251,7 @@ TEST(LinearExact, FrozenWeightsDoNotPolarize) {
   const double v = w * w * (1 + 1 / rows);  // donors are never the row itself
   for (const double ratio : {0.5, 1.9, 2.1, 3.0, 5.0}) {
     Leap<double> leap(FieldLayout::scalars(1),
-                      {.alpha = ratio * v, .donors = DonorPolicy::Shift, .learning_rate = 5e-3});
+                      {.alpha_per_field = ratio * v, .donors = DonorPolicy::Shift, .learning_rate = 5e-3});
     Eigen::VectorXd mixed(x.size());
     for (int step = 0; step < 4000; ++step) {
       leap.forward(x, mixed);
@@ -283,7 +283,7 @@ TEST(LinearExact, OfTwoRedundantFieldsExactlyTheCausalOneStays) {
       if (correlation > 0.99 && p > 0.5) continue;
       const LinearExact result =
           leap_linear_exact(FieldLayout::scalars(2), redundant_pair(correlation),
-                            {.alpha = 2 * p, .learning_rate = 1e-3, .iterations = 10000});
+                            {.alpha_per_field = p, .learning_rate = 1e-3, .iterations = 10000});
       EXPECT_NEAR(result.gates[0], end_point(p), 1e-4) << correlation << ' ' << p;
       EXPECT_LT(result.gates[1], closed) << correlation << ' ' << p;
     }
@@ -299,7 +299,7 @@ TEST(LinearExact, OfIdenticalCopiesTheCheaperStaysUnlessBothCloseAtOnce) {
     moments.covariance.col(1) *= unit;
     moments.with_target(1) *= unit;
     return leap_linear_exact(FieldLayout::scalars(2), moments,
-                             {.alpha = 2 * p, .learning_rate = 1e-3, .iterations = 10000})
+                             {.alpha_per_field = p, .learning_rate = 1e-3, .iterations = 10000})
         .gates;
   };
   for (const double p : {0.1, 0.3, 0.6}) {
@@ -337,7 +337,7 @@ TEST(LinearExact, KeepsOneOfTwoCopiesWherePermutationImportanceSpreadsTheCredit)
   EXPECT_NEAR(importance.mean(0) / importance.mean(1), 1, 0.1);
   EXPECT_LT(importance.mean.sum(), 1.2);
 
-  const LinearExact kept = leap_linear_exact(FieldLayout::scalars(2), moments, {.alpha = 1});
+  const LinearExact kept = leap_linear_exact(FieldLayout::scalars(2), moments, {.alpha_per_field = 0.5});
   const double best = std::max(kept.gates[0], kept.gates[1]);
   const double worst = std::min(kept.gates[0], kept.gates[1]);
   EXPECT_NEAR(best, end_point(0.5), 0.02);
@@ -346,10 +346,10 @@ TEST(LinearExact, KeepsOneOfTwoCopiesWherePermutationImportanceSpreadsTheCredit)
 
 TEST(LinearExact, WithoutAPenaltyAllThatExplainsStays) {
   const LinearMoments moments = LinearData(500, 7, 7).moments();
-  const LinearExact result = leap_linear_exact(FieldLayout({1, 3, 1, 2}), moments, {.alpha = 0});
+  const LinearExact result = leap_linear_exact(FieldLayout({1, 3, 1, 2}), moments, {.alpha_per_field = 0});
   for (const double g : result.gates) EXPECT_GT(g, 0.99);
   EXPECT_EQ(result.ranking.order.size(), 4u);
-  const LinearExact none = leap_linear_exact(FieldLayout({1, 3, 1, 2}), moments, {.alpha = 100});
+  const LinearExact none = leap_linear_exact(FieldLayout({1, 3, 1, 2}), moments, {.alpha_per_field = 25});
   for (const double g : none.gates) EXPECT_LT(g, closed);
   EXPECT_NEAR(none.model.loss, moments.target_variance, 1e-3);
 }
@@ -381,8 +381,8 @@ TEST(LinearExact, RefusesBadInput) {
   const auto option = [&](const std::string& argument, const LinearExactOptions& options) {
     refusal([&] { leap_linear_exact(layout, good, options); }, descent, argument);
   };
-  option("alpha", {.alpha = -1});
-  option("alpha", {.alpha = nan});
+  option("alpha_per_field", {.alpha_per_field = -1});
+  option("alpha_per_field", {.alpha_per_field = nan});
   option("penalty", {.penalty = Penalty::L1});
   option("penalty", {.penalty = Penalty::L2});
   option("gate.kind", {.gate = {.kind = GateKind::Stg}});

@@ -34,7 +34,8 @@ TEST(Ranking, InactiveFieldsScoreZeroAndComeLast) {
   EXPECT_EQ(ranking.scores[1], 0);
   EXPECT_EQ(ranking.scores[2], -1);
   EXPECT_EQ(ranking.status, status);
-  EXPECT_EQ(above(ranking, -2), (Order{3, 2})) << "an inactive field is above no threshold";
+  EXPECT_EQ(above(ranking, -2), Order{3}) << "an inactive field is above no threshold";
+  EXPECT_EQ(undetermined_fields(ranking), Order{2}) << "and too little was seen of this one";
 }
 
 TEST(Ranking, SelectsByCountShareAndThreshold) {
@@ -49,6 +50,23 @@ TEST(Ranking, SelectsByCountShareAndThreshold) {
   EXPECT_EQ(top_share(rank_fields(std::vector<double>(30, 1.0)), 0.1).size(), 3u);
   EXPECT_EQ(above(ranking), (Order{1, 2, 5, 4}));
   EXPECT_EQ(above(ranking, 0.9), Order{}) << "equal is not above";
+}
+
+/// What closed stays where it was, behind what is open.
+TEST(Ranking, OpenFieldsComeFirstByWhatTheyAreWorth) {
+  const std::vector<double> gates{0.9, 0.99, 0.2, 0.8, 0.4, 0.95};
+  const std::vector<FieldStatus> status{FieldStatus::Ok,       FieldStatus::Ok,
+                                        FieldStatus::Ok,       FieldStatus::Undetermined,
+                                        FieldStatus::Inactive, FieldStatus::Ok};
+  const Ranking by_gate = rank_fields(gates, {}, status);
+  const std::vector<double> worth{3, 1, 9, 4, 9, 1};
+  const Ranking ranking = open_first_by(worth, by_gate);
+  EXPECT_EQ(ranking.order, (Order{3, 0, 1, 5, 2, 4}));
+  EXPECT_EQ(ranking.scores, by_gate.scores);
+  EXPECT_EQ(ranking.status, status);
+  EXPECT_EQ(open_first_by(worth, by_gate, 0.9).order, (Order{1, 5, 0, 3, 2, 4}));
+  EXPECT_EQ(above(ranking), (Order{0, 1, 5}));
+  EXPECT_EQ(undetermined_fields(ranking), Order{3});
 }
 
 TEST(Ranking, CumulativeMassRisesToOne) {
@@ -89,7 +107,35 @@ TEST(Ranking, BadInputIsRefused) {
   refusal([&] { top_share(ranking, 1.1); }, "feature::top_share", "share");
   refusal([&] { top_share(ranking, nan); }, "feature::top_share", "share");
   refusal([&] { above(ranking, nan); }, "feature::above", "threshold");
+  refusal([&] { open_first_by(std::vector<double>{1}, ranking); }, "feature::open_first_by",
+          "worth");
+  refusal([&] { open_first_by(std::vector<double>(6, nan), ranking); }, "feature::open_first_by",
+          "worth");
+  refusal([&] { open_first_by(scores, ranking, nan); }, "feature::open_first_by", "threshold");
   refusal([&] { fields_for_mass(ranking, -0.1); }, "feature::fields_for_mass", "share");
+}
+
+/// Made by hand, or by a default constructor.
+TEST(Ranking, WhatIsNoRankingIsRefused) {
+  const Ranking good = rank_fields(scores);
+  const auto refused = [&](const std::string& member, const auto& spoil) {
+    Ranking bad = good;
+    spoil(bad);
+    refusal([&] { top_k(bad, 1); }, "feature::top_k", member);
+    refusal([&] { top_share(bad, 0.5); }, "feature::top_k", member);
+    refusal([&] { above(bad); }, "feature::above", member);
+    refusal([&] { undetermined_fields(bad); }, "feature::undetermined_fields", member);
+    refusal([&] { open_first_by(bad.scores, bad); }, "feature::open_first_by", member);
+    refusal([&] { cumulative_mass(bad); }, "feature::cumulative_mass", member);
+    refusal([&] { fields_for_mass(bad, 0.5); }, "feature::cumulative_mass", member);
+  };
+  refused("ranking.order", [](Ranking& r) { r.order.pop_back(); });
+  refused("ranking.order", [](Ranking& r) { r.order.clear(); });
+  refused("ranking.order", [](Ranking& r) { r.order[2] = 6; });
+  refused("ranking.order", [](Ranking& r) { r.order[0] = -1; });
+  refused("ranking.status", [](Ranking& r) { r.status.clear(); });
+  refused("ranking.order", [](Ranking& r) { r.scores.push_back(1); });
+  EXPECT_TRUE(above(Ranking{}).empty());
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstddef>
 #include <limits>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -42,7 +43,9 @@ std::vector<PlantedField> few_columns() {
 }
 
 /// Steps enough to close a gate (learning_rate * steps of 4 and more) in a second.
-TrainLeapOptions short_run(Index epochs = 15) { return {.epochs = epochs, .batch = 100}; }
+TrainLeapOptions short_run(Index epochs = 15) {
+  return {.epochs = epochs, .batch = 100, .gate_batch = 100, .pretrain_epochs = 0};
+}
 
 ScoreOptions scored(const Planted& data, ScoreModel model, double alpha_per_field) {
   ScoreOptions options;
@@ -160,7 +163,7 @@ TEST(TrainLeap, TrainsAUsersOwnModel) {
   const Planted data = few_planted(4);
   const Rows<double> x = data.x.cast<double>();
   OwnModel model(data.layout.dim());
-  Leap<double> leap(data.layout, {.alpha = 0.06, .learning_rate = 1e-2});
+  Leap<double> leap(data.layout, {.alpha_per_field = 0.06 / 12, .learning_rate = 1e-2});
   const auto report = train_leap(model, leap, x.topRows(4000), data.training_labels(),
                                  x.bottomRows(1000), data.holdout_labels(), short_run());
   EXPECT_EQ(roc_auc(data.truth(), leap.gates()), 1.0);
@@ -198,7 +201,7 @@ TEST(TrainLeap, GatesTrainedOnTheModelsOwnRowsKeepNoise) {
   const Planted data = planted(fields, 2000, 2000, 6);
   const auto noise_kept = [&](bool on_training) {
     Mlp<float> model(data.layout.dim(), {.hidden = {32}, .adam = {.learning_rate = 3e-3}});
-    Leap<float> leap(data.layout, {.alpha = 0.1, .learning_rate = 1e-2});
+    Leap<float> leap(data.layout, {.alpha_per_field = 0.1 / 62, .learning_rate = 1e-2});
     TrainLeapOptions options = short_run(100);
     options.gates_on_training = on_training;
     train_leap(model, leap, data.training_x(), data.training_labels(), data.holdout_x(),
@@ -222,6 +225,7 @@ TEST(ScoreFeatures, OfTwoCopiesExactlyOneIsKept) {
       for (const std::uint64_t seed : {0u, 1u}) {
         SCOPED_TRACE(noise);
         ScoreOptions options = scored(data, model, 5e-2);
+        options.drop_copies = false;
         options.training = short_run(40);
         options.seed = seed;
         const std::vector<double> gates = score_features(data.x, data.labels, options).gates;
@@ -311,8 +315,80 @@ TEST(ScoreFeatures, AColumnThatNeverChangesIsInactive) {
   EXPECT_EQ(ranking.scores[1], 0.0);
 }
 
+/// y = [x_0 > 0] and sums of three columns, in tables too small for anything but what the number of
+/// rows asks for: fewer rows a step, more epochs, a penalty that so few held-out rows can resolve.
+TEST(ScoreFeatures, DefaultsFindTheSignalInSmallTables) {
+  for (const Index rows : {300, 600, 2000}) {
+    SCOPED_TRACE(rows);
+    const Rows<float> x = normal_rows<float>(rows, 10, 21);
+    std::vector<int> step;
+    for (Index b = 0; b < rows; ++b) step.push_back(x(b, 0) > 0 ? 1 : 0);
+    const Scores one = score_features(x, step);
+    EXPECT_EQ(one.ranking.order.front(), 0);
+    EXPECT_GT(one.gates[0], 0.5);
+    EXPECT_GE(one.training.gate_steps, 1000);
+    std::vector<PlantedField> fields{{"a", 1, 1, 1.5}, {"b", 1, 1, -1.2}, {"c", 1, 1, 1}};
+    for (int i = 0; i < 27; ++i) fields.push_back({"noise"});
+    const Planted data = planted(fields, rows, 0, 22);
+    const Scores three = score_features(data.x, data.labels);
+    double places = 0;
+    for (Index place = 0; place < 30; ++place)
+      if (three.ranking.order[static_cast<std::size_t>(place)] < 3)
+        places += static_cast<double>(place + 1) / 3;
+    EXPECT_LE(places, rows == 300 ? 3 : 2) << "mean place of three, 2 at best";
+    if (rows > 300) {
+      std::vector<Index> kept = above(three.ranking);
+      std::sort(kept.begin(), kept.end());
+      EXPECT_TRUE(kept.size() >= 3 && kept[0] == 0 && kept[1] == 1 && kept[2] == 2);
+      EXPECT_LE(kept.size(), 4u);
+    }
+  }
+}
+
+/// Open gates are all near 1; what fields are worth to the model orders them.
+TEST(ScoreFeatures, RanksTheTopByWhatFieldsAreWorth) {
+  std::vector<PlantedField> fields{
+      {"e", 1, 1, 0.6}, {"a", 1, 1, 2.4}, {"c", 1, 1, 1.2}, {"d", 1, 1, 0.85}, {"b", 1, 1, 1.7}};
+  for (int i = 0; i < 5; ++i) fields.push_back({"noise"});
+  const Planted data = planted(fields, 3000, 0, 23);
+  const Scores scores = score_features(data.x, data.labels);
+  const std::vector<Index> top(scores.ranking.order.begin(), scores.ranking.order.begin() + 5);
+  EXPECT_EQ(top, (std::vector<Index>{1, 4, 2, 3, 0}));
+  EXPECT_EQ(scores.ranking.scores, scores.gates);
+  EXPECT_EQ(scores.importance_rows, 16 * 600);
+}
+
+/// A copy is left out, whatever its place, sign of zero and width, and says of which.
+TEST(ScoreFeatures, CopiesAreLeftOutUnlessAsked) {
+  std::vector<PlantedField> fields{{"a", 1, 1, 1.5}, {"w", 2, 1, 1}, {"x", 1}, {"v", 2}, {"y", 1}};
+  Planted data = planted(fields, 400, 0, 24);
+  data.x.col(3) = data.x.col(0) * 2;             // x: the same numbers once it is scaled
+  data.x.middleCols(4, 2) = data.x.middleCols(1, 2);  // v
+  data.x.col(6).setConstant(1);                  // y, no copy of anything
+  ScoreOptions options = scored(data, ScoreModel::Mlp, 1e-3);
+  options.training.epochs = 3;
+  const Scores scores = score_features(data.x, data.labels, options);
+  using Copy = std::optional<Index>;
+  EXPECT_EQ(scores.copy_of, (std::vector<Copy>{Copy(), Copy(), Copy(0), Copy(1), Copy()}));
+  for (const std::size_t j : {2u, 3u, 4u})
+    EXPECT_EQ(scores.ranking.status[j], FieldStatus::Inactive) << j;
+  EXPECT_EQ(scores.gates[2], 0);
+  EXPECT_EQ(scores.gates[3], 0);
+  options.drop_copies = false;
+  const Scores all = score_features(data.x, data.labels, options);
+  EXPECT_EQ(all.copy_of, std::vector<Copy>(5));
+  for (const std::size_t j : {2u, 3u}) EXPECT_NE(all.ranking.status[j], FieldStatus::Inactive);
+  // One number that differs in a held-out row is enough.
+  options.drop_copies = true;
+  for (Index b = 0; b < 400; b += 7) {
+    Planted other = data;
+    other.x(b, 4) += 0.5f;
+    EXPECT_EQ(score_features(other.x, data.labels, options).copy_of[3], Copy());
+  }
+}
+
 /// What it does is what its parts do: a stratified split, columns of unit deviation, alpha over
-/// fields, and a gate rate of 4 over the steps.
+/// fields, and a gate rate of 8 over the steps.
 TEST(ScoreFeatures, IsTrainLeapOnSplitRows) {
   const Planted data = planted(few_columns(), 1000, 0, 12);
   ScoreOptions options = scored(data, ScoreModel::Mlp, 2e-3);
@@ -330,9 +406,9 @@ TEST(ScoreFeatures, IsTrainLeapOnSplitRows) {
   of_model.seed = 7;
   Mlp<float> model(10, of_model);
   const auto batches = static_cast<double>(rows.training.rows() / 50 - 1);
-  Leap<float> leap(data.layout, {.alpha = 2e-3 * 10,
+  Leap<float> leap(data.layout, {.alpha_per_field = 2e-3,
                                  .donors = DonorPolicy::Shift,
-                                 .learning_rate = 4 / (4 * batches),
+                                 .learning_rate = 8 / (4 * batches),
                                  .seed = 12});
   const auto report = train_leap(model, leap, rows.training.x, rows.training.labels, rows.holdout.x,
                                  rows.holdout.labels, {.epochs = 4, .batch = 50, .seed = 8});
@@ -438,11 +514,15 @@ struct EarlyStopping {
 /// A network that overfits, so that the AUC of the held-out rows turns.
 EarlyStopping overfit(const Planted& data, Index epochs, Index patience, double rate = 3e-2) {
   Mlp<float> model(data.layout.dim(), {.hidden = {32}, .adam = {.learning_rate = rate}});
-  Leap<float> leap(data.layout, {.alpha = 0, .learning_rate = 1e-3});
+  Leap<float> leap(data.layout, {.alpha_per_field = 0, .learning_rate = 1e-3});
   EarlyStopping result;
-  result.report =
-      train_leap(model, leap, data.training_x(), data.training_labels(), data.holdout_x(),
-                 data.holdout_labels(), {.epochs = epochs, .batch = 50, .patience = patience});
+  result.report = train_leap(model, leap, data.training_x(), data.training_labels(),
+                             data.holdout_x(), data.holdout_labels(),
+                             {.epochs = epochs,
+                              .batch = 50,
+                              .gate_batch = 50,
+                              .pretrain_epochs = 0,
+                              .patience = patience});
   result.thetas.assign(leap.thetas().begin(), leap.thetas().end());
   return result;
 }
@@ -533,7 +613,7 @@ TEST(TrainLeap, RefusesBadInput) {
   option("gate_every", {.gate_every = 0});
   option("pretrain_epochs", {.pretrain_epochs = -1});
   option("patience", {.patience = -1});
-  refusal([] { Leap<float>(FieldLayout::scalars(3), {.alpha = -1}); }, "feature::Leap", "alpha");
+  refusal([] { Leap<float>(FieldLayout::scalars(3), {.alpha_per_field = -1}); }, "feature::Leap", "alpha_per_field");
   EXPECT_EQ(leap.steps(), 0);
   for (const float w : model.parameters()) EXPECT_EQ(w, 0.0f);
 }
@@ -553,7 +633,9 @@ TEST(ScoreFeatures, RefusesBadInput) {
   option("epochs", [](ScoreOptions& o) { o.training.epochs = 0; });
   option("alpha_per_field", [](ScoreOptions& o) { o.alpha_per_field = -1; });
   option("alpha_per_field", [&](ScoreOptions& o) { o.alpha_per_field = nan; });
-  option("gate_learning_rate", [](ScoreOptions& o) { o.gate_learning_rate = -1; });
+  for (const double rate : {0.0, -1.0, nan})
+    option("gate_learning_rate", [&](ScoreOptions& o) { o.gate_learning_rate = rate; });
+  option("gate_batch", [](ScoreOptions& o) { o.training.gate_batch = 1; });
   option("x", [](ScoreOptions& o) { o.layout = FieldLayout({3, 4}); });
 
   const auto bad_x = [&](const Rows<float>& x) {

@@ -5,8 +5,9 @@
 /// Permutation divergence: how far permuting a field moves it, and what its gate is therefore
 /// charged.
 ///
-/// The penalty is R = (alpha / F) sum_j lambda_j g_j with lambda_j = q_j / mean_k q_k held constant
-/// in the gradient, so that the uniform case is the one of LeAP's released code, alpha mean_j g_j.
+/// The penalty is R = alpha sum_j lambda_j g_j (alpha is alpha_per_field of the options) with lambda_j = q_j / mean_k q_k held constant
+/// in the gradient, so that the uniform case is the one of LeAP's released code, whose alpha of mean_j g_j is ours
+/// times the number of fields.
 /// With a uniform penalty a wide field resists pruning (the noise in its gate gradient grows as the
 /// root of the width) and a rarely active one is lost.
 ///

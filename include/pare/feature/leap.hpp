@@ -5,7 +5,7 @@
 /// LeAP: one gate a field, learned while the model trains, says what the field is worth.
 ///
 /// ```cpp
-/// Leap<float> leap(FieldLayout({1, 1, 64, 8}), {.alpha = 0.1});
+/// Leap<float> leap(FieldLayout({1, 1, 64, 8}), {.alpha_per_field = 1e-3});
 /// for (;;) {
 ///   leap.forward(x_train, mixed);            // the model takes a step at `mixed` ...
 ///   leap.backward(grad_mixed, grad_x);       // ... and embeddings below it one by grad_x

@@ -11,7 +11,7 @@
 /// u = (...)^-1 c. DERIVED, and exact for centred data.
 ///
 /// It says what the penalty keeps: a scalar field that alone explains v of the variance stays above
-/// 1/2 while alpha lambda_j / F < 2 v and closes beyond. v is what dropping it would add to the
+/// 1/2 while alpha lambda_j < 2 v and closes beyond. v is what dropping it would add to the
 /// loss. Of two that are correlated one stays; close to 2 v, and of twins beyond 1.04 v, both may
 /// close, since they share the slope while their gates are equal.
 
@@ -51,7 +51,7 @@ struct LinearGateLoss {
 
 /// Options of leap_linear_exact.
 struct LinearExactOptions {
-  double alpha = 0.1;  ///< at least 0
+  double alpha_per_field = 1e-3;  ///< as LeapOptions::alpha_per_field, at least 0
 
   /// Uniform, SqrtWidth, Rms or Squared: those that covariances determine.
   Penalty penalty = Penalty::Rms;
@@ -142,8 +142,8 @@ std::vector<double> covariance_penalty(const FieldLayout& layout, const Eigen::M
 }
 
 inline void validate(const char* function, const LinearExactOptions& o) {
-  check(is_finite(o.alpha) && o.alpha >= 0, function, "alpha", o.alpha,
-        "a finite number of at least 0");
+  check(is_finite(o.alpha_per_field) && o.alpha_per_field >= 0, function, "alpha_per_field",
+        o.alpha_per_field, "a finite number of at least 0");
   check(o.penalty != Penalty::L1 && o.penalty != Penalty::L2, function, "penalty", "L1 or L2",
         "one that covariances determine");
   check(o.gate.kind == GateKind::Sigmoid, function, "gate.kind", "another", "Sigmoid");
@@ -174,7 +174,7 @@ LinearGateLoss linear_gate_loss(const FieldLayout& layout, const LinearMoments& 
   return detail::linear_gate_loss(layout, moments, gates);
 }
 
-/// Descends L(g) + (alpha / fields) sum_j lambda_j g_j in theta from gates near 1.
+/// Descends L(g) + alpha_per_field sum_j lambda_j g_j in theta from gates near 1.
 ///
 /// \throws std::invalid_argument as linear_gate_loss, or if an option is out of its range
 /// Cost: iterations * dim^3 / 3 FLOPs.
@@ -205,7 +205,7 @@ LinearExact leap_linear_exact(const FieldLayout& layout, const LinearMoments& mo
     evaluate(step);
     for (std::size_t j = 0; j < fields; ++j)
       gradients[j] = slopes[j] * (result.model.gradient(static_cast<Index>(j)) +
-                                  options.alpha * weights[j] / static_cast<double>(fields));
+                                  options.alpha_per_field * weights[j]);
     const double left = 1 - static_cast<double>(step) / static_cast<double>(options.iterations);
     adam.set_learning_rate(options.learning_rate * left);
     adam.step(result.thetas, gradients);

@@ -20,12 +20,14 @@ namespace pare::feature {
 enum class FieldStatus : unsigned char {
   Ok,            ///< enough batches said something about the field
   Undetermined,  ///< fewer than were asked for: the score may be near where it started
-  Inactive,      ///< the field never moved (constant, or always at its default): scored 0, last
+  Inactive,      ///< the field never moved (constant, always at its default, or left out as a copy
+                 ///< of another): scored 0, last
 };
 
 /// Scores of fields and the order they give.
 struct Ranking {
-  std::vector<Index> order;         ///< [fields] from best to worst
+  std::vector<Index> order;         ///< [fields] from best to worst: by score, unless a function says
+                                    ///< otherwise (open_first_by)
   std::vector<double> scores;       ///< [fields] by field; higher is better
   std::vector<FieldStatus> status;  ///< [fields] by field
 
@@ -45,6 +47,16 @@ inline void check_scores(const char* function, const char* argument,
                          std::span<const double> scores) {
   for (const double score : scores)
     check(is_finite(score), function, argument, score, "finite numbers");
+}
+
+/// What is made by hand may not fit together.
+inline void check_ranking(const char* function, const Ranking& ranking) {
+  const std::size_t fields = ranking.scores.size();
+  check(ranking.order.size() == fields, function, "ranking.order", ranking.order.size(), fields);
+  check(ranking.status.size() == fields, function, "ranking.status", ranking.status.size(), fields);
+  for (const Index j : ranking.order)
+    check(j >= 0 && j < ranking.fields(), function, "ranking.order", j,
+          "fields in [0, " + std::to_string(fields) + ")");
 }
 
 inline double positive_mass(const Ranking& ranking, std::size_t i) {
@@ -92,8 +104,9 @@ inline Ranking rank_fields(std::span<const double> scores,
 }
 
 /// The best k fields, best first.
-/// \throws std::invalid_argument unless k is in [0, fields]
+/// \throws std::invalid_argument unless k is in [0, fields], or if the ranking is no ranking
 inline std::vector<Index> top_k(const Ranking& ranking, Index k) {
+  detail::check_ranking("feature::top_k", ranking);
   check(k >= 0 && k <= ranking.fields(), "feature::top_k", "k", k,
         "0 to " + std::to_string(ranking.fields()));
   return {ranking.order.begin(), ranking.order.begin() + k};
@@ -108,22 +121,65 @@ inline std::vector<Index> top_share(const Ranking& ranking, double share) {
   return top_k(ranking, static_cast<Index>(std::ceil(count * (1 - 1e-12))));
 }
 
-/// The fields that score above the threshold, best first. Inactive ones never do.
-/// \throws std::invalid_argument if the threshold is not finite
+/// The fields that score above the threshold and are Ok, best first: of an Undetermined field a
+/// high score says only that too little was seen of it to lower it. Those are `undetermined_fields`'s, and
+/// the caller's to decide on.
+/// \throws std::invalid_argument if the threshold is not finite, or the ranking is no ranking
 inline std::vector<Index> above(const Ranking& ranking, double threshold = 0.5) {
   check(is_finite(threshold), "feature::above", "threshold", threshold, "a finite number");
+  detail::check_ranking("feature::above", ranking);
   std::vector<Index> kept;
   for (const Index j : ranking.order) {
     const auto i = static_cast<std::size_t>(j);
-    if (ranking.status[i] != FieldStatus::Inactive && ranking.scores[i] > threshold)
-      kept.push_back(j);
+    if (ranking.status[i] == FieldStatus::Ok && ranking.scores[i] > threshold) kept.push_back(j);
   }
   return kept;
 }
 
+/// The Undetermined fields, best first.
+/// \throws std::invalid_argument if the ranking is no ranking
+inline std::vector<Index> undetermined_fields(const Ranking& ranking) {
+  detail::check_ranking("feature::undetermined_fields", ranking);
+  std::vector<Index> fields;
+  for (const Index j : ranking.order)
+    if (ranking.status[static_cast<std::size_t>(j)] == FieldStatus::Undetermined)
+      fields.push_back(j);
+  return fields;
+}
+
+/// The ranking with the fields above the threshold first, ordered by `worth` instead of their
+/// score; the others, and ties, stay in their order, Inactive ones last. Scores and status stay.
+///
+/// Gates say which fields stay, but where they are open they are all near 1, in an order that is
+/// chance; there a measure of what each is worth to the trained model, path_importance say, ranks.
+///
+/// \param worth [fields] finite; higher is better
+/// \throws std::invalid_argument if sizes differ, a number is not finite, or the ranking is no
+///         ranking
+inline Ranking open_first_by(std::span<const double> worth, Ranking ranking,
+                             double threshold = 0.5) {
+  constexpr const char* function = "feature::open_first_by";
+  detail::check_ranking(function, ranking);
+  check(is_finite(threshold), function, "threshold", threshold, "a finite number");
+  check(worth.size() == ranking.scores.size(), function, "worth", worth.size(),
+        ranking.scores.size());
+  detail::check_scores(function, "worth", worth);
+  const auto open = [&](Index j) {
+    const auto i = static_cast<std::size_t>(j);
+    return ranking.status[i] != FieldStatus::Inactive && ranking.scores[i] > threshold;
+  };
+  const auto middle = std::stable_partition(ranking.order.begin(), ranking.order.end(), open);
+  std::stable_sort(ranking.order.begin(), middle, [&](Index a, Index b) {
+    return worth[static_cast<std::size_t>(a)] > worth[static_cast<std::size_t>(b)];
+  });
+  return ranking;
+}
+
 /// The share of the summed score that the best 1, 2, ..., fields hold: rising, 1 at the end.
 /// Negative scores count as 0; all 0 without a positive one.
+/// \throws std::invalid_argument if the ranking is no ranking
 inline std::vector<double> cumulative_mass(const Ranking& ranking) {
+  detail::check_ranking("feature::cumulative_mass", ranking);
   std::vector<double> mass(ranking.order.size());
   double sum = 0;
   for (std::size_t i = 0; i < mass.size(); ++i) mass[i] = sum += detail::positive_mass(ranking, i);

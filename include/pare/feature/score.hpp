@@ -6,7 +6,8 @@
 ///
 /// ```cpp
 /// auto scores = score_features(x, labels);                        // each column a feature
-/// auto kept   = top_share(scores.ranking, 0.5);
+/// auto kept   = above(scores.ranking);                            // whose gate stayed open
+/// auto unsure = undetermined_fields(scores.ranking);                     // too little was seen of these
 /// auto fields = score_features(x, labels, {.layout = FieldLayout({1, 1, 64})});
 /// auto own    = train_leap(model, leap, x, labels, x_held_out, labels_held_out, {.epochs = 30});
 /// ```
@@ -18,8 +19,10 @@
 /// loop uses by default is reconstructed (divergence.hpp).
 
 #include <pare/core/backend.hpp>
+#include <pare/core/ceil_div.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/feature/detail/copied_fields.hpp>
 #include <pare/feature/detail/input_gradients.hpp>
 #include <pare/feature/detail/leap_trainer.hpp>
 #include <pare/feature/detail/split_rows.hpp>
@@ -30,6 +33,7 @@
 #include <pare/feature/metrics.hpp>
 #include <pare/feature/mlp.hpp>
 #include <pare/feature/model.hpp>
+#include <pare/feature/path_importance.hpp>
 #include <pare/feature/ranking.hpp>
 
 #include <algorithm>
@@ -37,6 +41,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -44,12 +49,27 @@
 
 namespace pare::feature {
 
-/// How model and gates are trained.
+/// How model and gates are trained. What is not given follows the number of rows (our choice, by
+/// measurement from 300 to 30,000 rows): a gate needs about a thousand steps, and a model that knows
+/// something, to tell its field from noise.
 struct TrainLeapOptions {
-  Index epochs = 10;          ///< passes over the training rows, at least 1
-  Index batch = 256;          ///< rows, at least 2; fewer where there are fewer
-  Index gate_every = 1;       ///< model steps for each step of the gates, at least 1
-  Index pretrain_epochs = 0;  ///< in which the model trains by itself, on rows that are not mixed
+  /// Passes over the training rows, at least 1; none: as many as make 1,000 steps of the gates, and
+  /// at least 10.
+  std::optional<Index> epochs{};
+
+  /// Rows, at least 2, fewer where there are fewer; none: an eighth of the training rows, from 16 to
+  /// 256.
+  std::optional<Index> batch{};
+
+  /// Held-out rows of a step of the gates, at least 2, fewer where there are fewer; none: 512.
+  std::optional<Index> gate_batch{};
+
+  Index gate_every = 1;  ///< model steps for each step of the gates, at least 1
+
+  /// In which the model trains by itself, on rows that are not mixed, at least 0; none: a
+  /// quarter of `epochs`.
+  std::optional<Index> pretrain_epochs{};
+
   Index patience = 0;         ///< epochs without a better AUC of the held-out rows (a lower loss,
                               ///< where they are of one class) after which training stops and the
                               ///< gates of the best epoch are taken; 0: none
@@ -79,9 +99,9 @@ struct ScoreOptions {
   FieldLayout layout{};
 
   ScoreModel model = ScoreModel::Mlp;
-  LogisticOptions logistic{};
-  FactorizationMachineOptions factorization_machine{};
-  MlpOptions mlp{};
+  LogisticOptions logistic{.adam = {.learning_rate = 3e-3}};
+  FactorizationMachineOptions factorization_machine{.adam = {.learning_rate = 3e-3}};
+  MlpOptions mlp{.adam = {.learning_rate = 3e-3}};
 
   /// The share of rows, of each class, that only the gates learn from; in (0, 1).
   double holdout = 0.2;
@@ -98,42 +118,82 @@ struct ScoreOptions {
 
   TrainLeapOptions training{};
 
-  /// LeapOptions::alpha over the number of fields, at least 0: a field of average divergence stays
-  /// if dropping it would raise the loss by more than half of this (derived for linear models). The
-  /// authors' settings are 0.011 to 0.00005.
-  double alpha_per_field = 1e-3;
+  /// LeapOptions::alpha_per_field, at least 0; none: 1e-3, or 3 / held-out rows where that is more,
+  /// since fewer rows cannot show that a field saves less.
+  std::optional<double> alpha_per_field{};
 
-  /// Rows come in random order here, so that the cheapest donors do. `alpha` and `learning_rate`
-  /// are not read.
+  /// Leaves fields out that are copies of one before them: equal numbers in every row once columns
+  /// are centred and scaled. They are Inactive then, with a gate of 0 (Scores::copy_of). Without
+  /// this, gates of copies close but for one only from about 20 times the default penalty on; that
+  /// is also what it takes for copies that are only nearly equal.
+  bool drop_copies = true;
+
+  /// Rows come in random order here, so that the cheapest donors do. `alpha_per_field` and
+  /// `learning_rate` are not read.
   LeapOptions leap{.donors = DonorPolicy::Shift};
 
-  /// Of the gates; 0: 1e-3, or 4 / steps where the run is too short for that to close a gate.
-  double gate_learning_rate = 0;
+  /// Of the gates, above 0; none: 1e-3, or 8 / steps where the run is too short for that to close a
+  /// gate.
+  std::optional<double> gate_learning_rate{};
 
   std::uint64_t seed = 0;  ///< of split, batches, donors and model; added to the seeds inside
 };
 
 /// What score_features found.
 struct Scores {
-  Ranking ranking;            ///< by gate
-  std::vector<double> gates;  ///< [fields] in [0, 1]; above 0.5: to be kept
-  double polarization = 0;    ///< Leap::polarization
+  /// Scores are gates. Fields whose gate is open come first, in the order of `importance`; the
+  /// others follow, those whose gates closed last and least before the rest.
+  Ranking ranking;
+  std::vector<double> gates;       ///< [fields] in [0, 1]; above 0.5: to be kept. 0 of copies
+  std::vector<double> importance;  ///< [fields] path_importance of the trained model, in loss of the
+                                   ///< held-out rows
+  std::vector<std::optional<Index>> copy_of;  ///< [fields] the field that a field is a copy of
+  double polarization = 0;                    ///< Leap::polarization
   TrainLeapReport training;
+  Index importance_rows = 0;  ///< rows that passed the model forward, and back to the input, for
+                              ///< `importance`
 };
 
 namespace detail {
 PARE_ABI_BEGIN
 
+inline void check_at_least(const char* function, const char* argument,
+                           const std::optional<Index>& value, Index least) {
+  check(!value || *value >= least, function, argument, value.value_or(0),
+        "at least " + std::to_string(least));
+}
+
 inline void validate(const char* function, const TrainLeapOptions& options) {
-  check(options.epochs >= 1, function, "epochs", options.epochs, "at least 1");
-  check(options.batch >= 2, function, "batch", options.batch, "at least 2");
+  check_at_least(function, "epochs", options.epochs, 1);
+  check_at_least(function, "batch", options.batch, 2);
+  check_at_least(function, "gate_batch", options.gate_batch, 2);
   check(options.gate_every >= 1, function, "gate_every", options.gate_every, "at least 1");
-  check(options.pretrain_epochs >= 0, function, "pretrain_epochs", options.pretrain_epochs,
-        "at least 0");
+  check_at_least(function, "pretrain_epochs", options.pretrain_epochs, 0);
   check(options.patience >= 0, function, "patience", options.patience, "at least 0");
 }
 
-/// The alternation; the parts are checked.
+/// Steps of the model in an epoch, at least; offsets of epochs leave out what is short of a batch.
+inline Index epoch_steps(Index batch, Index rows) {
+  return std::max<Index>(rows / std::min(batch, rows) - 1, 1);
+}
+
+/// The options with everything given.
+inline TrainLeapOptions planned(TrainLeapOptions options, Index rows) {
+  constexpr Index gate_steps = 1000, least_epochs = 10;
+  if (!options.batch) options.batch = std::clamp<Index>(rows / 8, 16, 256);
+  if (!options.gate_batch) options.gate_batch = 512;
+  if (!options.epochs) {
+    const Index steps = epoch_steps(*options.batch, rows);
+    const Index epochs = options.gate_every < (Index{1} << 40)
+                             ? ceil_div(gate_steps * options.gate_every, steps)
+                             : options.gate_every;
+    options.epochs = std::max(least_epochs, epochs);
+  }
+  if (!options.pretrain_epochs) options.pretrain_epochs = *options.epochs / 4;
+  return options;
+}
+
+/// The alternation; the parts are checked and the options planned.
 template <class B, class M>
 class LeapTraining {
  public:
@@ -146,13 +206,13 @@ class LeapTraining {
         holdout_(holdout),
         options_(options),
         mixed_(backend, model, leap),
-        training_(training, options.batch, options.seed, 0),
-        gate_rows_(options.gates_on_training ? training : holdout, options.batch, options.seed, 1) {
-  }
+        training_(training, *options.batch, options.seed, 0),
+        gate_rows_(options.gates_on_training ? training : holdout, *options.gate_batch,
+                   options.seed, 1) {}
 
   TrainLeapReport run() {
-    for (Index epoch = 0; epoch < options_.pretrain_epochs; ++epoch) pretrain_epoch();
-    for (Index epoch = 0; epoch < options_.epochs; ++epoch) {
+    for (Index epoch = 0; epoch < *options_.pretrain_epochs; ++epoch) pretrain_epoch();
+    for (Index epoch = 0; epoch < *options_.epochs; ++epoch) {
       train_epoch();
       if (options_.patience > 0 && !improves(epoch)) break;
     }
@@ -273,7 +333,9 @@ TrainLeapReport train_leap(const B& backend, M& model, Leap<typename M::scalar>&
   const detail::LabelledRows<T> held_out{as_const(to_view(holdout)), z};
   detail::check_labelled(function, "x", "labels", training.x, y.size(), model.dim());
   detail::check_labelled(function, "holdout", "holdout_labels", held_out.x, z.size(), model.dim());
-  return detail::LeapTraining<B, M>(backend, model, leap, training, held_out, options).run();
+  return detail::LeapTraining<B, M>(backend, model, leap, training, held_out,
+                                    detail::planned(options, training.rows()))
+      .run();
 }
 
 /// \overload
@@ -288,35 +350,58 @@ PARE_ABI_END
 namespace detail {
 PARE_ABI_BEGIN
 
-/// The steps that a run will take, less what offsets of epochs leave out.
-inline Index expected_gate_steps(const TrainLeapOptions& options, Index rows) {
-  const Index batches = std::max<Index>(rows / std::min(options.batch, rows) - 1, 1);
-  return std::max<Index>(options.epochs * batches / options.gate_every, 1);
+/// The steps that a run will take, less what offsets of epochs leave out. The options are planned.
+inline double expected_gate_steps(const TrainLeapOptions& options, Index rows) {
+  const auto steps = static_cast<double>(epoch_steps(*options.batch, rows));
+  return std::max(
+      static_cast<double>(*options.epochs) * steps / static_cast<double>(options.gate_every), 1.0);
 }
 
-inline LeapOptions leap_options(const ScoreOptions& options, Index fields, Index training_rows) {
+inline LeapOptions leap_options(const ScoreOptions& options, const TrainLeapOptions& training,
+                                Index training_rows, Index holdout_rows) {
   LeapOptions leap = options.leap;
-  leap.alpha = options.alpha_per_field * static_cast<double>(fields);
+  leap.alpha_per_field =
+      options.alpha_per_field.value_or(std::max(1e-3, 3 / static_cast<double>(holdout_rows)));
   leap.seed += options.seed;
-  const auto steps = static_cast<double>(expected_gate_steps(options.training, training_rows));
-  leap.learning_rate =
-      options.gate_learning_rate > 0 ? options.gate_learning_rate : std::max(1e-3, 4 / steps);
+  leap.learning_rate = options.gate_learning_rate.value_or(
+      std::max(1e-3, 8 / expected_gate_steps(training, training_rows)));
   return leap;
+}
+
+/// Path importance of the held-out rows, mean of some permutations.
+template <class B, class M, class T>
+std::vector<double> mean_path_importance(const B& backend, M& model, const FieldLayout& layout,
+                                         const LabelledRows<T>& rows, std::uint64_t seed,
+                                         Index& passed) {
+  constexpr int repeats = 4;
+  constexpr Index nodes = 4;
+  std::vector<double> mean(static_cast<std::size_t>(layout.fields()));
+  for (int repeat = 0; repeat < repeats; ++repeat) {
+    const Ranking ranking =
+        path_importance(backend, model, layout, rows.x, rows.labels,
+                        {.nodes = nodes, .seed = seed * repeats + static_cast<unsigned>(repeat)});
+    for (std::size_t j = 0; j < mean.size(); ++j) mean[j] += ranking.scores[j] / repeats;
+    passed += nodes * rows.rows();
+  }
+  return mean;
 }
 
 template <class B, class T, class M>
 Scores score_with(const B& backend, M&& model, const FieldLayout& layout, const SplitRows<T>& rows,
                   const ScoreOptions& options) {
-  Leap<T> leap(layout, leap_options(options, layout.fields(), rows.training.rows()));
-  TrainLeapOptions training = options.training;
+  TrainLeapOptions training = planned(options.training, rows.training.rows());
   training.seed += options.seed;
+  Leap<T> leap(layout,
+               leap_options(options, training, rows.training.rows(), rows.holdout.rows()));
   Scores scores;
   scores.training = LeapTraining<B, std::remove_cvref_t<M>>(backend, model, leap, rows.training,
                                                             rows.holdout, training)
                         .run();
   scores.gates = leap.gates();
-  scores.ranking = leap.ranking();
   scores.polarization = leap.polarization();
+  scores.importance = mean_path_importance(backend, model, layout, rows.holdout,
+                                           options.seed, scores.importance_rows);
+  scores.ranking = open_first_by(scores.importance, leap.ranking());
   return scores;
 }
 
@@ -332,8 +417,9 @@ PARE_ABI_BEGIN
 /// \throws std::invalid_argument if a size does not fit, a number is not finite, a label is
 ///         another, a class has too few rows, or an option is out of its range
 ///
-/// Columns that never change are Inactive in the ranking. Cost: as train_leap; beside it x is
-/// copied, shuffled, once. Memory: that copy.
+/// Columns that never change, and copies, are Inactive in the ranking. Cost: as train_leap; beside
+/// it x is copied, shuffled, once, and held-out rows pass forward and back to the input 16 times.
+/// Memory: that copy.
 template <Backend B, RowsIn X, NumberList Y>
 Scores score_features(const B& backend, const X& x, const Y& labels,
                       const ScoreOptions& options = {}) {
@@ -348,17 +434,25 @@ Scores score_features(const B& backend, const X& x, const Y& labels,
         std::to_string(layout.dim()) + " columns");
   detail::check_size(function, "labels", y.size(), static_cast<std::size_t>(view.rows()));
   detail::validate(function, options.training);
-  check(is_finite(options.gate_learning_rate) && options.gate_learning_rate >= 0, function,
-        "gate_learning_rate", options.gate_learning_rate, "a finite number of at least 0");
-  check(is_finite(options.alpha_per_field) && options.alpha_per_field >= 0, function,
-        "alpha_per_field", options.alpha_per_field, "a finite number of at least 0");
+  const double rate = options.gate_learning_rate.value_or(1);
+  check(is_finite(rate) && rate > 0, function, "gate_learning_rate", rate,
+        "a finite number above 0");
+  const double alpha = options.alpha_per_field.value_or(0);
+  check(is_finite(alpha) && alpha >= 0, function, "alpha_per_field", alpha,
+        "a finite number of at least 0");
   // Fields of several columns are mixed row by row: the model wants one matrix.
   const bool by_columns = layout.dim() == layout.fields();
-  const detail::SplitRows<T> rows(function, view, std::span<const T>(y), options.holdout,
+  detail::SplitRows<T> rows(function, view, std::span<const T>(y), options.holdout,
                                   {.center = options.center, .scale = options.scale}, by_columns,
                                   options.seed);
+  std::vector<std::optional<Index>> copy_of(static_cast<std::size_t>(layout.fields()));
+  if (options.drop_copies) copy_of = detail::drop_copies(layout, rows);
   const auto run = [&](auto&& model) {
-    return detail::score_with<B, T>(backend, model, layout, rows, options);
+    Scores scores = detail::score_with<B, T>(backend, model, layout, rows, options);
+    for (std::size_t j = 0; j < copy_of.size(); ++j)
+      if (copy_of[j]) scores.gates[j] = 0;
+    scores.copy_of = copy_of;
+    return scores;
   };
   if (options.model == ScoreModel::Logistic)
     return run(Logistic<T, B>(backend, layout.dim(), options.logistic));

@@ -117,7 +117,7 @@ inline std::vector<double> theta_gradients(const FieldLayout& layout, LeapGates&
   const double warm = g.steps < o.warmup_steps
                           ? static_cast<double>(g.steps) / static_cast<double>(o.warmup_steps)
                           : 1;
-  const double alpha = warm * o.alpha / static_cast<double>(layout.fields());
+  const double alpha = warm * o.alpha_per_field;
   const double temperature = leap_temperature(g);
   std::vector<double> gradients(g.thetas.size(), 0.0);
   for (std::size_t j = 0; j < gradients.size(); ++j)

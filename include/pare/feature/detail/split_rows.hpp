@@ -143,6 +143,13 @@ struct SplitRows {
     treat_columns(holdout_copy_.view(), scales, treatment);
   }
 
+  /// Columns [offset, offset + width) are 0 from here on, and with them say nothing.
+  void clear_columns(Index offset, Index width) {
+    for (const TensorView<T, 2> x : {training_copy_.view(), holdout_copy_.view()})
+      for (Index c = offset; c < offset + width; ++c)
+        for (Index b = 0; b < x.rows(); ++b) x(b, c) = T(0);
+  }
+
  private:
   SplitRows(TensorView<const T, 2> x, std::span<const T> labels, const RowSplit& split,
             bool by_columns, std::uint64_t seed)
