@@ -190,8 +190,11 @@ TYPED_TEST(AddRowsTest, ARowOfZerosStaysZero) {
 
 TYPED_TEST(AddRowsTest, UnitRowsOfAnyFiniteScale) {
   using T = typename TypeParam::scalar;
-  const T limits[] = {std::numeric_limits<T>::min() * 8, T(1e-25), T(1), T(1e25),
-                      std::numeric_limits<T>::max() / 64};
+  using Limits = std::numeric_limits<T>;
+  // The second: squares that are subnormal, and so have a few bits each.
+  const T limits[] = {Limits::min() * 8, 3 * std::sqrt(Limits::denorm_min()),
+                      T(1e-25),          T(1),
+                      T(1e25),           Limits::max() / 64};
   for (const T size : limits) {
     std::vector<T> x(37, size), sum(37, T(0));
     launch(pare::simd_for<typename TypeParam::arch>{},
@@ -201,6 +204,26 @@ TYPED_TEST(AddRowsTest, UnitRowsOfAnyFiniteScale) {
           within(static_cast<double>(value), 1 / std::sqrt(37.0), Tolerance<T>::gamma(37 + 6)))
           << "rows of " << size << " give " << value;
   }
+}
+
+// weight / norm may leave the scalar's range where weight * (x / norm) does not.
+TYPED_TEST(AddRowsTest, AnyWeightOfUnitRowsOfAnyScale) {
+  using T = typename TypeParam::scalar;
+  using Limits = std::numeric_limits<T>;
+  const T ends[] = {Limits::min() * 8, T(1e-20), T(1e20), Limits::max() / 64};
+  for (const T size : ends)
+    for (const T weight : ends)
+      for (const bool assign : {false, true}) {
+        std::vector<T> x(37, size), sum(37, assign ? Limits::quiet_NaN() : T(0));
+        x[5] = 0;
+        launch(pare::simd_for<typename TypeParam::arch>{},
+               kernel::AddRows<T>{x.data(), 37, sum.data(), 37, 1, 37, -weight, true, assign});
+        const double wanted = -static_cast<double>(weight) / 6;  // the root of 36
+        for (std::size_t i = 0; i < sum.size(); ++i)
+          ASSERT_TRUE(within(static_cast<double>(sum[i]), i == 5 ? 0.0 : wanted,
+                             Tolerance<T>::gamma(37 + 8) * static_cast<double>(weight)))
+              << "rows of " << size << " times " << weight << " give " << sum[i];
+      }
 }
 
 }  // namespace

@@ -91,6 +91,9 @@ TYPED_TEST(FastRpErrorsTest, OptionsOutOfRange) {
   expect_bad("self_influence", [](auto& o) { o.self_influence = -0.1; });
   for (const double ratio : {-0.1, 1.01})
     expect_bad("feature_ratio", [=](auto& o) { o.feature_ratio = ratio; });
+  for (const int degree : {-1, 2, 99})
+    expect_bad("degree",
+               [=](auto& o) { o.degree = static_cast<pare::projection::Degree>(degree); });
   expect_bad("self_influence", [](auto& o) {
     o.concatenate = true;
     o.self_influence = 1;
@@ -181,6 +184,48 @@ TYPED_TEST(FastRpErrorsTest, MalformedStorage) {
   expect_bad([](auto& s) { s.outer[0] = -1; });
   expect_bad([](auto& s) { s.lengths = {1, -1, 1}; });
   expect_bad([](auto& s) { s.lengths = {2, 2, 1}; });
+}
+
+// What no common factor brings into the range of the scalar.
+TYPED_TEST(FastRpErrorsTest, ResultsBeyondTheScalar) {
+  using T = typename TypeParam::scalar;
+  const auto backend = this->backend();
+  constexpr bool narrow = std::is_same_v<T, float>;
+  Graph<T> star(6, 6);
+  for (Index u = 1; u < 6; ++u) star.insert(0, u) = star.insert(u, 0) = T(64);
+  star.makeCompressed();
+  const auto expect_bad = [&](const std::string& argument, const Graph<T>& graph,
+                              const std::function<void(FastRpOptions&)>& change) {
+    FastRpOptions o = small_options();
+    change(o);
+    expect_refused<T>(6, 8, argument, [&](auto& out) { fast_rp(backend, graph, out, o); });
+  };
+  for (const double sign : {-1.0, 1.0})
+    for (const bool normalize : {false, true})  // 5^exponent apart
+      expect_bad("degree_exponent", star, [=](auto& o) {
+        o.degree_exponent = sign * (narrow ? 100 : 1000);
+        o.normalize_rows = normalize;
+      });
+  expect_bad("weights", star, [=](auto& o) {
+    o.degree_exponent = narrow ? 20 : 170;
+    o.normalize_rows = o.standardize = false;
+  });
+  for (const bool normalize : {false, true})
+    expect_bad("weights", star, [=](auto& o) {
+      o.weights = {narrow ? 3e38 : 1.7e308, narrow ? 3e38 : 1.7e308};
+      o.normalize_rows = normalize;
+      o.standardize = false;
+      if (!normalize) o.density = 1.0 / 512;  // entries of 8
+    });
+  // Counted degrees: the weights of the edges stay.
+  for (T& w : star.coeffs()) w = static_cast<T>(narrow ? 1e30 : 1e300);
+  expect_bad("weights", star, [=](auto& o) {
+    o.degree = pare::projection::Degree::count;
+    o.normalize_rows = o.standardize = false;
+  });
+  star.valuePtr()[0] = T(1);
+  star.valuePtr()[5] = static_cast<T>(narrow ? 1e-30 : 1e-300);
+  expect_bad("adjacency", star, [=](auto& o) { o.degree = pare::projection::Degree::count; });
 }
 
 TEST(FastRpErrors, SizesWhoseProductOverflows) {

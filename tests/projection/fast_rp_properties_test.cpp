@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <numeric>
+#include <type_traits>
 #include <vector>
 
 #include <pare/projection/fast_rp.hpp>
@@ -241,6 +242,184 @@ TEST(FastRpProperties, InnerProductsArePreservedOnAverage) {
       ASSERT_NEAR(mean(u, v), dot, 5 * std::sqrt(variance / double(seeds))) << u << ' ' << v;
     }
   static_assert(steps == 2);
+}
+
+/// Powers of two that take edge weights of 1/4 to 4 to the ends of the scalar.
+template <class T>
+std::vector<int> extreme_exponents() {
+  if (std::is_same_v<T, float>) return {-147, -130, -70, 70, 125};
+  return {-1072, -1020, -600, 600, 1021};
+}
+
+/// `a` with row u times 2^exponent(u).
+template <class T, class Exponent>
+Graph<T> scaled_rows(const Eigen::MatrixXd& a, const Exponent& exponent) {
+  auto s = sparse_of<Graph<T>>(a);
+  for (Index u = 0; u < s.outerSize(); ++u)
+    for (typename Graph<T>::InnerIterator e(s, u); e; ++e)
+      e.valueRef() = static_cast<T>(std::ldexp(static_cast<double>(e.value()), exponent(u)));
+  return s;
+}
+
+// P = D^-1 A does not change when a row of A is scaled.
+TYPED_TEST(FastRpPropertiesTest, EdgeWeightsOfAnyScaleAreTheSameGraph) {
+  using T = typename TypeParam::scalar;
+  const Eigen::MatrixXd a = random_graph(40, 4, true, 5);
+  for (const bool standardize : {false, true})
+    for (const auto& weights : {std::vector<double>{0, 1, 2}, {3, 1, 2}}) {
+      FastRpOptions o = raw_options();
+      o.standardize = o.normalize_rows = standardize;
+      o.weights = weights;
+      const Rows<T> wanted = fast_rp(this->backend(), sparse_of<Graph<T>>(a), o);
+      const auto exponents = extreme_exponents<T>();
+      const auto expect_same = [&](const auto& exponent) {
+        const Graph<T> scaled = scaled_rows<T>(a, exponent);
+        EXPECT_TRUE(equal_bits(fast_rp(this->backend(), scaled, o), wanted)) << exponent(0);
+        const Eigen::SparseMatrix<T, Eigen::ColMajor> columns = scaled;
+        EXPECT_TRUE(equal_bits(fast_rp(this->backend(), columns, o), wanted)) << exponent(0);
+      };
+      for (const int e : exponents) expect_same([=](Index) { return e; });
+      expect_same([&](Index u) { return exponents[static_cast<std::size_t>(u % 5)]; });
+    }
+}
+
+// Degrees beyond double's range have powers within it.
+TYPED_TEST(FastRpPropertiesTest, DegreesThatOverflowHavePowers) {
+  using T = typename TypeParam::scalar;
+  const int top = std::is_same_v<T, float> ? 120 : 1020;
+  const Eigen::MatrixXd a = random_graph(40, 12, true, 5);
+  FastRpOptions o = raw_options();
+  for (const double exponent : {-0.5, 0.5}) {
+    o.degree_exponent = exponent;
+    const Rows<T> plain = fast_rp(this->backend(), sparse_of<Graph<T>>(a), o);
+    const Rows<T> huge = fast_rp(this->backend(), scaled_rows<T>(a, [=](Index) { return top; }), o);
+    // A power through logarithms of up to 2^10 is wrong by 2^10 u and more. No element of a step
+    // exceeds the largest power, for the scale of R is below 1; step weights add up to 3.5.
+    const double largest = degrees_of(a).array().pow(exponent).maxCoeff();
+    const double bound =
+        3.5 * largest * (Tolerance<double>::gamma(2000) + Tolerance<T>::gamma(100));
+    for (Index i = 0; i < plain.size(); ++i)
+      ASSERT_TRUE(within(static_cast<double>(huge.data()[i]) * std::exp2(-exponent * top),
+                         static_cast<double>(plain.data()[i]), bound));
+  }
+}
+
+/// A ring about a hub whose edges weigh 64, so that its degree is 39 * 64.
+Eigen::MatrixXd wheel() {
+  constexpr Index n = 40;
+  Eigen::MatrixXd a = Eigen::MatrixXd::Zero(n, n);
+  for (Index u = 1; u < n; ++u) {
+    const Index next = u + 1 < n ? u + 1 : 1;
+    a(0, u) = a(u, 0) = 64;
+    a(u, next) = a(next, u) = 1;
+  }
+  return a;
+}
+
+TYPED_TEST(FastRpPropertiesTest, DegreePowersBeyondTheScalarCancel) {
+  using T = typename TypeParam::scalar;
+  const Eigen::MatrixXd a = wheel();
+  const Eigen::VectorXd degrees = degrees_of(a);
+  FastRpOptions o = raw_options();
+  for (const double exponent : {-14.0, 12.0})
+    for (const int form : {1, 2, 3}) {
+      o.degree_exponent = exponent;
+      o.normalize_rows = (form & 1) != 0;
+      o.standardize = (form & 2) != 0;
+      const auto wanted = explicit_fast_rp<T>(
+          transition(a, degrees), start_of(degrees, node_vectors(40, o), exponent), 0, o);
+      const auto got = fast_rp(this->backend(), sparse_of<Graph<T>>(a), o);
+      ASSERT_TRUE(close_to(got, wanted)) << exponent << ' ' << form;
+    }
+  // Small weights bring large powers back into range.
+  o.normalize_rows = o.standardize = false;
+  o.degree_exponent = 12;
+  o.weights = {1e-30, 2e-30};
+  const auto wanted =
+      explicit_fast_rp<T>(transition(a, degrees), start_of(degrees, node_vectors(40, o), 12), 0, o);
+  ASSERT_TRUE(close_to(fast_rp(this->backend(), sparse_of<Graph<T>>(a), o), wanted));
+}
+
+// All degrees are 4: 4^beta is a power of two, in range or not.
+TYPED_TEST(FastRpPropertiesTest, AnyPowerOfOneDegreeCancels) {
+  using T = typename TypeParam::scalar;
+  constexpr Index n = 30;
+  Eigen::MatrixXd a = Eigen::MatrixXd::Zero(n, n);
+  for (Index u = 0; u < n; ++u)
+    for (const Index step : {1, 2}) a(u, (u + step) % n) = a((u + step) % n, u) = 1;
+  FastRpOptions o = raw_options();
+  for (const int form : {1, 2, 3}) {
+    o.normalize_rows = (form & 1) != 0;
+    o.standardize = (form & 2) != 0;
+    o.degree_exponent = 0;
+    const Rows<T> wanted = fast_rp(this->backend(), sparse_of<Graph<T>>(a), o);
+    // Norms of rows whose squares leave double are rounded in another way.
+    const double far = o.normalize_rows ? 200 : 400;
+    for (const double exponent : {-2000.0, -far, -70.0, 70.0, far, 2000.0}) {
+      o.degree_exponent = exponent;
+      EXPECT_EQ(fast_rp(this->backend(), sparse_of<Graph<T>>(a), o), wanted) << exponent << form;
+    }
+  }
+}
+
+TYPED_TEST(FastRpPropertiesTest, StepWeightsOfAnyScaleCancelInStandardisedColumns) {
+  using T = typename TypeParam::scalar;
+  const auto a = sparse_of<Graph<T>>(random_graph(40, 4, true, 5));
+  FastRpOptions o = raw_options();
+  o.standardize = true;
+  for (const bool concatenate : {false, true})
+    for (const bool normalize : {false, true}) {
+      o.concatenate = concatenate;
+      o.normalize_rows = normalize;
+      o.self_influence = concatenate ? 0 : 2;
+      o.weights = {1, -0.5, 3};
+      const Rows<T> wanted = fast_rp(this->backend(), a, o);
+      for (const int e : {-1060, -600, -140, 126, 600, 1021}) {
+        const auto scaled = [=](double w) { return std::ldexp(w, e); };
+        o.weights = {scaled(1), scaled(-0.5), scaled(3)};
+        o.self_influence = concatenate ? 0 : scaled(2);
+        EXPECT_TRUE(equal_bits(fast_rp(this->backend(), a, o), wanted)) << e;
+      }
+      if (!concatenate) continue;
+      o.weights = {std::ldexp(1, -700), -0.5, std::ldexp(3, 700)};
+      EXPECT_TRUE(equal_bits(fast_rp(this->backend(), a, o), wanted)) << "each step its own";
+    }
+}
+
+TYPED_TEST(FastRpPropertiesTest, ADensityWithoutEntriesGivesZeros) {
+  using T = typename TypeParam::scalar;
+  const auto a = sparse_of<Graph<T>>(random_graph(40, 4, true, 5));
+  FastRpOptions o = raw_options();
+  o.feature_ratio = 0.5;
+  const Rows<T> features = Rows<T>::Ones(40, 3);
+  for (const double density : {1e-30, 1e-200})
+    for (const bool finish : {false, true}) {
+      o.density = density;
+      o.standardize = o.normalize_rows = finish;
+      Rows<T> out = Rows<T>::Constant(40, 24, T(7));
+      fast_rp(this->backend(), a, features, out, o);
+      EXPECT_TRUE((out.array() == T(0)).all()) << density;
+    }
+}
+
+// Neo4j's count of edges leaves the weights in P: they cancel in unit rows.
+TYPED_TEST(FastRpPropertiesTest, EdgeWeightsUnderCountedDegrees) {
+  using T = typename TypeParam::scalar;
+  const Eigen::MatrixXd a = random_graph(40, 4, true, 5);
+  const int e = std::is_same_v<T, float> ? 110 : 900;
+  const auto scaled = [&](int exponent) {
+    return scaled_rows<T>(a, [=](Index) { return exponent; });
+  };
+  FastRpOptions o = pare::projection::gds_defaults(24);
+  o.weights = {1, 0, 2};
+  const Rows<T> wanted = fast_rp(this->backend(), sparse_of<Graph<T>>(a), o);
+  for (const int exponent : {-e, e})
+    EXPECT_TRUE(equal_bits(fast_rp(this->backend(), scaled(exponent), o), wanted)) << exponent;
+  o.normalize_rows = false;
+  const Rows<T> raw = fast_rp(this->backend(), sparse_of<Graph<T>>(a), o);
+  const int third = std::is_same_v<T, float> ? 110 : 340;
+  o.weights = {std::ldexp(1, -third), 0, std::ldexp(2, -3 * third)};
+  EXPECT_TRUE(equal_bits(fast_rp(this->backend(), scaled(third), o), raw));
 }
 
 // Degree powers may leave float's range of squares; rows are unit length all the same.

@@ -196,4 +196,20 @@ TEST(ProjectSparse, EqualsTheDenseFormOnIntegers) {
   EXPECT_TRUE(equal_bits(from_sparse, from_dense));
 }
 
+// The magnitude of an entry leaves float's range where there is none: all is zero, not 0 * inf.
+TYPED_TEST(ProjectSparseTest, ADensityWithoutEntriesGivesZeros) {
+  using T = typename TypeParam::scalar;
+  for (const double density : {1e-19, 1e-30, 1e-79, 1e-200, 5e-324}) {
+    const SparseProjection r{.input_dim = 60, .output_dim = 8, .density = density, .seed = 3};
+    const auto x = ragged_sparse<T>(20, 60, 5, 0, small_integer);
+    Rows<T> y = Rows<T>::Constant(20, 8, T(7));
+    project(this->backend(), x.map(), r, y);
+    EXPECT_TRUE((y.array() == T(0)).all()) << density;
+    y.setConstant(T(7));
+    project(this->backend(), Rows<T>(x.dense().template cast<T>()), r, y);
+    EXPECT_TRUE((y.array() == T(0)).all()) << density;
+    EXPECT_EQ(pare::projection::materialize<T>(r).nonZeros(), 0) << density;
+  }
+}
+
 }  // namespace

@@ -37,7 +37,8 @@ struct SpmmRows {
 
 /// sum[u] += weight * x[u] / ||x[u]||_2 (or weight * x[u]; or = instead of +=) for `rows` rows of
 /// row-major matrices; a row of zeros adds nothing. The norm is summed in T, register-wise; squares
-/// may leave T's range, and a row whose norm is below T's smallest normal number keeps its length.
+/// may leave T's range, as may weight / ||x[u]||; a row whose norm is below T's smallest normal
+/// number keeps its length.
 template <ComputeScalar T>
 struct AddRows {
   const T* x = nullptr;
@@ -162,6 +163,29 @@ PARE_ALWAYS_INLINE void add_scaled(const T* x, T scale, T* sum, std::ptrdiff_t c
   for (; c < columns; ++c) sum[c] = scale * x[c] + (assign ? T(0) : sum[c]);
 }
 
+/// As add_scaled, where weight / norm is too small or too large for T.
+template <class T>
+PARE_NOINLINE void add_unit(const T* x, T weight, T norm, T* sum, std::ptrdiff_t columns,
+                            bool assign) noexcept {
+  for (std::ptrdiff_t c = 0; c < columns; ++c)
+    sum[c] = weight * (x[c] / norm) + (assign ? T(0) : sum[c]);
+}
+
+/// One row of AddRows that is normalised.
+template <class Arch, class T>
+PARE_ALWAYS_INLINE void add_normalized(const T* x, T weight, T* sum, std::ptrdiff_t columns,
+                                       bool assign) noexcept {
+  using Limits = std::numeric_limits<T>;
+  const T norm = row_norm<Arch>(x, columns);
+  if (!(norm >= Limits::min())) return add_scaled<Arch>(x, weight, sum, columns, assign);
+  const T scale = weight / norm, magnitude = scale < T(0) ? -scale : scale;
+  const bool in_range = magnitude >= Limits::min() && magnitude <= Limits::max();
+  if (in_range || weight == T(0) || norm > Limits::max())
+    add_scaled<Arch>(x, scale, sum, columns, assign);
+  else
+    add_unit(x, weight, norm, sum, columns, assign);
+}
+
 PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
@@ -178,12 +202,11 @@ template <class Arch, class T>
 void run_kernel(Arch, const AddRows<T>& a) noexcept {
   for (std::ptrdiff_t u = 0; u < a.rows; ++u) {
     const T* x = a.x + u * a.x_stride;
-    T scale = a.weight;
-    if (a.normalize) {
-      const T norm = detail::row_norm<Arch>(x, a.columns);
-      if (norm >= std::numeric_limits<T>::min()) scale /= norm;
-    }
-    detail::add_scaled<Arch>(x, scale, a.sum + u * a.sum_stride, a.columns, a.assign);
+    T* sum = a.sum + u * a.sum_stride;
+    if (a.normalize)
+      detail::add_normalized<Arch>(x, a.weight, sum, a.columns, a.assign);
+    else
+      detail::add_scaled<Arch>(x, a.weight, sum, a.columns, a.assign);
   }
 }
 PARE_ABI_END

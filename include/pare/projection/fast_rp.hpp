@@ -39,8 +39,14 @@ PARE_ABI_BEGIN
 /// \throws std::invalid_argument if adjacency is not square or malformed, a weight is negative, NaN
 /// or
 ///         infinite, an option is out of range, out has another shape or stride, or feature_ratio
-///         is above 0 (that needs the overload with features). Nothing is written then.
+///         is above 0 (that needs the overload with features). Nothing is written then. Also if the
+///         scalar cannot hold what the options ask for: powers of degrees further apart than
+///         2^200 (double: 2^1992), or steps beyond its largest number that are not standardised.
 ///
+/// Edge weights, degree powers and step weights may lie at the ends of the scalar's range: common
+/// factors that the method cancels are taken out as powers of two, so that every row of weights
+/// scaled by one gives the same bits. (With Degree::count the weights stay in the result, and rows
+/// that fall below the smallest normal number from step to step lose their direction.)
 /// A node without edges gets a row of zeros before standardisation, unless self_influence is above
 /// 0. The same bits for any number of threads. Cost: steps * (2 nnz * dim FLOPs, nnz * dim scalars
 /// gathered), which the gather binds. Memory beside out: nodes * dim scalars if only the last two

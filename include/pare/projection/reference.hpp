@@ -8,6 +8,7 @@
 #include <pare/core/sparse_view.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/projection/detail/binomial.hpp>
+#include <pare/projection/detail/fast_rp_problem.hpp>
 #include <pare/projection/fast_rp_options.hpp>
 #include <pare/projection/sparse_projection.hpp>
 
@@ -110,58 +111,58 @@ void reference_spmm(const CompressedView<T, I>& a, TensorView<const T, 2> b, Ten
     }
 }
 
-/// D and D^beta of FastRP for node u, as the options define them.
-template <class T, class I>
-std::array<double, 2> reference_degree(const CompressedView<T, I>& a, Index u,
-                                       const FastRpOptions& o) {
-  double degree = 0;
-  for (Index e = a.begin(u); e < a.end(u); ++e)
-    degree += o.degree == Degree::count ? 1.0 : static_cast<double>(a.values[e]);
-  if (degree > 0) return {degree, std::pow(degree, o.degree_exponent)};
-  return {0.0, o.degree == Degree::count || o.degree_exponent == 0 ? 1.0 : 0.0};
-}
-
 /// N_0 of FastRP: D^beta R, the last dimensions from features.
 template <class T, class I>
-std::vector<double> reference_start(const CompressedView<T, I>& a, TensorView<const T, 2> features,
-                                    const FastRpOptions& o) {
-  const Index nodes = a.outer_size, feature_dim = o.feature_dim(), node_dim = o.dim - feature_dim;
-  const double density = o.density ? *o.density : 1 / std::sqrt(static_cast<double>(nodes));
-  const double scale = 1 / std::sqrt(density * static_cast<double>(o.dim));
+std::vector<double> reference_start(const FastRpProblem<T, I>& p, TensorView<const T, 2> features) {
+  const FastRpOptions& o = p.options;
+  const Index nodes = p.graph.outer_size, feature_dim = o.feature_dim();
+  const Index node_dim = o.dim - feature_dim;
+  const double density = p.density(o, nodes);
   std::vector<double> start(static_cast<std::size_t>(nodes * o.dim), 0.0);
   const auto at = [&](Index u, Index c) -> double& {
     return start[static_cast<std::size_t>(u * o.dim + c)];
   };
   for (Index u = 0; node_dim > 0 && u < nodes; ++u)
-    reference_column(SparseProjection{nodes, node_dim, density, o.seed}, u, [&](Index c, int sign) {
-      at(u, c) = sign * scale * reference_degree(a, u, o)[1];
-    });
+    reference_column(SparseProjection{nodes, node_dim, density, o.seed}, u,
+                     [&](Index c, int sign) { at(u, c) = sign * p.start_value(u); });
   for (Index f = 0; feature_dim > 0 && f < features.cols(); ++f)
     reference_column(
         SparseProjection{features.cols(), feature_dim, density, o.seed ^ 0x9E3779B97F4A7C15u}, f,
         [&](Index c, int sign) {
           for (Index u = 0; u < nodes; ++u)
-            at(u, node_dim + c) += sign * scale * static_cast<double>(features(u, f));
+            at(u, node_dim + c) += sign * p.feature_value() * static_cast<double>(features(u, f));
         });
   return start;
+}
+
+/// The exponent of two of the largest finite element: squares of what is left stay in range.
+inline int reference_exponent(const double* x, Index count, Index stride) {
+  double largest = 0;
+  for (Index i = 0; i < count; ++i)
+    if (is_finite(x[i * stride])) largest = std::max(largest, std::abs(x[i * stride]));
+  return largest > 0 ? std::ilogb(largest) : 0;
 }
 
 /// Adds weight * row, of unit length if `normalize`, to a row of the sum.
 inline void reference_add_row(const double* row, Index dim, double weight, bool normalize,
                               double* sum) {
+  const int exponent = normalize ? reference_exponent(row, dim, 1) : 0;
   double squares = 0;
-  for (Index c = 0; c < dim; ++c) squares += row[c] * row[c];
+  for (Index c = 0; c < dim; ++c)
+    squares += std::ldexp(row[c], -exponent) * std::ldexp(row[c], -exponent);
   const double scale = normalize && squares > 0 ? weight / std::sqrt(squares) : weight;
-  for (Index c = 0; c < dim; ++c) sum[c] += scale * row[c];
+  for (Index c = 0; c < dim; ++c) sum[c] += scale * std::ldexp(row[c], -exponent);
 }
 
 /// E = sum_i weights[i] unit(P^i D^beta R), then standardised columns.
 template <class T, class I>
-void reference_fast_rp(const CompressedView<T, I>& a, TensorView<const T, 2> features,
-                       TensorView<T, 2> out, const FastRpOptions& o) {
+void reference_fast_rp(const FastRpProblem<T, I>& p, TensorView<const T, 2> features,
+                       TensorView<T, 2> out) {
+  const CompressedView<T, I>& a = p.graph;
+  const FastRpOptions& o = p.options;
   const Index nodes = a.outer_size, dim = o.dim, columns = o.output_columns();
   std::vector<double> sum(static_cast<std::size_t>(nodes * columns), 0.0);
-  std::vector<double> current = reference_start(a, features, o);
+  std::vector<double> current = reference_start(p, features);
   if (o.self_influence > 0)
     for (Index u = 0; u < nodes; ++u)
       reference_add_row(&current[static_cast<std::size_t>(u * dim)], dim, o.self_influence,
@@ -171,7 +172,7 @@ void reference_fast_rp(const CompressedView<T, I>& a, TensorView<const T, 2> fea
     std::vector<double> next(current.size(), 0.0);
     for (Index u = 0; u < nodes; ++u) {
       double* row = &next[static_cast<std::size_t>(u * dim)];
-      const double degree = reference_degree(a, u, o)[0];
+      const double degree = degree_of(a, u, o.degree);
       for (Index e = a.begin(u); e < a.end(u) && degree > 0; ++e)
         for (Index c = 0; c < dim; ++c)
           row[c] += static_cast<double>(a.values[e]) / degree *
@@ -185,7 +186,11 @@ void reference_fast_rp(const CompressedView<T, I>& a, TensorView<const T, 2> fea
   }
   for (Index c = 0; c < columns; ++c) {
     double shift = 0, squares = 0;
-    const auto at = [&](Index u) { return sum[static_cast<std::size_t>(u * columns + c)]; };
+    const int exponent =
+        o.standardize ? reference_exponent(&sum[static_cast<std::size_t>(c)], nodes, columns) : 0;
+    const auto at = [&](Index u) {
+      return std::ldexp(sum[static_cast<std::size_t>(u * columns + c)], -exponent);
+    };
     // From row 0, so that a constant column has its value for a mean.
     for (Index u = 0; u < nodes; ++u) shift += (at(u) - at(0)) / static_cast<double>(nodes);
     const double mean = at(0) + shift;

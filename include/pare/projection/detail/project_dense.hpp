@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 namespace pare::projection::detail {
 PARE_ABI_BEGIN
@@ -18,6 +19,13 @@ PARE_ABI_BEGIN
 inline constexpr double operator_bytes = 32.0 * 1024 * 1024;
 
 constexpr Index divide_up(Index a, Index b) { return (a + b - 1) / b; }
+
+/// The magnitude of an entry of R in T. One beyond T's range belongs to a density that draws no
+/// entry (below 2^-63), and an infinite one would turn sums of 0 to NaN.
+template <class T>
+T entry_factor(double scale) {
+  return static_cast<T>(std::min(scale, static_cast<double>(std::numeric_limits<T>::max())));
+}
 
 /// How R is cut: a grid of cells, `cell_rows` high, of which a few columns are in memory at a time.
 struct CellGrid {
@@ -76,7 +84,7 @@ struct DensePass {
                kernel::SignedSum<T>{panel, sums, cell.targets.data(), cell.lengths.data(),
                                     cell.entries.data(), static_cast<Index>(cell.targets.size())});
       }
-      const T factor = last == grid.cell_columns ? static_cast<T>(scale) : T(1);
+      const T factor = last == grid.cell_columns ? entry_factor<T>(scale) : T(1);
       launch(backend,
              kernel::UnpackPanel<T>{sums, rows, outputs, &y(row, grid.first_row(r)), y.stride[0],
                                     y.stride[1], factor, first > 0, streams()});

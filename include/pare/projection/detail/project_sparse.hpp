@@ -99,7 +99,7 @@ void project_sparse(const B& backend, const CompressedView<T, I>& x, const Sampl
     const Index last = std::min(x.inner_size, first + step);
     mark_columns(x, first, last, used);
     sample_used(sampler, backend, first, outputs, used, lists);
-    const T factor = last == x.inner_size ? static_cast<T>(scale) : T(1);
+    const T factor = last == x.inner_size ? entry_factor<T>(scale) : T(1);
     parallel_for(backend.executor, items, [&](Index item, int worker) {
       T* sum = sums[static_cast<std::size_t>(worker)].data();
       const Index end = std::min(x.outer_size, (item + 1) * rows_per_item);

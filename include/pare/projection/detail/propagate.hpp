@@ -3,6 +3,7 @@
 
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
+#include <pare/projection/detail/fast_rp_problem.hpp>
 #include <pare/projection/detail/project_sparse.hpp>
 #include <pare/projection/detail/standardize.hpp>
 #include <pare/projection/fast_rp_options.hpp>
@@ -17,8 +18,6 @@
 
 namespace pare::projection::detail {
 PARE_ABI_BEGIN
-
-inline constexpr const char* fast_rp_name = "projection::fast_rp";
 
 template <class T, class I>
 void check_graph(const CompressedView<T, I>& a) {
@@ -50,45 +49,27 @@ void check_fast_rp(const CompressedView<T, I>& a, TensorView<const T, 2> feature
   check_graph(a);
 }
 
-/// The degree of row u, summed in stored order.
-template <class T, class I>
-double degree_of(const CompressedView<T, I>& a, Index u, Degree kind) {
-  if (kind == Degree::count) return static_cast<double>(a.end(u) - a.begin(u));
-  double degree = 0;
-  for (Index e = a.begin(u); e < a.end(u); ++e) degree += static_cast<double>(a.values[e]);
-  return degree;
-}
-
-/// degree^exponent; without edges 1 where that is the convention or the exponent is 0, else 0.
-inline double degree_factor(double degree, const FastRpOptions& o) {
-  if (degree > 0) return std::pow(degree, o.degree_exponent);
-  return o.degree_exponent == 0 || o.degree == Degree::count ? 1.0 : 0.0;
-}
-
 /// The random operators of the starting vectors: one column for each node, one for each feature.
 struct StartOperators {
   SparseProjection nodes, features;
-  double scale;
 
-  StartOperators(const FastRpOptions& o, Index node_count, Index feature_count)
+  StartOperators(const FastRpOptions& o, double density, Index node_count, Index feature_count)
       : nodes{.input_dim = node_count,
               .output_dim = o.dim - o.feature_dim(),
-              .density = o.density
-                             ? o.density
-                             : 1.0 / std::sqrt(static_cast<double>(std::max<Index>(node_count, 1))),
+              .density = density,
               .seed = o.seed},
         features{.input_dim = feature_count,
                  .output_dim = o.feature_dim(),
-                 .density = nodes.density,
-                 .seed = o.seed ^ 0x9E3779B97F4A7C15u},
-        scale(1.0 / std::sqrt(*nodes.density * static_cast<double>(o.dim))) {}
+                 .density = density,
+                 .seed = o.seed ^ 0x9E3779B97F4A7C15u} {}
 };
 
 /// N_0: rows of scale * degree^beta * R, then the projected features beside them.
 template <class T, class I, KernelBackend B>
-void fill_start(const B& backend, const CompressedView<T, I>& a, TensorView<const T, 2> features,
-                const FastRpOptions& o, TensorView<T, 2> start) {
-  const StartOperators r(o, a.outer_size, features.cols());
+void fill_start(const B& backend, const FastRpProblem<T, I>& p, TensorView<const T, 2> features,
+                TensorView<T, 2> start) {
+  const Index nodes = p.graph.outer_size;
+  const StartOperators r(p.options, p.density(p.options, nodes), nodes, features.cols());
   constexpr Index rows_per_item = 256;
   const Index node_dim = r.nodes.output_dim;
   const auto fill_nodes = [&](const BernoulliSampler& sampler, Index first, Index last) {
@@ -98,15 +79,15 @@ void fill_start(const B& backend, const CompressedView<T, I>& a, TensorView<cons
     visit_columns(sampler, backend, first, last, 0, node_dim, [&](Index u, Index c, bool negative) {
       if (u != node) {
         node = u;
-        value = static_cast<T>(r.scale * degree_factor(degree_of(a, u, o.degree), o));
+        value = static_cast<T>(p.start_value(u));
       }
       start(u, c) = negative ? -value : value;
     });
   };
   if (node_dim > 0) {
     const BernoulliSampler sampler = make_sampler(r.nodes);
-    parallel_for(backend.executor, divide_up(a.outer_size, rows_per_item), [&](Index i, int) {
-      fill_nodes(sampler, i * rows_per_item, std::min(a.outer_size, (i + 1) * rows_per_item));
+    parallel_for(backend.executor, divide_up(nodes, rows_per_item), [&](Index i, int) {
+      fill_nodes(sampler, i * rows_per_item, std::min(nodes, (i + 1) * rows_per_item));
     });
   }
   if (r.features.output_dim > 0) {
@@ -114,7 +95,7 @@ void fill_start(const B& backend, const CompressedView<T, I>& a, TensorView<cons
     const TensorView<T, 2> part{
         start.data + node_dim, {start.rows(), r.features.output_dim}, start.stride};
     project_dense(backend, features, make_sampler(r.features),
-                  r.features.expected_column_nonzeros(), r.scale, part, workspace);
+                  r.features.expected_column_nonzeros(), p.feature_value(), part, workspace);
   }
 }
 
@@ -194,16 +175,17 @@ TensorView<T, 2> contiguous(AlignedBuffer<T>& buffer, Index rows, Index columns)
 /// Weights of the last two steps at most (the usual choice): `out` itself holds every other iterate
 /// until the last step overwrites it with the sum, so that one further buffer is enough.
 template <class T, class I, KernelBackend B>
-void propagate_late_sum(const B& backend, const CompressedView<T, I>& a,
-                        TensorView<const T, 2> features, TensorView<T, 2> out,
-                        const FastRpOptions& o) {
+void propagate_late_sum(const B& backend, const FastRpProblem<T, I>& p,
+                        TensorView<const T, 2> features, TensorView<T, 2> out) {
+  const CompressedView<T, I>& a = p.graph;
+  const FastRpOptions& o = p.options;
   const Index steps = o.steps();
   AlignedBuffer<T> buffer;
   const TensorView<T, 2> side = contiguous(buffer, a.outer_size, o.dim);
   const RowItems<T> items(backend.executor, a.outer_size, o.dim);
   // Step `steps - 1` has to end in `side`.
   const auto place = [&](Index i) { return (steps - 1 - i) % 2 == 0 ? side : out; };
-  fill_start(backend, a, features, o, place(0));
+  fill_start(backend, p, features, place(0));
   for (Index i = 1; i <= steps; ++i) {
     Step<T, I> step{.graph = a, .options = o, .current = place(i - 1), .next = {}, .sum = {}};
     if (i < steps) {
@@ -236,16 +218,17 @@ void fill_sum(const B& backend, const RowItems<T>& items, TensorView<const T, 2>
 
 /// Any weights: two buffers change places and `out` gathers the sum (or the steps side by side).
 template <class T, class I, KernelBackend B>
-void propagate_running_sum(const B& backend, const CompressedView<T, I>& a,
-                           TensorView<const T, 2> features, TensorView<T, 2> out,
-                           const FastRpOptions& o) {
+void propagate_running_sum(const B& backend, const FastRpProblem<T, I>& p,
+                           TensorView<const T, 2> features, TensorView<T, 2> out) {
+  const CompressedView<T, I>& a = p.graph;
+  const FastRpOptions& o = p.options;
   const Index steps = o.steps();
   AlignedBuffer<T> front, back;
   TensorView<T, 2> current = contiguous(front, a.outer_size, o.dim);
   TensorView<T, 2> next{};
   if (steps > 1) next = contiguous(back, a.outer_size, o.dim);
   const RowItems<T> items(backend.executor, a.outer_size, o.dim);
-  fill_start(backend, a, features, o, current);
+  fill_start(backend, p, features, current);
   fill_sum(backend, items, as_const(current), out, o);
   for (Index i = 0; i < steps; ++i) {
     const Index column = o.concatenate ? i * o.dim : 0;
@@ -265,16 +248,17 @@ void propagate_running_sum(const B& backend, const CompressedView<T, I>& a,
 
 /// Steps over a checked graph by rows.
 template <class T, class I, KernelBackend B>
-void propagate(const B& backend, const CompressedView<T, I>& a, TensorView<const T, 2> features,
-               TensorView<T, 2> out, const FastRpOptions& o) {
+void propagate(const B& backend, const FastRpProblem<T, I>& p, TensorView<const T, 2> features,
+               TensorView<T, 2> out) {
+  const FastRpOptions& o = p.options;
   const Index steps = o.steps();
   const auto is_zero = [](double w) { return w == 0; };
   const auto early_end = o.weights.begin() + std::max<Index>(steps - 2, 0);
   if (steps >= 1 && !o.concatenate && o.self_influence == 0 &&
       std::all_of(o.weights.begin(), early_end, is_zero))
-    propagate_late_sum(backend, a, features, out, o);
+    propagate_late_sum(backend, p, features, out);
   else
-    propagate_running_sum(backend, a, features, out, o);
+    propagate_running_sum(backend, p, features, out);
 }
 
 /// Checks, brings the graph into rows, runs the backend, standardises.
@@ -283,11 +267,12 @@ void fast_rp_entry(const B& backend, const S& adjacency, TensorView<const T, 2> 
                    TensorView<T, 2> out, const FastRpOptions& o) {
   const auto run = [&](const auto& rows) {
     if (rows.outer_size == 0) return;
+    const FastRpProblem problem(rows, o);
     if constexpr (KernelBackend<B>) {
-      propagate(backend, rows, features, out, o);
+      propagate(backend, problem, features, out);
       if (o.standardize) standardize_columns(backend.executor, out);
     } else {
-      reference_fast_rp(rows, features, out, o);
+      reference_fast_rp(problem, features, out);
     }
   };
   const auto lines = to_compressed(adjacency);

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <type_traits>
 #include <vector>
 
 namespace pare::projection::detail {
@@ -57,16 +59,17 @@ void measure_rows(TensorView<T, 2> x, Index first, Index last, ColumnMoments& m)
   }
 }
 
-/// Columns to mean 0 and population variance 1; a constant column becomes 0. Rows are contiguous.
-///
-/// Rows are measured in blocks whose size depends on the shape alone, and blocks are merged in
-/// order, 64 at a time so that their moments take little memory: the same bits for any number of
-/// threads.
+/// Rows in a block that is measured as one: a function of the shape alone.
+inline Index rows_measured_at_once(Index columns) {
+  return std::clamp(Index{65536} / columns, Index{16}, Index{4096});
+}
+
+/// The moments of all rows. Blocks are merged in order, 64 at a time so that their moments take
+/// little memory: the same bits for any number of threads.
 template <class T, Executor E>
-void standardize_columns(const E& executor, TensorView<T, 2> x) {
-  if (x.rows() == 0 || x.cols() == 0) return;
+ColumnMoments measure_columns(const E& executor, TensorView<T, 2> x) {
   constexpr Index blocks_at_once = 64;
-  const Index block = std::clamp(Index{65536} / x.cols(), Index{16}, Index{4096});
+  const Index block = rows_measured_at_once(x.cols());
   const Index blocks = (x.rows() + block - 1) / block;
   std::vector<ColumnMoments> parts(static_cast<std::size_t>(std::min(blocks, blocks_at_once)),
                                    ColumnMoments(x.cols()));
@@ -79,6 +82,39 @@ void standardize_columns(const E& executor, TensorView<T, 2> x) {
     });
     for (Index i = 0; i < count; ++i) total.merge(parts[static_cast<std::size_t>(i)]);
   }
+  return total;
+}
+
+/// Brings columns whose squares leave double to magnitudes of about 1, by powers of two that
+/// standardisation cancels. False if there is none; squares of floats never leave it.
+template <class T>
+bool scale_extreme_columns(TensorView<T, 2> x, const ColumnMoments& moments) {
+  if constexpr (std::is_same_v<T, float>) return false;
+  const auto in_range = [](double squares) { return squares >= 1e-280 && squares <= 1e280; };
+  if (std::all_of(moments.squares.begin(), moments.squares.end(), in_range)) return false;
+  std::vector<T> largest(moments.squares.size(), T(0));
+  for (Index u = 0; u < x.rows(); ++u)
+    for (std::size_t c = 0; c < largest.size(); ++c) {
+      const T value = std::abs(x.data[u * x.stride[0] + static_cast<Index>(c)]);
+      if (value <= std::numeric_limits<T>::max()) largest[c] = std::max(largest[c], value);
+    }
+  for (std::size_t c = 0; c < largest.size(); ++c) {
+    if (in_range(moments.squares[c]) || largest[c] == T(0)) continue;
+    const int exponent = std::ilogb(largest[c]);
+    for (Index u = 0; u < x.rows(); ++u) {
+      T& value = x.data[u * x.stride[0] + static_cast<Index>(c)];
+      value = std::ldexp(value, -exponent);
+    }
+  }
+  return true;
+}
+
+/// Columns to mean 0 and population variance 1; a constant column becomes 0. Rows are contiguous.
+template <class T, Executor E>
+void standardize_columns(const E& executor, TensorView<T, 2> x) {
+  if (x.rows() == 0 || x.cols() == 0) return;
+  ColumnMoments total = measure_columns(executor, x);
+  if (scale_extreme_columns(x, total)) total = measure_columns(executor, x);
   // In double: a mean rounded to T would be left in the result, times mean over deviation.
   const std::vector<double>& shift = total.mean;
   std::vector<double> scale(total.squares);
@@ -86,7 +122,8 @@ void standardize_columns(const E& executor, TensorView<T, 2> x) {
     const double deviation = std::sqrt(s / total.rows);
     s = deviation > 0 ? 1 / deviation : 1;
   }
-  parallel_for(executor, blocks, [&](Index i, int) {
+  const Index block = rows_measured_at_once(x.cols());
+  parallel_for(executor, (x.rows() + block - 1) / block, [&](Index i, int) {
     const Index last = std::min(x.rows(), (i + 1) * block);
     for (Index u = i * block; u < last; ++u) {
       T* row = x.data + u * x.stride[0];
