@@ -138,7 +138,7 @@ TYPED_TEST(OrderKeys, AveragesTheQueriesOfAGroup) {
           for (Index r = 0; r < 3; ++r) sum += q.head(b, 3 * h + r)(i, c);
           mean(b, h, i, c) = sum / 3;
         }
-  const OrderOptions options{.segment = 10, .queries = 20};
+  const OrderOptions options{.segment = 10, .queries = 20, .share_kv_heads = true};
   const KeyOrder order = order_keys(this->backend(), q.view(), k.view(), options);
   EXPECT_EQ(order.shape(), (KeyOrder::Shape{2, 2, 50}));
   for (Index b = 0; b < 2; ++b)
@@ -148,10 +148,10 @@ TYPED_TEST(OrderKeys, AveragesTheQueriesOfAGroup) {
                      relative_error<T>(8, 50, 10));
 }
 
-TYPED_TEST(OrderKeys, OrdersForEachQueryHeadIfAsked) {
+TYPED_TEST(OrderKeys, OrdersForEachQueryHead) {
   using T = typename TestFixture::Scalar;
   const auto q = normal_heads<T>(1, 4, 40, 8, 10), k = normal_heads<T>(1, 2, 40, 8, 11);
-  const OrderOptions options{.segment = 10, .share_kv_heads = false};
+  const OrderOptions options{.segment = 10};
   const KeyOrder order = order_keys(this->backend(), q.view(), k.view(), options);
   EXPECT_EQ(order.shape(), (KeyOrder::Shape{1, 4, 40}));
   for (Index h = 0; h < 4; ++h)
@@ -278,7 +278,8 @@ TYPED_TEST(OrderKeysStorage, AveragesAGroup) {
                                    static_cast<float>(q.head(0, 3)(i, c)));
       k(0, 1, 16 * g + 5, c) = value(sum);  // what the group of heads 2 and 3 looks for
     }
-  const KeyOrder order = order_keys(pare::simd, q.view(), k.view(), {.segment = 16});
+  const KeyOrder order =
+      order_keys(pare::simd, q.view(), k.view(), {.segment = 16, .share_kv_heads = true});
   for (std::uint32_t g = 0; g < 4; ++g) EXPECT_EQ(order.of(0, 1)[16 * g], 16 * g + 5);
 }
 

@@ -148,6 +148,54 @@ TYPED_TEST(PermutedAttention, IsExactWhereSkippingCannotPay) {
   EXPECT_GT(stats.select_seconds, 0) << "time spent on finding that out";
 }
 
+/// Two heads of a group that look for opposite keys, one of each kind in every 16: the mean of
+/// their queries looks for neither.
+template <class T>
+struct OppositeHeads {
+  Heads<T> q = normal_heads<T>(1, 2, 256, 8, 57), k = normal_heads<T>(1, 1, 256, 8, 58);
+  Heads<T> v = normal_heads<T>(1, 1, 256, 8, 59), out{1, 2, 256, 8};
+
+  OppositeHeads() {
+    for (Heads<T>* x : {&q, &k})
+      for (T& scalar : x->list) scalar *= T(0.25);
+    for (Index i = 0; i < 256; ++i) {
+      q(0, 0, i, 0) = 4;
+      q(0, 1, i, 0) = -4;
+      k(0, 0, i, 0) = i % 16 == 5 ? T(4) : i % 16 == 11 ? T(-4) : T(0);
+    }
+  }
+
+  /// The least mean mass covered of a head.
+  template <class B>
+  double covered(const B& backend, const Permuted& policy, double& density) {
+    std::vector<T> exact(512), sparse(512);
+    const auto view = [](std::vector<T>& list) {
+      return pare::TensorView<T, 3>{list.data(), {1, 2, 256}, {512, 256, 1}};
+    };
+    attend(backend, q.view(), k.view(), v.view(), out.writable(),
+           {.causal = true, .lse = view(exact)});
+    density = attend(backend, q.view(), k.view(), v.view(), out.writable(), policy,
+                     {.causal = true, .lse = view(sparse)})
+                  .density;
+    double heads[2] = {0, 0};
+    for (std::size_t i = 0; i < 512; ++i)
+      heads[i / 256] += std::exp(static_cast<double>(sparse[i] - exact[i])) / 256;
+    return std::min(heads[0], heads[1]);
+  }
+};
+
+TYPED_TEST(PermutedAttention, HeadsOfAGroupThatLookElsewhereKeepTheirMass) {
+  using T = typename TestFixture::Scalar;
+  OppositeHeads<T> p;
+  Permuted policy = small();
+  policy.segment = 64;
+  double density = 0, shared_density = 0;
+  EXPECT_GT(p.covered(this->backend(), policy, density), 0.93);
+  policy.share_kv_heads = true;
+  EXPECT_LT(p.covered(this->backend(), policy, shared_density), 0.9);
+  EXPECT_LT(density, shared_density);
+}
+
 /// A whole mass for one head only: that head is exact up to rounding, the order is still there.
 TYPED_TEST(PermutedAttention, TakesAMassForEachHead) {
   using T = typename TestFixture::Scalar;

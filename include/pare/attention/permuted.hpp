@@ -49,8 +49,8 @@ struct Permuted {
   /// A share for each query head; empty: `mass` for all.
   std::vector<float> head_masses{};
 
-  /// As in OrderOptions. The paper takes one order for each query head.
-  bool share_kv_heads = true;
+  /// As in OrderOptions: by default one order for each query head, as in the paper.
+  bool share_kv_heads = false;
 
   /// Last queries that decide the order, at least 1.
   Index queries = 128;
@@ -63,14 +63,14 @@ struct Permuted {
   /// Keeps the block with the first token in every row.
   bool force_first = true;
 
-  /// Fewer keys than this, and the call is exact: ordering costs some 340 / keys of exact attention
-  /// (4% at 8K tokens, 2% at 16K, 1% at 32K), which a dense prompt would not earn back. Ours,
-  /// measured on one AVX-512 core at a head size of 128 with as many heads as key/value heads; the
-  /// paper's GPU kernel breaks even between 8K and 16K tokens.
+  /// Fewer keys than this, and the call is exact: ordering costs some 280 / keys of exact attention
+  /// (3.4% at 8K tokens, 2.3% at 12K, 1.1% at 24K; 310 / keys at a head size of 64), which a dense
+  /// prompt would not earn back. Ours, measured on one AVX-512 core at a head size of 128 with an
+  /// order for each query head; the paper's GPU kernel breaks even between 8K and 16K tokens.
   Index dense_below = 12288;
 
   /// Fewer queries than this, as in a chunk of a prompt, and the call is exact: each order is worth
-  /// some 190 queries. Ours, measured likewise.
+  /// some 150 queries. Ours, measured likewise.
   Index dense_below_queries = 8192;
 
   /// A density above this, and the call is exact: blocks of 128 queries run some 7% slower than
@@ -193,9 +193,9 @@ PARE_ABI_BEGIN
 ///
 /// Exact, with no time spent on selecting, if every mass is 1 or more, keys fill no more than one
 /// segment, or there are fewer keys than `dense_below` or queries than `dense_below_queries`; exact
-/// after selecting if the density is above `dense_above`. Cost: `density` of exact attention and
-/// about 2 * policy.queries / keys of it for ordering and selecting; antidiagonal scores add
-/// 1 / (2 stride) of it.
+/// after selecting if the density is above `dense_above`. Cost: `density` of exact attention, and
+/// for ordering with 128 queries about 280 / keys of it; selecting takes less, antidiagonal scores
+/// add 1 / (2 stride) of it.
 ///
 /// Rows are not those of a shorter prompt: later queries take part in the choice of blocks.
 template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O>

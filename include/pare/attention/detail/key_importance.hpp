@@ -34,9 +34,10 @@ struct ImportanceSizes {
 
 /// importance[j] = sum over the last rows of softmax_j(scale q.k_j), for every order.
 ///
-/// Two passes over the keys: the first finds the log-sum-exp of each row, the second adds up the
-/// weights, so no more than a tile of scores is held. Both run over ranges of keys of a fixed
-/// length, and a column is added up within one of them: threads do not change a bit.
+/// Orders are taken some at a time, their rows `rows_at_once` at a time. The scores of these are
+/// kept while the log-sum-exp of each row is found, and then turned into weights: to score twice
+/// would cost more than to read them back. Ranges of keys have a fixed length, and a column is
+/// added up row by row: neither threads nor the cut change a bit.
 template <class B, StorageScalar S>
 class KeyImportance {
   using T = compute_t<S>;
@@ -44,12 +45,13 @@ class KeyImportance {
  public:
   KeyImportance(const B& backend, TensorView<const S, 4> q, TensorView<const S, 4> k, double scale,
                 const ImportanceSizes& sizes)
-      : backend_(backend), q_(q), k_(k), scale_(static_cast<T>(scale)), sizes_(sizes) {
+      : backend_(backend),
+        q_(q),
+        k_(k),
+        scale_(static_cast<T>(scale)),
+        sizes_(sizes),
+        rows_(std::min(rows_at_once, sizes.rows)) {
     average_queries();
-    const Index states = orders() * tiles() * sizes_.rows;
-    maximum_.resize(static_cast<std::size_t>(states));
-    sum_.resize(static_cast<std::size_t>(states));
-    lse_.resize(static_cast<std::size_t>(orders() * sizes_.rows));
     importance_.resize(static_cast<std::size_t>(orders() * sizes_.keys));
     run();
   }
@@ -60,10 +62,20 @@ class KeyImportance {
   }
 
  private:
-  static constexpr Index range_keys = 16 * kernel::tile_keys;
+  static constexpr Index rows_at_once = 128;
+  static constexpr Index range_tiles = 16;
+
+  /// Some orders, and some of their rows: those behind `first_row` of the voting queries.
+  struct Part {
+    Index first_order = 0;
+    Index orders = 0;
+    Index first_row = 0;
+    Index rows = 0;
+  };
 
   Index orders() const { return sizes_.batch * sizes_.orders; }
   Index tiles() const { return (sizes_.keys + kernel::tile_keys - 1) / kernel::tile_keys; }
+  Index ranges() const { return (tiles() + range_tiles - 1) / range_tiles; }
 
   /// How many keys row i spreads its weight over.
   Index seen(Index i) const {
@@ -101,75 +113,101 @@ class KeyImportance {
         }
   }
 
-  /// Calls tile(first, count, scores, limits) over the keys of range `item` of all orders.
+  /// Places in what is kept of tile `tile` of order `order` of a part.
+  Index stats_at(Index order, Index tile) const { return (order * tiles() + tile) * rows_; }
+  T* scores_at(Index order, Index tile) {
+    return scores_.data() + stats_at(order, tile) * kernel::tile_keys;
+  }
+
+  /// Calls f(tile, first key, keys, limits) for the tiles of a range; limits are null where every
+  /// row sees all.
   template <class F>
-  void over_range(Index item, AlignedBuffer<std::byte>& memory, const F& tile) const {
-    const Index ranges = (sizes_.keys + range_keys - 1) / range_keys, order = item / ranges;
-    const Index begin = item % ranges * range_keys;
-    RowScores<B, S> scores(backend_, memory, sizes_.rows, q_.extent[3]);
-    scores.set_rows(sizes_.rows, [&](Index i) { return row(order, i); });
-    std::vector<std::int32_t> limits(static_cast<std::size_t>(sizes_.causal ? sizes_.rows : 0));
-    scores.over_keys(
-        begin, std::min(begin + range_keys, sizes_.keys), [&](Index j) { return key(order, j); },
-        scale_,
-        [&](Index first, Index count, T* values) {
-          for (std::size_t i = 0; i < limits.size(); ++i)
-            limits[i] = static_cast<std::int32_t>(
-                std::clamp<Index>(seen(static_cast<Index>(i)) - first, 0, count));
-          tile(order, first, count, values, sizes_.causal ? limits.data() : nullptr);
-        });
+  void for_tiles(const Part& part, Index range, const F& f) const {
+    std::vector<std::int32_t> limits(static_cast<std::size_t>(sizes_.causal ? part.rows : 0));
+    for (Index t = range * range_tiles; t < std::min((range + 1) * range_tiles, tiles()); ++t) {
+      const Index first = t * kernel::tile_keys;
+      const Index count = std::min(kernel::tile_keys, sizes_.keys - first);
+      for (std::size_t i = 0; i < limits.size(); ++i)
+        limits[i] = static_cast<std::int32_t>(
+            std::clamp<Index>(seen(part.first_row + static_cast<Index>(i)) - first, 0, count));
+      f(t, first, count, sizes_.causal ? limits.data() : nullptr);
+    }
   }
 
-  void add_stats(Index item, AlignedBuffer<std::byte>& memory) {
-    over_range(item, memory,
-               [&](Index order, Index first, Index count, T* scores, const std::int32_t* limits) {
-                 const Index at = (order * tiles() + first / kernel::tile_keys) * sizes_.rows;
-                 launch(backend_, kernel::TileStats<T>{scores, sizes_.rows, count, limits,
-                                                       maximum_.data() + at, sum_.data() + at, 1});
-               });
+  void add_stats(const Part& part, Index order, Index range, AlignedBuffer<std::byte>& memory) {
+    const Index all = part.first_order + order;
+    RowScores<B, S> scores(backend_, memory, part.rows, q_.extent[3]);
+    scores.set_rows(part.rows, [&](Index i) { return row(all, part.first_row + i); });
+    for_tiles(part, range, [&](Index t, Index first, Index count, const std::int32_t* limits) {
+      T* const tile = scores_at(order, t);
+      scores.score_into(
+          tile, first, count, [&](Index j) { return key(all, j); }, scale_);
+      const Index at = stats_at(order, t);
+      launch(backend_, kernel::TileStats<T>{tile, part.rows, count, limits, maximum_.data() + at,
+                                            sum_.data() + at, 1});
+    });
   }
 
-  void add_weights(Index item, AlignedBuffer<std::byte>& memory) {
-    over_range(item, memory,
-               [&](Index order, Index first, Index count, T* scores, const std::int32_t* limits) {
-                 T column[kernel::tile_keys] = {};
-                 launch(backend_, kernel::AddWeights<T>{scores, sizes_.rows, count, limits,
-                                                        lse_.data() + order * sizes_.rows, column});
-                 std::copy_n(column, count, importance_.data() + order * sizes_.keys + first);
-               });
+  void add_weights(const Part& part, Index order, Index range) {
+    for_tiles(part, range, [&](Index t, Index first, Index count, const std::int32_t* limits) {
+      T* const importance = importance_.data() + (part.first_order + order) * sizes_.keys + first;
+      T column[kernel::tile_keys] = {};
+      std::copy_n(importance, count, column);
+      launch(backend_, kernel::AddWeights<T>{scores_at(order, t), part.rows, count, limits,
+                                             lse_.data() + order * rows_, column});
+      std::copy_n(column, count, importance);
+    });
   }
 
   /// The log-sum-exp of the rows of an order, from those of the tiles.
-  void merge_tiles(Index order) {
+  void merge_tiles(const Part& part, Index order) {
     constexpr double nothing = -std::numeric_limits<double>::infinity();
-    for (Index i = 0; i < sizes_.rows; ++i) {
+    for (Index i = 0; i < part.rows; ++i) {
       double highest = nothing, total = 0;
       const auto at = [&](Index tile) {
-        return static_cast<std::size_t>((order * tiles() + tile) * sizes_.rows + i);
+        return static_cast<std::size_t>(stats_at(order, tile) + i);
       };
       for (Index t = 0; t < tiles(); ++t) highest = std::max<double>(highest, maximum_[at(t)]);
       for (Index t = 0; t < tiles(); ++t) {
         if (maximum_[at(t)] != static_cast<T>(nothing))
           total += sum_[at(t)] * std::exp(static_cast<double>(maximum_[at(t)]) - highest);
-        else if (t * kernel::tile_keys < seen(i))  // a NaN beside scores of -inf, or those alone
-          total = std::numeric_limits<double>::quiet_NaN();
+        else if (t * kernel::tile_keys < seen(part.first_row + i))
+          total = std::numeric_limits<double>::quiet_NaN();  // one beside scores of -inf, or those
       }
-      lse_[static_cast<std::size_t>(order * sizes_.rows + i)] =
+      lse_[static_cast<std::size_t>(order * rows_ + i)] =
           static_cast<T>(highest == nothing && total == 0 ? nothing : highest + std::log(total));
     }
   }
 
+  /// As many orders at a time as give every thread two ranges of keys.
+  Index orders_at_once() const {
+    const Index items = 2 * Index{backend_.executor.concurrency()};
+    return std::clamp<Index>((items - 1) / std::max<Index>(ranges(), 1) + 1, 1, orders());
+  }
+
   void run() {
-    const Index items = orders() * ((sizes_.keys + range_keys - 1) / range_keys);
+    const Index most = orders_at_once(), states = most * tiles() * rows_;
+    scores_.resize(static_cast<std::size_t>(states * kernel::tile_keys));
+    maximum_.resize(static_cast<std::size_t>(states));
+    sum_.resize(static_cast<std::size_t>(states));
+    lse_.resize(static_cast<std::size_t>(most * rows_));
     std::vector<AlignedBuffer<std::byte>> memory(
-        static_cast<std::size_t>(worker_count(backend_.executor, items)));
+        static_cast<std::size_t>(worker_count(backend_.executor, most * ranges())));
+    for (Index order = 0; order < orders(); order += most)
+      for (Index i = 0; i < sizes_.rows; i += rows_)
+        run_part({order, std::min(most, orders() - order), i, std::min(rows_, sizes_.rows - i)},
+                 memory);
+  }
+
+  void run_part(const Part& part, std::vector<AlignedBuffer<std::byte>>& memory) {
+    const Index items = part.orders * ranges();
     parallel_for(backend_.executor, items, [&](Index item, int worker) {
-      add_stats(item, memory[static_cast<std::size_t>(worker)]);
+      add_stats(part, item / ranges(), item % ranges(), memory[static_cast<std::size_t>(worker)]);
     });
-    parallel_for(backend_.executor, orders(), [&](Index order, int) { merge_tiles(order); });
-    parallel_for(backend_.executor, items, [&](Index item, int worker) {
-      add_weights(item, memory[static_cast<std::size_t>(worker)]);
-    });
+    parallel_for(backend_.executor, part.orders,
+                 [&](Index order, int) { merge_tiles(part, order); });
+    parallel_for(backend_.executor, items,
+                 [&](Index item, int) { add_weights(part, item / ranges(), item % ranges()); });
   }
 
   const B& backend_;
@@ -177,10 +215,12 @@ class KeyImportance {
   TensorView<const S, 4> k_;
   T scale_;
   ImportanceSizes sizes_;
-  AlignedBuffer<S> averaged_;  ///< [orders, rows, dim]
-  std::vector<T> maximum_;     ///< [orders, tiles, rows]
+  Index rows_;                 ///< of a part at most
+  AlignedBuffer<S> averaged_;  ///< [orders, rows of all, dim]
+  AlignedBuffer<T> scores_;    ///< [orders of a part, tiles, rows, tile_keys]
+  std::vector<T> maximum_;     ///< [orders of a part, tiles, rows]
   std::vector<T> sum_;
-  std::vector<T> lse_;         ///< [orders, rows]
+  std::vector<T> lse_;         ///< [orders of a part, rows]
   std::vector<T> importance_;  ///< [orders, keys]
 };
 

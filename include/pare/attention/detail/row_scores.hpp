@@ -55,11 +55,17 @@ class RowScores {
   /// One tile: scores = (or, to `add`, +=) scale times the products with key(first + j), j < count.
   template <class Key>
   T* score(Index first, Index count, const Key& key, T scale, bool add) {
+    score_into(scores_, first, count, key, scale, add);
+    return scores_;
+  }
+
+  /// The same into the caller's [rows x tile_keys].
+  template <class Key>
+  void score_into(T* scores, Index first, Index count, const Key& key, T scale, bool add = false) {
     for (Index j = 0; j < count; ++j) key_pointers_[j] = key(first + j);
     launch(backend_, kernel::PackTransposed<S>{key_pointers_, count, depth_, keys_});
     launch(backend_,
-           kernel::ScoreTile<S>{queries_, keys_, rows_, count, depth_, scale, add, scores_});
-    return scores_;
+           kernel::ScoreTile<S>{queries_, keys_, rows_, count, depth_, scale, add, scores});
   }
 
  private:
