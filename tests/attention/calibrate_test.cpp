@@ -10,6 +10,7 @@
 
 #include <pare/attention/calibrate.hpp>
 #include <pare/attention/early_stop.hpp>
+#include <pare/attention/permuted.hpp>
 
 #include "attention/early_stop_data.hpp"
 #include "tolerance.hpp"
@@ -19,6 +20,7 @@ namespace user {
 /// A policy outside the library: keeps the last keys, `mass` of them all.
 struct LastKeys {
   float mass = 1;
+  int* calls = nullptr;
 };
 
 template <class B, class Q, class K, class V, class O>
@@ -27,6 +29,7 @@ pare::attention::AttendStats attend(const B& backend, const Q& q, const K& k, co
                                     const pare::attention::AttendOptions& options) {
   pare::attention::AttendOptions windowed = options;
   const auto keys = static_cast<float>(pare::to_view(k).extent[2]);
+  if (policy.calls != nullptr) ++*policy.calls;
   windowed.window = std::max<pare::Index>(1, std::lround(policy.mass * keys));
   pare::attention::attend(backend, q, k, v, out, pare::attention::Exact{}, windowed);
   return {.density = static_cast<double>(policy.mass)};
@@ -147,16 +150,64 @@ TEST(Calibrate, AgreesWithItselfOnTheReference) {
   EXPECT_TRUE(within(fast.error, plain.error, 1e-5));
 }
 
-void expect_refused(const CalibrationGoal& goal, const std::string& argument) {
-  Sample<float> x({.queries = 20, .keys = 20});
+// Between two neighbouring numbers there is nothing left to try.
+TEST(Calibrate, EndsWhereNoSettingLiesBetween) {
+  Sample<float> x({.heads = 1, .queries = 100, .keys = 100, .value_dim = 4}, 1, 2);
+  for (const CalibrationGoal& goal :
+       {CalibrationGoal{.density = 1 / 3.0, .tolerance = 0, .most_calls = 5000},
+        CalibrationGoal{.error = 0.1, .tolerance = 0, .most_calls = 5000}}) {
+    int calls = 0;
+    const auto found = calibrate(x.q(), x.k(), x.v(), user::LastKeys{1, &calls}, goal);
+    EXPECT_LE(calls, 40);
+    EXPECT_TRUE(goal.density ? found.density <= 1 / 3.0 : found.error <= 0.1);
+    const auto stop = calibrate(x.q(), x.k(), x.v(), rule, goal);
+    EXPECT_TRUE(goal.density ? stop.density <= 1 / 3.0 : stop.error <= 0.1);
+  }
+}
+
+template <class Policy>
+void expect_refused(Sample<float>& x, const Policy& policy, const CalibrationGoal& goal,
+                    const std::string& argument) {
   try {
-    calibrate(x.q(), x.k(), x.v(), rule, goal);
+    calibrate(x.q(), x.k(), x.v(), policy, goal);
     ADD_FAILURE() << "accepted a bad " << argument;
   } catch (const std::invalid_argument& e) {
     const std::string message = e.what();
     EXPECT_EQ(message.rfind("pare::attention::calibrate: " + argument + ": got ", 0), 0u)
         << message;
   }
+}
+
+void expect_refused(const CalibrationGoal& goal, const std::string& argument) {
+  Sample<float> x({.queries = 20, .keys = 20});
+  expect_refused(x, rule, goal, argument);
+}
+
+// Masses that are set for each head take the place of the one that is turned.
+TEST(Calibrate, RefusesAPolicyThatDoesNotLookAtItsMass) {
+  Sample<float> x({.heads = 2, .queries = 64, .keys = 64, .value_dim = 4}, 1, 2);
+  pare::attention::Permuted policy{
+      .segment = 16, .block = 8, .dense_below = 0, .dense_below_queries = 0, .dense_above = 1};
+  EXPECT_LE(calibrate(x.q(), x.k(), x.v(), policy, {.density = 0.8}).density, 0.8);
+  policy.head_masses = {0.9f, 0.9f};
+  expect_refused(x, policy, {.density = 0.8}, "policy");
+  expect_refused(x, policy, {.error = 0.1}, "policy");
+}
+
+TEST(Calibrate, RefusesASampleThatTellsNothing) {
+  const float nan_value = std::numeric_limits<float>::quiet_NaN();
+  for (const float bad : {nan_value, HUGE_VALF}) {
+    Sample<float> x({.heads = 1, .queries = 40, .keys = 40, .value_dim = 4}, 1, 2);
+    x.v()(0, 0, 39, 1) = bad;
+    for (const CalibrationGoal& goal :
+         {CalibrationGoal{.density = 0.5}, CalibrationGoal{.error = 0.1}})
+      expect_refused(x, rule, goal, "q, k, v");
+  }
+  // One segment is exact, and so is a prompt that Permuted finds too short.
+  Sample<float> x({.heads = 1, .queries = 16, .keys = 16, .value_dim = 4}, 1, 2);
+  expect_refused(x, rule, {.error = 0.1}, "q, k, v");
+  expect_refused(x, rule, {.density = 0.5}, "q, k, v");
+  expect_refused(x, pare::attention::Permuted{}, {.error = 0.1}, "q, k, v");
 }
 
 TEST(Calibrate, RefusesGoalsThatMakeNoSense) {

@@ -56,7 +56,8 @@ struct AttendInput : ProxyInput<S> {
     return {lse.data(), {e[0], e[1], e[2]}, {e[1] * e[2], e[2], 1}};
   }
   template <class B>
-  AttendStats attend(const B& backend, const ProxyHeads& policy, AttendOptions options = {}) {
+  AttendStats attend(const B& backend, const ProxyHeads& policy,
+                     AttendOptions options = {.causal = true}) {
     options.lse = lse_view();
     return pare::attention::attend(backend, this->q.view(), this->k.view(), v.view(), out.view(),
                                    policy, options);
@@ -75,7 +76,7 @@ TYPED_TEST(ProxyAttend, IsAttentionOverTheBlocksSelected) {
   const auto backend = TypeParam::backend::make();
   AttendInput<S> x(2, 4, 2, 120, 150, 9);
   auto y = x;
-  const auto stats = x.attend(backend, half, {.scale = 0.5});
+  const auto stats = x.attend(backend, half, {.causal = true, .scale = 0.5});
   const auto blocks =
       select_blocks(backend, x.q.view(), x.k.view(), half, SelectOptions{.scale = 0.5});
   attend(backend, y.q.view(), y.k.view(), y.v.view(), y.out.view(),
@@ -153,11 +154,15 @@ TEST(ProxyAttendThreads, DoNotChangeTheBits) {
   }
 }
 
-TEST(ProxyAttendCalls, LeaveOutTheBackendAndTakeCausalAsTrue) {
+TEST(ProxyAttendCalls, LeaveOutTheBackendAndAreCausalThen) {
   AttendInput<float> x(1, 2, 1, 100, 100, 8), y = x;
   attend(x.q.view(), x.k.view(), x.v.view(), x.out.view(), half);
   Workspace workspace;
   y.attend(pare::simd, half, {.causal = true, .workspace = &workspace});
+  EXPECT_EQ(x.out.list, y.out.list);
+  attend(pare::simd, x.q.view(), x.k.view(), x.v.view(), x.out.view(), half);
+  EXPECT_EQ(x.out.list, y.out.list);
+  attend(x.q.view(), x.k.view(), x.v.view(), x.out.view(), half, {.causal = true});
   EXPECT_EQ(x.out.list, y.out.list);
 }
 
@@ -217,7 +222,7 @@ void expect_refused(const B& backend) {
   const auto untouched = x.out.list;
   const auto lse = x.lse;
   const auto attends = [&](const std::string& argument, const ProxyHeads& policy,
-                           const AttendOptions& options = {}) {
+                           const AttendOptions& options = {.causal = true}) {
     const std::string message = refusal([&] { x.attend(backend, policy, options); });
     EXPECT_NE(message.find("attention::attend: " + argument), std::string::npos)
         << argument << ": " << message;
@@ -237,19 +242,21 @@ void expect_refused(const B& backend) {
   }
   for (const double scale : {0.0, -1.0, std::numeric_limits<double>::quiet_NaN(),
                              std::numeric_limits<double>::infinity()}) {
-    attends("scale", half, {.scale = scale});
+    attends("scale", half, {.causal = true, .scale = scale});
     selects("scale", half, {.scale = scale});
   }
   selects("causal", half, {.causal = false});
+  attends("causal", half, {.causal = false});
+  attends("causal", half, AttendOptions{});
   const BlockMask mask = BlockMask::causal(x.shape(16, 16));
   const KeyOrder order = KeyOrder::identity({1, 1, 40});
   const std::vector<Index> lengths{40}, offsets{0, 40};
-  attends("mask, order", half, {.mask = &mask});
-  attends("mask, order", half, {.order = &order});
-  attends("window", half, {.window = 8});
-  attends("window", half, {.window = -1});
-  attends("key_lengths", half, {.key_lengths = lengths});
-  attends("key_lengths", half, {.query_offsets = offsets, .key_offsets = offsets});
+  attends("mask, order", half, {.causal = true, .mask = &mask});
+  attends("mask, order", half, {.causal = true, .order = &order});
+  attends("window", half, {.causal = true, .window = 8});
+  attends("window", half, {.causal = true, .window = -1});
+  attends("key_lengths", half, {.causal = true, .key_lengths = lengths});
+  attends("key_lengths", half, {.causal = true, .query_offsets = offsets, .key_offsets = offsets});
 }
 
 TEST(ProxyErrors, PolicyAndOptions) {

@@ -35,7 +35,8 @@ struct CalibrationGoal {
   /// Share of the goal that may be missing to it.
   double tolerance = 0.02;
 
-  /// Calls of the sparse method at most.
+  /// Calls of the sparse method at most, and one more if none but the exact setting meets an error.
+  /// Fewer are made where no number lies between the settings that enclose the goal.
   int most_calls = 24;
 };
 
@@ -77,6 +78,14 @@ inline void check_goal(const CalibrationGoal& goal) {
   check(goal.most_calls >= 1, calibrate_name, "most_calls", goal.most_calls, "at least 1");
 }
 
+/// A policy whose masses are set head by head does not look at the one that is to be found.
+template <class P>
+void check_knob(const P& policy) {
+  if constexpr (requires { policy.head_masses.empty(); })
+    check(policy.head_masses.empty(), calibrate_name, "policy", "head_masses that are set",
+          "none, since they take the place of the mass to be found");
+}
+
 /// Sets a policy to a point on its way from exact, 0, to as sparse as it gets, 1; returns the
 /// threshold or mass. Thresholds, which span orders of magnitude, run from 2^-40 to 2, past which
 /// no gain and no share lies; masses from 1 to 2^-10.
@@ -92,16 +101,22 @@ double set_sparsity(P& policy, double sparsity) {
   }
 }
 
+template <class T>
+double square_sum(const std::vector<T>& list) {
+  double sum = 0;
+  for (const T x : list) sum += static_cast<double>(x) * static_cast<double>(x);
+  return sum;
+}
+
 /// sum |out - exact|^2 / sum |exact|^2; 0 where both are 0.
 template <class T>
 double relative_square_error(const std::vector<T>& out, const std::vector<T>& exact) {
-  double error = 0, square = 0;
+  double error = 0;
   for (std::size_t i = 0; i < exact.size(); ++i) {
     const double e = static_cast<double>(out[i]) - static_cast<double>(exact[i]);
     error += e * e;
-    square += static_cast<double>(exact[i]) * static_cast<double>(exact[i]);
   }
-  return error == 0 ? 0 : error / square;
+  return error == 0 ? 0 : error / square_sum(exact);
 }
 
 /// The sample, and what a setting of the policy does to it.
@@ -119,6 +134,14 @@ class Trial {
     exact_.resize(static_cast<std::size_t>(size));
     out_.resize(exact_.size());
     attend(backend_, q_, k_, v_, view(exact_), Exact{}, options_);
+    check(is_finite(square_sum(exact_)), calibrate_name, "q, k, v",
+          "a sample whose exact output holds NaN or infinity", "finite numbers");
+  }
+
+  /// The threshold or mass at a point.
+  double setting(double sparsity) const {
+    P policy = policy_;
+    return set_sparsity(policy, sparsity);
   }
 
   Calibration<P> at(double sparsity) {
@@ -145,10 +168,12 @@ class Trial {
 };
 
 /// How a measured setting stands to the goal: above 0, it is too dense or has error to spare; below
-/// 0, it is too sparse for the error, or at or below the density.
+/// 0, it is too sparse for the error, or at or below the density. An error that is NaN is too
+/// large.
 template <class P>
 double spare(const Calibration<P>& c, const CalibrationGoal& goal) {
-  return goal.density ? c.density - *goal.density : *goal.error - c.error;
+  if (goal.density) return c.density - *goal.density;
+  return c.error <= *goal.error ? *goal.error - c.error : -1;
 }
 
 template <class P>
@@ -158,17 +183,21 @@ bool close_enough(const Calibration<P>& c, const CalibrationGoal& goal) {
 }
 
 /// Bisects between a setting that is too dense and one that is sparse enough, or for an error
-/// between one that is right and one that errs too much.
-template <class Measure>
-auto bisect_sparsity(const CalibrationGoal& goal, const Measure& measure) {
-  auto sparse = measure(1.0), dense = sparse;
+/// between one that is right and one that errs too much, until none lies between them.
+template <class Trial>
+auto bisect_sparsity(const CalibrationGoal& goal, Trial& trial) {
+  auto sparse = trial.at(1.0), dense = sparse;
+  check(sparse.density < 1 || sparse.error != 0, calibrate_name, "q, k, v",
+        "a sample on which the policy is exact at its sparsest",
+        "a sample long enough for it to leave keys out");
   bool dense_known = false;
   double low = 0, high = 1;
   // As sparse as it gets: still too dense, or with error to spare.
   if (spare(sparse, goal) >= 0 || close_enough(sparse, goal)) return sparse;
   for (int calls = 1; calls < goal.most_calls; ++calls) {
-    const double middle = (low + high) / 2;
-    const auto tried = measure(middle);
+    const double middle = (low + high) / 2, setting = trial.setting(middle);
+    if (setting == trial.setting(low) || setting == trial.setting(high)) break;
+    const auto tried = trial.at(middle);
     if (close_enough(tried, goal)) return tried;
     if (spare(tried, goal) > 0) {
       low = middle;
@@ -180,7 +209,7 @@ auto bisect_sparsity(const CalibrationGoal& goal, const Measure& measure) {
     }
   }
   if (goal.density) return sparse;
-  return dense_known ? dense : measure(0.0);
+  return dense_known ? dense : trial.at(0.0);
 }
 
 PARE_ABI_END
@@ -196,20 +225,24 @@ PARE_ABI_BEGIN
 ///                a `mass`; its other members stay as they are
 /// \param goal    a density, or an error
 /// \param options of both the exact and the sparse calls; lse is not written
-/// \throws std::invalid_argument if the goal does not make sense, or `attend` refuses the rest
+/// \throws std::invalid_argument if the goal does not make sense, the policy has masses for each
+///         head, the exact output holds NaN or infinity, the policy is exact on the sample however
+///         sparse it is set, or `attend` refuses the rest
 ///
-/// Take a sample as long as what is to come: policies that are exact for short sequences tell
-/// nothing there. A goal that no setting reaches gives the setting nearest to it: look at what was
-/// found. Error and density move in steps, and error not always one way; what is returned was
-/// measured. Cost: one exact call and up to `most_calls` sparse ones; memory: two outputs.
+/// Take a sample as long as what is to come: policies that are exact for short sequences, as
+/// Permuted is below its `dense_below`, tell nothing there. A goal that no setting reaches gives
+/// the setting nearest to it: look at what was found. Error and density move in steps, and error
+/// not always one way; what is returned was measured. Cost: one exact call and up to `most_calls`
+/// sparse ones; memory: two outputs.
 template <Backend B, In<4> Q, In<4> K, In<4> V, class Policy>
 requires(ThresholdPolicy<Policy> || MassPolicy<Policy>) Calibration<Policy> calibrate(
     const B& backend, const Q& q, const K& k, const V& v, const Policy& policy,
     const CalibrationGoal& goal, const AttendOptions& options = {.causal = true}) {
   detail::check_goal(goal);
+  detail::check_knob(policy);
   detail::Trial<B, scalar_of<Q>, Policy> trial(backend, as_const(to_view(q)), as_const(to_view(k)),
                                                as_const(to_view(v)), policy, options);
-  return detail::bisect_sparsity(goal, [&trial](double sparsity) { return trial.at(sparsity); });
+  return detail::bisect_sparsity(goal, trial);
 }
 
 /// \overload

@@ -81,18 +81,26 @@ SelectedBlocks select_blocks(const Q& q, const K& k, const ProxyHeads& policy,
 /// Causal attention over the blocks that ProxyAttn picks; parameters as those of `attend` and
 /// `select_blocks`.
 ///
-/// \param options as for exact attention, of which scale, lse and workspace apply; `causal` is
-///                taken as true whatever it says
+/// \param options `causal` must be true, which it is if options are left out; scale, lse and
+///                workspace apply as for exact attention
 /// \returns       density, mass as `select_blocks` gives it, and the seconds of selecting
-/// \throws std::invalid_argument as `attend` and `select_blocks` do, or if the options have a mask,
-///         an order, a window, lengths or offsets. Nothing is written then.
+/// \throws std::invalid_argument as `attend` and `select_blocks` do, or if the options are not
+///         causal or have a mask, an order, a window, lengths or offsets. Nothing is written then.
 template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O>
 requires std::is_same_v<scalar_of<Q>, scalar_of<K>> && std::is_same_v<scalar_of<Q>, scalar_of<V>> &&
     OutputOf<scalar_of<O>, scalar_of<Q>>
         AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out,
-                           const ProxyHeads& policy, const AttendOptions& options = {}) {
+                           const ProxyHeads& policy,
+                           const AttendOptions& options = {.causal = true}) {
   return detail::attend_proxy(backend, as_const(to_view(q)), as_const(to_view(k)),
                               as_const(to_view(v)), to_view(out), policy, options);
+}
+
+/// \overload
+template <In<4> Q, In<4> K, In<4> V, Out<4> O>
+AttendStats attend(const Q& q, const K& k, const V& v, O&& out, const ProxyHeads& policy,
+                   const AttendOptions& options = {.causal = true}) {
+  return attend(simd, q, k, v, out, policy, options);
 }
 
 PARE_ABI_END

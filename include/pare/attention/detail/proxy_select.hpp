@@ -201,6 +201,7 @@ SelectedBlocks select_proxy(const char* function, const B& backend, const Tensor
 
 /// Options that change what a row sees, or that come in place of the selection.
 inline void check_proxy_options(const AttendOptions& o) {
+  check(o.causal, attend_name, "causal", "false", "true with ProxyHeads");
   check(o.mask == nullptr && o.order == nullptr, attend_name, "mask, order", "a mask or an order",
         "neither with ProxyHeads");
   check_plain_visibility(attend_name, o, "none with ProxyHeads");
@@ -214,7 +215,6 @@ AttendStats attend_proxy(const B& backend, const TensorView<const S, 4>& q,
                          const TensorView<O, 4>& out, const ProxyHeads& policy,
                          AttendOptions options) {
   check_proxy_options(options);
-  options.causal = true;
   const SelectedBlocks selected = select_proxy(attend_name, backend, q, k, policy, options.scale);
   if (!keeps_all(policy, selected.shape())) options.mask = &selected;
   AttendStats stats = attend_dense(backend, q, k, v, out, Exact{}, options);
