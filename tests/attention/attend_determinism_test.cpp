@@ -75,6 +75,25 @@ TYPED_TEST(AttendDeterminismTest, AnyThreadsAndPoolsGiveTheSameBits) {
   for (const AttendOptions& options : kinds.decode()) expect_same(few, options);
 }
 
+// Many merges of many rows on several threads: each has a scratch of its own.
+TEST(AttendDeterminism, MergesOnManyThreadsDoNotMeet) {
+  const Inputs<float> x(Sizes{1, 1, 1, 2050, 2050, 2, 256});
+  const Index sequences = 48, queries = 16;
+  // Every sequence has the same keys and values, and queries of its own.
+  const auto of_all = [&](const Tensor<float>& t, Index step) {
+    return pare::TensorView<const float, 4>{t.list.data(),
+                                            {sequences, 1, step > 0 ? queries : 2050, t.extent[3]},
+                                            {step, 0, t.extent[3], 1}};
+  };
+  const auto q = of_all(x.q, 2 * 41), k = of_all(x.k, 0), v = of_all(x.v, 0);
+  Tensor<float> wanted({sequences, 1, queries, 256}), got = wanted;
+  attend(pare::simd, q, k, v, wanted.writable());
+  for (int again = 0; again < 8; ++again) {
+    attend(pare::simd.threads(4), q, k, v, got.writable());
+    EXPECT_TRUE(pare::testing::all_same_bits(got.list, wanted.list)) << again;
+  }
+}
+
 TYPED_TEST(AttendDeterminismTest, AUsedWorkspaceLeavesTheResult) {
   using S = typename TestFixture::Storage;
   const Kinds kinds;

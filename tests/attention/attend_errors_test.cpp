@@ -31,6 +31,7 @@ using pare::attention::AttendOptions;
 using pare::attention::bias_of;
 using pare::attention::BlockMask;
 using pare::attention::Chain;
+using pare::attention::key_mask_of;
 using pare::attention::KeyOrder;
 using pare::attention::LogSumExp;
 using pare::attention::PagedKeyValue;
@@ -328,6 +329,12 @@ TYPED_TEST(AttendErrorsTest, ModifiersThatLackData) {
     const std::vector<float> slopes(heads, 0.5f);
     expect_bad("slopes", alibi_of(slopes));
   }
+  const bool seen[35] = {};
+  using Mask = TensorView<const bool, 4>;
+  expect_bad("seen", key_mask_of(Mask{nullptr, {1, 1, 1, 7}, {0, 0, 0, 1}}));
+  expect_bad("seen", key_mask_of(Mask{seen, {1, 1, 1, 6}, {0, 0, 0, 1}}));
+  expect_bad("seen", key_mask_of(Mask{seen, {1, 1, 4, 7}, {0, 0, 7, 1}}));
+  expect_bad("seen", key_mask_of(TensorView<const bool, 2>{seen, {3, 7}, {7, 1}}));
   expect_bad("bias", AddBias<float>{});
   expect_bad("bias", Chain{SoftCap{}, AddBias<float>{nullptr, {0, 0, 0, 0}, {1, 1, 1, 1}}});
 }
@@ -358,8 +365,8 @@ TYPED_TEST(AttendErrorsTest, Caches) {
   for (const Index length : {Index{-1}, -largest - 1, largest, largest - 1, largest - 3})
     expect_bad("lengths", [=](Cache& c) { c.lengths[1] = length; });
   expect_bad("lengths", [](Cache& c) {
-    c.source.table = {c.table.data(), {2, largest}, {0, 0}};
-    c.lengths[1] = largest - 5;
+    c.source.table = {c.table.data(), {2, Index{1} << 40}, {0, 0}};
+    c.lengths[1] = Index{1} << 41;
   });
   expect_bad("table", [](Cache& c) { c.table[2] = 5; });
   expect_bad("keys", [](Cache& c) { c.source.keys.data = nullptr; });

@@ -4,11 +4,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <limits>
 #include <memory>
 #include <optional>
+#include <span>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -297,6 +300,10 @@ static_assert(!Biases<Eigens> && !Biases<const Eigens>);
 static_assert(Slopes<std::vector<float>&> && !Slopes<std::vector<float>>);
 static_assert(!Slopes<std::vector<double>&>);
 static_assert(Turns<Eigens&> && Turns<TensorView<bf16, 4>> && !Turns<Eigens>);
+using Cache = pare::attention::PagedKeyValue<float>;
+static_assert(std::is_constructible_v<decltype(Cache::lengths), std::vector<Index>&>);
+static_assert(std::is_constructible_v<decltype(Cache::lengths), std::span<const Index>>);
+static_assert(!std::is_constructible_v<decltype(Cache::lengths), std::vector<Index>>);
 using Eigen3 = Eigen::Tensor<float, 3, Eigen::RowMajor>;
 static_assert(std::is_constructible_v<LogSumExp, Eigen3&>);
 static_assert(!std::is_constructible_v<LogSumExp, Eigen3>);

@@ -20,6 +20,16 @@ namespace pare::attention {
 /// Tokens of a sequence, at most.
 inline constexpr Index most_tokens = std::numeric_limits<std::int32_t>::max() / 2;
 
+/// A list of token counts that somebody else keeps: a span that takes no temporary vector.
+struct TokenList : std::span<const Index> {
+  using std::span<const Index>::span;
+  TokenList() = default;
+  TokenList(std::span<const Index> list) : std::span<const Index>(list) {}
+  template <class X>
+  requires pare::detail::OwningRvalue<X> TokenList(X&&)
+  = delete;
+};
+
 /// The keys of a sequence that a call reads: those at positions below `sinks`, and from `first` on.
 struct KeysRead {
   Index sinks = 0;
@@ -55,8 +65,8 @@ struct DenseKeyValue {
 
   TensorView<const T, 4> keys{};
   TensorView<const T, 4> values{};
-  std::span<const Index> lengths{};  ///< [batch] keys in use; empty: all
-  std::span<const Index> offsets{};  ///< packed sequences in a batch of 1; empty: not packed
+  TokenList lengths{};  ///< [batch] keys in use; empty: all
+  TokenList offsets{};  ///< packed sequences in a batch of 1; empty: not packed
 
   Index sequences() const {
     return offsets.empty() ? keys.extent[0] : static_cast<Index>(offsets.size()) - 1;
@@ -129,7 +139,7 @@ struct PagedKeyValue {
   TensorView<const T, 4> keys{};              ///< [pages, kv heads, page size, key dim]
   TensorView<const T, 4> values{};            ///< [pages, kv heads, page size, value dim]
   TensorView<const std::int32_t, 2> table{};  ///< [sequences, most pages a sequence]
-  std::span<const Index> lengths{};           ///< [sequences] tokens
+  TokenList lengths{};                        ///< [sequences] tokens
 
   Index sequences() const { return static_cast<Index>(lengths.size()); }
   Index kv_heads() const { return keys.extent[1]; }
