@@ -87,9 +87,9 @@ TEST(AttendDeterminism, MergesOnManyThreadsDoNotMeet) {
   };
   const auto q = of_all(x.q, 2 * 41), k = of_all(x.k, 0), v = of_all(x.v, 0);
   Tensor<float> wanted({sequences, 1, queries, 256}), got = wanted;
-  attend(pare::simd, q, k, v, wanted.writable());
+  pare::attention::attend(pare::simd, q, k, v, wanted.writable());
   for (int again = 0; again < 8; ++again) {
-    attend(pare::simd.threads(4), q, k, v, got.writable());
+    pare::attention::attend(pare::simd.threads(4), q, k, v, got.writable());
     EXPECT_TRUE(pare::testing::all_same_bits(got.list, wanted.list)) << again;
   }
 }

@@ -2,6 +2,7 @@
 // What modifiers do to scores, against the oracle that does the same in long double.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -211,6 +212,22 @@ TEST(AttendModifier, RowsOfNothingButTheLowestNumberAreTheMeanOfTheValues) {
   };
   expect(pare::reference);
   expect(pare::simd);
+}
+
+// Above 0 and below, in tiles that are packed and in keys as they lie.
+TEST(AttendModifier, EqualScoresOfAnySizeShareTheWeight) {
+  for (const Sizes& s : {Sizes{1, 1, 1, 20, 300, 8, 5}, Sizes{1, 1, 1, 2, 2500, 8, 5}}) {
+    Inputs<float> x(s);
+    std::fill(x.q.list.begin(), x.q.list.end(), 0.0f);
+    for (const float size : {3e6f, 3e7f, 1e10f, 1e30f, 2e38f})
+      for (const float score : {size, -size}) {
+        const Tensor<float> bias({1, 1, 1, 1}, pare::testing::Layout::by_head, score);
+        expect_attention(x, attended(pare::simd, x, {}, bias_of(bias.view())), 1e-5,
+                         Sees{s.queries, s.keys}, [score](Index, Index, Index, Index, long double) {
+                           return static_cast<long double>(score);
+                         });
+      }
+  }
 }
 
 TEST(AttendModifier, OneOfAUserThatHidesKeysAndRows) {

@@ -27,6 +27,7 @@ namespace {
 using pare::bf16;
 using pare::Index;
 using pare::TensorView;
+using pare::attention::alibi_of;
 using pare::attention::attend;
 using pare::attention::AttendOptions;
 using pare::attention::bias_of;
@@ -119,6 +120,20 @@ TEST(AttendOptions, TheFirstQueryStandsWhereTheCallSays) {
     const Index usual = x.sizes.keys - x.sizes.queries;
     EXPECT_TRUE(same_outputs(attended(backend, x, {.causal = true, .query_offset = usual}),
                              attended(backend, x, {.causal = true})));
+  });
+}
+
+TEST(AttendOptions, ModifiersAreToldWhereTheQueryStands) {
+  const std::vector<float> slopes{0.5f, 0.25f, 0.125f, 0.0625f};
+  on_both([&](const auto& backend, const Inputs<float>& x) {
+    const std::span<const float> of_heads(slopes.data(), static_cast<std::size_t>(x.sizes.heads));
+    expect_attention(x, attended(backend, x, {.query_offset = 11}, alibi_of(of_heads)), 1e-5,
+                     Sees{x.sizes.queries, x.sizes.keys},
+                     [&](Index, Index h, Index i, Index j, long double score) {
+                       return score -
+                              static_cast<long double>(slopes[static_cast<std::size_t>(h)]) *
+                                  static_cast<long double>(std::abs(i + 11 - j));
+                     });
   });
 }
 

@@ -22,9 +22,11 @@ inline constexpr Index most_tokens = std::numeric_limits<std::int32_t>::max() / 
 
 /// A list of token counts that somebody else keeps: a span that takes no temporary vector.
 struct TokenList : std::span<const Index> {
-  using std::span<const Index>::span;
   TokenList() = default;
-  TokenList(std::span<const Index> list) : std::span<const Index>(list) {}
+  template <class X>
+  requires(std::convertible_to<X, std::span<const Index>> && !pare::detail::OwningRvalue<X> &&
+           !std::is_same_v<std::remove_cvref_t<X>, TokenList>) TokenList(X&& list)
+      : std::span<const Index>(list) {}
   template <class X>
   requires pare::detail::OwningRvalue<X> TokenList(X&&)
   = delete;
