@@ -2,13 +2,17 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <limits>
 #include <numeric>
 #include <vector>
 
 #include <Eigen/Core>
 
+#include <pare/core/permutation.hpp>
 #include <pare/feature/divergence.hpp>
+#include <pare/feature/donors.hpp>
 
 #include "projection/data.hpp"
 
@@ -17,6 +21,7 @@ namespace {
 using pare::Index;
 using pare::feature::Divergences;
 using pare::feature::DonorPolicy;
+using pare::feature::Donors;
 using pare::feature::FieldLayout;
 using pare::feature::Penalty;
 using pare::testing::refusal;
@@ -61,7 +66,51 @@ TEST(Divergence, WeightsHaveAFloorAndLeaveOutWhatIsNoNumber) {
             (std::vector<double>{0, 0.5, 0, 1.5}));
 }
 
+/// The mean over many draws is what the closed form says, for each policy: with 7 rows, donors that
+/// are never the row itself move a field by 7/6 of what uniform ones do.
+TEST(Divergence, TheClosedFormIsTheMeanOverTheDonorsOfAPolicy) {
+  constexpr Index rows = 7;
+  Eigen::MatrixXd x(rows, 14);
+  for (Index b = 0; b < rows; ++b)
+    for (Index i = 0; i < 14; ++i) x(b, i) = std::sin(static_cast<double>(3 * b * b + 5 * i));
+  std::vector<double> uniform;
+  for (const DonorPolicy policy : {DonorPolicy::Uniform, DonorPolicy::Shift, DonorPolicy::BaseShift,
+                                   DonorPolicy::Derangement}) {
+    SCOPED_TRACE(static_cast<int>(policy));
+    const std::vector<double> closed = divergence_closed(layout, x, policy);
+    if (policy == DonorPolicy::Uniform) uniform = closed;
+    constexpr std::uint64_t draws = 4000;
+    std::vector<double> mean(3);
+    for (std::uint64_t step = 0; step < draws; ++step) {
+      const Donors donors(policy, 1, step, rows, layout);
+      for (Index j = 0; j < 3; ++j) {
+        const pare::Permutation donor = donors.permutation(j);
+        double sum = 0;
+        for (Index b = 0; b < rows; ++b)
+          sum += (x.row(b) - x.row(static_cast<Index>(donor[b])))
+                     .segment(layout.offset(j), layout.width(j))
+                     .squaredNorm();
+        mean[static_cast<std::size_t>(j)] += sum / rows / draws;
+      }
+    }
+    for (std::size_t j = 0; j < 3; ++j) {
+      // Of 4,000 draws a mean is off by less than 4 deviations of at most 0.6 of it.
+      EXPECT_NEAR(mean[j], closed[j], 0.04 * closed[j]) << j;
+      EXPECT_NEAR(closed[j], (policy == DonorPolicy::Uniform ? 1 : 7.0 / 6) * uniform[j],
+                  1e-12 * closed[j]);
+    }
+  }
+}
+
 TEST(Divergence, BadInputIsRefused) {
+  refusal([] { penalty_divergence(static_cast<Penalty>(6), layout, means); },
+          "feature::penalty_divergence", "penalty");
+  refusal(
+      [] {
+        divergence_closed(layout, Eigen::MatrixXf(Eigen::MatrixXf::Zero(5, 14)),
+                          static_cast<DonorPolicy>(-1));
+      },
+      "feature::divergence_closed", "policy");
   const Divergences two{{1, 2}, {1, 2}, {}};
   for (const Penalty penalty : {Penalty::Rms, Penalty::L1, Penalty::L2})
     refusal([&] { penalty_divergence(penalty, layout, two); }, "feature::penalty_divergence",

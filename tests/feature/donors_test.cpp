@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <numeric>
 #include <set>
+#include <span>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -202,6 +204,28 @@ TEST(Donors, ShiftsOfTheCallersOwn) {
   EXPECT_EQ(donors_of(donors, 0), (std::vector<std::uint32_t>{0, 1, 2, 3, 4}));
   EXPECT_EQ(donors_of(donors, 2), (std::vector<std::uint32_t>{4, 0, 1, 2, 3}));
   EXPECT_EQ(donors.source_of(2, 0), 1);
+}
+
+TEST(Donors, WhatIsNoFieldRowOrPolicyIsRefused) {
+  const FieldLayout layout({1, 3});
+  for (const DonorPolicy policy : {DonorPolicy::Shift, DonorPolicy::BaseShift, DonorPolicy::Uniform,
+                                   DonorPolicy::Derangement}) {
+    const Donors donors(policy, 1, 2, 5, layout);
+    for (const Index b : {-1, 5}) {
+      refusal([&] { donors.donor(0, b); }, "feature::Donors::donor", "b");
+      refusal([&] { donors.source_of(0, b); }, "feature::Donors::source_of", "b");
+    }
+    for (const Index j : {-1, 2}) EXPECT_THROW(donors.donor(j, 0), std::invalid_argument);
+    std::vector<std::uint32_t> right(5), wrong(4);
+    refusal([&] { donors.fill(0, wrong); }, "feature::Donors::fill", "donors");
+    refusal([&] { donors.fill(0, right, wrong); }, "feature::Donors::fill", "sources");
+    refusal([&] { donors.fill(pare::simd, 0, {}); }, "feature::Donors::fill", "donors");
+    const bool shifts = policy == DonorPolicy::Shift || policy == DonorPolicy::BaseShift;
+    if (!shifts) refusal([&] { donors.shift(0); }, "feature::Donors::shift", "policy");
+    EXPECT_THROW(donors.shift(2), std::invalid_argument);
+  }
+  refusal([&] { Donors(static_cast<DonorPolicy>(4), 1, 2, 5, layout); }, "feature::Donors",
+          "policy");
 }
 
 TEST(Donors, BadInputIsRefused) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <pare/feature/field_layout.hpp>
+#include <pare/feature/sparse_fields.hpp>
 
 #include "projection/data.hpp"
 
@@ -136,6 +137,47 @@ TEST(FieldBatch, CopiesFromAnyStorageToAnyOther) {
   Eigen::MatrixXf columns(5, 6);
   copy_batch<float>(batch, field_batch(layout, columns));
   EXPECT_EQ(columns, rows);
+}
+
+TEST(FieldLayout, WhatIsNoFieldIsRefused) {
+  for (const FieldLayout& layout : {FieldLayout(), FieldLayout({1, 3, 2})}) {
+    EXPECT_EQ(layout.offset(layout.fields()), layout.dim());
+    refusal([&] { layout.offset(layout.fields() + 1); }, "feature::FieldLayout::offset", "j");
+    refusal([&] { layout.offset(-1); }, "feature::FieldLayout::offset", "j");
+    for (const Index j : {Index{-1}, layout.fields()}) {
+      refusal([&] { layout.width(j); }, "feature::FieldLayout::width", "j");
+      refusal([&] { layout.group(j); }, "feature::FieldLayout::group", "j");
+    }
+  }
+}
+
+/// Batches made by hand: no data, rows below 0 or beyond memory, a storage that is none.
+TEST(FieldBatch, WhatIsNoBatchIsRefused) {
+  const FieldLayout layout({1, 3, 2});
+  std::vector<float> buffer(30), other(30, 7);
+  const FieldBatch<float> good{buffer.data(), 5, &layout, Storage::FieldBlocked, 0};
+  const FieldBatch<float> to{other.data(), 5, &layout, Storage::FieldBlocked, 0};
+  const auto refused = [&](const auto& spoil) {
+    FieldBatch<float> bad = good, same_rows = to;
+    spoil(bad);
+    same_rows.rows = bad.rows;
+    refusal([&] { copy_batch<float>(bad, same_rows); }, "feature::copy_batch", "from");
+    refusal([&] { to_sparse(layout, bad); }, "feature::to_sparse", "x");
+  };
+  refused([](auto& b) { b.data = nullptr; });
+  refused([](auto& b) { b.rows = -1; });
+  refused([](auto& b) { b.rows = std::numeric_limits<Index>::max() / 3; });
+  refused([](auto& b) { b.storage = static_cast<Storage>(3); });
+  refused([](auto& b) {
+    b.storage = Storage::ColumnMajor;
+    b.stride = std::numeric_limits<Index>::max() / 2;
+  });
+  EXPECT_EQ(other, std::vector<float>(30, 7));
+  refusal(
+      [&] {
+        field_batch(layout, pare::TensorView<float, 2>{nullptr, {5, 6}, {6, 1}});
+      },
+      "feature::field_batch", "matrix");
 }
 
 TEST(FieldBatch, BadBatchesAreRefused) {

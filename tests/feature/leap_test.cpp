@@ -27,6 +27,7 @@ using Eigen::MatrixXd;
 using pare::Index;
 using pare::feature::DonorPolicy;
 using pare::feature::EvalMode;
+using pare::feature::FieldBatch;
 using pare::feature::FieldStatus;
 using pare::feature::Gate;
 using pare::feature::GateKind;
@@ -35,6 +36,7 @@ using pare::feature::Leap;
 using pare::feature::LeapOptions;
 using pare::feature::MixGradients;
 using pare::feature::Penalty;
+using pare::feature::SparseExchange;
 using pare::feature::SparseFields;
 using pare::feature::SparseMix;
 
@@ -184,7 +186,8 @@ TYPED_TEST(LeapTest, ThetaGradientsAreTheSlopesOfLossAndPenalty) {
   for (const Penalty penalty : penalties)
     for (const double floor : {0.0, 1.3}) {
       constexpr double alpha = 40;
-      Leap<T> leap(widths, {.alpha_per_field = alpha / 5, .penalty = penalty, .penalty_floor = floor});
+      Leap<T> leap(widths,
+                   {.alpha_per_field = alpha / 5, .penalty = penalty, .penalty_floor = floor});
       leap.set_thetas(some_thetas);
       quadratic_passes(TypeParam::backend::make(), leap, x, w);
       const std::vector<double> got = leap.theta_gradients();
@@ -413,8 +416,9 @@ TEST(Leap, AFieldWithoutEntriesHasAGradientOfExactlyZero) {
 /// A floor, and penalties that look at no data, charge such a field too.
 TEST(Leap, AFloorChargesFieldsThatNeverMove) {
   const MatrixXd x = batch_without(2, 1), upstream = normal_batch<double>(rows, widths.dim(), 2);
-  for (const LeapOptions& options : {LeapOptions{.alpha_per_field = 0.2, .penalty_floor = 0.5},
-                                     LeapOptions{.alpha_per_field = 0.2, .penalty = Penalty::Uniform}}) {
+  for (const LeapOptions& options :
+       {LeapOptions{.alpha_per_field = 0.2, .penalty_floor = 0.5},
+        LeapOptions{.alpha_per_field = 0.2, .penalty = Penalty::Uniform}}) {
     Leap<double> leap(widths, options);
     MatrixXd mixed = x;
     leap.forward(x, mixed);
@@ -492,7 +496,8 @@ TEST(Leap, ANanInOneFieldDoesNotTouchTheOthersGates) {
       for (const Penalty penalty : penalties) {
         MatrixXd bad_x = x, bad_upstream = upstream, mixed = x;
         (in_x ? bad_x : bad_upstream)(4, widths.offset(2) + 3) = bad;
-        Leap<double> leap(widths, {.alpha_per_field = 0.8, .penalty = penalty, .learning_rate = 0.1});
+        Leap<double> leap(widths,
+                          {.alpha_per_field = 0.8, .penalty = penalty, .learning_rate = 0.1});
         leap.set_thetas(some_thetas);
         leap.forward(bad_x, mixed);
         leap.backward_gates(bad_upstream);
@@ -781,7 +786,8 @@ TEST(Leap, EveryKindOfGateTrains) {
     GateOptions gate;
     gate.kind = kind;
     gate.theta0 = 0.2;
-    Leap<double> leap(widths, {.alpha_per_field = 0.6, .gate = gate, .learning_rate = 0.1, .seed = 9});
+    Leap<double> leap(widths,
+                      {.alpha_per_field = 0.6, .gate = gate, .learning_rate = 0.1, .seed = 9});
     MatrixXd mixed = x;
     for (std::uint64_t step = 0; step < 4; ++step) {
       const std::vector<double> thetas = values_of(leap.thetas());
@@ -897,6 +903,66 @@ struct Operands {
   SparseMix<double> mixed_entries;
   Leap<double> leap{widths};
 };
+
+TEST(LeapErrors, FieldsThatAreNoneAndDonorsBeforeAForwardPass) {
+  Leap<float> leap(widths);
+  refusal([&] { leap.donors(); }, "feature::Leap::donors", "donors");
+  for (const Index j : {-1, 5}) {
+    refusal([&] { leap.active_batches(j); }, "feature::Leap", "j");
+    refusal([&] { leap.nonfinite_batches(j); }, "feature::Leap", "j");
+  }
+  EXPECT_EQ(leap.mean_displacement(4), 0);
+}
+
+TEST(LeapErrors, EnumeratorsThatAreNone) {
+  const auto expect = [](const std::string& argument, const auto& spoil) {
+    LeapOptions options;
+    spoil(options);
+    refusal([&] { Leap<float>(widths, options); }, "feature::Leap", argument);
+  };
+  for (const int bad : {-1, 6}) {
+    expect("penalty", [&](LeapOptions& o) { o.penalty = static_cast<Penalty>(bad); });
+    expect("policy", [&](LeapOptions& o) { o.donors = static_cast<DonorPolicy>(bad); });
+    expect("exchange", [&](LeapOptions& o) { o.exchange = static_cast<SparseExchange>(bad); });
+    expect("eval_mode", [&](LeapOptions& o) { o.eval_mode = static_cast<EvalMode>(bad); });
+    expect("gate.kind", [&](LeapOptions& o) { o.gate.kind = static_cast<GateKind>(bad); });
+  }
+}
+
+/// The backward pass reads x again: a temporary would be gone by then.
+template <class X>
+constexpr bool takes = requires(Leap<double>& leap, X&& x, MatrixXd& mixed) {
+  leap.forward(std::forward<X>(x), mixed);
+};
+template <class X>
+constexpr bool takes_with_backend = requires(Leap<double>& leap, X&& x, MatrixXd& mixed) {
+  leap.forward(pare::simd, std::forward<X>(x), mixed);
+};
+static_assert(takes<MatrixXd&> && takes<const MatrixXd&> && takes_with_backend<MatrixXd&>);
+static_assert(!takes<MatrixXd> && !takes<const MatrixXd> && !takes_with_backend<MatrixXd>);
+static_assert(takes<Eigen::Map<MatrixXd>> && takes<pare::TensorView<const double, 2>>);
+static_assert(takes<Eigen::Block<MatrixXd>> && takes_with_backend<Eigen::Block<MatrixXd>>);
+static_assert(takes<FieldBatch<double>>);
+
+/// Every step counts alike.
+TEST(Leap, MeanThetasAreTheMeanOverTheSteps) {
+  const MatrixXd x = normal_batch<double>(rows, widths.dim(), 1);
+  const MatrixXd upstream = normal_batch<double>(rows, widths.dim(), 2);
+  Leap<double> leap(widths, {.alpha_per_field = 1, .learning_rate = 0.1});
+  EXPECT_EQ(leap.mean_thetas(), values_of(leap.thetas()));
+  MatrixXd mixed = x;
+  std::vector<double> sums(5);
+  for (int step = 1; step <= 6; ++step) {
+    leap.forward(x, mixed);
+    leap.backward_gates(upstream);
+    leap.step_gates();
+    for (std::size_t j = 0; j < 5; ++j) {
+      sums[j] += leap.thetas()[j];
+      EXPECT_NEAR(leap.mean_thetas()[j], sums[j] / step, 1e-14);
+    }
+  }
+  EXPECT_NE(leap.mean_thetas(), values_of(leap.thetas()));
+}
 
 TEST(LeapErrors, BackwardPassesWithoutAForwardPass) {
   Operands o;

@@ -195,9 +195,12 @@ TEST(LinearExact, AFieldStaysWhileItsPenaltyIsBelowTwiceWhatItExplains) {
   std::vector<double> explained;
   for (const double ratio : ratios) explained.push_back(penalty / ratio);
   for (const Penalty charged : {Penalty::Rms, Penalty::Uniform, Penalty::SqrtWidth}) {
-    const LinearExact result = leap_linear_exact(
-        FieldLayout::scalars(7), independent_fields(explained),
-        {.alpha_per_field = penalty, .penalty = charged, .learning_rate = 1e-3, .iterations = 10000});
+    const LinearExact result =
+        leap_linear_exact(FieldLayout::scalars(7), independent_fields(explained),
+                          {.alpha_per_field = penalty,
+                           .penalty = charged,
+                           .learning_rate = 1e-3,
+                           .iterations = 10000});
     for (std::size_t j = 0; j < ratios.size(); ++j) {
       if (ratios[j] < 2)
         EXPECT_NEAR(result.gates[j], end_point(ratios[j]), ratios[j] < 1.95 ? 1e-4 : 5e-3) << j;
@@ -250,8 +253,9 @@ TEST(LinearExact, FrozenWeightsDoNotPolarize) {
   const double rows = static_cast<double>(x.size()), w = 0.8;
   const double v = w * w * (1 + 1 / rows);  // donors are never the row itself
   for (const double ratio : {0.5, 1.9, 2.1, 3.0, 5.0}) {
-    Leap<double> leap(FieldLayout::scalars(1),
-                      {.alpha_per_field = ratio * v, .donors = DonorPolicy::Shift, .learning_rate = 5e-3});
+    Leap<double> leap(
+        FieldLayout::scalars(1),
+        {.alpha_per_field = ratio * v, .donors = DonorPolicy::Shift, .learning_rate = 5e-3});
     Eigen::VectorXd mixed(x.size());
     for (int step = 0; step < 4000; ++step) {
       leap.forward(x, mixed);
@@ -337,7 +341,8 @@ TEST(LinearExact, KeepsOneOfTwoCopiesWherePermutationImportanceSpreadsTheCredit)
   EXPECT_NEAR(importance.mean(0) / importance.mean(1), 1, 0.1);
   EXPECT_LT(importance.mean.sum(), 1.2);
 
-  const LinearExact kept = leap_linear_exact(FieldLayout::scalars(2), moments, {.alpha_per_field = 0.5});
+  const LinearExact kept =
+      leap_linear_exact(FieldLayout::scalars(2), moments, {.alpha_per_field = 0.5});
   const double best = std::max(kept.gates[0], kept.gates[1]);
   const double worst = std::min(kept.gates[0], kept.gates[1]);
   EXPECT_NEAR(best, end_point(0.5), 0.02);
@@ -346,10 +351,12 @@ TEST(LinearExact, KeepsOneOfTwoCopiesWherePermutationImportanceSpreadsTheCredit)
 
 TEST(LinearExact, WithoutAPenaltyAllThatExplainsStays) {
   const LinearMoments moments = LinearData(500, 7, 7).moments();
-  const LinearExact result = leap_linear_exact(FieldLayout({1, 3, 1, 2}), moments, {.alpha_per_field = 0});
+  const LinearExact result =
+      leap_linear_exact(FieldLayout({1, 3, 1, 2}), moments, {.alpha_per_field = 0});
   for (const double g : result.gates) EXPECT_GT(g, 0.99);
   EXPECT_EQ(result.ranking.order.size(), 4u);
-  const LinearExact none = leap_linear_exact(FieldLayout({1, 3, 1, 2}), moments, {.alpha_per_field = 25});
+  const LinearExact none =
+      leap_linear_exact(FieldLayout({1, 3, 1, 2}), moments, {.alpha_per_field = 25});
   for (const double g : none.gates) EXPECT_LT(g, closed);
   EXPECT_NEAR(none.model.loss, moments.target_variance, 1e-3);
 }

@@ -5,6 +5,7 @@
 #include <Eigen/Core>
 
 #include <limits>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -147,6 +148,32 @@ TYPED_TEST(MixErrors, BatchesThatOverlapThemselvesOrHaveNoContiguousSide) {
   expect(strided(1, 9));
   expect(strided(12, 2));
   EXPECT_EQ(memory, std::vector<double>(1000, 3));
+}
+
+/// A view without data, or over the gates.
+TYPED_TEST(MixErrors, ViewsOfNothingAndOutputsOverTheGates) {
+  const pare::TensorView<double, 2> nothing{nullptr, {rows, 6}, {6, 1}};
+  Operands o;
+  const auto run = [&](const auto& x, const auto& upstream, const auto& out,
+                       const std::vector<double>& gates) {
+    mix_backward(TypeParam::make(), x, gates, o.donors, upstream, out, o.gradients);
+  };
+  const auto in = pare::as_const(pare::to_view(o.x)),
+             up = pare::as_const(pare::to_view(o.upstream));
+  const auto out = pare::to_view(o.out);
+  const std::string forward = "feature::mix_forward", backward = "feature::mix_backward";
+  refusal([&] { mix_forward(TypeParam::make(), nothing, o.gates, o.donors, out); }, forward, "x");
+  refusal([&] { mix_forward(TypeParam::make(), in, o.gates, o.donors, nothing); }, forward,
+          "mixed");
+  refusal([&] { run(nothing, up, out, o.gates); }, backward, "x");
+  refusal([&] { run(in, nothing, out, o.gates); }, backward, "grad_mixed");
+  refusal([&] { run(in, up, nothing, o.gates); }, backward, "grad_x");
+  const MatrixXd before = o.out = MatrixXd::Constant(rows, 6, 0.5);
+  const std::span<const double> inside(o.out.data() + 8, 3);
+  refusal([&] { mix_forward(TypeParam::make(), in, inside, o.donors, out); }, forward, "mixed");
+  refusal([&] { mix_backward(TypeParam::make(), in, inside, o.donors, up, out, o.gradients); },
+          backward, "grad_x");
+  EXPECT_EQ(o.out, before);
 }
 
 TEST(MixErrors, BatchesOfAnotherLayout) {

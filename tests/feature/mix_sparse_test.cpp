@@ -321,6 +321,34 @@ TYPED_TEST(MixSparseTest, GatesOfOneAndZeroCopyBitForBit) {
   }
 }
 
+/// A closed gate passes nothing of an infinite gradient on, and an open one nothing to donors:
+/// neither multiplies it by 0.
+TYPED_TEST(MixSparseTest, GatesOfOneAndZeroMultiplyNoInfiniteGradient) {
+  using T = typename TypeParam::scalar;
+  SparseCase<T> c(mixed_widths, 37, 1, false);
+  c.take(mixed_widths);
+  const Donors donors(DonorPolicy::BaseShift, 4, 5, 37, mixed_widths);
+  for (const double gate : {1.0, 0.0})
+    for (const bool detach : {true, false}) {
+      SCOPED_TRACE(gate);
+      const std::vector<double> gates(14, gate);
+      SparseMix<T> mixed;
+      mix_forward(TypeParam::backend::make(), c.x, gates, donors, mixed);
+      SparseFields<T> upstream = mixed.fields(), grad_x;
+      for (Index j = 0; j < 14; ++j)
+        for (Index i = 0; i < upstream.entries(j) * mixed_widths.width(j); ++i)
+          upstream.values(j).data[i] = std::numeric_limits<T>::infinity();
+      MixGradients gradients;
+      mix_backward(TypeParam::backend::make(), c.x, gates, donors, mixed, upstream, grad_x,
+                   gradients, {.detach = detach});
+      const double wanted = gate == 0 && detach ? 0 : std::numeric_limits<double>::infinity();
+      ASSERT_EQ(grad_x.entries(), c.x.entries());
+      for (Index j = 0; j < 14; ++j)
+        for (Index i = 0; i < grad_x.entries(j) * mixed_widths.width(j); ++i)
+          ASSERT_EQ(static_cast<double>(grad_x.values(j).data[i]), wanted) << j;
+    }
+}
+
 /// A NaN reaches its row and the row it is given to, and the sums of its field.
 TYPED_TEST(MixSparseTest, ANanStaysWithItsRowAndItsReceiver) {
   using T = typename TypeParam::scalar;

@@ -17,7 +17,8 @@ using pare::Index;
 /// The specification has 3,120 steps of the gates at a rate of 1e-3. A rate of 4e-3 goes as far in
 /// a quarter of them; tests take 770 to 1,100. Batches are of 512 as there.
 PlantedGates trained(const Planted& data, Penalty penalty, double alpha, Index epochs) {
-  return train_gates(data, {.alpha_per_field = alpha / static_cast<double>(data.layout.fields()),
+  return train_gates(data,
+                     {.alpha_per_field = alpha / static_cast<double>(data.layout.fields()),
                       .penalty = penalty,
                       .learning_rate = 4e-3},
                      {.epochs = epochs, .batch = 512, .pretrain_epochs = 0});

@@ -362,9 +362,9 @@ TEST(ScoreFeatures, RanksTheTopByWhatFieldsAreWorth) {
 TEST(ScoreFeatures, CopiesAreLeftOutUnlessAsked) {
   std::vector<PlantedField> fields{{"a", 1, 1, 1.5}, {"w", 2, 1, 1}, {"x", 1}, {"v", 2}, {"y", 1}};
   Planted data = planted(fields, 400, 0, 24);
-  data.x.col(3) = data.x.col(0) * 2;             // x: the same numbers once it is scaled
+  data.x.col(3) = data.x.col(0) * 2;                  // x: the same numbers once it is scaled
   data.x.middleCols(4, 2) = data.x.middleCols(1, 2);  // v
-  data.x.col(6).setConstant(1);                  // y, no copy of anything
+  data.x.col(6).setConstant(1);                       // y, no copy of anything
   ScoreOptions options = scored(data, ScoreModel::Mlp, 1e-3);
   options.training.epochs = 3;
   const Scores scores = score_features(data.x, data.labels, options);
@@ -613,7 +613,8 @@ TEST(TrainLeap, RefusesBadInput) {
   option("gate_every", {.gate_every = 0});
   option("pretrain_epochs", {.pretrain_epochs = -1});
   option("patience", {.patience = -1});
-  refusal([] { Leap<float>(FieldLayout::scalars(3), {.alpha_per_field = -1}); }, "feature::Leap", "alpha_per_field");
+  refusal([] { Leap<float>(FieldLayout::scalars(3), {.alpha_per_field = -1}); }, "feature::Leap",
+          "alpha_per_field");
   EXPECT_EQ(leap.steps(), 0);
   for (const float w : model.parameters()) EXPECT_EQ(w, 0.0f);
 }

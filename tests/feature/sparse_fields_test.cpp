@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include <pare/feature/sparse_fields.hpp>
@@ -356,6 +357,19 @@ TEST(SparseFields, BatchesWithoutFieldsOrWithBadRowsAreRefused) {
   refusal([] { SparseFields<float>(FieldLayout({1}), Index{1} << 32); }, "feature::SparseFields",
           "rows");
   EXPECT_EQ(SparseFields<float>(FieldLayout({1}), 0).entries(), 0);
+}
+
+TEST(SparseFields, WhatIsNoFieldIsRefused) {
+  SparseFields<float> empty, some(FieldLayout({1, 3}), 5);
+  for (SparseFields<float>* x : {&empty, &some})
+    for (const Index j : {Index{-1}, x->layout().fields()}) {
+      refusal([&] { x->entries(j); }, "feature::SparseFields::entries", "j");
+      refusal([&] { x->capacity(j); }, "feature::SparseFields::capacity", "j");
+      refusal([&] { x->rows_of(j); }, "feature::SparseFields::rows_of", "j");
+      refusal([&] { x->values(j); }, "feature::SparseFields::values", "j");
+      refusal([&] { std::as_const(*x).values(j); }, "feature::SparseFields::values", "j");
+    }
+  EXPECT_EQ(empty.entries(), 0);
 }
 
 TEST(SparseFields, ConversionsRefuseOtherShapes) {

@@ -5,11 +5,11 @@
 /// Permutation divergence: how far permuting a field moves it, and what its gate is therefore
 /// charged.
 ///
-/// The penalty is R = alpha sum_j lambda_j g_j (alpha is alpha_per_field of the options) with lambda_j = q_j / mean_k q_k held constant
-/// in the gradient, so that the uniform case is the one of LeAP's released code, whose alpha of mean_j g_j is ours
-/// times the number of fields.
-/// With a uniform penalty a wide field resists pruning (the noise in its gate gradient grows as the
-/// root of the width) and a rarely active one is lost.
+/// The penalty is R = alpha sum_j lambda_j g_j (alpha is alpha_per_field of the options) with
+/// lambda_j = q_j / mean_k q_k held constant in the gradient, so that the uniform case is the one
+/// of LeAP's released code, whose alpha of mean_j g_j is ours times the number of fields. With a
+/// uniform penalty a wide field resists pruning (the noise in its gate gradient grows as the root
+/// of the width) and a rarely active one is lost.
 ///
 /// Reconstructed: the paper names the idea (arXiv 2606.01111, "Permutation Divergence"), but
 /// neither its formula nor code of it could be read. q_j of Penalty::Rms and the normalisation are
@@ -50,10 +50,18 @@ PARE_ABI_BEGIN
 /// Whether a penalty needs Divergences::norms.
 constexpr bool needs_norms(Penalty penalty) { return penalty == Penalty::L2; }
 
+/// \throws std::invalid_argument if it is none of the enumerators
+inline void validate(const char* function, Penalty penalty) {
+  check(penalty >= Penalty::Uniform && penalty <= Penalty::Squared, function, "penalty",
+        static_cast<int>(penalty), "a Penalty");
+}
+
 /// q_j of each field.
-/// \throws std::invalid_argument if what the penalty needs has not one number for each field
+/// \throws std::invalid_argument if the penalty is none, or if what the penalty needs has not one
+/// number for each field
 inline std::vector<double> penalty_divergence(Penalty penalty, const FieldLayout& layout,
                                               const Divergences& divergences) {
+  validate("feature::penalty_divergence", penalty);
   const auto fields = static_cast<std::size_t>(layout.fields());
   std::vector<double> q(fields, 1.0);
   if (penalty == Penalty::Uniform) return q;
@@ -102,6 +110,7 @@ std::vector<double> divergence_closed(const B& backend, const FieldLayout& layou
                                       DonorPolicy policy) {
   constexpr const char* function = "feature::divergence_closed";
   using T = field_scalar_of<X>;
+  validate(function, policy);
   const FieldBatch<const T> batch = detail::to_batch(function, "x", layout, x);
   check(layout.fields() >= 1, function, "layout", "no field", "at least one");
   check(batch.rows >= 2, function, "x", batch.rows, "at least 2 rows");

@@ -60,6 +60,19 @@ enum class SparseExchange {
   Presence,
 };
 
+PARE_ABI_BEGIN
+/// \throws std::invalid_argument if it is none of the enumerators
+inline void validate(const char* function, DonorPolicy policy) {
+  check(policy >= DonorPolicy::Shift && policy <= DonorPolicy::Derangement, function, "policy",
+        static_cast<int>(policy), "a DonorPolicy");
+}
+/// \overload
+inline void validate(const char* function, SparseExchange exchange) {
+  check(exchange >= SparseExchange::Rows && exchange <= SparseExchange::Presence, function,
+        "exchange", static_cast<int>(exchange), "a SparseExchange");
+}
+PARE_ABI_END
+
 /// The donors of one step.
 ///
 /// The shifts r_j of the first B - 1 groups are all different, as are those of the next B - 1, and
@@ -71,6 +84,7 @@ class Donors {
   /// \throws std::invalid_argument if rows are not so, or the layout has no field
   Donors(DonorPolicy policy, std::uint64_t seed, std::uint64_t step, Index rows, FieldLayout layout)
       : policy_(policy), seed_(seed), rows_(rows), layout_(std::move(layout)) {
+    validate("feature::Donors", policy);
     check_shape("feature::Donors");
     draw(step);
   }
@@ -114,11 +128,18 @@ class Donors {
   bool cyclic() const { return policy_ == DonorPolicy::Shift; }
 
   /// r_j of Shift and BaseShift.
-  Index shift(Index j) const { return static_cast<Index>(shifts_[group_of(j)]); }
+  /// \throws std::invalid_argument with another policy, or unless j is a field
+  Index shift(Index j) const {
+    check(!shifts_.empty(), "feature::Donors::shift", "policy", "one without shifts",
+          "Shift or BaseShift");
+    return static_cast<Index>(shifts_[group_of(j)]);
+  }
 
   /// The row that gives field j to row b. Cost: rows for Uniform and Derangement; `fill` and
   /// `permutation` compute all donors of a field at once.
+  /// \throws std::invalid_argument unless j is a field and b a row, as source_of
   Index donor(Index j, Index b) const {
+    check_row("feature::Donors::donor", b);
     if (policy_ == DonorPolicy::Shift) return (b + shift(j)) % rows_;
     if (policy_ == DonorPolicy::BaseShift) return at(base_, at(place_, b) + shift(j));
     return static_cast<Index>(permutation(j)[b]);
@@ -126,15 +147,18 @@ class Donors {
 
   /// The row that takes field j of row b: source_of(j, donor(j, b)) == b. Cost as donor.
   Index source_of(Index j, Index b) const {
+    check_row("feature::Donors::source_of", b);
     if (policy_ == DonorPolicy::Shift) return (b + rows_ - shift(j)) % rows_;
     if (policy_ == DonorPolicy::BaseShift) return at(base_, at(place_, b) + rows_ - shift(j));
     return static_cast<Index>(permutation(j).inverse()[b]);
   }
 
   /// donors[b] = donor(j, b), and sources[b] = source_of(j, b) unless `sources` is empty.
-  /// \param donors, sources [rows], unchecked
+  /// \param donors, sources [rows]
+  /// \throws std::invalid_argument unless they are, and j is a field
   /// Cost: rows.
   void fill(Index j, std::span<std::uint32_t> donors, std::span<std::uint32_t> sources = {}) const {
+    check_lists(donors, sources);
     switch (policy_) {
       case DonorPolicy::Shift:
         fill_cyclic(shift(j), donors);
@@ -157,6 +181,7 @@ class Donors {
             std::span<std::uint32_t> sources = {}) const {
     if (policy_ != DonorPolicy::Uniform && policy_ != DonorPolicy::Derangement)
       return fill(j, donors, sources);
+    check_lists(donors, sources);
     const PhiloxKey key = permutation_key(j);
     launch(backend, kernel::Shuffle{donors.data(), rows_, key.k0, key.k1,
                                     policy_ == DonorPolicy::Derangement});
@@ -197,6 +222,17 @@ class Donors {
           "fewer than 2^32 - 1 fields");
     check(rows_ >= 2 && rows_ < Index{unset}, function, "rows", rows_,
           "at least 2 and below 2^32 - 1");
+  }
+
+  void check_row(const char* function, Index b) const {
+    check(b >= 0 && b < rows_, function, "b", b, "a row of the batch");
+  }
+
+  void check_lists(std::span<std::uint32_t> donors, std::span<std::uint32_t> sources) const {
+    constexpr const char* function = "feature::Donors::fill";
+    const auto rows = static_cast<std::size_t>(rows_);
+    check(donors.size() == rows, function, "donors", donors.size(), rows);
+    check(sources.empty() || sources.size() == rows, function, "sources", sources.size(), rows);
   }
 
   std::size_t group_of(Index j) const { return static_cast<std::size_t>(layout_.group(j)); }

@@ -99,11 +99,23 @@ class FieldLayout {
   /// D = sum of the widths.
   Index dim() const { return tables_ ? tables_->offsets.back() : 0; }
   /// d_j.
-  Index width(Index j) const { return offset(j + 1) - offset(j); }
+  /// \throws std::invalid_argument unless j is a field
+  Index width(Index j) const {
+    check_field("feature::FieldLayout::width", j);
+    return offset(j + 1) - offset(j);
+  }
   /// The first column of field j; dim() for j = fields().
-  Index offset(Index j) const { return tables_->offsets[static_cast<std::size_t>(j)]; }
+  /// \throws std::invalid_argument if j is neither
+  Index offset(Index j) const {
+    check(j >= 0 && j <= fields(), "feature::FieldLayout::offset", "j", j, "a field, or fields()");
+    return tables_ ? tables_->offsets[static_cast<std::size_t>(j)] : 0;
+  }
   /// Whose donors field j takes.
-  Index group(Index j) const { return tables_->groups[static_cast<std::size_t>(j)]; }
+  /// \throws std::invalid_argument unless j is a field
+  Index group(Index j) const {
+    check_field("feature::FieldLayout::group", j);
+    return tables_->groups[static_cast<std::size_t>(j)];
+  }
 
   /// [fields + 1]; empty without fields.
   std::span<const Index> offsets() const {
@@ -118,6 +130,10 @@ class FieldLayout {
 
  private:
   static constexpr const char* name = "feature::FieldLayout";
+
+  void check_field(const char* function, Index j) const {
+    check(j >= 0 && j < fields(), function, "j", j, "a field of the layout");
+  }
 
   struct Tables {
     std::vector<Index> offsets, groups;
@@ -228,6 +244,7 @@ PARE_ABI_BEGIN
 template <class T>
 FieldBatch<T> matrix_batch(const char* function, const char* argument, const FieldLayout& layout,
                            TensorView<T, 2> m) {
+  check_view(function, argument, m);
   check(m.cols() == layout.dim(), function, argument, m.extent,
         std::to_string(layout.dim()) + " columns");
   const bool by_rows = m.stride[1] == 1 || m.cols() == 1;
@@ -236,6 +253,26 @@ FieldBatch<T> matrix_batch(const char* function, const char* argument, const Fie
   if (by_rows && !(m.cols() == 1 && m.stride[0] == 1))
     return {m.data, m.rows(), &layout, Storage::RowMajor, m.stride[0]};
   return {m.data, m.rows(), &layout, Storage::ColumnMajor, m.stride[1]};
+}
+
+/// Everything a batch touches, as a view whose byte range is that of the batch.
+template <class T>
+TensorView<T, 2> whole_batch(const FieldBatch<T>& x) {
+  const Index dim = x.layout->dim();
+  if (x.storage == Storage::RowMajor) return {x.data, {x.rows, dim}, {x.stride, 1}};
+  if (x.storage == Storage::ColumnMajor) return {x.data, {x.rows, dim}, {1, x.stride}};
+  return {x.data, {1, x.rows * dim}, {x.rows * dim, 1}};
+}
+
+/// A batch made by hand may be none: its layout is there already.
+template <class T>
+void check_field_batch(const char* function, const char* argument, const FieldBatch<T>& x) {
+  check(x.storage == Storage::RowMajor || x.storage == Storage::ColumnMajor ||
+            x.storage == Storage::FieldBlocked,
+        function, argument, static_cast<int>(x.storage), "a Storage");
+  check(x.rows >= 0, function, argument, x.rows, "at least 0 rows");
+  checked_product(function, argument, x.rows, x.layout->dim());
+  check_view(function, argument, whole_batch(x));
 }
 
 /// Anything that is a batch of this layout.
@@ -247,19 +284,11 @@ auto to_batch(const char* function, const char* argument, const FieldLayout& lay
           "the layout of the call, of " + std::to_string(layout.dim()) + " columns");
     auto batch = x;
     batch.layout = &layout;
+    check_field_batch(function, argument, batch);
     return batch;
   } else {
     return matrix_batch(function, argument, layout, to_view(x));
   }
-}
-
-/// Everything a batch touches, as a view whose byte range is that of the batch.
-template <class T>
-TensorView<T, 2> whole_batch(const FieldBatch<T>& x) {
-  const Index dim = x.layout->dim();
-  if (x.storage == Storage::RowMajor) return {x.data, {x.rows, dim}, {x.stride, 1}};
-  if (x.storage == Storage::ColumnMajor) return {x.data, {x.rows, dim}, {1, x.stride}};
-  return {x.data, {1, x.rows * dim}, {x.rows * dim, 1}};
 }
 
 PARE_ABI_END
@@ -302,6 +331,8 @@ void copy_batch(const FieldBatch<const T>& from, const FieldBatch<T>& to) {
   check(from.layout != nullptr && to.layout != nullptr && *from.layout == *to.layout, function,
         "to", "another layout", "the layout of from");
   check(to.rows == from.rows, function, "to", to.rows, from.rows);
+  detail::check_field_batch(function, "from", from);
+  detail::check_field_batch(function, "to", to);
   check_no_overlap(function, "to", detail::whole_batch(to), "from", detail::whole_batch(from));
   for (Index j = 0; j < from.layout->fields(); ++j) {
     const auto source = from.block(j);

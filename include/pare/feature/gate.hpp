@@ -100,6 +100,8 @@ PARE_ABI_BEGIN
 
 /// \throws std::invalid_argument if a member is out of its range
 inline void validate(const char* function, const GateOptions& o) {
+  check(o.kind >= GateKind::Sigmoid && o.kind <= GateKind::StraightThrough, function, "gate.kind",
+        static_cast<int>(o.kind), "a GateKind");
   const auto positive = [function](const char* name, double value) {
     check(is_finite(value) && value > 0, function, name, value, "a number above 0");
   };

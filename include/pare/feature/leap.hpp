@@ -93,6 +93,15 @@ class Leap {
     forward(simd, x, mixed);
   }
 
+  /// Of a temporary, which the backward pass would read when it is gone.
+  template <Backend B, class X, class Y>
+  requires pare::detail::OwningRvalue<X>
+  void forward(const B& backend, X&& x, Y&& mixed) = delete;
+  /// \overload
+  template <class X, class Y>
+  requires pare::detail::OwningRvalue<X>
+  void forward(X&& x, Y&& mixed) = delete;
+
   /// The gradients by gates and by x of the last forward pass.
   ///
   /// \param backend    left out: pare::simd
@@ -229,6 +238,10 @@ class Leap {
   /// [fields]
   std::span<const double> thetas() const { return state_.thetas; }
 
+  /// [fields] the mean of theta over the steps: the earlier and faster a gate closed, the lower.
+  /// Where final gates are all near 0 or 1, this tells more than they do.
+  PARE_ALWAYS_INLINE std::vector<double> mean_thetas() const { return detail::mean_thetas(state_); }
+
   /// Sets theta: the best epoch's, say. Adam's means stay.
   /// \throws std::invalid_argument unless there is a finite number for each field
   PARE_ALWAYS_INLINE void set_thetas(std::span<const double> thetas) {
@@ -239,8 +252,12 @@ class Leap {
   /// Gates' steps so far.
   Index steps() const { return state_.steps; }
 
-  /// The donors of the last forward pass. Before it there are none.
-  const Donors& donors() const { return *state_.donors; }
+  /// The donors of the last forward pass.
+  /// \throws std::invalid_argument before it
+  const Donors& donors() const {
+    check(state_.donors.has_value(), "feature::Leap::donors", "donors", "none", "a forward pass");
+    return *state_.donors;
+  }
 
   /// dL/dg and divergences of the last backward pass.
   const MixGradients& gradients() const { return state_.gradients; }
@@ -255,6 +272,7 @@ class Leap {
   std::span<const double> penalty_weights() const { return state_.weights; }
 
   /// Steps of the gates in whose batch the permutation moved field j.
+  /// \throws std::invalid_argument unless j is a field, as the next two
   Index active_batches(Index j) const { return evidence(j).active; }
 
   /// Steps in whose batch field j's sums held a NaN or an infinity; its gradient counted as 0.
@@ -274,6 +292,7 @@ class Leap {
 
  private:
   const detail::FieldEvidence& evidence(Index j) const {
+    check(j >= 0 && j < layout_.fields(), "feature::Leap", "j", j, "a field of the layout");
     return state_.evidence[static_cast<std::size_t>(j)];
   }
 

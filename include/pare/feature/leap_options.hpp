@@ -25,8 +25,9 @@ struct LeapOptions {
   /// What an open gate of average divergence costs, at least 0. With a linear model and squared
   /// error, such a field stays if dropping it would raise the loss by more than half of this
   /// (derived). Gates that learn from n held-out rows cannot tell less than about 3 / n apart
-  /// (measured). The authors give the penalty as a total of all fields; theirs come to 0.011 a field
-  /// (MovieLens-1M, 9 fields), 0.0005 (Criteo, 39), 0.00023 (Avazu, 22) and 0.00005 (AliCCP, 23).
+  /// (measured). The authors give the penalty as a total of all fields; theirs come to 0.011 a
+  /// field (MovieLens-1M, 9 fields), 0.0005 (Criteo, 39), 0.00023 (Avazu, 22) and 0.00005 (AliCCP,
+  /// 23).
   double alpha_per_field = 1e-3;
 
   /// What each gate is charged; Uniform is the released code's.
@@ -73,6 +74,11 @@ PARE_ABI_BEGIN
 inline void validate(const char* function, const LeapOptions& o) {
   check(is_finite(o.alpha_per_field) && o.alpha_per_field >= 0, function, "alpha_per_field",
         o.alpha_per_field, "a number of at least 0");
+  validate(function, o.penalty);
+  validate(function, o.donors);
+  validate(function, o.exchange);
+  check(o.eval_mode >= EvalMode::Shuffle && o.eval_mode <= EvalMode::Off, function, "eval_mode",
+        static_cast<int>(o.eval_mode), "an EvalMode");
   check(is_finite(o.penalty_floor) && o.penalty_floor >= 0, function, "penalty_floor",
         o.penalty_floor, "a number of at least 0");
   validate(function, o.gate);

@@ -144,6 +144,7 @@ std::vector<double> covariance_penalty(const FieldLayout& layout, const Eigen::M
 inline void validate(const char* function, const LinearExactOptions& o) {
   check(is_finite(o.alpha_per_field) && o.alpha_per_field >= 0, function, "alpha_per_field",
         o.alpha_per_field, "a finite number of at least 0");
+  validate(function, o.penalty);
   check(o.penalty != Penalty::L1 && o.penalty != Penalty::L2, function, "penalty", "L1 or L2",
         "one that covariances determine");
   check(o.gate.kind == GateKind::Sigmoid, function, "gate.kind", "another", "Sigmoid");

@@ -101,10 +101,26 @@ void mix_forward_checked(const B& backend, const MixProblem<T>& p, MixMemory<T>&
   check_batch(function, "mixed", p.out, *p.donors);
   check_gates(function, *p.x.layout, p.gates);
   check_no_overlap(function, "mixed", whole_batch(p.out), "x", whole_batch(p.x));
+  check_no_overlap(function, "mixed", whole_batch(p.out), "gates", to_vector_view(p.gates));
   if constexpr (KernelBackend<B>)
     MixPass<B, T>(backend, p, memory).run();
   else
     reference_mix_forward(p);
+}
+
+/// A backward pass without grad_x.
+template <class T, class X, class G>
+MixProblem<T> backward_problem(const X& x, std::span<const double> gates, const Donors& donors,
+                               const G& grad_mixed, const MixOptions& options) {
+  constexpr const char* function = "feature::mix_backward";
+  MixProblem<T> p;
+  p.x = to_batch(function, "x", donors.layout(), x);
+  p.grad_mixed = to_batch(function, "grad_mixed", donors.layout(), grad_mixed);
+  p.gates = gates;
+  p.donors = &donors;
+  p.live = !options.detach;
+  p.norms = options.norms;
+  return p;
 }
 
 /// Means over the rows from sums by piece.
@@ -142,10 +158,10 @@ void mix_backward_checked(const B& backend, const MixProblem<T>& p, MixGradients
   check_batch(function, "x", p.x, *p.donors);
   check_gates(function, *p.x.layout, p.gates);
   check_batch(function, "grad_mixed", p.grad_mixed, *p.donors);
-  check(p.grad_mixed.data != nullptr, function, "grad_mixed", "no data", "a gradient");
   if (p.out.data != nullptr) {
     check_batch(function, "grad_x", p.out, *p.donors);
     check_no_overlap(function, "grad_x", whole_batch(p.out), "x", whole_batch(p.x));
+    check_no_overlap(function, "grad_x", whole_batch(p.out), "gates", to_vector_view(p.gates));
     if (!is_in_place(p) || p.live)
       check_no_overlap(function, "grad_x", whole_batch(p.out), "grad_mixed",
                        whole_batch(p.grad_mixed));
@@ -223,15 +239,8 @@ template <Backend B, FieldsIn X, FieldsIn G, FieldsOut Y, ComputeScalar T = fiel
 void mix_backward(const B& backend, const X& x, std::span<const double> gates, const Donors& donors,
                   const G& grad_mixed, Y&& grad_x, MixGradients& gradients,
                   const MixOptions& options, MixWorkspace<T>& workspace) {
-  constexpr const char* function = "feature::mix_backward";
-  detail::MixProblem<T> p;
-  p.x = detail::to_batch(function, "x", donors.layout(), x);
-  p.grad_mixed = detail::to_batch(function, "grad_mixed", donors.layout(), grad_mixed);
-  p.out = detail::to_batch(function, "grad_x", donors.layout(), grad_x);
-  p.gates = gates;
-  p.donors = &donors;
-  p.live = !options.detach;
-  p.norms = options.norms;
+  detail::MixProblem<T> p = detail::backward_problem<T>(x, gates, donors, grad_mixed, options);
+  p.out = detail::to_batch("feature::mix_backward", "grad_x", donors.layout(), grad_x);
   detail::mix_backward_checked(backend, p, gradients, workspace.memory());
 }
 
@@ -258,8 +267,9 @@ template <Backend B, FieldsIn X, FieldsIn G, ComputeScalar T = field_scalar_of<X
 void mix_backward_gates(const B& backend, const X& x, std::span<const double> gates,
                         const Donors& donors, const G& grad_mixed, MixGradients& gradients,
                         const MixOptions& options, MixWorkspace<T>& workspace) {
-  const FieldBatch<T> none{nullptr, donors.rows(), &donors.layout(), Storage::FieldBlocked, 0};
-  mix_backward(backend, x, gates, donors, grad_mixed, none, gradients, options, workspace);
+  const detail::MixProblem<T> p =
+      detail::backward_problem<T>(x, gates, donors, grad_mixed, options);
+  detail::mix_backward_checked(backend, p, gradients, workspace.memory());
 }
 
 /// \overload

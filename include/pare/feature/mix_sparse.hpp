@@ -279,6 +279,7 @@ template <Backend B, ComputeScalar T>
 void mix_forward(const B& backend, const SparseFields<T>& x, std::span<const double> gates,
                  const Donors& donors, SparseMix<T>& mixed,
                  SparseExchange exchange = SparseExchange::Rows) {
+  validate("feature::mix_forward", exchange);
   detail::check_sparse("feature::mix_forward", x, gates, donors);
   detail::SparseMixAccess<T> mix(mixed);
   check(&mix.fields != &x, "feature::mix_forward", "mixed", "x", "memory apart from x");

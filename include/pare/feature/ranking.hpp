@@ -26,9 +26,9 @@ enum class FieldStatus : unsigned char {
 
 /// Scores of fields and the order they give.
 struct Ranking {
-  std::vector<Index> order;         ///< [fields] from best to worst: by score, unless a function says
-                                    ///< otherwise (open_first_by)
-  std::vector<double> scores;       ///< [fields] by field; higher is better
+  std::vector<Index> order;    ///< [fields] from best to worst: by score, unless a function says
+                               ///< otherwise (open_first_by)
+  std::vector<double> scores;  ///< [fields] by field; higher is better
   std::vector<FieldStatus> status;  ///< [fields] by field
 
   Index fields() const { return static_cast<Index>(scores.size()); }
@@ -122,9 +122,9 @@ inline std::vector<Index> top_share(const Ranking& ranking, double share) {
 }
 
 /// The fields that score above the threshold and are Ok, best first: of an Undetermined field a
-/// high score says only that too little was seen of it to lower it. Those are `undetermined_fields`'s, and
-/// the caller's to decide on.
-/// \throws std::invalid_argument if the threshold is not finite, or the ranking is no ranking
+/// high score says only that too little was seen of it to lower it. Those are
+/// `undetermined_fields`'s, and the caller's to decide on. \throws std::invalid_argument if the
+/// threshold is not finite, or the ranking is no ranking
 inline std::vector<Index> above(const Ranking& ranking, double threshold = 0.5) {
   check(is_finite(threshold), "feature::above", "threshold", threshold, "a finite number");
   detail::check_ranking("feature::above", ranking);

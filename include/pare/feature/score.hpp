@@ -7,9 +7,9 @@
 /// ```cpp
 /// auto scores = score_features(x, labels);                        // each column a feature
 /// auto kept   = above(scores.ranking);                            // whose gate stayed open
-/// auto unsure = undetermined_fields(scores.ranking);                     // too little was seen of these
-/// auto fields = score_features(x, labels, {.layout = FieldLayout({1, 1, 64})});
-/// auto own    = train_leap(model, leap, x, labels, x_held_out, labels_held_out, {.epochs = 30});
+/// auto unsure = undetermined_fields(scores.ranking);                     // too little was seen of
+/// these auto fields = score_features(x, labels, {.layout = FieldLayout({1, 1, 64})}); auto own =
+/// train_leap(model, leap, x, labels, x_held_out, labels_held_out, {.epochs = 30});
 /// ```
 ///
 /// Model and gates are trained in turn: the model takes a step on a mixed training batch, the gates
@@ -50,15 +50,15 @@
 namespace pare::feature {
 
 /// How model and gates are trained. What is not given follows the number of rows (our choice, by
-/// measurement from 300 to 30,000 rows): a gate needs about a thousand steps, and a model that knows
-/// something, to tell its field from noise.
+/// measurement from 300 to 30,000 rows): a gate needs about a thousand steps, and a model that
+/// knows something, to tell its field from noise.
 struct TrainLeapOptions {
   /// Passes over the training rows, at least 1; none: as many as make 1,000 steps of the gates, and
   /// at least 10.
   std::optional<Index> epochs{};
 
-  /// Rows, at least 2, fewer where there are fewer; none: an eighth of the training rows, from 16 to
-  /// 256.
+  /// Rows, at least 2, fewer where there are fewer; none: an eighth of the training rows, from 16
+  /// to 256.
   std::optional<Index> batch{};
 
   /// Held-out rows of a step of the gates, at least 2, fewer where there are fewer; none: 512.
@@ -70,9 +70,9 @@ struct TrainLeapOptions {
   /// quarter of `epochs`.
   std::optional<Index> pretrain_epochs{};
 
-  Index patience = 0;         ///< epochs without a better AUC of the held-out rows (a lower loss,
-                              ///< where they are of one class) after which training stops and the
-                              ///< gates of the best epoch are taken; 0: none
+  Index patience = 0;  ///< epochs without a better AUC of the held-out rows (a lower loss,
+                       ///< where they are of one class) after which training stops and the
+                       ///< gates of the best epoch are taken; 0: none
   bool gates_on_training = false;  ///< trains the gates on the model's own rows: what it memorised
                                    ///< then looks useful. To show that, not to use it
   std::uint64_t seed = 0;          ///< of the order of batches
@@ -142,11 +142,11 @@ struct ScoreOptions {
 /// What score_features found.
 struct Scores {
   /// Scores are gates. Fields whose gate is open come first, in the order of `importance`; the
-  /// others follow, those whose gates closed last and least before the rest.
+  /// others follow, the later and slower their gates closed the better.
   Ranking ranking;
   std::vector<double> gates;       ///< [fields] in [0, 1]; above 0.5: to be kept. 0 of copies
-  std::vector<double> importance;  ///< [fields] path_importance of the trained model, in loss of the
-                                   ///< held-out rows
+  std::vector<double> importance;  ///< [fields] path_importance of the trained model, in loss of
+                                   ///< the held-out rows
   std::vector<std::optional<Index>> copy_of;  ///< [fields] the field that a field is a copy of
   double polarization = 0;                    ///< Leap::polarization
   TrainLeapReport training;
@@ -391,17 +391,18 @@ Scores score_with(const B& backend, M&& model, const FieldLayout& layout, const 
                   const ScoreOptions& options) {
   TrainLeapOptions training = planned(options.training, rows.training.rows());
   training.seed += options.seed;
-  Leap<T> leap(layout,
-               leap_options(options, training, rows.training.rows(), rows.holdout.rows()));
+  Leap<T> leap(layout, leap_options(options, training, rows.training.rows(), rows.holdout.rows()));
   Scores scores;
   scores.training = LeapTraining<B, std::remove_cvref_t<M>>(backend, model, leap, rows.training,
                                                             rows.holdout, training)
                         .run();
   scores.gates = leap.gates();
   scores.polarization = leap.polarization();
-  scores.importance = mean_path_importance(backend, model, layout, rows.holdout,
-                                           options.seed, scores.importance_rows);
-  scores.ranking = open_first_by(scores.importance, leap.ranking());
+  scores.importance = mean_path_importance(backend, model, layout, rows.holdout, options.seed,
+                                           scores.importance_rows);
+  // Every score is above -1: all by how long their gates were open, then the open ones by worth.
+  scores.ranking =
+      open_first_by(scores.importance, open_first_by(leap.mean_thetas(), leap.ranking(), -1));
   return scores;
 }
 
@@ -434,6 +435,8 @@ Scores score_features(const B& backend, const X& x, const Y& labels,
         std::to_string(layout.dim()) + " columns");
   detail::check_size(function, "labels", y.size(), static_cast<std::size_t>(view.rows()));
   detail::validate(function, options.training);
+  check(options.model >= ScoreModel::Logistic && options.model <= ScoreModel::Mlp, function,
+        "model", static_cast<int>(options.model), "a ScoreModel");
   const double rate = options.gate_learning_rate.value_or(1);
   check(is_finite(rate) && rate > 0, function, "gate_learning_rate", rate,
         "a finite number above 0");
@@ -443,8 +446,8 @@ Scores score_features(const B& backend, const X& x, const Y& labels,
   // Fields of several columns are mixed row by row: the model wants one matrix.
   const bool by_columns = layout.dim() == layout.fields();
   detail::SplitRows<T> rows(function, view, std::span<const T>(y), options.holdout,
-                                  {.center = options.center, .scale = options.scale}, by_columns,
-                                  options.seed);
+                            {.center = options.center, .scale = options.scale}, by_columns,
+                            options.seed);
   std::vector<std::optional<Index>> copy_of(static_cast<std::size_t>(layout.fields()));
   if (options.drop_copies) copy_of = detail::drop_copies(layout, rows);
   const auto run = [&](auto&& model) {

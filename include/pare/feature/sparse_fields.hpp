@@ -54,25 +54,35 @@ class SparseFields {
   Index rows() const { return rows_; }
 
   /// Rows of field j that are kept.
-  Index entries(Index j) const { return counts_[static_cast<std::size_t>(j)]; }
+  /// \throws std::invalid_argument unless j is a field, as all that take one
+  Index entries(Index j) const {
+    check_field("feature::SparseFields::entries", j);
+    return counts_[static_cast<std::size_t>(j)];
+  }
   /// Rows of all fields that are kept.
   Index entries() const {
     Index sum = 0;
     for (const Index count : counts_) sum += count;
     return sum;
   }
-  Index capacity(Index j) const { return begin(j + 1) - begin(j); }
+  Index capacity(Index j) const {
+    check_field("feature::SparseFields::capacity", j);
+    return begin(j + 1) - begin(j);
+  }
 
   /// The rows of field j's entries, rising.
   std::span<const std::uint32_t> rows_of(Index j) const {
+    check_field("feature::SparseFields::rows_of", j);
     return {row_numbers_.data() + begin(j), static_cast<std::size_t>(entries(j))};
   }
   /// [entries x width] of field j.
   TensorView<const T, 2> values(Index j) const {
+    check_field("feature::SparseFields::values", j);
     const Index width = layout_.width(j);
     return {values_.data() + value_begin(j), {entries(j), width}, {width, 1}};
   }
   TensorView<T, 2> values(Index j) {
+    check_field("feature::SparseFields::values", j);
     const Index width = layout_.width(j);
     return {values_.data() + value_begin(j), {entries(j), width}, {width, 1}};
   }
@@ -161,6 +171,11 @@ class SparseFields {
     values_.reserve(static_cast<std::size_t>(scalars));
   }
 
+  void check_field(const char* function, Index j) const {
+    check(j >= 0 && j < static_cast<Index>(counts_.size()), function, "j", j,
+          "a field of the batch");
+  }
+
   Index begin(Index j) const { return begins_[static_cast<std::size_t>(j)]; }
   Index value_begin(Index j) const { return value_begins_[static_cast<std::size_t>(j)]; }
 
@@ -207,6 +222,7 @@ void check_same_shape(const char* function, const SparseFields<T>& sparse,
   check(dense.layout != nullptr && *dense.layout == sparse.layout(), function, "dense",
         "another layout", "the layout of the entries");
   check(dense.rows == sparse.rows(), function, "dense", dense.rows, sparse.rows());
+  check_field_batch(function, "dense", dense);
 }
 
 /// Calls f(scalar of an entry, its place in the dense batch) for all.

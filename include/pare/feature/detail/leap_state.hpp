@@ -29,6 +29,7 @@ struct FieldEvidence {
   Index active = 0;         ///< batches in which the permutation moved it
   Index nonfinite = 0;      ///< batches whose sums held a NaN or an infinity: a gradient of 0
   double displacement = 0;  ///< sum over batches of sqrt(mean |Delta|_2^2)
+  double theta = 0;         ///< sum over batches of theta behind the step
 };
 
 /// All fields' gates; independent of the scalar of the batches.
@@ -146,6 +147,7 @@ inline void step_leap(const FieldLayout& layout, LeapGates& g) {
     g.adam.step(g.thetas, gradients, active);
   else
     g.adam.step(g.thetas, gradients);
+  for (std::size_t j = 0; j < gradients.size(); ++j) g.evidence[j].theta += g.thetas[j];
   ++g.steps;
   g.has_gradients = false;
 }
@@ -162,6 +164,14 @@ inline Ranking rank_leap(const LeapGates& g) {
       status[j] = FieldStatus::Undetermined;
   }
   return rank_fields(scores, g.thetas, status);
+}
+
+inline std::vector<double> mean_thetas(const LeapGates& g) {
+  if (g.steps == 0) return g.thetas;
+  std::vector<double> means;
+  for (const FieldEvidence& evidence : g.evidence)
+    means.push_back(evidence.theta / static_cast<double>(g.steps));
+  return means;
 }
 
 inline void check_thetas(const LeapGates& g, std::span<const double> thetas) {
