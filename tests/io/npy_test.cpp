@@ -440,6 +440,12 @@ TEST(NpyHeader, ShapesThatDoNotMatchTheDataAreRefused) {
   EXPECT_EQ(refused("(0, 9223372036854775807)", 0), "(accepted)");
 }
 
+TEST(NpyHeader, BytesThatAreNotThereAreRefused) {
+  EXPECT_EQ(
+      refusal([] { io::parse_npy<float>(std::span(static_cast<const std::byte*>(nullptr), 200)); }),
+      "pare::io::parse_npy: bytes: got a null pointer, wanted data");
+}
+
 TEST(NpyHeader, EveryPrefixOfAFileIsRefused) {
   for (const auto file : {golden::f4_2x3, golden::i8_v2_3, golden::big_f8_v3_2})
     for (std::size_t n = 0; n < file.size(); ++n)
@@ -549,6 +555,27 @@ TEST_F(NpyFile, NamesAsLongAsTheSystemTakesAreWritten) {
 }
 
 #if defined(__unix__)
+TEST_F(NpyFile, ViewsWhoseBytesCannotBeCountedAreRefused) {
+  const FileSizeLimit limit(4096);
+  const float value = 0;
+  const double number = 0;
+  const pare::bf16 brain{};
+  const auto answer = [&](const auto& view) {
+    return refusal([&] { io::write_npy(path_, view); });
+  };
+  const Index vast = Index{1} << 60;
+  EXPECT_NE(answer(TensorView<const double, 1>{&number, {vast}, {0}}).find("63 bits"),
+            std::string::npos);
+  EXPECT_NE(answer(TensorView<const pare::bf16, 1>{&brain, {2 * vast}, {0}}).find("63 bits"),
+            std::string::npos);
+  EXPECT_NE(answer(TensorView<const float, 2>{&value, {2, 3}, {4 * vast, 1}}).find("63 bits"),
+            std::string::npos);
+  // What fits is streamed until the disk is full, and no longer.
+  EXPECT_NE(answer(TensorView<const float, 1>{&value, {vast}, {0}}).find("a write that failed"),
+            std::string::npos);
+  EXPECT_EQ(files(), 0u);
+}
+
 TEST_F(NpyFile, OverwritingKeepsTheModeOfTheFile) {
   const auto mode = [&] { return static_cast<unsigned>(fs::status(path_).permissions()); };
   for (const unsigned wanted : {0600u, 0400u, 0664u, 0755u}) {

@@ -781,6 +781,13 @@ TEST(SafetensorsHeader, EveryPrefixOfAFileIsRefused) {
       start + "tensor 'attn0': got data_offsets [0, 24], wanted at most 23, the bytes of data");
 }
 
+TEST(SafetensorsHeader, BytesThatAreNotThereAreRefused) {
+  EXPECT_EQ(refusal([] { SafetensorsFile(std::span(static_cast<const std::byte*>(nullptr), 16)); }),
+            "pare::io::SafetensorsFile: bytes: got a null pointer, wanted data");
+  EXPECT_EQ(refusal([] { SafetensorsFile(std::span<const std::byte>()); }),
+            "pare::io::SafetensorsFile: bytes: got a file of 0 bytes, wanted a .safetensors file");
+}
+
 TEST(SafetensorsHeader, AHeaderLongerThanTheFileOrThan100MegabytesIsRefused) {
   const std::string start = "pare::io::SafetensorsFile: bytes: ";
   EXPECT_EQ(parse_refusal("\xff\xff\xff\xff\xff\xff\xff\xff{}"sv),
@@ -857,6 +864,22 @@ TEST_F(SafetensorsFiles, AFileThatIsReadHasTheBytesOfOneThatIsMapped) {
       "pare::io::test: " + path_.string() + ": got a file that cannot be opened, wanted a file");
 }
 
+TEST(SafetensorsWrite, TemporariesAreKeptUntilTheyAreWritten) {
+  std::vector<io::NamedTensor> tensors;
+  tensors.emplace_back("vector", std::vector<float>(1000, 0.5f));
+  tensors.emplace_back("matrix", Eigen::MatrixXf(Eigen::MatrixXf::Constant(30, 40, 0.25f)));
+  tensors.emplace_back("array", std::array<double, 3>{1, 2, 3});
+  const std::vector<int> named{7};
+  tensors.emplace_back("map", Eigen::Map<const Eigen::VectorXi>(named.data(), 1));
+  const std::vector<float> more(5000, 9.0f);  // where the first vector was
+  const Memory memory(written(std::vector<io::NamedTensor>(tensors)));
+  const SafetensorsFile file(memory.bytes());
+  EXPECT_EQ((file.view<float, 1>("vector")(999)), 0.5f);
+  EXPECT_EQ(file.read_matrix<float>("matrix"), Eigen::MatrixXf::Constant(30, 40, 0.25f));
+  EXPECT_EQ((file.view<double, 1>("array")(2)), 3);
+  EXPECT_EQ((file.view<int, 1>("map")(0)), 7);
+}
+
 TEST(SafetensorsWrite, TensorsThatCannotBeWrittenAreRefused) {
   const float value = 0;
   const auto tensor = [](std::string_view text) {
@@ -874,6 +897,10 @@ TEST(SafetensorsWrite, TensorsThatCannotBeWrittenAreRefused) {
   EXPECT_NE(refusal([&] {
               io::NamedTensor("x", TensorView<const float, 2>{&value, {vast, vast}, {0, 0}});
             }).find("fits 63 bits"),
+            std::string::npos);
+  EXPECT_NE(refusal([&] {
+              io::NamedTensor("x", TensorView<const float, 2>{&value, {2, 3}, {Index{1} << 62, 1}});
+            }).find("got [2, 3], wanted extents and strides whose bytes fit 63 bits"),
             std::string::npos);
   const auto bytes = bytes_of("12345678");
   EXPECT_EQ(refusal([&] { io::NamedTensor("x", "F32", {3}, bytes); }),
@@ -974,5 +1001,16 @@ static_assert(!io::SafetensorsWritable<std::vector<long double>>);
 static_assert(!io::SafetensorsViewable<bool> && !io::SafetensorsViewable<char>);
 static_assert(io::SafetensorsViewable<pare::bf16> && io::SafetensorsViewable<pare::f16>);
 static_assert(io::detail::safetensors_dtype<long long>() == "I64");
+static_assert(std::is_constructible_v<SafetensorsFile, std::vector<std::byte>&>);
+static_assert(!std::is_constructible_v<SafetensorsFile, std::vector<std::byte>>,
+              "it would be gone");
+static_assert(std::is_constructible_v<SafetensorsFile, std::string>, "a path");
+template <class Y>
+concept TakesRows = requires(const SafetensorsFile& file, Y&& out) {
+  file.read_rows("x", 0, std::forward<Y>(out));
+};
+static_assert(TakesRows<Eigen::MatrixXf&> && TakesRows<Eigen::Block<Eigen::MatrixXf>>);
+static_assert(!TakesRows<Eigen::MatrixXf> && !TakesRows<const Eigen::MatrixXf&>);
+static_assert(!TakesRows<Eigen::MatrixXi&> && !TakesRows<std::vector<float>&>);
 
 }  // namespace

@@ -38,10 +38,10 @@
 /// (at most 100 MB, as in the reference implementation, and inside the file), strict JSON, known
 /// dtypes, `__metadata__` a map of strings or null, and tensors that take up the data from the
 /// first byte to the last without gap or overlap, each as many bytes as its dtype and shape stand
-/// for. Keys of a tensor other than dtype, shape and data_offsets are skipped, as there. Two
-/// tensors of one name, and a header that does not start with `{`, are refused: our choice. Values
-/// are not looked at. Memory is bounded by a small multiple of the header's size; data pages are
-/// loaded when they are read.
+/// for. Keys of a tensor other than dtype, shape and data_offsets are skipped, as there. Names
+/// and keys that occur twice, and a header that does not start with `{`, are refused: our choice.
+/// Values are not looked at. Memory is bounded by a small multiple of the header's size; data pages
+/// are loaded when they are read.
 ///
 /// Every failure, malformed content as well as a file that cannot be opened or written, is a
 /// `std::invalid_argument` that names the function, the file, what was found and what was wanted.
@@ -67,6 +67,7 @@
 #include <filesystem>
 #include <map>
 #include <ostream>
+#include <ranges>
 #include <span>
 #include <string>
 #include <string_view>
@@ -104,7 +105,12 @@ class SafetensorsFile {
   /// The same from the bytes of a file, which must outlive this object; nothing is copied.
   /// \throws std::invalid_argument as for a path.
   PARE_ALWAYS_INLINE explicit SafetensorsFile(std::span<const std::byte> bytes)
-      : contents_(detail::parse_safetensors({detail::safetensors_reader, "bytes"}, bytes)) {}
+      : contents_(detail::view_safetensors(bytes)) {}
+  /// The bytes would be gone: name them first.
+  template <class Bytes>
+  requires(pare::detail::OwningRvalue<Bytes>&& std::same_as<
+           std::ranges::range_value_t<Bytes>, std::byte>) explicit SafetensorsFile(Bytes&&) =
+      delete;
 
   /// All tensors in the order of their data.
   const std::vector<SafetensorsTensor>& tensors() const& { return contents_.tensors; }
@@ -189,7 +195,7 @@ class SafetensorsFile {
 };
 
 /// A tensor to be written, with its name. It views what it is made from, which must live until the
-/// file is written.
+/// file is written; a matrix or vector that is passed as a temporary is moved into it.
 class NamedTensor {
  public:
   /// The elements of x; an Eigen vector, and a row or a column of a matrix, has one dimension.
@@ -197,6 +203,9 @@ class NamedTensor {
   template <SafetensorsWritable X>
   NamedTensor(std::string name, const X& x)
       : output_(detail::safetensors_output_of(std::move(name), x)) {}
+  template <SafetensorsWritable X>
+  requires(pare::detail::OwningRvalue<X>) NamedTensor(std::string name, X&& x)
+      : output_(detail::kept_safetensors_output(std::move(name), std::move(x))) {}
 
   /// A tensor of another file as it is; converts, so that one stands for the other in a list.
   PARE_ALWAYS_INLINE NamedTensor(const SafetensorsTensor& tensor)

@@ -41,7 +41,8 @@ bool is_row_major(const TensorView<T, Rank>& x) {
   return true;
 }
 
-/// Streams the elements of any view, converted and gathered a chunk at a time.
+/// Streams the elements of any view, converted and gathered a chunk at a time, as long as the
+/// stream takes them.
 template <class Stored, class T, std::size_t Rank>
 void write_strided(std::ostream& os, const TensorView<const T, Rank>& x, std::size_t count) {
   using Raw = std::array<std::byte, sizeof(Stored)>;
@@ -54,6 +55,7 @@ void write_strided(std::ostream& os, const TensorView<const T, Rank>& x, std::si
     if (chunk.size() == write_chunk || n + 1 == count) {
       os.write(reinterpret_cast<const char*>(chunk.data()),
                static_cast<std::streamsize>(chunk.size() * sizeof(Raw)));
+      if (!os) return;
       chunk.clear();
     }
     for (std::size_t d = Rank; d-- > 0;) {

@@ -38,7 +38,9 @@ inline constexpr std::size_t npy_read_chunk = 8192;
 class NpyInput {
  public:
   NpyInput(const char* function, std::span<const std::byte> bytes)
-      : place_{function, "bytes"}, memory_(bytes), remaining_(bytes.size()) {}
+      : place_{function, "bytes"}, memory_(bytes), remaining_(bytes.size()) {
+    check_view(function, "bytes", to_view(memory_));
+  }
 
   NpyInput(const char* function, const std::filesystem::path& path)
       : place_{function, path.string()} {

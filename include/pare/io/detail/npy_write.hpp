@@ -53,9 +53,10 @@ template <class T, std::size_t Rank>
 NpyOutput<T, Rank> npy_output(const char* function, TensorView<const T, Rank> x) {
   const std::vector<Index> shape(x.extent.begin(), x.extent.end());
   const Index count = element_count({function, "x"}, shape);
-  check(count == 0 || x.data != nullptr, function, "x", "a null pointer", "data");
-  const bool column_major = !is_row_major(x) && is_row_major(reversed(x));
   using Stored = typename npy_stored<T>::type;
+  checked_product(function, "x", count, sizeof(Stored));
+  check_view(function, "x", x);
+  const bool column_major = !is_row_major(x) && is_row_major(reversed(x));
   return {{npy_dtype<Stored>(), column_major, shape}, column_major ? reversed(x) : x};
 }
 

@@ -37,6 +37,13 @@ inline SafetensorsContents open_safetensors(const std::filesystem::path& path) {
   return contents;
 }
 
+/// The bytes of a file in the caller's memory.
+inline SafetensorsContents view_safetensors(std::span<const std::byte> bytes) {
+  const Place place{safetensors_reader, "bytes"};
+  check_view(place.function, "bytes", to_view(bytes));
+  return parse_safetensors(place, bytes);
+}
+
 inline const SafetensorsTensor* find_tensor(const SafetensorsContents& contents,
                                             std::string_view name) {
   const auto at = contents.index.find(name);
@@ -160,13 +167,8 @@ void check_rows(const char* function, const ReadableMatrix& matrix, Index first,
   check(out.rows() >= 0 && out.rows() <= left && out.cols() == matrix.cols, function, "out",
         out.extent,
         "up to " + std::to_string(left) + " rows of " + std::to_string(matrix.cols) + " columns");
-  check(out.data != nullptr || out.rows() == 0 || out.cols() == 0, function, "out",
-        "a null pointer", "memory for the rows");
   check_writable(function, "out", out);
-  const std::span<const std::byte> bytes = matrix.tensor->bytes;
-  check_no_overlap(
-      function, "out", out, "the file",
-      TensorView<const std::byte, 1>{bytes.data(), {static_cast<Index>(bytes.size())}, {1}});
+  check_no_overlap(function, "out", out, "the file", to_view(matrix.tensor->bytes));
 }
 
 PARE_ABI_END

@@ -19,6 +19,7 @@
 #include <functional>
 #include <limits>
 #include <map>
+#include <memory>
 #include <ostream>
 #include <set>
 #include <span>
@@ -51,7 +52,7 @@ SafetensorsOutput safetensors_output(std::string name, TensorView<const T, Rank>
   const std::string dtype(safetensors_dtype<T>());
   const std::vector<Index> shape(x.extent.begin(), x.extent.end());
   const std::size_t size = safetensors_bytes(place, dtype, shape);
-  if (size != 0 && x.data == nullptr) place.refuse("a null pointer", "data");
+  check_view(place.function, place.source.c_str(), x);
   return {
       std::move(name), dtype, shape, 8 * static_cast<int>(sizeof(T)), size, [x](std::ostream& os) {
         write_elements<T>(os, x);
@@ -71,13 +72,22 @@ SafetensorsOutput safetensors_output_of(std::string name, const X& x) {
   }
 }
 
+/// The same for an object that would be gone when the tensor is written: it is kept.
+template <class X>
+SafetensorsOutput kept_safetensors_output(std::string name, X&& x) {
+  auto kept = std::make_shared<const X>(std::move(x));
+  SafetensorsOutput output = safetensors_output_of(std::move(name), *kept);
+  output.write = [kept, write = std::move(output.write)](std::ostream& os) { write(os); };
+  return output;
+}
+
 inline SafetensorsOutput safetensors_output(std::string name, std::string dtype,
                                             std::vector<Index> shape,
                                             std::span<const std::byte> bytes) {
   const Place place{named_tensor, tensor_text(name)};
   const int bits = safetensors_bits(place, dtype);
   const std::size_t size = safetensors_bytes(place, dtype, shape);
-  if (size != 0 && bytes.data() == nullptr) place.refuse("a null pointer", "data");
+  check_view(place.function, place.source.c_str(), to_view(bytes));
   if (bytes.size() != size)
     place.refuse(
         std::to_string(bytes.size()) + " bytes",
