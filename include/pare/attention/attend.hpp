@@ -41,6 +41,7 @@
 #include <pare/attention/score_modifier.hpp>
 #include <pare/attention/workspace.hpp>
 #include <pare/core/backend.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 
 #include <algorithm>
@@ -54,6 +55,15 @@ template <class O, class S>
 concept OutputOf = std::is_same_v<O, S> || std::is_same_v<O, compute_t<S>>;
 
 namespace detail {
+
+/// q, k and v hold one scalar, and O what attend may write for it.
+template <class Q, class K, class V, class O>
+concept AttendScalars = std::is_same_v<scalar_of<Q>, scalar_of<K>> &&
+    std::is_same_v<scalar_of<Q>, scalar_of<V>> && OutputOf<scalar_of<O>, scalar_of<Q>>;
+
+template <class X>
+using IsSource = std::bool_constant<KeyValueSource<std::remove_const_t<X>>>;
+
 PARE_ABI_BEGIN
 
 inline constexpr const char* attend_name = "attention::attend";
@@ -151,14 +161,15 @@ requires std::is_same_v<scalar_of<Q>, scalar_of<K>> && std::is_same_v<scalar_of<
 
 /// \overload
 template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O>
-AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out,
-                   const AttendOptions& options = {}) {
+requires detail::AttendScalars<Q, K, V, O> AttendStats attend(const B& backend, const Q& q,
+                                                              const K& k, const V& v, O&& out,
+                                                              const AttendOptions& options = {}) {
   return attend(backend, q, k, v, out, Exact{}, options);
 }
 
 /// \overload
 template <In<4> Q, In<4> K, In<4> V, Out<4> O, class P>
-requires(!std::is_convertible_v<P, AttendOptions>) AttendStats
+requires(!std::is_convertible_v<P, AttendOptions> && detail::AttendScalars<Q, K, V, O>) AttendStats
     attend(const Q& q, const K& k, const V& v, O&& out, const P& policy,
            const AttendOptions& options = {}) {
   return attend(simd, q, k, v, out, policy, options);
@@ -166,7 +177,9 @@ requires(!std::is_convertible_v<P, AttendOptions>) AttendStats
 
 /// \overload
 template <In<4> Q, In<4> K, In<4> V, Out<4> O>
-AttendStats attend(const Q& q, const K& k, const V& v, O&& out, const AttendOptions& options = {}) {
+requires detail::AttendScalars<Q, K, V, O> AttendStats attend(const Q& q, const K& k, const V& v,
+                                                              O&& out,
+                                                              const AttendOptions& options = {}) {
   return attend(simd, q, k, v, out, Exact{}, options);
 }
 
@@ -199,16 +212,36 @@ typename Source::scalar >
 
 /// \overload
 template <Backend B, In<4> Q, KeyValueSource Source, Out<4> O>
-AttendStats attend(const B& backend, const Q& q, const Source& source, O&& out,
-                   const AttendOptions& options = {}) {
+requires(
+    std::is_same_v<scalar_of<Q>, typename Source::scalar>&& OutputOf<scalar_of<O>, scalar_of<Q>>)
+    AttendStats attend(const B& backend, const Q& q, const Source& source, O&& out,
+                       const AttendOptions& options = {}) {
   return attend(backend, q, source, out, Exact{}, options);
 }
 
 /// \overload
 template <In<4> Q, KeyValueSource Source, Out<4> O>
-AttendStats attend(const Q& q, const Source& source, O&& out, const AttendOptions& options = {}) {
+requires(std::is_same_v<scalar_of<Q>, typename Source::scalar>&&
+             OutputOf<scalar_of<O>, scalar_of<Q>>) AttendStats
+    attend(const Q& q, const Source& source, O&& out, const AttendOptions& options = {}) {
   return attend(simd, q, source, out, Exact{}, options);
 }
+
+PARE_REFUSE_CALLS(attend, "attention::attend",
+                  "after out: wanted AttendOptions, members spelt and ordered as declared, or a "
+                  "policy and AttendOptions",
+                  (INPUT, (roles::Reads<4>), "q", "[batch, heads, queries, key dim]"),
+                  (INPUT, (roles::Unless<roles::ReadsSame<4>, detail::IsSource, roles::other_call>),
+                   "k", "[batch, kv heads, keys, key dim]"),
+                  (INPUT, (roles::ReadsSame<4>), "v", "[batch, kv heads, keys, value dim]"),
+                  (OUTPUT, (roles::WritesEither<4>), "out", "[batch, heads, queries, value dim]"))
+PARE_REFUSE_CALLS(attend, "attention::attend",
+                  "after out: wanted AttendOptions, members spelt and ordered as declared, or "
+                  "after a backend a ScoreModifier and AttendOptions",
+                  (INPUT, (roles::Reads<4>), "q", "[batch, heads, queries, key dim]"),
+                  (PLAIN, (roles::Takes<detail::IsSource, roles::other_call>), "source",
+                   "a KeyValueSource"),
+                  (OUTPUT, (roles::WritesEither<4>), "out", "[batch, heads, queries, value dim]"))
 
 PARE_ABI_END
 }  // namespace pare::attention

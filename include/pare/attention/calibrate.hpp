@@ -15,6 +15,7 @@
 
 #include <pare/attention/attend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 
 #include <cmath>
@@ -235,9 +236,11 @@ PARE_ABI_BEGIN
 /// not always one way; what is returned was measured. Cost: one exact call and up to `most_calls`
 /// sparse ones; memory: two outputs.
 template <Backend B, In<4> Q, In<4> K, In<4> V, class Policy>
-requires(ThresholdPolicy<Policy> || MassPolicy<Policy>) Calibration<Policy> calibrate(
-    const B& backend, const Q& q, const K& k, const V& v, const Policy& policy,
-    const CalibrationGoal& goal, const AttendOptions& options = {.causal = true}) {
+requires((ThresholdPolicy<Policy> ||
+          MassPolicy<Policy>)&&detail::AttendScalars<Q, K, V, TensorView<scalar_of<Q>, 4>>)
+    Calibration<Policy> calibrate(const B& backend, const Q& q, const K& k, const V& v,
+                                  const Policy& policy, const CalibrationGoal& goal,
+                                  const AttendOptions& options = {.causal = true}) {
   detail::check_goal(goal);
   detail::check_knob(policy);
   detail::Trial<B, scalar_of<Q>, Policy> trial(backend, as_const(to_view(q)), as_const(to_view(k)),
@@ -247,11 +250,20 @@ requires(ThresholdPolicy<Policy> || MassPolicy<Policy>) Calibration<Policy> cali
 
 /// \overload
 template <In<4> Q, In<4> K, In<4> V, class Policy>
-requires(ThresholdPolicy<Policy> || MassPolicy<Policy>) Calibration<Policy> calibrate(
-    const Q& q, const K& k, const V& v, const Policy& policy, const CalibrationGoal& goal,
-    const AttendOptions& options = {.causal = true}) {
+requires((ThresholdPolicy<Policy> ||
+          MassPolicy<Policy>)&&detail::AttendScalars<Q, K, V, TensorView<scalar_of<Q>, 4>>)
+    Calibration<Policy> calibrate(const Q& q, const K& k, const V& v, const Policy& policy,
+                                  const CalibrationGoal& goal,
+                                  const AttendOptions& options = {.causal = true}) {
   return calibrate(simd, q, k, v, policy, goal, options);
 }
+
+PARE_REFUSE_CALLS(calibrate, "attention::calibrate",
+                  "after v: wanted a policy with a threshold or a mass, a CalibrationGoal and "
+                  "AttendOptions, members spelt and ordered as declared",
+                  (INPUT, (roles::Reads<4>), "q", "[batch, heads, queries, key dim]"),
+                  (INPUT, (roles::ReadsSame<4>), "k", "[batch, kv heads, keys, key dim]"),
+                  (INPUT, (roles::ReadsSame<4>), "v", "[batch, kv heads, keys, value dim]"))
 
 PARE_ABI_END
 }  // namespace pare::attention

@@ -186,8 +186,10 @@ requires std::is_same_v<scalar_of<Q>, scalar_of<K>> && std::is_same_v<scalar_of<
 
 /// \overload
 template <In<4> Q, In<4> K, In<4> V, Out<4> O>
-AttendStats attend(const Q& q, const K& k, const V& v, O&& out, const EarlyStop& rule,
-                   const AttendOptions& options = {.causal = true}) {
+requires detail::AttendScalars<Q, K, V, O> AttendStats attend(const Q& q, const K& k, const V& v,
+                                                              O&& out, const EarlyStop& rule,
+                                                              const AttendOptions& options = {
+                                                                  .causal = true}) {
   return attend(simd, q, k, v, out, rule, options);
 }
 

@@ -22,6 +22,7 @@
 #include <pare/attention/reference.hpp>
 #include <pare/attention/select_blocks.hpp>
 #include <pare/core/backend.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 
 #include <algorithm>
@@ -178,6 +179,11 @@ requires std::is_same_v<scalar_of<Q>, scalar_of<K>> KeyOrder
 order_keys(const Q& q, const K& k, const OrderOptions& options = {}) {
   return order_keys(simd, q, k, options);
 }
+
+PARE_REFUSE_CALLS(order_keys, "attention::order_keys",
+                  "after k: wanted OrderOptions, members spelt and ordered as declared",
+                  (INPUT, (roles::Reads<4>), "q", "[batch, heads, queries, dim]"),
+                  (INPUT, (roles::ReadsSame<4>), "k", "[batch, kv heads, keys, dim]"))
 
 PARE_ABI_END
 }  // namespace pare::attention

@@ -209,14 +209,16 @@ requires std::is_same_v<scalar_of<Q>, scalar_of<K>> && std::is_same_v<scalar_of<
 
 /// \overload
 template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O>
-AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out,
-                   const Permuted& policy) {
+requires detail::AttendScalars<Q, K, V, O> AttendStats attend(const B& backend, const Q& q,
+                                                              const K& k, const V& v, O&& out,
+                                                              const Permuted& policy) {
   return attend(backend, q, k, v, out, policy, AttendOptions{.causal = true});
 }
 
 /// \overload
 template <In<4> Q, In<4> K, In<4> V, Out<4> O>
-AttendStats attend(const Q& q, const K& k, const V& v, O&& out, const Permuted& policy) {
+requires detail::AttendScalars<Q, K, V, O> AttendStats attend(const Q& q, const K& k, const V& v,
+                                                              O&& out, const Permuted& policy) {
   return attend(simd, q, k, v, out, policy, AttendOptions{.causal = true});
 }
 

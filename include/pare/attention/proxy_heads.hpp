@@ -73,8 +73,8 @@ select_blocks(const B& backend, const Q& q, const K& k, const ProxyHeads& policy
 
 /// \overload
 template <In<4> Q, In<4> K>
-SelectedBlocks select_blocks(const Q& q, const K& k, const ProxyHeads& policy,
-                             const SelectOptions& options = {}) {
+requires std::is_same_v<scalar_of<Q>, scalar_of<K>> SelectedBlocks
+select_blocks(const Q& q, const K& k, const ProxyHeads& policy, const SelectOptions& options = {}) {
   return select_blocks(simd, q, k, policy, options);
 }
 

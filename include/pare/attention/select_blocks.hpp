@@ -26,6 +26,7 @@
 #include <pare/attention/score_modifier.hpp>
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 
 #include <algorithm>
@@ -245,17 +246,24 @@ select_blocks(const B& backend, const Q& q, const K& k, const P& selector,
 
 /// \overload
 template <In<4> Q, In<4> K, BlockSelector P>
-SelectedBlocks select_blocks(const Q& q, const K& k, const KeyOrder& order, const P& selector,
-                             const SelectOptions& options = {}) {
+requires std::is_same_v<scalar_of<Q>, scalar_of<K>> SelectedBlocks
+select_blocks(const Q& q, const K& k, const KeyOrder& order, const P& selector,
+              const SelectOptions& options = {}) {
   return select_blocks(simd, q, k, order, selector, options);
 }
 
 /// \overload
 template <In<4> Q, In<4> K, BlockSelector P>
-SelectedBlocks select_blocks(const Q& q, const K& k, const P& selector,
-                             const SelectOptions& options = {}) {
+requires std::is_same_v<scalar_of<Q>, scalar_of<K>> SelectedBlocks
+select_blocks(const Q& q, const K& k, const P& selector, const SelectOptions& options = {}) {
   return select_blocks(simd, q, k, selector, options);
 }
+
+PARE_REFUSE_CALLS(select_blocks, "attention::select_blocks",
+                  "after k: wanted [a KeyOrder,] a BlockSelector and SelectOptions, members spelt "
+                  "and ordered as declared",
+                  (INPUT, (roles::Reads<4>), "q", "[batch, heads, queries, dim]"),
+                  (INPUT, (roles::ReadsSame<4>), "k", "[batch, kv heads, keys, dim]"))
 
 PARE_ABI_END
 }  // namespace pare::attention

@@ -206,7 +206,7 @@ TensorView<detail::view_element_of<E>, 1> to_view(E& e) {
 
 /// A rank-1 view of a range, or of an Eigen object that is a vector at compile time.
 template <class E>
-auto to_vector_view(E& e) {
+requires(detail::DenseMatrix<E> || requires(E & e) { to_view(e); }) auto to_vector_view(E& e) {
   if constexpr (detail::DenseMatrix<E>) {
     static_assert(E::IsVectorAtCompileTime, "pare: wanted a vector, got a matrix type");
     return TensorView<detail::view_element_of<E>, 1>{

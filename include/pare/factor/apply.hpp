@@ -17,6 +17,7 @@
 /// reaches its own row of y only.
 
 #include <pare/core/backend.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/low_rank_product.hpp>
 #include <pare/factor/low_rank.hpp>
@@ -24,8 +25,26 @@
 
 #include <type_traits>
 
-namespace pare::factor {
+namespace pare {
+
+/// Factors compute with their own scalar.
+template <class T>
+struct roles::element<factor::LowRank<T>> {
+  using type = T;
+};
+
+namespace factor {
 namespace detail {
+
+template <class X>
+struct IsLowRank : std::false_type {};
+template <class T>
+struct IsLowRank<LowRank<T>> : std::true_type {};
+template <class T>
+struct IsLowRank<const LowRank<T>> : std::true_type {};
+template <class X>
+using IsNoLowRank = std::bool_constant<!IsLowRank<X>::value>;
+
 PARE_ABI_BEGIN
 
 /// y = x (left right)^T is stored in what it is summed in.
@@ -111,5 +130,20 @@ template <ComputeScalar T, In<2> X, Out<2> Y>
 requires detail::ProductOf<X, T, Y>
 void apply(const LowRank<T>& factors, const X& x, Y&& y) { apply(simd, factors, x, y); }
 
+PARE_REFUSE_CALLS(apply, "factor::apply",
+                  "after y: wanted nothing, or an ApplyWorkspace after a backend",
+                  (PLAIN, (roles::Unless<roles::TakesAny, detail::IsNoLowRank, roles::other_call>),
+                   "factors", "a LowRank"),
+                  (INPUT, (roles::Reads<2>), "x", "[tokens, in]"),
+                  (OUTPUT, (roles::WritesTogether<2>), "y", "[tokens, out]"))
+PARE_REFUSE_CALLS(apply, "factor::apply",
+                  "after y: wanted nothing or an ApplyWorkspace, and a backend before left",
+                  (INPUT, (roles::Unless<roles::Reads<2>, detail::IsLowRank, roles::other_call>),
+                   "left", "[out, rank]"),
+                  (INPUT, (roles::ReadsSame<2>), "right", "[rank, in]"),
+                  (INPUT, (roles::Reads<2>), "x", "[tokens, in]"),
+                  (OUTPUT, (roles::WritesTogether<2>), "y", "[tokens, out]"))
+
 PARE_ABI_END
-}  // namespace pare::factor
+}  // namespace factor
+}  // namespace pare

@@ -17,6 +17,7 @@
 /// Sources: Wang et al., SVD-LLM, arXiv 2403.07378; CARE, arXiv 2603.17946; the form without a root
 /// is also Swift-SVD's (arXiv 2604.01609). Everything is computed in double.
 
+#include <pare/core/refused_call.hpp>
 #include <pare/factor/covariance.hpp>
 #include <pare/factor/svd.hpp>
 
@@ -46,6 +47,11 @@ auto covariance_svd(const W& w, const Covariance& covariance, const SvdOptions& 
                     double damping = 0) {
   return covariance_svd(simd, w, covariance, options, damping);
 }
+
+PARE_REFUSE_CALLS(covariance_svd, "factor::covariance_svd",
+                  "after w: wanted a Covariance, SvdOptions such as {.rank = 16}, members spelt "
+                  "and ordered as declared, and damping",
+                  (INPUT, (roles::Reads<2>), "w", "[out, in]"))
 
 PARE_ABI_END
 }  // namespace pare::factor

@@ -30,6 +30,7 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/dora_compose.hpp>
 #include <pare/factor/detail/dora_norms.hpp>
@@ -76,6 +77,11 @@ concept NormVector = WeightVector<std::remove_reference_t<V>> && ComputeScalar<s
 /// What a layer with an adapter is summed in.
 template <class X, class W, class A>
 using layer_t = product_t<product_t<scalar_of<X>, scalar_of<W>>, scalar_of<A>>;
+
+template <class X>
+using IsWeightVector = std::bool_constant<WeightVector<std::remove_const_t<X>>>;
+template <class X>
+using IsNorms = std::bool_constant<NormVector<X>>;
 
 PARE_ABI_BEGIN
 
@@ -327,6 +333,25 @@ void dora_forward(const X& x, const W& w, const A& a, const L& b, const M& magni
                   Y&& y, const DoraForwardOptions& options = {}) {
   dora_forward(simd, x, w, a, b, magnitude, scale, y, options);
 }
+
+PARE_REFUSE_CALLS(dora_base, "factor::dora_base", "after w: wanted nothing",
+                  (INPUT, (roles::Reads<2>), "w", "[out, in]"))
+PARE_REFUSE_CALLS(dora_norms, "factor::dora_norms",
+                  "after norms: wanted DoraNormOptions, members spelt and ordered as declared",
+                  (INPUT, (roles::Reads<2>), "w", "[out, in]"),
+                  (INPUT, (roles::Reads<2>), "a", "[rank, in]"),
+                  (INPUT, (roles::Reads<2>), "b", "[out, rank], of the scalar of a"),
+                  (PLAIN, (roles::TakesAny), "scale", "a number"),
+                  (PLAIN, (roles::Takes<detail::IsNorms>), "norms",
+                   "a vector to write to, [out], of float or double"))
+PARE_REFUSE_CALLS(
+    dora_forward, "factor::dora_forward",
+    "after y: wanted DoraForwardOptions, members spelt and ordered as declared",
+    (INPUT, (roles::Reads<2>), "x", "[tokens, in]"), (INPUT, (roles::Reads<2>), "w", "[out, in]"),
+    (INPUT, (roles::Reads<2>), "a", "[rank, in]"), (INPUT, (roles::Reads<2>), "b", "[out, rank]"),
+    (PLAIN, (roles::Takes<detail::IsWeightVector>), "magnitude", "a vector in memory, [out]"),
+    (PLAIN, (roles::TakesAny), "scale", "a number"),
+    (OUTPUT, (roles::WritesTogether<2>), "y", "[tokens, out]"))
 
 PARE_ABI_END
 }  // namespace pare::factor

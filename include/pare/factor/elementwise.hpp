@@ -24,6 +24,7 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/elementwise_als.hpp>
 #include <pare/factor/detail/elementwise_em.hpp>
@@ -229,6 +230,16 @@ template <In<2> W, In<2> F, In<2> L, In<2> R>
 double elementwise_loss(const W& w, const F& f, const L& left, const R& right) {
   return elementwise_loss(simd, w, f, left, right);
 }
+
+PARE_REFUSE_CALLS(elementwise_svd, "factor::elementwise_svd",
+                  "after f: wanted ElementwiseOptions, members spelt and ordered as declared",
+                  (INPUT, (roles::Reads<2>), "w", "[out, in]"),
+                  (INPUT, (roles::Reads<2>), "f", "[out, in]"))
+PARE_REFUSE_CALLS(elementwise_loss, "factor::elementwise_loss", "after right: wanted nothing",
+                  (INPUT, (roles::Reads<2>), "w", "[out, in]"),
+                  (INPUT, (roles::Reads<2>), "f", "[out, in]"),
+                  (INPUT, (roles::Reads<2>), "left", "[out, k]"),
+                  (INPUT, (roles::Reads<2>), "right", "[k, in]"))
 
 PARE_ABI_END
 }  // namespace pare::factor

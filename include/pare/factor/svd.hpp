@@ -33,6 +33,7 @@
 /// refused.
 
 #include <pare/core/backend.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/factorize.hpp>
 #include <pare/factor/detail/operator_svd.hpp>
@@ -44,6 +45,12 @@
 
 namespace pare::factor {
 namespace detail {
+
+template <class X>
+using IsMetric = std::bool_constant<Metric<std::remove_const_t<X>>>;
+template <class X>
+using IsLinearOperator = std::bool_constant<LinearOperator<std::remove_const_t<X>>>;
+
 PARE_ABI_BEGIN
 
 template <class B, class S, Metric M>
@@ -161,6 +168,18 @@ template <LinearOperator W>
 auto truncated_svd(const W& w, const SvdOptions& options) {
   return truncated_svd(simd, w, options);
 }
+
+PARE_REFUSE_CALLS(
+    factorize, "factor::factorize",
+    "after metric: wanted SvdOptions such as {.rank = 16}, members spelt and ordered as declared",
+    (INPUT, (roles::Reads<2>), "w", "[out, in]"),
+    (PLAIN, (roles::Takes<detail::IsMetric>), "metric",
+     "a Metric such as OutputWeights (metric.hpp)"))
+PARE_REFUSE_CALLS(
+    truncated_svd, "factor::truncated_svd",
+    "after w: wanted SvdOptions such as {.rank = 16}, members spelt and ordered as declared",
+    (INPUT, (roles::Unless<roles::ReadsMatrix, detail::IsLinearOperator, roles::right>), "w",
+     "[out, in]"))
 
 PARE_ABI_END
 }  // namespace pare::factor

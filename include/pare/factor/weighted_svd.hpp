@@ -17,10 +17,16 @@
 /// factorization", ICLR 2022, section 3. Its D^-1 U S is W V here: no weight is divided by, so
 /// weights of zero need no epsilon.
 
+#include <pare/core/refused_call.hpp>
 #include <pare/factor/fisher.hpp>
 #include <pare/factor/svd.hpp>
 
 namespace pare::factor {
+namespace detail {
+template <class X>
+using IsWeights = std::bool_constant<std::is_same_v<std::remove_const_t<X>, FisherDiagonal> ||
+                                     WeightVector<std::remove_const_t<X>>>;
+}  // namespace detail
 PARE_ABI_BEGIN
 
 /// min over A, B of sum_ij weight (W - A B)_ij^2, the weight being that of output i or of input j.
@@ -80,6 +86,13 @@ auto weighted_svd(const W& w, const X& output_weights, const Y& input_weights,
                   const SvdOptions& options) {
   return weighted_svd(simd, w, output_weights, input_weights, options);
 }
+
+PARE_REFUSE_CALLS(weighted_svd, "factor::weighted_svd",
+                  "after the weights: wanted SvdOptions such as {.rank = 16}, members spelt and "
+                  "ordered as declared, and an Axis for weights of one side",
+                  (INPUT, (roles::Reads<2>), "w", "[out, in]"),
+                  (PLAIN, (roles::Takes<detail::IsWeights>), "weights",
+                   "a FisherDiagonal or a vector in memory of float, double, bf16 or f16"))
 
 PARE_ABI_END
 }  // namespace pare::factor

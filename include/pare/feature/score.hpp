@@ -21,6 +21,7 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/ceil_div.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/feature/detail/copied_fields.hpp>
 #include <pare/feature/detail/input_gradients.hpp>
@@ -155,6 +156,10 @@ struct Scores {
 };
 
 namespace detail {
+
+template <class X>
+using IsNumberList = std::bool_constant<NumberList<X>>;
+
 PARE_ABI_BEGIN
 
 inline void check_at_least(const char* function, const char* argument,
@@ -474,6 +479,12 @@ template <RowsIn X, NumberList Y>
 Scores score_features(const X& x, const Y& labels, const ScoreOptions& options = {}) {
   return score_features(simd, x, labels, options);
 }
+
+PARE_REFUSE_CALLS(score_features, "feature::score_features",
+                  "after labels: wanted ScoreOptions, members spelt and ordered as declared",
+                  (INPUT, (roles::ReadsCompute<2>), "x", "[rows, features]"),
+                  (PLAIN, (roles::Takes<detail::IsNumberList>), "labels",
+                   "a vector in memory of numbers, which std::vector<bool> is not"))
 
 PARE_ABI_END
 }  // namespace pare::feature

@@ -15,6 +15,7 @@
 /// sources give as (d / 2m)^beta, is left out; normalisation and standardisation remove it.
 
 #include <pare/core/backend.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/sparse_view.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/projection/detail/propagate.hpp>
@@ -86,6 +87,12 @@ template <SparseIn S>
 auto fast_rp(const S& adjacency, const FastRpOptions& options = {}) {
   return fast_rp(simd, adjacency, options);
 }
+
+PARE_REFUSE_CALLS(
+    fast_rp, "projection::fast_rp",
+    "after adjacency: wanted FastRpOptions, members spelt and ordered as declared, or after a "
+    "backend [features,] out and FastRpOptions, dense, in memory and of the scalar of adjacency",
+    (SPARSE, (roles::ReadsSparse<>), "adjacency", "[nodes, nodes]"))
 
 PARE_ABI_END
 }  // namespace pare::projection

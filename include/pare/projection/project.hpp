@@ -19,6 +19,7 @@
 /// is multiplied by the scale.
 
 #include <pare/core/backend.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/sparse_view.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/projection/detail/project_dense.hpp>
@@ -35,6 +36,9 @@ namespace detail {
 /// Y's scalar is what X's is computed in.
 template <class X, class Y>
 concept ProjectsTo = std::is_same_v<compute_t<scalar_of<X>>, scalar_of<Y>>;
+
+template <class R>
+using IsOperator = std::bool_constant<RandomOperator<R>>;
 
 template <class S, class Y>
 concept SparseProjectsTo = std::is_same_v<sparse_scalar_of<S>, scalar_of<Y>>;
@@ -108,7 +112,7 @@ PARE_ABI_BEGIN
 ///
 /// Cost: n * nnz(R) additions; X is read and Y written once (Y again for every 32 MiB of R's
 /// nonzeros, X again for every 2048 outputs). Memory: Workspace.
-template <Backend B, In<2> X, RandomOperator R, Out<2> Y>
+template <Backend B, In<2> X, RandomOperator R = SparseProjection, Out<2> Y>
 requires detail::ProjectsTo<X, Y>
 void project(const B& backend, const X& x, const R& r, Y&& y, Workspace& workspace) {
   const auto from = as_const(to_view(x));
@@ -118,7 +122,7 @@ void project(const B& backend, const X& x, const R& r, Y&& y, Workspace& workspa
 }
 
 /// \overload
-template <Backend B, In<2> X, RandomOperator R, Out<2> Y>
+template <Backend B, In<2> X, RandomOperator R = SparseProjection, Out<2> Y>
 requires detail::ProjectsTo<X, Y>
 void project(const B& backend, const X& x, const R& r, Y&& y) {
   Workspace workspace;
@@ -126,7 +130,7 @@ void project(const B& backend, const X& x, const R& r, Y&& y) {
 }
 
 /// \overload
-template <In<2> X, RandomOperator R, Out<2> Y>
+template <In<2> X, RandomOperator R = SparseProjection, Out<2> Y>
 requires detail::ProjectsTo<X, Y>
 void project(const X& x, const R& r, Y&& y) { project(simd, x, r, y); }
 
@@ -134,7 +138,7 @@ void project(const X& x, const R& r, Y&& y) { project(simd, x, r, y); }
 /// columns of R that X touches are generated. Column-major X is first copied to rows (its own size
 /// once). \throws std::invalid_argument as for dense X, and if an offset decreases or an index is
 /// outside.
-template <Backend B, SparseIn S, RandomOperator R, Out<2> Y>
+template <Backend B, SparseIn S, RandomOperator R = SparseProjection, Out<2> Y>
 requires detail::SparseProjectsTo<S, Y>
 void project(const B& backend, const S& x, const R& r, Y&& y) {
   detail::project_sparse_matrix("projection::project", backend, x, bool(S::IsRowMajor), r,
@@ -142,14 +146,14 @@ void project(const B& backend, const S& x, const R& r, Y&& y) {
 }
 
 /// \overload
-template <SparseIn S, RandomOperator R, Out<2> Y>
+template <SparseIn S, RandomOperator R = SparseProjection, Out<2> Y>
 requires detail::SparseProjectsTo<S, Y>
 void project(const S& x, const R& r, Y&& y) { project(simd, x, r, y); }
 
 /// B = R A for dense A [input_dim x m]; out is [output_dim x m]. The same work and the same bits as
 /// projecting the rows of A^T.
 /// \throws std::invalid_argument as project.
-template <Backend B, RandomOperator R, In<2> A, Out<2> Y>
+template <Backend B, RandomOperator R = SparseProjection, In<2> A, Out<2> Y>
 requires detail::ProjectsTo<A, Y>
 void sketch(const B& backend, const R& r, const A& a, Y&& out, Workspace& workspace) {
   const auto from = transpose(as_const(to_view(a)));
@@ -159,7 +163,7 @@ void sketch(const B& backend, const R& r, const A& a, Y&& out, Workspace& worksp
 }
 
 /// \overload
-template <Backend B, RandomOperator R, In<2> A, Out<2> Y>
+template <Backend B, RandomOperator R = SparseProjection, In<2> A, Out<2> Y>
 requires detail::ProjectsTo<A, Y>
 void sketch(const B& backend, const R& r, const A& a, Y&& out) {
   Workspace workspace;
@@ -167,13 +171,13 @@ void sketch(const B& backend, const R& r, const A& a, Y&& out) {
 }
 
 /// \overload
-template <RandomOperator R, In<2> A, Out<2> Y>
+template <RandomOperator R = SparseProjection, In<2> A, Out<2> Y>
 requires detail::ProjectsTo<A, Y>
 void sketch(const R& r, const A& a, Y&& out) { sketch(simd, r, a, out); }
 
 /// B = R A for sparse A; a row-major A is first copied to columns.
 /// \throws std::invalid_argument as project.
-template <Backend B, RandomOperator R, SparseIn S, Out<2> Y>
+template <Backend B, RandomOperator R = SparseProjection, SparseIn S, Out<2> Y>
 requires detail::SparseProjectsTo<S, Y>
 void sketch(const B& backend, const R& r, const S& a, Y&& out) {
   detail::project_sparse_matrix("projection::sketch", backend, a, !bool(S::IsRowMajor), r,
@@ -181,9 +185,22 @@ void sketch(const B& backend, const R& r, const S& a, Y&& out) {
 }
 
 /// \overload
-template <RandomOperator R, SparseIn S, Out<2> Y>
+template <RandomOperator R = SparseProjection, SparseIn S, Out<2> Y>
 requires detail::SparseProjectsTo<S, Y>
 void sketch(const R& r, const S& a, Y&& out) { sketch(simd, r, a, out); }
+
+PARE_REFUSE_CALLS(project, "projection::project",
+                  "after y: wanted nothing, or a Workspace for dense x and a backend",
+                  (INPUT, (roles::ReadsMatrix), "x", "[n, input_dim]"),
+                  (PLAIN, (roles::Takes<detail::IsOperator>), "r",
+                   "a RandomOperator such as SparseProjection"),
+                  (OUTPUT, (roles::WritesComputed<2>), "y", "[n, output_dim]"))
+PARE_REFUSE_CALLS(sketch, "projection::sketch",
+                  "after out: wanted nothing, or a Workspace for dense a and a backend",
+                  (PLAIN, (roles::Takes<detail::IsOperator>), "r",
+                   "a RandomOperator such as SparseProjection"),
+                  (INPUT, (roles::ReadsMatrix), "a", "[input_dim, m]"),
+                  (OUTPUT, (roles::WritesComputed<2>), "out", "[output_dim, m]"))
 
 PARE_ABI_END
 }  // namespace pare::projection

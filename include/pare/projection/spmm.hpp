@@ -5,6 +5,7 @@
 /// Sparse matrix times dense matrix, the product that graph embeddings and propagation run on.
 
 #include <pare/core/backend.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/sparse_view.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/kernel/spmm.hpp>
@@ -85,9 +86,14 @@ void spmm(const B& backend, const S& a, const X& b, Y&& c) {
 
 /// \overload
 template <SparseRowsIn S, In<2> X, Out<2> Y>
-void spmm(const S& a, const X& b, Y&& c) {
-  spmm(simd, a, b, c);
-}
+requires std::is_same_v<sparse_scalar_of<S>, scalar_of<X>> &&
+    std::is_same_v<scalar_of<X>, scalar_of<Y>>
+void spmm(const S& a, const X& b, Y&& c) { spmm(simd, a, b, c); }
+
+PARE_REFUSE_CALLS(spmm, "projection::spmm", "after c: wanted nothing",
+                  (SPARSE, (roles::ReadsSparse<true>), "a", "a matrix"),
+                  (INPUT, (roles::ReadsSame<2>), "b", "[columns of a, k]"),
+                  (OUTPUT, (roles::WritesComputed<2>), "c", "[rows of a, k]"))
 
 PARE_ABI_END
 }  // namespace pare::projection

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+// Wrong calls, one a line: the first error of each must match the extended regular expression behind
+// `refused:`, and no other line may have one (check_refused_calls.sh).
+#include <Eigen/Core>
+#include <Eigen/SparseCore>
+#include <unsupported/Eigen/CXX11/Tensor>
+
+#include <pare/pare.hpp>
+
+#include <vector>
+
+using namespace pare::attention;
+using namespace pare::factor;
+using namespace pare::feature;
+using namespace pare::projection;
+
+using Tensor = Eigen::Tensor<float, 4, Eigen::RowMajor>;
+using TensorMap = Eigen::TensorMap<Tensor>;
+using Doubles = Eigen::Tensor<double, 4, Eigen::RowMajor>;
+using Matrix = Eigen::MatrixXf;
+using Sparse = Eigen::SparseMatrix<float, Eigen::RowMajor>;
+
+extern Tensor q, k, v, out;
+extern const Tensor const_q, const_out;
+extern Doubles doubles;
+extern Eigen::Tensor<float, 3, Eigen::RowMajor> rank3;
+extern Eigen::Tensor<int, 4, Eigen::RowMajor> integers;
+extern PagedKeyValue<float> pages;
+extern Matrix x, y, w;
+extern const Matrix const_y;
+extern Eigen::MatrixXd xd, yd;
+extern Eigen::MatrixXi xi;
+extern Eigen::MatrixXcf xc;
+extern Eigen::VectorXf weights, labels;
+extern Sparse graph;
+extern Eigen::SparseMatrix<float> columns;
+extern Eigen::SparseMatrix<int, Eigen::RowMajor> counts;
+extern SparseProjection omega;
+extern std::vector<bool> flags;
+extern LowRank<float> factors;
+extern Covariance covariance;
+extern const AttendOptions options;
+
+// What is right compiles: lvalues and rvalues, const and not, with and without what may be left out.
+// Asked in concepts, so that no body is compiled.
+template <class X, class Y>
+concept Accepted = requires(X x, const X cx, Y y, pare::Simd<pare::arch::best> backend, Matrix w,
+                            const SparseProjection omega, SparseProjection changing) {
+  project(x, omega, y);
+  project(x, changing, y);
+  project(cx, omega, y);
+  project(backend, x, omega, y);
+  project(pare::reference, x, omega, y);
+  project(x, {.input_dim = 4, .output_dim = 2}, y);
+  project(backend, x, {.input_dim = 4, .output_dim = 2}, y);
+  sketch(omega, x, y);
+  sketch({.input_dim = 4, .output_dim = 2}, x, y);
+  spmm(graph, x, y);
+  apply(factors, x, y);
+  apply(backend, w, w, x, y);
+  dora_norms(x, w, w, 1.0, weights);
+  score_features(x, labels);
+};
+static_assert(Accepted<Matrix, Matrix> && Accepted<Matrix, Eigen::Ref<Matrix>>);
+static_assert(Accepted<Eigen::Block<Matrix>, Eigen::Map<Matrix>>);
+static_assert(Accepted<pare::TensorView<float, 2>, pare::TensorView<float, 2>>);
+
+template <class Q, class O>
+concept AttendAccepted = requires(Q a, const Q ca, O o, pare::Simd<pare::arch::best> backend) {
+  attend(a, a, a, o);
+  attend(ca, a, ca, o, options);
+  attend(a, a, a, o, {.causal = true});
+  attend(backend, ca, ca, ca, o, {.causal = true});
+  attend(pare::simd.threads(2), a, a, a, o);
+  attend(a, ca, a, o, SoftCap{.cap = 50});
+  attend(backend, a, a, a, o, SoftCap{.cap = 50}, {.causal = true});
+  attend(a, pages, o);
+  attend(backend, a, pages, o, {.causal = true});
+  attend(a, a, a, o, EarlyStop{});
+  attend(a, a, a, o, Permuted{});
+  attend(a, a, a, o, ProxyHeads{});
+  order_keys(a, a);
+  select_blocks(a, a, MeanPool{});
+};
+static_assert(AttendAccepted<Tensor, Tensor> && AttendAccepted<Tensor, const TensorMap>);
+static_assert(AttendAccepted<TensorMap, pare::TensorView<float, 4>>);
+
+// A concept that asks hears that a wrong call does not compile, and that a right one does.
+template <class Q, class K, class O>
+concept Attends = requires(const Q& a, const K& b, O& c) {
+  attend(a, b, b, c);
+};
+template <class X>
+concept Projects = requires(const X& a, Matrix& b) {
+  project(a, omega, b);
+};
+static_assert(Attends<Tensor, Tensor, Tensor> && !Attends<Tensor, Doubles, Tensor>);
+static_assert(!Attends<Tensor, Tensor, const Tensor> && !Attends<Tensor, Tensor, Doubles>);
+static_assert(Projects<Matrix> && !Projects<Eigen::MatrixXi> && !Projects<Eigen::MatrixXd>);
+template <class W, class Options>
+concept Factors = requires(const W& a, const Options& b) {
+  truncated_svd(a, b);
+};
+static_assert(!Factors<Matrix, int> && !Factors<Eigen::MatrixXi, SvdOptions>);
+
+void refused() {
+  auto backend = pare::simd.threads(2);
+  project(x, omega, yd);  // refused: pare::projection::project: y: wanted the scalar type
+  project(backend, x, omega, yd);  // refused: project: y: wanted the scalar type that
+  project(xd, omega, y);  // refused: project: y: wanted the scalar type
+  project(x, omega, const_y);  // refused: project: y: .* may be written, got a const one
+  project(xi, omega, y);  // refused: project: x: wanted elements of float, double, bf16 or f16
+  project(xc, omega, y);  // refused: project: x: wanted elements of float, double, bf16 or f16
+  project(x + x, omega, y);  // refused: project: x: .*an expression: .eval\(\) it first
+  project(x, omega, y + y);  // refused: project: y: wanted .* in memory
+  project(x, 3, y);  // refused: project: r: wanted a RandomOperator
+  project(x, omega, y, 3);  // refused: project: after y: wanted nothing, or a Workspace
+  project(x, {.input_dim = 4, .output_dim = 2}, 3);  // refused: no match
+  project(counts, omega, y);  // refused: project: x: wanted elements|project: x: wanted an
+  project(flags, omega, y);  // refused: project: x: wanted \[n, input_dim\] in memory
+  project(weights.data(), omega, y);  // refused: project: x: wanted \[n, input_dim\] in memory
+  sketch(omega, x, yd);  // refused: sketch: out: wanted the scalar type
+  spmm(columns, x, y);  // refused: spmm: a: wanted an Eigen::SparseMatrix stored by rows
+  spmm(x, x, y);  // refused: spmm: a: wanted a matrix as an Eigen::SparseMatrix
+  spmm(graph, xd, y);  // refused: spmm: b: wanted the scalar type of the inputs before it
+  spmm(graph, x, yd);  // refused: spmm: c: wanted the scalar type
+  fast_rp(x);  // refused: fast_rp: adjacency: wanted .* as an Eigen::SparseMatrix
+  fast_rp(graph, {.dims = 8});  // refused: fast_rp: after adjacency: wanted FastRpOptions
+  fast_rp(backend, graph, yd, {.dim = 8});  // refused: fast_rp: after adjacency: .* of the scalar of
+  attend(q, doubles, v, out);  // refused: pare::attention::attend: k: wanted the scalar type of
+  attend(q, k, doubles, out, {.causal = true});  // refused: attend: v: wanted the scalar type of
+  attend(const_q, doubles, doubles, out);  // refused: attend: k: wanted the scalar type of
+  attend(q, k, v, const_out);  // refused: attend: out: .*may be written, got a const one
+  attend(q, k, v, doubles);  // refused: attend: out: wanted the scalar type
+  attend(integers, k, v, out);  // refused: attend: q: wanted elements of float, double, bf16 or f16
+  attend(rank3, k, v, out);  // refused: attend: q: wanted .*, got another rank
+  attend(q, k, rank3, out, {.causal = true});  // refused: attend: v: wanted .*, got another rank
+  attend(q, k + k, v, out);  // refused: attend: k: wanted .*an expression
+  attend(q, k, v, flags);  // refused: attend: out: wanted .* in memory
+  attend(q, k, v, out, {.casual = true});  // refused: attend: after out: wanted AttendOptions
+  attend(backend, q, k, v, out, {.casual = true});  // refused: attend: after out: wanted Attend
+  attend(q, k, v, out, SoftCap{}, {.casual = true});  // refused: attend: after out: wanted Attend
+  attend(q, pages, out, {.casual = true});  // refused: attend: after out: wanted AttendOptions
+  attend(q, pages, doubles);  // refused: attend: out: wanted the scalar type
+  order_keys(q, doubles);  // refused: order_keys: k: wanted the scalar type
+  order_keys(q, k, {.segments = 4});  // refused: order_keys: after k: wanted OrderOptions
+  select_blocks(q, doubles, MeanPool{});  // refused: select_blocks: k: wanted the scalar type
+  select_blocks(q, k, 3);  // refused: select_blocks: after k: wanted .*a BlockSelector
+  calibrate(q, k, doubles, EarlyStop{}, {});  // refused: calibrate: v: wanted the scalar type
+  truncated_svd(w, 16);  // refused: pare::factor::truncated_svd: after w: wanted SvdOptions such as
+  truncated_svd(w);  // refused: truncated_svd: after w: wanted SvdOptions such as
+  truncated_svd(w, {.ranks = 16});  // refused: truncated_svd: after w: wanted SvdOptions such as
+  truncated_svd(w * w, {.rank = 16});  // refused: truncated_svd: w: .*an expression
+  truncated_svd(xi, {.rank = 16});  // refused: truncated_svd: w: wanted elements of float
+  factorize(w, weights, {.rank = 16});  // refused: factorize: metric: wanted a Metric
+  weighted_svd(w, flags, {.rank = 16});  // refused: weighted_svd: weights: wanted a Fisher
+  weighted_svd(w, weights, 16);  // refused: weighted_svd: after the weights: wanted SvdOptions
+  covariance_svd(w, x, {.rank = 16});  // refused: covariance_svd: after w: wanted a Covariance
+  elementwise_svd(w, w * 2, {.rank = 16});  // refused: elementwise_svd: f: .*an expression
+  elementwise_svd(w, w, 16);  // refused: elementwise_svd: after f: wanted ElementwiseOptions
+  apply(factors, x, yd);  // refused: factor::apply: y: wanted the scalar type
+  apply(backend, w, xd, x, y);  // refused: factor::apply: right: wanted the scalar type of
+  dora_norms(w, x, y, 1.0, flags);  // refused: dora_norms: norms: wanted a vector to write to
+  score_features(xi, labels);  // refused: score_features: x: wanted elements of float
+  score_features(x, flags);  // refused: score_features: labels: .*std::vector<bool> is not
+  score_features(x, labels, {.alpha = 1});  // refused: score_features: after labels: wanted Score
+}
