@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # cmake -DINCLUDE=<include folder> -P check_floors.cmake
-# No header includes one from a floor above its own; pare.hpp and dispatch are the roof.
+# No header includes one from a floor above its own; pare.hpp and dispatch are the roof. All that
+# users include stands between macros_off.hpp and macros_on.hpp.
 set(floor_core 0)
 set(floor_kernel 1)
 set(floor_io 1)
@@ -15,6 +16,16 @@ file(GLOB_RECURSE headers RELATIVE "${INCLUDE}/pare" "${INCLUDE}/pare/*.hpp" "${
 set(edges 0)
 set(bad "")
 foreach(header IN LISTS headers)
+  file(STRINGS "${INCLUDE}/pare/${header}" directives REGEX "^#[ ]*(include|if|define)")
+  if(header MATCHES "\\.hpp$" AND NOT header MATCHES "/detail/|^core/macros_o")
+    list(GET directives 0 first)
+    list(GET directives -1 last)
+    if(NOT first STREQUAL "#include <pare/core/macros_off.hpp>"
+       OR NOT last STREQUAL "#include <pare/core/macros_on.hpp>")
+      string(APPEND bad "\n  ${header}: starts with '${first}' and ends with '${last}', not with "
+                        "<pare/core/macros_off.hpp> and <pare/core/macros_on.hpp>")
+    endif()
+  endif()
   string(REGEX MATCH "^[a-z]+/" area "${header}")
   string(REPLACE "/" "" area "${area}")
   if(area STREQUAL "" OR area STREQUAL "dispatch")

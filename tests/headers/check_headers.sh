@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# check_headers.sh alone|one|no_exceptions|fast_math <compiler> <include:include:...> <header>...
+# check_headers.sh alone|one|no_exceptions|fast_math|old_standard <compiler> <include:include:...> <header>...
 # Compiles headers without writing anything; `alone` runs `one` for each, several at a time. The
 # environment variable BASELINE names the instruction set that pare_add_dispatch would have built.
 set -euo pipefail
@@ -52,6 +52,18 @@ case $check in
       exit 1
     fi
     compile -ffast-math -DPARE_ALLOW_FINITE_MATH <<<"$header"
+    ;;
+  old_standard)
+    # One error that says so, and the stop that keeps it the only one to read.
+    if message=$(compile -std=c++17 <<<'#include <pare/pare.hpp>' 2>&1); then
+      echo "pare.hpp compiled as C++17"
+      exit 1
+    fi
+    errors=$(grep -E '(^|: )(fatal )?error: ' <<<"$message")
+    if [[ $(wc -l <<<"$errors") != 2 || $(head -n 1 <<<"$errors") != *"pare needs C++20"* ]]; then
+      echo "as C++17 pare.hpp does not stop at one error that asks for C++20: $message"
+      exit 1
+    fi
     ;;
   *)
     echo "unknown check $check" >&2
