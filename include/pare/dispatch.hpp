@@ -18,6 +18,8 @@
 /// `PARE_SIMD_LEVEL=avx2` uses nothing above AVX2. A kernel that was not instantiated is an
 /// undefined reference when linking.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/backend.hpp>
 #include <pare/core/cpu_features.hpp>
 #include <pare/dispatch/entry.hpp>
@@ -152,3 +154,5 @@ void launch(const Dispatched<E>&, const Arguments& arguments) {
 PARE_ABI_END
 
 }  // namespace pare
+
+#include <pare/core/macros_on.hpp>

@@ -5,6 +5,8 @@
 /// All of Pare, but for what asks for more than Eigen and xsimd (pare/io) or for generated
 /// translation units (pare/dispatch.hpp).
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/attention/antidiagonal.hpp>
 #include <pare/attention/attend.hpp>
 #include <pare/attention/calibrate.hpp>
@@ -66,3 +68,5 @@
 #include <pare/projection/project.hpp>
 #include <pare/projection/sparse_projection.hpp>
 #include <pare/projection/spmm.hpp>
+
+#include <pare/core/macros_on.hpp>

@@ -15,6 +15,8 @@
 /// cell crosses once. A softmax over each row of cells, added up by block, gives the scores of
 /// blocks, of which the largest are kept until their sum reaches a share of the whole.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/attention/detail/keep_mass.hpp>
 #include <pare/attention/detail/row_scores.hpp>
 #include <pare/attention/select_blocks.hpp>
@@ -274,3 +276,5 @@ PARE_ALWAYS_INLINE double Antidiagonal::select(const B& backend, const SelectorH
 }
 
 }  // namespace pare::attention
+
+#include <pare/core/macros_on.hpp>

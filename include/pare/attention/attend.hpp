@@ -32,6 +32,8 @@
 /// is the mean of the values, as softmax says (and as PyTorch has it). Scores past 2.35e38
 /// (1.24e308 in double) in size count as that.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/attention/detail/checked_problem.hpp>
 #include <pare/attention/detail/engine.hpp>
 #include <pare/attention/detail/run_reference.hpp>
@@ -245,3 +247,5 @@ PARE_REFUSE_CALLS(attend, "attention::attend",
 
 PARE_ABI_END
 }  // namespace pare::attention
+
+#include <pare/core/macros_on.hpp>

@@ -4,6 +4,8 @@
 /// \file
 /// Which blocks of queries attend to which blocks of keys: a checked block-CSR mask.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
 
@@ -235,3 +237,5 @@ class BlockMask {
 };
 
 }  // namespace pare::attention
+
+#include <pare/core/macros_on.hpp>

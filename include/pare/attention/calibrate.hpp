@@ -13,6 +13,8 @@
 /// No threshold suits all models, layers and lengths; the papers of the field tune it on samples,
 /// and so does this.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/attention/attend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/refused_call.hpp>
@@ -267,3 +269,5 @@ PARE_REFUSE_CALLS(calibrate, "attention::calibrate",
 
 PARE_ABI_END
 }  // namespace pare::attention
+
+#include <pare/core/macros_on.hpp>

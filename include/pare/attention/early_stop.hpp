@@ -30,6 +30,8 @@
 /// The threshold does not bound e: keys are ranked for the mean query, and a query of its own mind
 /// may stop before its keys come.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/attention/attend.hpp>
 #include <pare/attention/detail/early_stop_engine.hpp>
 #include <pare/attention/detail/reference_early_stop.hpp>
@@ -195,3 +197,5 @@ requires detail::AttendScalars<Q, K, V, O> AttendStats attend(const Q& q, const 
 
 PARE_ABI_END
 }  // namespace pare::attention
+
+#include <pare/core/macros_on.hpp>

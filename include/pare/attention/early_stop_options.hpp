@@ -4,6 +4,8 @@
 /// \file
 /// Options of attention that stops early.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 
 namespace pare::attention {
@@ -66,3 +68,5 @@ PARE_ABI_END
 }  // namespace detail
 
 }  // namespace pare::attention
+
+#include <pare/core/macros_on.hpp>

@@ -8,6 +8,8 @@
 /// attend(heads_first(q), heads_first(k), heads_first(v), heads_first(out), {.causal = true});
 /// ```
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/tensor_view.hpp>
 
 #include <utility>
@@ -28,3 +30,5 @@ requires(view_of<X>::rank == 4 && !pare::detail::OwningRvalue<X>) view_of<X> hea
 }
 
 }  // namespace pare::attention
+
+#include <pare/core/macros_on.hpp>

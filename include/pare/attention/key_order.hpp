@@ -4,6 +4,8 @@
 /// \file
 /// In which order keys and values are read: a checked permutation for every (batch, head).
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 
 #include <array>
@@ -102,3 +104,5 @@ class KeyOrder {
 };
 
 }  // namespace pare::attention
+
+#include <pare/core/macros_on.hpp>

@@ -4,6 +4,8 @@
 /// \file
 /// Where keys and values come from: the concept, dense tensors and paged caches.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/ceil_div.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
@@ -214,3 +216,5 @@ struct PagedKeyValue {
 };
 
 }  // namespace pare::attention
+
+#include <pare/core/macros_on.hpp>

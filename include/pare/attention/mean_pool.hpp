@@ -15,6 +15,8 @@
 /// are compared with; with segments, over keys in an order of `order_keys`, it is the selection of
 /// PBS-Attn (arXiv 2510.21270, appendix D.1, algorithm 2).
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/attention/detail/keep_mass.hpp>
 #include <pare/attention/detail/reference_max_pool.hpp>
 #include <pare/attention/detail/row_scores.hpp>
@@ -234,3 +236,5 @@ PARE_ALWAYS_INLINE double MeanPool::select(const B& backend, const SelectorHead<
 }
 
 }  // namespace pare::attention
+
+#include <pare/core/macros_on.hpp>

@@ -4,6 +4,8 @@
 /// \file
 /// What a call of `attend` may be told, and what it tells.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/attention/block_mask.hpp>
 #include <pare/attention/key_order.hpp>
 #include <pare/core/tensor_view.hpp>
@@ -126,3 +128,5 @@ struct AttendStats {
 };
 
 }  // namespace pare::attention
+
+#include <pare/core/macros_on.hpp>

@@ -16,6 +16,8 @@
 /// gathered into few blocks, so that fewer blocks hold the same mass. Keys never leave their
 /// segment, and so all keys of an earlier segment stay visible to a query as a whole.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/attention/detail/key_importance.hpp>
 #include <pare/attention/detail/rank.hpp>
 #include <pare/attention/key_order.hpp>
@@ -187,3 +189,5 @@ PARE_REFUSE_CALLS(order_keys, "attention::order_keys",
 
 PARE_ABI_END
 }  // namespace pare::attention
+
+#include <pare/core/macros_on.hpp>

@@ -12,6 +12,8 @@
 /// Wang et al., "Sparser Block-Sparse Attention via Token Permutation" (arXiv 2510.21270). Where
 /// skipping blocks cannot pay, the call is exact attention, and its statistics say so.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/attention/antidiagonal.hpp>
 #include <pare/attention/attend.hpp>
 #include <pare/attention/mean_pool.hpp>
@@ -224,3 +226,5 @@ requires detail::AttendScalars<Q, K, V, O> AttendStats attend(const Q& q, const 
 
 PARE_ABI_END
 }  // namespace pare::attention
+
+#include <pare/core/macros_on.hpp>

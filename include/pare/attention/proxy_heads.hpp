@@ -26,6 +26,8 @@
 /// the side of the stride, which queries are the last, how b_h becomes a number of blocks for a
 /// row, and forced blocks.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/attention/attend.hpp>
 #include <pare/attention/detail/proxy_select.hpp>
 #include <pare/attention/options.hpp>
@@ -105,3 +107,5 @@ AttendStats attend(const Q& q, const K& k, const V& v, O&& out, const ProxyHeads
 
 PARE_ABI_END
 }  // namespace pare::attention
+
+#include <pare/core/macros_on.hpp>

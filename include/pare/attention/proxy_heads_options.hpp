@@ -4,6 +4,8 @@
 /// \file
 /// What ProxyAttn can be told.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 
 namespace pare::attention {
@@ -51,3 +53,5 @@ struct ProxyHeads {
 };
 
 }  // namespace pare::attention
+
+#include <pare/core/macros_on.hpp>

@@ -5,6 +5,8 @@
 /// The definitions of this folder, in plain loops that accumulate in double. This file holds
 /// attention itself; those of the sparse methods are under detail/.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/attention/block_mask.hpp>
 #include <pare/attention/detail/reference_early_stop.hpp>
 #include <pare/attention/detail/reference_permuted.hpp>
@@ -115,3 +117,5 @@ void reference_attend(const ReferenceHead& h, TensorView<const T, 2> q, Index ke
 
 PARE_ABI_END
 }  // namespace pare::attention::detail
+
+#include <pare/core/macros_on.hpp>

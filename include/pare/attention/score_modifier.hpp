@@ -12,6 +12,8 @@
 /// attend(q, k, v, out, Chain{SoftCap{}, my_modifier});
 /// ```
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/tensor_view.hpp>
 #include <pare/kernel/score_modifier.hpp>
 
@@ -121,3 +123,5 @@ requires(
 }
 
 }  // namespace pare::attention
+
+#include <pare/core/macros_on.hpp>

@@ -19,6 +19,8 @@
 /// attend(q, k, v, out, {.causal = true, .mask = &blocks});
 /// ```
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/attention/block_mask.hpp>
 #include <pare/attention/detail/checked_problem.hpp>
 #include <pare/attention/key_order.hpp>
@@ -267,3 +269,5 @@ PARE_REFUSE_CALLS(select_blocks, "attention::select_blocks",
 
 PARE_ABI_END
 }  // namespace pare::attention
+
+#include <pare/core/macros_on.hpp>

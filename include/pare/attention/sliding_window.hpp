@@ -14,6 +14,8 @@
 /// so some keys outside the window come with them; AttendOptions::window and ::sinks hide those, as
 /// they do without any mask. As a mask it joins other selections.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/attention/select_blocks.hpp>
 #include <pare/core/check.hpp>
 
@@ -107,3 +109,5 @@ PARE_ALWAYS_INLINE double SlidingWindow::select(const B&, const SelectorHead<S>&
 }
 
 }  // namespace pare::attention
+
+#include <pare/core/macros_on.hpp>

@@ -4,6 +4,8 @@
 /// \file
 /// Memory that attention works in; pass the same object again and repeated calls allocate nothing.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/check.hpp>
 
@@ -52,3 +54,5 @@ struct Workspace {
 };
 
 }  // namespace pare::attention
+
+#include <pare/core/macros_on.hpp>

@@ -7,6 +7,8 @@
 /// Large buffers ask Linux for huge pages: rows gathered at random from a gigabyte otherwise miss
 /// the TLB each time.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/config.hpp>
 
 #include <cstddef>
@@ -82,3 +84,5 @@ class AlignedBuffer {
 };
 
 }  // namespace pare
+
+#include <pare/core/macros_on.hpp>

@@ -8,6 +8,8 @@
 /// `kernel/simd.hpp` maps it to an xsimd architecture. `arch::best` is the best tag that the flags
 /// of this translation unit allow.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/config.hpp>
 
 namespace pare::arch {
@@ -74,3 +76,5 @@ using best = scalar;
 PARE_ABI_END
 
 }  // namespace pare::arch
+
+#include <pare/core/macros_on.hpp>

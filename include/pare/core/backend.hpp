@@ -12,6 +12,8 @@
 /// project(pare::simd_for<pare::arch::avx2>{}, x, omega, y);
 /// ```
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/arch.hpp>
 #include <pare/core/parallel.hpp>
 
@@ -77,3 +79,5 @@ PARE_ALWAYS_INLINE void launch(const Simd<Arch, E>&, const Arguments& arguments)
 PARE_ABI_END
 
 }  // namespace pare
+
+#include <pare/core/macros_on.hpp>

@@ -5,6 +5,8 @@
 /// Which totals a sum of multiples with bounded factors can take; what overlap of strided memory
 /// comes down to.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/ceil_div.hpp>
 
 #include <algorithm>
@@ -76,3 +78,5 @@ class BoundedSum {
 };
 
 }  // namespace pare::detail
+
+#include <pare/core/macros_on.hpp>

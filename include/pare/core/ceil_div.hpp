@@ -4,6 +4,8 @@
 /// \file
 /// Division of sizes that rounds up, for every size that its type holds.
 
+#include <pare/core/macros_off.hpp>
+
 #include <concepts>
 
 namespace pare {
@@ -15,3 +17,5 @@ constexpr T ceil_div(T a, T b) noexcept {
 }
 
 }  // namespace pare
+
+#include <pare/core/macros_on.hpp>

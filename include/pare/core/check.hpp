@@ -8,6 +8,8 @@
 /// `pare::projection::project: y: got [3, 4], wanted [3, 8]`. With `PARE_NO_EXCEPTIONS` it prints
 /// the same line to stderr and calls `std::abort`.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/config.hpp>
 
 #include <array>
@@ -106,3 +108,5 @@ inline bool is_finite(double value) {
 PARE_ABI_END
 
 }  // namespace pare
+
+#include <pare/core/macros_on.hpp>

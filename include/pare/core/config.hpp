@@ -16,6 +16,8 @@
 /// bodies that differ. Types that cross translation units (views, options, argument structs,
 /// results) stay outside it and have the same layout everywhere.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/version.hpp>
 
 #if defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ && !defined(PARE_ALLOW_FINITE_MATH)
@@ -105,3 +107,5 @@ or define PARE_ALLOW_FINITE_MATH to take the risk"
 #define PARE_NOINLINE
 #define PARE_LAMBDA_INLINE
 #endif
+
+#include <pare/core/macros_on.hpp>

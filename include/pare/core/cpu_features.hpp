@@ -4,6 +4,8 @@
 /// \file
 /// Whether the processor at hand, and its operating system, can run an arch tag's kernels.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/arch.hpp>
 
 #if defined(__x86_64__) || defined(__i386__)
@@ -101,3 +103,5 @@ inline bool cpu_supports(arch::neon) {
 PARE_ABI_END
 
 }  // namespace pare
+
+#include <pare/core/macros_on.hpp>

@@ -8,6 +8,8 @@
 /// by one worker from start to end. Which worker takes an item is left to chance; what it computes
 /// is not. Results are therefore the same bits under every executor.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 
 #include <atomic>
@@ -163,3 +165,5 @@ void parallel_for(const E& executor, Index items, const Body& body) {
 PARE_ABI_END
 
 }  // namespace pare
+
+#include <pare/core/macros_on.hpp>

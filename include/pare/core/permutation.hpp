@@ -4,6 +4,8 @@
 /// \file
 /// A checked bijection of [0, n).
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 #include <pare/core/random.hpp>
 #include <pare/core/tensor_view.hpp>
@@ -187,3 +189,5 @@ class Permutation {
 Permutation compose(const Permutation& p, const Permutation& q);  // makes pare::compose findable
 
 }  // namespace pare
+
+#include <pare/core/macros_on.hpp>

@@ -8,6 +8,8 @@
 /// (SC'11). There is no state to carry or to share between threads: number 10^12 costs as much as
 /// number 0, and every backend gets the same bits. `kernel/philox.hpp` computes many at once.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/config.hpp>
 
 #include <array>
@@ -67,3 +69,5 @@ constexpr double to_unit_double(std::uint32_t high, std::uint32_t low) noexcept 
 PARE_ABI_END
 
 }  // namespace pare
+
+#include <pare/core/macros_on.hpp>

@@ -21,6 +21,8 @@
 /// None can be called, so a concept that asks whether a wrong call compiles hears that it does not.
 /// What the roles cannot name stays with the compiler's own message.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/backend.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/sparse_view.hpp>
@@ -411,3 +413,5 @@ using RefusedFor = Refused<sentence_of<Reasons, Why>()>;
   PARE_REFUSED(ID, F, REST, __VA_ARGS__)                                                           \
   f(const B&, const volatile A0& PARE_MAP(PARE_LATE_OF, PARE_COMMA, , __VA_ARGS__), ...)           \
       PARE_REFUSED_BODY PARE_REFUSED_END
+
+#include <pare/core/macros_on.hpp>

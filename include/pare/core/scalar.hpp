@@ -9,6 +9,8 @@
 /// NaN becomes quiet); views of Eigen's types are accepted wherever views of ours are
 /// (tensor_view.hpp).
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/config.hpp>
 
 #include <bit>
@@ -122,3 +124,5 @@ template <StorageScalar T>
 using compute_t = typename detail::compute_type<T>::type;
 
 }  // namespace pare
+
+#include <pare/core/macros_on.hpp>

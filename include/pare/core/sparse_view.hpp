@@ -4,6 +4,8 @@
 /// \file
 /// A view of a compressed sparse matrix, made from Eigen::SparseMatrix, Map or Ref without a copy.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
 
@@ -122,3 +124,5 @@ void check_no_overlap(const char* function, const char* output, const TensorView
 PARE_ABI_END
 
 }  // namespace pare
+
+#include <pare/core/macros_on.hpp>

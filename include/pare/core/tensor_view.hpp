@@ -9,6 +9,8 @@
 /// unsupported Tensor header in particular is never pulled in. Public entries are constrained with
 /// `In<X, Rank>` and `Out<X, Rank>`, convert once, and go on per scalar type, never per Eigen type.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 #include <pare/core/scalar.hpp>
 
@@ -244,3 +246,5 @@ using scalar_of = std::remove_const_t<typename view_of<const std::remove_referen
 }  // namespace pare
 
 #include <pare/core/view_check.hpp>
+
+#include <pare/core/macros_on.hpp>

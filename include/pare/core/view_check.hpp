@@ -6,6 +6,8 @@
 /// of its own for every element (`check_writable`), and apart from what else a call reads or writes
 /// (`check_no_overlap`). All three are exact for any strides and count without overflow.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/bounded_sum.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
@@ -150,3 +152,5 @@ void check_writable(const char* function, const char* output, const TensorView<T
 PARE_ABI_END
 
 }  // namespace pare
+
+#include <pare/core/macros_on.hpp>

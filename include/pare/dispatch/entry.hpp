@@ -4,6 +4,8 @@
 /// \file
 /// The one symbol that joins a program compiled for the baseline to kernels compiled for more.
 
+#include <pare/core/macros_off.hpp>
+
 namespace pare::detail {
 
 /// `run` is defined only where instantiate.hpp is included, so that a combination nobody
@@ -14,3 +16,5 @@ struct DispatchEntry {
 };
 
 }  // namespace pare::detail
+
+#include <pare/core/macros_on.hpp>

@@ -6,6 +6,8 @@
 /// generates them): PARE_INSTANTIATE(kernel argument struct) emits the entry that
 /// `pare::dispatched` calls.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/arch.hpp>
 #include <pare/dispatch/entry.hpp>
 
@@ -25,3 +27,5 @@ void DispatchEntry<Arch, Arguments>::run(const Arguments& arguments) noexcept {
 /// Compiles the kernel of an argument struct for this translation unit's instruction set.
 #define PARE_INSTANTIATE(...) \
   template struct pare::detail::DispatchEntry<pare::arch::PARE_DISPATCH_ARCH, __VA_ARGS__>;
+
+#include <pare/core/macros_on.hpp>

@@ -24,6 +24,8 @@
 ///
 /// Source of the two scores that are called so: CARE, arXiv 2603.17946, eq. 1 and its code.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
@@ -349,3 +351,5 @@ requires detail::WeightVector<std::ranges::range_value_t<R>> std::vector<Index> 
 
 PARE_ABI_END
 }  // namespace pare::factor
+
+#include <pare/core/macros_on.hpp>

@@ -16,6 +16,8 @@
 /// same bits come out for every executor, and for every number of tokens. A NaN or infinite token
 /// reaches its own row of y only.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/backend.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
@@ -147,3 +149,5 @@ PARE_REFUSE_CALLS(apply, "factor::apply",
 PARE_ABI_END
 }  // namespace factor
 }  // namespace pare
+
+#include <pare/core/macros_on.hpp>

@@ -15,6 +15,8 @@
 /// not searched for NaN and infinities: their rows and columns of C become such, and the solvers
 /// refuse it.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
@@ -194,3 +196,5 @@ class Covariance {
 };
 
 }  // namespace pare::factor
+
+#include <pare/core/macros_on.hpp>

@@ -17,6 +17,8 @@
 /// Sources: Wang et al., SVD-LLM, arXiv 2403.07378; CARE, arXiv 2603.17946; the form without a root
 /// is also Swift-SVD's (arXiv 2604.01609). Everything is computed in double.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/refused_call.hpp>
 #include <pare/factor/covariance.hpp>
 #include <pare/factor/svd.hpp>
@@ -55,3 +57,5 @@ PARE_REFUSE_CALLS(covariance_svd, "factor::covariance_svd",
 
 PARE_ABI_END
 }  // namespace pare::factor
+
+#include <pare/core/macros_on.hpp>

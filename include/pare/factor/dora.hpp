@@ -28,6 +28,8 @@
 /// and the stable form: Zelenin and Zhuravlyova, "Scaling DoRA", arXiv 2603.22276. The recomputed
 /// rows are our addition.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/refused_call.hpp>
@@ -355,3 +357,5 @@ PARE_REFUSE_CALLS(
 
 PARE_ABI_END
 }  // namespace pare::factor
+
+#include <pare/core/macros_on.hpp>

@@ -22,6 +22,8 @@
 /// Lee and Zadeh, "Matrix completion and low-rank SVD via fast alternating least squares", JMLR 16
 /// (2015), for steps of Em that begin at the factors before. The ridge on the step of Als is ours.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/refused_call.hpp>
@@ -243,3 +245,5 @@ PARE_REFUSE_CALLS(elementwise_loss, "factor::elementwise_loss", "after right: wa
 
 PARE_ABI_END
 }  // namespace pare::factor
+
+#include <pare/core/macros_on.hpp>

@@ -22,6 +22,8 @@
 /// such, and whoever takes them as weights refuses them. Source: Hsu et al., "Language model
 /// compression with weighted low-rank factorization", ICLR 2022, section 3.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
@@ -300,3 +302,5 @@ requires In < std::ranges::range_value_t<R>,
 }
 
 }  // namespace pare::factor
+
+#include <pare/core/macros_on.hpp>

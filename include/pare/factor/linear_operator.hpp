@@ -4,6 +4,8 @@
 /// \file
 /// What can be factored besides a dense matrix: anything that multiplies.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
 
@@ -39,3 +41,5 @@ concept LinearOperator = ComputeScalar<typename W::scalar> &&
 };
 
 }  // namespace pare::factor
+
+#include <pare/core/macros_on.hpp>

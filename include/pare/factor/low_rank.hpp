@@ -4,6 +4,8 @@
 /// \file
 /// The result of every factorization: two factors, and what a user judges them by.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/factor/options.hpp>
@@ -87,3 +89,5 @@ struct ElementwiseLowRank {
 };
 
 }  // namespace pare::factor
+
+#include <pare/core/macros_on.hpp>

@@ -28,6 +28,8 @@
 /// Sources: Hsu et al., "Language model compression with weighted low-rank factorization" (FWSVD),
 /// ICLR 2022; Wang et al., SVD-LLM, arXiv 2403.07378; CARE, arXiv 2603.17946.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
@@ -299,3 +301,5 @@ void check_factorize(const char* function, TensorView<const S, 2> w, const M& me
 PARE_ABI_END
 }  // namespace detail
 }  // namespace pare::factor
+
+#include <pare/core/macros_on.hpp>

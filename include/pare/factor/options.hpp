@@ -4,6 +4,8 @@
 /// \file
 /// What a factorization may be told.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 
 #include <algorithm>
@@ -110,3 +112,5 @@ inline void validate(const char* function, const ElementwiseOptions& o, Index ou
 
 PARE_ABI_END
 }  // namespace pare::factor
+
+#include <pare/core/macros_on.hpp>

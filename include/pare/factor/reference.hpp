@@ -5,6 +5,8 @@
 /// The definitions of this folder, in double and on one thread, with Eigen's decompositions. Each
 /// group is a file of its own under detail/; this one holds the norms of DoRA.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/reference_covariance.hpp>
 #include <pare/factor/detail/reference_elementwise.hpp>
@@ -27,3 +29,5 @@ Eigen::VectorXd reference_dora_norms(TensorView<const S, 2> w, TensorView<const 
 
 PARE_ABI_END
 }  // namespace pare::factor::detail
+
+#include <pare/core/macros_on.hpp>

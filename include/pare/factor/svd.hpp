@@ -32,6 +32,8 @@
 /// The same bits come out for every executor and number of threads. NaN or infinity in W is
 /// refused.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/backend.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
@@ -183,3 +185,5 @@ PARE_REFUSE_CALLS(
 
 PARE_ABI_END
 }  // namespace pare::factor
+
+#include <pare/core/macros_on.hpp>

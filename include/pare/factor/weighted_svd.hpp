@@ -17,6 +17,8 @@
 /// factorization", ICLR 2022, section 3. Its D^-1 U S is W V here: no weight is divided by, so
 /// weights of zero need no epsilon.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/refused_call.hpp>
 #include <pare/factor/fisher.hpp>
 #include <pare/factor/svd.hpp>
@@ -96,3 +98,5 @@ PARE_REFUSE_CALLS(weighted_svd, "factor::weighted_svd",
 
 PARE_ABI_END
 }  // namespace pare::factor
+
+#include <pare/core/macros_on.hpp>

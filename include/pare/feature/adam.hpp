@@ -4,6 +4,8 @@
 /// \file
 /// Adam, the optimiser of gates and of the built-in models.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 #include <pare/core/scalar.hpp>
 
@@ -160,3 +162,5 @@ class Adam {
 };
 
 }  // namespace pare::feature
+
+#include <pare/core/macros_on.hpp>

@@ -12,6 +12,8 @@
 ///
 /// Source: Wang et al., "AutoField" (WWW 2022), as the code of ERASE has it.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/feature/adam.hpp>
@@ -185,3 +187,5 @@ Ranking autofield(M& model, const FieldLayout& layout, const X& x, const Y& labe
 
 PARE_ABI_END
 }  // namespace pare::feature
+
+#include <pare/core/macros_on.hpp>

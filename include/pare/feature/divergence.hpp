@@ -15,6 +15,8 @@
 /// neither its formula nor code of it could be read. q_j of Penalty::Rms and the normalisation are
 /// ours, by the bound |dL/dg_j| <= sqrt(sum_b |Delta_b|^2) sqrt(sum_b |G_b|^2).
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/feature/detail/column_moments.hpp>
@@ -133,3 +135,5 @@ std::vector<double> divergence_closed(const FieldLayout& layout, const X& x, Don
 
 PARE_ABI_END
 }  // namespace pare::feature
+
+#include <pare/core/macros_on.hpp>

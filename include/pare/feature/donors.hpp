@@ -12,6 +12,8 @@
 /// The donors of a field are a permutation of the rows that is a function of (seed, step, group of
 /// the field) alone. Fields of one group (FieldLayout::group) share it.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/permutation.hpp>
@@ -313,3 +315,5 @@ class Donors {
 };
 
 }  // namespace pare::feature
+
+#include <pare/core/macros_on.hpp>

@@ -7,6 +7,8 @@
 ///
 /// Source: Rendle, "Factorization machines", ICDM 2010, eq. 1 and lemma 3.1.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/backend.hpp>
 #include <pare/feature/detail/first_layer.hpp>
 #include <pare/feature/detail/weighted_squares.hpp>
@@ -193,3 +195,5 @@ class FactorizationMachine {
 
 PARE_ABI_END
 }  // namespace pare::feature
+
+#include <pare/core/macros_on.hpp>

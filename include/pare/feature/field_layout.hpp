@@ -12,6 +12,8 @@
 ///
 /// A field is what is kept or dropped as a whole: a scalar, or the columns of an embedding.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
@@ -344,3 +346,5 @@ void copy_batch(const FieldBatch<const T>& from, const FieldBatch<T>& to) {
 
 PARE_ABI_END
 }  // namespace pare::feature
+
+#include <pare/core/macros_on.hpp>

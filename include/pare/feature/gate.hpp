@@ -9,6 +9,8 @@
 /// and Jang et al., ICLR 2017), hard-concrete (Louizos et al., ICLR 2018), stochastic gates
 /// (Yamada et al., ICML 2020), straight-through (Bengio et al., 2013).
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 #include <pare/core/random.hpp>
 #include <pare/feature/detail/random_words.hpp>
@@ -193,3 +195,5 @@ inline double gate_score(const GateOptions& o, double temperature, double theta)
 
 PARE_ABI_END
 }  // namespace pare::feature
+
+#include <pare/core/macros_on.hpp>

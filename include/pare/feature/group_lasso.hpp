@@ -17,6 +17,8 @@
 /// made plain descent (beta1 = beta2 = 0, a large epsilon) it does, and `Logistic` with scalar
 /// fields is the lasso.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/feature/detail/input_gradients.hpp>
@@ -122,3 +124,5 @@ Ranking group_lasso(M& model, const FieldLayout& layout, const X& x, const Y& la
 
 PARE_ABI_END
 }  // namespace pare::feature
+
+#include <pare/core/macros_on.hpp>

@@ -32,6 +32,8 @@
 /// loop and Adam here. The adaptive penalty, the evidence counters and the donor policies are
 /// reconstructed or our own, as each header says.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/backend.hpp>
 #include <pare/feature/detail/leap_state.hpp>
 #include <pare/feature/leap_options.hpp>
@@ -315,3 +317,5 @@ class Leap {
 };
 
 }  // namespace pare::feature
+
+#include <pare/core/macros_on.hpp>

@@ -4,6 +4,8 @@
 /// \file
 /// What Leap may be told.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 #include <pare/feature/divergence.hpp>
 #include <pare/feature/donors.hpp>
@@ -90,3 +92,5 @@ inline void validate(const char* function, const LeapOptions& o) {
 PARE_ABI_END
 
 }  // namespace pare::feature
+
+#include <pare/core/macros_on.hpp>

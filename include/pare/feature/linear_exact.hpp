@@ -15,6 +15,8 @@
 /// loss. Of two that are correlated one stays; close to 2 v, and of twins beyond 1.04 v, both may
 /// close, since they share the slope while their gates are equal.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/feature/adam.hpp>
@@ -218,3 +220,5 @@ LinearExact leap_linear_exact(const FieldLayout& layout, const LinearMoments& mo
 
 PARE_ABI_END
 }  // namespace pare::feature
+
+#include <pare/core/macros_on.hpp>

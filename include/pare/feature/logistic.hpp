@@ -4,6 +4,8 @@
 /// \file
 /// Logistic regression as a model of the scorers: logit = bias + x w.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/backend.hpp>
 #include <pare/feature/detail/first_layer.hpp>
 #include <pare/feature/model.hpp>
@@ -109,3 +111,5 @@ class Logistic {
 
 PARE_ABI_END
 }  // namespace pare::feature
+
+#include <pare/core/macros_on.hpp>

@@ -11,6 +11,8 @@
 /// Source: SFS of Wang et al., "Single-shot feature selection for multi-task recommendations"
 /// (SIGIR 2023), as the code of ERASE and LeAP has it.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/feature/detail/input_gradients.hpp>
@@ -70,3 +72,5 @@ Ranking mask_gradient_importance(M& model, const FieldLayout& layout, const X& x
 
 PARE_ABI_END
 }  // namespace pare::feature
+
+#include <pare/core/macros_on.hpp>

@@ -14,6 +14,8 @@
 /// All of them work in double on one thread; lists are Eigen vectors, std::vector or std::span of
 /// any arithmetic type.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 #include <pare/feature/detail/number_list.hpp>
 #include <pare/feature/detail/ranks.hpp>
@@ -178,3 +180,5 @@ double spearman(const A& a, const B& b) {
 
 PARE_ABI_END
 }  // namespace pare::feature
+
+#include <pare/core/macros_on.hpp>

@@ -21,6 +21,8 @@
 /// donor's value of, and the sums of its field; a gate of exactly 1 (0) copies the own (the
 /// donor's) value to the bit. Displacements above 1e19 overflow when float squares them.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/feature/detail/mix_engine.hpp>
@@ -291,3 +293,5 @@ void mix_backward_gates(const X& x, std::span<const double> gates, const Donors&
 
 PARE_ABI_END
 }  // namespace pare::feature
+
+#include <pare/core/macros_on.hpp>

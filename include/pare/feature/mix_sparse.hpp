@@ -17,6 +17,8 @@
 /// are those of the dense mix (mix.hpp), which is the definition. It scores presence and value
 /// together; SparseExchange::Values and Presence tell them apart, which only this storage can.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/permutation.hpp>
@@ -384,3 +386,5 @@ std::vector<double> default_gradient(const SparseFields<T>& x, std::span<const d
 
 PARE_ABI_END
 }  // namespace pare::feature
+
+#include <pare/core/macros_on.hpp>

@@ -5,6 +5,8 @@
 /// A small multi-layer perceptron as a model of the scorers, with a linear path beside it (Wide &
 /// Deep): logit = x w + W_L relu(... relu(x W_0 + b_0) ...) + b_L.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/backend.hpp>
 #include <pare/feature/detail/first_layer.hpp>
 #include <pare/feature/model.hpp>
@@ -300,3 +302,5 @@ class Mlp {
 
 PARE_ABI_END
 }  // namespace pare::feature
+
+#include <pare/core/macros_on.hpp>

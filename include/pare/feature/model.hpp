@@ -8,6 +8,8 @@
 /// gradients and its optimiser; the scorers own the data. `Logistic`, `FactorizationMachine` and
 /// `Mlp` are such models; a user's own takes about thirty lines.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
@@ -100,3 +102,5 @@ double logistic_gradient(std::span<const T> logits, std::span<const T> labels, s
 
 PARE_ABI_END
 }  // namespace pare::feature
+
+#include <pare/core/macros_on.hpp>

@@ -13,6 +13,8 @@
 /// DERIVED, an extension of LeAP that its authors do not have; the idea is that of integrated
 /// gradients (Sundararajan et al., ICML 2017) along a path of permuted mixes.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
@@ -131,3 +133,5 @@ Ranking path_importance(M& model, const FieldLayout& layout, const X& x, const Y
 
 PARE_ABI_END
 }  // namespace pare::feature
+
+#include <pare/core/macros_on.hpp>

@@ -20,6 +20,8 @@
 /// Source: Breiman, "Random forests", Machine Learning 45 (2001); scikit-learn's
 /// `permutation_importance` for options and results.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 #include <pare/core/permutation.hpp>
 #include <pare/core/tensor_view.hpp>
@@ -243,3 +245,5 @@ PermutationImportance permutation_importance(M& model, const FieldLayout& layout
 
 PARE_ABI_END
 }  // namespace pare::feature
+
+#include <pare/core/macros_on.hpp>

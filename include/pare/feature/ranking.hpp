@@ -4,6 +4,8 @@
 /// \file
 /// From scores of fields to fields that are kept.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 
 #include <algorithm>
@@ -201,3 +203,5 @@ inline CumulativeMass fields_for_mass(const Ranking& ranking, double share) {
 
 PARE_ABI_END
 }  // namespace pare::feature
+
+#include <pare/core/macros_on.hpp>

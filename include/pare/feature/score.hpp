@@ -18,6 +18,8 @@
 /// features. Source: LeAP (arXiv 2606.01111), released code, for the loop; the penalty that this
 /// loop uses by default is reconstructed (divergence.hpp).
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/backend.hpp>
 #include <pare/core/ceil_div.hpp>
 #include <pare/core/check.hpp>
@@ -488,3 +490,5 @@ PARE_REFUSE_CALLS(score_features, "feature::score_features",
 
 PARE_ABI_END
 }  // namespace pare::feature
+
+#include <pare/core/macros_on.hpp>

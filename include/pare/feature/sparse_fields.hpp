@@ -8,6 +8,8 @@
 /// their values. Memory and the cost of the mix (mix_sparse.hpp) follow those entries, not the
 /// width of the batch.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/sparse_view.hpp>
@@ -358,3 +360,5 @@ void to_dense(const SparseFields<T>& sparse, const FieldBatch<T>& dense) {
 
 PARE_ABI_END
 }  // namespace pare::feature
+
+#include <pare/core/macros_on.hpp>

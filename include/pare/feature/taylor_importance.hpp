@@ -11,6 +11,8 @@
 ///
 /// Source: Zhang et al., "SHARK" (CIKM 2023), as the code of ERASE and LeAP has it.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/feature/detail/input_gradients.hpp>
@@ -96,3 +98,5 @@ Ranking taylor_importance(M& model, const FieldLayout& layout, const X& x, const
 
 PARE_ABI_END
 }  // namespace pare::feature
+
+#include <pare/core/macros_on.hpp>

@@ -35,6 +35,8 @@
 ///
 /// Source: NumPy Enhancement Proposal 1 and numpy.lib.format.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
@@ -230,3 +232,5 @@ void write_npy(const std::filesystem::path& path, const X& x) {
 PARE_ABI_END
 
 }  // namespace pare::io
+
+#include <pare/core/macros_on.hpp>

@@ -49,6 +49,8 @@
 /// Source: the format description in the README of huggingface/safetensors, and its reference
 /// implementation for the limits.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
@@ -274,3 +276,5 @@ inline void write_safetensors(const std::filesystem::path& path,
 PARE_ABI_END
 
 }  // namespace pare::io
+
+#include <pare/core/macros_on.hpp>

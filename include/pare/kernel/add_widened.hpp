@@ -4,6 +4,8 @@
 /// \file
 /// Adding what was summed in float to sums in double.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/config.hpp>
 #include <pare/core/scalar.hpp>
 
@@ -41,3 +43,5 @@ void run_kernel(Arch, const AddWidened<T>& a) noexcept {
 PARE_ABI_END
 
 }  // namespace pare::kernel
+
+#include <pare/core/macros_on.hpp>

@@ -4,6 +4,8 @@
 /// \file
 /// The ends of an online softmax: merging the states of parts, and writing rows out.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/kernel/math.hpp>
 #include <pare/kernel/pack.hpp>
 
@@ -114,3 +116,5 @@ void run_kernel(Arch, const FinishRows<T, O>& a) noexcept {
 PARE_ABI_END
 
 }  // namespace pare::kernel
+
+#include <pare/core/macros_on.hpp>

@@ -4,6 +4,8 @@
 /// \file
 /// One tile of attention: a few query rows against up to `tile_keys` packed keys and values.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/kernel/direct_product.hpp>
 #include <pare/kernel/gemm.hpp>
 #include <pare/kernel/math.hpp>
@@ -414,3 +416,5 @@ void run_kernel(Arch, const AttendTile<S, M>& a) noexcept {
 PARE_ABI_END
 
 }  // namespace pare::kernel
+
+#include <pare/core/macros_on.hpp>

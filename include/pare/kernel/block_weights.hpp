@@ -4,6 +4,8 @@
 /// \file
 /// From the maximum and the sum of each cell of keys to what the softmax gives the cell.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/kernel/attend_tile.hpp>
 #include <pare/kernel/math.hpp>
 #include <pare/kernel/pack.hpp>
@@ -80,3 +82,5 @@ void run_kernel(Arch, const BlockWeights<T>& a) noexcept {
 PARE_ABI_END
 
 }  // namespace pare::kernel
+
+#include <pare/core/macros_on.hpp>

@@ -5,6 +5,8 @@
 /// Products with rows as they lie in memory: for so few rows on the left that packing the right
 /// side would cost more than it saves, as when one token is decoded.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/kernel/gemm.hpp>
 #include <pare/kernel/pack.hpp>
 
@@ -205,3 +207,5 @@ PARE_ALWAYS_INLINE void multiply_rows(Tile& tile, const element_t<S, Arch>* weig
 
 PARE_ABI_END
 }  // namespace pare::kernel::detail
+
+#include <pare/core/macros_on.hpp>

@@ -11,6 +11,8 @@
 /// Register budget of the full tile: AVX-512 and NEON 6 x 4 sums, 4 of B, 1 of A = 29 of 32; AVX2
 /// and SSE2 6 x 2 sums, 2 of B, 1 of A = 15 of 16.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/kernel/simd.hpp>
 
 #include <bit>
@@ -173,3 +175,5 @@ struct RegisterTile {
 PARE_ABI_END
 
 }  // namespace pare::kernel
+
+#include <pare/core/macros_on.hpp>

@@ -4,6 +4,8 @@
 /// \file
 /// Elementary functions over vectors, as far as attention needs them.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/kernel/simd.hpp>
 
 #include <bit>
@@ -125,3 +127,5 @@ PARE_ALWAYS_INLINE T exp2_minus_one(T x) noexcept {
 PARE_ABI_END
 
 }  // namespace pare::kernel
+
+#include <pare/core/macros_on.hpp>

@@ -4,6 +4,8 @@
 /// \file
 /// The mean over heads of rows of tokens, read once at the speed of memory.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/kernel/simd.hpp>
 
 #include <cstddef>
@@ -73,3 +75,5 @@ void run_kernel(Arch, const MeanRows<S>& a) noexcept {
 PARE_ABI_END
 
 }  // namespace pare::kernel
+
+#include <pare/core/macros_on.hpp>

@@ -7,6 +7,8 @@
 /// In this form a row that is its own donor keeps its bits for every g. Gates of exactly 0 and 1
 /// copy, so that an infinity is never multiplied by 0.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/kernel/simd.hpp>
 
 #include <cstddef>
@@ -527,3 +529,5 @@ void run_kernel(Arch, const ColumnMoments<T>& a) noexcept {
 PARE_ABI_END
 
 }  // namespace pare::kernel
+
+#include <pare/core/macros_on.hpp>

@@ -8,6 +8,8 @@
 /// C is summed by one worker at a time: the same bits come out for every executor. For those who
 /// launch kernels; dispatch units need product_tile.hpp only.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
@@ -233,3 +235,5 @@ void mirror_lower(const B& backend, TensorView<T, 2> c) {
 PARE_ABI_END
 
 }  // namespace pare::kernel
+
+#include <pare/core/macros_on.hpp>

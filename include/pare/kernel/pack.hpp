@@ -8,6 +8,8 @@
 /// the gather happens here. 16-bit storage is widened on the way, unless the element is a pair of
 /// bf16 for native products.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/kernel/gemm.hpp>
 
 #include <cstddef>
@@ -246,3 +248,5 @@ void run_kernel(Arch, const PackRows<S>& a) noexcept {
 PARE_ABI_END
 
 }  // namespace pare::kernel
+
+#include <pare/core/macros_on.hpp>

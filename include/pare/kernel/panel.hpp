@@ -7,6 +7,8 @@
 /// Element (r, c) of a panel is at `c * panel_rows<T> + r`. A kernel that works on all rows of a
 /// panel at once then needs no gather, whichever way the matrix was stored.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/kernel/simd.hpp>
 
 #include <cstddef>
@@ -177,3 +179,5 @@ void run_kernel(Arch, const UnpackPanel<T>& a) noexcept {
 PARE_ABI_END
 
 }  // namespace pare::kernel
+
+#include <pare/core/macros_on.hpp>

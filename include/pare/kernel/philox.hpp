@@ -4,6 +4,8 @@
 /// \file
 /// Philox4x32-10 for many counters at once; the same bits as pare::philox, one at a time.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/random.hpp>
 #include <pare/kernel/simd.hpp>
 
@@ -81,3 +83,5 @@ void run_kernel(Arch, const PhiloxWords& a) noexcept {
 PARE_ABI_END
 
 }  // namespace pare::kernel
+
+#include <pare/core/macros_on.hpp>

@@ -9,6 +9,8 @@
 /// plain one does. A line may be scaled on the way, which is how a weighted matrix is multiplied
 /// without being stored.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/kernel/gemm.hpp>
 
 #include <cstddef>
@@ -303,3 +305,5 @@ void run_kernel(Arch, const MultiplyPanels<T, Pairs>& a) noexcept {
 PARE_ABI_END
 
 }  // namespace pare::kernel
+
+#include <pare/core/macros_on.hpp>

@@ -4,6 +4,8 @@
 /// \file
 /// Kernels that sum products along rows in double, in one order on every arch.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/kernel/product_tile.hpp>
 
 #include <cstddef>
@@ -81,3 +83,5 @@ void run_kernel(Arch, const AddRowSquares<T, Pairs>& a) noexcept {
 PARE_ABI_END
 
 }  // namespace pare::kernel
+
+#include <pare/core/macros_on.hpp>

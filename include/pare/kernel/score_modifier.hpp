@@ -11,6 +11,8 @@
 /// where `score` is scale * <q, k> and the result takes its place. -infinity hides the key, and no
 /// later modifier shows it again.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/scalar.hpp>
 #include <pare/kernel/math.hpp>
 #include <pare/kernel/score_place.hpp>
@@ -105,3 +107,5 @@ template <class First, class Second>
 Chain(First, Second) -> Chain<First, Second>;
 
 }  // namespace pare::kernel
+
+#include <pare/core/macros_on.hpp>

@@ -4,6 +4,8 @@
 /// \file
 /// Where a score stands.
 
+#include <pare/core/macros_off.hpp>
+
 #include <cstdint>
 
 namespace pare::kernel {
@@ -18,3 +20,5 @@ struct ScorePlace {
 };
 
 }  // namespace pare::kernel
+
+#include <pare/core/macros_on.hpp>

@@ -4,6 +4,8 @@
 /// \file
 /// Scores of a tile without values: what selectors look at before attention runs.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/kernel/attend_tile.hpp>
 #include <pare/kernel/gemm.hpp>
 #include <pare/kernel/math.hpp>
@@ -189,3 +191,5 @@ void run_kernel(Arch, const AddWeights<T>& a) noexcept {
 PARE_ABI_END
 
 }  // namespace pare::kernel
+
+#include <pare/core/macros_on.hpp>

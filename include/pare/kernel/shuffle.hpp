@@ -4,6 +4,8 @@
 /// \file
 /// Random permutations, whose random words are computed in registers.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/random.hpp>
 #include <pare/kernel/philox.hpp>
 #include <pare/kernel/simd.hpp>
@@ -87,3 +89,5 @@ void run_kernel(Arch, const Shuffle& a) noexcept {
 PARE_ABI_END
 
 }  // namespace pare::kernel
+
+#include <pare/core/macros_on.hpp>

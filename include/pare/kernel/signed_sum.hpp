@@ -4,6 +4,8 @@
 /// \file
 /// Sums of panel columns with signs: the product of a panel and a matrix of 0, +1 and -1.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/kernel/panel.hpp>
 
 #include <cstddef>
@@ -72,3 +74,5 @@ void run_kernel(Arch, const SignedSum<T>& a) noexcept {
 PARE_ABI_END
 
 }  // namespace pare::kernel
+
+#include <pare/core/macros_on.hpp>

@@ -10,6 +10,8 @@
 /// intrinsics take their zero-masked form with a full mask where the plain one makes g++ 12 warn of
 /// an uninitialised operand; both compile to the same instruction.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/arch.hpp>
 #include <pare/core/scalar.hpp>
 
@@ -455,3 +457,5 @@ PARE_ALWAYS_INLINE void prefetch(const void* p, std::ptrdiff_t ahead = 0) noexce
 PARE_ABI_END
 
 }  // namespace pare::kernel
+
+#include <pare/core/macros_on.hpp>

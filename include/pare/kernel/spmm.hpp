@@ -4,6 +4,8 @@
 /// \file
 /// Sparse times dense, row by row, and the row operations that follow it in graph propagation.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/kernel/simd.hpp>
 
 #include <cstddef>
@@ -212,3 +214,5 @@ void run_kernel(Arch, const AddRows<T>& a) noexcept {
 PARE_ABI_END
 
 }  // namespace pare::kernel
+
+#include <pare/core/macros_on.hpp>

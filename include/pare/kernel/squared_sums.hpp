@@ -4,6 +4,8 @@
 /// \file
 /// Sums of the squares of a matrix along rows and columns, in one pass at the speed of memory.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/kernel/simd.hpp>
 
 #include <cstddef>
@@ -142,3 +144,5 @@ void run_kernel(Arch, const AddSquares<S>& a) noexcept {
 PARE_ABI_END
 
 }  // namespace pare::kernel
+
+#include <pare/core/macros_on.hpp>

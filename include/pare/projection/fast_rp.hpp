@@ -14,6 +14,8 @@
 /// formulas are those of the authors' code. A constant factor on the degrees, which secondary
 /// sources give as (d / 2m)^beta, is left out; normalisation and standardisation remove it.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/backend.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/sparse_view.hpp>
@@ -96,3 +98,5 @@ PARE_REFUSE_CALLS(
 
 PARE_ABI_END
 }  // namespace pare::projection
+
+#include <pare/core/macros_on.hpp>

@@ -4,6 +4,8 @@
 /// \file
 /// What FastRP can be told.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 
 #include <cmath>
@@ -117,3 +119,5 @@ inline void validate(const char* function, const FastRpOptions& o) {
 PARE_ABI_END
 
 }  // namespace pare::projection
+
+#include <pare/core/macros_on.hpp>

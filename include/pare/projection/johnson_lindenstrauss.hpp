@@ -4,6 +4,8 @@
 /// \file
 /// How many dimensions a random projection needs.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 
 #include <cmath>
@@ -33,3 +35,5 @@ inline Index johnson_lindenstrauss_dim(Index samples, double eps) {
 
 PARE_ABI_END
 }  // namespace pare::projection
+
+#include <pare/core/macros_on.hpp>

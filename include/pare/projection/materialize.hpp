@@ -4,6 +4,8 @@
 /// \file
 /// Random operators as matrices, for those who ask for them.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/backend.hpp>
 #include <pare/projection/detail/sampler.hpp>
 #include <pare/projection/sparse_projection.hpp>
@@ -78,3 +80,5 @@ Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic> pseudo_inverse(const R& r) {
 
 PARE_ABI_END
 }  // namespace pare::projection
+
+#include <pare/core/macros_on.hpp>

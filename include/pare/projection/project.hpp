@@ -18,6 +18,8 @@
 /// the same on every arch as well: columns are added or subtracted in ascending order, and the sum
 /// is multiplied by the scale.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/backend.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/sparse_view.hpp>
@@ -204,3 +206,5 @@ PARE_REFUSE_CALLS(sketch, "projection::sketch",
 
 PARE_ABI_END
 }  // namespace pare::projection
+
+#include <pare/core/macros_on.hpp>

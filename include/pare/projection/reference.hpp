@@ -4,6 +4,8 @@
 /// \file
 /// The definitions of this folder, in plain loops that accumulate in double.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/random.hpp>
 #include <pare/core/sparse_view.hpp>
 #include <pare/core/tensor_view.hpp>
@@ -204,3 +206,5 @@ void reference_fast_rp(const FastRpProblem<T, I>& p, TensorView<const T, 2> feat
 
 PARE_ABI_END
 }  // namespace pare::projection::detail
+
+#include <pare/core/macros_on.hpp>

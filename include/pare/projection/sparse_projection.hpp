@@ -9,6 +9,8 @@
 /// every backend, arch, compiler and number of threads, and any part of R can be read without what
 /// lies before it.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/check.hpp>
 
 #include <cmath>
@@ -117,3 +119,5 @@ concept RandomOperator = requires(const R& r) {
 };
 
 }  // namespace pare::projection
+
+#include <pare/core/macros_on.hpp>

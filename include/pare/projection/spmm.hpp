@@ -4,6 +4,8 @@
 /// \file
 /// Sparse matrix times dense matrix, the product that graph embeddings and propagation run on.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/backend.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/sparse_view.hpp>
@@ -97,3 +99,5 @@ PARE_REFUSE_CALLS(spmm, "projection::spmm", "after c: wanted nothing",
 
 PARE_ABI_END
 }  // namespace pare::projection
+
+#include <pare/core/macros_on.hpp>

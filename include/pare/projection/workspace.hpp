@@ -4,6 +4,8 @@
 /// \file
 /// Memory that projections work in; pass the same object again and repeated calls allocate nothing.
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/projection/detail/cell.hpp>
 
@@ -27,3 +29,5 @@ struct Workspace {
 };
 
 }  // namespace pare::projection
+
+#include <pare/core/macros_on.hpp>
