@@ -109,6 +109,7 @@ void refused() {
   project(backend, x, omega, yd);  // refused: project: y: wanted the scalar type that
   project(xd, omega, y);  // refused: project: y: wanted the scalar type
   project(x, omega, const_y);  // refused: project: y: .* may be written, got a const one
+  project(x, omega, Matrix(64, 32));  // refused: project: y: .* outlives the call, got a temporary
   project(xi, omega, y);  // refused: project: x: wanted elements of float, double, bf16 or f16
   project(xc, omega, y);  // refused: project: x: wanted elements of float, double, bf16 or f16
   project(x + x, omega, y);  // refused: project: x: .*an expression: .eval\(\) it first
@@ -131,6 +132,7 @@ void refused() {
   attend(q, k, doubles, out, {.causal = true});  // refused: attend: v: wanted the scalar type of
   attend(const_q, doubles, doubles, out);  // refused: attend: k: wanted the scalar type of
   attend(q, k, v, const_out);  // refused: attend: out: .*may be written, got a const one
+  attend(q, k, v, Tensor(1, 1, 1, 1));  // refused: attend: out: .* outlives the call, got a temp
   attend(q, k, v, doubles);  // refused: attend: out: wanted the scalar type
   attend(integers, k, v, out);  // refused: attend: q: wanted elements of float, double, bf16 or f16
   attend(rank3, k, v, out);  // refused: attend: q: wanted .*, got another rank

@@ -21,7 +21,7 @@ foreach(header IN LISTS headers)
     list(GET directives 0 first)
     list(GET directives -1 last)
     if(NOT first STREQUAL "#include <pare/core/macros_off.hpp>"
-       OR NOT last STREQUAL "#include <pare/core/macros_on.hpp>")
+       OR NOT last MATCHES "#include <pare/core/macros_on.hpp>$")
       string(APPEND bad "\n  ${header}: starts with '${first}' and ends with '${last}', not with "
                         "<pare/core/macros_off.hpp> and <pare/core/macros_on.hpp>")
     endif()
