@@ -152,6 +152,20 @@ TYPED_TEST(AttendSourceTest, PagesBehindTheWindowMayBeGone) {
   }
 }
 
+// Of packed queries, each sequence has its own.
+TYPED_TEST(AttendSourceTest, PagesBehindTheWindowsOfPackedQueries) {
+  using S = typename TestFixture::Storage;
+  const Inputs<S> cache(Sizes{2, 2, 1, 1, 150, 8, 5}), x(Sizes{1, 2, 1, 25, 1, 8, 5});
+  const std::vector<Index> queries{0, 5, 25}, firsts{150 - 5 - 29, 90 - 20 - 29};
+  const AttendOptions options{.causal = true, .window = 30, .query_offsets = queries};
+  Pages<S> pages(cache, {150, 90}, 8, Layout::by_head);
+  const Outputs<S> wanted = attended_from(this->backend(), x, pages.source(), options);
+  for (Index b = 0; b < 2; ++b)
+    for (Index p = 0; (p + 1) * 8 <= firsts[static_cast<std::size_t>(b)]; ++p)
+      pages.table[static_cast<std::size_t>(b * pages.width + p)] = -1;
+  EXPECT_TRUE(same_outputs(attended_from(this->backend(), x, pages.source(), options), wanted));
+}
+
 TYPED_TEST(AttendSourceTest, PagesTakeOrdersAndMasks) {
   using S = typename TestFixture::Storage;
   const Inputs<S> x(Sizes{2, 4, 2, 50, 90, 8, 5});

@@ -47,6 +47,7 @@
 #include <pare/core/tensor_view.hpp>
 
 #include <algorithm>
+#include <cstddef>
 #include <limits>
 #include <type_traits>
 
@@ -111,10 +112,14 @@ DenseKeyValue<S> checked_source(TensorView<const S, 4> k, TensorView<const S, 4>
 /// Checks a source that says which of its keys must be there with those that a call reads: none
 /// before the first that query 0 sees, sinks apart.
 template <class Source>
-void check_source(const Source& source, Index queries, const AttendOptions& options) {
+void check_source(const Source& source, Index tokens, const AttendOptions& options) {
+  const auto offsets = options.query_offsets;
+  if (!offsets.empty()) check_query_offsets(attend_name, offsets, source.sequences(), tokens);
+  Problem p;
+  set_visibility(attend_name, options, p);
   const auto read_of = [&](Index i) -> KeysRead {
-    Problem p;
-    set_visibility(attend_name, options, p);
+    const auto at = static_cast<std::size_t>(i);
+    const Index queries = offsets.empty() ? tokens : offsets[at + 1] - offsets[at];
     const Sequence s{i, 0, queries, source.length(i)};
     return {p.sinks, queries > 0 ? visible(p, s, 0).first : s.keys};
   };

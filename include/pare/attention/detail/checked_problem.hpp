@@ -44,6 +44,13 @@ inline void check_offsets(const char* function, const char* name, std::span<cons
   check(offsets.back() == tokens, function, name, offsets.back(), "the tokens as the last offset");
 }
 
+inline void check_query_offsets(const char* function, std::span<const Index> offsets,
+                                Index sequences, Index tokens) {
+  check(static_cast<Index>(offsets.size()) == sequences + 1, function, "query_offsets",
+        offsets.size(), sequences + 1);
+  check_offsets(function, "query_offsets", offsets, tokens);
+}
+
 inline void check_order(const char* function, const KeyOrder& order, const Problem& p, Index keys) {
   const KeyOrder::Shape& s = order.shape();
   check(s.batch == 1 || s.batch == p.sequences, function, "order", s.batch,
@@ -152,9 +159,7 @@ Problem checked_problem(const char* function, TensorView<const S, 4> q, const So
   const bool packed = !options.query_offsets.empty();
   if (packed) {
     check(q.extent[0] == 1, function, "q", q.extent, "a batch of 1 for packed sequences");
-    check(static_cast<Index>(options.query_offsets.size()) == p.sequences + 1, function,
-          "query_offsets", options.query_offsets.size(), p.sequences + 1);
-    check_offsets(function, "query_offsets", options.query_offsets, q.extent[2]);
+    check_query_offsets(function, options.query_offsets, p.sequences, q.extent[2]);
     check(p.order == nullptr && p.mask == nullptr, function, "order, mask", "an order or a mask",
           "neither with packed sequences");
   } else {
