@@ -121,7 +121,8 @@ void check_source(const Source& source, Index tokens, const AttendOptions& optio
     const auto at = static_cast<std::size_t>(i);
     const Index queries = offsets.empty() ? tokens : offsets[at + 1] - offsets[at];
     const Sequence s{i, 0, queries, source.length(i)};
-    return {p.sinks, queries > 0 ? visible(p, s, 0).first : s.keys};
+    if (queries == 0) return {0, s.keys};
+    return {p.sinks, visible(p, s, 0).first};
   };
   if constexpr (requires { source.validate(attend_name, read_of); })
     source.validate(attend_name, read_of);

@@ -10,6 +10,7 @@
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
 
+#include <algorithm>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -202,7 +203,8 @@ struct PagedKeyValue {
     check(n <= most_tokens, function, "lengths", n, "at most 2^30 tokens");
     const KeysRead read = read_of(sequence);
     for (Index i = 0; i < ceil_div(n, page); ++i) {
-      const bool unread = i * page >= read.sinks && read.first - i * page >= page;
+      const Index tokens = std::min(page, n - i * page);
+      const bool unread = i * page >= read.sinks && read.first - i * page >= tokens;
       check(unread || (table(sequence, i) >= 0 && table(sequence, i) < keys.extent[0]), function,
             "table", table(sequence, i), "page numbers below the number of pages");
     }
