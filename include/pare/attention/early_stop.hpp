@@ -158,7 +158,8 @@ PARE_ABI_BEGIN
 /// \param out     [batch, heads, queries, value dim], written; must not overlap an input
 /// \param rule    when to stop
 /// \param options `causal` must be set, as it is when options are left out; lengths, packed
-///                sequences, scale, lse and workspace as ever; neither window, order nor mask
+///                sequences, scale, lse and workspace as ever; neither window, query_offset,
+///                sink_logits, order nor mask
 /// \throws std::invalid_argument if a shape, stride or option does not fit, the threshold is
 ///         negative or NaN, or a size is below 1. Nothing is written then. No queries: a no-op.
 ///

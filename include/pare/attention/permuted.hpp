@@ -186,7 +186,7 @@ PARE_ABI_BEGIN
 ///
 /// Shapes as for exact attention; query i stands at position i + keys - queries.
 /// \param options `causal` must be true, which it is if options are left out; neither order, mask,
-///                window, lengths nor offsets
+///                window, query_offset, lengths nor offsets; sink_logits count in the output alone
 /// \returns the density by the paper's convention, the mean share of block scores that was kept
 ///          (an estimate; 1 if exact) and the seconds spent on ordering and selecting
 /// \throws std::invalid_argument if a block, segment, stride or number of queries is below 1,

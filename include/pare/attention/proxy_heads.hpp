@@ -87,7 +87,8 @@ select_blocks(const Q& q, const K& k, const ProxyHeads& policy, const SelectOpti
 ///                workspace apply as for exact attention
 /// \returns       density, mass as `select_blocks` gives it, and the seconds of selecting
 /// \throws std::invalid_argument as `attend` and `select_blocks` do, or if the options are not
-///         causal or have a mask, an order, a window, lengths or offsets. Nothing is written then.
+///         causal or have a mask, an order, a window, a query_offset, lengths or offsets. Nothing
+///         is written then.
 template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O>
 requires std::is_same_v<scalar_of<Q>, scalar_of<K>> && std::is_same_v<scalar_of<Q>, scalar_of<V>> &&
     OutputOf<scalar_of<O>, scalar_of<Q>>
