@@ -19,6 +19,8 @@
 
 #if defined(__linux__)
 #include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #endif
 
 namespace {
@@ -318,6 +320,109 @@ TEST(ParallelFor, AnExceptionOfANestedCallLeavesBoth) {
   });
 }
 
+/// Calls f with the numbers given, whatever it is asked for.
+struct NumbersExecutor {
+  std::vector<int> numbers;
+  int concurrency() const { return 3; }
+  template <class F>
+  void run(int, const F& f) const {
+    for (const int i : numbers) f(i);
+  }
+};
+
+// What a pool leaves out the caller does; calls it makes up do nothing.
+TEST(ParallelFor, APoolThatDropsOrRepeatsWorkersComputesEachItemOnce) {
+  for (const auto& numbers :
+       {std::vector<int>{}, {0}, {2}, {1, 1, 1}, {2, 1, 0, 2, 1, 0}, {-1, 3, 99}, {7, 1, -5}})
+    for (const Index items : {2, 3, 50}) {
+      std::vector<int> calls(static_cast<std::size_t>(items), 0);
+      const NumbersExecutor pool{numbers};
+      const int workers = worker_count(pool, items);
+      parallel_for(pool, items, [&](Index item, int worker) {
+        EXPECT_TRUE(worker >= 0 && worker < workers);
+        ++calls[static_cast<std::size_t>(item)];
+      });
+      EXPECT_EQ(calls, std::vector<int>(static_cast<std::size_t>(items), 1)) << items;
+    }
+}
+
+TEST(ParallelFor, AnExceptionOfADroppedWorkerIsRethrown) {
+  EXPECT_THROW(parallel_for(NumbersExecutor{}, 5, [](Index item, int) { throw Odd(item); }), Odd);
+  EXPECT_EQ(worker_count(pare::ThreadExecutor{3}, 3), 3);
+}
+
+/// Returns at once; workers begin when `go` is called, some while the caller works, some after.
+struct LateExecutor {
+  struct State {
+    std::vector<std::function<void()>> held;
+    std::vector<std::thread> threads;
+    int started_early = 0;
+  };
+  std::shared_ptr<State> state = std::make_shared<State>();
+  int early = 0;
+
+  int concurrency() const { return 3; }
+  void run(int n, const std::function<void(int)>& f) const {
+    for (int i = 0; i < n; ++i) {
+      if (i < early)
+        state->threads.emplace_back([f, i] { f(i); });
+      else
+        state->held.push_back([f, i] { f(i); });
+    }
+  }
+  void go() const {
+    for (const auto& call : state->held) call();
+    for (std::thread& t : state->threads) t.join();
+  }
+};
+
+TEST(ParallelFor, APoolThatReturnsEarlyComputesEachItemOnce) {
+  for (const int early : {0, 1, 3}) {
+    std::vector<LateExecutor> pools(3);
+    for (LateExecutor& pool : pools) {
+      pool.early = early;
+      std::vector<std::atomic<int>> calls(200);
+      std::vector<Index> plain(3, 0);  // a data race if two threads shared a worker
+      {
+        const std::vector<int> gone_after_the_call(1, 1);
+        parallel_for(pool, 200, [&](Index item, int worker) {
+          calls[static_cast<std::size_t>(item)] += gone_after_the_call.front();
+          ++plain[static_cast<std::size_t>(worker)];
+          std::this_thread::yield();
+        });
+      }
+      for (const auto& c : calls) ASSERT_EQ(c.load(), 1) << early;
+      EXPECT_EQ(plain[0] + plain[1] + plain[2], 200);
+    }
+    // Calls of the first pool come while later ones have done their work.
+    for (const LateExecutor& pool : pools) pool.go();
+  }
+}
+
+/// Starts all workers but the first, then gives up.
+struct ThrowingExecutor {
+  std::shared_ptr<std::vector<std::thread>> threads = std::make_shared<std::vector<std::thread>>();
+  int concurrency() const { return 3; }
+  void run(int n, const std::function<void(int)>& f) const {
+    for (int i = 1; i < n; ++i) threads->emplace_back([f, i] { f(i); });
+    throw std::runtime_error("full");
+  }
+};
+
+TEST(ParallelFor, AnExceptionOfThePoolLeavesOnceAllWorkersStopped) {
+  const ThrowingExecutor pool;
+  std::atomic<int> inside{0};
+  EXPECT_THROW(parallel_for(pool, 300,
+                            [&](Index, int) {
+                              ++inside;
+                              std::this_thread::yield();
+                              --inside;
+                            }),
+               std::runtime_error);
+  EXPECT_EQ(inside.load(), 0);
+  for (std::thread& t : *pool.threads) t.join();
+}
+
 TEST(ParallelFor, AnExecutorIsAskedForNoMoreWorkersThanItems) {
   struct Counting {
     int* asked;
@@ -349,6 +454,31 @@ TEST(Executors, OpenMpTeamIsNoLargerThanTheWorkAskedFor) {
   pare::OpenMpExecutor{16}.run(
       2, [&](int) { largest = std::max(largest.load(), omp_get_num_threads()); });
   EXPECT_LE(largest.load(), 2);
+}
+#endif
+
+#if defined(__linux__)
+/// True if a forked child computes all items within twenty seconds.
+template <class E>
+bool works_in_a_child(const E& executor) {
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(20);
+    std::atomic<int> calls{0};
+    parallel_for(executor, 100, [&](Index, int) { ++calls; });
+    _exit(calls == 100 ? 0 : 1);
+  }
+  int status = 0;
+  return waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+// The threads of the parent are not in the child; OpenMP's would be waited for.
+TEST(Executors, WorkInAForkedChild) {
+  parallel_for(pare::DefaultExecutor{2}, 100, [](Index, int) {});
+  EXPECT_TRUE(works_in_a_child(pare::DefaultExecutor{2}));
+  EXPECT_TRUE(works_in_a_child(pare::ThreadExecutor{2}));
+  EXPECT_TRUE(works_in_a_child(pare::SerialExecutor{}));
+  parallel_for(pare::DefaultExecutor{2}, 100, [](Index, int) {});
 }
 #endif
 

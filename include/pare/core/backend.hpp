@@ -41,7 +41,8 @@ struct Simd {
     return {std::move(other)};
   }
 
-  /// The same kernels on `n` threads (OpenMP where it is switched on, standard threads elsewhere).
+  /// The same kernels on `n` threads (OpenMP where it is switched on, standard threads elsewhere
+  /// and in a forked child, where OpenMP would hang).
   /// \throws std::invalid_argument if n < 1.
   template <Executor Threads = DefaultExecutor>
   Simd<Arch, Threads> threads(int n) const {

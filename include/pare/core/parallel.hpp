@@ -7,6 +7,11 @@
 /// Work is cut into items by the algorithm, never by the number of threads, and an item is computed
 /// by one worker from start to end. Which worker takes an item is left to chance; what it computes
 /// is not. Results are therefore the same bits under every executor.
+///
+/// fork: OpenMP's threads do not survive it, and a team started in the child waits for them for
+/// ever. `OpenMpExecutor` therefore uses standard threads in a child process. Code that is not
+/// Pare's has to avoid OpenMP there itself: call `Eigen::setNbThreads(1)` in a child if Eigen is
+/// compiled with OpenMP.
 
 #include <pare/core/macros_off.hpp>
 
@@ -17,12 +22,15 @@
 #include <cstddef>
 #include <exception>
 #include <functional>
-#include <system_error>
+#include <memory>
 #include <thread>
 #include <vector>
 
 #if PARE_HAS_OPENMP
 #include <omp.h>
+#if __has_include(<unistd.h>)
+#include <unistd.h>
+#endif
 #endif
 
 namespace pare {
@@ -30,6 +38,10 @@ namespace pare {
 /// Runs `concurrency()` workers: `run(n, f)` calls f(0) ... f(n-1), each exactly once, in any order
 /// and on any thread, and returns when all are done. f does not throw. `concurrency()` does not
 /// change while Pare runs an algorithm, which takes one workspace a worker.
+///
+/// A pool that breaks this costs time, never results: the calling thread does what a pool leaves
+/// out, calls with another number or a number a second time do nothing, and neither do calls that
+/// come after `run` has returned (such a pool must hold a copy of f).
 template <class E>
 concept Executor = std::copy_constructible<E> &&
     requires(const E& e, int n, const std::function<void(int)>& f) {
@@ -73,22 +85,36 @@ struct ThreadExecutor {
     try {
       others.emplace_back([&f, i] { f(i); });
       return true;
-    } catch (const std::system_error&) {
+    } catch (const std::exception&) {
       return false;
     }
 #endif
   }
 };
 
+#if PARE_HAS_OPENMP
+namespace detail {
+PARE_ABI_BEGIN
+#if __has_include(<unistd.h>)
+inline const auto process_at_start = getpid();
+inline bool is_forked_child() { return getpid() != process_at_start; }
+#else
+inline bool is_forked_child() { return false; }
+#endif
+PARE_ABI_END
+}  // namespace detail
+#endif
+
 PARE_ABI_BEGIN
 #if PARE_HAS_OPENMP
-/// OpenMP's thread team.
+/// OpenMP's thread team; standard threads in a process forked from the one that loaded Pare.
 struct OpenMpExecutor {
   int threads = 1;
 
   constexpr int concurrency() const { return threads; }
   template <class F>
   void run(int n, const F& f) const {
+    if (detail::is_forked_child()) return ThreadExecutor{threads}.run(n, f);
 #pragma omp parallel for num_threads(n > 0 ? n : 1) schedule(static, 1)
     for (int i = 0; i < n; ++i) f(i);
   }
@@ -125,10 +151,128 @@ int worker_count(const E& executor, Index items) {
   return items < most ? (items > 0 ? static_cast<int>(items) : 1) : most;
 }
 
+PARE_ABI_END
+namespace detail {
+PARE_ABI_BEGIN
+
+/// Which workers of a call have begun. Outlives the call, for a pool may call late.
+class WorkerClaims {
+ public:
+  /// Claims of earlier calls are forgotten; no worker of theirs may be left.
+  void open(int workers) {
+    if (workers > capacity_) {
+      claimed_ = std::make_unique<std::atomic<bool>[]>(static_cast<std::size_t>(workers));
+      capacity_ = workers;
+    }
+    for (int w = 0; w < workers; ++w) claimed_[static_cast<std::size_t>(w)] = false;
+    finished_ = 0;
+    workers_ = workers;
+  }
+
+  /// True for the first call with each worker in [0, workers).
+  bool claim(int worker) {
+    return worker >= 0 && worker < workers_ &&
+           !claimed_[static_cast<std::size_t>(worker)].exchange(true);
+  }
+
+  void finish() { finished_.fetch_add(1, std::memory_order_release); }
+  void wait_for(int finished) const {
+    while (finished_.load(std::memory_order_acquire) < finished) std::this_thread::yield();
+  }
+
+ private:
+  std::unique_ptr<std::atomic<bool>[]> claimed_;
+  std::atomic<int> finished_{0};
+  std::atomic<int> workers_{0};
+  int capacity_ = 0;
+};
+
+/// The claims a thread used last; `gone` once its destructor has run.
+struct KeptClaims {
+  static inline thread_local bool gone = false;
+  std::shared_ptr<WorkerClaims> claims;
+  ~KeptClaims() { gone = true; }
+};
+
+/// Open claims: those of this thread's last call, unless a pool still holds them.
+inline std::shared_ptr<WorkerClaims> open_claims(int workers) {
+  static thread_local KeptClaims kept;
+  std::shared_ptr<WorkerClaims> claims;
+  if (!KeptClaims::gone && kept.claims.use_count() == 1)
+    claims = kept.claims;
+  else
+    claims = std::make_shared<WorkerClaims>();
+  claims->open(workers);
+  if (!KeptClaims::gone) kept.claims = claims;
+  return claims;
+}
+
+/// One call of parallel_for with several workers.
+template <class Body>
+class ItemLoop {
+ public:
+  ItemLoop(Index items, const Body& body) : items_(items), body_(body) {}
+
+  /// Items from the common list until there is none; no exception leaves it.
+  void run(int worker) {
+    const InsideParallelFor guard;
+#if defined(PARE_NO_EXCEPTIONS)
+    take_items(worker);
+#else
+    try {
+      take_items(worker);
+    } catch (...) {
+      close();
+      if (!failed_.exchange(true)) failure_ = std::current_exception();
+    }
+#endif
+  }
+
+  /// Leaves out the items not yet begun.
+  void close() { next_.store(items_, std::memory_order_relaxed); }
+
+  void rethrow() const {
+#if !defined(PARE_NO_EXCEPTIONS)
+    if (failure_) std::rethrow_exception(failure_);
+#endif
+  }
+
+ private:
+  void take_items(int worker) {
+    for (Index item; (item = next_.fetch_add(1, std::memory_order_relaxed)) < items_;)
+      body_(item, worker);
+  }
+
+  Index items_;
+  const Body& body_;
+  std::atomic<Index> next_{0};
+#if !defined(PARE_NO_EXCEPTIONS)
+  std::atomic<bool> failed_{false};
+  std::exception_ptr failure_;
+#endif
+};
+
+/// Runs the workers that the executor has not begun, and waits for those it has.
+template <class Loop>
+void finish_workers(WorkerClaims& claims, int workers, Loop& loop) {
+  int begun = workers;
+  for (int worker = 0; worker < workers; ++worker) {
+    if (!claims.claim(worker)) continue;
+    --begun;
+    loop.run(worker);
+  }
+  claims.wait_for(begun);
+}
+
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
 /// Calls `body(item, worker)` for every item in [0, items); worker is in [0, worker_count) and no
 /// two calls with the same worker run at once, so it names a workspace. A call from inside a worker
 /// runs its items one after the other on that worker. The first exception thrown by a body is
-/// rethrown here once all workers have stopped; items not yet begun are then left out.
+/// rethrown here once all workers have stopped; items not yet begun are then left out. So it is for
+/// an exception of the executor itself.
 template <Executor E, class Body>
 void parallel_for(const E& executor, Index items, const Body& body) {
   const int workers = worker_count(executor, items);
@@ -137,29 +281,27 @@ void parallel_for(const E& executor, Index items, const Body& body) {
     for (Index item = 0; item < items; ++item) body(item, 0);
     return;
   }
-  std::atomic<Index> next{0};
-#if !defined(PARE_NO_EXCEPTIONS)
-  std::atomic<bool> failed{false};
-  std::exception_ptr failure;
-#endif
-  const auto work = [&](int worker) {
-    const detail::InsideParallelFor guard;
-#if !defined(PARE_NO_EXCEPTIONS)
-    try {
-#endif
-      for (Index item; (item = next.fetch_add(1, std::memory_order_relaxed)) < items;)
-        body(item, worker);
-#if !defined(PARE_NO_EXCEPTIONS)
-    } catch (...) {
-      next.store(items, std::memory_order_relaxed);
-      if (!failed.exchange(true)) failure = std::current_exception();
-    }
-#endif
+  const auto claims = detail::open_claims(workers);
+  detail::ItemLoop<Body> loop(items, body);
+  // A late call finds its worker claimed and does not touch the loop, which is gone.
+  const auto work = [claims, &loop](int worker) {
+    if (!claims->claim(worker)) return;
+    loop.run(worker);
+    claims->finish();
   };
+#if defined(PARE_NO_EXCEPTIONS)
   executor.run(workers, work);
-#if !defined(PARE_NO_EXCEPTIONS)
-  if (failure) std::rethrow_exception(failure);
+#else
+  try {
+    executor.run(workers, work);
+  } catch (...) {
+    loop.close();
+    detail::finish_workers(*claims, workers, loop);
+    throw;
+  }
 #endif
+  detail::finish_workers(*claims, workers, loop);
+  loop.rethrow();
 }
 
 PARE_ABI_END
