@@ -4,6 +4,7 @@
 #include <Eigen/Core>
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <numeric>
 #include <stdexcept>
@@ -95,6 +96,17 @@ TEST(Permutation, RefusesSizesOutsideItsIndexType) {
   EXPECT_THROW(Permutation::identity(Index{1} << 32), std::invalid_argument);
   EXPECT_THROW(Permutation::random(-1, 1), std::invalid_argument);
   EXPECT_THROW(Permutation::random(Index{1} << 32, 1), std::invalid_argument);
+}
+
+TEST(Permutation, AnIndexOutsideIsRefused) {
+  const Permutation none, three = Permutation::identity(3);
+  for (const Index i : {Index{-1}, Index{3}, Index{1} << 40, std::numeric_limits<Index>::min()})
+    EXPECT_EQ(message_of([&] { static_cast<void>(three[i]); }),
+              "pare::Permutation::operator[]: i: got " + std::to_string(i) + ", wanted below 3");
+  EXPECT_THROW(static_cast<void>(none[0]), std::invalid_argument);
+  RowMajor x = RowMajor::Ones(5, 2), y = RowMajor::Ones(3, 2);
+  EXPECT_EQ(message_of([&] { three.gather_rows(x, y); }),
+            "pare::Permutation::gather_rows: in: got [5, 2], wanted [3, 2]");
 }
 
 TEST(Permutation, EmptyAndSingle) {

@@ -214,6 +214,30 @@ TEST(SparseView, RefusalReadsNoIndexOfABadLine) {
   EXPECT_NE(refusal<std::int64_t>({std::int64_t{-1} << 40, 0}, {}, 5), "accepted");
 }
 
+TEST(SparseView, HandMadeViewsThatAreNoMatrixAreRefused) {
+  using View = pare::CompressedView<float, std::int64_t>;
+  const std::vector<std::int64_t> outer{0, 1, 2}, inner{0, 1};
+  const std::vector<float> values{1, 2};
+  const View good{2, 2, outer.data(), nullptr, inner.data(), values.data()};
+  const auto refused = [&](const auto& change) {
+    View v = good;
+    change(v);
+    EXPECT_THROW(check_compressed("f", "a", v), std::invalid_argument);
+  };
+  check_compressed("f", "a", good);
+  check_compressed("f", "a", View{});
+  refused([](View& v) { v.outer = nullptr; });
+  refused([](View& v) { v.inner = nullptr; });
+  refused([](View& v) { v.values = nullptr; });
+  refused([](View& v) { v.outer_size = -1; });
+  refused([](View& v) { v.inner_size = -1; });
+  refused([](View& v) { v.outer_size = std::numeric_limits<pare::Index>::max(); });
+  const std::vector<std::int64_t> far{0, std::int64_t{1} << 61, std::int64_t{1} << 61};
+  refused([&](View& v) { v.outer = far.data(); });
+  const std::vector<std::int64_t> lengths{std::int64_t{1} << 61, 0};
+  refused([&](View& v) { v.line_nonzeros = lengths.data(); });
+}
+
 TEST(SparseView, AnOutputOverAnyOfItsArraysIsRefused) {
   // Lines 0 1 | - | 2 3, of a matrix stored with room at the end: entry 4 belongs to no line.
   std::vector<float> values(5);

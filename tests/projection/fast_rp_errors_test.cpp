@@ -186,6 +186,52 @@ TYPED_TEST(FastRpErrorsTest, MalformedStorage) {
   expect_bad([](auto& s) { s.lengths = {2, 2, 1}; });
 }
 
+TYPED_TEST(FastRpErrorsTest, OutputsOverTheGraphAndViewsThatAreNone) {
+  using T = typename TypeParam::scalar;
+  using View = pare::TensorView<T, 2>;
+  const auto backend = this->backend();
+  FastRpOptions o = small_options();
+  pare::testing::RawSparse<T, std::int64_t> s;
+  s.rows = s.cols = 3;
+  s.outer = {0, 1, 3, 4};
+  s.inner = {1, 0, 2, 1};
+  s.values = {1, 1, 1, 1};
+  s.outer.resize(40);
+  s.inner.resize(40);
+  s.values.resize(40);
+  const auto before = s;
+  using ByColumns = Eigen::Map<const Eigen::SparseMatrix<T, Eigen::ColMajor, std::int64_t>>;
+  const ByColumns columns(3, 3, 4, s.outer.data(), s.inner.data(), s.values.data());
+  for (void* array : {static_cast<void*>(s.values.data()), static_cast<void*>(s.inner.data()),
+                      static_cast<void*>(s.outer.data())}) {
+    const View out{static_cast<T*>(array), {3, 8}, {8, 1}};
+    refusal([&] { fast_rp(backend, s.map(), out, o); }, name, "out");
+    refusal([&] { fast_rp(backend, columns, out, o); }, name, "out");
+  }
+  EXPECT_TRUE(s.values == before.values && s.inner == before.inner && s.outer == before.outer);
+  o.feature_ratio = 0.5;
+  const View no_features{nullptr, {3, 2}, {2, 1}}, negative{s.values.data(), {3, -2}, {2, 1}};
+  for (const View& features : {no_features, negative})
+    expect_refused<T>(3, 8, "features",
+                      [&](auto& out) { fast_rp(backend, s.map(), features, out, o); });
+  const View no_out{nullptr, {3, 8}, {8, 1}};
+  refusal([&] { fast_rp(backend, s.map(), no_out, small_options()); }, name, "out");
+}
+
+TEST(FastRpErrors, OptionsAskedForWhatTheyCannotTell) {
+  FastRpOptions o;
+  o.dim = std::numeric_limits<Index>::max();
+  o.concatenate = true;
+  refusal([&] { static_cast<void>(o.output_columns()); }, "projection::FastRpOptions", "dim");
+  refusal([&] { static_cast<void>(o.feature_dim()); }, "projection::FastRpOptions", "dim");
+  o.dim = 8;
+  for (const double ratio : {nan_value, infinite, -0.5, 1e300}) {
+    o.feature_ratio = ratio;
+    refusal([&] { static_cast<void>(o.feature_dim()); }, "projection::FastRpOptions",
+            "feature_ratio");
+  }
+}
+
 // What no common factor brings into the range of the scalar.
 TYPED_TEST(FastRpErrorsTest, ResultsBeyondTheScalar) {
   using T = typename TypeParam::scalar;

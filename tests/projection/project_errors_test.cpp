@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include <pare/projection/project.hpp>
 #include <pare/projection/spmm.hpp>
@@ -26,6 +28,7 @@ using pare::projection::SparseSignProjection;
 using pare::projection::spmm;
 using pare::testing::RawSparse;
 using pare::testing::refusal;
+using pare::testing::sparse_of;
 
 template <class T>
 using Rows = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
@@ -223,6 +226,127 @@ TYPED_TEST(ProjectErrorsTest, SpmmShapesStridesAndOverlap) {
   memory.expect_refused([&] { spmm(backend, a, input, output); }, spmm_name, "c");
 }
 
+/// Calls f(name, memory) for the values, indices and offsets of `s`, as a matrix [rows x 8] that
+/// begins at each.
+template <class T, class F>
+void for_each_array(RawSparse<T, std::int64_t>& s, Index rows, const F& f) {
+  const auto view = [&](void* memory) {
+    return pare::TensorView<T, 2>{static_cast<T*>(memory), {rows, 8}, {8, 1}};
+  };
+  f("values", view(s.values.data()));
+  f("indices", view(s.inner.data()));
+  f("offsets", view(s.outer.data()));
+  f("lengths", view(s.lengths.data()));
+}
+
+/// Arrays long enough to be written over, of which a 5 x 10 matrix takes a few.
+template <class T>
+RawSparse<T, std::int64_t> roomy_sparse() {
+  RawSparse<T, std::int64_t> s;
+  s.rows = 5;
+  s.cols = 10;
+  s.outer = {0, 2, 3, 3, 4, 6};
+  s.lengths = {1, 1, 0, 1, 2};
+  s.inner = {0, 2, 9, 4, 5, 6};
+  s.values = {1, 2, 3, 4, 5, 6};
+  s.outer.resize(90);
+  s.lengths.resize(90);
+  s.inner.resize(90);
+  s.values.resize(90);
+  return s;
+}
+
+TYPED_TEST(ProjectErrorsTest, OutputsOverTheArraysOfASparseMatrix) {
+  using T = typename TypeParam::scalar;
+  using I = std::int64_t;
+  const auto backend = this->backend();
+  auto s = roomy_sparse<T>();
+  const auto before = s;
+  using ByColumns = Eigen::Map<const Eigen::SparseMatrix<T, Eigen::ColMajor, I>>;
+  const auto columns = [&] {
+    return ByColumns(10, 5, 6, s.outer.data(), s.inner.data(), s.values.data(), s.lengths.data());
+  };
+  const SparseProjection r{10, 8, {}, 0};
+  const Rows<T> dense = Rows<T>::Ones(10, 8);
+  for_each_array(s, 5, [&](const char* array, auto y) {
+    SCOPED_TRACE(array);
+    refusal([&] { project(backend, s.map(), r, y); }, project_name, "y");
+    refusal([&] { spmm(backend, s.map(), dense, y); }, spmm_name, "c");
+    refusal([&] { sketch(backend, r, columns(), transpose(y)); }, sketch_name, "y");
+  });
+  for_each_array(s, 10, [&](const char* array, auto y) {
+    SCOPED_TRACE(array);
+    const SparseProjection by_lines{5, 8, {}, 0};
+    refusal([&] { project(backend, columns(), by_lines, y); }, project_name, "y");
+    refusal([&] { sketch(backend, by_lines, s.map(), transpose(y)); }, sketch_name, "y");
+  });
+  EXPECT_TRUE(s.values == before.values && s.inner == before.inner && s.outer == before.outer &&
+              s.lengths == before.lengths);
+}
+
+TYPED_TEST(ProjectErrorsTest, ViewsThatAreNone) {
+  using T = typename TypeParam::scalar;
+  using View = pare::TensorView<T, 2>;
+  const auto backend = this->backend();
+  const SparseProjection r{10, 8, {}, 0};
+  Rows<T> x = Rows<T>::Ones(5, 10), a = x.transpose(), b = Rows<T>::Ones(10, 8);
+  const auto s = sparse_of<Eigen::SparseMatrix<T, Eigen::RowMajor>>(x.template cast<double>());
+  Sentinel<T> y(5, 8), out(8, 5);
+  const View null_x{nullptr, {5, 10}, {10, 1}}, null_a{nullptr, {10, 5}, {5, 1}};
+  const View null_b{nullptr, {10, 8}, {8, 1}};
+  y.expect_refused([&] { project(backend, null_x, r, y.matrix); }, project_name, "x");
+  y.expect_refused([&] { spmm(backend, s, null_b, y.matrix); }, spmm_name, "b");
+  out.expect_refused([&] { sketch(backend, r, null_a, out.matrix); }, sketch_name, "a");
+  const View null_y{nullptr, {5, 8}, {8, 1}}, null_out{nullptr, {8, 5}, {5, 1}};
+  refusal([&] { project(backend, x, r, null_y); }, project_name, "y");
+  refusal([&] { project(backend, s, r, null_y); }, project_name, "y");
+  refusal([&] { spmm(backend, s, b, null_y); }, spmm_name, "c");
+  refusal([&] { sketch(backend, r, a, null_out); }, sketch_name, "out");
+  // Rows that overlap by one element, and extents below 0.
+  Rows<T> memory = Rows<T>::Ones(40, 8);
+  const View rows_overlap{memory.data(), {5, 8}, {7, 1}};
+  refusal([&] { project(backend, x, r, rows_overlap); }, project_name, "y");
+  refusal([&] { project(backend, s, r, rows_overlap); }, project_name, "y");
+  refusal([&] { spmm(backend, s, b, rows_overlap); }, spmm_name, "c");
+  const View negative_x{x.data(), {-5, 10}, {10, 1}}, negative_y{memory.data(), {-5, 8}, {8, 1}};
+  refusal([&] { project(backend, negative_x, r, negative_y); }, project_name, "x");
+  refusal([&] { sketch(backend, r, transpose(negative_x), transpose(negative_y)); }, sketch_name,
+          "a");
+  const View negative_b{b.data(), {10, -8}, {8, 1}}, negative_c{memory.data(), {5, -8}, {8, 1}};
+  refusal([&] { spmm(backend, s, negative_b, negative_c); }, spmm_name, "b");
+  EXPECT_TRUE((memory.array() == T(1)).all());
+}
+
+TYPED_TEST(ProjectErrorsTest, SparseMatricesWithoutArrays) {
+  using T = typename TypeParam::scalar;
+  using Map = Eigen::Map<const Eigen::SparseMatrix<T, Eigen::RowMajor>>;
+  const auto backend = this->backend();
+  const SparseProjection r{10, 8, {}, 0};
+  const std::vector<int> offsets{0, 1, 1, 1, 1, 2}, indices{3, 4};
+  const std::vector<T> values{1, 2};
+  Sentinel<T> y(5, 8);
+  const Rows<T> dense = Rows<T>::Ones(10, 8);
+  for (const Map& s : {Map(5, 10, 2, nullptr, indices.data(), values.data()),
+                       Map(5, 10, 2, offsets.data(), nullptr, values.data()),
+                       Map(5, 10, 2, offsets.data(), indices.data(), nullptr)}) {
+    y.expect_refused([&] { project(backend, s, r, y.matrix); }, project_name, "x");
+    y.expect_refused([&] { spmm(backend, s, dense, y.matrix); }, spmm_name, "a");
+  }
+}
+
+// A temporary matrix would take the result with it; a temporary view does not.
+template <class Y>
+concept TakesOutput = requires(const Rows<float>& x, const SparseProjection& r,
+                               const Eigen::SparseMatrix<float, Eigen::RowMajor>& s, Y&& y) {
+  project(x, r, std::forward<Y>(y));
+  project(s, r, std::forward<Y>(y));
+  sketch(r, x, std::forward<Y>(y));
+  sketch(r, s, std::forward<Y>(y));
+  spmm(s, x, std::forward<Y>(y));
+};
+static_assert(!TakesOutput<Rows<float>> && TakesOutput<Rows<float>&> &&
+              TakesOutput<Eigen::Map<Rows<float>>>);
+
 TEST(ProjectErrors, ThreadsBelowOne) {
   for (const int n : {0, -1})
     refusal([&] { static_cast<void>(pare::simd.threads(n)); }, "Simd::threads", "n");
@@ -236,6 +360,15 @@ TEST(ProjectErrors, MessagesSayWhatWasGotAndWanted) {
       },
       project_name, "y");
   EXPECT_EQ(message, "pare::projection::project: y: got [5, 7], wanted [5, 8]");
+  const Rows<float> narrow = Rows<float>::Ones(3, 5);
+  const SparseProjection r{10, 8, {}, 0};
+  const auto sparse = sparse_of<Eigen::SparseMatrix<float, Eigen::RowMajor>>(narrow.cast<double>());
+  EXPECT_EQ(refusal([&] { project(narrow, r, y); }, project_name, "x"),
+            "pare::projection::project: x: got [3, 5], wanted [3, 10]");
+  EXPECT_EQ(refusal([&] { project(sparse, r, y); }, project_name, "x"),
+            "pare::projection::project: x: got [3, 5], wanted [3, 10]");
+  EXPECT_EQ(refusal([&] { spmm(sparse, narrow, y); }, spmm_name, "b"),
+            "pare::projection::spmm: b: got [3, 5], wanted [5, 5]");
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <numeric>
 #include <span>
+#include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -63,7 +64,12 @@ class Permutation {
   }
 
   Index size() const { return static_cast<Index>(indices_.size()); }
-  value_type operator[](Index i) const { return indices_[static_cast<std::size_t>(i)]; }
+  /// p(i). \throws std::invalid_argument if i is outside [0, size()).
+  value_type operator[](Index i) const {
+    if (i < 0 || i >= size())
+      check(false, "Permutation::operator[]", "i", i, "below " + std::to_string(size()));
+    return indices_[static_cast<std::size_t>(i)];
+  }
   const value_type* data() const { return indices_.data(); }
   std::span<const value_type> indices() const { return indices_; }
   friend bool operator==(const Permutation&, const Permutation&) = default;
@@ -172,7 +178,8 @@ class Permutation {
   template <class T, class U>
   void check_rows(const char* function, TensorView<T, 2> in, TensorView<U, 2> out) const {
     static_assert(std::is_same_v<std::remove_const_t<T>, U>, "pare: one scalar type on both sides");
-    check(in.rows() == size(), function, "in", in.extent, "as many rows as the permutation has");
+    check_view(function, "in", in);
+    check_extents<2>(function, "in", in.extent, {size(), in.cols()});
     check_extents<2>(function, "out", out.extent, in.extent);
     check_writable(function, "out", out);
     check_no_overlap(function, "out", out, "in", in);

@@ -83,17 +83,25 @@ CompressedView<detail::sparse_value<S>, detail::sparse_index<S>> to_compressed(c
 }
 
 PARE_ABI_BEGIN
-/// Refuses offsets that decrease or start below 0 and indices outside [0, inner_size).
+/// Refuses negative sizes, null arrays that have elements, offsets that decrease, start below 0 or
+/// count more bytes than memory has, and indices outside [0, inner_size).
 /// Cost: one pass over offsets and indices.
 template <class T, class I>
 void check_compressed(const char* function, const char* argument, const CompressedView<T, I>& s) {
+  constexpr Index most = std::numeric_limits<Index>::max() / Index{sizeof(double)} - 1;
+  check(s.outer_size >= 0 && s.outer_size <= most && s.inner_size >= 0, function, argument,
+        std::array<Index, 2>{s.outer_size, s.inner_size}, "sizes of a matrix");
+  check(s.outer_size == 0 || s.outer != nullptr, function, argument, "no offsets",
+        "offsets of its lines");
   Index previous = 0;
   for (Index u = 0; u < s.outer_size; ++u) {
-    const Index most = std::numeric_limits<Index>::max() - (s.begin(u) > 0 ? s.begin(u) : 0);
-    check(s.begin(u) >= previous &&
-              (s.line_nonzeros == nullptr || static_cast<Index>(s.line_nonzeros[u]) <= most) &&
-              s.end(u) >= s.begin(u),
+    check(s.begin(u) >= previous && s.begin(u) <= most &&
+              (s.line_nonzeros == nullptr ||
+               static_cast<Index>(s.line_nonzeros[u]) <= most - s.begin(u)) &&
+              s.end(u) >= s.begin(u) && s.end(u) <= most,
           function, argument, s.begin(u), "line offsets that never decrease");
+    check(s.begin(u) == s.end(u) || (s.inner != nullptr && s.values != nullptr), function, argument,
+          "no indices or values", "both where there are entries");
     previous = s.end(u);
     I lowest = 0, highest = 0;
     for (Index e = s.begin(u); e < s.end(u); ++e) {

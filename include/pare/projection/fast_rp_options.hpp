@@ -72,13 +72,20 @@ struct FastRpOptions {
     while (last > 0 && weights[static_cast<std::size_t>(last - 1)] == 0) --last;
     return last;
   }
-  /// Dimensions that start from features.
+  /// Dimensions that start from features. \throws std::invalid_argument if dim or feature_ratio is
+  /// out of range.
   Index feature_dim() const {
+    check(dim >= 1 && dim < (Index{1} << 31), "projection::FastRpOptions", "dim", dim,
+          "at least 1, below 2^31");
+    check(is_finite(feature_ratio) && feature_ratio >= 0 && feature_ratio <= 1,
+          "projection::FastRpOptions", "feature_ratio", feature_ratio, "a share in [0, 1]");
     return static_cast<Index>(std::floor(static_cast<double>(dim) * feature_ratio));
   }
-  /// Columns of the result.
+  /// Columns of the result. \throws std::invalid_argument if Index cannot count them.
   Index output_columns() const {
-    return concatenate ? dim * static_cast<Index>(weights.size()) : dim;
+    if (!concatenate) return dim;
+    return checked_product("projection::FastRpOptions", "dim", dim,
+                           static_cast<Index>(weights.size()));
   }
 };
 

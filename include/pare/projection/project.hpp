@@ -53,7 +53,8 @@ template <RandomOperator R, class X, class T>
 void check_project(const char* function, const char* in, const char* out, TensorView<const X, 2> x,
                    const R& r, TensorView<T, 2> y) {
   validate(function, r);
-  check(x.cols() == r.input_dim, function, in, x.extent, "input_dim along the projected side");
+  check_view(function, in, x);
+  check_extents<2>(function, in, x.extent, {x.rows(), r.input_dim});
   check_extents<2>(function, out, y.extent, {x.rows(), r.output_dim});
   check_writable(function, out, y);
   check_no_overlap(function, out, y, in, x);
@@ -70,15 +71,22 @@ void project_views(const B& backend, TensorView<const X, 2> x, const R& r, Tenso
     reference_project(x, r, y);
 }
 
-template <class B, RandomOperator R, class T, class I>
-void project_rows(const char* function, const B& backend, const CompressedView<T, I>& x, const R& r,
-                  TensorView<T, 2> y) {
+/// Lines of x are the vectors to project (`along_lines`) or their coordinates.
+template <RandomOperator R, class T, class I>
+void check_project_sparse(const char* function, const CompressedView<T, I>& x, bool along_lines,
+                          const R& r, TensorView<T, 2> y) {
   validate(function, r);
-  check(x.inner_size == r.input_dim, function, "x",
-        std::array<Index, 2>{x.outer_size, x.inner_size}, "input_dim along the projected side");
-  check_extents<2>(function, "y", y.extent, {x.outer_size, r.output_dim});
-  check_writable(function, "y", y);
+  const Index vectors = along_lines ? x.outer_size : x.inner_size;
+  const Index coordinates = along_lines ? x.inner_size : x.outer_size;
+  check_extents<2>(function, "x", {vectors, coordinates}, {vectors, r.input_dim});
   check_compressed(function, "x", x);
+  check_extents<2>(function, "y", y.extent, {vectors, r.output_dim});
+  check_writable(function, "y", y);
+  check_no_overlap(function, "y", y, "x", x);
+}
+
+template <class B, RandomOperator R, class T, class I>
+void project_rows(const B& backend, const CompressedView<T, I>& x, const R& r, TensorView<T, 2> y) {
   if (x.outer_size == 0) return;
   if constexpr (KernelBackend<B>)
     project_sparse(backend, x, make_sampler(r), r.expected_column_nonzeros(), r.entry_scale(), y);
@@ -86,14 +94,15 @@ void project_rows(const char* function, const B& backend, const CompressedView<T
     reference_project(x, r, y);
 }
 
-/// Lines of S are the vectors to project (`along_lines`) or their coordinates.
 template <class B, SparseIn S, RandomOperator R, class T>
 void project_sparse_matrix(const char* function, const B& backend, const S& x, bool along_lines,
                            const R& r, TensorView<T, 2> y) {
   const auto lines = to_compressed(x);
-  if (along_lines) return project_rows(function, backend, lines, r, y);
-  check_compressed(function, "x", lines);
-  project_rows(function, backend, TransposedStorage(lines).view(), r, y);
+  check_project_sparse(function, lines, along_lines, r, y);
+  if (along_lines)
+    project_rows(backend, lines, r, y);
+  else
+    project_rows(backend, TransposedStorage(lines).view(), r, y);
 }
 
 PARE_ABI_END

@@ -7,6 +7,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/backend.hpp>
+#include <pare/core/ceil_div.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/sparse_view.hpp>
 #include <pare/core/tensor_view.hpp>
@@ -27,7 +28,8 @@ inline constexpr Index rows_per_spmm_item = 64;
 template <class T, class I>
 void check_spmm(const char* function, const CompressedView<T, I>& a, TensorView<const T, 2> b,
                 TensorView<T, 2> c) {
-  check(b.rows() == a.inner_size, function, "b", b.extent, "as many rows as a has columns");
+  check_view(function, "b", b);
+  check_extents<2>(function, "b", b.extent, {a.inner_size, b.cols()});
   check_extents<2>(function, "c", c.extent, {a.outer_size, b.cols()});
   check(b.stride[1] == 1 || b.cols() <= 1, function, "b", "a column stride other than 1",
         "contiguous rows");
@@ -36,6 +38,7 @@ void check_spmm(const char* function, const CompressedView<T, I>& a, TensorView<
   check_writable(function, "c", c);
   check_no_overlap(function, "c", c, "b", b);
   check_compressed(function, "a", a);
+  check_no_overlap(function, "c", c, "a", a);
 }
 
 /// Rows [first, last) of diag(row_scale) A B into `out`, whose rows start with row `first`.
@@ -59,9 +62,9 @@ PARE_ABI_BEGIN
 /// order,
 ///          equal indices add up
 /// \param b [n x k], contiguous rows, the scalar of a
-/// \param c [m x k], contiguous rows, written; must not overlap b
+/// \param c [m x k], contiguous rows, written; must not overlap a or b
 /// \throws std::invalid_argument if a shape or stride does not fit, an offset of a decreases, an
-///         index is outside, or c overlaps b. Nothing is written then.
+///         index is outside, or c overlaps a or b. Nothing is written then.
 ///
 /// Each row is summed in stored order by one worker: the same bits for any number of threads.
 /// Cost: 2 nnz(A) k FLOPs; nnz(A) k scalars gathered, which is what binds.
@@ -75,7 +78,7 @@ void spmm(const B& backend, const S& a, const X& b, Y&& c) {
   detail::check_spmm("projection::spmm", lines, from, to);
   if constexpr (KernelBackend<B>) {
     constexpr Index step = detail::rows_per_spmm_item;
-    parallel_for(backend.executor, (lines.outer_size + step - 1) / step, [&](Index item, int) {
+    parallel_for(backend.executor, ceil_div(lines.outer_size, step), [&](Index item, int) {
       const Index last = std::min(lines.outer_size, (item + 1) * step);
       launch(backend, detail::spmm_rows(lines, static_cast<const scalar_of<X>*>(nullptr), from,
                                         to.data + item * step * to.stride[0], to.stride[0],

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <pare/core/backend.hpp>
+#include <pare/core/ceil_div.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/kernel/panel.hpp>
 #include <pare/kernel/signed_sum.hpp>
@@ -18,8 +19,6 @@ PARE_ABI_BEGIN
 /// Bytes of nonzeros that are kept at a time, each 2 in its cell and 6 while that is put together.
 inline constexpr double operator_bytes = 32.0 * 1024 * 1024;
 
-constexpr Index divide_up(Index a, Index b) { return (a + b - 1) / b; }
-
 /// The magnitude of an entry of R in T. One beyond T's range belongs to a density that draws no
 /// entry (below 2^-63), and an infinite one would turn sums of 0 to NaN.
 template <class T>
@@ -30,8 +29,8 @@ T entry_factor(double scale) {
 /// How R is cut: a grid of cells, `cell_rows` high, of which a few columns are in memory at a time.
 struct CellGrid {
   Index input_dim, output_dim;
-  Index cell_rows = divide_up(output_dim, rows_per_cell);
-  Index cell_columns = divide_up(input_dim, columns_per_cell);
+  Index cell_rows = ceil_div(output_dim, rows_per_cell);
+  Index cell_columns = ceil_div(input_dim, columns_per_cell);
 
   Index first_column(Index c) const { return c * columns_per_cell; }
   Index last_column(Index c) const { return std::min(input_dim, (c + 1) * columns_per_cell); }
@@ -111,7 +110,7 @@ void project_dense(const B& backend, TensorView<const X, 2> x, const Sampler& sa
                    double column_nonzeros, double scale, TensorView<T, 2> y, Workspace& workspace) {
   const CellGrid grid{x.cols(), y.cols()};
   constexpr Index width = kernel::panel_rows<T>;
-  const Index panels = divide_up(x.rows(), width);
+  const Index panels = ceil_div(x.rows(), width);
   const Index step = grid.columns_in_memory(column_nonzeros);
   const Index most_items = std::max(panels, step * grid.cell_rows);
   prepare_workers<T>(workspace, grid, worker_count(backend.executor, most_items));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <pare/core/backend.hpp>
+#include <pare/core/ceil_div.hpp>
 #include <pare/core/sparse_view.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/projection/detail/project_dense.hpp>
@@ -89,7 +90,7 @@ void project_sparse(const B& backend, const CompressedView<T, I>& x, const Sampl
   const double columns_that_fit = operator_bytes / (8 + 4 * column_nonzeros);
   const Index step =
       std::clamp(static_cast<Index>(columns_that_fit), Index{1}, std::max(Index{1}, x.inner_size));
-  const Index items = divide_up(x.outer_size, rows_per_item);
+  const Index items = ceil_div(x.outer_size, rows_per_item);
   std::vector<AlignedBuffer<T>> sums(
       static_cast<std::size_t>(worker_count(backend.executor, items)));
   for (auto& buffer : sums) buffer.resize(static_cast<std::size_t>(outputs));

@@ -41,12 +41,14 @@ void check_fast_rp(const CompressedView<T, I>& a, TensorView<const T, 2> feature
   check(out.stride[1] == 1 || out.cols() <= 1, fast_rp_name, "out", "a column stride other than 1",
         "contiguous rows");
   check_writable(fast_rp_name, "out", out);
+  check_view(fast_rp_name, "features", features);
   if (features.data != nullptr || o.feature_ratio > 0) {
-    check(features.rows() == a.outer_size && features.cols() >= 1, fast_rp_name, "features",
-          features.extent, "a row for each node and at least one column");
+    check_extents<2>(fast_rp_name, "features", features.extent, {a.outer_size, features.cols()});
+    check(features.cols() >= 1, fast_rp_name, "features", features.extent, "at least one column");
     check_no_overlap(fast_rp_name, "out", out, "features", features);
   }
   check_graph(a);
+  check_no_overlap(fast_rp_name, "out", out, "adjacency", a);
 }
 
 /// The random operators of the starting vectors: one column for each node, one for each feature.
@@ -86,7 +88,7 @@ void fill_start(const B& backend, const FastRpProblem<T, I>& p, TensorView<const
   };
   if (node_dim > 0) {
     const BernoulliSampler sampler = make_sampler(r.nodes);
-    parallel_for(backend.executor, divide_up(nodes, rows_per_item), [&](Index i, int) {
+    parallel_for(backend.executor, ceil_div(nodes, rows_per_item), [&](Index i, int) {
       fill_nodes(sampler, i * rows_per_item, std::min(nodes, (i + 1) * rows_per_item));
     });
   }
@@ -150,7 +152,7 @@ class RowItems {
   template <Executor E>
   RowItems(const E& executor, Index rows, Index columns)
       : rows_(rows),
-        items_(divide_up(rows, rows_per_spmm_item)),
+        items_(ceil_div(rows, rows_per_spmm_item)),
         scratch_size_(rows_per_spmm_item * columns),
         scratch_(static_cast<std::size_t>(worker_count(executor, items_) * scratch_size_)) {}
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <pare/core/ceil_div.hpp>
 #include <pare/core/parallel.hpp>
 #include <pare/core/tensor_view.hpp>
 
@@ -70,7 +71,7 @@ template <class T, Executor E>
 ColumnMoments measure_columns(const E& executor, TensorView<T, 2> x) {
   constexpr Index blocks_at_once = 64;
   const Index block = rows_measured_at_once(x.cols());
-  const Index blocks = (x.rows() + block - 1) / block;
+  const Index blocks = ceil_div(x.rows(), block);
   std::vector<ColumnMoments> parts(static_cast<std::size_t>(std::min(blocks, blocks_at_once)),
                                    ColumnMoments(x.cols()));
   ColumnMoments total(x.cols());
@@ -123,7 +124,7 @@ void standardize_columns(const E& executor, TensorView<T, 2> x) {
     s = deviation > 0 ? 1 / deviation : 1;
   }
   const Index block = rows_measured_at_once(x.cols());
-  parallel_for(executor, (x.rows() + block - 1) / block, [&](Index i, int) {
+  parallel_for(executor, ceil_div(x.rows(), block), [&](Index i, int) {
     const Index last = std::min(x.rows(), (i + 1) * block);
     for (Index u = i * block; u < last; ++u) {
       T* row = x.data + u * x.stride[0];
