@@ -10,6 +10,7 @@ from conan.tools.files import load
 class PareConan(ConanFile):
     name = "pare"
     license = "Apache-2.0"
+    topics = ("machine-learning", "simd", "eigen", "header-only")
     description = "Header-only C++20 kernels that make models cheaper"
     package_type = "header-library"
     settings = "os", "arch", "compiler", "build_type"
@@ -39,6 +40,9 @@ class PareConan(ConanFile):
         toolchain = CMakeToolchain(self)
         for part in ("TESTS", "BENCH", "EXAMPLES"):
             toolchain.cache_variables[f"PARE_BUILD_{part}"] = False
+        # Conan brings what is required; CMake must look for nothing else.
+        toolchain.cache_variables["PARE_FETCH"] = False
+        toolchain.cache_variables["PARE_SAFETENSORS"] = "ON" if self.options.safetensors else "OFF"
         toolchain.generate()
 
     def build(self):

@@ -62,25 +62,41 @@ macro(pare_find_xsimd)
   endif()
 endmacro()
 
-# nlohmann-json, for <pare/io/safetensors.hpp> alone. Sets pare_has_json; it is no error to have none.
+# nlohmann-json, for <pare/io/safetensors.hpp> alone. Sets pare_has_json. Only PARE_SAFETENSORS=ON
+# asks for it: then it is downloaded if need be and may be, and its absence is an error.
 macro(pare_find_json)
   set(pare_has_json OFF)
-  if(NOT TARGET nlohmann_json::nlohmann_json)
+  if(NOT PARE_SAFETENSORS MATCHES "^(AUTO|ON|OFF)$")
+    message(FATAL_ERROR "pare: PARE_SAFETENSORS is '${PARE_SAFETENSORS}', wanted AUTO, ON or OFF")
+  endif()
+  if(PARE_SAFETENSORS AND NOT TARGET nlohmann_json::nlohmann_json)
     find_package(nlohmann_json CONFIG QUIET GLOBAL)
   endif()
-  if(TARGET nlohmann_json::nlohmann_json)
+  if(NOT PARE_SAFETENSORS)
+    message(STATUS "pare: there will be no pare::safetensors, PARE_SAFETENSORS is OFF")
+  elseif(TARGET nlohmann_json::nlohmann_json)
     if(nlohmann_json_VERSION AND nlohmann_json_VERSION VERSION_LESS PARE_JSON_MINIMUM)
+      if(PARE_SAFETENSORS STREQUAL "ON")
+        pare_require_version(nlohmann-json "${nlohmann_json_VERSION}" ${PARE_JSON_MINIMUM})
+      endif()
       message(STATUS "pare: nlohmann-json ${nlohmann_json_VERSION} is older than "
                      "${PARE_JSON_MINIMUM}, there will be no pare::safetensors")
     else()
       set(pare_has_json ON)
     endif()
+  elseif(PARE_SAFETENSORS STREQUAL "AUTO")
+    message(STATUS "pare: nlohmann-json is not installed, there will be no pare::safetensors "
+                   "(Debian, Ubuntu: nlohmann-json3-dev, or PARE_SAFETENSORS=ON)")
   elseif(PARE_FETCH)
     set(pare_has_json ON)
     pare_fetch_headers(
       nlohmann_json nlohmann_json::nlohmann_json "/include"
       URL https://github.com/nlohmann/json/releases/download/v3.11.2/json.tar.xz
       URL_HASH SHA256=8c4b26bf4b422252e13f332bc5e388ec0ab5c3443d24399acb675e68278d341f)
+  else()
+    message(FATAL_ERROR "pare: nlohmann-json ${PARE_JSON_MINIMUM} or newer was not found: install it "
+                        "(Debian, Ubuntu: nlohmann-json3-dev), or set PARE_FETCH=ON or "
+                        "PARE_SAFETENSORS=OFF")
   endif()
 endmacro()
 

@@ -6,7 +6,8 @@
 #   cmake/bootstrap.sh bench [arguments]   builds and runs the benchmarks      (build/release/bench/pare_bench)
 #   cmake/bootstrap.sh deps [package ...]  only installs what is missing, and these packages
 # Installs what is missing with apt, dnf, pacman or brew, and builds below build/. Where everything
-# is there already it asks no package manager and rebuilds only what changed.
+# is there already it asks no package manager and rebuilds only what changed. The first build of the
+# tests takes many minutes of every processor, and says how far it is.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -41,7 +42,7 @@ packages_for() {
     apt-get)
       echo g++ cmake ninja-build libeigen3-dev libxsimd-dev nlohmann-json3-dev
       case $1 in
-        test) echo libgtest-dev ;;
+        test) echo libgtest-dev pkg-config ;;
         demo) echo libbenchmark-dev ;;
         bench)
           echo libbenchmark-dev libopenblas-dev liblapacke-dev libspectra-dev
@@ -52,7 +53,7 @@ packages_for() {
     dnf)
       echo gcc-c++ cmake ninja-build eigen3-devel xsimd-devel json-devel
       case $1 in
-        test) echo gtest-devel ;;
+        test) echo gtest-devel pkgconf-pkg-config ;;
         demo) echo google-benchmark-devel ;;
         bench) echo google-benchmark-devel openblas-devel lapack-devel python3-numpy python3-scipy ;;
       esac
@@ -60,7 +61,7 @@ packages_for() {
     pacman)
       echo gcc cmake ninja eigen xsimd nlohmann-json
       case $1 in
-        test) echo gtest ;;
+        test) echo gtest pkgconf ;;
         demo) echo benchmark ;;
         bench) echo benchmark openblas lapacke python-numpy python-scipy ;;
       esac
@@ -68,7 +69,7 @@ packages_for() {
     brew)
       echo cmake ninja eigen xsimd nlohmann-json libomp
       case $1 in
-        test) echo googletest ;;
+        test) echo googletest pkgconf ;;
         demo) echo google-benchmark ;;
         bench) echo google-benchmark openblas numpy scipy ;;
       esac
@@ -176,11 +177,32 @@ build() {
   quietly cmake --build "$directory" --parallel "$(job_count)" --target "$@"
 }
 
-# Shows a command's output only if it fails.
+# Of what a build prints, a line for every twentieth that is done: ninja's [83/332], make's [ 25%].
+progress() {
+  awk 'BEGIN { next_share = 5 }
+    {
+      print > log_file
+      if (match($0, /^\[ *[0-9]+\/[0-9]+\]/)) {
+        split(substr($0, 2, RLENGTH - 2), steps, "/")
+        share = 100 * steps[1] / steps[2]
+      } else if (match($0, /^\[ *[0-9]+%\]/)) {
+        share = substr($0, 2, RLENGTH - 3) + 0
+      } else {
+        next
+      }
+      if (share >= next_share) {
+        printf "[pare] %3d %% built\n", share
+        fflush()
+        while (next_share <= share) next_share += 5
+      }
+    }' log_file="$1"
+}
+
+# Shows a command's output only if it fails, and of a build how far it is.
 quietly() {
   local log
   log=$(mktemp)
-  if ! "$@" >"$log" 2>&1; then
+  if ! "$@" 2>&1 | progress "$log"; then
     cat "$log" >&2
     rm -f "$log"
     die "failed: $*"

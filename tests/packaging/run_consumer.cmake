@@ -11,7 +11,35 @@ function(run)
   set(output "${out}" PARENT_SCOPE)
 endfunction()
 
-if(CASE STREQUAL "plain")
+if(CASE STREQUAL "install_elsewhere")
+  find_program(PKG_CONFIG NAMES pkg-config pkgconf REQUIRED)
+  file(REMOVE_RECURSE "${WORK}")
+  run("${CMAKE_COMMAND}" -S "${PARE_SOURCE}" -B "${WORK}/build" -G "${GENERATOR}"
+      "-DCMAKE_CXX_COMPILER=${CXX}" "-DEigen3_DIR=${Eigen3_DIR}" "-Dxsimd_DIR=${xsimd_DIR}"
+      -DPARE_BUILD_TESTS=OFF -DPARE_BUILD_BENCH=OFF -DPARE_BUILD_EXAMPLES=OFF
+      -DCMAKE_DISABLE_FIND_PACKAGE_nlohmann_json=ON -DCMAKE_INSTALL_INCLUDEDIR=inc/math
+      -DCMAKE_INSTALL_DATADIR=data/of/pare)
+  if(output MATCHES "downloading")
+    message(FATAL_ERROR "without nlohmann-json, which is optional, something was downloaded")
+  endif()
+  run("${CMAKE_COMMAND}" --install "${WORK}/build" --prefix "${WORK}/prefix")
+  # The target finds its headers. (That they compile, the other cases show.)
+  run("${CMAKE_COMMAND}" -S "${CMAKE_CURRENT_LIST_DIR}/consumer" -B "${WORK}/consumer_build" -G
+      "${GENERATOR}" "-DCMAKE_CXX_COMPILER=${CXX}" -DPARE_FROM=elsewhere "-DEigen3_DIR=${Eigen3_DIR}"
+      "-DPARE_VERSION=${PARE_VERSION}" "-Dxsimd_DIR=${xsimd_DIR}"
+      "-Dpare_DIR=${WORK}/prefix/data/of/pare/cmake/pare")
+  # Moved, to see that nothing in it names the place.
+  file(RENAME "${WORK}/prefix" "${WORK}/moved")
+  set(ENV{PKG_CONFIG_PATH} "${WORK}/moved/data/of/pare/pkgconfig:$ENV{PKG_CONFIG_PATH}")
+  run("${PKG_CONFIG}" --modversion pare)
+  if(NOT output MATCHES "^${PARE_VERSION}")
+    message(FATAL_ERROR "pare.pc states version ${output}, wanted ${PARE_VERSION}")
+  endif()
+  run("${PKG_CONFIG}" --cflags pare)
+  separate_arguments(flags UNIX_COMMAND "${output}")
+  run("${CXX}" -std=c++20 ${flags} "${CMAKE_CURRENT_LIST_DIR}/consumer/main.cpp" -o
+      "${WORK}/consumer")
+elseif(CASE STREQUAL "plain")
   # The headers and a compiler, as a Makefile would have it.
   string(REPLACE "|" ";-I" includes "-I${INCLUDES}")
   list(REMOVE_ITEM includes -I/usr/include)
@@ -37,7 +65,7 @@ run("${WORK}/consumer")
 if(NOT output MATCHES "pare ${PARE_VERSION}")
   message(FATAL_ERROR "the consumer did not print 'pare ${PARE_VERSION}'")
 endif()
-if(NOT CASE STREQUAL "plain")
+if(NOT CASE MATCHES "plain|elsewhere")
   run("${WORK}/dispatched_consumer")
   if(nlohmann_json_DIR)
     run("${WORK}/safetensors_consumer")
