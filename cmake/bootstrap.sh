@@ -179,23 +179,20 @@ build() {
 
 # Of what a build prints, a line for every twentieth that is done: ninja's [83/332], make's [ 25%].
 progress() {
-  awk 'BEGIN { next_share = 5 }
-    {
-      print > log_file
-      if (match($0, /^\[ *[0-9]+\/[0-9]+\]/)) {
-        split(substr($0, 2, RLENGTH - 2), steps, "/")
-        share = 100 * steps[1] / steps[2]
-      } else if (match($0, /^\[ *[0-9]+%\]/)) {
-        share = substr($0, 2, RLENGTH - 3) + 0
-      } else {
-        next
-      }
-      if (share >= next_share) {
-        printf "[pare] %3d %% built\n", share
-        fflush()
-        while (next_share <= share) next_share += 5
-      }
-    }' log_file="$1"
+  local line share next=5
+  while IFS= read -r line; do
+    printf '%s\n' "$line" >>"$1"
+    if [[ $line =~ ^\[\ *([0-9]+)/([0-9]+)\] ]]; then
+      share=$((100 * BASH_REMATCH[1] / BASH_REMATCH[2]))
+    elif [[ $line =~ ^\[\ *([0-9]+)%\] ]]; then
+      share=${BASH_REMATCH[1]}
+    else
+      continue
+    fi
+    ((share < next)) && continue
+    step "$share % built"
+    next=$((share - share % 5 + 5))
+  done
 }
 
 # Shows a command's output only if it fails, and of a build how far it is.
