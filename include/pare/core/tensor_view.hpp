@@ -153,7 +153,8 @@ concept DenseRange = !EigenMatrix<E> && !DenseTensor<E> && requires(E & e) {
 template <class E>
 concept Owning = (DenseMatrix<E> && std::is_same_v<typename E::PlainObject, E>) ||
                  (DenseTensor<E> && requires(E & e) { e.resize(e.dimensions()); }) ||
-                 (DenseRange<E> && std::is_const_v<element_of<const E>>);
+                 (DenseRange<E> && std::is_const_v<element_of<const E>> &&
+                  !std::is_const_v<element_of<E>>);
 
 /// X as it is deduced from an argument of type `X&&`.
 template <class X>
