@@ -28,6 +28,7 @@
 #include <limits>
 #include <numeric>
 #include <string>
+#include <utility>
 
 namespace {
 using namespace pare::bench;
@@ -35,7 +36,7 @@ using pare::Index;
 using pare::factor::Accuracy;
 using pare::factor::SvdOptions;
 
-constexpr double decay = 0.6;
+constexpr double usual_decay = 0.6;
 
 struct Shape {
   Index rows, cols, rank;
@@ -45,7 +46,7 @@ struct Shape {
 };
 
 struct SvdWork {
-  explicit SvdWork(const Shape& shape)
+  explicit SvdWork(const Shape& shape, double decay = usual_decay)
       : values(power_law_values(std::min(shape.rows, shape.cols), decay)),
         w(matrix_with_singular_values(shape.rows, shape.cols, values, 5)) {}
 
@@ -172,6 +173,25 @@ void svd(benchmark::State& state, const Shape& shape, Accuracy accuracy, int thr
   set_threads(state, threads);
 }
 
+/// Singular values i^-0.1 and i^-0.3, as those of feed-forward layers of small language models:
+/// steps are added until the excess is what the accuracy promises.
+void svd_slow(benchmark::State& state, double decay, Accuracy accuracy) {
+  const Shape shape{1024, 2048, 128};
+  SvdWork& work =
+      workload<SvdWork>("svd slow " + std::to_string(decay), [&] { return SvdWork(shape, decay); });
+  const auto backend = pare::simd.threads(all_threads());
+  const SvdOptions options{.rank = shape.rank, .accuracy = accuracy};
+  const auto result = pare::factor::truncated_svd(backend, work.w, options);
+  const double excess =
+      residual_norm(work.w, result.left, result.right) / work.least_error(shape.rank) - 1;
+  if (!(excess < (accuracy == Accuracy::High ? 1e-4 : 3e-3)))
+    return state.SkipWithError("the excess is not what the accuracy promises");
+  time_alone(state, [&] { pare::factor::truncated_svd(backend, work.w, options); });
+  state.counters["excess_error"] = excess;
+  state.counters["steps"] = result.steps;
+  set_threads(state, all_threads());
+}
+
 void svd_in_child(const Shape& shape) {
   const RowMatrix w = uniform_matrix(shape.rows, shape.cols, 1);
   benchmark::DoNotOptimize(
@@ -230,6 +250,13 @@ const bool registered = [] {
   large(benchmark::RegisterBenchmark(("factor/fwsvd/" + square.name()).c_str(),
                                      [=](benchmark::State& state) { fwsvd(state, square); }),
         3);
+  for (const auto& [name, decay] : {std::pair{"i^-0.1", 0.1}, std::pair{"i^-0.3", 0.3}})
+    for (const auto& [row, accuracy] : {std::pair{"factor/svd_slow/", Accuracy::Standard},
+                                        std::pair{"factor/svd_slow_accurate/", Accuracy::High}})
+      large(benchmark::RegisterBenchmark(
+                (std::string(row) + name).c_str(),
+                [decay, accuracy](benchmark::State& state) { svd_slow(state, decay, accuracy); }),
+            1);
   auto* growth = benchmark::RegisterBenchmark("factor/growth/svd_columns", svd_growth)
                      ->UseManualTime()
                      ->Iterations(3)

@@ -148,6 +148,20 @@ TEST(AllocateRanks, CareCodeFavoursTheFirstLayers) {
 
 // Where less than 1e-12 of a layer is left, the code divides by that; the paper's ratio of the
 // second layer is 1/2 there.
+// Of two layers the first weighs sqrt(2) times the second; half a layer more or less would make it
+// 1.29 or 1.73 times.
+TEST(AllocateRanks, CareCodeWeighsLayersByTheirPlace) {
+  const auto ranks = [](double first, double second) {
+    const auto spectrum = [](double share) {
+      return std::vector<double>{1, std::sqrt(share), std::sqrt(1 - share)};
+    };
+    const std::vector<std::vector<double>> spectra{spectrum(first), spectrum(second)};
+    return allocate_ranks(spectra, 3, {}, {.score = RankScore::CareCode});
+  };
+  EXPECT_EQ(ranks(0.5, 0.68), (Ranks{2, 1}));
+  EXPECT_EQ(ranks(0.5, 0.775), (Ranks{1, 2}));
+}
+
 TEST(AllocateRanks, CareCodeBoundsTheResidualFromBelow) {
   const Spectra spectra = {Eigen::Vector3d(1, 0.3, 0.3), Eigen::Vector3d(1, 1e-8, 1e-8),
                            Eigen::Vector3d(1, 0.3, 0.2)};

@@ -166,6 +166,14 @@ TYPED_TEST(ApplyTest, RefusesWhatDoesNotFitAndWritesNothing) {
   Eigen::Map<Rows<T>, 0, Eigen::OuterStride<>> zero_stride(y.data(), 2, 4, Eigen::OuterStride<>(0));
   refused("y", left, right, x, zero_stride);
   EXPECT_EQ(both, Rows<T>::Ones(2, 9));
+  using View = pare::TensorView<const T, 2>;
+  refused("x", left, right, View{x.data(), {-1, 5}, {5, 1}},
+          pare::TensorView<T, 2>{y.data(), {-1, 4}, {4, 1}});
+  refused("x", left, right, View{nullptr, {2, 5}, {5, 1}}, y);
+  refused("left", View{nullptr, {4, 3}, {3, 1}}, right, x, y);
+  refused("right", left, View{nullptr, {3, 5}, {5, 1}}, x, y);
+  refused("y", left, right, x, pare::TensorView<T, 2>{nullptr, {2, 4}, {4, 1}});
+  refused("y", left, right, x, pare::TensorView<T, 2>{y.data(), {2, 4}, {1, 1}});
   EXPECT_TRUE(equal_bits(y, untouched));
 }
 

@@ -216,6 +216,10 @@ TYPED_TEST(CovarianceTest, BadInputIsRefusedAndAddsNothing) {
   refusal([&] { covariance.add(backend, wrong.view()); }, name + "::add", "x");
   const TensorView<const S, 2> scattered{x.view().data, {2, 5}, {11, 2}};
   refusal([&] { covariance.add(backend, scattered); }, name + "::add", "x");
+  const TensorView<const S, 2> negative{x.view().data, {-1, 5}, {5, 1}};
+  refusal([&] { covariance.add(backend, negative); }, name + "::add", "x");
+  const TensorView<const S, 2> null{nullptr, {2, 5}, {5, 1}};
+  refusal([&] { covariance.add(backend, null); }, name + "::add", "x");
   EXPECT_EQ(covariance.count(), 0);
   refusal([&] { covariance.matrix(); }, name + "::matrix", "count");
   refusal([&] { covariance.mean_diagonal(); }, name + "::mean_diagonal", "count");

@@ -25,8 +25,10 @@ using pare::bf16;
 using pare::f16;
 using pare::Index;
 using pare::testing::equal_bits;
+using pare::testing::normal_matrix;
 using pare::testing::random_matrix;
 using pare::testing::refusal;
+using pare::testing::stored_in;
 using pare::testing::Tolerance;
 
 const double nan = std::numeric_limits<double>::quiet_NaN();
@@ -468,8 +470,30 @@ TYPED_TEST(DoraStorage, SixteenBitsAreReadAsTheyAre) {
     check(rows, pare::simd_for<pare::arch::scalar>{});
     check(rows, pare::reference);
   }
-  EXPECT_EQ((dora_epsilon<bf16>), 1e-6);
-  EXPECT_EQ((dora_epsilon<f16>), 1e-6);
+  // Below the norm of any row that bf16 layers have: rows of 4e-7 would get a gain of 0.4 by 1e-6.
+  EXPECT_EQ((dora_epsilon<bf16>), 1e-12);
+  EXPECT_EQ((dora_epsilon<f16>), 1e-12);
+}
+
+// Squares of the norms are subnormal numbers of float, or none.
+TEST(Dora, ShortRowsHaveTheirNormsAndAGainOfOne) {
+  for (const double size : {4e-7, 1e-20, 1e-21}) {
+    const RowMatrix<float> w = stored_in<float>(size * normal_matrix(20, 40, 51)),
+                           a = stored_in<float>(normal_matrix(3, 40, 52)),
+                           b = stored_in<float>(0.3 * size * normal_matrix(20, 3, 53));
+    const Vector exact = (wide(w) + 0.5 * wide(b) * wide(a)).rowwise().norm();
+    Vector norms(20);
+    for (const bool best : {true, false}) {
+      if (best)
+        dora_norms(pare::simd, w, a, b, 0.5, norms);
+      else
+        dora_norms(pare::simd_for<pare::arch::scalar>{}, w, a, b, 0.5, norms);
+      EXPECT_LE((norms - exact).cwiseQuotient(exact).cwiseAbs().maxCoeff(), 1e-5) << size;
+    }
+    if (size > 1e-10) {
+      EXPECT_TRUE(equal_bits(dora_gains(norms, norms, dora_epsilon<bf16>), Vector::Ones(20)));
+    }
+  }
 }
 
 TEST(Dora, AFrozenWeightMayBeStoredShorterThanTheAdapter) {

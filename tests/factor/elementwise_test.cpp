@@ -304,6 +304,43 @@ TYPED_TEST(ElementwiseSvd, LossOfAnyFactors) {
   EXPECT_TRUE(within(got, wanted, 1e-12 * wanted));
 }
 
+TYPED_TEST(ElementwiseSvd, ContinuesFromFactorsThatAreGiven) {
+  const auto first = this->solve(w, f, {.rank = 3, .sweeps = 2, .tolerance = 0});
+  using T = typename TypeParam::scalar;
+  const RowMatrix<T> weight = this->stored_as(w), weights = this->stored_as(f);
+  const auto more = elementwise_svd(this->backend(), weight, weights, first.factors.left,
+                                    first.factors.right, {.rank = 3, .sweeps = 3});
+  const double bound = 1e-5 * first.losses.front();
+  EXPECT_TRUE(within(more.losses.front(), first.losses.back(), bound));
+  EXPECT_LE(more.losses.back(), more.losses.front());
+  const auto refused = [&](const MatrixXd& left, const MatrixXd& right, const char* argument) {
+    refusal([&] { elementwise_svd(this->backend(), weight, weights, left, right, {.rank = 3}); },
+            "factor::elementwise_svd", argument);
+  };
+  const MatrixXd left = MatrixXd::Ones(30, 3), right = MatrixXd::Ones(3, 20);
+  refused(left.leftCols(2), right, "left");
+  refused(left, right.topRows(2), "right");
+  refused(left / 0.0, right, "left");
+}
+
+// Of random starts the best one is kept: never above the first alone, and below it somewhere.
+TYPED_TEST(ElementwiseSvd, RestartsKeepTheBest) {
+  bool better = false;
+  for (std::uint64_t seed = 0; seed < 4; ++seed) {
+    const MatrixXd small = normal_matrix(8, 6, 70 + seed);
+    const MatrixXd weights = normal_matrix(8, 6, 90 + seed).array().pow(4);
+    ElementwiseOptions options{.rank = 2, .sweeps = 60, .tolerance = 1e-6};
+    const auto one = this->solve(small, weights, options);
+    options.restarts = 6;
+    const auto best = this->solve(small, weights, options);
+    EXPECT_LE(best.losses.back(), one.losses.back());
+    better = better || best.losses.back() < 0.999 * one.losses.back();
+    const double loss = elementwise_objective(small, product(best.factors), weights);
+    EXPECT_TRUE(within(best.losses.back(), loss, 1e-4 * one.losses.front()));
+  }
+  EXPECT_TRUE(better);
+}
+
 TYPED_TEST(ElementwiseSvd, EitherStorageOrderIsTheSame) {
   using T = typename TypeParam::scalar;
   const Eigen::Matrix<T, -1, -1> w_columns = w.cast<T>(), f_columns = f.cast<T>();
@@ -331,6 +368,7 @@ TYPED_TEST(ElementwiseSvd, RefusesBadInput) {
   refused(w, f, {.rank = 0}, "rank");
   refused(w, f, {.rank = 21}, "rank");
   refused(w, f, {.rank = 2, .sweeps = -1}, "sweeps");
+  refused(w, f, {.rank = 2, .restarts = -1}, "restarts");
   refused(w, f, {.rank = 2, .tolerance = nan}, "tolerance");
   refused(MatrixXd(0, 20), MatrixXd(0, 20), {.rank = 1}, "w");
   MatrixXd broken = w;

@@ -171,6 +171,31 @@ TEST(Metric, CovarianceIsCheckedByShapeAndValue) {
   for (const double bad : {-0.01, nan, infinity}) refused(good, "damping", bad);
 }
 
+TEST(Metric, ATemporaryCovarianceIsKeptAndANamedOneIsNot) {
+  const auto metric = InputCovariance(Eigen::MatrixXd(2 * Eigen::MatrixXd::Identity(3, 3)));
+  const auto copy = metric;
+  EXPECT_EQ(copy.input_covariance().matrix.data, metric.input_covariance().matrix.data);
+  EXPECT_EQ(metric.input_covariance().matrix(2, 2), 2);
+  const Eigen::MatrixXd named = Eigen::MatrixXd::Identity(3, 3);
+  EXPECT_EQ(InputCovariance(named).input_covariance().matrix.data, named.data());
+  const Eigen::Map<const Eigen::MatrixXd> map(named.data(), 3, 3);
+  EXPECT_EQ(InputCovariance(Eigen::Map<const Eigen::MatrixXd>(map)).input_covariance().matrix.data,
+            named.data());
+}
+
+TEST(Metric, ViewsThatCannotBeReadAreRefused) {
+  using Vector = pare::TensorView<const double, 1>;
+  using Matrix = pare::TensorView<const double, 2>;
+  refusal([] { OutputWeights(Vector{nullptr, {3}, {1}}); }, "factor::metric", "weights");
+  const double one = 1;
+  refusal([&] { InputWeights(Vector{&one, {-3}, {1}}); }, "factor::metric", "weights");
+  refusal(
+      [] {
+        InputCovariance(Matrix{nullptr, {3, 3}, {3, 1}});
+      },
+      "factor::InputCovariance", "matrix");
+}
+
 TEST(Metric, InputsHaveWeightsOrACovariance) {
   struct Twice : InputCovariance<double> {
     using InputCovariance<double>::InputCovariance;

@@ -84,12 +84,14 @@ enum class DenseLayers {
   Never,
 
   /// Where its rank would pass the largest of which factors are smaller than W; that step, the
-  /// last, scores what the rest of W does.
+  /// last, scores what the rest of W does. The sum of errors is not the least: where many spectra
+  /// fall slowly it can be a sixth above what Foreseen reaches for the same score.
   AtBreakEven,
 
   /// Also from any lower rank, where that step scores more than the next rank does: the break at
   /// the dense matrix is part of the objective. Of layers that fall slowly some are then dense
-  /// and others low, the least sum of errors, not an even one. For EnergyShare and UniformShare,
+  /// and others low: within a percent of the least sum of errors, not an even one, and a model may
+  /// like an even one better (UniformShare). For EnergyShare and UniformShare,
   /// whose steps have no such order, the same as AtBreakEven.
   Foreseen,
 };
@@ -339,6 +341,7 @@ requires detail::WeightVector<std::ranges::range_value_t<R>> std::vector<Index> 
   std::vector<detail::RankedLayer> ranked;
   for (auto&& spectrum : spectra) {
     const auto values = as_const(to_vector_view(spectrum));
+    check_view("factor::allocate_ranks", "spectra", values);
     std::vector<double> s;
     for (Index k = 0; k < values.extent[0]; ++k)
       s.push_back(

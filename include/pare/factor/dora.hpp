@@ -65,9 +65,11 @@ struct DoraForwardOptions {
   DoraWorkspace* workspace = nullptr;  ///< null: allocated by the call
 };
 
-/// The lower bound of norms that DoRA's implementations use.
+/// A lower bound of norms that only keeps from dividing by 0: the one that DoRA's implementations
+/// use in float. Theirs for 16-bit weights, 1e-6, would scale rows shorter than that; norms are
+/// never rounded to 16 bits here.
 template <StorageScalar S>
-inline constexpr double dora_epsilon = ComputeScalar<S> ? 1e-12 : 1e-6;
+inline constexpr double dora_epsilon = 1e-12;
 
 namespace detail {
 
@@ -208,6 +210,9 @@ void dora_norms(const B& backend, const W& w, const A& a, const L& b, double sca
   check_no_overlap(function, "norms", to, "w", layer.w);
   check_no_overlap(function, "norms", to, "a", layer.a);
   check_no_overlap(function, "norms", to, "b", layer.b);
+  if (options.base != nullptr)
+    check_no_overlap(function, "norms", to, "base",
+                     as_const(to_vector_view(options.base->squares)));
   DoraWorkspace own;
   detail::each_dora_norm(
       backend, layer, options.base, options.workspace != nullptr ? *options.workspace : own,
@@ -233,6 +238,8 @@ Eigen::VectorXd dora_gains(const N& norms, const M& magnitude, double epsilon) {
   constexpr const char* function = "factor::dora_gains";
   const auto n = as_const(to_vector_view(norms));
   const auto m = as_const(to_vector_view(magnitude));
+  check_view(function, "norms", n);
+  check_view(function, "magnitude", m);
   check_extents<1>(function, "magnitude", m.extent, n.extent);
   detail::check_epsilon(function, epsilon);
   Eigen::VectorXd gains(n.extent[0]);

@@ -12,8 +12,9 @@
 /// ```
 ///
 /// There is no closed form unless F has rank one, and a solution is a local minimum. Both methods
-/// start from the closed form for the row sums of F, and no sweep raises the loss. Sums of rows are
-/// only a substitute for F: their optimum can be worse than plain SVD in this loss.
+/// start from the closed form for the row sums of F or from factors that are given, and from random
+/// ones where `restarts` asks for it; no sweep raises the loss. Sums of rows are only a substitute
+/// for F: their optimum can be worse than plain SVD in this loss.
 ///
 /// Weights that fix few elements of a row (fewer than k, say, of a Fisher information that is
 /// nearly 0 elsewhere) leave the rest of the row free: the loss falls, the plain error need not.
@@ -32,6 +33,7 @@
 #include <pare/factor/detail/elementwise_em.hpp>
 #include <pare/factor/detail/elementwise_orthonormal.hpp>
 #include <pare/factor/detail/elementwise_problem.hpp>
+#include <pare/factor/detail/elementwise_start.hpp>
 #include <pare/factor/detail/factorize.hpp>
 #include <pare/factor/detail/views.hpp>
 #include <pare/factor/low_rank.hpp>
@@ -52,6 +54,8 @@ PARE_ABI_BEGIN
 
 template <StorageScalar S, StorageScalar F>
 void check_elementwise(const char* function, TensorView<const S, 2> w, TensorView<const F, 2> f) {
+  check_view(function, "w", w);
+  check_view(function, "f", f);
   check_extents<2>(function, "f", f.extent, w.extent);
   check_weights(function, "f", f);
   check_finite(function, "w", w);
@@ -63,6 +67,13 @@ ElementwiseProblem<B, compute_t<S>, compute_t<F>> elementwise_problem(const B& b
                                                                       TensorView<const F, 2> f) {
   const double scale = weight_scale(f);
   return {backend, copy_rows(backend, w, 1.0), copy_rows(backend, f, 1 / scale), scale};
+}
+
+template <StorageScalar S, StorageScalar F>
+void check_elementwise(const char* function, TensorView<const S, 2> w, TensorView<const F, 2> f,
+                       const ElementwiseOptions& options) {
+  validate(function, options, w.rows(), w.cols());
+  check_elementwise(function, w, f);
 }
 
 /// sum_ij f_ij W_ij^2, without the scale.
@@ -127,15 +138,27 @@ template <class B, StorageScalar S, StorageScalar F>
 ElementwiseLowRank<compute_t<S>> elementwise_views(const char* function, const B& backend,
                                                    TensorView<const S, 2> w,
                                                    TensorView<const F, 2> f,
-                                                   const ElementwiseOptions& options) {
-  validate(function, options, w.rows(), w.cols());
-  check_elementwise(function, w, f);
+                                                   const ElementwiseOptions& options,
+                                                   const ElementwiseStart& given = {}) {
+  check_elementwise(function, w, f, options);
   auto problem = elementwise_problem(backend, w, f);
   const double energy = scaled_energy(problem) * problem.scale;
   check(is_finite(energy), function, "w", energy, "a weighted sum of squares that is finite");
-  ElementwiseFactors factors = row_weighted_start(problem, options.rank);
+  const auto turned = [](const ElementwiseStart& start) {
+    return ElementwiseFactors{start.left.transpose(), start.right};
+  };
+  ElementwiseFactors factors =
+      given.empty() ? row_weighted_start(problem, options.rank) : turned(given);
   ElementwiseLowRank<compute_t<S>> result;
   result.losses = run_sweeps(problem, options, factors);
+  const double size = std::sqrt(energy / problem.scale / problem.f.template cast<double>().sum());
+  for (int start = 0; start < options.restarts; ++start) {
+    ElementwiseFactors other = turned(random_start(w.rows(), w.cols(), options, start, size));
+    std::vector<double> losses = run_sweeps(problem, options, other);
+    if (!(losses.back() < result.losses.back())) continue;
+    factors = std::move(other);
+    result.losses = std::move(losses);
+  }
   for (double& loss : result.losses) loss *= problem.scale;
   result.factors = elementwise_result<compute_t<S>>(backend, factors, problem.workspace);
   result.factors.total_energy = energy;
@@ -161,6 +184,8 @@ double elementwise_loss_views(const char* function, const B& backend, TensorView
                               TensorView<const V, 2> right) {
   check(w.rows() >= 1 && w.cols() >= 1, function, "w", w.extent, "extents of at least 1");
   check_elementwise(function, w, f);
+  check_view(function, "left", left);
+  check_view(function, "right", right);
   check_extents<2>(function, "left", left.extent, {w.rows(), left.cols()});
   check_extents<2>(function, "right", right.extent, {left.cols(), w.cols()});
   check_finite(function, "left", left);
@@ -208,6 +233,34 @@ auto elementwise_svd(const B& backend, const W& w, const F& f, const Elementwise
 template <In<2> W, In<2> F>
 auto elementwise_svd(const W& w, const F& f, const ElementwiseOptions& options) {
   return elementwise_svd(simd, w, f, options);
+}
+
+/// The same from factors of the user's in the place of the closed form, as those of an earlier call
+/// or of another method.
+/// \param left  [out x k], any storage scalar, finite; k: options.rank
+/// \param right [k x in], any storage scalar, finite
+/// \throws std::invalid_argument also if they are not so
+template <Backend B, In<2> W, In<2> F, In<2> L, In<2> R>
+auto elementwise_svd(const B& backend, const W& w, const F& f, const L& left, const R& right,
+                     const ElementwiseOptions& options) {
+  constexpr const char* function = "factor::elementwise_svd";
+  const auto weight = as_const(to_view(w));
+  const auto importance = as_const(to_view(f));
+  detail::check_elementwise(function, weight, importance, options);
+  const detail::ElementwiseStart start =
+      detail::checked_start(function, as_const(to_view(left)), as_const(to_view(right)),
+                            weight.rows(), weight.cols(), options);
+  if constexpr (KernelBackend<B>)
+    return detail::elementwise_views(function, backend, weight, importance, options, start);
+  else
+    return detail::reference_elementwise_svd(function, weight, importance, options, start);
+}
+
+/// \overload
+template <In<2> W, In<2> F, In<2> L, In<2> R>
+auto elementwise_svd(const W& w, const F& f, const L& left, const R& right,
+                     const ElementwiseOptions& options) {
+  return elementwise_svd(simd, w, f, left, right, options);
 }
 
 /// sum_ij f_ij (W - left right)_ij^2 in double.

@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <vector>
 
 namespace pare::factor {
@@ -37,8 +38,13 @@ struct LowRank {
   double captured_energy = 0;  ///< of left right
   double total_energy = 0;     ///< of what is approximated
 
-  /// Upper bound of the metric error, rounding of the factors included.
+  /// Upper bound of the metric error, rounding of the factors included. An estimate for an operator
+  /// that does not know its squared norm.
   double error_bound = 0;
+
+  /// The metric error summed over the elements of W - left right: where it is so small, below
+  /// 1e-5 of ||W|| (1 % for factors in float), that the difference of energies would be rounding.
+  std::optional<double> measured_error{};
 
   Route route = Route::Exact;  ///< that ran, never Auto
   int steps = 0;               ///< power iterations that ran
@@ -51,9 +57,11 @@ struct LowRank {
   /// Numbers in both factors: k (out + in).
   Index parameters() const { return left.size() + right.size(); }
 
-  /// ||W - left right|| in the metric: sqrt(total - captured). The difference of two sums: below
-  /// about 1e-8 of ||W|| it is rounding, and `error_bound` the better figure.
-  double error() const { return std::sqrt(std::max(total_energy - captured_energy, 0.0)); }
+  /// ||W - left right|| in the metric: `measured_error`, or sqrt(total - captured). Of a sparse
+  /// matrix or an operator always the latter, which is rounding below about 1e-8 of ||W||.
+  double error() const {
+    return measured_error.value_or(std::sqrt(std::max(total_energy - captured_energy, 0.0)));
+  }
 
   /// error() / ||W||; 0 if W is 0 in the metric.
   double relative_error() const {

@@ -42,6 +42,7 @@
 #include <cmath>
 #include <concepts>
 #include <cstddef>
+#include <memory>
 #include <span>
 #include <type_traits>
 
@@ -113,6 +114,7 @@ class Weights {
   template <class X>
   static Eigen::VectorXd copy(const X& weights) {
     const auto from = as_const(to_vector_view(weights));
+    check_view("factor::metric", "weights", from);
     Eigen::VectorXd to(from.extent[0]);
     for (Index i = 0; i < to.size(); ++i)
       to(i) = static_cast<double>(static_cast<compute_t<scalar_of<X>>>(from(i)));
@@ -172,18 +174,20 @@ class BothWeights : public Uniform {
 };
 
 /// tr((W - AB) C (W - AB)^T): the squared error of the outputs over inputs whose second moment
-/// X^T X, sum or mean, is the matrix [in x in]; C = matrix + damping mean(diag) I. The matrix is
-/// not copied and must outlive the metric.
+/// X^T X, sum or mean, is the matrix [in x in]; C = matrix + damping mean(diag) I. A matrix with a
+/// name is not copied and must outlive the metric; a temporary is.
 template <ComputeScalar T>
 class InputCovariance : public Uniform {
  public:
   /// \param matrix  [in x in] of float or double, symmetric, positive semi-definite
   /// \param damping share of the mean of the diagonal that is added to it; at least 0. CARE and
   ///                SVD-LLM invert C and use 0.01; no solver here needs it.
-  template <In<2> X>
-  requires std::same_as<scalar_of<X>, T>
-  explicit InputCovariance(const X& matrix, double damping = 0)
-      : matrix_(as_const(to_view(matrix))), damping_(damping) {
+  template <class X>
+  requires In < std::remove_cvref_t<X>,
+  2 > &&std::same_as<scalar_of<X>, T> explicit InputCovariance(X&& matrix, double damping = 0)
+      : owned_(owned<X>(matrix)),
+  matrix_(as_const(owned_ ? to_view(*owned_) : as_const(to_view(matrix)))), damping_(damping) {
+    check_view("factor::InputCovariance", "matrix", matrix_);
     // A view without memory would mean equal weight.
     check(matrix_.rows() >= 1 && matrix_.cols() >= 1, "factor::InputCovariance", "matrix",
           matrix_.extent, "extents of at least 1");
@@ -199,12 +203,24 @@ class InputCovariance : public Uniform {
   }
 
  private:
+  using Owned = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>;
+
+  template <class X>
+  static std::shared_ptr<const Owned> owned(const std::remove_reference_t<X>& matrix) {
+    if constexpr (pare::detail::OwningRvalue<X>)
+      return std::make_shared<const Owned>(matrix);
+    else
+      return nullptr;
+  }
+
+  std::shared_ptr<const Owned> owned_;  ///< of a temporary; copies of the metric share it
   TensorView<const T, 2> matrix_;
   double damping_;
 };
 
-template <In<2> X>
-explicit InputCovariance(const X&, double = 0) -> InputCovariance<scalar_of<X>>;
+template <class X>
+requires In < std::remove_cvref_t<X>,
+2 > explicit InputCovariance(X&&, double = 0)->InputCovariance<scalar_of<X>>;
 
 namespace detail {
 PARE_ABI_BEGIN
@@ -284,6 +300,7 @@ void check_metric(const char* function, const M& metric, Index out, Index in) {
     check_weights(function, "input_weights", metric.input_weights(), in);
   const auto covariance = metric.input_covariance();
   if (covariance.empty()) return;
+  check_view(function, "input_covariance", covariance.matrix);
   check(metric.input_weights().empty(), function, "input_covariance", "input weights beside it",
         "one of them");
   check_covariance(function, "input_covariance", covariance, in);
@@ -293,8 +310,17 @@ void check_metric(const char* function, const M& metric, Index out, Index in) {
 template <StorageScalar S, Metric M>
 void check_factorize(const char* function, TensorView<const S, 2> w, const M& metric,
                      const SvdOptions& options) {
+  check_view(function, "w", w);
   validate(function, options, w.rows(), w.cols());
+  if constexpr (std::is_same_v<compute_t<S>, float>)
+    check_tolerance(function, options.tolerance, 1e-6, "at least 1e-6 for factors in float, or 0");
+  else
+    check_tolerance(function, options.tolerance, 2e-14, "at least 2e-14, or 0");
   check_metric(function, metric, w.rows(), w.cols());
+  if (!metric.input_covariance().empty())
+    check_tolerance(function, options.tolerance, 2e-7, "at least 2e-7 with a covariance, or 0");
+  if (!metric.output_weights().empty() && !metric.input_weights().empty())
+    check_tolerance(function, options.tolerance, 2e-7, "at least 2e-7 with both weights, or 0");
   check_finite(function, "w", w);
 }
 

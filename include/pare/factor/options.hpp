@@ -39,8 +39,15 @@ enum class Sketch {
 /// How near to the best factors of the rank the result shall be. Excess: metric error over the
 /// least possible, minus 1.
 enum class Accuracy {
-  Standard,  ///< excess at most 0.003 where singular values fall slowly
+  Standard,  ///< excess at most 0.003, by estimate of what another step would gain
   High,      ///< excess at most 1e-4
+};
+
+/// Which of the two signs that each pair of singular vectors may have.
+enum class Signs {
+  AsFound,  ///< what the route comes to: the same for the same input, not for nearly the same
+  Fixed,    ///< the element of largest size in each row of the right factor is positive, of equal
+            ///< ones the first
 };
 
 /// Options of every truncated singular value decomposition.
@@ -48,19 +55,23 @@ struct SvdOptions {
   /// Rank k in [1, min(out, in)]. With a tolerance the most that is allowed, 0: min(out, in).
   Index rank = 0;
 
-  /// Relative metric error in [0, 1) that the least rank is looked for; 0: `rank` is the rank.
+  /// Relative metric error in [0, 1) that the least rank is looked for; 0: `rank` is the rank. At
+  /// least 1e-6 for factors in float and 2e-14 in double, which their rounding allows; at least
+  /// 1e-3 and 5e-8 for sparse matrices and operators, and 2e-7 with a covariance, where energies
+  /// tell no less.
   double tolerance = 0;
 
   /// Directions that a route keeps beyond the rank while it iterates; -1: by rule.
   Index oversample = -1;
 
-  /// Power iterations; -1: by rule.
+  /// Power iterations; -1: by rule, and as many more as the accuracy needs (at most 100).
   int steps = -1;
 
   Accuracy accuracy = Accuracy::Standard;
   Route route = Route::Auto;
   Split split = Split::Natural;
   Sketch sketch = Sketch::Sparse;
+  Signs signs = Signs::AsFound;
 
   /// Of the random test matrix; the same seed gives the same bits.
   std::uint64_t seed = 0;
@@ -81,6 +92,14 @@ struct ElementwiseOptions {
   /// Stops after a sweep that lowers the loss by no more than this share of it; at least 0, and 0
   /// stops where nothing is gained.
   double tolerance = 1e-4;
+
+  /// Random starts besides the first, at least 0; the result is that of the least loss. Local
+  /// minima differ: of small problems half have a better one than the first start leads to. Each
+  /// takes as long as the first.
+  int restarts = 0;
+
+  /// Of the random starts.
+  std::uint64_t seed = 0;
 };
 
 PARE_ABI_BEGIN
@@ -101,11 +120,18 @@ inline void validate(const char* function, const SvdOptions& o, Index out, Index
   check(o.steps >= -1, function, "steps", o.steps, "at least 0, or -1");
 }
 
+/// Refuses a tolerance above 0 that rounding does not allow; `wanted` says which it does.
+inline void check_tolerance(const char* function, double tolerance, double least,
+                            const char* wanted) {
+  check(tolerance == 0 || tolerance >= least, function, "tolerance", tolerance, wanted);
+}
+
 /// \throws std::invalid_argument if W [out x in] is empty, or a member is out of its range.
 inline void validate(const char* function, const ElementwiseOptions& o, Index out, Index in) {
   check(out >= 1 && in >= 1, function, "w", std::array<Index, 2>{out, in}, "extents of at least 1");
   check(o.rank >= 1 && o.rank <= std::min(out, in), function, "rank", o.rank, "1 to min(out, in)");
   check(o.sweeps >= 0, function, "sweeps", o.sweeps, "at least 0");
+  check(o.restarts >= 0, function, "restarts", o.restarts, "at least 0");
   check(is_finite(o.tolerance) && o.tolerance >= 0, function, "tolerance", o.tolerance,
         "a number of at least 0");
 }

@@ -8,221 +8,28 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
-#include <pare/factor/detail/energy.hpp>
+#include <pare/factor/detail/factor_problem.hpp>
+#include <pare/factor/detail/find_subspace.hpp>
+#include <pare/factor/detail/measured_error.hpp>
 #include <pare/factor/detail/normal_operator.hpp>
-#include <pare/factor/detail/route.hpp>
-#include <pare/factor/detail/subspace.hpp>
 #include <pare/factor/detail/views.hpp>
 #include <pare/factor/low_rank.hpp>
 #include <pare/factor/metric.hpp>
 #include <pare/factor/options.hpp>
 #include <pare/kernel/multiply.hpp>
 
-#include <Eigen/Eigenvalues>
+#include <Eigen/Cholesky>
+#include <Eigen/Core>
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <limits>
-#include <optional>
-#include <span>
+#include <type_traits>
 #include <vector>
 
 namespace pare::factor::detail {
 PARE_ABI_BEGIN
-
-/// A basis, the route that found it, and the energy that it is a part of.
-template <class T>
-struct FoundSubspace {
-  Subspace<T> space;
-  Route route = Route::Exact;
-  double total_energy = 0;
-};
-
-/// All eigenvectors of a stored G.
-template <class T>
-Subspace<T> all_eigenvectors(const RowMatrix<double>& gram, Index rank) {
-  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(gram);
-  return {eigen.eigenvectors().rightCols(rank).rowwise().reverse().template cast<T>(),
-          eigen.eigenvalues().tail(rank).reverse().cwiseMax(0.0), 0};
-}
-
-/// The least rank whose subspace leaves at most the tolerance, or all of it.
-inline Index rank_within(const Eigen::VectorXd& values, double total, double tolerance) {
-  double left = total;
-  for (Index k = 0; k < values.size(); ++k) {
-    left -= values[k];
-    if (left <= tolerance * tolerance * total) return k + 1;
-  }
-  return values.size() + 1;
-}
-
-template <class T>
-void keep_rank(Subspace<T>& space, Index rank) {
-  space.basis = RowMatrix<T>(space.basis.leftCols(rank));
-  space.values = Eigen::VectorXd(space.values.head(rank));
-}
-
-/// Calls solve(rank) for the rank, or for ranks that double until the tolerance is met.
-template <class Solve>
-auto solve_for_rank(const SvdOptions& options, Index limit, double total, const Solve& solve) {
-  if (options.tolerance == 0) return solve(limit);
-  for (Index rank = std::min<Index>(32, limit);; rank = std::min(2 * rank, limit)) {
-    auto space = solve(rank);
-    const Index enough = rank_within(space.values, total, options.tolerance);
-    if (enough <= rank || rank == limit) {
-      keep_rank(space, std::min(enough, rank));
-      return space;
-    }
-  }
-}
-
-/// What products in T can tell apart of the values of G: below this share of the largest they are
-/// rounding, for G formed in T and for products with M.
-template <class T>
-constexpr double least_value(Route route) {
-  if (std::is_same_v<T, double>) return 0.0;
-  return route == Route::Gram ? 1e-6 : 1e-10;
-}
-
-/// Whether energies summed of products in T tell which rank leaves at most a tolerance: its square
-/// is a share of the energy, which those products know to a few roundings.
-template <class T>
-bool resolves(double tolerance) {
-  return tolerance == 0 || tolerance * tolerance > 64 * std::numeric_limits<T>::epsilon() ||
-         std::is_same_v<T, double>;
-}
-
-/// The subspace of M M^T, with products in T; none if T does not tell its values apart.
-template <class T, class B, class S>
-std::optional<Subspace<T>> find_in(const B& backend, const ScaledMatrix<B, S, T>& m,
-                                   const SvdOptions& options, Index limit, double total,
-                                   Route& route, kernel::ProductWorkspace& workspace) {
-  if (!resolves<T>(options.tolerance)) return std::nullopt;
-  using Matrix = const ScaledMatrix<B, S, T>;
-  std::optional<GramOperator<B, Matrix>> gram;
-  const auto solve = [&](Index rank) {
-    const SubspacePlan plan = plan_subspace(options, rank, m.rows(), m.cols());
-    route = plan.route;
-    if (plan.route == Route::Randomized) {
-      NormalOperator<B, Matrix> normal(backend, m, workspace);
-      return leading_subspace<T>(backend, normal, rank, plan.width, plan.steps, options, workspace);
-    }
-    if (!gram) gram.emplace(backend, m, workspace);
-    return leading_subspace<T>(backend, *gram, rank, plan.width, plan.steps, options, workspace);
-  };
-  auto space = solve_for_rank(options, limit, total, solve);
-  const double last = space.values[space.values.size() - 1];
-  if (last < least_value<T>(route) * space.values[0]) return std::nullopt;
-  return space;
-}
-
-/// Weights over the power of four that brings the largest near 1, so that squares of their roots
-/// stay within T.
-struct NormalizedWeights {
-  std::vector<double> values;
-  int root_exponent = 0;  ///< the roots were divided by two to this
-
-  NormalizedWeights() = default;
-  explicit NormalizedWeights(std::span<const double> weights)
-      : values(weights.begin(), weights.end()) {
-    if (values.empty()) return;
-    root_exponent = std::ilogb(*std::max_element(values.begin(), values.end())) / 2;
-    for (double& value : values) value = std::ldexp(value, -2 * root_exponent);
-  }
-  bool empty() const { return values.empty(); }
-};
-
-/// The roots of weights, times a factor; none for no weights and no factor.
-template <class T>
-std::vector<T> weight_roots(const std::vector<double>& weights, Index size, double factor) {
-  if (weights.empty() && factor == 1.0) return {};
-  std::vector<T> roots(static_cast<std::size_t>(size), static_cast<T>(factor));
-  for (std::size_t i = 0; i < weights.size(); ++i)
-    roots[i] = static_cast<T>(factor * std::sqrt(weights[i]));
-  return roots;
-}
-
-/// What a factorization is asked for, after its checks.
-template <class B, class S>
-struct FactorProblem {
-  const char* function;
-  const B& backend;
-  TensorView<const S, 2> w;
-  NormalizedWeights output_weights;
-  NormalizedWeights input_weights;
-  SvdOptions options;
-  kernel::ProductWorkspace workspace{};
-  /// A power of two by which M is multiplied so that its squares stay within T.
-  double factor = 1;
-
-  FactorProblem(const char* name, const B& b, TensorView<const S, 2> weight,
-                std::span<const double> outputs, std::span<const double> inputs,
-                const SvdOptions& o)
-      : function(name),
-        backend(b),
-        w(weight),
-        output_weights(outputs),
-        input_weights(inputs),
-        options(o) {}
-
-  /// By how many powers of two norms in the metric were divided.
-  int exponent() const { return output_weights.root_exponent + input_weights.root_exponent; }
-
-  Index limit() const { return rank_limit(options, w.rows(), w.cols()); }
-
-  /// M times `times`, rows being outputs.
-  template <class T>
-  ScaledMatrix<B, S, T> matrix(double times) {
-    return {backend, workspace, w, weight_roots<T>(output_weights.values, w.rows(), times),
-            weight_roots<T>(input_weights.values, w.cols(), 1.0)};
-  }
-
-  /// What the subspace of a side is sought in: that side's elements are rows.
-  template <class T>
-  ScaledMatrix<B, S, T> sided(Axis side) {
-    ScaledMatrix<B, S, T> m = matrix<T>(factor);
-    return side == Axis::Output ? m : m.transposed();
-  }
-};
-
-/// The side that needs one product with W after the basis is known, unless the other is smaller.
-inline Axis basis_side(Index out, Index in, bool outputs_weighed, bool inputs_weighed) {
-  const Axis smaller = out <= in ? Axis::Output : Axis::Input;
-  if (outputs_weighed == inputs_weighed || out != in) return smaller;
-  return outputs_weighed ? Axis::Input : Axis::Output;
-}
-
-/// The dominant subspace of M on a side, in T where T will do and in double elsewhere.
-template <class T, class B, class S>
-FoundSubspace<T> find_subspace(FactorProblem<B, S>& problem, Axis side, double total) {
-  FoundSubspace<T> found{{}, Route::Exact, total};
-  const Index dimension = side == Axis::Output ? problem.w.rows() : problem.w.cols();
-  const Index other = side == Axis::Output ? problem.w.cols() : problem.w.rows();
-  const SubspacePlan plan = plan_subspace(problem.options, problem.limit(), dimension, other);
-  if (plan.route == Route::Exact && problem.options.tolerance == 0) {
-    const auto m = problem.template sided<double>(side);
-    const GramOperator<B, ScaledMatrix<B, S, double>> gram(problem.backend, m, problem.workspace);
-    found.space = all_eigenvectors<T>(gram.matrix(), problem.limit());
-    return found;
-  }
-  const auto m = problem.template sided<T>(side);
-  auto space = find_in<T>(problem.backend, m, problem.options, problem.limit(), total, found.route,
-                          problem.workspace);
-  if (space) {
-    found.space = std::move(*space);
-    return found;
-  }
-  const auto exact = problem.template sided<double>(side);
-  auto wide = find_in<double>(problem.backend, exact, problem.options, problem.limit(), total,
-                              found.route, problem.workspace);
-  found.space = {wide->basis.template cast<T>(), wide->values, wide->steps};
-  return found;
-}
-
-/// Values of G that are rounding, as a share of the largest: values of a G in double are known to
-/// 1e-16 of it, and factors in float carry singular values down to about 1e-6.
-template <class T>
-constexpr double rounding_value = std::is_same_v<T, double> ? 1e-15 : 1e-12;
 
 /// What makes the other factor the least-squares optimum for one whose lines have the Gram matrix
 /// K in the metric.
@@ -259,19 +66,36 @@ Split wanted_split(const FactorProblem<B, S>& problem, bool inputs_weighed) {
   return inputs_weighed ? Split::Right : Split::Left;
 }
 
-/// Moves the singular values from the factor that carries them to the one that shall. A direction
-/// whose value is rounding has no line to be divided by it: it becomes 0.
 template <class T>
-void move_singular_values(LowRank<T>& result, Split from, Split to) {
-  if (to == from) return;
-  const double least = std::sqrt(rounding_value<T>) * result.singular_values[0];
-  const Eigen::ArrayXd values =
-      (result.singular_values.array() > least).select(result.singular_values.array(), 0.0);
+void multiply_by_power(RowMatrix<T>& m, int exponent) {
+  m = m.unaryExpr([&](T x) { return static_cast<T>(std::ldexp(double{x}, exponent)); }).eval();
+}
+
+/// As move_singular_values, but for the factor of both.
+template <class T>
+void turn_singular_values(LowRank<T>& result, Split from, Split to, double factor,
+                          double rounding) {
+  const Eigen::ArrayXd all = factor * result.singular_values.array();
+  const Eigen::ArrayXd values = (all > std::sqrt(rounding) * all[0]).select(all, 0.0);
   const Eigen::ArrayXd moved = to == Split::Both ? Eigen::ArrayXd(values.sqrt()) : values;
   const Eigen::ArrayXd back = (moved > 0).select(moved.inverse(), 0.0);
   const bool to_right = from == Split::Left;
   result.left.array().rowwise() *= (to_right ? back : moved).template cast<T>().transpose();
   result.right.array().colwise() *= (to_right ? moved : back).template cast<T>();
+}
+
+/// Moves the singular values from the factor that carries them to the one that shall. A direction
+/// whose value is rounding has no line to be divided by it: it becomes 0. The factor that carries
+/// them was multiplied by `factor`, a power of two; that is undone.
+template <class T>
+void move_singular_values(LowRank<T>& result, Split from, Split to, double factor,
+                          double rounding) {
+  if (to != from) turn_singular_values(result, from, to, factor, rounding);
+  if (factor == 1.0) return;
+  const int exponent = -std::ilogb(factor);
+  const int left = to == Split::Left ? exponent : to == Split::Both ? exponent / 2 : 0;
+  multiply_by_power(result.left, left);
+  multiply_by_power(result.right, exponent - left);
 }
 
 /// A B in a matrix of its own.
@@ -284,15 +108,22 @@ RowMatrix<T> product_of(FactorProblem<B, A>& problem, TensorView<const C, 2> a,
   return out;
 }
 
-/// Both factors from the basis U of the output side (the table of metric.hpp).
+/// A scale for `size` lines that is the problem's factor; none where that is 1.
+template <class T, class B, class S>
+std::vector<T> factor_scale(const FactorProblem<B, S>& problem, Index size) {
+  return weight_roots<T>({}, size, problem.factor);
+}
+
+/// Both factors from the basis U of the output side (the table of metric.hpp); the right one times
+/// the problem's factor.
 template <class T, class B, class S, class Weigh>
 void factors_from_outputs(FactorProblem<B, S>& problem, const Subspace<T>& space,
                           const Weigh& weigh_inputs, LowRank<T>& result) {
-  const auto m = problem.template matrix<T>(1.0);
+  const auto m = problem.template matrix<T>(Axis::Output);
   result.right.resize(space.basis.cols(), problem.w.cols());
   kernel::multiply(problem.backend, transpose(read(space.basis)), problem.w, to_view(result.right),
                    kernel::ProductOptions<T>{.depth_scale = scale_of(m.row)}, problem.workspace);
-  if (m.row.empty()) {
+  if (problem.output_weights.empty()) {
     result.left = space.basis;
     return;
   }
@@ -302,39 +133,46 @@ void factors_from_outputs(FactorProblem<B, S>& problem, const Subspace<T>& space
   for (Index k = 0; k < weighed.rows(); ++k)
     weighed.row(k) *= inverse.reciprocal[static_cast<std::size_t>(k)];
   RowMatrix<T> image(problem.w.rows(), space.basis.cols());
+  const auto scale = factor_scale<T>(problem, problem.w.rows());
   kernel::multiply(problem.backend, problem.w, transpose(read(weighed)), to_view(image),
-                   kernel::ProductOptions<T>{}, problem.workspace);
+                   kernel::ProductOptions<T>{.row_scale = scale_of(scale)}, problem.workspace);
   result.left = product_of<T>(problem, read(image), read(inverse.matrix));
 }
 
-/// Both factors from the basis V of the input side.
+/// Both factors from the basis V of the input side; the left one times the problem's factor.
 template <class T, class B, class S>
 void factors_from_inputs(FactorProblem<B, S>& problem, const Subspace<T>& space,
                          LowRank<T>& result) {
-  const auto m = problem.template matrix<T>(1.0);
+  const auto scale = factor_scale<T>(problem, problem.w.rows());
+  const auto column = weight_roots<T>(problem.input_weights.values, problem.w.cols(), 1.0);
   result.left.resize(problem.w.rows(), space.basis.cols());
-  kernel::multiply(problem.backend, problem.w, read(space.basis), to_view(result.left),
-                   kernel::ProductOptions<T>{.depth_scale = scale_of(m.column)}, problem.workspace);
-  if (m.column.empty()) {
+  kernel::multiply(
+      problem.backend, problem.w, read(space.basis), to_view(result.left),
+      kernel::ProductOptions<T>{.row_scale = scale_of(scale), .depth_scale = scale_of(column)},
+      problem.workspace);
+  if (column.empty()) {
     result.right = space.basis.transpose();
     return;
   }
   RowMatrix<T> weighed = result.left;
-  for (Index i = 0; i < weighed.rows() && !m.row.empty(); ++i)
-    weighed.row(i) *= m.row[static_cast<std::size_t>(i)] * m.row[static_cast<std::size_t>(i)];
+  const auto row = weight_roots<T>(problem.output_weights.values, problem.w.rows(), 1.0);
+  for (Index i = 0; i < weighed.rows() && !row.empty(); ++i)
+    weighed.row(i) *= row[static_cast<std::size_t>(i)] * row[static_cast<std::size_t>(i)];
   const auto inverse =
       invert_gram<T>(product_of<double>(problem, transpose(read(weighed)), read(result.left)));
   for (Index k = 0; k < weighed.cols(); ++k)
     weighed.col(k) *= inverse.reciprocal[static_cast<std::size_t>(k)];
   RowMatrix<T> image(space.basis.cols(), problem.w.cols());
   kernel::multiply(problem.backend, transpose(read(weighed)), problem.w, to_view(image),
-                   kernel::ProductOptions<T>{}, problem.workspace);
+                   kernel::ProductOptions<T>{.depth_scale = scale_of(scale)}, problem.workspace);
   result.right = product_of<T>(problem, transpose(read(inverse.matrix)), read(image));
 }
 
-/// Numbers of the result; values are of M times `factor` and two to minus `exponent`.
-template <class T>
-void describe(const FoundSubspace<T>& found, double factor, int exponent, LowRank<T>& result) {
+/// Numbers of the result; values are of M times `factor` and two to minus `exponent`, known to
+/// about `roundoff` of the largest.
+template <class T, class U>
+void describe(const FoundSubspace<T>& found, double factor, int exponent, double roundoff,
+              LowRank<U>& result) {
   const auto energy_of = [&](double value) {
     return std::ldexp(value / (factor * factor), 2 * exponent);
   };
@@ -344,8 +182,7 @@ void describe(const FoundSubspace<T>& found, double factor, int exponent, LowRan
   result.total_energy = energy_of(found.total_energy);
   result.route = found.route;
   result.steps = found.space.steps;
-  // Each value of G is known to about the roundoff of a product in T.
-  const double rounding = std::numeric_limits<T>::epsilon() * result.total_energy;
+  const double rounding = 16 * roundoff * result.total_energy;
   result.error_bound =
       std::sqrt(std::max(0.0, result.total_energy - result.captured_energy) + rounding);
 }
@@ -372,28 +209,40 @@ LowRank<T> zero_result(Index out, Index in, const SvdOptions& options) {
   return result;
 }
 
-/// The power of two that brings a sum of squares near 1, where it is so far off that squares of T
-/// could overflow or vanish.
-inline double safe_factor(double total) {
-  if (total > 1e-20 && total < 1e20) return 1.0;
-  return std::exp2(-std::round(std::log2(total) / 2));
-}
+/// A covariance whose largest variance is near 1, in a matrix of its own where that of the user is
+/// so far from it that squares could leave the range of double.
+template <class C>
+struct NormalizedCovariance {
+  RowMatrix<C> copy;
+  CovarianceView<C> view;
+  int root_exponent = 0;  ///< the root of the matrix was divided by two to this
 
-/// Refuses a W whose energy in the metric, `energy` times four to the exponent, is beyond double.
-inline void check_energy(const char* function, double energy, int exponent) {
-  const double whole = std::ldexp(energy, 2 * exponent);
-  check(is_finite(whole), function, "w", whole, "a squared norm in the metric that is finite");
-}
+  explicit NormalizedCovariance(const CovarianceView<C>& c) : view(c) {
+    double largest = 0;
+    for (Index i = 0; i < c.matrix.rows(); ++i)
+      largest = std::max(largest, static_cast<double>(c.matrix(i, i)));
+    if (largest > 1e-20 && largest < 1e20) return;
+    root_exponent = std::ilogb(largest) / 2;
+    copy.resize(c.matrix.rows(), c.matrix.cols());
+    for (Index i = 0; i < copy.rows(); ++i)
+      for (Index j = 0; j < copy.cols(); ++j)
+        copy(i, j) = static_cast<C>(std::ldexp(double{c.matrix(i, j)}, -2 * root_exponent));
+    view = {read(copy), std::ldexp(c.ridge, -2 * root_exponent)};
+  }
+  NormalizedCovariance(const NormalizedCovariance&) = delete;
+  NormalizedCovariance& operator=(const NormalizedCovariance&) = delete;
+};
 
 /// The subspace of D W C W^T D, in double: the energies of activations spread widely.
 template <class B, class S, class C>
 FoundSubspace<double> find_covariance_subspace(FactorProblem<B, S>& problem,
                                                const CovarianceView<C>& covariance) {
-  const auto m = problem.template matrix<double>(1.0);
+  const auto m = problem.template matrix<double>(Axis::Output);
   CovarianceOperator<B, ScaledMatrix<B, S, double>, C> g(problem.backend, m, covariance,
                                                          problem.workspace);
   FoundSubspace<double> found{{}, Route::Randomized, g.energy()};
-  check_energy(problem.function, found.total_energy, problem.exponent());
+  check_energy(problem.function, found.total_energy / (problem.factor * problem.factor),
+               problem.exponent());
   if (!(found.total_energy > 0)) return found;
   const auto solve = [&](Index rank) {
     SubspacePlan plan = plan_subspace(problem.options, rank, m.rows(), m.cols());
@@ -402,8 +251,8 @@ FoundSubspace<double> find_covariance_subspace(FactorProblem<B, S>& problem,
       found.route = Route::Exact;
       return all_eigenvectors<double>(g.rayleigh(identity), rank);
     }
-    return leading_subspace<double>(problem.backend, g, rank, plan.width, plan.steps,
-                                    problem.options, problem.workspace);
+    return leading_subspace<double>(problem.backend, g, rank, plan.width, plan.until(),
+                                    found.total_energy, problem.options, problem.workspace);
   };
   found.space = solve_for_rank(problem.options, problem.limit(), found.total_energy, solve);
   return found;
@@ -428,27 +277,37 @@ void check_semi_definite(const char* function, const CovarianceView<C>& covarian
         "an indefinite matrix", "no eigenvalue below -1e-6 of the largest");
 }
 
+/// y = x C.
+template <class B, class S, class C>
+RowMatrix<double> weigh_by(FactorProblem<B, S>& problem, const CovarianceView<C>& covariance,
+                           const RowMatrix<double>& x) {
+  RowMatrix<double> weighed = covariance.ridge * x;
+  kernel::multiply(problem.backend, read(x), covariance.matrix, to_view(weighed),
+                   kernel::ProductOptions<double>{.accumulate = true}, problem.workspace);
+  return weighed;
+}
+
 /// min over rank k of ||D (W - A B) R||_F for a covariance of the inputs.
 template <class B, class S, class C>
 LowRank<compute_t<S>> factorize_covariance(FactorProblem<B, S>& problem,
-                                           const CovarianceView<C>& covariance) {
+                                           const CovarianceView<C>& users) {
   using T = compute_t<S>;
+  const NormalizedCovariance<C> normalized(users);
+  const CovarianceView<C>& covariance = normalized.view;
+  check_semi_definite(problem.function, covariance);
+  const double plain = checked_energy(problem);
+  problem.covariance_exponent = normalized.root_exponent;
+  problem.factor = safe_factor<double>(plain);
   const auto found = find_covariance_subspace(problem, covariance);
   if (!(found.total_energy > 0))
     return zero_result<T>(problem.w.rows(), problem.w.cols(), problem.options);
+  const auto weigh = [&](const RowMatrix<double>& x) { return weigh_by(problem, covariance, x); };
   LowRank<double> wide;
-  factors_from_outputs(
-      problem, found.space,
-      [&](const RowMatrix<double>& right) {
-        RowMatrix<double> weighed = covariance.ridge * right;
-        kernel::multiply(problem.backend, read(right), covariance.matrix, to_view(weighed),
-                         kernel::ProductOptions<double>{.accumulate = true}, problem.workspace);
-        return weighed;
-      },
-      wide);
+  factors_from_outputs(problem, found.space, weigh, wide);
   restore_scale(wide.right, wide.left, problem.output_weights.root_exponent);
-  describe(found, problem.factor, problem.exponent(), wide);
-  move_singular_values(wide, Split::Right, wanted_split(problem, true));
+  describe(found, problem.factor, problem.exponent(), std::numeric_limits<T>::epsilon(), wide);
+  move_singular_values(wide, Split::Right, wanted_split(problem, true), problem.factor,
+                       found.rounding);
   LowRank<T> result;
   result.left = wide.left.template cast<T>();
   result.right = wide.right.template cast<T>();
@@ -458,6 +317,9 @@ LowRank<compute_t<S>> factorize_covariance(FactorProblem<B, S>& problem,
   result.error_bound = wide.error_bound;
   result.route = wide.route;
   result.steps = wide.steps;
+  check_factors(problem.function, result);
+  set_signs(result, problem.options.signs);
+  measure_small_error(problem, found, covariance_root_bound(covariance), weigh, result);
   return result;
 }
 
@@ -467,33 +329,36 @@ LowRank<compute_t<S>> factorize_weighted(FactorProblem<B, S>& problem) {
   using T = compute_t<S>;
   const Index out = problem.w.rows(), in = problem.w.cols();
   const NormalizedWeights &outputs = problem.output_weights, &inputs = problem.input_weights;
-  const double plain =
-      energy(problem.backend, problem.w, scale_of(outputs.values), scale_of(inputs.values));
-  check_energy(problem.function, plain, problem.exponent());
+  const double plain = checked_energy(problem);
   if (!(plain > 0)) return zero_result<T>(out, in, problem.options);
-  problem.factor = safe_factor(plain);
-  const Axis side = basis_side(out, in, !outputs.empty(), !inputs.empty());
+  problem.factor = safe_factor<T>(plain);
+  // Small tolerances ask for the side whose factor needs no division by what is nearly 0.
+  const bool small =
+      !resolves<double>(problem.options.tolerance) && outputs.empty() != inputs.empty();
+  const Axis side = small ? (outputs.empty() ? Axis::Output : Axis::Input)
+                          : basis_side(out, in, !outputs.empty(), !inputs.empty());
   const auto found = find_subspace<T>(problem, side, plain * problem.factor * problem.factor);
   LowRank<T> result;
   const std::vector<T> input_weights = squares_of(weight_roots<T>(inputs.values, in, 1.0));
+  const auto weigh = [&]<class M>(const M& x) {
+    M weighed = x;
+    for (Index j = 0; j < in && !input_weights.empty(); ++j)
+      weighed.col(j) *= input_weights[static_cast<std::size_t>(j)];
+    return weighed;
+  };
   if (side == Axis::Output) {
-    factors_from_outputs(
-        problem, found.space,
-        [&](const RowMatrix<T>& right) {
-          RowMatrix<T> weighed = right;
-          for (Index j = 0; j < in && !input_weights.empty(); ++j)
-            weighed.col(j) *= input_weights[static_cast<std::size_t>(j)];
-          return weighed;
-        },
-        result);
+    factors_from_outputs(problem, found.space, weigh, result);
     restore_scale(result.right, result.left, outputs.root_exponent);
   } else {
     factors_from_inputs(problem, found.space, result);
     restore_scale(result.left, result.right, inputs.root_exponent);
   }
-  describe(found, problem.factor, problem.exponent(), result);
+  describe(found, problem.factor, problem.exponent(), std::numeric_limits<T>::epsilon(), result);
   move_singular_values(result, side == Axis::Output ? Split::Right : Split::Left,
-                       wanted_split(problem, !inputs.empty()));
+                       wanted_split(problem, !inputs.empty()), problem.factor, found.rounding);
+  check_factors(problem.function, result);
+  set_signs(result, problem.options.signs);
+  measure_small_error(problem, found, 2.0, weigh, result);
   return result;
 }
 

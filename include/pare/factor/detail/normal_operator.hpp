@@ -5,7 +5,8 @@
 /// G = M M^T as something that multiplies: the operators whose leading eigenvectors are sought.
 ///
 /// Each has `dimension()`, `start(options, y)`: a random sample of its range, `apply(q, y)`:
-/// Y = G Q, and `rayleigh(q)`: Q^T G Q in double.
+/// Y = G Q, `rayleigh(q)`: Q^T G Q in double, and `image(factor, y)`: Y = G Q factor for the Q of
+/// the last rayleigh.
 
 #include <pare/core/backend.hpp>
 #include <pare/factor/detail/gaussian.hpp>
@@ -45,6 +46,14 @@ void sparse_sketch(const B& backend, TensorView<const S, 2> w, std::uint64_t see
   projection::project(backend, w, omega, y);
 }
 
+/// y = a b.
+template <class B, class T>
+void multiply_plain(const B& backend, const RowMatrix<T>& a, const RowMatrix<T>& b, RowMatrix<T>& y,
+                    kernel::ProductWorkspace& workspace) {
+  y.resize(a.rows(), b.cols());
+  kernel::multiply(backend, read(a), read(b), to_view(y), kernel::ProductOptions<T>{}, workspace);
+}
+
 /// M = diag(row) W diag(column), never stored. An empty scale is all ones.
 template <class B, class S, class T>
 struct ScaledMatrix {
@@ -59,6 +68,18 @@ struct ScaledMatrix {
   Index rows() const { return w.rows(); }
   Index cols() const { return w.cols(); }
   ScaledMatrix transposed() const { return {backend, workspace, transpose(w), column, row}; }
+
+  /// M itself.
+  RowMatrix<T> dense() const {
+    RowMatrix<T> m(rows(), cols());
+    for (Index i = 0; i < rows(); ++i)
+      for (Index j = 0; j < cols(); ++j) {
+        T x = static_cast<T>(static_cast<compute_t<S>>(w(i, j)));
+        if (!row.empty()) x *= row[static_cast<std::size_t>(i)];
+        m(i, j) = column.empty() ? x : x * column[static_cast<std::size_t>(j)];
+      }
+    return m;
+  }
 
   /// y = M x.
   void multiply(const RowMatrix<T>& x, RowMatrix<T>& y) const {
@@ -116,6 +137,11 @@ class NormalOperator {
     return inner_products(backend_, half_, half_, workspace_);
   }
 
+  void image(const RowMatrix<T>& factor, RowMatrix<T>& y) {
+    multiply_plain(backend_, half_, factor, scratch_, workspace_);
+    m_.multiply(scratch_, y);
+  }
+
  private:
   const B& backend_;
   M& m_;
@@ -164,6 +190,10 @@ class GramOperator {
     return inner_products(backend_, q, image_, workspace_);
   }
 
+  void image(const RowMatrix<T>& factor, RowMatrix<T>& y) {
+    multiply_plain(backend_, image_, factor, y, workspace_);
+  }
+
  private:
   const B& backend_;
   kernel::ProductWorkspace& workspace_;
@@ -198,6 +228,11 @@ class CovarianceOperator {
     m_.multiply_transposed(q, half_);
     weigh(half_, weighed_);
     return inner_products(backend_, half_, weighed_, workspace_);
+  }
+
+  void image(const RowMatrix<T>& factor, RowMatrix<T>& y) {
+    multiply_plain(backend_, weighed_, factor, half_, workspace_);
+    m_.multiply(half_, y);
   }
 
   /// y = C x with the ridge.

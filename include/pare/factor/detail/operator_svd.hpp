@@ -10,7 +10,11 @@
 #include <pare/projection/detail/project_sparse.hpp>
 #include <pare/projection/spmm.hpp>
 
+#include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <limits>
+#include <type_traits>
 #include <vector>
 
 namespace pare::factor::detail {
@@ -64,14 +68,40 @@ class SparseOperator {
   projection::detail::TransposedStorage<T, I> transposed_;
 };
 
-/// An operator, or its transpose, with the products that NormalOperator asks for.
+/// The values of a sparse matrix times the power of two that keeps squares of products in range.
+template <class T, class I>
+class ScaledValues {
+ public:
+  ScaledValues(const CompressedView<T, I>& lines, double factor) : lines_(lines) {
+    if (factor == 1.0) return;
+    const Index size = lines.outer_size == 0 ? 0 : lines.end(lines.outer_size - 1);
+    values_.resize(static_cast<std::size_t>(size));
+    for (Index u = 0; u < lines.outer_size; ++u)
+      for (Index e = lines.begin(u); e < lines.end(u); ++e)
+        values_[static_cast<std::size_t>(e)] = static_cast<T>(factor * double{lines.values[e]});
+    lines_.values = values_.data();
+  }
+  ScaledValues(const ScaledValues&) = delete;
+  ScaledValues& operator=(const ScaledValues&) = delete;
+  const CompressedView<T, I>& view() const { return lines_; }
+
+ private:
+  std::vector<T> values_;
+  CompressedView<T, I> lines_;
+};
+
+/// An operator, or its transpose, with the products that NormalOperator asks for, times `factor`.
+/// Refuses products that are not finite.
 template <class B, LinearOperator W>
 class OperatorMatrix {
  public:
   using scalar = typename W::scalar;
 
-  OperatorMatrix(const B& backend, const W& w, bool transposed)
-      : backend_(backend), w_(w), transposed_(transposed) {}
+  OperatorMatrix(const char* function, const B& backend, const W& w, bool transposed)
+      : function_(function), backend_(backend), w_(w), transposed_(transposed) {}
+
+  /// By which all products from now on are multiplied.
+  void scale_by(double factor) { factor_ = factor; }
 
   Index rows() const { return transposed_ ? w_.cols() : w_.rows(); }
   Index cols() const { return transposed_ ? w_.rows() : w_.cols(); }
@@ -91,11 +121,18 @@ class OperatorMatrix {
     sampled_energy_ = y.template cast<double>().squaredNorm() / static_cast<double>(y.cols());
   }
 
+  /// Of the operator itself. \throws std::invalid_argument if it cannot be what it says it is.
   double energy() const {
-    if constexpr (requires { w_.squared_norm(); })
-      return static_cast<double>(w_.squared_norm());
-    else
+    if constexpr (requires { w_.squared_norm(); }) {
+      const auto known = static_cast<double>(w_.squared_norm());
+      check(is_finite(known) && known >= 0, function_, "w", known,
+            "finite elements, and a squared_norm() of at least 0");
+      check(known > 0 || !(sampled_energy_ > 0), function_, "w", known,
+            "a squared_norm() above 0 where products are not 0");
+      return known;
+    } else {
       return sampled_energy_;
+    }
   }
 
  private:
@@ -105,41 +142,70 @@ class OperatorMatrix {
       w_.multiply_transposed(read(x), to_view(y));
     else
       w_.multiply(read(x), to_view(y));
+    const auto factor = static_cast<scalar>(factor_);
+    for (scalar& value : y.reshaped()) {
+      check(is_finite(double{value}), function_, "w", double{value},
+            "finite elements, and finite products with unit vectors");
+      if (factor_ != 1.0) value *= factor;
+    }
   }
 
+  const char* function_;
   const B& backend_;
   const W& w_;
   bool transposed_;
+  double factor_ = 1;
   double sampled_energy_ = 0;
 };
 
-/// min ||W - A B||_F for an operator.
-template <class B, LinearOperator W>
-LowRank<typename W::scalar> operator_svd(const char* function, const B& backend, const W& w,
-                                         const SvdOptions& options) {
-  using T = typename W::scalar;
-  const Index out = w.rows(), in = w.cols();
+/// What the energies of products in T tell of an error.
+template <class T>
+void check_operator_options(const char* function, const SvdOptions& options, Index out, Index in) {
   validate(function, options, out, in);
+  if constexpr (std::is_same_v<T, float>)
+    check_tolerance(function, options.tolerance, 1e-3,
+                    "at least 1e-3 for what is known by its products in float, or 0");
+  else
+    check_tolerance(function, options.tolerance, 5e-8,
+                    "at least 5e-8 for what is known by its products, or 0");
   check(options.route == Route::Auto || options.route == Route::Randomized, function, "route",
         "Gram or Exact", "Auto or Randomized for what is known by its products");
+}
+
+/// min ||W - A B||_F for an operator, which is the one asked for times `scale`, a power of two.
+template <class B, LinearOperator W>
+LowRank<typename W::scalar> operator_svd(const char* function, const B& backend, const W& w,
+                                         const SvdOptions& options, double scale = 1.0) {
+  using T = typename W::scalar;
+  const Index out = w.rows(), in = w.cols();
+  check_operator_options<T>(function, options, out, in);
   const bool outputs = out <= in;
-  OperatorMatrix<B, W> m(backend, w, !outputs);
+  OperatorMatrix<B, W> m(function, backend, w, !outputs);
   kernel::ProductWorkspace workspace;
   NormalOperator<B, OperatorMatrix<B, W>> normal(backend, m, workspace);
   // The first sample tells the energy where the operator does not.
   RowMatrix<T> sample(m.rows(), std::min<Index>(32, m.rows()));
   m.sketch(options, sample);
-  FoundSubspace<T> found{{}, Route::Randomized, m.energy()};
-  check(is_finite(found.total_energy), function, "w", found.total_energy, "finite elements");
-  if (!(found.total_energy > 0)) return zero_result<T>(out, in, options);
+  const double energy = m.energy();
+  check_energy(function, energy, 0);
+  if (!(energy > 0)) return zero_result<T>(out, in, options);
+  const double factor = safe_factor<T>(energy);
+  m.scale_by(factor);
+  FoundSubspace<T> found{{}, Route::Randomized, energy * factor * factor};
   SvdOptions randomized = options;
   randomized.route = Route::Randomized;
   found.space =
       solve_for_rank(options, rank_limit(options, out, in), found.total_energy, [&](Index rank) {
         const SubspacePlan plan = plan_subspace(randomized, rank, m.rows(), m.cols());
-        return leading_subspace<T>(backend, normal, rank, plan.width, plan.steps, options,
-                                   workspace);
+        return leading_subspace<T>(backend, normal, rank, plan.width, plan.until(),
+                                   found.total_energy, options, workspace);
       });
+  // An estimate may lie below, a norm that is known may not.
+  const double captured = found.space.values.sum();
+  if constexpr (requires { w.squared_norm(); })
+    check(captured <= 1.001 * found.total_energy, function, "w", energy,
+          "a squared_norm() of at least the energy of its products");
+  found.total_energy = std::max(found.total_energy, captured);
   LowRank<T> result;
   RowMatrix<T> image;
   m.multiply_transposed(found.space.basis, image);
@@ -150,10 +216,28 @@ LowRank<typename W::scalar> operator_svd(const char* function, const B& backend,
     result.left = image;
     result.right = found.space.basis.transpose();
   }
-  describe(found, 1.0, 0, result);
+  describe(found, factor * scale, 0, std::numeric_limits<T>::epsilon(), result);
   move_singular_values(result, outputs ? Split::Right : Split::Left,
-                       options.split == Split::Natural ? Split::Left : options.split);
+                       options.split == Split::Natural ? Split::Left : options.split,
+                       factor * scale, found.rounding);
+  check_factors(function, result);
+  set_signs(result, options.signs);
   return result;
+}
+
+/// The same for a sparse matrix [outer x inner] by rows.
+template <class B, class T, class I>
+LowRank<T> sparse_svd(const char* function, const B& backend, const CompressedView<T, I>& lines,
+                      const SvdOptions& options) {
+  check_operator_options<T>(function, options, lines.outer_size, lines.inner_size);
+  double energy = 0;
+  for (Index u = 0; u < lines.outer_size; ++u)
+    for (Index e = lines.begin(u); e < lines.end(u); ++e)
+      energy += double{lines.values[e]} * double{lines.values[e]};
+  check(is_finite(energy), function, "w", energy, "finite elements");
+  const double factor = energy > 0 ? safe_factor<T>(energy) : 1.0;
+  const ScaledValues<T, I> scaled(lines, factor);
+  return operator_svd(function, backend, SparseOperator(backend, scaled.view()), options, factor);
 }
 
 PARE_ABI_END

@@ -26,6 +26,7 @@ using product_t =
 /// The same matrix with a stride of 1, as products want it; refused if it has none.
 template <class S>
 TensorView<S, 2> checked_lines(const char* function, const char* argument, TensorView<S, 2> m) {
+  check_view(function, argument, m);
   // Nobody steps along an extent of 1, but kernels choose their way by the strides.
   for (std::size_t d = 0; d < 2 && m.stride[0] != 1 && m.stride[1] != 1; ++d)
     if (m.extent[d] <= 1) m.stride[d] = 1;

@@ -38,7 +38,7 @@ LowRank<compute_t<S>> reference_whitened_svd(const char* function, TensorView<co
   Eigen::MatrixXd left = svd.u.leftCols(k);
   Eigen::MatrixXd right = s.asDiagonal() * svd.v.leftCols(k).transpose() * c.inverse(0.5);
   reference_split(left, right, s, Split::Right, options.split);
-  auto result = reference_result<compute_t<S>>(left, right, svd.s, 0);
+  auto result = reference_result<compute_t<S>>(function, left, right, svd.s, 0);
   result.clamped_directions = c.null_directions();
   return result;
 }
@@ -75,7 +75,7 @@ LowRank<compute_t<S>> reference_shifted_svd(const char* function, TensorView<con
   Eigen::MatrixXd left = svd.u.leftCols(k);
   Eigen::MatrixXd right = left.transpose() * p * c.inverse(1);
   reference_split(left, right, svd.s.head(k), Split::Right, options.split);
-  auto result = reference_result<compute_t<S>>(left, right, svd.s, floor);
+  auto result = reference_result<compute_t<S>>(function, left, right, svd.s, floor);
   result.clamped_directions = c.null_directions();
   return result;
 }
@@ -103,7 +103,7 @@ LowRank<compute_t<S>> reference_two_sided_svd(const char* function, TensorView<c
   Eigen::MatrixXd left = y.inverse(0.5) * u;
   Eigen::MatrixXd right = u.transpose() * y.root() * w;
   reference_split(left, right, svd.s.head(k), Split::Right, options.split);
-  auto result = reference_result<compute_t<S>>(left, right, svd.s, 0);
+  auto result = reference_result<compute_t<S>>(function, left, right, svd.s, 0);
   result.clamped_directions = y.null_directions();
   return result;
 }

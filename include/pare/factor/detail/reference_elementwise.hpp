@@ -7,6 +7,7 @@
 /// not global (Srebro and Jaakkola, "Weighted low-rank approximations", ICML 2003).
 
 #include <pare/core/tensor_view.hpp>
+#include <pare/factor/detail/elementwise_start.hpp>
 #include <pare/factor/detail/reference_svd.hpp>
 #include <pare/factor/low_rank.hpp>
 #include <pare/factor/metric.hpp>
@@ -63,24 +64,11 @@ void reference_em_sweep(const Eigen::MatrixXd& w, const Eigen::MatrixXd& f, Eige
   b = svd.v.leftCols(k).transpose();
 }
 
-/// Either method, from the optimum for the row sums of F.
-/// \throws std::invalid_argument if an option is out of range, F has another shape, a NaN, an
-///         infinity, a negative or only zeros, or W a NaN or an infinity.
-template <StorageScalar S, StorageScalar F>
-ElementwiseLowRank<compute_t<S>> reference_elementwise_svd(const char* function,
-                                                           TensorView<const S, 2> weight,
-                                                           TensorView<const F, 2> importance,
-                                                           const ElementwiseOptions& options) {
-  validate(function, options, weight.rows(), weight.cols());
-  check_extents<2>(function, "f", importance.extent, weight.extent);
-  check_weights(function, "f", importance);
-  check_finite(function, "w", weight);
-  const Eigen::MatrixXd w = reference_matrix(weight);
-  const Eigen::MatrixXd f = reference_matrix(importance);
-  const auto start = reference_factorize<double>(function, as_const(to_view(w)),
-                                                 OutputWeights(Eigen::VectorXd(f.rowwise().sum())),
-                                                 {.rank = options.rank});
-  Eigen::MatrixXd a = start.left, b = start.right;
+/// The losses of sweeps from factors A and B, which become the last.
+template <class = void>
+std::vector<double> reference_sweeps(const Eigen::MatrixXd& w, const Eigen::MatrixXd& f,
+                                     const ElementwiseOptions& options, Eigen::MatrixXd& a,
+                                     Eigen::MatrixXd& b) {
   std::vector<double> losses{reference_loss(w, f, a * b)};
   for (int sweep = 0; sweep < options.sweeps; ++sweep) {
     if (options.method == ElementwiseMethod::Als)
@@ -91,15 +79,56 @@ ElementwiseLowRank<compute_t<S>> reference_elementwise_svd(const char* function,
     losses.push_back(reference_loss(w, f, a * b));
     if (before - losses.back() <= options.tolerance * before) break;
   }
+  return losses;
+}
+
+/// Either method, from the optimum for the row sums of F or from the factors that are given.
+/// \throws std::invalid_argument if an option is out of range, F has another shape, a NaN, an
+///         infinity, a negative or only zeros, or W a NaN or an infinity.
+template <StorageScalar S, StorageScalar F>
+ElementwiseLowRank<compute_t<S>> reference_elementwise_svd(const char* function,
+                                                           TensorView<const S, 2> weight,
+                                                           TensorView<const F, 2> importance,
+                                                           const ElementwiseOptions& options,
+                                                           const ElementwiseStart& given = {}) {
+  check_view(function, "w", weight);
+  check_view(function, "f", importance);
+  validate(function, options, weight.rows(), weight.cols());
+  check_extents<2>(function, "f", importance.extent, weight.extent);
+  check_weights(function, "f", importance);
+  check_finite(function, "w", weight);
+  const Eigen::MatrixXd w = reference_matrix(weight);
+  const Eigen::MatrixXd f = reference_matrix(importance);
+  Eigen::MatrixXd a = given.left, b = given.right;
+  if (given.empty()) {
+    const auto start = reference_factorize<double>(
+        function, as_const(to_view(w)), OutputWeights(Eigen::VectorXd(f.rowwise().sum())),
+        {.rank = options.rank});
+    a = start.left;
+    b = start.right;
+  }
+  std::vector<double> losses = reference_sweeps(w, f, options, a, b);
+  const double size =
+      std::sqrt(reference_loss(w, f, Eigen::MatrixXd::Zero(w.rows(), w.cols())) / f.sum());
+  for (int start = 0; start < options.restarts; ++start) {
+    const ElementwiseStart random = random_start(w.rows(), w.cols(), options, start, size);
+    Eigen::MatrixXd other_a = random.left, other_b = random.right;
+    std::vector<double> other = reference_sweeps(w, f, options, other_a, other_b);
+    if (!(other.back() < losses.back())) continue;
+    losses = std::move(other);
+    a = other_a;
+    b = other_b;
+  }
 
   const ReferenceSvd svd = reference_svd(a * b);
   const Index k = options.rank;
   const Eigen::VectorXd s = svd.s.head(k);
   ElementwiseLowRank<compute_t<S>> result;
-  result.factors = reference_result<compute_t<S>>(svd.u.leftCols(k) * s.asDiagonal(),
+  result.factors = reference_result<compute_t<S>>(function, svd.u.leftCols(k) * s.asDiagonal(),
                                                   svd.v.leftCols(k).transpose(), s, 0);
   result.factors.total_energy = reference_loss(w, f, Eigen::MatrixXd::Zero(w.rows(), w.cols()));
   result.factors.captured_energy = result.factors.total_energy - losses.back();
+  result.factors.measured_error.reset();
   result.factors.error_bound = std::sqrt(losses.back());
   result.factors.steps = static_cast<int>(losses.size()) - 1;
   result.losses = std::move(losses);

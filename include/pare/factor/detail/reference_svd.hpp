@@ -25,6 +25,7 @@
 #include <limits>
 #include <numeric>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 namespace pare::factor::detail {
@@ -219,11 +220,33 @@ void reference_split(Eigen::MatrixXd& left, Eigen::MatrixXd& right, const Eigen:
   right = ((from == Split::Left ? moved : back).asDiagonal() * right).eval();
 }
 
+/// Turns the signs of pairs of columns and rows to what is asked for.
+template <class T>
+void set_signs(LowRank<T>& result, Signs signs) {
+  if (signs == Signs::AsFound) return;
+  for (Index k = 0; k < result.rank(); ++k) {
+    Index at = 0;
+    result.right.row(k).cwiseAbs().maxCoeff(&at);
+    if (!(result.right(k, at) < 0)) continue;
+    result.right.row(k) = -result.right.row(k);
+    result.left.col(k) = -result.left.col(k);
+  }
+}
+
+/// Refuses a result whose factors left the range of T.
+template <class T>
+void check_factors(const char* function, const LowRank<T>& result) {
+  for (const RowMatrix<T>* m : {&result.left, &result.right})
+    for (Index i = 0; i < m->size(); ++i)
+      check(is_finite(double{m->data()[i]}), function, "w", double{m->data()[i]},
+            "factors within the range of their scalar, or a split that keeps them there");
+}
+
 /// The result with factors A B, the first k of the singular values s, and the squared error that
 /// no rank takes away.
 template <ComputeScalar T>
-LowRank<T> reference_result(const Eigen::MatrixXd& left, const Eigen::MatrixXd& right,
-                            const Eigen::VectorXd& s, double floor) {
+LowRank<T> reference_result(const char* function, const Eigen::MatrixXd& left,
+                            const Eigen::MatrixXd& right, const Eigen::VectorXd& s, double floor) {
   const Index k = left.cols();
   LowRank<T> result;
   result.left = left.cast<T>();
@@ -231,16 +254,25 @@ LowRank<T> reference_result(const Eigen::MatrixXd& left, const Eigen::MatrixXd& 
   result.singular_values = s.head(k);
   result.captured_energy = s.head(k).squaredNorm();
   result.total_energy = s.squaredNorm() + floor;
-  result.error_bound = std::sqrt(s.tail(s.size() - k).squaredNorm() + floor) +
-                       std::numeric_limits<T>::epsilon() * std::sqrt(result.total_energy);
+  check_factors(function, result);
+  const double rest = s.tail(s.size() - k).squaredNorm() + floor;
+  if (rest <= (std::is_same_v<T, float> ? 1e-4 : 1e-10) * result.total_energy)
+    result.measured_error = std::sqrt(rest);
+  result.error_bound =
+      std::sqrt(rest) + std::numeric_limits<T>::epsilon() * std::sqrt(result.total_energy);
   return result;
 }
 
-/// Refuses a W whose energy in the metric is beyond double.
+/// Squares below this are known to fewer digits than double has.
+inline constexpr double least_energy = 0x1p-970;
+
+/// Refuses a W whose energy in the metric is beyond double on either side.
 template <class = void>
 void check_energy(const char* function, const Eigen::MatrixXd& m) {
-  check(is_finite(m.squaredNorm()), function, "w", m.squaredNorm(),
-        "a squared norm in the metric that is finite");
+  const double energy = m.squaredNorm();
+  check(is_finite(energy), function, "w", energy, "a squared norm in the metric that is finite");
+  check(energy >= least_energy || m.isZero(0), function, "w", energy,
+        "a squared norm in the metric of 0 or at least 1e-292");
 }
 
 /// min over rank k of ||D (W - A B) R||_F with the factors of metric.hpp.
@@ -274,7 +306,9 @@ LowRank<compute_t<S>> reference_factorize(const char* function, TensorView<const
     right = u.transpose() * d * w;
   }
   reference_split(left, right, s, inputs ? Split::Right : Split::Left, options.split);
-  return reference_result<compute_t<S>>(left, right, svd.s, 0);
+  auto result = reference_result<compute_t<S>>(function, left, right, svd.s, 0);
+  set_signs(result, options.signs);
+  return result;
 }
 
 PARE_ABI_END

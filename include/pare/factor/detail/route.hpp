@@ -4,6 +4,7 @@
 /// \file
 /// Which route a truncated decomposition takes: by FLOPs, memory and accuracy.
 
+#include <pare/factor/detail/subspace.hpp>
 #include <pare/factor/options.hpp>
 
 #include <algorithm>
@@ -16,17 +17,25 @@ struct SubspacePlan {
   Route route = Route::Exact;
   Index width = 0;  ///< columns of the sample
   int steps = 0;
+  int most_steps = 0;
+  double excess = 0;
+
+  Convergence until() const { return {steps, most_steps, excess}; }
 };
 
 /// Up to this many rows of G all of its eigenvectors are computed.
 inline constexpr Index exact_dimension = 128;
 
+/// What Accuracy promises.
+inline constexpr double standard_excess = 0.003, high_excess = 1e-4;
+
 /// What a route iterates on where the options leave it open.
 ///
 /// A sample of G is worth half a step more than one of M, so Gram does with a narrower sample: for
-/// singular values i^-0.6, the slow decay of trained weights, the excess over the best possible
-/// error is 0.0023 (6e-5 for high accuracy) for both; it is less where they fall faster. Our
-/// choice, by measurement: widths and steps that cost least at that excess.
+/// singular values i^-0.6 the excess over the best possible error is 0.0023 (6e-5 for high
+/// accuracy) for both; it is less where they fall faster, and steps are added where they fall more
+/// slowly. Our choice, by measurement: widths and steps that cost least at that excess. 100 steps
+/// are more than i^-0.05 needs.
 inline SubspacePlan plan_route(const SvdOptions& options, Route route, Index rank,
                                Index dimension) {
   const bool high = options.accuracy == Accuracy::High;
@@ -35,7 +44,8 @@ inline SubspacePlan plan_route(const SvdOptions& options, Route route, Index ran
                       : narrow                ? rank * 5 / 16 + 16
                                               : rank / 2 + 32;
   const int steps = options.steps >= 0 ? options.steps : !high ? 2 : (route == Route::Gram ? 4 : 5);
-  return {route, std::min(rank + extra, dimension), steps};
+  return {route, rank + std::min(extra, dimension - rank), steps, options.steps >= 0 ? steps : 100,
+          high ? high_excess : standard_excess};
 }
 
 /// FLOPs in float, those in double counted twice, of iterating on M [dimension x other] itself.
@@ -55,7 +65,7 @@ inline double gram_cost(const SubspacePlan& plan, double dimension, double other
 /// route, but G is stored only if it is no larger than four times the sample and its image.
 inline SubspacePlan plan_subspace(const SvdOptions& options, Index rank, Index dimension,
                                   Index other) {
-  const SubspacePlan exact{Route::Exact, dimension, 0};
+  const SubspacePlan exact{Route::Exact, dimension};
   if (options.route == Route::Exact) return exact;
   if (options.route != Route::Auto) return plan_route(options, options.route, rank, dimension);
   const SubspacePlan gram = plan_route(options, Route::Gram, rank, dimension),

@@ -10,7 +10,10 @@
 
 #include <Eigen/Eigenvalues>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <limits>
 
 namespace pare::factor::detail {
 PARE_ABI_BEGIN
@@ -21,27 +24,51 @@ struct Subspace {
   RowMatrix<T> basis;  ///< [dimension x rank]
   Eigen::VectorXd values;
   int steps = 0;
+  bool converged = true;  ///< the excess that was asked for is reached, as far as G tells
 };
 
-/// Iterates Q <- orth(G Q) from a random sample of the range, `width` columns wide.
-///
-/// After s steps the k-th direction is found up to (sigma_(width + 1) / sigma_k)^(2 s + 1):
-/// widening the sample helps more than another step while the spectrum decays slowly (Halko,
-/// Martinsson and Tropp 2011, section 10; Saad, Numerical Methods for Large Eigenvalue Problems,
-/// section 5.2). Cost: steps + 1 applications of G, 3 dimension width^2 FLOPs a step and about 9
-/// width^3 at the end.
-template <class T, class B, class Operator>
-Subspace<T> leading_subspace(const B& backend, Operator& g, Index rank, Index width, int steps,
-                             const SvdOptions& options, kernel::ProductWorkspace& workspace) {
-  const std::uint64_t seed = options.seed;
-  RowMatrix<T> q(g.dimension(), width), y;
-  g.start(options, q);
-  orthonormalize(backend, q, seed, y, workspace);
-  for (int step = 0; step < steps; ++step) {
-    g.apply(q, y);
-    q.swap(y);
-    orthonormalize(backend, q, seed, y, workspace);
+/// How many steps are taken, and what ends them.
+struct Convergence {
+  int steps = 0;      ///< at least
+  int most = 0;       ///< at most
+  double excess = 0;  ///< over the least possible error that ends them in between
+};
+
+/// What the basis U of the leading subspace, with values lambda, may still gain of the energy:
+/// each vector turned towards its residual r = G u - lambda u, whose values are at most `beyond`,
+/// the least of the sample. Those 2 x 2 problems gain (sqrt(d^2 + 4 |r|^2) - d) / 2 for
+/// d = lambda - beyond.
+template <class T>
+double possible_gain(const RowMatrix<T>& image, const Subspace<T>& space, double beyond) {
+  Eigen::VectorXd squares = Eigen::VectorXd::Zero(image.cols());
+  for (Index i = 0; i < image.rows(); ++i)
+    for (Index k = 0; k < image.cols(); ++k) {
+      const double residual = static_cast<double>(image(i, k)) -
+                              space.values[k] * static_cast<double>(space.basis(i, k));
+      squares[k] += residual * residual;
+    }
+  double gain = 0;
+  for (Index k = 0; k < squares.size(); ++k) {
+    const double distance = space.values[k] - beyond;
+    const double root = std::sqrt(distance * distance + 4 * squares[k]);
+    if (squares[k] > 0) gain += 2 * squares[k] / (distance + root);
   }
+  return gain;
+}
+
+/// The excess of the error over the least possible, from what may be gained of the energy that is
+/// left. On singular values i^-p, p in [0.05, 1], and those of normal matrices, the excess was 1.02
+/// to 1.46 times gain / (2 left).
+inline double likely_excess(double gain, double left) {
+  constexpr double safety = 1.5;
+  return left > 0 ? safety * gain / (2 * left) : 0.0;
+}
+
+/// The leading `rank` vectors of the range of Q, which are Q times `factor`.
+template <class T, class B, class Operator>
+Subspace<T> leading_vectors(const B& backend, Operator& g, const RowMatrix<T>& q, Index rank,
+                            RowMatrix<T>& factor, double& least,
+                            kernel::ProductWorkspace& workspace) {
   // Q is orthonormal only up to its condition number: the small problem takes that into account.
   const RowMatrix<double> rayleigh = g.rayleigh(q);
   const RowMatrix<double> inverse =
@@ -54,12 +81,55 @@ Subspace<T> leading_subspace(const B& backend, Operator& g, Index rank, Index wi
   const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(
       product(transpose(read(inverse)), read(product(read(rayleigh), read(inverse)))));
   const RowMatrix<double> vectors = eigen.eigenvectors().rightCols(rank).rowwise().reverse();
-  const RowMatrix<T> factor = product(read(inverse), read(vectors)).template cast<T>();
+  factor = product(read(inverse), read(vectors)).template cast<T>();
+  least = std::max(0.0, eigen.eigenvalues()[0]);
   Subspace<T> result{RowMatrix<T>(q.rows(), rank),
-                     eigen.eigenvalues().tail(rank).reverse().cwiseMax(0.0), steps};
+                     eigen.eigenvalues().tail(rank).reverse().cwiseMax(0.0)};
   kernel::multiply(backend, read(q), read(factor), to_view(result.basis),
                    kernel::ProductOptions<T>{}, workspace);
   return result;
+}
+
+/// Iterates Q <- orth(G Q) from a random sample of the range, `width` columns wide, until what can
+/// still be gained of `total`, the trace of G, is the excess that is allowed.
+///
+/// After s steps the k-th direction is found up to (sigma_(width + 1) / sigma_k)^(2 s + 1):
+/// widening the sample helps more than another step while the spectrum decays slowly (Halko,
+/// Martinsson and Tropp 2011, section 10; Saad, Numerical Methods for Large Eigenvalue Problems,
+/// section 5.2). Cost: steps + 1 applications of G and one to the result, 3 dimension width^2 FLOPs
+/// a step and about 9 width^3 at the end; the last two again where steps are added.
+template <class T, class B, class Operator>
+Subspace<T> leading_subspace(const B& backend, Operator& g, Index rank, Index width,
+                             const Convergence& until, double total, const SvdOptions& options,
+                             kernel::ProductWorkspace& workspace) {
+  const std::uint64_t seed = options.seed;
+  RowMatrix<T> q(g.dimension(), width), y, factor;
+  g.start(options, q);
+  orthonormalize(backend, q, seed, y, workspace);
+  double least = 0, before = 0;
+  for (int step = 0, next = until.steps;;) {
+    for (; step < next; ++step) {
+      g.apply(q, y);
+      q.swap(y);
+      orthonormalize(backend, q, seed, y, workspace);
+    }
+    auto space = leading_vectors<T>(backend, g, q, rank, factor, least, workspace);
+    space.steps = step;
+    if (until.most == until.steps || width == g.dimension()) return space;
+    g.image(factor, y);
+    const double left =
+        std::max(total - space.values.sum(), 4 * double{std::numeric_limits<T>::epsilon()} * total);
+    const double excess = likely_excess(possible_gain(y, space, least), left);
+    if (excess <= until.excess) return space;
+    // What does not shrink any more is rounding.
+    space.converged = step < until.most && !(step > until.steps && excess > 0.95 * before);
+    if (!space.converged) return space;
+    before = excess;
+    // Where values fall slowly the excess falls as 1 / steps, and a check costs as much as a step.
+    const double halvings = std::log2(excess / until.excess);
+    const int more = static_cast<int>(std::ceil(halvings * step / 2));
+    next = std::min(until.most, step + std::clamp(more, 1 + step / 4, 1 + 2 * step));
+  }
 }
 
 PARE_ABI_END

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// The dominant subspace of M = D W R on a side: by which route, in which precision.
+
+#include <pare/core/backend.hpp>
+#include <pare/factor/detail/factor_problem.hpp>
+#include <pare/factor/detail/normal_operator.hpp>
+#include <pare/factor/detail/reference_svd.hpp>
+#include <pare/factor/detail/route.hpp>
+#include <pare/factor/detail/subspace.hpp>
+#include <pare/factor/detail/views.hpp>
+#include <pare/factor/options.hpp>
+#include <pare/kernel/multiply.hpp>
+
+#include <Eigen/Eigenvalues>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <type_traits>
+
+namespace pare::factor::detail {
+PARE_ABI_BEGIN
+
+/// Values of G that are rounding, as a share of the largest: values of a G in double are known to
+/// 1e-16 of it, and factors in float carry singular values down to about 1e-6.
+template <class T>
+constexpr double rounding_value = std::is_same_v<T, double> ? 1e-15 : 1e-12;
+
+/// A basis, the route that found it, and the energy that it is a part of.
+template <class T>
+struct FoundSubspace {
+  Subspace<T> space;
+  Route route = Route::Exact;
+  double total_energy = 0;
+  /// Values below this share of the largest are rounding.
+  double rounding = rounding_value<T>;
+};
+
+/// All eigenvectors of a stored G.
+template <class T>
+Subspace<T> all_eigenvectors(const RowMatrix<double>& gram, Index rank) {
+  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(gram);
+  return {eigen.eigenvectors().rightCols(rank).rowwise().reverse().template cast<T>(),
+          eigen.eigenvalues().tail(rank).reverse().cwiseMax(0.0), 0};
+}
+
+/// The least rank whose subspace leaves at most the tolerance, or all of it.
+inline Index rank_within(const Eigen::VectorXd& values, double total, double tolerance) {
+  double left = total;
+  for (Index k = 0; k < values.size(); ++k) {
+    left -= values[k];
+    if (left <= tolerance * tolerance * total) return k + 1;
+  }
+  return values.size() + 1;
+}
+
+template <class T>
+void keep_rank(Subspace<T>& space, Index rank) {
+  space.basis = RowMatrix<T>(space.basis.leftCols(rank));
+  space.values = Eigen::VectorXd(space.values.head(rank));
+}
+
+/// Calls solve(rank) for the rank, or for ranks that double until the tolerance is met.
+template <class Solve>
+auto solve_for_rank(const SvdOptions& options, Index limit, double total, const Solve& solve) {
+  if (options.tolerance == 0) return solve(limit);
+  for (Index rank = std::min<Index>(32, limit);; rank = std::min(2 * rank, limit)) {
+    auto space = solve(rank);
+    const Index enough = rank_within(space.values, total, options.tolerance);
+    if (enough <= rank || rank == limit) {
+      keep_rank(space, std::min(enough, rank));
+      return space;
+    }
+  }
+}
+
+/// What products in T can tell apart of the values of G: below this share of the largest they are
+/// rounding, for G formed in T and for products with M.
+template <class T>
+constexpr double least_value(Route route) {
+  if (std::is_same_v<T, double>) return 0.0;
+  return route == Route::Gram ? 1e-6 : 1e-10;
+}
+
+/// Whether energies summed of products in T tell which rank leaves at most a tolerance: its square
+/// is a share of the energy, which those products know to a few roundings.
+template <class T>
+bool resolves(double tolerance) {
+  return tolerance == 0 || tolerance * tolerance > 64 * std::numeric_limits<T>::epsilon();
+}
+
+/// The subspace of M M^T, with products in T; none if T does not tell its values apart.
+template <class T, class B, class S>
+std::optional<Subspace<T>> find_in(const B& backend, const ScaledMatrix<B, S, T>& m,
+                                   const SvdOptions& options, Index limit, double total,
+                                   Route& route, kernel::ProductWorkspace& workspace) {
+  if (!std::is_same_v<T, double> && !resolves<T>(options.tolerance)) return std::nullopt;
+  using Matrix = const ScaledMatrix<B, S, T>;
+  std::optional<GramOperator<B, Matrix>> gram;
+  const auto solve = [&](Index rank) {
+    const SubspacePlan plan = plan_subspace(options, rank, m.rows(), m.cols());
+    route = plan.route;
+    if (plan.route == Route::Randomized) {
+      NormalOperator<B, Matrix> normal(backend, m, workspace);
+      return leading_subspace<T>(backend, normal, rank, plan.width, plan.until(), total, options,
+                                 workspace);
+    }
+    if (!gram) gram.emplace(backend, m, workspace);
+    return leading_subspace<T>(backend, *gram, rank, plan.width, plan.until(), total, options,
+                               workspace);
+  };
+  auto space = solve_for_rank(options, limit, total, solve);
+  const double last = space.values[space.values.size() - 1];
+  if (last < least_value<T>(route) * space.values[0]) return std::nullopt;
+  if (!space.converged && !std::is_same_v<T, double>) return std::nullopt;
+  return space;
+}
+
+/// The side that needs one product with W after the basis is known, unless the other is smaller.
+inline Axis basis_side(Index out, Index in, bool outputs_weighed, bool inputs_weighed) {
+  const Axis smaller = out <= in ? Axis::Output : Axis::Input;
+  if (outputs_weighed == inputs_weighed || out != in) return smaller;
+  return outputs_weighed ? Axis::Input : Axis::Output;
+}
+
+/// U - Q (Q^T U), for Q with orthonormal columns.
+template <class B>
+void take_out(const B& backend, const RowMatrix<double>& q, RowMatrix<double>& u,
+              kernel::ProductWorkspace& workspace) {
+  if (q.cols() == 0) return;
+  RowMatrix<double> inside(q.cols(), u.cols()), image;
+  kernel::multiply(backend, transpose(read(q)), read(u), to_view(inside),
+                   kernel::ProductOptions<double>{}, workspace);
+  multiply_plain(backend, q, inside, image, workspace);
+  u -= image;
+}
+
+/// A basis Q of M that leaves at most a tenth of the tolerance, by rounds: each finds the dominant
+/// subspace of what the rounds before left of M, to 1e-6 of its norm at most, since products of M
+/// with itself hold what is above 1e-8 of the norm. `left` becomes what Q leaves.
+template <class B, class S>
+RowMatrix<double> deflated_basis(FactorProblem<B, S>& problem, Axis side, double total,
+                                 Route& route, double& left) {
+  const auto m = problem.template sided<double>(side);
+  const B& backend = problem.backend;
+  kernel::ProductWorkspace& workspace = problem.workspace;
+  RowMatrix<double> rest = m.dense(), q(m.rows(), 0), inside, image;
+  const double wanted = problem.options.tolerance * problem.options.tolerance * total / 100;
+  for (left = total; left > wanted && q.cols() < problem.limit();) {
+    SvdOptions options = problem.options;
+    options.tolerance = std::clamp(std::sqrt(wanted / left), 1e-6, 0.5);
+    const ScaledMatrix<B, double, double> part{backend, workspace, read(rest), {}, {}};
+    RowMatrix<double> u =
+        find_in<double>(backend, part, options, m.rows() - q.cols(), left, route, workspace)->basis;
+    for (int twice = 0; twice < 2; ++twice) {
+      take_out(backend, q, u, workspace);
+      orthonormalize(backend, u, options.seed + 1, image, workspace);
+    }
+    inside.resize(u.cols(), rest.cols());
+    kernel::multiply(backend, transpose(read(u)), read(rest), to_view(inside),
+                     kernel::ProductOptions<double>{}, workspace);
+    multiply_plain(backend, u, inside, image, workspace);
+    rest -= image;
+    left = rest.squaredNorm();
+    q.conservativeResize(Eigen::NoChange, q.cols() + u.cols());
+    q.rightCols(u.cols()) = u;
+  }
+  return q;
+}
+
+/// The dominant subspace of M for a tolerance that energies in double do not resolve: the least
+/// rank by singular values that are known to a roundoff of the largest.
+template <class B, class S>
+FoundSubspace<double> find_deflated(FactorProblem<B, S>& problem, Axis side, double total) {
+  FoundSubspace<double> found{{}, Route::Exact, total};
+  double left = 0;
+  const RowMatrix<double> q = deflated_basis(problem, side, total, found.route, left);
+  RowMatrix<double> image;
+  problem.template sided<double>(side).multiply_transposed(q, image);
+  const ReferenceSvd svd = reference_svd(image);
+  const Index rank = reference_rank(svd.s, left, problem.options);
+  const RowMatrix<double> turn = svd.v.leftCols(rank);
+  multiply_plain(problem.backend, q, turn, found.space.basis, problem.workspace);
+  found.space.values = svd.s.head(rank).cwiseAbs2();
+  found.rounding = 1e-28;
+  return found;
+}
+
+/// The dominant subspace of M on a side, in T where T will do and in double elsewhere.
+template <class T, class B, class S>
+FoundSubspace<T> find_subspace(FactorProblem<B, S>& problem, Axis side, double total) {
+  FoundSubspace<T> found{{}, Route::Exact, total};
+  const Index dimension = side == Axis::Output ? problem.w.rows() : problem.w.cols();
+  const Index other = side == Axis::Output ? problem.w.cols() : problem.w.rows();
+  const SubspacePlan plan = plan_subspace(problem.options, problem.limit(), dimension, other);
+  if constexpr (std::is_same_v<T, double>)
+    if (!resolves<double>(problem.options.tolerance)) return find_deflated(problem, side, total);
+  if (plan.route == Route::Exact && problem.options.tolerance == 0) {
+    const auto m = problem.template sided<double>(side);
+    const GramOperator<B, ScaledMatrix<B, S, double>> gram(problem.backend, m, problem.workspace);
+    found.space = all_eigenvectors<T>(gram.matrix(), problem.limit());
+    return found;
+  }
+  const auto m = problem.template sided<T>(side);
+  auto space = find_in<T>(problem.backend, m, problem.options, problem.limit(), total, found.route,
+                          problem.workspace);
+  if (space) {
+    found.space = std::move(*space);
+    return found;
+  }
+  const auto exact = problem.template sided<double>(side);
+  auto wide = find_in<double>(problem.backend, exact, problem.options, problem.limit(), total,
+                              found.route, problem.workspace);
+  found.space = {wide->basis.template cast<T>(), wide->values, wide->steps};
+  return found;
+}
+
+PARE_ABI_END
+}  // namespace pare::factor::detail

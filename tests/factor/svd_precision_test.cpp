@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the truncated decomposition promises of its error: for spectra that fall slowly, at extreme
+// norms and small tolerances.
+#include <gtest/gtest.h>
+
+#include <Eigen/Core>
+#include <Eigen/SparseCore>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include <pare/factor/svd.hpp>
+
+#include "factor/data.hpp"
+#include "projection/backends.hpp"
+
+namespace {
+
+using namespace pare::factor;
+using namespace pare::testing;
+using Eigen::MatrixXd;
+using Eigen::VectorXd;
+using pare::Index;
+using pare::TensorView;
+
+constexpr Route iterating[] = {Route::Gram, Route::Randomized};
+
+template <class T>
+double error_of(const MatrixXd& w, const LowRank<T>& r) {
+  return (w - product(r)).norm();
+}
+
+/// exp(-(x_i - x_j)^2 / (2 sigma^2)) on a grid of [0, 1]: singular values that fall exponentially.
+MatrixXd gaussian_kernel(Index n, double sigma) {
+  MatrixXd k(n, n);
+  for (Index i = 0; i < n; ++i)
+    for (Index j = 0; j < n; ++j)
+      k(i, j) = std::exp(-std::pow(static_cast<double>(i - j) / static_cast<double>(n - 1), 2) /
+                         (2 * sigma * sigma));
+  return k;
+}
+
+template <class Case>
+class SvdPrecision : public ::testing::Test {
+ public:
+  static void SetUpTestSuite() { use_one_thread_for_oracles(); }
+  using Scalar = typename Case::scalar;
+  static constexpr bool is_float = std::is_same_v<Scalar, float>;
+  static auto backend() { return Case::backend::make(); }
+  static MatrixXd held(const MatrixXd& w) { return values_of(stored_in<Scalar>(w)); }
+  static LowRank<Scalar> solve(const MatrixXd& w, const SvdOptions& options) {
+    return truncated_svd(backend(), stored_in<Scalar>(w), options);
+  }
+};
+TYPED_TEST_SUITE(SvdPrecision, SolverCases);
+
+// Feed-forward layers of small language models fall as i^-0.3 to i^-0.1.
+TYPED_TEST(SvdPrecision, SpectraThatFallSlowlyKeepThePromisedExcess) {
+  if (TypeParam::backend::is_reference) return;
+  const Index n = 260, k = 70;
+  for (const double exponent : {0.05, 0.1, 0.3}) {
+    const VectorXd s = power_spectrum(n, exponent);
+    const MatrixXd w = this->held(with_spectrum(300, n, s, 31));
+    const double tail = s.tail(n - k).norm();
+    for (const Route route : iterating)
+      for (const Accuracy accuracy : {Accuracy::Standard, Accuracy::High}) {
+        const auto r = this->solve(w, {.rank = k, .accuracy = accuracy, .route = route});
+        const double excess = error_of(w, r) / tail - 1;
+        EXPECT_LE(excess, accuracy == Accuracy::High ? 1e-4 : 0.003)
+            << exponent << " route " << static_cast<int>(route) << " steps " << r.steps;
+      }
+  }
+}
+
+TYPED_TEST(SvdPrecision, StepsThatAreGivenAreKept) {
+  if (TypeParam::backend::is_reference) return;
+  const MatrixXd w = this->held(with_spectrum(300, 260, power_spectrum(260, 0.1), 31));
+  for (const Route route : iterating) {
+    EXPECT_EQ(this->solve(w, {.rank = 70, .steps = 2, .route = route}).steps, 2);
+    EXPECT_GT(this->solve(w, {.rank = 70, .route = route}).steps, 2);
+    const MatrixXd steep = this->held(with_spectrum(300, 260, power_spectrum(260, 1), 31));
+    EXPECT_EQ(this->solve(steep, {.rank = 70, .route = route}).steps, 2) << "are enough";
+  }
+}
+
+// Tall, wide, every route: the factor that brings the norm near 1 is squared where G is formed.
+TYPED_TEST(SvdPrecision, ExtremeNormsChangeNothingButTheScale) {
+  using T = typename TypeParam::scalar;
+  const auto scales = this->is_float ? std::vector<int>{-140, -80, 80, 122}
+                                     : std::vector<int>{-480, -300, 300, 480};
+  for (const auto& [out, in] : {std::pair<Index, Index>{170, 140}, {140, 170}}) {
+    // Integers, so that subnormal numbers hold them too.
+    const MatrixXd w = integer_matrix<MatrixXd>(out, in, 3);
+    for (const Route route : {Route::Auto, Route::Gram, Route::Randomized, Route::Exact})
+      for (const int exponent : scales) {
+        if (TypeParam::backend::is_reference && route != Route::Auto) continue;  // has one
+        const SvdOptions options{.rank = 20, .route = route, .split = Split::Both};
+        const auto plain = this->solve(w, options);
+        const double scale = std::exp2(exponent);
+        const auto r = this->solve(scale * w, options);
+        SCOPED_TRACE(testing::Message()
+                     << out << " 2^" << exponent << " route " << static_cast<int>(route));
+        ASSERT_TRUE(r.left.allFinite() && r.right.allFinite());
+        const double bound = 0.003 * error_of(w, plain);
+        EXPECT_TRUE(within((w - product(r) / scale).norm(), error_of(w, plain), bound));
+        EXPECT_TRUE(within(r.relative_error(), plain.relative_error(), 0.003));
+        EXPECT_TRUE(within(r.error_bound / scale, plain.error_bound, bound));
+        EXPECT_TRUE(within((r.singular_values / scale - plain.singular_values).norm(), 0, bound));
+      }
+  }
+  const auto r =
+      this->solve(std::exp2(this->is_float ? -70 : -480) * integer_matrix<MatrixXd>(170, 140, 3),
+                  {.rank = 20, .route = Route::Gram});
+  EXPECT_LE(orthonormality(r.right.transpose()), basis_bound<T>);
+}
+
+TYPED_TEST(SvdPrecision, FactorsAndSquaresThatNoNumberHoldsAreRefused) {
+  using T = typename TypeParam::scalar;
+  const auto refused = [](double value, const SvdOptions& options) {
+    const RowMatrix<T> w = RowMatrix<T>::Constant(300, 140, static_cast<T>(value));
+    return refusal([&] { truncated_svd(TestFixture::backend(), w, options); },
+                   "factor::truncated_svd", "w");
+  };
+  if (this->is_float) {
+    // The one singular value is 205 times that, the factors of the other split its root.
+    EXPECT_NE(refused(3e38, {.rank = 2}).find("range"), std::string::npos);
+    const auto both =
+        this->solve(MatrixXd::Constant(300, 140, 3e38), {.rank = 1, .split = Split::Both});
+    EXPECT_LE(error_of(MatrixXd::Constant(300, 140, 3e38), both), 1e-5 * 205 * 3e38);
+  } else {
+    for (const double tiny : {1e-155, 1e-200, 1e-300})
+      EXPECT_NE(refused(tiny, {.rank = 2}).find("1e-292"), std::string::npos);
+  }
+}
+
+TYPED_TEST(SvdPrecision, SparseMatricesOfSubnormalNumbers) {
+  using T = typename TypeParam::scalar;
+  MatrixXd w = integer_matrix<MatrixXd>(60, 50, 5);
+  for (Index i = 0; i < 60; ++i)
+    for (Index j = 0; j < 50; ++j)
+      if ((i * 7 + j) % 3 != 0) w(i, j) = 0;
+  const double scale = std::exp2(this->is_float ? -140 : -480);
+  using Sparse = Eigen::SparseMatrix<T, Eigen::RowMajor>;
+  const SvdOptions options{.rank = 9, .split = Split::Both};
+  const auto plain = truncated_svd(this->backend(), sparse_of<Sparse>(w), options);
+  const auto r = truncated_svd(this->backend(), sparse_of<Sparse>(scale * w), options);
+  EXPECT_TRUE(
+      within((w - product(r) / scale).norm(), error_of(w, plain), 0.003 * error_of(w, plain)));
+  EXPECT_TRUE(within(r.relative_error(), plain.relative_error(), 0.003));
+}
+
+TYPED_TEST(SvdPrecision, CovariancesOfAnyScale) {
+  const MatrixXd w = this->held(normal_matrix(30, 20, 6));
+  const MatrixXd x = correlated_inputs(60, 20, 7);
+  const MatrixXd c = x.transpose() * x / 60;
+  const auto stored = stored_in<typename TypeParam::scalar>(w);
+  const auto plain = factorize(this->backend(), stored, InputCovariance(c), {.rank = 6});
+  for (const int exponent : {-900, 980}) {
+    const MatrixXd scaled = std::exp2(exponent) * c;
+    const auto r = factorize(this->backend(), stored, InputCovariance(scaled), {.rank = 6});
+    EXPECT_TRUE(within((product(r) - product(plain)).norm(), 0, 1e-5 * w.norm()));
+    const double root = std::exp2(exponent / 2);
+    EXPECT_TRUE(within(r.error() / root, plain.error(), 1e-5 * plain.error()));
+    MatrixXd indefinite = scaled;
+    indefinite(0, 0) = 0;
+    refusal([&] { factorize(this->backend(), stored, InputCovariance(indefinite), {.rank = 6}); },
+            "factor::factorize", "input_covariance");
+  }
+}
+
+// Squares of tolerances below 3e-8 are rounding of the energy.
+TYPED_TEST(SvdPrecision, SmallTolerancesAreMetByTheLeastRank) {
+  const MatrixXd w = this->held(gaussian_kernel(200, 0.05));
+  const VectorXd s = detail::reference_svd(w).s;
+  const auto least = [&](double tolerance) {
+    Index k = 1;
+    while (s.tail(s.size() - k).norm() > tolerance * s.norm()) ++k;
+    return k;
+  };
+  std::vector<double> tolerances{1e-3, 1e-5};
+  if (!this->is_float) tolerances = {1e-5, 1e-7, 1e-8, 1e-10, 1e-12};
+  for (const double tolerance : tolerances)
+    for (const Route route : {Route::Auto, Route::Gram, Route::Randomized}) {
+      if (TypeParam::backend::is_reference && route != Route::Auto) continue;
+      const auto r = this->solve(w, {.tolerance = tolerance, .route = route});
+      SCOPED_TRACE(testing::Message() << tolerance << " route " << static_cast<int>(route));
+      const double error = error_of(w, r);
+      EXPECT_LE(error, tolerance * w.norm());
+      EXPECT_LE(r.rank(), least(tolerance) + 1);
+      EXPECT_GE(r.error_bound, error * (1 - 1e-6));
+      EXPECT_LE(r.error_bound, 1.1 * tolerance * w.norm()) << "a bound that tells something";
+      EXPECT_TRUE(within(r.error(), error, 0.1 * error));
+    }
+  const double below = this->is_float ? 1e-7 : 1e-15;
+  refusal([&] { this->solve(w, {.tolerance = below}); }, "factor::truncated_svd", "tolerance");
+}
+
+// Also where the rank is given, and where the result is nearly exact.
+TYPED_TEST(SvdPrecision, TheBoundOfTheErrorIsOneAndNear) {
+  const MatrixXd w = this->held(gaussian_kernel(200, 0.05));
+  for (const auto& shape : {w, MatrixXd(w.leftCols(150)), MatrixXd(w.topRows(150))})
+    for (const Index k : {5, 12, 20, 30, 45}) {
+      const auto r = this->solve(shape, {.rank = k});
+      const double error = error_of(shape, r);
+      EXPECT_GE(r.error_bound, error * (1 - 1e-6)) << k;
+      const double rounding = std::is_same_v<typename TypeParam::scalar, float> ? 1e-6 : 1e-12;
+      EXPECT_LE(r.error_bound, 1.1 * error + rounding * shape.norm()) << k;
+    }
+}
+
+TYPED_TEST(SvdPrecision, OversamplingBeyondTheSideTakesAllOfIt) {
+  const MatrixXd w = this->held(normal_matrix(150, 140, 9));
+  for (const Route route : iterating) {
+    const auto r = this->solve(
+        w, {.rank = 8, .oversample = std::numeric_limits<Index>::max(), .route = route});
+    EXPECT_LE(error_of(w, r), std::sqrt(tail_energy(w, 8)) * 1.0001);
+  }
+}
+
+/// A matrix of a user whose products turn NaN after a few, or whose norm is not that of them.
+template <class T>
+struct BrokenMatrix {
+  using scalar = T;
+  RowMatrix<T> w;
+  int good = 1000;
+  double norm = 0;
+  mutable int calls = 0;
+
+  Index rows() const { return w.rows(); }
+  Index cols() const { return w.cols(); }
+  void multiply(TensorView<const T, 2> x, TensorView<T, 2> y) const { product(w, x, y); }
+  void multiply_transposed(TensorView<const T, 2> x, TensorView<T, 2> y) const {
+    product(w.transpose(), x, y);
+  }
+  double squared_norm() const { return norm; }
+
+ private:
+  template <class M>
+  void product(const M& m, TensorView<const T, 2> x, TensorView<T, 2> y) const {
+    Eigen::Map<RowMatrix<T>> to(y.data, y.rows(), y.cols());
+    to = m * Eigen::Map<const RowMatrix<T>>(x.data, x.rows(), x.cols());
+    if (++calls > good) to(0, 0) = std::numeric_limits<T>::quiet_NaN();
+  }
+};
+
+TYPED_TEST(SvdPrecision, OperatorsThatBreakTheirPromisesAreRefused) {
+  using T = typename TypeParam::scalar;
+  if (TypeParam::backend::is_reference) return;  // makes one product, and asks for no norm
+  const RowMatrix<T> w = stored_in<T>(normal_matrix(40, 30, 8));
+  const double norm = values_of(w).squaredNorm();
+  const auto refused = [](const BrokenMatrix<T>& m) {
+    refusal([&] { truncated_svd(TestFixture::backend(), m, {.rank = 3}); }, "factor::truncated_svd",
+            "w");
+  };
+  const BrokenMatrix<T> whole{w, 1000, norm};
+  const auto r = truncated_svd(this->backend(), whole, {.rank = 3});
+  EXPECT_LE(error_of(values_of(w), r), 1.003 * std::sqrt(tail_energy(values_of(w), 3)));
+  for (int good = 0; good < whole.calls; ++good) refused({w, good, norm});
+  for (const double wrong : {-1.0, 0.0, 1e-3, std::numeric_limits<double>::quiet_NaN()})
+    refused({w, 1000, wrong});
+  refusal([&] { truncated_svd(this->backend(), whole, {.tolerance = 1e-9}); },
+          "factor::truncated_svd", "tolerance");
+}
+
+}  // namespace
