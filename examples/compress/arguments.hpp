@@ -25,12 +25,14 @@ inline constexpr const char* usage_text =
 Replaces every matrix W [out x in] of a model by two factors, NAME.left [out x rank] and
 NAME.right [rank x in], whose product is nearest to W. Ranks are chosen so that all factored
 layers together keep at most the share of their parameters; a matrix whose factors would not be
-smaller stays as it is, and so does every other tensor. The factors have the type of the matrix.
+smaller stays as it is, and so does every other tensor; matrices that stay for their type (integers,
+floats of 8 bits or less) are listed. The factors have the type of the matrix.
 
   --keep SHARE           of the parameters of the factored layers, above 0, at most 1
   --allocate RULE        uniform (the same share in each layer), energy (the same share of each
-                         layer's squares is kept), relative (the least sum of relative squared
-                         errors) or loss (the least sum of squared errors)          (uniform)
+                         layer's squares is kept), relative (a low sum of relative squared
+                         errors) or loss (a low sum of squared errors)              (uniform)
+                         A lower sum of errors need not be a better model: try uniform first.
   --fisher FILE          weighs errors by Fisher information: for each factored NAME a vector of
                          sums [in] or [out] (a square layer's vector counts as [in]), or a matrix
                          [out x in], which is summed over the outputs

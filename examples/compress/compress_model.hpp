@@ -152,6 +152,7 @@ Report compress_model(const Arguments& arguments, Progress&& progress) {
   detail::write_model(arguments.output, file, layers, ranks, factored, report);
   report.output_bytes = std::filesystem::file_size(arguments.output);
   report.copied = file.tensors().size() - layers.size();
+  report.other_types = matrices_of_other_types(file, arguments);
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return report;
 }

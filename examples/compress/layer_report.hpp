@@ -33,7 +33,8 @@ struct LayerReport {
 struct Report {
   std::vector<LayerReport> layers;
   std::uintmax_t input_bytes = 0, output_bytes = 0;
-  std::size_t copied = 0;  ///< tensors that are no layers
+  std::size_t copied = 0;                ///< tensors that are no layers
+  std::vector<std::string> other_types;  ///< matrices among those, copied for their type alone
   double seconds = 0;
 
   Index dense_parameters() const {
@@ -87,6 +88,11 @@ inline void print(std::ostream& os, const Report& report) {
                detail::share(static_cast<double>(report.parameters()),
                              static_cast<double>(report.dense_parameters())),
                report.copied);
+  if (!report.other_types.empty()) {
+    os << "of them matrices of a type that is not factored:";
+    for (const std::string& name : report.other_types) os << ' ' << name;
+    os << '\n';
+  }
   os << format("file: %.1f MB of %.1f MB, %.1f s\n", static_cast<double>(report.output_bytes) / 1e6,
                static_cast<double>(report.input_bytes) / 1e6, report.seconds);
 }

@@ -36,11 +36,28 @@ inline bool is_floating(const std::string& dtype) {
   return dtype == "F64" || dtype == "F32" || dtype == "F16" || dtype == "BF16";
 }
 
-inline bool is_factored(const pare::io::SafetensorsTensor& tensor,
-                        const std::optional<std::regex>& only) {
-  if (!is_floating(tensor.dtype) || tensor.shape.size() != 2 || tensor.bytes.empty()) return false;
+/// Whether a matrix is one that the user asks for, of whatever type.
+inline bool is_asked_for(const pare::io::SafetensorsTensor& tensor,
+                         const std::optional<std::regex>& only) {
+  if (tensor.shape.size() != 2 || tensor.bytes.empty()) return false;
   if (only) return std::regex_search(tensor.name, *only);
   return tensor.shape[0] >= least_side && tensor.shape[1] >= least_side;
+}
+
+inline bool is_factored(const pare::io::SafetensorsTensor& tensor,
+                        const std::optional<std::regex>& only) {
+  return is_floating(tensor.dtype) && is_asked_for(tensor, only);
+}
+
+/// The matrices that are copied for their type alone, with it: integers, and floats of 8 bits or
+/// less, which need the scales that are kept beside them.
+inline std::vector<std::string> matrices_of_other_types(const pare::io::SafetensorsFile& file,
+                                                        const Arguments& arguments) {
+  std::vector<std::string> names;
+  for (const auto& tensor : file.tensors())
+    if (is_asked_for(tensor, arguments.only) && !is_floating(tensor.dtype))
+      names.push_back(tensor.name + " (" + tensor.dtype + ")");
+  return names;
 }
 
 /// The layers to factor, in the order of the file.

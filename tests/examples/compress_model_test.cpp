@@ -168,7 +168,12 @@ TEST_F(CompressModel, FactorsHaveTheTypeOfTheMatrixAndItsRank) {
 }
 
 TEST_F(CompressModel, OtherTensorsAndNotesAreCopied) {
-  EXPECT_EQ(run().copied, 3u);
+  const Report report = run();
+  EXPECT_EQ(report.copied, 3u);
+  EXPECT_EQ(report.other_types, (std::vector<std::string>{"counts (I64)"}));
+  std::ostringstream text;
+  compress::print(text, report);
+  EXPECT_NE(text.str().find("a type that is not factored: counts (I64)"), std::string::npos);
   const SafetensorsFile in(arguments_.input), out(arguments_.output);
   EXPECT_EQ(out.tensors().size(), 3u + 2 * 4);
   for (const std::string name : {"b.bias", "small.weight", "counts"}) {
