@@ -31,6 +31,7 @@
 #include <pare/core/version.hpp>
 #include <pare/factor/allocate_ranks.hpp>
 #include <pare/factor/apply.hpp>
+#include <pare/factor/centred_svd.hpp>
 #include <pare/factor/covariance_svd.hpp>
 #include <pare/factor/dora.hpp>
 #include <pare/factor/elementwise.hpp>

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include <pare/factor/centred_svd.hpp>
 #include <pare/factor/svd.hpp>
 
 #include "factor/data.hpp"
@@ -258,6 +259,34 @@ TYPED_TEST(OperatorSvd, SplitsMoveTheSingularValuesAndKeepTheProduct) {
     EXPECT_TRUE(equal_bits(
         natural.left, this->template solve_users<true>(w, {.rank = 8, .split = Split::Left}).left));
   }
+}
+
+TYPED_TEST(OperatorSvd, CentredMatricesLoseTheMeanOfEachFeatureAlone) {
+  using T = typename TypeParam::scalar;
+  for (const auto& [rows, cols] : {std::pair<Index, Index>{90, 50}, {50, 90}}) {
+    MatrixXd x = sparse_values(rows, cols, 0.3, 12);
+    x.col(3).array() += 40;  // a feature far from 0
+    x = values_of(stored_in<T>(x));
+    const VectorXd mean = x.colwise().mean().transpose();
+    const MatrixXd centred = x.rowwise() - mean.transpose();
+    const double least = std::sqrt(tail_energy(centred, 6));
+    const SvdOptions options{.rank = 6, .split = Split::Left, .signs = Signs::Fixed};
+    const auto check = [&](const auto& r) {
+      EXPECT_LE(error_of(centred, r.factors), 1.003 * least + 1e-5 * x.norm());
+      EXPECT_TRUE(within((r.mean - mean).norm(), 0, 1e-12 * mean.norm()));
+      EXPECT_TRUE(within(r.factors.total_energy, centred.squaredNorm(), 1e-6 * x.squaredNorm()));
+      EXPECT_LE(orthonormality(r.factors.right.transpose()), 1e-4);
+      for (Index k = 0; k < 6; ++k)
+        EXPECT_EQ(r.factors.right.row(k).maxCoeff(), r.factors.right.row(k).cwiseAbs().maxCoeff());
+    };
+    check(centred_svd(this->backend(), stored_in<T>(x), options));
+    check(centred_svd(this->backend(), sparse_of<typename TestFixture::SparseRows>(x), options));
+    check(centred_svd(this->backend(), sparse_of<typename TestFixture::SparseColumns>(x), options));
+  }
+  const MatrixXd same = MatrixXd::Constant(20, 10, 3.7);
+  const auto constant =
+      centred_svd(this->backend(), sparse_of<typename TestFixture::SparseRows>(same), {.rank = 2});
+  EXPECT_LE(product(constant.factors).norm(), 1e-5 * same.norm());
 }
 
 TYPED_TEST(OperatorSvd, ScalesDoNotMatter) {

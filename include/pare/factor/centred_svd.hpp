@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Principal components: the truncated decomposition of X [samples x features] less the mean of
+/// each feature, X - 1 mean^T ~ left right.
+///
+/// ```cpp
+/// auto pca = centred_svd(x, {.rank = 16, .split = Split::Left, .signs = Signs::Fixed});
+/// pca.factors.left;    // [samples x 16] scores
+/// pca.factors.right;   // [16 x features] orthonormal components
+/// pca.mean;            // [features]
+/// ```
+///
+/// A sparse X stays sparse: the mean is taken from each product instead of the elements. The
+/// variance that component i explains is singular_values[i]^2 / (samples - 1), of total_energy /
+/// (samples - 1).
+
+#include <pare/core/backend.hpp>
+#include <pare/core/sparse_view.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/factor/low_rank.hpp>
+#include <pare/factor/svd.hpp>
+
+#include <Eigen/Core>
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+namespace pare::factor {
+
+/// X ~ left right + 1 mean^T.
+template <ComputeScalar T>
+struct CentredLowRank {
+  LowRank<T> factors;    ///< energies and errors are those of X - 1 mean^T
+  Eigen::VectorXd mean;  ///< [features]
+};
+
+namespace detail {
+PARE_ABI_BEGIN
+
+/// X - 1 mean^T for an X that multiplies.
+template <LinearOperator W>
+class CentredOperator {
+ public:
+  using scalar = typename W::scalar;
+
+  CentredOperator(const W& w, const Eigen::VectorXd& mean) : w_(w), mean_(mean) {}
+
+  Index rows() const { return w_.rows(); }
+  Index cols() const { return w_.cols(); }
+
+  /// y = X x - 1 (mean^T x).
+  void multiply(TensorView<const scalar, 2> x, TensorView<scalar, 2> y) const {
+    w_.multiply(x, y);
+    for (Index k = 0; k < x.cols(); ++k) {
+      double shift = 0;
+      for (Index j = 0; j < x.rows(); ++j) shift += mean_[j] * double{x(j, k)};
+      for (Index i = 0; i < y.rows(); ++i) y(i, k) = static_cast<scalar>(double{y(i, k)} - shift);
+    }
+  }
+
+  /// y = X^T x - mean (1^T x).
+  void multiply_transposed(TensorView<const scalar, 2> x, TensorView<scalar, 2> y) const {
+    w_.multiply_transposed(x, y);
+    for (Index k = 0; k < x.cols(); ++k) {
+      double sum = 0;
+      for (Index i = 0; i < x.rows(); ++i) sum += double{x(i, k)};
+      for (Index j = 0; j < y.rows(); ++j)
+        y(j, k) = static_cast<scalar>(double{y(j, k)} - mean_[j] * sum);
+    }
+  }
+
+  double squared_norm() const {
+    const double whole = w_.squared_norm(),
+                 left = whole - static_cast<double>(rows()) * mean_.squaredNorm();
+    return std::max(left, whole * double{std::numeric_limits<double>::epsilon()});
+  }
+
+ private:
+  const W& w_;
+  const Eigen::VectorXd& mean_;
+};
+
+template <class T>
+CentredLowRank<T> constant_result(Index samples, Index features, const SvdOptions& options,
+                                  Eigen::VectorXd mean) {
+  return {zero_result<T>(samples, features, options), std::move(mean)};
+}
+
+/// The same for a sparse X by rows.
+template <class B, class T, class I>
+CentredLowRank<T> centred_sparse(const char* function, const B& backend,
+                                 const CompressedView<T, I>& lines, const SvdOptions& options) {
+  check_operator_options<T>(function, options, lines.outer_size, lines.inner_size);
+  Eigen::VectorXd mean = Eigen::VectorXd::Zero(lines.inner_size);
+  for (Index u = 0; u < lines.outer_size; ++u)
+    for (Index e = lines.begin(u); e < lines.end(u); ++e)
+      mean[static_cast<Index>(lines.inner[e])] += double{lines.values[e]};
+  mean /= static_cast<double>(lines.outer_size);
+  const SparseOperator x(backend, lines);
+  const CentredOperator centred(x, mean);
+  // What is left of constant features is the rounding of their products.
+  constexpr double unit = std::numeric_limits<T>::epsilon();
+  if (centred.squared_norm() <= 16 * unit * unit * x.squared_norm())
+    return constant_result<T>(x.rows(), x.cols(), options, std::move(mean));
+  LowRank<T> factors = operator_svd(function, backend, centred, options);
+  return {std::move(factors), std::move(mean)};
+}
+
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
+/// min over A [samples x k], B [k x features] of ||X - 1 mean^T - A B||_F.
+///
+/// \param backend left out: pare::simd
+/// \param x       [samples x features], any dense Eigen matrix of float, double, bf16 or f16
+/// \param options as of truncated_svd
+/// \throws std::invalid_argument as truncated_svd
+///
+/// Cost and determinism: those of truncated_svd. Memory: a copy of X.
+template <Backend B, In<2> X>
+auto centred_svd(const B& backend, const X& x, const SvdOptions& options) {
+  using T = compute_t<scalar_of<X>>;
+  constexpr const char* function = "factor::centred_svd";
+  const auto view = as_const(to_view(x));
+  check_view(function, "x", view);
+  validate(function, options, view.rows(), view.cols());
+  RowMatrix<double> wide(view.rows(), view.cols());
+  for (Index i = 0; i < wide.rows(); ++i)
+    for (Index j = 0; j < wide.cols(); ++j)
+      wide(i, j) = static_cast<double>(static_cast<compute_t<scalar_of<X>>>(view(i, j)));
+  Eigen::VectorXd mean = wide.colwise().mean().transpose();
+  const RowMatrix<T> centred = (wide.rowwise() - mean.transpose()).template cast<T>();
+  auto factors =
+      detail::factorize_views(function, backend, detail::read(centred), Uniform{}, options);
+  return CentredLowRank<T>{std::move(factors), std::move(mean)};
+}
+
+/// The same for a sparse matrix of float or double, which is not densified.
+/// \throws std::invalid_argument as truncated_svd of a sparse matrix
+template <Backend B, SparseIn X>
+auto centred_svd(const B& backend, const X& x, const SvdOptions& options) {
+  constexpr const char* function = "factor::centred_svd";
+  const auto lines = to_compressed(x);
+  check_compressed(function, "x", lines);
+  if constexpr (!KernelBackend<B>) {
+    RowMatrix<sparse_scalar_of<X>> dense = RowMatrix<sparse_scalar_of<X>>::Zero(x.rows(), x.cols());
+    dense += x;
+    return centred_svd(backend, dense, options);
+  } else if constexpr (bool(X::IsRowMajor)) {
+    return detail::centred_sparse(function, backend, lines, options);
+  } else {
+    const projection::detail::TransposedStorage rows(lines);
+    return detail::centred_sparse(function, backend, rows.view(), options);
+  }
+}
+
+/// \overload
+template <class X>
+requires In<X, 2> || SparseIn<X>
+auto centred_svd(const X& x, const SvdOptions& options) { return centred_svd(simd, x, options); }
+
+PARE_ABI_END
+}  // namespace pare::factor
