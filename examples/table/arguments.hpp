@@ -29,7 +29,8 @@ widened by copies of pixels, noise, and fields that are at their default in 99 %
   --batch N         rows                                                               (128)
   --hidden N        width of the hidden layer                                          (32)
   --rate X          learning rate of the model                                         (0.001)
-  --alpha X         twice the loss that a field of average divergence must save        (0.001)
+  --alpha X         twice the loss that a field of average divergence must save
+                    (0.001, or 3 / held-out rows where that is more)
   --tolerance X     AUC that dropped fields may cost                                   (0.005)
   --threads N       splits at a time; with --scale, of a step                          (all)
   --scale           time and memory of a step with 12,000 fields and 4,096 rows instead

@@ -9,12 +9,14 @@
 #include "table/train.hpp"
 
 #include <pare/feature/leap.hpp>
+#include <pare/feature/path_importance.hpp>
 #include <pare/feature/permutation_importance.hpp>
 #include <pare/feature/ranking.hpp>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
@@ -24,8 +26,10 @@ namespace table {
 struct RankOptions {
   ModelOptions model;
   TrainOptions training;
-  double alpha = 1e-3;  ///< what a field of average divergence must save to stay, times two
-  Index repeats = 5;    ///< of permutation importance
+  /// What a field of average divergence must save to stay, times two; none: as many as the held-out
+  /// rows can show, max(1e-3, 3 / rows).
+  std::optional<double> alpha{};
+  Index repeats = 5;  ///< of permutation importance
 };
 
 /// What a method says of the fields.
@@ -47,23 +51,36 @@ double seconds(const F& f) {
 
 }  // namespace detail
 
-/// By the gates of one training run.
+/// Steps of the gates that tell fields from noise, however small the table.
+inline constexpr Index gate_steps = 1000;
+
+/// By the gates of one training run, which begin when the model has learned: those that are open by
+/// what their fields are worth to the model on the held-out rows, the others by how long they were
+/// open.
 inline MethodRanking rank_by_leap(const Table& table, const Split& split,
                                   const RankOptions& options) {
   MethodRanking result{"LeAP", {}, 0, 0};
   result.seconds = detail::seconds([&] {
     EmbeddedModel model(table, split.train, options.model);
-    const auto rows = static_cast<Index>(split.train.size());
-    const Index batch = std::min(options.training.batch, rows);
-    const Index batches = rows / batch;
-    const auto steps = static_cast<double>(options.training.epochs * batches);
+    const auto held_out = static_cast<double>(split.holdout.size());
+    TrainOptions training = options.training;
+    training.epochs = std::max<Index>(training.epochs / 2, 1);
+    train(model, split.train, training);
+    const Index batches = Batches(split.train, training.batch, 0).count();
+    training.epochs = std::max(options.training.epochs, (gate_steps - 1) / batches + 1);
     // From 1, a gate takes 1 / learning_rate steps to close.
+    const auto steps = static_cast<double>(training.epochs * batches);
     pare::feature::Leap<float> gates(
-        model.layout(), {.alpha_per_field = options.alpha,
-                         .learning_rate = std::max(1e-3, 4 / steps),
+        model.layout(), {.alpha_per_field = options.alpha.value_or(std::max(1e-3, 3 / held_out)),
+                         .learning_rate = std::max(1e-3, 8 / steps),
                          .seed = options.training.seed});
-    train_with_gates(model, gates, split.train, split.holdout, options.training);
-    result.ranking = gates.ranking();
+    train_with_gates(model, gates, split.train, split.holdout, training);
+    const auto worth = pare::feature::path_importance(
+        model.network(), model.layout(), model.inputs(split.holdout), model.labels(split.holdout),
+        {.seed = options.training.seed});
+    using pare::feature::open_first_by;
+    result.ranking =
+        open_first_by(worth.scores, open_first_by(gates.mean_thetas(), gates.ranking(), -1));
     result.selected = static_cast<Index>(above(result.ranking).size());
   });
   return result;

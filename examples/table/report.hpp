@@ -48,7 +48,7 @@ inline void print_ranking(std::ostream& os, const Table& table, const MethodRank
   const auto& ranking = leap.ranking;
   const Index fields = ranking.fields(), shown = std::min<Index>(fields, 10);
   os << "LeAP on the first split keeps " << leap.selected << " of " << fields
-     << " fields (gate above 0.5)\n";
+     << " fields (gate above 0.5, and enough seen of them)\n";
   const auto line = [&](Index place) {
     const auto j = static_cast<std::size_t>(ranking.order[static_cast<std::size_t>(place)]);
     os << detail::formatted("  %4td  %-24s gate %.3f", place + 1, table.fields[j].name.c_str(),

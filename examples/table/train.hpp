@@ -122,8 +122,9 @@ inline void train_with_gates(EmbeddedModel& model, pare::feature::Leap<float>& g
                              const std::vector<Index>& rows, const std::vector<Index>& holdout,
                              const TrainOptions& options) {
   Training training(model, &gates);
+  constexpr Index gate_batch = 512;  // the more held-out rows a step sees, the less of it is noise
   Batches batches(rows, options.batch, options.seed),
-      held_out(holdout, options.batch, ~options.seed);
+      held_out(holdout, std::max(options.batch, gate_batch), ~options.seed);
   for (Index step = 0; step < options.epochs * batches.count(); ++step) {
     training.step(batches.next());
     training.step_gates(held_out.next());

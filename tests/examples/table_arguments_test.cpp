@@ -33,7 +33,7 @@ TEST(TableArguments, DefaultsAreThoseOfTheUsageText) {
   expect("--batch", std::to_string(a.rank.training.batch));
   expect("--hidden", std::to_string(a.rank.model.hidden.front()));
   EXPECT_EQ(a.rank.model.learning_rate, 0.001);
-  EXPECT_EQ(a.rank.alpha, 0.001);
+  EXPECT_FALSE(a.rank.alpha.has_value()) << "the number of rows decides";
   EXPECT_EQ(a.tolerance, 0.005);
   EXPECT_TRUE(a.csv.empty());
   EXPECT_FALSE(a.scale || a.help);
@@ -44,7 +44,7 @@ TEST(TableArguments, TakesValuesInBothForms) {
       {"--csv", "t.csv", "--epochs=7", "--alpha", "0.5", "--hidden=9", "--threads=2", "--scale"});
   EXPECT_EQ(a.csv, "t.csv");
   EXPECT_EQ(a.rank.training.epochs, 7);
-  EXPECT_EQ(a.rank.alpha, 0.5);
+  EXPECT_EQ(a.rank.alpha.value(), 0.5);
   EXPECT_EQ(a.rank.model.hidden, std::vector<table::Index>{9});
   EXPECT_EQ(a.threads, 2);
   EXPECT_TRUE(a.scale);

@@ -69,8 +69,8 @@ struct TrainLeapOptions {
 
   Index gate_every = 1;  ///< model steps for each step of the gates, at least 1
 
-  /// In which the model trains by itself, on rows that are not mixed, at least 0; none: a
-  /// quarter of `epochs`.
+  /// In which the model trains by itself, on rows that are not mixed, at least 0; none:
+  /// half of `epochs`.
   std::optional<Index> pretrain_epochs{};
 
   Index patience = 0;  ///< epochs without a better AUC of the held-out rows (a lower loss,
@@ -196,7 +196,7 @@ inline TrainLeapOptions planned(TrainLeapOptions options, Index rows) {
                              : options.gate_every;
     options.epochs = std::max(least_epochs, epochs);
   }
-  if (!options.pretrain_epochs) options.pretrain_epochs = *options.epochs / 4;
+  if (!options.pretrain_epochs) options.pretrain_epochs = *options.epochs / 2;
   return options;
 }
 
