@@ -101,13 +101,14 @@ void score(benchmark::State& state) {
   TrainLeapReport report;
   const double own = time_alone(state, [&] {
     Mlp<float> model(table.layout.dim());
-    // As score_features chooses them.
+    // A run as short as the model's own training.
     const double steps = static_cast<double>(epochs * table.training.rows() / batch);
-    Leap<float> leap(table.layout, {.alpha_per_field = 1e-3,
-                                    .donors = DonorPolicy::Shift,
-                                    .learning_rate = 4 / steps});
-    report = train_leap(model, leap, table.training, table.labels, table.holdout,
-                        table.holdout_labels, {.epochs = epochs, .batch = batch});
+    Leap<float> leap(
+        table.layout,
+        {.alpha_per_field = 1e-3, .donors = DonorPolicy::Shift, .learning_rate = 4 / steps});
+    report =
+        train_leap(model, leap, table.training, table.labels, table.holdout, table.holdout_labels,
+                   {.epochs = epochs, .batch = batch, .gate_batch = batch, .pretrain_epochs = 0});
     auc = auc_of(table, leap.ranking());
   });
   set_vs(state, "permutation", baselines.naive_seconds, own);
@@ -130,8 +131,9 @@ void score_growth(benchmark::State& state) {
   time_alone(state, [&] {
     Mlp<float> model(table.layout.dim());
     Leap<float> leap(table.layout, {.donors = DonorPolicy::Shift});
-    report = train_leap(model, leap, table.training, table.labels, table.holdout,
-                        table.holdout_labels, {.epochs = 2, .batch = batch});
+    report =
+        train_leap(model, leap, table.training, table.labels, table.holdout, table.holdout_labels,
+                   {.epochs = 2, .batch = batch, .gate_batch = batch, .pretrain_epochs = 0});
   });
   state.counters["row_passes"] =
       static_cast<double>(report.forward_rows + report.backward_rows + report.input_gradient_rows);
