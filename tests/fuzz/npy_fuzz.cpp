@@ -7,21 +7,23 @@
 
 #include <pare/io/npy.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
+#include <random>
 #include <span>
 #include <sstream>
 #include <stdexcept>
 #include <string>
-
-#if defined(PARE_FUZZ_STANDALONE)
-#include <algorithm>
-#include <random>
 #include <string_view>
 #include <vector>
+
+#if !defined(PARE_FUZZ_STANDALONE)
+extern "C" std::size_t LLVMFuzzerMutate(std::uint8_t*, std::size_t, std::size_t);
 #endif
 
 namespace {
@@ -71,16 +73,6 @@ bool parse_as_every_type(std::span<const std::byte> bytes) {
   return round_trip<std::uint8_t>(bytes) || taken;
 }
 
-}  // namespace
-
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  parse_as_every_type(std::as_bytes(std::span(data, size)));
-  return 0;
-}
-
-#if defined(PARE_FUZZ_STANDALONE)
-namespace {
-
 struct Parts {
   std::string text, data;
   int version;
@@ -96,15 +88,16 @@ struct Parts {
 
 std::vector<Parts> valid_files() {
   std::vector<Parts> files;
-  for (const char* dtype : {"|b1", "|u1", "|i1", "<f2", ">f2", "<i4", ">u4", "<f4", ">f8", "<i8"}) {
-    const auto item = static_cast<std::size_t>(dtype[2] - '0');
+  for (const char* dtype :
+       {"|b1", "|u1", "|i1", "<f2", ">f2", "<i4", ">u4", "<f4", ">f8", "<i8", "f4", "=u2", "i1"}) {
+    const auto item = static_cast<std::size_t>(std::string_view(dtype).back() - '0');
     std::string data(12 * item, '\0');
     for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<char>(i * 37);
     const std::string start = "{'descr': '" + std::string(dtype) + "', 'fortran_order': ";
     files.push_back({start + "False, 'shape': (), }\n", data.substr(0, item), 1});
     files.push_back({start + "True, 'shape': (2, 3, 2)}", data, 2});
     files.push_back({start + "False, 'shape': (0, 5), }  \n", "", 3});
-    files.push_back({start + "True, 'shape': (7,), }\n", data.substr(0, 7 * item), 1});
+    files.push_back({start + "True, u'shape': (7L,), }\n", data.substr(0, 7 * item), 1});
   }
   return files;
 }
@@ -169,6 +162,12 @@ std::string mutated(std::string file, std::mt19937_64& random) {
 
 }  // namespace
 
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  parse_as_every_type(std::as_bytes(std::span(data, size)));
+  return 0;
+}
+
+#if defined(PARE_FUZZ_STANDALONE)
 int main(int argc, char** argv) {
   const auto runs = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 50000ull;
   const auto seed = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1ull;
@@ -190,5 +189,17 @@ int main(int argc, char** argv) {
               runs - taken);
   require(runs < 1000 || (taken > 0 && taken < runs), "mutations reach both sides of the checks");
   return 0;
+}
+#else
+/// libFuzzer's own edits; one input in four starts from a valid file.
+extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size,
+                                               std::size_t most, unsigned seed) {
+  static const std::vector<Parts> files = valid_files();
+  std::mt19937_64 random(seed);
+  if (random() % 4 != 0) return LLVMFuzzerMutate(data, size, most);
+  const std::string file = mutated(files[random() % files.size()].file(), random);
+  size = std::min(file.size(), most);
+  std::memcpy(data, file.data(), size);
+  return size;
 }
 #endif

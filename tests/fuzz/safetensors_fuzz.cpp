@@ -13,8 +13,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <memory>
 #include <optional>
+#include <random>
 #include <span>
 #include <sstream>
 #include <stdexcept>
@@ -23,9 +25,8 @@
 #include <type_traits>
 #include <vector>
 
-#if defined(PARE_FUZZ_STANDALONE)
-#include <iterator>
-#include <random>
+#if !defined(PARE_FUZZ_STANDALONE)
+extern "C" std::size_t LLVMFuzzerMutate(std::uint8_t*, std::size_t, std::size_t);
 #endif
 
 namespace {
@@ -154,16 +155,6 @@ bool parse(Bytes bytes) {
   return true;
 }
 
-}  // namespace
-
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  parse(std::as_bytes(std::span(data, size)));
-  return 0;
-}
-
-#if defined(PARE_FUZZ_STANDALONE)
-namespace {
-
 struct Parts {
   std::string text, data;
 
@@ -278,6 +269,12 @@ std::string mutated(std::string file, std::mt19937_64& random) {
 
 }  // namespace
 
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  parse(std::as_bytes(std::span(data, size)));
+  return 0;
+}
+
+#if defined(PARE_FUZZ_STANDALONE)
 int main(int argc, char** argv) {
   const auto runs = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 50000ull;
   const auto seed = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1ull;
@@ -299,5 +296,17 @@ int main(int argc, char** argv) {
               runs - taken);
   require(runs < 1000 || (taken > 0 && taken < runs), "mutations reach both sides of the checks");
   return 0;
+}
+#else
+/// libFuzzer's own edits; one input in four starts from a valid file.
+extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size,
+                                               std::size_t most, unsigned seed) {
+  static const std::vector<Parts> files = valid_files();
+  std::mt19937_64 random(seed);
+  if (random() % 4 != 0) return LLVMFuzzerMutate(data, size, most);
+  const std::string file = mutated(files[random() % files.size()].file(), random);
+  size = std::min(file.size(), most);
+  std::memcpy(data, file.data(), size);
+  return size;
 }
 #endif
