@@ -56,9 +56,12 @@ struct Problem {
       : c(size),
         q(normal_heads<T>(1, 2, size.queries, 12, 41)),
         k(normal_heads<T>(1, 1, size.keys, 12, 42)),
-        order(size.segment > 0 ? order_keys(pare::reference, q.view(), k.view(),
-                                            {.segment = size.segment, .queries = 8, .scale = 0.9})
-                               : KeyOrder::identity({1, 1, size.keys})) {}
+        order(
+            size.segment > 0
+                ? order_keys(
+                      pare::reference, q.view(), k.view(),
+                      {.segment = size.segment, .queries = 8, .share_kv_heads = true, .scale = 0.9})
+                : KeyOrder::identity({1, 1, size.keys})) {}
 
   Antidiagonal selector() const {
     return {.row_block = c.row_block,
@@ -233,6 +236,51 @@ TYPED_TEST(Diagonals, RefuseWhatDoesNotFit) {
   EXPECT_THROW(
       select_blocks(this->backend(), q.view(), k.view(), Antidiagonal{}, {.causal = false}),
       std::invalid_argument);
+}
+
+TYPED_TEST(Diagonals, TakeBlocksAndCellsOfAnySize) {
+  using T = typename TestFixture::Scalar;
+  const auto q = normal_heads<T>(1, 2, 40, 8, 70), k = normal_heads<T>(1, 2, 50, 8, 71);
+  constexpr Index huge = std::numeric_limits<Index>::max(), large = Index{1} << 62;
+  const auto lists = [&](const Antidiagonal& selector) {
+    const auto blocks = select_blocks(this->backend(), q.view(), k.view(), selector);
+    std::vector<std::int32_t> columns(blocks.columns().begin(), blocks.columns().end());
+    return std::pair{columns, blocks.mass};
+  };
+  const auto got = [&](Index rows, Index columns, Index stride, Index segment = 0) {
+    return lists({rows, columns, stride, 0.5f, {}, segment});
+  };
+  EXPECT_EQ(got(large, 16, 8), got(40, 16, 8));
+  EXPECT_EQ(got(16, large, 8), got(16, 56, 8));
+  EXPECT_EQ(got(16, large, 16, large), got(16, 64, 16, 64));
+  for (const Index block : {huge, large})
+    for (const Index stride : {block, block / (block == huge ? 7 : 4), Index{1}})
+      EXPECT_EQ(got(block, block, stride).first, (std::vector<std::int32_t>{0, 0}));
+}
+
+// Forced blocks count: of four equal scores they are half already.
+TYPED_TEST(Diagonals, StopWhereTheMassIsReachedExactly) {
+  using T = typename TestFixture::Scalar;
+  const Heads<T> q(1, 1, 16, 4), k(1, 1, 16, 4);
+  const auto blocks =
+      select_blocks(this->backend(), q.view(), k.view(),
+                    Antidiagonal{.row_block = 4, .column_block = 4, .stride = 4, .mass = 0.5f});
+  const auto columns = blocks.row(0, 0, 3);
+  EXPECT_EQ(std::vector<std::int32_t>(columns.begin(), columns.end()),
+            (std::vector<std::int32_t>{0, 3}));
+}
+
+// Cells of more rows than there are queries: what is missing is zero.
+TYPED_TEST(Diagonals, TakeCellsLargerThanTheQueries) {
+  using T = typename TestFixture::Scalar;
+  const auto q = normal_heads<T>(1, 1, 5, 8, 72), k = normal_heads<T>(1, 1, 90, 8, 73);
+  for (const Index stride : {8, 16}) {
+    const Antidiagonal selector{16, 16, stride, 0.4f, {}, 0, false};
+    const auto few = select_blocks(this->backend(), q.view(), k.view(), selector);
+    const auto wanted = select_blocks(pare::reference, q.view(), k.view(), selector);
+    EXPECT_EQ(static_cast<const BlockMask&>(few), static_cast<const BlockMask&>(wanted));
+    EXPECT_LT(few.selected(), 6);
+  }
 }
 
 TEST(DiagonalsThreads, DoNotChangeABit) {

@@ -284,4 +284,37 @@ TEST(BlockMask, SaysWhatIsWrong) {
             "pare::attention::BlockMask::from_dense: dense: got [1, 2, 3, 2], wanted [1, 2, 2, 3]");
 }
 
+// Positions are sums of three numbers, of which two may be as large as can be.
+TEST(BlockMaskSizes, TakesAnyNumberOfTokens) {
+  const Shape whole{1, 1, huge, huge, huge, huge};
+  EXPECT_EQ(whole.row_blocks(), 1);
+  EXPECT_EQ(whole.causal_columns(0), 1);
+  EXPECT_EQ(BlockMask::causal(whole).density(true), 1);
+  const Shape parts{1, 1, huge, huge, Index{1} << 62, Index{1} << 61};
+  EXPECT_EQ(parts.causal_columns(0), 2);
+  EXPECT_EQ(parts.causal_columns(1), 4);
+  EXPECT_EQ(BlockMask::causal(parts).selected(), 6);
+  EXPECT_EQ((Shape{1, 1, huge, 3, huge / 2 + 1, 2}.causal_columns(0)), 0);
+  EXPECT_EQ((Shape{1, 1, 3, huge, 2, huge / 2 + 1}.causal_columns(1)), 2);
+}
+
+TEST(BlockMaskSizes, RefusesWhatIsNotThere) {
+  EXPECT_THROW((Shape{1, 1, 4, 4, 0, 2}.row_blocks()), std::invalid_argument);
+  EXPECT_THROW((Shape{1, 1, 4, 4, 2, 0}.column_blocks()), std::invalid_argument);
+  EXPECT_THROW((Shape{1, 1, -4, 4, 2, 2}.row_blocks()), std::invalid_argument);
+  EXPECT_THROW((Shape{1, 1, 4, -4, 2, 2}.column_blocks()), std::invalid_argument);
+  EXPECT_THROW((Shape{1, 1, 4, 4, 0, 2}.causal_columns(0)), std::invalid_argument);
+  for (const Index row : {Index{-1}, Index{3}, huge})
+    EXPECT_THROW(ragged.causal_columns(row), std::invalid_argument);
+  const BlockMask mask = BlockMask::causal(ragged);
+  for (const Index bad : {Index{-1}, Index{3}, huge}) {
+    EXPECT_THROW(mask.row(bad, 0, 0), std::invalid_argument);
+    EXPECT_THROW(mask.row(0, bad, 0), std::invalid_argument);
+    EXPECT_THROW(mask.row(0, 0, bad), std::invalid_argument);
+  }
+  EXPECT_THROW(BlockMask{}.row(0, 0, 0), std::invalid_argument);
+  const Shape none{0, 2, 4, 4, 2, 2};
+  EXPECT_THROW(BlockMask::causal(none).row(0, 0, 0), std::invalid_argument);
+}
+
 }  // namespace

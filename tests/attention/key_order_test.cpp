@@ -54,6 +54,15 @@ TEST(KeyOrder, OneBatchEntryOrHeadServesAll) {
     }
 }
 
+TEST(KeyOrder, RefusesARowThatIsNotThere) {
+  const KeyOrder order = KeyOrder::identity({2, 3, 4});
+  for (const auto& [batch, head] :
+       {std::pair<Index, Index>{-1, 0}, {2, 0}, {0, -1}, {0, 3}, {huge, huge}})
+    EXPECT_THROW(order.of(batch, head), std::invalid_argument) << batch << ' ' << head;
+  EXPECT_TRUE(KeyOrder{}.of(5, 7).empty()) << "one row of no keys serves all";
+  EXPECT_THROW(KeyOrder::identity({0, 2, 4}).of(0, 0), std::invalid_argument);
+}
+
 TEST(KeyOrder, IdentityKeepsEveryKeyInItsPlace) {
   const KeyOrder order = KeyOrder::identity({.batch = 2, .heads = 3, .keys = 5});
   for (Index b = 0; b < 2; ++b)

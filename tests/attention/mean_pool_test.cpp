@@ -56,9 +56,12 @@ struct Problem {
       : c(size),
         q(normal_heads<T>(1, 4, size.queries, 12, 31)),
         k(normal_heads<T>(1, 2, size.keys, 12, 32)),
-        order(size.segment > 0 ? order_keys(pare::reference, q.view(), k.view(),
-                                            {.segment = size.segment, .queries = 8, .scale = 0.9})
-                               : KeyOrder::identity({1, 1, size.keys})) {}
+        order(
+            size.segment > 0
+                ? order_keys(
+                      pare::reference, q.view(), k.view(),
+                      {.segment = size.segment, .queries = 8, .share_kv_heads = true, .scale = 0.9})
+                : KeyOrder::identity({1, 1, size.keys})) {}
 
   MeanPool selector() const {
     return {.row_block = c.row_block, .column_block = c.column_block, .segment = c.segment};
@@ -273,6 +276,45 @@ TYPED_TEST(Pool, RefusesAnOrderThatLeavesItsSegments) {
   EXPECT_NO_THROW(call(32));
   EXPECT_THROW(call(16), std::invalid_argument);
   EXPECT_THROW(call(0), std::invalid_argument);
+}
+
+// A block larger than the tensors is the one block that there is.
+TYPED_TEST(Pool, TakesBlocksOfAnySize) {
+  using T = typename TestFixture::Scalar;
+  const auto q = normal_heads<T>(1, 2, 40, 8, 38), k = normal_heads<T>(1, 2, 50, 8, 39);
+  constexpr Index huge = std::numeric_limits<Index>::max();
+  const auto lists = [&](const MeanPool& selector) {
+    const auto blocks = select_blocks(this->backend(), q.view(), k.view(), selector);
+    std::vector<std::int32_t> columns(blocks.columns().begin(), blocks.columns().end());
+    return std::pair{columns, blocks.mass};
+  };
+  for (const Index block : {huge, huge - 127, Index{1} << 62})
+    for (const auto pooling : {BlockPooling::mean, BlockPooling::max}) {
+      const auto got = [&](Index rows, Index columns, Index segment) {
+        return lists({rows, columns, 0.5f, {}, segment, true, pooling});
+      };
+      EXPECT_EQ(got(block, 16, 0), got(40, 16, 0));
+      EXPECT_EQ(got(16, block, 0), got(16, 50, 0));
+      EXPECT_EQ(got(block, block, 0), got(40, 50, 0));
+      EXPECT_EQ(got(16, block, block), got(16, 50, 50));
+      EXPECT_EQ(got(16, 1, block), got(16, 1, 50));
+      EXPECT_EQ(got(block, block, 0).first.size(), 2u) << "one block for each head";
+    }
+}
+
+// Of four equal scores two are half, and no third is needed.
+TYPED_TEST(Pool, StopsWhereTheMassIsReachedExactly) {
+  using T = typename TestFixture::Scalar;
+  const Heads<T> q(1, 1, 16, 4), k(1, 1, 16, 4);
+  MeanPool selector{.row_block = 4, .column_block = 4, .mass = 0.5f, .force_first = false};
+  const auto row = [&] {
+    const auto blocks = select_blocks(this->backend(), q.view(), k.view(), selector);
+    const auto columns = blocks.row(0, 0, 3);
+    return std::vector<std::int32_t>(columns.begin(), columns.end());
+  };
+  EXPECT_EQ(row(), (std::vector<std::int32_t>{0, 1, 3})) << "the diagonal is not counted";
+  selector.mass = 0.75f;
+  EXPECT_EQ(row(), (std::vector<std::int32_t>{0, 1, 2, 3}));
 }
 
 TEST(PoolThreads, DoNotChangeABit) {

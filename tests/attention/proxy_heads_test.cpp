@@ -270,6 +270,22 @@ TYPED_TEST(ProxyHeadsTest, OfEqualScoresTheEarlierBlocksAreKept) {
   }
 }
 
+// Of four blocks of equal weight a head needs two for half of its mass.
+TYPED_TEST(ProxyHeadsTest, StopsWhereTheMassIsReachedExactly) {
+  using S = typename TestFixture::Scalar;
+  ProxyInput<S> x(1, 1, 1, 16, 16, 4);
+  std::fill(x.q.list.begin(), x.q.list.end(), S{});
+  const ProxyHeads policy{.mass = 0.5f,
+                          .stride_queries = 1,
+                          .row_block = 1,
+                          .column_block = 4,
+                          .min_budget = 0,
+                          .force_first = false,
+                          .force_diagonal = false};
+  const auto blocks = TestFixture::select(x, policy);
+  EXPECT_EQ(rows_of(blocks, 0, 0).back(), (Row{0, 1}));
+}
+
 TYPED_TEST(ProxyHeadsTest, SharedKeysActAsRepeatedOnes) {
   using S = typename TypeParam::scalar;
   const ProxyInput<S> grouped(1, 6, 2, 200, 200, 16);

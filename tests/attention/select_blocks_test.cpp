@@ -167,6 +167,54 @@ TYPED_TEST(SelectBlocks, RefusesWhatDoesNotFit) {
                std::invalid_argument);
 }
 
+/// The message of the std::invalid_argument that a call throws.
+template <class F>
+std::string refusal(const F& call) {
+  try {
+    call();
+  } catch (const std::invalid_argument& e) {
+    return e.what();
+  }
+  return "nothing was thrown";
+}
+
+TEST(BlockLists, RefuseABlockOutsideTheMask) {
+  BlockLists lists(3, 5);
+  constexpr Index huge = std::numeric_limits<Index>::max(), low = std::numeric_limits<Index>::min();
+  for (const Index row : {Index{-1}, Index{3}, huge, low})
+    EXPECT_EQ(refusal([&] { lists.add(row, 0); }).rfind("pare::attention::BlockLists: row", 0), 0u);
+  for (const Index column : {Index{-1}, Index{5}, Index{1} << 32, huge, low})
+    EXPECT_EQ(refusal([&] { lists.add(2, column); }).rfind("pare::attention::BlockLists: row", 0),
+              0u);
+  lists.add(2, 4);
+  lists.add(0, 0);
+  using Lists = std::vector<std::vector<std::int32_t>>;
+  EXPECT_EQ(lists.take(), (Lists{{0}, {}, {4}}));
+  EXPECT_EQ(lists.rows(), 0) << "taken";
+  EXPECT_THROW(lists.add(0, 0), std::invalid_argument);
+  EXPECT_THROW(BlockLists(-1, 4), std::invalid_argument);
+  EXPECT_THROW(BlockLists(4, -1), std::invalid_argument);
+  EXPECT_THROW(BlockLists(4, Index{1} << 31), std::invalid_argument);
+}
+
+TEST(SelectorHead, RefusesTokensThatAreNotThere) {
+  const std::vector<float> tokens(12);
+  const std::vector<std::uint32_t> order{2, 0, 1, 3};
+  SelectorHead<float> head;
+  EXPECT_THROW(head.key(0), std::invalid_argument);
+  EXPECT_THROW(head.query(0), std::invalid_argument);
+  head.q = {tokens.data(), {2, 3}, {3, 1}};
+  head.k = {tokens.data(), {4, 3}, {3, 1}};
+  EXPECT_EQ(head.key(3), tokens.data() + 9);
+  EXPECT_EQ(head.query(1), tokens.data() + 3);
+  for (const Index i : {-1, 4}) EXPECT_THROW(head.key(i), std::invalid_argument);
+  for (const Index i : {-1, 2}) EXPECT_THROW(head.query(i), std::invalid_argument);
+  head.order = order;
+  EXPECT_EQ(head.key(0), tokens.data() + 6);
+  head.order = head.order.first(3);
+  EXPECT_THROW(head.key(3), std::invalid_argument);
+}
+
 TYPED_TEST(SelectBlocks, TakesNothing) {
   using T = typename TestFixture::Scalar;
   const Heads<T> none(1, 2, 0, 4), no_batch(0, 2, 8, 4), keys(1, 2, 8, 4);

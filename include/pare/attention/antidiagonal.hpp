@@ -21,6 +21,7 @@
 #include <pare/attention/detail/row_scores.hpp>
 #include <pare/attention/select_blocks.hpp>
 #include <pare/core/backend.hpp>
+#include <pare/core/ceil_div.hpp>
 #include <pare/kernel/score_tile.hpp>
 
 #include <algorithm>
@@ -124,7 +125,7 @@ class AntidiagonalSelection {
 
   double run(BlockLists& blocks) {
     masses_.resize(static_cast<std::size_t>(grid_.rows()));
-    const Index groups = (grid_.rows() + group_blocks_ - 1) / group_blocks_;
+    const Index groups = ceil_div(grid_.rows(), group_blocks_);
     std::vector<AlignedBuffer<std::byte>> memory(
         static_cast<std::size_t>(worker_count(backend_.executor, groups)));
     parallel_for(backend_.executor, groups, [&](Index group, int worker) {
@@ -143,7 +144,7 @@ class AntidiagonalSelection {
   Index limit(Index t) const {
     const Index seen = (t * stride_ + grid_.keys - grid_.queries) / stride_ + 1;
     const Index slots = std::min(grid_.candidates(t / row_cells_) * grid_.column_block, grid_.keys);
-    return std::min(seen, (slots + stride_ - 1) / stride_);
+    return std::min(seen, ceil_div(slots, stride_));
   }
 
   /// Row `a` of the cells behind the last token is zero.
@@ -159,7 +160,7 @@ class AntidiagonalSelection {
   void keep_group(Index first_block, AlignedBuffer<std::byte>& memory, BlockLists& blocks) {
     const Index last_block = std::min(first_block + group_blocks_, grid_.rows());
     const Index begin = first_block * row_cells_;
-    const Index cells = (grid_.queries + stride_ - 1) / stride_;
+    const Index cells = ceil_div(grid_.queries, stride_);
     const Index rows = std::min(last_block * row_cells_, cells) - begin;
     const Index columns = grid_.candidates(last_block - 1);
     std::vector<T> weights(static_cast<std::size_t>(rows * columns));
@@ -183,13 +184,16 @@ class AntidiagonalSelection {
     RowScores<B, S> scores(backend_, memory, rows, head_.q.cols());
     const T scale = static_cast<T>(head_.scale / static_cast<double>(stride_));
     const Index end = limit(begin + rows - 1);
+    // The other antidiagonal products of a cell larger than the tensors are with zeros.
+    const Index first_product = std::min(std::max(Index{0}, stride_ - grid_.queries), stride_ - 1);
+    const Index products = std::max(std::min(stride_, grid_.keys) - first_product, Index{1});
     for (Index first = 0; first < end; first += kernel::tile_keys) {
       const Index count = std::min(kernel::tile_keys, end - first);
       T* tile = nullptr;
-      for (Index a = 0; a < stride_; ++a) {
+      for (Index a = first_product; a < first_product + products; ++a) {
         scores.set_rows(rows, [&](Index r) { return query(begin + r, a); });
         tile = scores.score(
-            first, count, [&](Index u) { return key(u, a); }, scale, a > 0);
+            first, count, [&](Index u) { return key(u, a); }, scale, a > first_product);
       }
       for (Index r = 0; r < rows; ++r) {
         const Index seen = std::min(count, limit(begin + r) - first);

@@ -6,6 +6,7 @@
 
 #include <pare/core/macros_off.hpp>
 
+#include <pare/core/ceil_div.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
 
@@ -56,20 +57,31 @@ class BlockMask {
     Index row_block = 128;     ///< queries in a block
     Index column_block = 128;  ///< key slots in a block
 
-    Index row_blocks() const { return queries / row_block + (queries % row_block != 0 ? 1 : 0); }
-    Index column_blocks() const { return keys / column_block + (keys % column_block != 0 ? 1 : 0); }
+    /// \throws std::invalid_argument, like `column_blocks`, if there is a negative number of tokens
+    /// or a block of none.
+    Index row_blocks() const { return blocks("row_block", queries, row_block); }
+    Index column_blocks() const { return blocks("column_block", keys, column_block); }
 
     /// How many leading column blocks hold a key that some query of the row block may see when
     /// query i stands at position i + keys - queries (bottom-right aligned) and keys lie in
     /// natural order.
+    /// \throws std::invalid_argument if there is no such row block.
     Index causal_columns(Index row) const {
+      check(row >= 0 && row < row_blocks(), shape_name_, "row", row, "a row block of the shape");
       const Index first = row * row_block;
       const Index last_query = first + std::min(row_block, queries - first) - 1;
-      const Index last_position = last_query + keys - queries;
+      const Index last_position = last_query - queries + keys;  // no sum of two large numbers
       return last_position < 0 ? 0 : last_position / column_block + 1;
     }
 
     friend bool operator==(const Shape&, const Shape&) = default;
+
+   private:
+    static Index blocks(const char* argument, Index tokens, Index block) {
+      check(tokens >= 0 && block >= 1, shape_name_, argument, std::array<Index, 2>{tokens, block},
+            "at least 0 tokens, and 1 in a block");
+      return ceil_div(tokens, block);
+    }
   };
 
   /// The mask of no tokens.
@@ -158,9 +170,14 @@ class BlockMask {
   std::span<const std::int32_t> columns() const { return columns_; }
 
   /// The selected column blocks of a row block, ascending. A mask with one batch entry or one head
-  /// answers for any; `batch`, `head` and `row` are not checked.
+  /// answers for any batch entry or head.
+  /// \throws std::invalid_argument if there is no such batch entry, head or row block.
   PARE_ALWAYS_INLINE std::span<const std::int32_t> row(Index batch, Index head, Index row) const {
     const Index b = shape_.batch == 1 ? 0 : batch, h = shape_.heads == 1 ? 0 : head;
+    check(
+        b >= 0 && b < shape_.batch && h >= 0 && h < shape_.heads && row >= 0 && row < row_blocks(),
+        "attention::BlockMask::row", "batch, head, row", std::array<Index, 3>{batch, head, row},
+        "a row of the mask");
     return row_of(offsets_, columns_,
                   static_cast<std::size_t>((b * shape_.heads + h) * row_blocks() + row));
   }
@@ -186,6 +203,8 @@ class BlockMask {
   friend bool operator==(const BlockMask&, const BlockMask&) = default;
 
  private:
+  static constexpr const char* shape_name_ = "attention::BlockMask::Shape";
+
   BlockMask(const Shape& shape, std::vector<Index> offsets, std::vector<std::int32_t> columns)
       : shape_(shape), offsets_(std::move(offsets)), columns_(std::move(columns)) {}
 

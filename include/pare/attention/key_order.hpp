@@ -62,9 +62,12 @@ class KeyOrder {
   std::span<const std::uint32_t> positions() const { return positions_; }
 
   /// The positions of slots 0 ... keys - 1. An order with one batch entry or one head answers for
-  /// any; `batch` and `head` are not checked.
+  /// any.
+  /// \throws std::invalid_argument if there is no such batch entry or head.
   PARE_ALWAYS_INLINE std::span<const std::uint32_t> of(Index batch, Index head) const {
     const Index b = shape_.batch == 1 ? 0 : batch, h = shape_.heads == 1 ? 0 : head;
+    check(b >= 0 && b < shape_.batch && h >= 0 && h < shape_.heads, "attention::KeyOrder::of",
+          "batch, head", std::array<Index, 2>{batch, head}, "a row of the order");
     return {positions_.data() + (b * shape_.heads + h) * shape_.keys,
             static_cast<std::size_t>(shape_.keys)};
   }

@@ -22,6 +22,7 @@
 #include <pare/attention/detail/row_scores.hpp>
 #include <pare/attention/select_blocks.hpp>
 #include <pare/core/backend.hpp>
+#include <pare/core/ceil_div.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -137,7 +138,7 @@ class MeanPoolSelection {
           keys_.data() + n * dim());
     });
     masses_.resize(static_cast<std::size_t>(grid_.rows()));
-    const Index groups = (grid_.rows() + rows_at_once - 1) / rows_at_once;
+    const Index groups = ceil_div(grid_.rows(), rows_at_once);
     std::vector<AlignedBuffer<std::byte>> memory(
         static_cast<std::size_t>(worker_count(backend_.executor, groups)));
     parallel_for(backend_.executor, groups, [&](Index group, int worker) {

@@ -35,7 +35,9 @@
 #include <array>
 #include <chrono>
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <span>
 #include <type_traits>
@@ -61,24 +63,39 @@ struct SelectorHead {
   /// Where a query stands among the keys (bottom-right aligned).
   Index position(Index query) const { return query + k.rows() - q.rows(); }
   /// The key in a slot.
+  /// \throws std::invalid_argument, like `query`, if there is none.
   const S* key(Index slot) const {
+    check(slot >= 0 && slot < k.rows() && (order.empty() || slot < Index(order.size())), name_,
+          "slot", slot, "a slot of the keys");
     const Index at =
         order.empty() ? slot : static_cast<Index>(order[static_cast<std::size_t>(slot)]);
     return k.data + at * k.stride[0];
   }
-  const S* query(Index i) const { return q.data + i * q.stride[0]; }
+  const S* query(Index i) const {
+    check(i >= 0 && i < q.rows(), name_, "query", i, "a query of the head");
+    return q.data + i * q.stride[0];
+  }
+
+ private:
+  static constexpr const char* name_ = "attention::SelectorHead";
 };
 
 /// The blocks of one head as a selector collects them, in any order; twice the same counts once.
 class BlockLists {
  public:
-  BlockLists(Index rows, Index columns)
-      : columns_(columns), lists_(static_cast<std::size_t>(rows)) {}
+  /// \throws std::invalid_argument if rows are negative, or columns not in [0, 2^31).
+  BlockLists(Index rows, Index columns) : columns_(columns) {
+    check(rows >= 0 && columns >= 0 && columns <= std::numeric_limits<std::int32_t>::max(), name_,
+          "rows, columns", std::array<Index, 2>{rows, columns}, "sizes of a mask");
+    lists_.resize(static_cast<std::size_t>(rows));
+  }
 
   Index rows() const { return static_cast<Index>(lists_.size()); }
   Index columns() const { return columns_; }
-  /// Blocks outside the mask are refused when the mask is made.
+  /// \throws std::invalid_argument if the block lies outside the mask.
   void add(Index row, Index column) {
+    check(row >= 0 && row < rows() && column >= 0 && column < columns_, name_, "row, column",
+          std::array<Index, 2>{row, column}, "a block of the mask");
     lists_[static_cast<std::size_t>(row)].push_back(static_cast<std::int32_t>(column));
   }
 
@@ -92,6 +109,8 @@ class BlockLists {
   }
 
  private:
+  static constexpr const char* name_ = "attention::BlockLists";
+
   Index columns_;
   std::vector<std::vector<std::int32_t>> lists_;
 };

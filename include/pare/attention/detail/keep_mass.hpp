@@ -7,6 +7,7 @@
 #include <pare/attention/detail/rank.hpp>
 #include <pare/attention/reference.hpp>
 #include <pare/attention/select_blocks.hpp>
+#include <pare/core/ceil_div.hpp>
 #include <pare/core/check.hpp>
 
 #include <algorithm>
@@ -29,8 +30,8 @@ struct BlockGrid {
   Index column_block = 128;
   Index segment = 0;  ///< 0: the candidates of a row are all blocks up to its diagonal
 
-  Index rows() const { return (queries + row_block - 1) / row_block; }
-  Index columns() const { return (keys + column_block - 1) / column_block; }
+  Index rows() const { return ceil_div(queries, row_block); }
+  Index columns() const { return ceil_div(keys, column_block); }
   Index first_position(Index m) const { return m * row_block + keys - queries; }
   Index last_position(Index m) const {
     return std::min((m + 1) * row_block, queries) - 1 + keys - queries;

@@ -13,6 +13,7 @@
 #include <pare/attention/proxy_heads_options.hpp>
 #include <pare/attention/select_blocks.hpp>
 #include <pare/core/backend.hpp>
+#include <pare/core/ceil_div.hpp>
 #include <pare/core/tensor_view.hpp>
 
 #include <algorithm>
@@ -47,9 +48,7 @@ inline void check_proxy(const char* function, const ProxyHeads& p, Index kv_head
 }
 
 /// Column blocks that every row keeps at least, if it sees them.
-inline Index least_blocks(const ProxyHeads& p) {
-  return p.min_budget / p.column_block + (p.min_budget % p.column_block != 0 ? 1 : 0);
-}
+inline Index least_blocks(const ProxyHeads& p) { return ceil_div(p.min_budget, p.column_block); }
 
 /// True where every row keeps all it can see, so that there is nothing to select.
 inline bool keeps_all(const ProxyHeads& p, const BlockMask::Shape& shape) {
@@ -61,7 +60,7 @@ inline bool keeps_all(const ProxyHeads& p, const BlockMask::Shape& shape) {
 inline Index row_budget(const ProxyHeads& p, const BlockMask::Shape& shape, Index m, Index blocks) {
   const Index visible = shape.causal_columns(m), all = shape.column_blocks();
   const Index share =
-      p.budget == ProxyBudget::all_blocks ? blocks : (blocks * visible + all - 1) / all;
+      p.budget == ProxyBudget::all_blocks ? blocks : ceil_div(blocks * visible, all);
   return std::clamp<Index>(std::max(share, least_blocks(p)), 1, visible);
 }
 

@@ -11,6 +11,7 @@
 
 #include <pare/attention/block_mask.hpp>
 #include <pare/attention/detail/reference_row.hpp>
+#include <pare/core/ceil_div.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
 
@@ -155,7 +156,8 @@ double reference_antidiagonal(TensorView<const T, 2> q, TensorView<const U, 2> k
                               std::span<const std::uint32_t> order, Index stride, Index t,
                               Index u) {
   double sum = 0;
-  for (Index a = 0; a < stride; ++a) {
+  const Index first = std::max(Index{0}, stride - q.rows()), last = std::min(stride, k.rows());
+  for (Index a = first; a < last; ++a) {
     const Index i = t * stride + stride - 1 - a, slot = u * stride + a;
     if (i >= q.rows() || slot >= k.rows()) continue;
     const Index j = order.empty() ? slot : Index{order[static_cast<std::size_t>(slot)]};
@@ -178,7 +180,7 @@ std::vector<double> reference_antidiagonal_scores(TensorView<const T, 2> q,
                                                   const ReferenceBlocks& blocks, Index stride,
                                                   double scale, ReferenceCandidates which) {
   const BlockMask::Shape& shape = blocks.shape;
-  const Index columns = shape.column_blocks(), cells = (shape.keys + stride - 1) / stride;
+  const Index columns = shape.column_blocks(), cells = ceil_div(shape.keys, stride);
   std::vector<double> scores;
   for (Index m = 0; m < shape.row_blocks(); ++m) {
     std::vector<double> row(static_cast<std::size_t>(columns), 0.0);

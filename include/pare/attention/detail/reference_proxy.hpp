@@ -11,6 +11,7 @@
 
 #include <pare/attention/block_mask.hpp>
 #include <pare/attention/detail/reference_row.hpp>
+#include <pare/core/ceil_div.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
 
@@ -118,8 +119,8 @@ inline Index reference_row_budget(const BlockMask::Shape& shape, Index m, Index 
                                   const ReferenceProxySelection& o) {
   const Index visible = shape.causal_columns(m), columns = shape.column_blocks();
   const Index share =
-      o.budget == ReferenceBudget::all ? budget : (budget * visible + columns - 1) / columns;
-  const Index least = (o.min_budget + shape.column_block - 1) / shape.column_block;
+      o.budget == ReferenceBudget::all ? budget : ceil_div(budget * visible, columns);
+  const Index least = ceil_div(o.min_budget, shape.column_block);
   return std::clamp<Index>(std::max(share, least), 1, visible);
 }
 
