@@ -65,7 +65,7 @@ concept AttendScalars = std::is_same_v<scalar_of<Q>, scalar_of<K>> &&
     std::is_same_v<scalar_of<Q>, scalar_of<V>> && OutputOf<scalar_of<O>, scalar_of<Q>>;
 
 template <class X>
-using IsSource = std::bool_constant<KeyValueSource<std::remove_const_t<X>>>;
+using IsSource = std::bool_constant<KeyValueSource<std::remove_cvref_t<X>>>;
 
 PARE_ABI_BEGIN
 

@@ -58,6 +58,11 @@ requires requires { typename scalar_of<X>; }
 struct element<X> {
   using type = scalar_of<X>;
 };
+template <class X>
+requires(
+    !requires { typename scalar_of<X>; } && requires { typename X::scalar; }) struct element<X> {
+  using type = typename X::scalar;
+};
 template <SparseIn X>
 struct element<X> {
   using type = sparse_scalar_of<X>;
@@ -195,13 +200,14 @@ using WritesEither = WritesOf<Rank, Of::Either>;
 template <std::size_t Rank>
 using WritesTogether = WritesOf<Rank, Of::Together>;
 
-/// What Trait holds of; anything else is wrong, or belongs to `Otherwise`.
+/// What Trait holds of, which sees A as it is deduced; anything else is wrong, or belongs to
+/// `Otherwise`.
 template <template <class> class Trait, Wrong Otherwise = no_memory>
 struct Takes {
   static constexpr bool counts = false;
   template <class A, class>
   static consteval Wrong wrong() {
-    return Trait<std::remove_reference_t<A>>::value ? right : Otherwise;
+    return Trait<A>::value ? right : Otherwise;
   }
 };
 
@@ -211,14 +217,27 @@ struct Unless {
   static constexpr bool counts = true;
   template <class A, class S>
   static consteval Wrong wrong() {
-    if constexpr (Trait<std::remove_reference_t<A>>::value)
+    if constexpr (Trait<A>::value)
       return Then;
     else
       return Role::template wrong<A, S>();
   }
 };
 
-/// Anything: the overloads themselves say what.
+/// Anything that states its scalar, as a model does.
+struct TakesScalar {
+  static constexpr bool counts = true;
+  template <class, class>
+  static consteval Wrong wrong() {
+    return right;
+  }
+};
+
+/// Anything: the overloads themselves say what, and may convert to it. Of kind ANY.
+struct Anything {
+  template <class A>
+  Anything(A&&);
+};
 struct TakesAny {
   static constexpr bool counts = false;
   template <class, class>
@@ -289,7 +308,7 @@ using RefusedFor = Refused<sentence_of<Reasons, Why>()>;
   PARE_WRONG(I, other_rank, F NAME ": wanted " SHAPE ", got another rank")           \
   PARE_WRONG(I, no_scalar, F NAME ": wanted elements of float, double, bf16 or f16") \
   PARE_WRONG(I, no_compute_scalar, F NAME ": wanted elements of float or double")    \
-  PARE_WRONG(I, other_scalar, F NAME ": wanted the scalar type of the inputs before it")
+  PARE_WRONG(I, other_scalar, F NAME ": wanted the scalar type of what stands before it")
 #define PARE_WRONG_SPARSE(F, I, NAME, SHAPE)                                         \
   PARE_WRONG(I, no_memory, F NAME ": wanted " SHAPE " as an Eigen::SparseMatrix")    \
   PARE_WRONG(I, other_rank, F NAME ": wanted an Eigen::SparseMatrix stored by rows") \
@@ -315,6 +334,8 @@ using RefusedFor = Refused<sentence_of<Reasons, Why>()>;
              "that owns its elements")
 #define PARE_WRONG_PLAIN(F, I, NAME, WHAT) PARE_WRONG(I, no_memory, F NAME ": wanted " WHAT)
 
+#define PARE_WRONG_ANY(F, I, NAME, WHAT)
+
 #define PARE_EXPAND(...) __VA_ARGS__
 #define PARE_COMMA() ,
 #define PARE_NO_COMMA()
@@ -329,7 +350,14 @@ using RefusedFor = Refused<sentence_of<Reasons, Why>()>;
 #define PARE_MAP(M, C, F, FIRST, ...)                                                             \
   __VA_OPT__(C() PARE_NINTH(FIRST, __VA_ARGS__, , PARE_MAP_6, PARE_MAP_5, PARE_MAP_4, PARE_MAP_3, \
                             PARE_MAP_2, PARE_MAP_1)(M, C, F, __VA_ARGS__))
-#define PARE_CLASS_OF(F, I, ROLE) class A##I
+#define PARE_CLASS_OF(F, I, ROLE) PARE_CLASS_OF_EXPANDED(I, PARE_EXPAND ROLE)
+#define PARE_CLASS_OF_EXPANDED(...) PARE_CLASS_IN(__VA_ARGS__)
+#define PARE_CLASS_IN(I, KIND, ROLE, NAME, SHAPE) class A##I PARE_CLASS_DEFAULT_##KIND
+#define PARE_CLASS_DEFAULT_INPUT
+#define PARE_CLASS_DEFAULT_SPARSE
+#define PARE_CLASS_DEFAULT_PLAIN
+#define PARE_CLASS_DEFAULT_OUTPUT
+#define PARE_CLASS_DEFAULT_ANY = ::pare::roles::Anything
 #define PARE_TYPE_OF(F, I, ROLE) A##I
 #define PARE_PARAMETER_OF(F, I, ROLE) A##I&&
 #define PARE_ROLE_OF(F, I, ROLE) PARE_ROLE_IN ROLE
@@ -345,6 +373,8 @@ using RefusedFor = Refused<sentence_of<Reasons, Why>()>;
 #define PARE_LATE_SPARSE(A) const A&
 #define PARE_LATE_PLAIN(A) const A&
 #define PARE_LATE_OUTPUT(A) A&&
+// Worse than any conversion that a valid overload asks for.
+#define PARE_LATE_ANY(A) ::pare::roles::Anything
 
 #define PARE_FIRST(FIRST, ...) FIRST
 #define PARE_JOIN(a, b) PARE_JOIN_EXPANDED(a, b)

@@ -39,11 +39,11 @@ namespace factor {
 namespace detail {
 
 template <class X>
-struct IsLowRank : std::false_type {};
+inline constexpr bool is_low_rank = false;
 template <class T>
-struct IsLowRank<LowRank<T>> : std::true_type {};
-template <class T>
-struct IsLowRank<const LowRank<T>> : std::true_type {};
+inline constexpr bool is_low_rank<LowRank<T>> = true;
+template <class X>
+using IsLowRank = std::bool_constant<is_low_rank<std::remove_cvref_t<X>>>;
 template <class X>
 using IsNoLowRank = std::bool_constant<!IsLowRank<X>::value>;
 

@@ -19,6 +19,7 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/covariance_sum.hpp>
 #include <pare/factor/detail/packed_right.hpp>
@@ -163,6 +164,9 @@ class Covariance {
   PARE_ALWAYS_INLINE void add(const X& x) {
     add(simd, x);
   }
+
+  PARE_REFUSE_CALLS(add, "factor::Covariance::add", "after x: wanted nothing",
+                    (INPUT, (roles::Reads<2>), "x", "[tokens, dim]"))
 
   /// Adds the tokens of another accumulator.
   /// \throws std::invalid_argument if its dim is another.

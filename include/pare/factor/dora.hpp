@@ -83,7 +83,7 @@ template <class X, class W, class A>
 using layer_t = product_t<product_t<scalar_of<X>, scalar_of<W>>, scalar_of<A>>;
 
 template <class X>
-using IsWeightVector = std::bool_constant<WeightVector<std::remove_const_t<X>>>;
+using IsWeightVector = std::bool_constant<WeightVector<std::remove_cvref_t<X>>>;
 template <class X>
 using IsNorms = std::bool_constant<NormVector<X>>;
 
@@ -350,7 +350,7 @@ PARE_REFUSE_CALLS(dora_norms, "factor::dora_norms",
                   (INPUT, (roles::Reads<2>), "w", "[out, in]"),
                   (INPUT, (roles::Reads<2>), "a", "[rank, in]"),
                   (INPUT, (roles::Reads<2>), "b", "[out, rank], of the scalar of a"),
-                  (PLAIN, (roles::TakesAny), "scale", "a number"),
+                  (ANY, (roles::TakesAny), "scale", "a number"),
                   (PLAIN, (roles::Takes<detail::IsNorms>), "norms",
                    "a vector to write to, [out], of float or double"))
 PARE_REFUSE_CALLS(
@@ -359,8 +359,19 @@ PARE_REFUSE_CALLS(
     (INPUT, (roles::Reads<2>), "x", "[tokens, in]"), (INPUT, (roles::Reads<2>), "w", "[out, in]"),
     (INPUT, (roles::Reads<2>), "a", "[rank, in]"), (INPUT, (roles::Reads<2>), "b", "[out, rank]"),
     (PLAIN, (roles::Takes<detail::IsWeightVector>), "magnitude", "a vector in memory, [out]"),
-    (PLAIN, (roles::TakesAny), "scale", "a number"),
+    (ANY, (roles::TakesAny), "scale", "a number"),
     (OUTPUT, (roles::WritesTogether<2>), "y", "[tokens, out]"))
+
+PARE_REFUSE_CALLS(dora_delta, "factor::dora_delta",
+                  "after scale: wanted delta, [tokens, out], of the scalar that x and a are "
+                  "computed in, and nothing or an ApplyWorkspace; before base_output a backend",
+                  (INPUT, (roles::Reads<2>), "base_output", "[tokens, out]"),
+                  (INPUT, (roles::Reads<2>), "x", "[tokens, in]"),
+                  (INPUT, (roles::Reads<2>), "a", "[rank, in]"),
+                  (INPUT, (roles::Reads<2>), "b", "[out, rank]"),
+                  (PLAIN, (roles::Takes<detail::IsWeightVector>), "gains",
+                   "a vector in memory, [out]"),
+                  (ANY, (roles::TakesAny), "scale", "a number"))
 
 PARE_ABI_END
 }  // namespace pare::factor

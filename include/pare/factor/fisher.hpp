@@ -26,6 +26,7 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/fisher_sums.hpp>
 #include <pare/factor/detail/packed_right.hpp>
@@ -252,6 +253,17 @@ class FisherDiagonal {
   PARE_ALWAYS_INLINE void add_tokens(const D& delta, const X& x) {
     add_tokens(simd, delta, x);
   }
+
+  PARE_REFUSE_CALLS(add_gradient, "factor::FisherDiagonal::add_gradient",
+                    "after gradient: wanted nothing",
+                    (INPUT, (roles::Reads<2>), "gradient", "[out, in]"))
+  PARE_REFUSE_CALLS(add_layer, "factor::FisherDiagonal::add_layer",
+                    "after x: wanted lengths, and the terms",
+                    (INPUT, (roles::Reads<2>), "delta", "[tokens, out]"),
+                    (INPUT, (roles::Reads<2>), "x", "[tokens, in]"))
+  PARE_REFUSE_CALLS(add_tokens, "factor::FisherDiagonal::add_tokens", "after x: wanted nothing",
+                    (INPUT, (roles::Reads<2>), "delta", "[tokens, out]"),
+                    (INPUT, (roles::Reads<2>), "x", "[tokens, in]"))
 
   /// Adds the examples of another accumulator.
   /// \throws std::invalid_argument if its extents or terms are others.

@@ -55,9 +55,9 @@ namespace pare::factor {
 namespace detail {
 
 template <class X>
-using IsMetric = std::bool_constant<Metric<std::remove_const_t<X>>>;
+using IsMetric = std::bool_constant<Metric<std::remove_cvref_t<X>>>;
 template <class X>
-using IsLinearOperator = std::bool_constant<LinearOperator<std::remove_const_t<X>>>;
+using IsLinearOperator = std::bool_constant<LinearOperator<std::remove_cvref_t<X>>>;
 
 PARE_ABI_BEGIN
 

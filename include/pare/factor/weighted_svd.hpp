@@ -26,8 +26,8 @@
 namespace pare::factor {
 namespace detail {
 template <class X>
-using IsWeights = std::bool_constant<std::is_same_v<std::remove_const_t<X>, FisherDiagonal> ||
-                                     WeightVector<std::remove_const_t<X>>>;
+using IsWeights = std::bool_constant<std::is_same_v<std::remove_cvref_t<X>, FisherDiagonal> ||
+                                     WeightVector<std::remove_cvref_t<X>>>;
 }  // namespace detail
 PARE_ABI_BEGIN
 

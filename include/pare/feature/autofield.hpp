@@ -15,6 +15,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/check.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/feature/adam.hpp>
 #include <pare/feature/detail/input_gradients.hpp>
@@ -184,6 +185,18 @@ Ranking autofield(M& model, const FieldLayout& layout, const X& x, const Y& labe
     } while (!batches.at_end());
   return rank_fields(masked.scores());
 }
+
+PARE_REFUSE_CALLS(
+    autofield, "feature::autofield",
+    "after holdout_labels: wanted AutoFieldOptions, members spelt and ordered as declared",
+    (PLAIN, (roles::TakesScalar), "model", "a Model"),
+    (ANY, (roles::TakesAny), "layout", "a FieldLayout"),
+    (INPUT, (roles::ReadsSame<2>), "x", "[rows, layout.dim()]"),
+    (PLAIN, (roles::Takes<detail::IsNumberList>), "labels",
+     "a vector in memory of numbers, which std::vector<bool> is not"),
+    (INPUT, (roles::ReadsSame<2>), "holdout", "[rows, layout.dim()]"),
+    (PLAIN, (roles::Takes<detail::IsNumberList>), "holdout_labels",
+     "a vector in memory of numbers, which std::vector<bool> is not"))
 
 PARE_ABI_END
 }  // namespace pare::feature

@@ -229,9 +229,10 @@ template <class X>
 concept FieldsIn = detail::is_field_batch<std::remove_cvref_t<X>> ||
     (In<X, 2>&& ComputeScalar<scalar_of<X>>);
 
-/// What is written.
+/// What is written, no temporary that owns its elements.
 template <class X>
-concept FieldsOut = FieldsIn<X> &&
+concept FieldsOut =
+    FieldsIn<X> && !pare::detail::OwningRvalue<X> &&
     !std::is_const_v<typename detail::batch_scalar<std::remove_reference_t<X>>::type>;
 
 /// The scalar of a batch, without const.
@@ -240,6 +241,12 @@ using field_scalar_of =
     std::remove_const_t<typename detail::batch_scalar<const std::remove_reference_t<X>>::type>;
 
 namespace detail {
+
+template <class X>
+using IsFieldsIn = std::bool_constant<FieldsIn<X>>;
+template <class X>
+using IsFieldsOut = std::bool_constant<FieldsOut<X>>;
+
 PARE_ABI_BEGIN
 
 /// A matrix view as a batch. Of a matrix with one column (or row) either order will do.

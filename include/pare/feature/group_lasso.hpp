@@ -20,6 +20,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/check.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/feature/detail/input_gradients.hpp>
 #include <pare/feature/field_layout.hpp>
@@ -121,6 +122,14 @@ Ranking group_lasso(M& model, const FieldLayout& layout, const X& x, const Y& la
     scores.push_back(detail::group_norm(layout, model.first_weights(), j));
   return rank_fields(scores);
 }
+
+PARE_REFUSE_CALLS(group_lasso, "feature::group_lasso",
+                  "after labels: wanted GroupLassoOptions, members spelt and ordered as declared",
+                  (PLAIN, (roles::TakesScalar), "model", "a Model"),
+                  (ANY, (roles::TakesAny), "layout", "a FieldLayout"),
+                  (INPUT, (roles::ReadsSame<2>), "x", "[rows, layout.dim()]"),
+                  (PLAIN, (roles::Takes<detail::IsNumberList>), "labels",
+                   "a vector in memory of numbers, which std::vector<bool> is not"))
 
 PARE_ABI_END
 }  // namespace pare::feature

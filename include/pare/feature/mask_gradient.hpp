@@ -14,6 +14,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/check.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/feature/detail/input_gradients.hpp>
 #include <pare/feature/field_layout.hpp>
@@ -69,6 +70,14 @@ Ranking mask_gradient_importance(M& model, const FieldLayout& layout, const X& x
     for (double& score : scores) score /= total;
   return rank_fields(scores);
 }
+
+PARE_REFUSE_CALLS(mask_gradient_importance, "feature::mask_gradient_importance",
+                  "after labels: wanted MaskGradientOptions, members spelt and ordered as declared",
+                  (PLAIN, (roles::TakesScalar), "model", "a Model"),
+                  (ANY, (roles::TakesAny), "layout", "a FieldLayout"),
+                  (INPUT, (roles::ReadsSame<2>), "x", "[rows, layout.dim()]"),
+                  (PLAIN, (roles::Takes<detail::IsNumberList>), "labels",
+                   "a vector in memory of numbers, which std::vector<bool> is not"))
 
 PARE_ABI_END
 }  // namespace pare::feature

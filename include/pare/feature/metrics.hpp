@@ -17,6 +17,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/check.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/feature/detail/number_list.hpp>
 #include <pare/feature/detail/ranks.hpp>
 
@@ -177,6 +178,37 @@ double spearman(const A& a, const B& b) {
   }
   return xy / std::sqrt(xx * yy);
 }
+
+PARE_REFUSE_CALLS(roc_auc, "feature::roc_auc", "after scores: wanted nothing",
+                  (PLAIN, (roles::Takes<detail::IsNumberList>), "labels",
+                   "a vector in memory of numbers, which std::vector<bool> is not"),
+                  (PLAIN, (roles::Takes<detail::IsNumberList>), "scores",
+                   "a vector in memory of numbers, which std::vector<bool> is not"))
+PARE_REFUSE_CALLS(log_loss, "feature::log_loss", "after probabilities: wanted nothing",
+                  (PLAIN, (roles::Takes<detail::IsNumberList>), "labels",
+                   "a vector in memory of numbers, which std::vector<bool> is not"),
+                  (PLAIN, (roles::Takes<detail::IsNumberList>), "probabilities",
+                   "a vector in memory of numbers, which std::vector<bool> is not"))
+PARE_REFUSE_CALLS(logistic_loss, "feature::logistic_loss", "after logits: wanted nothing",
+                  (PLAIN, (roles::Takes<detail::IsNumberList>), "labels",
+                   "a vector in memory of numbers, which std::vector<bool> is not"),
+                  (PLAIN, (roles::Takes<detail::IsNumberList>), "logits",
+                   "a vector in memory of numbers, which std::vector<bool> is not"))
+PARE_REFUSE_CALLS(aukc, "feature::aukc", "after aucs: wanted nothing",
+                  (PLAIN, (roles::Takes<detail::IsNumberList>), "kept",
+                   "a vector in memory of numbers, which std::vector<bool> is not"),
+                  (PLAIN, (roles::Takes<detail::IsNumberList>), "aucs",
+                   "a vector in memory of numbers, which std::vector<bool> is not"))
+PARE_REFUSE_CALLS(kendall_tau, "feature::kendall_tau", "after b: wanted nothing",
+                  (PLAIN, (roles::Takes<detail::IsNumberList>), "a",
+                   "a vector in memory of numbers, which std::vector<bool> is not"),
+                  (PLAIN, (roles::Takes<detail::IsNumberList>), "b",
+                   "a vector in memory of numbers, which std::vector<bool> is not"))
+PARE_REFUSE_CALLS(spearman, "feature::spearman", "after b: wanted nothing",
+                  (PLAIN, (roles::Takes<detail::IsNumberList>), "a",
+                   "a vector in memory of numbers, which std::vector<bool> is not"),
+                  (PLAIN, (roles::Takes<detail::IsNumberList>), "b",
+                   "a vector in memory of numbers, which std::vector<bool> is not"))
 
 PARE_ABI_END
 }  // namespace pare::feature

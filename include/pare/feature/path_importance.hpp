@@ -17,6 +17,7 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/feature/detail/gauss_legendre.hpp>
 #include <pare/feature/detail/input_gradients.hpp>
@@ -130,6 +131,14 @@ Ranking path_importance(M& model, const FieldLayout& layout, const X& x, const Y
                         const PathOptions& options = {}) {
   return path_importance(simd, model, layout, x, labels, options);
 }
+
+PARE_REFUSE_CALLS(path_importance, "feature::path_importance",
+                  "after labels: wanted PathOptions, members spelt and ordered as declared",
+                  (PLAIN, (roles::TakesScalar), "model", "a Model"),
+                  (ANY, (roles::TakesAny), "layout", "a FieldLayout"),
+                  (INPUT, (roles::ReadsSame<2>), "x", "[rows, layout.dim()]"),
+                  (PLAIN, (roles::Takes<detail::IsNumberList>), "labels",
+                   "a vector in memory of numbers, which std::vector<bool> is not"))
 
 PARE_ABI_END
 }  // namespace pare::feature

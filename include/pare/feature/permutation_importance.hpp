@@ -24,6 +24,7 @@
 
 #include <pare/core/check.hpp>
 #include <pare/core/permutation.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/feature/detail/permuted_passes.hpp>
 #include <pare/feature/field_layout.hpp>
@@ -242,6 +243,14 @@ PermutationImportance permutation_importance(M& model, const FieldLayout& layout
         "Incremental", "Full or Blocked: the model is no IncrementalModel");
   return detail::model_importance(model, layout, rows, std::span<const T>(y), options, score);
 }
+
+PARE_REFUSE_CALLS(permutation_importance, "feature::permutation_importance",
+                  "after labels: wanted PermutationOptions, members spelt and ordered as declared",
+                  (PLAIN, (roles::TakesScalar), "model", "a Model"),
+                  (ANY, (roles::TakesAny), "layout", "a FieldLayout"),
+                  (INPUT, (roles::ReadsSame<2>), "x", "[rows, layout.dim()]"),
+                  (PLAIN, (roles::Takes<detail::IsNumberList>), "labels",
+                   "a vector in memory of numbers, which std::vector<bool> is not"))
 
 PARE_ABI_END
 }  // namespace pare::feature

@@ -159,9 +159,6 @@ struct Scores {
 
 namespace detail {
 
-template <class X>
-using IsNumberList = std::bool_constant<NumberList<X>>;
-
 PARE_ABI_BEGIN
 
 inline void check_at_least(const char* function, const char* argument,

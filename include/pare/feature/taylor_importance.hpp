@@ -14,6 +14,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/check.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/feature/detail/input_gradients.hpp>
 #include <pare/feature/field_layout.hpp>
@@ -95,6 +96,14 @@ Ranking taylor_importance(M& model, const FieldLayout& layout, const X& x, const
                                   std::numeric_limits<Index>::max(), add);
   return rank_fields(scores);
 }
+
+PARE_REFUSE_CALLS(taylor_importance, "feature::taylor_importance",
+                  "after labels: wanted TaylorOptions, members spelt and ordered as declared",
+                  (PLAIN, (roles::TakesScalar), "model", "a Model"),
+                  (ANY, (roles::TakesAny), "layout", "a FieldLayout"),
+                  (INPUT, (roles::ReadsSame<2>), "x", "[rows, layout.dim()]"),
+                  (PLAIN, (roles::Takes<detail::IsNumberList>), "labels",
+                   "a vector in memory of numbers, which std::vector<bool> is not"))
 
 PARE_ABI_END
 }  // namespace pare::feature

@@ -40,7 +40,7 @@ template <class X, class Y>
 concept ProjectsTo = std::is_same_v<compute_t<scalar_of<X>>, scalar_of<Y>>;
 
 template <class R>
-using IsOperator = std::bool_constant<RandomOperator<R>>;
+using IsOperator = std::bool_constant<RandomOperator<std::remove_cvref_t<R>>>;
 
 template <class S, class Y>
 concept SparseProjectsTo = std::is_same_v<sparse_scalar_of<S>, scalar_of<Y>>;

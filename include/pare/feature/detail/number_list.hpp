@@ -24,6 +24,10 @@ concept NumberList = requires(const std::remove_reference_t<V>& v) {
 };
 
 namespace detail {
+
+template <class V>
+using IsNumberList = std::bool_constant<NumberList<V>>;
+
 PARE_ABI_BEGIN
 
 /// The numbers of a list as To, refused unless `fits(number)`.
