@@ -115,78 +115,77 @@ concept Factors = requires(const W& a, const Options& b) {
 };
 static_assert(!Factors<Matrix, int> && !Factors<Eigen::MatrixXi, SvdOptions>);
 
-// clang-format off: each call stays on a line with its reason.
+// Each call stays on a line with its reason.
+// clang-format off
 void refused() {
   auto backend = pare::simd.threads(2);
-  project(x, omega, yd);           // refused: pare::projection::project: y: wanted the scalar type
+  project(x, omega, yd);  // refused: pare::projection::project: y: wanted the scalar type
   project(backend, x, omega, yd);  // refused: project: y: wanted the scalar type that
-  project(xd, omega, y);           // refused: project: y: wanted the scalar type
-  project(x, omega, const_y);      // refused: project: y: .* may be written, got a const one
+  project(xd, omega, y);  // refused: project: y: wanted the scalar type
+  project(x, omega, const_y);  // refused: project: y: .* may be written, got a const one
   project(x, omega, Matrix(64, 32));  // refused: project: y: .* outlives the call, got a temporary
-  project(xi, omega, y);      // refused: project: x: wanted elements of float, double, bf16 or f16
-  project(xc, omega, y);      // refused: project: x: wanted elements of float, double, bf16 or f16
-  project(x + x, omega, y);   // refused: project: x: .*an expression: .eval\(\) it first
-  project(x, omega, y + y);   // refused: project: y: wanted .* in memory
-  project(x, 3, y);           // refused: project: r: wanted a RandomOperator
-  project(x, omega, y, 3);    // refused: project: after y: wanted nothing, or a Workspace
+  project(xi, omega, y);  // refused: project: x: wanted elements of float, double, bf16 or f16
+  project(xc, omega, y);  // refused: project: x: wanted elements of float, double, bf16 or f16
+  project(x + x, omega, y);  // refused: project: x: .*an expression: .eval\(\) it first
+  project(x, omega, y + y);  // refused: project: y: wanted .* in memory
+  project(x, 3, y);  // refused: project: r: wanted a RandomOperator
+  project(x, omega, y, 3);  // refused: project: after y: wanted nothing, or a Workspace
   project(counts, omega, y);  // refused: project: x: wanted elements|project: x: wanted an
-  project(flags, omega, y);   // refused: project: x: wanted \[n, input_dim\] in memory
+  project(flags, omega, y);  // refused: project: x: wanted \[n, input_dim\] in memory
   project(weights.data(), omega, y);  // refused: project: x: wanted \[n, input_dim\] in memory
-  sketch(omega, x, yd);               // refused: sketch: out: wanted the scalar type
-  spmm(columns, x, y);          // refused: spmm: a: wanted an Eigen::SparseMatrix stored by rows
-  spmm(x, x, y);                // refused: spmm: a: wanted a matrix as an Eigen::SparseMatrix
-  spmm(graph, xd, y);           // refused: spmm: b: wanted the scalar type of
-  spmm(graph, x, yd);           // refused: spmm: c: wanted the scalar type
-  fast_rp(x);                   // refused: fast_rp: adjacency: wanted .* as an Eigen::SparseMatrix
+  sketch(omega, x, yd);  // refused: sketch: out: wanted the scalar type
+  spmm(columns, x, y);  // refused: spmm: a: wanted an Eigen::SparseMatrix stored by rows
+  spmm(x, x, y);  // refused: spmm: a: wanted a matrix as an Eigen::SparseMatrix
+  spmm(graph, xd, y);  // refused: spmm: b: wanted the scalar type of
+  spmm(graph, x, yd);  // refused: spmm: c: wanted the scalar type
+  fast_rp(x);  // refused: fast_rp: adjacency: wanted .* as an Eigen::SparseMatrix
   fast_rp(graph, {.dims = 8});  // refused: fast_rp: after adjacency: wanted FastRpOptions
-  fast_rp(backend, graph, yd,
-          {.dim = 8});         // refused: fast_rp: after adjacency: .* of the scalar of
+  fast_rp(backend, graph, yd, {.dim = 8});  // refused: fast_rp: after adjacency: .* of the scalar of
   attend(q, doubles, v, out);  // refused: pare::attention::attend: k: wanted the scalar type of
   attend(q, k, doubles, out, {.causal = true});  // refused: attend: v: wanted the scalar type of
-  attend(const_q, doubles, doubles, out);        // refused: attend: k: wanted the scalar type of
-  attend(q, k, v, const_out);           // refused: attend: out: .*may be written, got a const one
+  attend(const_q, doubles, doubles, out);  // refused: attend: k: wanted the scalar type of
+  attend(q, k, v, const_out);  // refused: attend: out: .*may be written, got a const one
   attend(q, k, v, Tensor(1, 1, 1, 1));  // refused: attend: out: .* outlives the call, got a temp
-  attend(q, k, v, doubles);             // refused: attend: out: wanted the scalar type
+  attend(q, k, v, doubles);  // refused: attend: out: wanted the scalar type
   attend(integers, k, v, out);  // refused: attend: q: wanted elements of float, double, bf16 or f16
-  attend(rank3, k, v, out);     // refused: attend: q: wanted .*, got another rank
+  attend(rank3, k, v, out);  // refused: attend: q: wanted .*, got another rank
   attend(q, k, rank3, out, {.causal = true});  // refused: attend: v: wanted .*, got another rank
-  attend(q, k + k, v, out);                    // refused: attend: k: wanted .*an expression
-  attend(q, k, v, flags);                      // refused: attend: out: wanted .* in memory
-  attend(q, k, v, out, {.casual = true});      // refused: attend: after out: wanted AttendOptions
-  attend(backend, q, k, v, out, {.casual = true});    // refused: attend: after out: wanted Attend
+  attend(q, k + k, v, out);  // refused: attend: k: wanted .*an expression
+  attend(q, k, v, flags);  // refused: attend: out: wanted .* in memory
+  attend(q, k, v, out, {.casual = true});  // refused: attend: after out: wanted AttendOptions
+  attend(backend, q, k, v, out, {.casual = true});  // refused: attend: after out: wanted Attend
   attend(q, k, v, out, SoftCap{}, {.casual = true});  // refused: attend: after out: wanted Attend
   attend(q, pages, out, {.casual = true});  // refused: attend: after out: wanted AttendOptions
-  attend(q, pages, doubles);                // refused: attend: out: wanted the scalar type
-  order_keys(q, doubles);                   // refused: order_keys: k: wanted the scalar type
-  order_keys(q, k, {.segments = 4});        // refused: order_keys: after k: wanted OrderOptions
-  select_blocks(q, doubles, MeanPool{});    // refused: select_blocks: k: wanted the scalar type
+  attend(q, pages, doubles);  // refused: attend: out: wanted the scalar type
+  order_keys(q, doubles);  // refused: order_keys: k: wanted the scalar type
+  order_keys(q, k, {.segments = 4});  // refused: order_keys: after k: wanted OrderOptions
+  select_blocks(q, doubles, MeanPool{});  // refused: select_blocks: k: wanted the scalar type
   select_blocks(q, k, 3);  // refused: select_blocks: after k: wanted .*a BlockSelector
   calibrate(q, k, doubles, EarlyStop{}, {});  // refused: calibrate: v: wanted the scalar type
   truncated_svd(w, 16);  // refused: pare::factor::truncated_svd: after w: wanted SvdOptions such as
-  truncated_svd(w);      // refused: truncated_svd: after w: wanted SvdOptions such as
-  truncated_svd(w, {.ranks = 16});     // refused: truncated_svd: after w: wanted SvdOptions such as
+  truncated_svd(w);  // refused: truncated_svd: after w: wanted SvdOptions such as
+  truncated_svd(w, {.ranks = 16});  // refused: truncated_svd: after w: wanted SvdOptions such as
   truncated_svd(w * w, {.rank = 16});  // refused: truncated_svd: w: .*an expression
-  truncated_svd(xi, {.rank = 16});     // refused: truncated_svd: w: wanted elements of float
-  factorize(w, weights, {.rank = 16});   // refused: factorize: metric: wanted a Metric
+  truncated_svd(xi, {.rank = 16});  // refused: truncated_svd: w: wanted elements of float
+  factorize(w, weights, {.rank = 16});  // refused: factorize: metric: wanted a Metric
   weighted_svd(w, flags, {.rank = 16});  // refused: weighted_svd: weights: wanted a Fisher
   weighted_svd(w, weights, 16);  // refused: weighted_svd: after the weights: wanted SvdOptions
-  covariance_svd(w, x, {.rank = 16});       // refused: covariance_svd: after w: wanted a Covariance
+  covariance_svd(w, x, {.rank = 16});  // refused: covariance_svd: after w: wanted a Covariance
   elementwise_svd(w, w * 2, {.rank = 16});  // refused: elementwise_svd: f: .*an expression
-  elementwise_svd(w, w, 16);        // refused: elementwise_svd: after f: wanted ElementwiseOptions
-  apply(factors, x, yd);            // refused: factor::apply: y: wanted the scalar type
-  apply(backend, w, xd, x, y);      // refused: factor::apply: right: wanted the scalar type of
+  elementwise_svd(w, w, 16);  // refused: elementwise_svd: after f: wanted ElementwiseOptions
+  apply(factors, x, yd);  // refused: factor::apply: y: wanted the scalar type
+  apply(backend, w, xd, x, y);  // refused: factor::apply: right: wanted the scalar type of
   dora_norms(w, x, y, 1.0, flags);  // refused: dora_norms: norms: wanted a vector to write to
-  score_features(xi, labels);       // refused: score_features: x: wanted elements of float
-  score_features(x, flags);         // refused: score_features: labels: .*std::vector<bool> is not
-  permutation_importance(model, layout, xd,
-                         labels);        // refused: permutation_importance: x: wanted the sc
+  score_features(xi, labels);  // refused: score_features: x: wanted elements of float
+  score_features(x, flags);  // refused: score_features: labels: .*std::vector<bool> is not
+  permutation_importance(model, layout, xd, labels);  // refused: permutation_importance: x: wanted the sc
   group_lasso(model, layout, x, flags);  // refused: group_lasso: labels: .*std::vector<bool> is not
   taylor_importance(model, layout, x, labels, {.eps = 1});  // refused: taylor_importance: after lab
-  roc_auc(labels, flags);                // refused: roc_auc: scores: .*std::vector<bool> is not
+  roc_auc(labels, flags);  // refused: roc_auc: scores: .*std::vector<bool> is not
   mix_forward(x + x, gates, donors, y);  // refused: mix_forward: x: wanted a FieldBatch or a matrix
   mix_forward(x, gates, donors, const_y);  // refused: mix_forward: mixed: .* that may be written
   mix_forward(x, gates, donors, Matrix(3, 3));  // refused: mix_forward: mixed: .* outlives the call
-  covariance.add(x + x);        // refused: factor::Covariance::add: x: .*an expression
+  covariance.add(x + x);  // refused: factor::Covariance::add: x: .*an expression
   covariance.add(backend, xi);  // refused: factor::Covariance::add: x: wanted elements of float
   fisher.add_tokens(x, x + x);  // refused: FisherDiagonal::add_tokens: x: .*an expression
   score_features(x, labels, {.alpha = 1});  // refused: score_features: after labels: wanted Score

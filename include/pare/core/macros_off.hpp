@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// No include guard: every public header includes this file first and <pare/core/macros_on.hpp> last.
+// No include guard: every public header includes this file first and <pare/core/macros_on.hpp>
+// last.
 
 /// \file
 /// Sets aside, until macros_on.hpp, macros of other libraries whose names Pare or what it stands on
