@@ -489,6 +489,15 @@ TYPED_TEST(AttendTileTest, ANanQueryMakesItsRowNanAndNoOther) {
         }
 }
 
+// The whole state of such a row is NaN: a maximum that leaves NaN out would pass for a sound one.
+TYPED_TEST(AttendTileTest, ANanQueryMakesTheMaximumNanToo) {
+  using S = typename TypeParam::scalar;
+  Problem<S> x(7, kernel::tile_keys, 9, 5);
+  x.q[static_cast<std::size_t>(4 * x.depth)] = nans<S>().front();
+  const Attended<typename TypeParam::arch, S> state(x);
+  for (Size r = 0; r < x.rows; ++r) EXPECT_EQ(std::isnan(state.maximum[r]), r == 4) << r;
+}
+
 /// Row r sees the key that was spoilt or is as without it.
 template <class Arch, class S>
 void expect_spoilt_by(const Problem<S>& x, int key) {
