@@ -205,7 +205,8 @@ LowRank<typename W::scalar> operator_svd(const char* function, const B& backend,
   if constexpr (requires { w.squared_norm(); })
     check(captured <= 1.001 * found.total_energy, function, "w", energy,
           "a squared_norm() of at least the energy of its products");
-  found.total_energy = std::max(found.total_energy, captured);
+  else
+    found.total_energy = std::max(found.total_energy, captured);
   LowRank<T> result;
   RowMatrix<T> image;
   m.multiply_transposed(found.space.basis, image);
