@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <filesystem>
 #include <random>
 #include <set>
@@ -97,6 +98,23 @@ TEST(TableSelection, NamesTheFileOfATableThatCannotBeSplit) {
   std::fill(t.labels.begin() + 2, t.labels.end(), 0);
   EXPECT_EQ(message(t).rfind("rows.csv: got ", 0), 0u) << message(t);
   EXPECT_NE(message(t).find("wanted some of each label"), std::string::npos) << message(t);
+  EXPECT_EQ(t.with_fields({5}).source, "rows.csv");
+  // With three rows of label 1, a split that is given has one in each part.
+  t.labels[0] = t.labels[1] = t.labels[2] = 1;
+  int given = 0;
+  for (std::uint64_t seed = 0; seed < 60; ++seed) {
+    std::mt19937_64 bits(seed);
+    table::Split split;
+    try {
+      split = split_rows(t, bits);
+    } catch (const table::InputError&) {
+      continue;
+    }
+    ++given;
+    for (const auto& part : {split.train, split.holdout, split.test})
+      EXPECT_EQ(std::count_if(part.begin(), part.end(), [](Index row) { return row < 3; }), 1);
+  }
+  EXPECT_GT(given, 0);
 }
 
 /// Years and seconds since 1970 lie far from zero, in deviations of their own.

@@ -203,6 +203,14 @@ void expect_refusals(M& model, const std::string& name) {
   Rows<T> grad(4, model.dim() + 1);
   refusal([&] { model.input_gradient(logits, to_view(grad)); }, name + "::input_gradient",
           "grad_x");
+  const TensorView<const T, 2> nothing{nullptr, {4, model.dim()}, {model.dim(), 1}};
+  refusal([&] { model.forward(nothing, logits); }, name + "::forward", "x");
+  model.forward(as_const(to_view(x)), logits);
+  refusal(
+      [&] {
+        model.input_gradient(logits, TensorView<T, 2>{grad.data(), {4, model.dim()}, {0, 1}});
+      },
+      name + "::input_gradient", "grad_x");
 }
 
 /// Two models after the same steps, bit for bit.

@@ -65,6 +65,8 @@ TEST(Ranking, OpenFieldsComeFirstByWhatTheyAreWorth) {
   EXPECT_EQ(ranking.scores, by_gate.scores);
   EXPECT_EQ(ranking.status, status);
   EXPECT_EQ(open_first_by(worth, by_gate, 0.9).order, (Order{1, 5, 0, 3, 2, 4}));
+  EXPECT_EQ(open_first_by(worth, by_gate, -1).order, (Order{2, 3, 0, 1, 5, 4}))
+      << "an inactive field is open at no threshold";
   EXPECT_EQ(above(ranking), (Order{0, 1, 5}));
   EXPECT_EQ(undetermined_fields(ranking), Order{3});
 }

@@ -344,6 +344,22 @@ TEST(ScoreFeatures, DefaultsFindTheSignalInSmallTables) {
   }
 }
 
+/// What is not given follows the number of rows; what is given stays.
+TEST(TrainLeap, PlansItsRunByTheNumberOfRows) {
+  const auto planned = [](const TrainLeapOptions& options, Index rows) {
+    const TrainLeapOptions p = pare::feature::detail::planned(options, rows);
+    return std::vector<Index>{*p.epochs, *p.batch, *p.gate_batch, *p.pretrain_epochs};
+  };
+  using List = std::vector<Index>;
+  EXPECT_EQ(planned({}, 240), (List{143, 30, 512, 71}));  // of 7 steps or more
+  EXPECT_EQ(planned({}, 8), (List{1000, 16, 512, 500}));
+  EXPECT_EQ(planned({}, 24000), (List{11, 256, 512, 5}));
+  EXPECT_EQ(planned({}, 240000), (List{10, 256, 512, 5}));
+  EXPECT_EQ(planned({.gate_every = 3}, 240), (List{429, 30, 512, 214}));
+  EXPECT_EQ(planned({.epochs = 3, .batch = 7, .gate_batch = 9, .pretrain_epochs = 0}, 240),
+            (List{3, 7, 9, 0}));
+}
+
 /// Open gates are all near 1; what fields are worth to the model orders them.
 TEST(ScoreFeatures, RanksTheTopByWhatFieldsAreWorth) {
   std::vector<PlantedField> fields{
@@ -359,31 +375,37 @@ TEST(ScoreFeatures, RanksTheTopByWhatFieldsAreWorth) {
 
 /// A copy is left out, whatever its place, sign of zero and width, and says of which.
 TEST(ScoreFeatures, CopiesAreLeftOutUnlessAsked) {
-  std::vector<PlantedField> fields{{"a", 1, 1, 1.5}, {"w", 2, 1, 1}, {"x", 1}, {"v", 2}, {"y", 1}};
+  std::vector<PlantedField> fields{{"a", 1, 1, 1.5}, {"w", 2, 1, 1}, {"x", 1},
+                                   {"v", 2},         {"y", 1},       {"z", 1}};
   Planted data = planted(fields, 400, 0, 24);
   data.x.col(3) = data.x.col(0) * 2;                  // x: the same numbers once it is scaled
   data.x.middleCols(4, 2) = data.x.middleCols(1, 2);  // v
-  data.x.col(6).setConstant(1);                       // y, no copy of anything
+  data.x.rightCols(2).setConstant(1);                 // y and z, no copies of anything
   ScoreOptions options = scored(data, ScoreModel::Mlp, 1e-3);
   options.training.epochs = 3;
   const Scores scores = score_features(data.x, data.labels, options);
   using Copy = std::optional<Index>;
-  EXPECT_EQ(scores.copy_of, (std::vector<Copy>{Copy(), Copy(), Copy(0), Copy(1), Copy()}));
-  for (const std::size_t j : {2u, 3u, 4u})
+  EXPECT_EQ(scores.copy_of, (std::vector<Copy>{Copy(), Copy(), Copy(0), Copy(1), Copy(), Copy()}));
+  for (const std::size_t j : {2u, 3u, 4u, 5u})
     EXPECT_EQ(scores.ranking.status[j], FieldStatus::Inactive) << j;
   EXPECT_EQ(scores.gates[2], 0);
   EXPECT_EQ(scores.gates[3], 0);
   options.drop_copies = false;
   const Scores all = score_features(data.x, data.labels, options);
-  EXPECT_EQ(all.copy_of, std::vector<Copy>(5));
+  EXPECT_EQ(all.copy_of, std::vector<Copy>(6));
   for (const std::size_t j : {2u, 3u}) EXPECT_NE(all.ranking.status[j], FieldStatus::Inactive);
   // One number that differs in a held-out row is enough.
   options.drop_copies = true;
-  for (Index b = 0; b < 400; b += 7) {
+  for (Index b = 0; b < 400; b += 13) {
     Planted other = data;
     other.x(b, 4) += 0.5f;
     EXPECT_EQ(score_features(other.x, data.labels, options).copy_of[3], Copy());
   }
+  data.x.col(0).head(200).setZero();
+  data.x.col(3) = data.x.col(0) * 2;
+  for (Index b = 0; b < 200; ++b) data.x(b, 3) = -0.0f;
+  options.center = false;
+  EXPECT_EQ(score_features(data.x, data.labels, options).copy_of[2], Copy(0));
 }
 
 /// What it does is what its parts do: a stratified split, columns of unit deviation, alpha over
@@ -631,6 +653,7 @@ TEST(ScoreFeatures, RefusesBadInput) {
     option("holdout", [&](ScoreOptions& o) { o.holdout = holdout; });
   option("batch", [](ScoreOptions& o) { o.training.batch = 1; });
   option("epochs", [](ScoreOptions& o) { o.training.epochs = 0; });
+  option("model", [](ScoreOptions& o) { o.model = static_cast<ScoreModel>(3); });
   option("alpha_per_field", [](ScoreOptions& o) { o.alpha_per_field = -1; });
   option("alpha_per_field", [&](ScoreOptions& o) { o.alpha_per_field = nan; });
   for (const double rate : {0.0, -1.0, nan})
@@ -649,6 +672,8 @@ TEST(ScoreFeatures, RefusesBadInput) {
       bad_x(x);
     }
   bad_x(data.x.leftCols(0));
+  const TensorView<const float, 2> nothing{nullptr, {60, 10}, {10, 1}};
+  refusal([&] { score_features(nothing, data.labels); }, name, "x");
   const auto bad_labels = [&](const std::vector<int>& labels, Index rows = 60) {
     refusal([&] { score_features(data.x.topRows(rows), labels); }, name, "labels");
   };

@@ -125,6 +125,8 @@ class FactorizationMachine {
   void input_gradient(std::span<const T> grad_logits, TensorView<T, 2> grad_x) {
     constexpr const char* function = "feature::FactorizationMachine::input_gradient";
     check_extents<2>(function, "grad_x", grad_x.extent, {x_.rows(), dim_});
+    check_writable(function, "grad_x", grad_x);
+    check_no_overlap(function, "grad_x", grad_x, "x", x_);
     detail::check_rows(function, as_const(grad_x), dim_, grad_logits.size());
     set_delta(grad_logits);
     detail::multiply(backend_, as_const(to_view(delta_)), transpose(std::as_const(*this).weights()),

@@ -76,6 +76,7 @@ class Logistic {
   void input_gradient(std::span<const T> grad_logits, TensorView<T, 2> grad_x) {
     constexpr const char* function = "feature::Logistic::input_gradient";
     check_extents<2>(function, "grad_x", grad_x.extent, {x_.rows(), dim_});
+    check_writable(function, "grad_x", grad_x);
     detail::check_rows(function, as_const(grad_x), dim_, grad_logits.size());
     const std::span<const T> w = std::as_const(*this).weights();
     detail::multiply(backend_, detail::column_of(grad_logits), transpose(detail::column_of(w)),

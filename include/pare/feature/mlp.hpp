@@ -168,6 +168,7 @@ class Mlp {
   void input_gradient(std::span<const T> grad_logits, TensorView<T, 2> grad_x) {
     constexpr const char* function = "feature::Mlp::input_gradient";
     check_extents<2>(function, "grad_x", grad_x.extent, {x_.rows(), dim()});
+    check_writable(function, "grad_x", grad_x);
     detail::check_rows(function, as_const(grad_x), dim(), grad_logits.size());
     descend(grad_logits, false);
     detail::multiply(backend_, as_const(to_view(deltas_.front())),

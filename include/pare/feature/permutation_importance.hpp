@@ -189,6 +189,7 @@ PermutationImportance permutation_importance(const FieldLayout& layout, const X&
                                              const PermutationOptions& options = {}) {
   using T = scalar_of<X>;
   const TensorView<const T, 2> rows = as_const(to_view(x));
+  check_view("feature::permutation_importance", "x", rows);
   detail::check_permutation("feature::permutation_importance", layout, rows.rows(), rows.cols(),
                             options);
   detail::PermutedRows<T> permuted(layout, rows);
@@ -235,6 +236,7 @@ PermutationImportance permutation_importance(M& model, const FieldLayout& layout
   constexpr const char* function = "feature::permutation_importance";
   using T = typename M::scalar;
   const TensorView<const T, 2> rows = as_const(to_view(x));
+  check_view(function, "x", rows);
   detail::check_permutation(function, layout, rows.rows(), rows.cols(), options);
   check(model.dim() == layout.dim(), function, "model", model.dim(), layout.dim());
   const std::vector<T> y = detail::binary_labels<T>(function, labels);

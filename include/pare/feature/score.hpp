@@ -432,6 +432,7 @@ Scores score_features(const B& backend, const X& x, const Y& labels,
   using T = scalar_of<X>;
   const TensorView<const T, 2> view = as_const(to_view(x));
   const auto y = detail::binary_labels<T>(function, labels);
+  check_view(function, "x", view);
   check(view.cols() >= 1, function, "x", view.extent, "at least one column");
   const FieldLayout layout =
       options.layout.fields() > 0 ? options.layout : FieldLayout::scalars(view.cols());

@@ -132,6 +132,7 @@ void move_state(TensorView<const T, 2> before, TensorView<const T, 2> after,
 /// Refuses what a model cannot take, before anything is written.
 template <class T>
 void check_rows(const char* function, TensorView<const T, 2> x, Index dim, std::size_t logits) {
+  check_view(function, "x", x);
   check(x.cols() == dim, function, "x", x.extent, std::to_string(dim) + " columns");
   check(x.stride[1] == 1 || x.stride[0] == 1 || x.rows() <= 1 || x.cols() <= 1, function, "x",
         x.stride, "strides with rows or columns contiguous");

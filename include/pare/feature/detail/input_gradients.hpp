@@ -24,6 +24,7 @@ PARE_ABI_BEGIN
 template <class T>
 void check_labelled(const char* function, const char* x_name, const char* labels_name,
                     TensorView<const T, 2> x, std::size_t labels, Index dim) {
+  check_view(function, x_name, x);
   check(x.cols() == dim, function, x_name, x.extent, std::to_string(dim) + " columns");
   check(x.rows() >= 2, function, x_name, x.rows(), "at least 2 rows");
   check(x.stride[1] == 1 || x.stride[0] == 1, function, x_name, x.stride,
