@@ -97,6 +97,15 @@ concept AttendAccepted = requires(Q a, const Q ca, O o, pare::Simd<pare::arch::b
 static_assert(AttendAccepted<Tensor, Tensor> && AttendAccepted<Tensor, const TensorMap>);
 static_assert(AttendAccepted<TensorMap, pare::TensorView<float, 4>>);
 
+// Scalars that differ and may: storage beside what is computed in, and double beside float.
+template <class X, class Y>
+concept Applies = requires(const LowRank<float>& l, const LowRank<double>& d, const X& a, Y& b) {
+  apply(l, a, b);
+  apply(pare::simd, d.left, d.right, a, yd);
+};
+static_assert(Applies<Matrix, Matrix> && Applies<Eigen::MatrixXd, Eigen::MatrixXd>);
+static_assert(!Applies<Eigen::MatrixXd, Matrix> && !Applies<Matrix, Eigen::MatrixXd>);
+
 // A concept that asks hears that a wrong call does not compile, and that a right one does.
 template <class Q, class K, class O>
 concept Attends = requires(const Q& a, const K& b, O& c) {
@@ -107,7 +116,12 @@ concept Projects = requires(const X& a, Matrix& b) {
   project(a, omega, b);
 };
 static_assert(Attends<Tensor, Tensor, Tensor> && !Attends<Tensor, Doubles, Tensor>);
+using Halves = Eigen::Tensor<Eigen::bfloat16, 4, Eigen::RowMajor>;
+static_assert(Attends<Halves, Halves, Halves> && Attends<Halves, Halves, Tensor>);
+static_assert(!Attends<Halves, Halves, Doubles> && !Attends<Tensor, Tensor, Halves>);
 static_assert(!Attends<Tensor, Tensor, const Tensor> && !Attends<Tensor, Tensor, Doubles>);
+using HalfMatrix = Eigen::Matrix<Eigen::half, Eigen::Dynamic, Eigen::Dynamic>;
+static_assert(Projects<HalfMatrix> && Projects<Sparse> && Projects<Eigen::SparseMatrix<float>>);
 static_assert(Projects<Matrix> && !Projects<Eigen::MatrixXi> && !Projects<Eigen::MatrixXd>);
 template <class W, class Options>
 concept Factors = requires(const W& a, const Options& b) {

@@ -7,6 +7,8 @@
 #define I _Complex_I
 #endif
 
+#define complex _Complex
+#define imaginary _Imaginary
 // Qt.
 #define slots
 #define signals public
@@ -34,11 +36,11 @@
 
 #include <public_headers.hpp>
 
-#if !defined(I) || !defined(slots) || !defined(signals) || !defined(emit) || !defined(foreach) ||  \
-    !defined(forever) || !defined(check) || !defined(require) || !defined(verify) ||               \
-    !defined(min) || !defined(max) || !defined(small) || !defined(near) || !defined(far) ||        \
-    !defined(Bool) || !defined(None) || !defined(Status) || !defined(Success) || !defined(True) || \
-    !defined(False)
+#if !defined(I) || !defined(complex) || !defined(imaginary) || !defined(slots) ||                 \
+    !defined(signals) || !defined(emit) || !defined(foreach) || !defined(forever) ||              \
+    !defined(check) || !defined(require) || !defined(verify) || !defined(min) || !defined(max) || \
+    !defined(small) || !defined(near) || !defined(far) || !defined(Bool) || !defined(None) ||     \
+    !defined(Status) || !defined(Success) || !defined(True) || !defined(False)
 #error "a macro of the user's is lost behind Pare's headers"
 #endif
 
