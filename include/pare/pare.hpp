@@ -63,6 +63,7 @@
 #include <pare/feature/score.hpp>
 #include <pare/feature/sparse_fields.hpp>
 #include <pare/feature/taylor_importance.hpp>
+#include <pare/feature/train_leap.hpp>
 #include <pare/projection/fast_rp.hpp>
 #include <pare/projection/johnson_lindenstrauss.hpp>
 #include <pare/projection/materialize.hpp>
