@@ -150,27 +150,33 @@ TYPED_TEST(PanelTest, StreamingUnpackWritesTheSameAndNothingElse) {
   using T = typename TypeParam::scalar;
   constexpr std::ptrdiff_t full = kernel::panel_rows<T>, columns = 37;
   constexpr std::ptrdiff_t stride = 3 * 64 / static_cast<std::ptrdiff_t>(sizeof(T)) + full;
-  for (const std::ptrdiff_t rows : {full, full - 3}) {
-    GuardedArray<T> panel(columns * full), out(full * stride, Guard::before);
-    for (std::ptrdiff_t i = 0; i < panel.size(); ++i) panel[i] = static_cast<T>(i % 997);
-    launch(pare::simd_for<typename TypeParam::arch>{}, kernel::UnpackPanel<T>{.panel = panel.data(),
-                                                                              .rows = rows,
-                                                                              .columns = columns,
-                                                                              .out = out.data(),
-                                                                              .row_stride = stride,
-                                                                              .column_stride = 1,
-                                                                              .scale = T(2),
-                                                                              .stream = true});
-    for (std::ptrdiff_t r = 0; r < full; ++r)
-      for (std::ptrdiff_t c = 0; c < stride; ++c) {
-        const std::ptrdiff_t at = r * stride + c;
-        if (r < rows && c < columns)
-          ASSERT_EQ(out[at], T(2) * panel[c * full + r]) << r << ' ' << c;
-        else
-          ASSERT_TRUE(out.untouched(at)) << r << ' ' << c;
-      }
-    ASSERT_TRUE(out.surroundings_untouched());
-  }
+  for (const bool add : {false, true})
+    for (const std::ptrdiff_t rows : {full, full - 3}) {
+      GuardedArray<T> panel(columns * full), out(full * stride, Guard::before);
+      for (std::ptrdiff_t i = 0; i < panel.size(); ++i) panel[i] = static_cast<T>(i % 997);
+      const auto old = [=](std::ptrdiff_t at) { return static_cast<T>(add ? at % 89 : 0); };
+      for (std::ptrdiff_t r = 0; add && r < rows; ++r)
+        for (std::ptrdiff_t c = 0; c < columns; ++c) out[r * stride + c] = old(r * stride + c);
+      launch(pare::simd_for<typename TypeParam::arch>{},
+             kernel::UnpackPanel<T>{.panel = panel.data(),
+                                    .rows = rows,
+                                    .columns = columns,
+                                    .out = out.data(),
+                                    .row_stride = stride,
+                                    .column_stride = 1,
+                                    .scale = T(2),
+                                    .add = add,
+                                    .stream = true});
+      for (std::ptrdiff_t r = 0; r < full; ++r)
+        for (std::ptrdiff_t c = 0; c < stride; ++c) {
+          const std::ptrdiff_t at = r * stride + c;
+          if (r < rows && c < columns)
+            ASSERT_EQ(out[at], T(2) * (old(at) + panel[c * full + r])) << r << ' ' << c;
+          else
+            ASSERT_TRUE(out.untouched(at)) << r << ' ' << c;
+        }
+      ASSERT_TRUE(out.surroundings_untouched());
+    }
 }
 
 }  // namespace

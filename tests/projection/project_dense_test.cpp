@@ -3,6 +3,7 @@
 
 #include <Eigen/Core>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -207,8 +208,9 @@ TYPED_TEST(ProjectDenseTest, NoRowsAreANoOp) {
   const Columns<T> x(0, 50);
   Columns<T> y(0, 70);
   project(this->backend(), x, r, y);
-  sketch(this->backend(), r, Columns<T>(50, 0), Columns<T>(70, 0));
-  EXPECT_EQ(y.size(), 0);
+  Columns<T> z(70, 0);
+  sketch(this->backend(), r, Columns<T>(50, 0), z);
+  EXPECT_EQ(y.size() + z.size(), 0);
 }
 
 TYPED_TEST(ProjectDenseTest, AVectorIsAMatrixOfOneRow) {
@@ -253,6 +255,29 @@ TEST(ProjectDense, SameBitsForEveryExecutorArchAndSplit) {
   expect_one_result<float>(pare::projection::achlioptas(300, 130, 1), 133);
   expect_one_result<double>(pare::projection::very_sparse(300, 130, 2), 133);
   expect_one_result<float>(SparseSignProjection{300, 130, 9, 4}, 133);
+}
+
+// From 16 MiB on outputs are written past the caches; R of two passes adds to what is there.
+TEST(ProjectDense, LargeOutputsAreTheRowsOfSmallOnes) {
+  using namespace pare::projection::detail;
+  const SparseProjection r{.input_dim = columns_per_cell + 1,
+                           .output_dim = Index{1} << 16,
+                           .density = 1.0 / 16,
+                           .seed = 5};
+  const CellGrid grid{r.input_dim, r.output_dim};
+  ASSERT_LT(grid.columns_in_memory(r.expected_column_nonzeros()), grid.cell_columns);
+  constexpr Index n = 65;
+  ASSERT_GE(n * r.output_dim * Index{sizeof(float)}, Index{16} << 20);
+  const Rows<float> x = random_matrix<Rows<float>>(n, r.input_dim, 8);
+  const auto rows = [&](float* data, Index count) {
+    return pare::TensorView<float, 2>{data, {count, r.output_dim}, {r.output_dim, 1}};
+  };
+  pare::AlignedBuffer<float> large(static_cast<std::size_t>(n * r.output_dim));
+  pare::AlignedBuffer<float> small(static_cast<std::size_t>(2 * r.output_dim));
+  project(x, r, rows(large.data(), n));
+  project(x.bottomRows(2), r, rows(small.data(), 2));
+  EXPECT_TRUE(std::equal(small.data(), small.data() + 2 * r.output_dim,
+                         large.data() + (n - 2) * r.output_dim));
 }
 
 TEST(ProjectDense, SketchHasTheBitsOfTheTransposedProjection) {

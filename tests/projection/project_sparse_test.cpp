@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include <pare/projection/materialize.hpp>
 #include <pare/projection/project.hpp>
@@ -210,6 +211,21 @@ TYPED_TEST(ProjectSparseTest, ADensityWithoutEntriesGivesZeros) {
     EXPECT_TRUE((y.array() == T(0)).all()) << density;
     EXPECT_EQ(pare::projection::materialize<T>(r).nonZeros(), 0) << density;
   }
+}
+
+// A pass has the lists of some columns only: its neighbours on both sides are others' work.
+TEST(ProjectSparse, APassTakesItsColumnsAlone) {
+  pare::projection::detail::ColumnLists lists;
+  lists.entry = {0u << 1, 1u << 1, (2u << 1) | 1u, 3u << 1};
+  lists.start = {0, 1, 2, 3, 4};
+  lists.start.pop_back();  // what lies behind the end would be a list
+  const std::vector<int> outer{0, 8}, inner{7, 0, 6, 1, 5, 2, 4, 3};
+  const std::vector<float> values{64, 1, 32, 2, 16, 4, 128, 8};
+  const pare::CompressedView<float, int> x{
+      1, 8, outer.data(), nullptr, inner.data(), values.data()};
+  std::vector<float> sums(4, 0.0f);
+  pare::projection::detail::add_sparse_row(x, 0, lists, 2, sums.data());
+  EXPECT_EQ(sums, (std::vector<float>{4, 8, -128, 0}));
 }
 
 }  // namespace
