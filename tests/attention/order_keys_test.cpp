@@ -243,6 +243,30 @@ TEST(OrderKeysRanges, DoNotChangeTheOrder) {
   }
 }
 
+// More voting queries than are scored at a time: every one of them counts, and each once.
+TYPED_TEST(OrderKeys, CountsTheVotesOfManyQueries) {
+  using T = typename TestFixture::Scalar;
+  const auto q = normal_heads<T>(1, 2, 300, 8, 24), k = normal_heads<T>(1, 1, 320, 8, 25);
+  for (const auto which : {complete, visible}) {
+    const OrderOptions options{.segment = 64, .queries = 290, .importance = which, .scale = 1.0};
+    const KeyOrder order = order_keys(this->backend(), q.view(), k.view(), options);
+    for (Index h = 0; h < 2; ++h)
+      expect_ordered(order.of(0, h), importance_of(q.head(0, h), k.head(0, 0), 1.0, options), 64,
+                     relative_error<T>(8, 320 + 290, 20));
+  }
+}
+
+// A NaN that no maximum shows, since all other scores of its tile are -infinity.
+TEST(OrderKeysRanges, ANanAmongInfinitiesKeepsItsHeadInOrder) {
+  constexpr float infinity = std::numeric_limits<float>::infinity();
+  auto q = normal_heads<float>(1, 1, 300, 8, 26), k = normal_heads<float>(1, 1, 300, 8, 27);
+  for (Index i = 0; i < 300; ++i) q(0, 0, i, 0) = 1;
+  for (Index j = 0; j < 128; ++j) k(0, 0, j, 0) = -infinity;
+  k(0, 0, 5, 3) = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_EQ(order_keys(pare::simd, q.view(), k.view(), {.segment = 16}),
+            KeyOrder::identity({1, 1, 300}));
+}
+
 TEST(OrderKeysRanges, DoNotDependOnThreads) {
   const auto q = normal_heads<float>(1, 3, 200, 16, 18),
              k = normal_heads<float>(1, 3, 5000, 16, 19);

@@ -282,6 +282,55 @@ TYPED_TEST(PermutedAttention, RefusesBeforeItWrites) {
   for (const T x : short_out.out.list) ASSERT_EQ(x, T(7));
 }
 
+/// What cannot be read is refused by orders, selectors and policies alike.
+TEST(PermutedViews, ThatCannotBeReadAreRefused) {
+  const Heads<float> q = normal_heads<float>(1, 2, 96, 8, 60);
+  Heads<float> out(1, 2, 96, 8, 7);
+  constexpr Index huge = std::numeric_limits<Index>::max();
+  for (int fault = 0; fault < 4; ++fault) {
+    pare::TensorView<const float, 4> bad = q.view();
+    if (fault == 0) bad.data = nullptr;
+    if (fault == 1) bad.extent[0] = -1;
+    if (fault == 2) bad.extent[2] = -96;
+    if (fault == 3) bad.stride[2] = huge;
+    const auto good = q.view();
+    const auto refuses = [&](const auto& call) {
+      EXPECT_THROW(call(bad, good), std::invalid_argument) << fault;
+      EXPECT_THROW(call(good, bad), std::invalid_argument) << fault;
+    };
+    refuses([](const auto& a, const auto& b) { order_keys(a, b, {.segment = 32}); });
+    refuses([](const auto& a, const auto& b) { order_keys(pare::reference, a, b); });
+    refuses([](const auto& a, const auto& b) { select_blocks(a, b, MeanPool{}); });
+    refuses([](const auto& a, const auto& b) { select_blocks(a, b, Antidiagonal{}); });
+    refuses([&](const auto& a, const auto& b) { attend(a, b, good, out.writable(), small()); });
+    EXPECT_THROW(attend(good, good, bad, out.writable(), small()), std::invalid_argument);
+  }
+  for (const float x : out.list) ASSERT_EQ(x, 7.0f);
+}
+
+TEST(PermutedViews, OutputsOverInputsOrEachOtherAreRefused) {
+  Heads<float> q = normal_heads<float>(1, 2, 96, 8, 61), k = normal_heads<float>(1, 2, 96, 8, 62),
+               v = normal_heads<float>(1, 2, 96, 8, 63), out(1, 2, 96, 8, 7);
+  const Heads<float> before[] = {q, k, v, out};
+  const auto refuses = [&](pare::TensorView<float, 4> to, float* lse) {
+    AttendOptions options{.causal = true};
+    if (lse != nullptr) options.lse = pare::TensorView<float, 3>{lse, {1, 2, 96}, {192, 96, 1}};
+    EXPECT_THROW(attend(q.view(), k.view(), v.view(), to, small(), options), std::invalid_argument);
+  };
+  for (Heads<float>* input : {&q, &k, &v}) {
+    refuses(input->writable(), nullptr);
+    refuses(out.writable(), input->list.data() + 5);
+  }
+  refuses(out.writable(), out.list.data());
+  pare::TensorView<float, 4> overlapping = out.writable();
+  overlapping.stride[2] = 1;
+  refuses(overlapping, nullptr);
+  EXPECT_EQ(q.list, before[0].list);
+  EXPECT_EQ(k.list, before[1].list);
+  EXPECT_EQ(v.list, before[2].list);
+  EXPECT_EQ(out.list, before[3].list);
+}
+
 TEST(PermutedThreads, DoNotChangeABit) {
   Problem<float> one(500, 500);
   one.run(pare::simd, small(), {.causal = true});
