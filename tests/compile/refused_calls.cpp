@@ -27,6 +27,7 @@ extern Eigen::Tensor<float, 3, Eigen::RowMajor> rank3;
 extern Eigen::Tensor<int, 4, Eigen::RowMajor> integers;
 extern PagedKeyValue<float> pages;
 extern Matrix x, y, w;
+extern Eigen::Matrix<Eigen::half, Eigen::Dynamic, Eigen::Dynamic> halves;
 extern const Matrix const_y;
 extern Eigen::MatrixXd xd, yd;
 extern Eigen::MatrixXi xi;
@@ -99,7 +100,7 @@ static_assert(AttendAccepted<TensorMap, pare::TensorView<float, 4>>);
 
 // Scalars that differ and may: storage beside what is computed in, and double beside float.
 template <class X, class Y>
-concept Applies = requires(const LowRank<float>& l, const LowRank<double>& d, const X& a, Y& b) {
+concept Applies = requires(LowRank<float>& l, LowRank<double>& d, X& a, Y& b) {
   apply(l, a, b);
   apply(pare::simd, d.left, d.right, a, yd);
 };
@@ -108,11 +109,11 @@ static_assert(!Applies<Eigen::MatrixXd, Matrix> && !Applies<Matrix, Eigen::Matri
 
 // A concept that asks hears that a wrong call does not compile, and that a right one does.
 template <class Q, class K, class O>
-concept Attends = requires(const Q& a, const K& b, O& c) {
+concept Attends = requires(Q& a, K& b, O& c) {
   attend(a, b, b, c);
 };
 template <class X>
-concept Projects = requires(const X& a, Matrix& b) {
+concept Projects = requires(X& a, Matrix& b) {
   project(a, omega, b);
 };
 static_assert(Attends<Tensor, Tensor, Tensor> && !Attends<Tensor, Doubles, Tensor>);
@@ -191,6 +192,7 @@ void refused() {
   apply(backend, w, xd, x, y);  // refused: factor::apply: right: wanted the scalar type of
   dora_norms(w, x, y, 1.0, flags);  // refused: dora_norms: norms: wanted a vector to write to
   score_features(xi, labels);  // refused: score_features: x: wanted elements of float
+  score_features(halves, labels);  // refused: score_features: x: wanted elements of float or double
   score_features(x, flags);  // refused: score_features: labels: .*std::vector<bool> is not
   permutation_importance(model, layout, xd, labels);  // refused: permutation_importance: x: wanted the sc
   group_lasso(model, layout, x, flags);  // refused: group_lasso: labels: .*std::vector<bool> is not

@@ -16,6 +16,8 @@
 /// variance that component i explains is singular_values[i]^2 / (samples - 1), of total_energy /
 /// (samples - 1).
 
+#include <pare/core/macros_off.hpp>
+
 #include <pare/core/backend.hpp>
 #include <pare/core/sparse_view.hpp>
 #include <pare/core/tensor_view.hpp>
@@ -165,3 +167,5 @@ auto centred_svd(const X& x, const SvdOptions& options) { return centred_svd(sim
 
 PARE_ABI_END
 }  // namespace pare::factor
+
+#include <pare/core/macros_on.hpp>
