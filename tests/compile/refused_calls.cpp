@@ -44,6 +44,10 @@ extern FisherDiagonal fisher;
 extern Logistic<float> model;
 extern const FieldLayout layout;
 extern const Donors donors;
+extern SparseFields<float> sparse_fields;
+extern SparseMix<float> sparse_mix;
+extern MixGradients gradients;
+double score_rows(pare::TensorView<const float, 2> rows);
 extern const std::vector<double> gates;
 extern const AttendOptions options;
 
@@ -68,7 +72,10 @@ concept Accepted = requires(X x, const X cx, Y y, pare::Simd<pare::arch::best> b
   dora_norms(x, w, w, 1.0f, weights, {});
   score_features(x, labels);
   permutation_importance(model, layout, x, labels);
+  permutation_importance(layout, x, score_rows);
   group_lasso(model, layout, cx, labels, {});
+  mix_forward(sparse_fields, gates, donors, sparse_mix);
+  mix_backward(sparse_fields, gates, donors, sparse_mix, sparse_fields, sparse_fields, gradients);
   mix_forward(x, gates, donors, y);
   mix_forward(backend, cx, gates, donors, y);
   covariance.add(x);

@@ -224,12 +224,12 @@ struct Unless {
   }
 };
 
-/// Anything that states its scalar, as a model does.
+/// What states its scalar, as a model does; anything else belongs to another overload.
 struct TakesScalar {
   static constexpr bool counts = true;
-  template <class, class>
+  template <class A, class>
   static consteval Wrong wrong() {
-    return right;
+    return requires { typename std::remove_cvref_t<A>::scalar; } ? right : other_call;
   }
 };
 

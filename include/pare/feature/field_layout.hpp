@@ -244,6 +244,12 @@ namespace detail {
 
 template <class X>
 using IsFieldsIn = std::bool_constant<FieldsIn<X>>;
+/// Sparse fields, say, for which there are other overloads.
+template <class X>
+using IsNoMatrix = std::bool_constant < !FieldsIn<X> && !requires {
+  std::remove_cvref_t<X>::IsRowMajor;
+}
+> ;
 template <class X>
 using IsFieldsOut = std::bool_constant<FieldsOut<X>>;
 

@@ -292,19 +292,21 @@ void mix_backward_gates(const X& x, std::span<const double> gates, const Donors&
   mix_backward_gates(simd, x, gates, donors, grad_mixed, gradients, options);
 }
 
-PARE_REFUSE_CALLS(mix_forward, "feature::mix_forward",
-                  "after mixed: wanted nothing, or a MixWorkspace after a backend",
-                  (PLAIN, (roles::Takes<detail::IsFieldsIn>), "x",
-                   "a FieldBatch or a matrix in memory [rows, dim], of float or double"),
-                  (ANY, (roles::TakesAny), "gates", "numbers"),
-                  (ANY, (roles::TakesAny), "donors", "Donors"),
-                  (PLAIN, (roles::Takes<detail::IsFieldsOut>), "mixed",
-                   "a FieldBatch or a matrix in memory [rows, dim], of float or double, that may "
-                   "be written and outlives the call"))
+PARE_REFUSE_CALLS(
+    mix_forward, "feature::mix_forward",
+    "after mixed: wanted nothing, or a MixWorkspace after a backend",
+    (PLAIN,
+     (roles::Unless<roles::Takes<detail::IsFieldsIn>, detail::IsNoMatrix, roles::other_call>), "x",
+     "a FieldBatch or a matrix in memory [rows, dim], of float or double"),
+    (ANY, (roles::TakesAny), "gates", "numbers"), (ANY, (roles::TakesAny), "donors", "Donors"),
+    (PLAIN, (roles::Takes<detail::IsFieldsOut>), "mixed",
+     "a FieldBatch or a matrix in memory [rows, dim], of float or double, that may "
+     "be written and outlives the call"))
 PARE_REFUSE_CALLS(
     mix_backward, "feature::mix_backward",
     "after grad_x: wanted MixGradients and MixOptions, members spelt and ordered as declared",
-    (PLAIN, (roles::Takes<detail::IsFieldsIn>), "x",
+    (PLAIN,
+     (roles::Unless<roles::Takes<detail::IsFieldsIn>, detail::IsNoMatrix, roles::other_call>), "x",
      "a FieldBatch or a matrix in memory [rows, dim], of float or double"),
     (ANY, (roles::TakesAny), "gates", "numbers"), (ANY, (roles::TakesAny), "donors", "Donors"),
     (PLAIN, (roles::Takes<detail::IsFieldsIn>), "grad_mixed",
@@ -315,7 +317,8 @@ PARE_REFUSE_CALLS(
 PARE_REFUSE_CALLS(
     mix_backward_gates, "feature::mix_backward_gates",
     "after grad_mixed: wanted MixGradients and MixOptions, members spelt and ordered as declared",
-    (PLAIN, (roles::Takes<detail::IsFieldsIn>), "x",
+    (PLAIN,
+     (roles::Unless<roles::Takes<detail::IsFieldsIn>, detail::IsNoMatrix, roles::other_call>), "x",
      "a FieldBatch or a matrix in memory [rows, dim], of float or double"),
     (ANY, (roles::TakesAny), "gates", "numbers"), (ANY, (roles::TakesAny), "donors", "Donors"),
     (PLAIN, (roles::Takes<detail::IsFieldsIn>), "grad_mixed",
