@@ -301,6 +301,25 @@ TYPED_TEST(EarlyStopTest, PlantedKeysAreInTheFirstTilesAndTheRestIsSkipped) {
   }
 }
 
+// All weights are 1: after 4 keys of its own segment, a tile of 4 keys adds half of the mass.
+TYPED_TEST(EarlyStopTest, AGainOfJustTheThresholdGoesOn) {
+  using T = typename TypeParam::scalar;
+  constexpr Index keys = 32;
+  Sample<T> x({.queries = keys, .keys = keys});
+  for (Index i = 0; i < keys; ++i)
+    for (Index c = 0; c < 16; ++c) x.q()(0, 0, i, c) = 0;
+  const EarlyStop rule{
+      .threshold = 0.5, .segment = 16, .row_tile = 1, .key_tile = 4, .permute_queries = false};
+  const auto read = keys_read(this->backend(), x, rule);
+  const auto history = [&](std::size_t row) {
+    return std::count(read.begin() + static_cast<Index>(row * keys),
+                      read.begin() + static_cast<Index>(row * keys + 16), true);
+  };
+  EXPECT_EQ(history(18), 8);
+  EXPECT_EQ(history(19), 8) << "4 / 8 is not below the threshold, 4 / 12 is";
+  EXPECT_EQ(history(20), 4);
+}
+
 TYPED_TEST(EarlyStopTest, EqualKeysAreReadInTheirOrder) {
   using T = typename TypeParam::scalar;
   Sample<T> x({.queries = 48, .keys = 48});
