@@ -210,6 +210,22 @@ TEST(Calibrate, RefusesASampleThatTellsNothing) {
   expect_refused(x, pare::attention::Permuted{}, {.error = 0.1}, "q, k, v");
 }
 
+TEST(Calibrate, RefusesViewsThatCannotBeRead) {
+  Sample<float> x({.queries = 40, .keys = 40});
+  const pare::TensorView<float, 4> good[] = {x.q(), x.k(), x.v()};
+  constexpr Index huge = std::numeric_limits<Index>::max();
+  for (int which = 0; which < 3; ++which)
+    for (int fault = 0; fault < 3; ++fault) {
+      pare::TensorView<float, 4> views[] = {good[0], good[1], good[2]};
+      if (fault == 0) views[which].data = nullptr;
+      if (fault == 1) views[which].extent[2] = -1;
+      if (fault == 2) views[which].extent[3] = huge;
+      EXPECT_THROW(calibrate(views[0], views[1], views[2], rule, {.density = 0.5}),
+                   std::invalid_argument)
+          << which << ' ' << fault;
+    }
+}
+
 TEST(Calibrate, RefusesGoalsThatMakeNoSense) {
   const double nan_value = std::numeric_limits<double>::quiet_NaN();
   expect_refused({}, "density, error");

@@ -132,6 +132,9 @@ class Trial {
   Trial(const B& backend, Input q, Input k, Input v, const P& policy, const AttendOptions& options)
       : backend_(backend), q_(q), k_(k), v_(v), policy_(policy), options_(options) {
     options_.lse = {};
+    check_view(calibrate_name, "q", q);
+    check_view(calibrate_name, "k", k);
+    check_view(calibrate_name, "v", v);
     const Index rows = checked_product(calibrate_name, "q", q.extent[0] * q.extent[1], q.extent[2]);
     const Index size = checked_product(calibrate_name, "v", rows, v.extent[3]);
     exact_.resize(static_cast<std::size_t>(size));
