@@ -491,7 +491,7 @@ TEST(Dora, ShortRowsHaveTheirNormsAndAGainOfOne) {
       EXPECT_LE((norms - exact).cwiseQuotient(exact).cwiseAbs().maxCoeff(), 1e-5) << size;
     }
     if (size > 1e-10) {
-      EXPECT_TRUE(equal_bits(dora_gains(norms, norms, dora_epsilon<bf16>), Vector::Ones(20)));
+      EXPECT_TRUE(equal_bits(dora_gains(norms, norms, dora_epsilon<bf16>), ones(20)));
     }
   }
 }
