@@ -169,6 +169,7 @@ TYPED_TEST(NpyScalars, AnyRankAndStride) {
   expect_back({p, {2, 5, 4, 3}, {1, 2, 10, 40}}, true);
   expect_back({p, {5, 3, 2, 4}, {2, 40, 1, 10}}, false);
   expect_back({p, {3, 1, 5, 2}, {40, 77, 2, 1}}, false);
+  expect_back({p, {2, 1, 4, 3}, {1, 77, 2, 8}}, true);
   expect_back({p + 119, {3, 4, 5, 2}, {-40, -10, -2, -1}}, false);
   expect_back({p, {3, 4, 5, 2}, {0, 10, 0, 1}}, false);
 

@@ -905,6 +905,8 @@ TEST(SafetensorsWrite, TensorsThatCannotBeWrittenAreRefused) {
   const auto bytes = bytes_of("12345678");
   EXPECT_EQ(refusal([&] { io::NamedTensor("x", "F32", {3}, bytes); }),
             tensor("'x': got 8 bytes, wanted 12 for shape (3,) of F32"));
+  EXPECT_EQ(refusal([&] { io::NamedTensor("x", "F32", {1}, bytes); }),
+            tensor("'x': got 8 bytes, wanted 4 for shape (1,) of F32"));
   EXPECT_EQ(refusal([&] {
               io::NamedTensor("x", "F32", {-2, -1}, bytes);
             }),
