@@ -228,4 +228,25 @@ TEST(ProjectSparse, APassTakesItsColumnsAlone) {
   EXPECT_EQ(sums, (std::vector<float>{4, 8, -128, 0}));
 }
 
+// Hashed features: the width is that of the hash, the cost that of the entries.
+TYPED_TEST(ProjectSparseTest, TheWidthCostsNothing) {
+  using T = typename TypeParam::scalar;
+  constexpr auto widest = std::numeric_limits<std::int64_t>::max();
+  const SparseProjection r{.input_dim = widest, .output_dim = 64, .density = 0.25, .seed = 9};
+  RawSparse<T, std::int64_t> x;
+  x.rows = 2;
+  x.cols = widest;
+  x.outer = {0, 3, 5};
+  x.inner = {widest - 1, 0, std::int64_t{1} << 40, 5, std::int64_t{1} << 62};
+  x.values = {1, 2, 4, 8, 16};
+  Eigen::MatrixXd wanted = Eigen::MatrixXd::Zero(2, 64);
+  for (std::size_t e = 0; e < 5; ++e)
+    wanted.row(e < 3 ? 0 : 1) +=
+        static_cast<double>(x.values[e]) *
+        pare::projection::materialize_block<double>(r, 0, 64, x.inner[e], 1).toDense().transpose();
+  Rows<T> y = Rows<T>::Constant(2, 64, T(7));
+  project(this->backend(), x.map(), r, y);
+  EXPECT_EQ(y.template cast<double>(), wanted);  // the scale is 1/4
+}
+
 }  // namespace

@@ -32,6 +32,18 @@ void mark_columns(const CompressedView<T, I>& x, Index first, Index last,
     }
 }
 
+/// The lowest column from `from` on that some row of X touches, else their number.
+template <class T, class I>
+Index next_column(const CompressedView<T, I>& x, Index from) {
+  Index lowest = x.inner_size;
+  for (Index u = 0; u < x.outer_size; ++u)
+    for (Index e = x.begin(u); e < x.end(u); ++e) {
+      const auto j = static_cast<Index>(x.inner[e]);
+      if (j >= from && j < lowest) lowest = j;
+    }
+  return lowest;
+}
+
 /// Samples the columns of [first, last) that are marked; the others stay empty.
 template <class Sampler, KernelBackend B>
 void sample_used(const Sampler& sampler, const B& backend, Index first, Index output_dim,
@@ -81,7 +93,8 @@ void add_sparse_row(const CompressedView<T, I>& x, Index u, const ColumnLists& l
 }
 
 /// Y = scale * X * (signs of R)^T for sparse rows. Only columns that X touches are sampled; each
-/// row sums its entries in stored order.
+/// row sums its entries in stored order, pass by pass of `step` columns; a pass that X does not
+/// touch is left out, so that the width of X costs nothing.
 template <class Sampler, class T, class I, KernelBackend B>
 void project_sparse(const B& backend, const CompressedView<T, I>& x, const Sampler& sampler,
                     double column_nonzeros, double scale, TensorView<T, 2> y) {
@@ -96,21 +109,26 @@ void project_sparse(const B& backend, const CompressedView<T, I>& x, const Sampl
   for (auto& buffer : sums) buffer.resize(static_cast<std::size_t>(outputs));
   std::vector<std::uint8_t> used;
   ColumnLists lists;
-  for (Index first = 0; first < x.inner_size; first += step) {
-    const Index last = std::min(x.inner_size, first + step);
+  bool begun = false;
+  Index next = next_column(x, 0);
+  do {
+    const Index first = next / step * step;
+    const Index last = first + std::min(step, x.inner_size - first);
+    next = next_column(x, last);
     mark_columns(x, first, last, used);
     sample_used(sampler, backend, first, outputs, used, lists);
-    const T factor = last == x.inner_size ? entry_factor<T>(scale) : T(1);
+    const T factor = next == x.inner_size ? entry_factor<T>(scale) : T(1);
     parallel_for(backend.executor, items, [&](Index item, int worker) {
       T* sum = sums[static_cast<std::size_t>(worker)].data();
       const Index end = std::min(x.outer_size, (item + 1) * rows_per_item);
       for (Index u = item * rows_per_item; u < end; ++u) {
-        for (Index r = 0; r < outputs; ++r) sum[r] = first > 0 ? y(u, r) : T(0);
+        for (Index r = 0; r < outputs; ++r) sum[r] = begun ? y(u, r) : T(0);
         add_sparse_row(x, u, lists, first, sum);
         for (Index r = 0; r < outputs; ++r) y(u, r) = factor * sum[r];
       }
     });
-  }
+    begun = true;
+  } while (next < x.inner_size);
 }
 
 /// The same matrix stored by lines of the other direction; entries of a line keep their order.

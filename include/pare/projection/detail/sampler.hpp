@@ -252,8 +252,8 @@ void visit_columns(const Sampler& sampler, const B& backend, Index first, Index 
                    Index first_row, Index last_row, const Visit& visit) {
   if (first_row >= last_row) return;
   std::array<Index, 64> columns;
-  for (Index begin = first; begin < last; begin += 64) {
-    const Index count = std::min<Index>(64, last - begin);
+  for (Index begin = first, count; begin < last; begin += count) {
+    count = std::min<Index>(64, last - begin);
     for (Index i = 0; i < count; ++i) columns[static_cast<std::size_t>(i)] = begin + i;
     sampler.sample(backend, columns.data(), count, first_row, last_row,
                    [&](Index position, Index row, std::uint64_t mask, std::uint64_t signs) {
