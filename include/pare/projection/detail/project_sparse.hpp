@@ -79,7 +79,7 @@ void sample_used(const Sampler& sampler, const B& backend, Index first, Index ou
 template <class T, class I>
 void add_sparse_row(const CompressedView<T, I>& x, Index u, const ColumnLists& lists, Index first,
                     T* sums) {
-  const auto last = first + static_cast<Index>(lists.start.size()) - 1;
+  const Index last = first + (static_cast<Index>(lists.start.size()) - 1);
   for (Index e = x.begin(u); e < x.end(u); ++e) {
     const auto j = static_cast<Index>(x.inner[e]);
     if (j < first || j >= last) continue;
