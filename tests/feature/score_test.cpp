@@ -401,9 +401,9 @@ TEST(ScoreFeatures, CopiesAreLeftOutUnlessAsked) {
     other.x(b, 4) += 0.5f;
     EXPECT_EQ(score_features(other.x, data.labels, options).copy_of[3], Copy());
   }
-  data.x.col(0).head(200).setZero();
+  data.x.col(0).head(380).setZero();
   data.x.col(3) = data.x.col(0) * 2;
-  for (Index b = 0; b < 200; ++b) data.x(b, 3) = -0.0f;
+  for (Index b = 0; b < 380; ++b) data.x(b, 3) = -0.0f;
   options.center = false;
   EXPECT_EQ(score_features(data.x, data.labels, options).copy_of[2], Copy(0));
 }
@@ -413,6 +413,7 @@ TEST(ScoreFeatures, CopiesAreLeftOutUnlessAsked) {
 TEST(ScoreFeatures, IsTrainLeapOnSplitRows) {
   const Planted data = planted(few_columns(), 1000, 0, 12);
   ScoreOptions options = scored(data, ScoreModel::Mlp, 2e-3);
+  options.alpha_per_field.reset();
   options.seed = 5;
   options.holdout = 0.25;
   options.mlp.seed = 2;
@@ -427,13 +428,16 @@ TEST(ScoreFeatures, IsTrainLeapOnSplitRows) {
   of_model.seed = 7;
   Mlp<float> model(10, of_model);
   const auto batches = static_cast<double>(rows.training.rows() / 50 - 1);
-  Leap<float> leap(data.layout, {.alpha_per_field = 2e-3,
+  Leap<float> leap(data.layout, {.alpha_per_field = 3.0 / static_cast<double>(rows.holdout.rows()),
                                  .donors = DonorPolicy::Shift,
                                  .learning_rate = 8 / (4 * batches),
                                  .seed = 12});
   const auto report = train_leap(model, leap, rows.training.x, rows.training.labels, rows.holdout.x,
                                  rows.holdout.labels, {.epochs = 4, .batch = 50, .seed = 8});
   EXPECT_EQ(scores.gates, leap.gates());
+  EXPECT_EQ(scores.ranking.order,
+            open_first_by(scores.importance, open_first_by(leap.mean_thetas(), leap.ranking(), -1))
+                .order);
   EXPECT_EQ(scores.training.holdout_loss, report.holdout_loss);
   EXPECT_EQ(scores.training.forward_rows, report.forward_rows);
 }
