@@ -229,7 +229,8 @@ struct TakesScalar {
   static constexpr bool counts = true;
   template <class A, class>
   static consteval Wrong wrong() {
-    return requires { typename std::remove_cvref_t<A>::scalar; } ? right : other_call;
+    return requires { typename std::remove_cvref_t<A>::scalar; }
+    ? right : other_call;
   }
 };
 
