@@ -207,7 +207,7 @@ class NamedTensor {
       : output_(detail::safetensors_output_of(std::move(name), x)) {}
   template <SafetensorsWritable X>
   requires(pare::detail::OwningRvalue<X>) NamedTensor(std::string name, X&& x)
-      : output_(detail::kept_safetensors_output(std::move(name), std::move(x))) {}
+      : output_(detail::kept_safetensors_output(std::move(name), std::forward<X>(x))) {}
 
   /// A tensor of another file as it is; converts, so that one stands for the other in a list.
   PARE_ALWAYS_INLINE NamedTensor(const SafetensorsTensor& tensor)

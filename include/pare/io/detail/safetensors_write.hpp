@@ -75,7 +75,7 @@ SafetensorsOutput safetensors_output_of(std::string name, const X& x) {
 /// The same for an object that would be gone when the tensor is written: it is kept.
 template <class X>
 SafetensorsOutput kept_safetensors_output(std::string name, X&& x) {
-  auto kept = std::make_shared<const X>(std::move(x));
+  auto kept = std::make_shared<const X>(std::forward<X>(x));
   SafetensorsOutput output = safetensors_output_of(std::move(name), *kept);
   output.write = [kept, write = std::move(output.write)](std::ostream& os) { write(os); };
   return output;
