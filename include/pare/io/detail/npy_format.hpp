@@ -185,7 +185,7 @@ class NpyHeaderParser {
     const std::string plain = "a plain number: <, > or | with b1, i1 to i8, u1 to u8, f2, f4 or f8";
     if (accept('[')) place_.refuse("a structured dtype", plain);
     const std::string_view text = quoted();
-    const std::string full = full_npy_dtype(text);
+    std::string full = full_npy_dtype(text);
     if (full.empty()) place_.refuse("dtype '" + excerpt(text) + "'", plain);
     return full;
   }
