@@ -111,7 +111,7 @@ class SafetensorsFile {
   /// The bytes would be gone: name them first.
   template <class Bytes>
   requires(pare::detail::OwningRvalue<Bytes>&& std::same_as<
-           std::ranges::range_value_t<Bytes>, std::byte>) explicit SafetensorsFile(Bytes&&) =
+           std::ranges::range_value_t<Bytes>, std::byte>) explicit SafetensorsFile(const Bytes&&) =
       delete;
 
   /// All tensors in the order of their data.
