@@ -399,6 +399,36 @@ TEST(ParallelFor, APoolThatReturnsEarlyComputesEachItemOnce) {
   }
 }
 
+/// Begins with the calls that another pool held back.
+struct AfterLateExecutor {
+  LateExecutor late;
+  int concurrency() const { return 3; }
+  template <class F>
+  void run(int n, const F& f) const {
+    for (const auto& call : late.state->held) call();
+    for (int i = 0; i < n; ++i) f(i);
+  }
+};
+
+TEST(ParallelFor, LateCallsOfOnePoolAreNotTakenForCallsOfTheNext) {
+  const LateExecutor late;
+  int first = 0, second = 0;
+  parallel_for(late, 20, [&](Index, int) { ++first; });
+  parallel_for(AfterLateExecutor{late}, 20, [&](Index, int) { ++second; });
+  EXPECT_EQ(first, 20);
+  EXPECT_EQ(second, 20);
+}
+
+TEST(ParallelFor, APoolThatThrowsLeavesOutItemsNotYetBegun) {
+  struct Refusing {
+    int concurrency() const { return 3; }
+    void run(int, const std::function<void(int)>&) const { throw std::runtime_error("full"); }
+  };
+  int begun = 0;
+  EXPECT_THROW(parallel_for(Refusing{}, 20, [&](Index, int) { ++begun; }), std::runtime_error);
+  EXPECT_EQ(begun, 0);
+}
+
 /// Starts all workers but the first, then gives up.
 struct ThrowingExecutor {
   std::shared_ptr<std::vector<std::thread>> threads = std::make_shared<std::vector<std::thread>>();
