@@ -312,8 +312,7 @@ PARE_ABI_BEGIN
 /// \param budget of all layers together, dense ones included; at least what least ranks cost
 /// \return ranks in the order of layers: multiples between the bounds, or 0: leave it dense
 /// \throws std::invalid_argument if there is no layer; a size, cost or bound is out of its range,
-/// or
-///         a product of them does not fit; no rank is allowed; a spectrum is empty, longer than
+///         or a product of them does not fit; no rank is allowed; a spectrum is empty, longer than
 ///         min(out, in), not finite, negative or increasing, or has more energy than the layer; or
 ///         the budget is below the least ranks
 ///

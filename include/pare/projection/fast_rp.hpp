@@ -33,18 +33,17 @@ PARE_ABI_BEGIN
 ///
 /// \param backend   left out: pare::simd
 /// \param adjacency [nodes x nodes] Eigen sparse matrix of float or double; row u holds the edges
-/// that
-///                  node u averages over. Symmetric for an undirected graph. Weights are not
+///                  that node u averages over. Symmetric for an undirected graph. Weights are not
 ///                  negative; entries may come in any order, equal ones add up, self loops count. A
 ///                  column-major matrix is copied to rows first.
 /// \param out       [nodes x options.output_columns()], contiguous rows, the scalar of adjacency
 /// \param options   see FastRpOptions
 /// \throws std::invalid_argument if adjacency is not square or malformed, a weight is negative, NaN
-/// or
-///         infinite, an option is out of range, out has another shape or stride, or feature_ratio
-///         is above 0 (that needs the overload with features). Nothing is written then. Also if the
-///         scalar cannot hold what the options ask for: powers of degrees further apart than
-///         2^200 (double: 2^1992), or steps beyond its largest number that are not standardised.
+///         or infinite, an option is out of range, out has another shape or stride, or
+///         feature_ratio is above 0 (that needs the overload with features). Nothing is written
+///         then. Also if the scalar cannot hold what the options ask for: powers of degrees further
+///         apart than 2^200 (double: 2^1992), or steps beyond its largest number that are not
+///         standardised.
 ///
 /// Edge weights, degree powers and step weights may lie at the ends of the scalar's range: common
 /// factors that the method cancels are taken out as powers of two, so that every row of weights
