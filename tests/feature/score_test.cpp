@@ -386,10 +386,10 @@ TEST(ScoreFeatures, CopiesAreLeftOutUnlessAsked) {
   const Scores scores = score_features(data.x, data.labels, options);
   using Copy = std::optional<Index>;
   EXPECT_EQ(scores.copy_of, (std::vector<Copy>{Copy(), Copy(), Copy(0), Copy(1), Copy(), Copy()}));
-  for (const std::size_t j : {2u, 3u, 4u, 5u})
+  for (const std::size_t j : {2u, 3u, 4u, 5u}) {
     EXPECT_EQ(scores.ranking.status[j], FieldStatus::Inactive) << j;
-  EXPECT_EQ(scores.gates[2], 0);
-  EXPECT_EQ(scores.gates[3], 0);
+    EXPECT_EQ(scores.gates[j], 0) << j;
+  }
   options.drop_copies = false;
   const Scores all = score_features(data.x, data.labels, options);
   EXPECT_EQ(all.copy_of, std::vector<Copy>(6));

@@ -100,7 +100,8 @@ struct Scores {
   /// Scores are gates. Fields whose gate is open come first, in the order of `importance`; the
   /// others follow, the later and slower their gates closed the better.
   Ranking ranking;
-  std::vector<double> gates;       ///< [fields] in [0, 1]; above 0.5: to be kept. 0 of copies
+  std::vector<double> gates;       ///< [fields] in [0, 1]; above 0.5: to be kept. 0 of
+                                   ///< Inactive fields
   std::vector<double> importance;  ///< [fields] path_importance of the trained model, in loss of
                                    ///< the held-out rows
   std::vector<std::optional<Index>> copy_of;  ///< [fields] the field that a field is a copy of
@@ -217,7 +218,7 @@ Scores score_features(const B& backend, const X& x, const Y& labels,
   const auto run = [&](auto&& model) {
     Scores scores = detail::score_with<B, T>(backend, model, layout, rows, options);
     for (std::size_t j = 0; j < copy_of.size(); ++j)
-      if (copy_of[j]) scores.gates[j] = 0;
+      if (scores.ranking.status[j] == FieldStatus::Inactive) scores.gates[j] = 0;
     scores.copy_of = copy_of;
     return scores;
   };
