@@ -21,8 +21,6 @@ PARE_ABI_BEGIN
 
 template <class T, class I>
 void check_graph(const CompressedView<T, I>& a) {
-  check(a.outer_size == a.inner_size, fast_rp_name, "adjacency",
-        std::array<Index, 2>{a.outer_size, a.inner_size}, "a square matrix");
   check_compressed(fast_rp_name, "adjacency", a);
   for (Index u = 0; u < a.outer_size; ++u)
     for (Index e = a.begin(u); e < a.end(u); ++e) {
@@ -277,6 +275,9 @@ void fast_rp_entry(const B& backend, const S& adjacency, TensorView<const T, 2> 
       reference_fast_rp(problem, features, out);
     }
   };
+  // Before sizes that follow from it are looked at, of an output that the caller may not have made.
+  check(adjacency.rows() == adjacency.cols(), fast_rp_name, "adjacency",
+        std::array<Index, 2>{adjacency.rows(), adjacency.cols()}, "a square matrix");
   const auto lines = to_compressed(adjacency);
   check_fast_rp(lines, features, out, o);
   if constexpr (bool(S::IsRowMajor))
