@@ -91,7 +91,7 @@ PARE_ABI_BEGIN
 /// \throws std::invalid_argument if W is empty or not finite, the rank is not in [1, min(out, in)],
 ///         an option is out of range, weights are negative, not finite, all 0 or of another length,
 ///         a covariance is not symmetric and positive semi-definite, the squared norm in the metric
-///         is below 1e-292 but not 0, or a factor does not fit its scalar
+///         is not finite, or below 1e-292 but not 0, or a factor does not fit its scalar
 ///
 /// Cost, r the smaller side, n the larger and l the width of the sample: r^2 n + 6 r^2 l + 2 r n k
 /// FLOPs (Gram), 12 r n l (Randomized), and about 9 l^3 on one thread. Memory beside the result:
