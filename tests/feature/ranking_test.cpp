@@ -17,6 +17,9 @@ using Order = std::vector<Index>;
 
 const std::vector<double> scores{0.2, 0.9, 0.9, 0.1, 0.7, 0.9};
 
+constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+constexpr double infinity = std::numeric_limits<double>::infinity();
+
 TEST(Ranking, OrdersByScoreThenTieBreakerThenIndex) {
   EXPECT_EQ(rank_fields(scores).order, (Order{1, 2, 5, 4, 0, 3}));
   const std::vector<double> thetas{0, 1, 2, 0, 0, 2};
@@ -87,7 +90,6 @@ TEST(Ranking, CumulativeMassRisesToOne) {
 
 TEST(Ranking, BadInputIsRefused) {
   const std::string rank = "feature::rank_fields";
-  const double nan = std::numeric_limits<double>::quiet_NaN();
   const Ranking ranking = rank_fields(scores);
   refusal([&] { rank_fields(std::vector<double>{1, nan}); }, rank, "scores");
   refusal(
@@ -117,6 +119,13 @@ TEST(Ranking, BadInputIsRefused) {
   refusal([&] { fields_for_mass(ranking, -0.1); }, "feature::fields_for_mass", "share");
 }
 
+TEST(Ranking, SharesOfScoresThatAddUpToMoreThanADouble) {
+  const Ranking ranking = rank_fields(std::vector<double>{1.5e308, 1.5e308, 1.5e308, 0, 1.5e308});
+  const std::vector<double> mass = cumulative_mass(ranking);
+  EXPECT_EQ(mass, (std::vector<double>{0.25, 0.5, 0.75, 1, 1}));
+  EXPECT_EQ(fields_for_mass(ranking, 0.5).fields, 2);
+}
+
 /// Made by hand, or by a default constructor.
 TEST(Ranking, WhatIsNoRankingIsRefused) {
   const Ranking good = rank_fields(scores);
@@ -135,6 +144,10 @@ TEST(Ranking, WhatIsNoRankingIsRefused) {
   refused("ranking.order", [](Ranking& r) { r.order.clear(); });
   refused("ranking.order", [](Ranking& r) { r.order[2] = 6; });
   refused("ranking.order", [](Ranking& r) { r.order[0] = -1; });
+  refused("ranking.order", [](Ranking& r) { r.order[0] = r.order[1]; });
+  refused("ranking.scores", [](Ranking& r) { r.scores[2] = nan; });
+  refused("ranking.scores", [](Ranking& r) { r.scores[2] = infinity; });
+  refused("ranking.status", [](Ranking& r) { r.status[0] = static_cast<FieldStatus>(3); });
   refused("ranking.status", [](Ranking& r) { r.status.clear(); });
   refused("ranking.order", [](Ranking& r) { r.scores.push_back(1); });
   EXPECT_TRUE(above(Ranking{}).empty());

@@ -56,9 +56,17 @@ inline void check_ranking(const char* function, const Ranking& ranking) {
   const std::size_t fields = ranking.scores.size();
   check(ranking.order.size() == fields, function, "ranking.order", ranking.order.size(), fields);
   check(ranking.status.size() == fields, function, "ranking.status", ranking.status.size(), fields);
-  for (const Index j : ranking.order)
+  check_scores(function, "ranking.scores", ranking.scores);
+  std::vector<bool> seen(fields);
+  for (const Index j : ranking.order) {
     check(j >= 0 && j < ranking.fields(), function, "ranking.order", j,
           "fields in [0, " + std::to_string(fields) + ")");
+    check(!seen[static_cast<std::size_t>(j)], function, "ranking.order", j, "each field once");
+    seen[static_cast<std::size_t>(j)] = true;
+  }
+  for (const FieldStatus status : ranking.status)
+    check(status <= FieldStatus::Inactive, function, "ranking.status", static_cast<int>(status),
+          "a FieldStatus");
 }
 
 inline double positive_mass(const Ranking& ranking, std::size_t i) {
@@ -184,7 +192,13 @@ inline std::vector<double> cumulative_mass(const Ranking& ranking) {
   detail::check_ranking("feature::cumulative_mass", ranking);
   std::vector<double> mass(ranking.order.size());
   double sum = 0;
-  for (std::size_t i = 0; i < mass.size(); ++i) mass[i] = sum += detail::positive_mass(ranking, i);
+  const auto add_up = [&](double factor) {
+    sum = 0;
+    for (std::size_t i = 0; i < mass.size(); ++i)
+      mass[i] = sum += factor * detail::positive_mass(ranking, i);
+  };
+  add_up(1);
+  if (!is_finite(sum)) add_up(0x1p-64);  // of fewer than 2^64 fields
   if (sum > 0)
     for (double& m : mass) m /= sum;
   return mass;
