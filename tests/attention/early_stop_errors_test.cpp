@@ -72,6 +72,12 @@ TYPED_TEST(EarlyStopErrorsTest, Rules) {
     this->rule.key_tile = size;
     this->expect_refused("key_tile");
   }
+  for (const int none : {-1, 3}) {
+    this->rule.aggregate = EarlyStop::Aggregate(none);
+    this->expect_refused("aggregate");
+    this->rule.guide = EarlyStop::Guide(none);
+    this->expect_refused("guide");
+  }
 }
 
 TYPED_TEST(EarlyStopErrorsTest, OptionsThatDoNotCombine) {

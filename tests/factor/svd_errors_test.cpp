@@ -86,6 +86,13 @@ TYPED_TEST(SvdErrors, OptionsOutOfRange) {
     this->refused(this->matrix(), {.rank = 2, .tolerance = tolerance}, "tolerance");
   this->refused(this->matrix(), {.rank = 2, .oversample = -2}, "oversample");
   this->refused(this->matrix(), {.rank = 2, .steps = -2}, "steps");
+  for (const int none : {-1, 9}) {
+    this->refused(this->matrix(), {.rank = 2, .accuracy = Accuracy(none)}, "accuracy");
+    this->refused(this->matrix(), {.rank = 2, .route = Route(none)}, "route");
+    this->refused(this->matrix(), {.rank = 2, .split = Split(none)}, "split");
+    this->refused(this->matrix(), {.rank = 2, .sketch = Sketch(none)}, "sketch");
+    this->refused(this->matrix(), {.rank = 2, .signs = Signs(none)}, "signs");
+  }
 }
 
 TYPED_TEST(SvdErrors, EmptyMatrices) {

@@ -65,6 +65,7 @@ TEST(FieldLayout, BadLayoutsAreRefused) {
   refusal([] { FieldLayout({1, -1}); }, name, "widths");
   refusal([] { FieldLayout({std::numeric_limits<Index>::max(), 1}); }, name, "widths");
   refusal([] { FieldLayout::scalars(0); }, name, "fields");
+  refusal([] { FieldLayout::scalars(Index{1} << 62); }, name, "fields");
   refusal([] { FieldLayout::uniform(2, 0); }, name, "widths");
   refusal([] { FieldLayout(widths, std::vector<Index>{0, 1, 2}); }, name, "groups");
   refusal([] { FieldLayout(widths, std::vector<Index>{0, 1, 2, 4}); }, name, "groups");

@@ -157,6 +157,8 @@ TEST(Gate, BadOptionsAreRefused) {
     bad("gate.relaxation", [&](GateOptions& o) { o.relaxation = value; });
     bad("gate.deviation", [&](GateOptions& o) { o.deviation = value; });
   }
+  bad("gate.relaxation", [](GateOptions& o) { o.relaxation = 1e-320; });
+  bad("gate.temperature.end", [](GateOptions& o) { o.temperature = {1e-300, 1e300, 5}; });
   bad("gate.temperature.steps", [](GateOptions& o) { o.temperature.steps = -1; });
   bad("gate.theta0", [](GateOptions& o) { o.theta0 = std::nan(""); });
   bad("gate.low", [](GateOptions& o) { o.low = 0; });

@@ -119,6 +119,7 @@ TEST(Aukc, KnownAnswers) {
 TEST(Aukc, RefusesBadCurves) {
   refusal([] { aukc(List{1}, List{0.5}); }, "feature::aukc", "kept");
   refusal([] { aukc(List{1, 1}, List{0.5, 0.5}); }, "feature::aukc", "kept");
+  refusal([] { aukc(List{-1e308, 1e308}, List{0.5, 0.5}); }, "feature::aukc", "kept");
   refusal([] { aukc(List{1, 2}, List{0.5}); }, "feature::aukc", "aucs");
   refusal([] { aukc(List{1, 2}, List{0.5, 1.5}); }, "feature::aukc", "aucs");
 }

@@ -253,6 +253,13 @@ TYPED_TEST(FastRpErrorsTest, ResultsBeyondTheScalar) {
         o.degree_exponent = sign * (narrow ? 100 : 1000);
         o.normalize_rows = normalize;
       });
+  for (const auto degree : {pare::projection::Degree::weighted, pare::projection::Degree::count})
+    for (const double sign : {-1.0, 1.0})
+      expect_bad("degree_exponent", star, [=](auto& o) {
+        o.degree_exponent = sign * 1e308;
+        o.degree = degree;
+        o.normalize_rows = o.standardize = false;
+      });
   expect_bad("weights", star, [=](auto& o) {
     o.degree_exponent = narrow ? 20 : 170;
     o.normalize_rows = o.standardize = false;

@@ -62,6 +62,8 @@ inline void check_early_stop(const char* function, const EarlyStop& o) {
   check(o.segment >= 1, function, "segment", o.segment, "at least 1 token");
   check(o.row_tile >= 1, function, "row_tile", o.row_tile, "at least 1 query");
   check(o.key_tile >= 1, function, "key_tile", o.key_tile, "at least 1 key");
+  check_enumerator(function, "aggregate", o.aggregate, EarlyStop::Aggregate::mean);
+  check_enumerator(function, "guide", o.guide, EarlyStop::Guide::first_key);
 }
 
 PARE_ABI_END

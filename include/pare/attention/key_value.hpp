@@ -206,7 +206,8 @@ struct PagedKeyValue {
       const Index tokens = std::min(page, n - i * page);
       const bool unread = i * page >= read.sinks && read.first - i * page >= tokens;
       check(unread || (table(sequence, i) >= 0 && table(sequence, i) < keys.extent[0]), function,
-            "table", table(sequence, i), "page numbers below the number of pages");
+            "table", std::array<Index, 3>{sequence, i, table(sequence, i)},
+            Worded{"[sequence, place, page] with pages from 0 to below ", keys.extent[0]});
     }
   }
 

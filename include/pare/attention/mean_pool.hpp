@@ -78,6 +78,8 @@ struct MeanPool {
     detail::check_grid(function, grid(queries, keys));
     detail::check_mass(function, mass);
     for (const float m : head_masses) detail::check_mass(function, m);
+    check_enumerator(function, "pooling", pooling, BlockPooling::max);
+    check_enumerator(function, "padding", padding, BlockPadding::zeros);
   }
 
   /// Adds the blocks of every row, and returns the mean over rows of the share of the block scores

@@ -76,6 +76,7 @@ inline constexpr const char* order_name = "attention::order_keys";
 inline void check_order_options(const OrderOptions& options) {
   check(options.segment >= 1, order_name, "segment", options.segment, "at least 1 key");
   check(options.queries >= 1, order_name, "queries", options.queries, "at least 1 query");
+  check_enumerator(order_name, "importance", options.importance, ImportanceOver::visible_keys);
 }
 
 template <class S>

@@ -118,6 +118,7 @@ inline void check_permuted(const Permuted& p, const AttendOptions& options, Inde
   check(p.block >= 1, attend_name, "block", p.block, "at least 1");
   check(p.segment >= 1, attend_name, "segment", p.segment, "at least 1 key");
   check(p.queries >= 1, attend_name, "queries", p.queries, "at least 1 query");
+  check_enumerator(attend_name, "score", p.score, BlockScore::antidiagonal);
   if (p.score == BlockScore::mean_pool)
     mean_pool_of(p).validate(attend_name, queries, keys);
   else

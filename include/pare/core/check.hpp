@@ -43,8 +43,20 @@ PARE_ABI_BEGIN
 }
 
 PARE_ABI_END
+
+/// A number amid words, as got or wanted; put together only where it is printed.
+struct Worded {
+  const char* before;
+  Index number;
+  const char* behind = "";
+};
+
 namespace detail {
 PARE_ABI_BEGIN
+
+inline void describe(std::ostream& os, const Worded& value) {
+  os << value.before << value.number << value.behind;
+}
 
 template <class T>
 void describe(std::ostream& os, const T& value) {
@@ -88,6 +100,14 @@ template <std::size_t N>
 void check_extents(const char* function, const char* argument, const std::array<Index, N>& got,
                    const std::array<Index, N>& wanted) {
   check(got == wanted, function, argument, got, wanted);
+}
+
+/// Refuses a number that names no enumerator of E, which counts from 0 to `last`.
+template <class E>
+void check_enumerator(const char* function, const char* argument, E value, E last) {
+  const auto number = static_cast<Index>(value);
+  check(number >= 0 && number <= static_cast<Index>(last), function, argument, number,
+        Worded{"an enumerator from 0 to ", static_cast<Index>(last)});
 }
 
 /// The product of two sizes; refused if one is negative or the product does not fit `Index`.

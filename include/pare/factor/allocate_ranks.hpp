@@ -320,6 +320,8 @@ PARE_ABI_BEGIN
 inline std::vector<Index> allocate_ranks(std::span<const LayerSpectrum> layers, Index budget,
                                          const AllocationOptions& options = {}) {
   check(!layers.empty(), "factor::allocate_ranks", "layers", "none", "at least one");
+  check_enumerator("factor::allocate_ranks", "score", options.score, RankScore::CareCode);
+  check_enumerator("factor::allocate_ranks", "dense", options.dense, DenseLayers::Foreseen);
   std::vector<detail::RankedLayer> ranked;
   for (const LayerSpectrum& layer : layers)
     ranked.push_back(detail::ranked_layer({"layers", ranked.size()}, layer, options));

@@ -59,6 +59,7 @@ inline FisherSums empty_fisher_sums(Index out, Index in, FisherTerms terms) {
   constexpr const char* name = "factor::FisherDiagonal";
   check(out >= 1, name, "out", out, "at least 1");
   check(in >= 1, name, "in", in, "at least 1");
+  check_enumerator(name, "terms", terms, FisherTerms::Elements);
   FisherSums sums;
   sums.outputs.assign(static_cast<std::size_t>(out), 0.0);
   sums.inputs.assign(static_cast<std::size_t>(in), 0.0);

@@ -115,9 +115,15 @@ inline void validate(const char* function, const SvdOptions& o, Index out, Index
   check(is_finite(o.tolerance) && o.tolerance >= 0 && o.tolerance < 1, function, "tolerance",
         o.tolerance, "a relative error in [0, 1)");
   check(o.rank >= 0 && o.rank <= std::min(out, in) && (o.rank > 0 || o.tolerance > 0), function,
-        "rank", o.rank, "1 to min(out, in), or 0 with a tolerance");
+        "rank", o.rank,
+        Worded{"1 to min(out, in), ", std::min(out, in), ", or 0 with a tolerance"});
   check(o.oversample >= -1, function, "oversample", o.oversample, "at least 0, or -1");
   check(o.steps >= -1, function, "steps", o.steps, "at least 0, or -1");
+  check_enumerator(function, "accuracy", o.accuracy, Accuracy::High);
+  check_enumerator(function, "route", o.route, Route::Exact);
+  check_enumerator(function, "split", o.split, Split::Right);
+  check_enumerator(function, "sketch", o.sketch, Sketch::Sparse);
+  check_enumerator(function, "signs", o.signs, Signs::Fixed);
 }
 
 /// Refuses a tolerance above 0 that rounding does not allow; `wanted` says which it does.
@@ -129,11 +135,13 @@ inline void check_tolerance(const char* function, double tolerance, double least
 /// \throws std::invalid_argument if W [out x in] is empty, or a member is out of its range.
 inline void validate(const char* function, const ElementwiseOptions& o, Index out, Index in) {
   check(out >= 1 && in >= 1, function, "w", std::array<Index, 2>{out, in}, "extents of at least 1");
-  check(o.rank >= 1 && o.rank <= std::min(out, in), function, "rank", o.rank, "1 to min(out, in)");
+  check(o.rank >= 1 && o.rank <= std::min(out, in), function, "rank", o.rank,
+        Worded{"1 to min(out, in), ", std::min(out, in)});
   check(o.sweeps >= 0, function, "sweeps", o.sweeps, "at least 0");
   check(o.restarts >= 0, function, "restarts", o.restarts, "at least 0");
   check(is_finite(o.tolerance) && o.tolerance >= 0, function, "tolerance", o.tolerance,
         "a number of at least 0");
+  check_enumerator(function, "method", o.method, ElementwiseMethod::Em);
 }
 
 PARE_ABI_END

@@ -54,8 +54,7 @@ constexpr bool needs_norms(Penalty penalty) { return penalty == Penalty::L2; }
 
 /// \throws std::invalid_argument if it is none of the enumerators
 inline void validate(const char* function, Penalty penalty) {
-  check(penalty >= Penalty::Uniform && penalty <= Penalty::Squared, function, "penalty",
-        static_cast<int>(penalty), "a Penalty");
+  check_enumerator(function, "penalty", penalty, Penalty::Squared);
 }
 
 /// q_j of each field.

@@ -65,13 +65,11 @@ enum class SparseExchange {
 PARE_ABI_BEGIN
 /// \throws std::invalid_argument if it is none of the enumerators
 inline void validate(const char* function, DonorPolicy policy) {
-  check(policy >= DonorPolicy::Shift && policy <= DonorPolicy::Derangement, function, "policy",
-        static_cast<int>(policy), "a DonorPolicy");
+  check_enumerator(function, "policy", policy, DonorPolicy::Derangement);
 }
 /// \overload
 inline void validate(const char* function, SparseExchange exchange) {
-  check(exchange >= SparseExchange::Rows && exchange <= SparseExchange::Presence, function,
-        "exchange", static_cast<int>(exchange), "a SparseExchange");
+  check_enumerator(function, "exchange", exchange, SparseExchange::Presence);
 }
 PARE_ABI_END
 

@@ -72,6 +72,7 @@ class FieldLayout {
   /// \throws std::invalid_argument if there is none, or the width is below 1
   static FieldLayout uniform(Index fields, Index width) {
     check(fields >= 1, name, "fields", fields, "at least 1");
+    checked_product(name, "fields", fields, Index{sizeof(Index)});
     return FieldLayout(std::vector<Index>(static_cast<std::size_t>(fields), width));
   }
 

@@ -105,10 +105,14 @@ inline void validate(const char* function, const GateOptions& o) {
   check(o.kind >= GateKind::Sigmoid && o.kind <= GateKind::StraightThrough, function, "gate.kind",
         static_cast<int>(o.kind), "a GateKind");
   const auto positive = [function](const char* name, double value) {
-    check(is_finite(value) && value > 0, function, name, value, "a number above 0");
+    check(is_finite(value) && value > 0 && is_finite(1 / value), function, name, value,
+          "a number above 0, and below infinity as its inverse");
   };
   positive("gate.temperature.start", o.temperature.start);
   positive("gate.temperature.end", o.temperature.end);
+  const double growth = o.temperature.end / o.temperature.start;
+  check(is_finite(growth) && growth > 0, function, "gate.temperature.end", o.temperature.end,
+        "a multiple of the start that is above 0 and finite");
   check(o.temperature.steps >= 0, function, "gate.temperature.steps", o.temperature.steps,
         "at least 0");
   check(is_finite(o.initial_theta()), function, "gate.theta0", o.initial_theta(),

@@ -112,7 +112,7 @@ double logistic_loss(const Y& labels, const Z& logits) {
 /// RECONSTRUCTED: ERASE (KDD 2024, arXiv 2403.12660) uses a figure of this name and intent; its own
 /// equation was not available, so these numbers may not compare with the ones published there.
 ///
-/// \param kept [n] numbers of features kept, rising, at least two
+/// \param kept [n] numbers of features kept, rising, at least two, over a range that is finite
 /// \param aucs [n] the AUC of a model trained with each, in [0, 1]
 /// \throws std::invalid_argument if it is not so
 template <NumberList K, NumberList A>
@@ -123,6 +123,7 @@ double aukc(const K& kept, const A& aucs) {
                                             [](double x) { return x >= 0 && x <= 1; });
   check(k.size() >= 2, function, "kept", k.size(), "at least 2 points");
   detail::check_size(function, "aucs", a.size(), k.size());
+  check(is_finite(k.back() - k.front()), function, "kept", k.back(), "a range that is finite");
   double area = 0;
   for (std::size_t i = 0; i + 1 < k.size(); ++i) {
     check(k[i] < k[i + 1], function, "kept", k[i + 1], "rising numbers");

@@ -163,12 +163,14 @@ Problem checked_problem(const char* function, TensorView<const S, 4> q, const So
     check(p.order == nullptr && p.mask == nullptr, function, "order, mask", "an order or a mask",
           "neither with packed sequences");
   } else {
-    check(q.extent[0] == p.sequences, function, "q", q.extent, "the batch of the keys");
+    check(q.extent[0] == p.sequences, function, "q", q.extent,
+          Worded{"the batch of the keys, ", p.sequences});
   }
   check(p.kv_heads >= 1 || p.heads == 0, function, "k", p.kv_heads, "at least 1 key/value head");
   check(p.kv_heads < 1 || p.heads % p.kv_heads == 0, function, "q", q.extent,
-        "a number of heads that the key/value heads divide");
-  check(q.extent[3] == p.key_dim, function, "q", q.extent, "the last dimension of the keys");
+        Worded{"a multiple of the ", p.kv_heads, " key/value heads as heads"});
+  check(q.extent[3] == p.key_dim, function, "q", q.extent,
+        Worded{"the last dimension of the keys, ", p.key_dim});
   check(q.stride[3] == 1 || q.extent[3] == 1, function, "q",
         "a stride in the last dimension other than 1", "contiguous rows");
   check_extents<4>(function, "out", out.extent,

@@ -136,8 +136,9 @@ class FastRpProblem {
   void choose_start() {
     if (is_safe(start_.low) && is_safe(start_.high)) return;
     const bool cancels = options.normalize_rows || options.standardize;
-    check(!cancels || (start_.high - start_.low <= 2 * safe && std::abs(start_.low) < 0x1p30),
-          fast_rp_name, "degree_exponent", options.degree_exponent,
+    const bool representable = std::abs(start_.low) < 0x1p30 && std::abs(start_.high) < 0x1p30;
+    check(representable && (!cancels || start_.high - start_.low <= 2 * safe), fast_rp_name,
+          "degree_exponent", options.degree_exponent,
           "an exponent whose powers of degrees lie within a factor of 2^" +
               std::to_string(static_cast<int>(2 * safe)));
     if (!cancels && is_safe(start_.high)) return;
