@@ -45,6 +45,27 @@ MatrixXd gaussian_kernel(Index n, double sigma) {
   return k;
 }
 
+/// A matrix of a user that does not know its norm.
+template <class T>
+struct PlainMatrix {
+  using scalar = T;
+  RowMatrix<T> w;
+
+  Index rows() const { return w.rows(); }
+  Index cols() const { return w.cols(); }
+  void multiply(TensorView<const T, 2> x, TensorView<T, 2> y) const {
+    map(y) = w * Eigen::Map<const RowMatrix<T>>(x.data, x.rows(), x.cols());
+  }
+  void multiply_transposed(TensorView<const T, 2> x, TensorView<T, 2> y) const {
+    map(y) = w.transpose() * Eigen::Map<const RowMatrix<T>>(x.data, x.rows(), x.cols());
+  }
+
+ private:
+  static auto map(TensorView<T, 2> y) {
+    return Eigen::Map<RowMatrix<T>>(y.data, y.rows(), y.cols());
+  }
+};
+
 template <class Case>
 class SvdPrecision : public ::testing::Test {
  public:
@@ -82,7 +103,9 @@ TYPED_TEST(SvdPrecision, StepsThatAreGivenAreKept) {
   const MatrixXd w = this->held(with_spectrum(300, 260, power_spectrum(260, 0.1), 31));
   for (const Route route : iterating) {
     EXPECT_EQ(this->solve(w, {.rank = 70, .steps = 2, .route = route}).steps, 2);
-    EXPECT_GT(this->solve(w, {.rank = 70, .route = route}).steps, 2);
+    const int steps = this->solve(w, {.rank = 70, .route = route}).steps;
+    EXPECT_GT(steps, 2);
+    EXPECT_LE(steps, 10) << "what the documentation says";
     const MatrixXd steep = this->held(with_spectrum(300, 260, power_spectrum(260, 1), 31));
     EXPECT_EQ(this->solve(steep, {.rank = 70, .route = route}).steps, 2) << "are enough";
   }
@@ -152,6 +175,50 @@ TYPED_TEST(SvdPrecision, SparseMatricesOfSubnormalNumbers) {
   EXPECT_TRUE(
       within((w - product(r) / scale).norm(), error_of(w, plain), 0.003 * error_of(w, plain)));
   EXPECT_TRUE(within(r.relative_error(), plain.relative_error(), 0.003));
+  EXPECT_TRUE(within((r.singular_values / scale - plain.singular_values).norm(), 0,
+                     0.003 * plain.singular_values[0]));
+}
+
+// Squares of 1e-160 are subnormal in double, those of 1e-200 vanish.
+TYPED_TEST(SvdPrecision, SparseMatricesAndOperatorsWhoseSquaresVanishAreRefused) {
+  using T = typename TypeParam::scalar;
+  if (this->is_float) return;  // squares are summed in double
+  using Sparse = Eigen::SparseMatrix<T, Eigen::RowMajor>;
+  for (const double tiny : {1e-155, 1e-160, 1e-200}) {
+    const MatrixXd w = tiny * normal_matrix(30, 20, 5);
+    Sparse sparse(30, 20);
+    for (Index i = 0; i < 30; ++i) sparse.insert(i, i % 20) = static_cast<T>(w(i, 0));
+    refusal([&] { truncated_svd(this->backend(), sparse, {.rank = 3}); }, "factor::truncated_svd",
+            "w");
+    const PlainMatrix<T> users{stored_in<T>(w)};
+    refusal([&] { truncated_svd(this->backend(), users, {.rank = 3}); }, "factor::truncated_svd",
+            "w");
+  }
+}
+
+// Products with unit vectors are finite, those with anything larger are not.
+TYPED_TEST(SvdPrecision, OperatorsNearTheLargestNumber) {
+  using T = typename TypeParam::scalar;
+  const MatrixXd w = integer_matrix<MatrixXd>(60, 50, 5);
+  const double scale = std::exp2(this->is_float ? 112 : 480);
+  const PlainMatrix<T> plain{stored_in<T>(w)}, large{stored_in<T>(scale * w)};
+  const auto expected = truncated_svd(this->backend(), plain, {.rank = 9});
+  const auto r = truncated_svd(this->backend(), large, {.rank = 9});
+  EXPECT_TRUE(within((product(r) / scale - product(expected)).norm(), 0, 1e-4 * w.norm()));
+}
+
+// The sum of energies is rounding, of either sign.
+TYPED_TEST(SvdPrecision, InputsThatACovarianceDoesNotHave) {
+  using T = typename TypeParam::scalar;
+  for (const std::uint64_t seed : {1u, 2u, 3u, 4u, 5u}) {
+    const VectorXd v = normal_matrix(20, 1, seed);
+    MatrixXd w = normal_matrix(10, 20, seed + 7);
+    w -= (w * v) * v.transpose() / v.squaredNorm();
+    const auto r = factorize(this->backend(), stored_in<T>(w),
+                             InputCovariance(MatrixXd(v * v.transpose())), {.rank = 2});
+    EXPECT_LE((product(r) * v).norm(), 1e-5 * w.norm() * v.norm());
+    EXPECT_LE(r.error(), 1e-5 * w.norm() * v.norm());
+  }
 }
 
 TYPED_TEST(SvdPrecision, CovariancesOfAnyScale) {
@@ -159,13 +226,15 @@ TYPED_TEST(SvdPrecision, CovariancesOfAnyScale) {
   const MatrixXd x = correlated_inputs(60, 20, 7);
   const MatrixXd c = x.transpose() * x / 60;
   const auto stored = stored_in<typename TypeParam::scalar>(w);
-  const auto plain = factorize(this->backend(), stored, InputCovariance(c), {.rank = 6});
+  const auto plain = factorize(this->backend(), stored, InputCovariance(c, 0.1), {.rank = 6});
   for (const int exponent : {-900, 980}) {
     const MatrixXd scaled = std::exp2(exponent) * c;
-    const auto r = factorize(this->backend(), stored, InputCovariance(scaled), {.rank = 6});
+    const auto r = factorize(this->backend(), stored, InputCovariance(scaled, 0.1), {.rank = 6});
     EXPECT_TRUE(within((product(r) - product(plain)).norm(), 0, 1e-5 * w.norm()));
     const double root = std::exp2(exponent / 2);
     EXPECT_TRUE(within(r.error() / root, plain.error(), 1e-5 * plain.error()));
+    EXPECT_TRUE(within((r.singular_values / root - plain.singular_values).norm(), 0,
+                       1e-5 * plain.singular_values[0]));
     MatrixXd indefinite = scaled;
     indefinite(0, 0) = 0;
     refusal([&] { factorize(this->backend(), stored, InputCovariance(indefinite), {.rank = 6}); },
@@ -200,6 +269,37 @@ TYPED_TEST(SvdPrecision, SmallTolerancesAreMetByTheLeastRank) {
   refusal([&] { this->solve(w, {.tolerance = below}); }, "factor::truncated_svd", "tolerance");
 }
 
+// The least that is taken, of every metric and shape; norms and weights far from 1.
+TYPED_TEST(SvdPrecision, TheSmallestTolerancesAreMet) {
+  using T = typename TypeParam::scalar;
+  const MatrixXd square = std::exp2(-41) * this->held(gaussian_kernel(136, 0.05));
+  for (const MatrixXd& w :
+       {square, MatrixXd(square.leftCols(130)), MatrixXd(square.topRows(130))}) {
+    const VectorXd outputs = std::exp2(15) * positive_weights(w.rows(), 3),
+                   inputs = std::exp2(-19) * positive_weights(w.cols(), 4);
+    const MatrixXd none = MatrixXd::Zero(w.rows(), w.cols());
+    const auto met = [&](const auto& metric, const VectorXd& o, const VectorXd& i, double least) {
+      const double tolerance = TestFixture::is_float ? 1e-6 : least;
+      const auto r =
+          factorize(TestFixture::backend(), stored_in<T>(w), metric, {.tolerance = tolerance});
+      const double error = std::sqrt(weighted_objective(w, product(r), o, i));
+      EXPECT_LE(error, tolerance * std::sqrt(weighted_objective(w, none, o, i)));
+      EXPECT_LE(error, r.error_bound * (1 + 1e-6));
+      EXPECT_TRUE(within(r.error(), error, 0.05 * error));
+    };
+    const VectorXd out = VectorXd::Ones(w.rows()), in = VectorXd::Ones(w.cols());
+    SCOPED_TRACE(testing::Message() << w.rows() << " x " << w.cols());
+    met(Uniform{}, out, in, 2e-14);
+    met(OutputWeights(outputs), outputs, in, 2e-14);
+    met(InputWeights(inputs), out, inputs, 2e-14);
+    met(BothWeights(outputs, inputs), outputs, inputs, 2e-7);
+  }
+  if (TypeParam::backend::is_reference) return;  // has the basis on the other side
+  const double tolerance = this->is_float ? 1e-6 : 1e-12;
+  const auto r = this->solve(square, {.tolerance = tolerance, .split = Split::Right});
+  EXPECT_LE(orthonormality(r.left), basis_bound<T>);
+}
+
 // Also where the rank is given, and where the result is nearly exact.
 TYPED_TEST(SvdPrecision, TheBoundOfTheErrorIsOneAndNear) {
   const MatrixXd w = this->held(gaussian_kernel(200, 0.05));
@@ -211,6 +311,16 @@ TYPED_TEST(SvdPrecision, TheBoundOfTheErrorIsOneAndNear) {
       const double rounding = std::is_same_v<typename TypeParam::scalar, float> ? 1e-6 : 1e-12;
       EXPECT_LE(r.error_bound, 1.1 * error + rounding * shape.norm()) << k;
     }
+}
+
+TYPED_TEST(SvdPrecision, OfEqualElementsTheFirstIsPositive) {
+  for (const double first : {1.0, -1.0}) {
+    MatrixXd w(1, 3);
+    w << first / 2, first, -first;
+    const auto r = this->solve(w, {.rank = 1, .signs = Signs::Fixed});
+    EXPECT_TRUE(r.right(0, 1) > 0 && r.right(0, 2) == -r.right(0, 1)) << first;
+    EXPECT_LE(error_of(w, r), 1e-6);
+  }
 }
 
 TYPED_TEST(SvdPrecision, OversamplingBeyondTheSideTakesAllOfIt) {
@@ -254,13 +364,14 @@ TYPED_TEST(SvdPrecision, OperatorsThatBreakTheirPromisesAreRefused) {
   const RowMatrix<T> w = stored_in<T>(normal_matrix(40, 30, 8));
   const double norm = values_of(w).squaredNorm();
   const auto refused = [](const BrokenMatrix<T>& m) {
-    refusal([&] { truncated_svd(TestFixture::backend(), m, {.rank = 3}); }, "factor::truncated_svd",
-            "w");
+    return refusal([&] { truncated_svd(TestFixture::backend(), m, {.rank = 3}); },
+                   "factor::truncated_svd", "w");
   };
   const BrokenMatrix<T> whole{w, 1000, norm};
   const auto r = truncated_svd(this->backend(), whole, {.rank = 3});
   EXPECT_LE(error_of(values_of(w), r), 1.003 * std::sqrt(tail_energy(values_of(w), 3)));
-  for (int good = 0; good < whole.calls; ++good) refused({w, good, norm});
+  for (int good = 0; good < whole.calls; ++good)
+    EXPECT_NE(refused({w, good, norm}).find("finite elements"), std::string::npos) << good;
   for (const double wrong : {-1.0, 0.0, 1e-3, std::numeric_limits<double>::quiet_NaN()})
     refused({w, 1000, wrong});
   refusal([&] { truncated_svd(this->backend(), whole, {.tolerance = 1e-9}); },

@@ -26,9 +26,10 @@
 
 #include <Eigen/Core>
 
-#include <algorithm>
+#include <cstddef>
 #include <limits>
 #include <utility>
+#include <vector>
 
 namespace pare::factor {
 
@@ -48,7 +49,8 @@ class CentredOperator {
  public:
   using scalar = typename W::scalar;
 
-  CentredOperator(const W& w, const Eigen::VectorXd& mean) : w_(w), mean_(mean) {}
+  CentredOperator(const W& w, const Eigen::VectorXd& mean, double squared_norm)
+      : w_(w), mean_(mean), squared_norm_(squared_norm) {}
 
   Index rows() const { return w_.rows(); }
   Index cols() const { return w_.cols(); }
@@ -74,16 +76,46 @@ class CentredOperator {
     }
   }
 
-  double squared_norm() const {
-    const double whole = w_.squared_norm(),
-                 left = whole - static_cast<double>(rows()) * mean_.squaredNorm();
-    return std::max(left, whole * double{std::numeric_limits<double>::epsilon()});
-  }
+  double squared_norm() const { return squared_norm_; }
 
  private:
   const W& w_;
   const Eigen::VectorXd& mean_;
+  double squared_norm_;
 };
+
+/// Means of columns of a sparse X by rows.
+template <class T, class I>
+Eigen::VectorXd column_means(const CompressedView<T, I>& lines) {
+  Eigen::VectorXd mean = Eigen::VectorXd::Zero(lines.inner_size);
+  for (Index u = 0; u < lines.outer_size; ++u)
+    for (Index e = lines.begin(u); e < lines.end(u); ++e)
+      mean[static_cast<Index>(lines.inner[e])] += double{lines.values[e]};
+  return mean / static_cast<double>(lines.outer_size);
+}
+
+/// ||X - 1 mean^T||_F^2: of elements that are not stored, then of the others, whose squares do not
+/// cancel. Entries with equal indices add up.
+template <class T, class I>
+double centred_energy(const CompressedView<T, I>& lines, const Eigen::VectorXd& mean) {
+  Eigen::VectorXd row = Eigen::VectorXd::Zero(lines.inner_size);
+  Eigen::VectorXd absent =
+      Eigen::VectorXd::Constant(lines.inner_size, static_cast<double>(lines.outer_size));
+  std::vector<Index> last(static_cast<std::size_t>(lines.inner_size), -1);
+  double total = 0;
+  for (Index u = 0; u < lines.outer_size; ++u) {
+    for (Index e = lines.begin(u); e < lines.end(u); ++e)
+      row[static_cast<Index>(lines.inner[e])] += double{lines.values[e]};
+    for (Index e = lines.begin(u); e < lines.end(u); ++e) {
+      const auto j = static_cast<Index>(lines.inner[e]);
+      if (std::exchange(last[static_cast<std::size_t>(j)], u) == u) continue;
+      total += (row[j] - mean[j]) * (row[j] - mean[j]);
+      row[j] = 0;
+      absent[j] -= 1;
+    }
+  }
+  return total + absent.dot(mean.cwiseAbs2());
+}
 
 template <class T>
 CentredLowRank<T> constant_result(Index samples, Index features, const SvdOptions& options,
@@ -96,18 +128,17 @@ template <class B, class T, class I>
 CentredLowRank<T> centred_sparse(const char* function, const B& backend,
                                  const CompressedView<T, I>& lines, const SvdOptions& options) {
   check_operator_options<T>(function, options, lines.outer_size, lines.inner_size);
-  Eigen::VectorXd mean = Eigen::VectorXd::Zero(lines.inner_size);
-  for (Index u = 0; u < lines.outer_size; ++u)
-    for (Index e = lines.begin(u); e < lines.end(u); ++e)
-      mean[static_cast<Index>(lines.inner[e])] += double{lines.values[e]};
-  mean /= static_cast<double>(lines.outer_size);
-  const SparseOperator x(backend, lines);
-  const CentredOperator centred(x, mean);
+  const double factor = sparse_factor(function, lines);
+  const ScaledValues<T, I> scaled(lines, factor);
+  const SparseOperator x(backend, scaled.view());
+  const Eigen::VectorXd near = column_means(scaled.view());
+  const CentredOperator centred(x, near, centred_energy(scaled.view(), near));
+  Eigen::VectorXd mean = near / factor;
   // What is left of constant features is the rounding of their products.
   constexpr double unit = std::numeric_limits<T>::epsilon();
   if (centred.squared_norm() <= 16 * unit * unit * x.squared_norm())
     return constant_result<T>(x.rows(), x.cols(), options, std::move(mean));
-  LowRank<T> factors = operator_svd(function, backend, centred, options);
+  LowRank<T> factors = operator_svd(function, backend, centred, options, factor);
   return {std::move(factors), std::move(mean)};
 }
 
@@ -141,7 +172,9 @@ auto centred_svd(const B& backend, const X& x, const SvdOptions& options) {
   return CentredLowRank<T>{std::move(factors), std::move(mean)};
 }
 
-/// The same for a sparse matrix of float or double, which is not densified.
+/// The same for a sparse matrix of float or double, which is not densified. Products are rounded
+/// before the mean is taken from them: where it is more than 1e6 deviations (1e14 in double), the
+/// excess is above what the accuracy promises, or X is refused; a dense X has no such limit.
 /// \throws std::invalid_argument as truncated_svd of a sparse matrix
 template <Backend B, SparseIn X>
 auto centred_svd(const B& backend, const X& x, const SvdOptions& options) {

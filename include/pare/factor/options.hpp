@@ -57,8 +57,8 @@ struct SvdOptions {
 
   /// Relative metric error in [0, 1) that the least rank is looked for; 0: `rank` is the rank. At
   /// least 1e-6 for factors in float and 2e-14 in double, which their rounding allows; at least
-  /// 1e-3 and 5e-8 for sparse matrices and operators, and 2e-7 with a covariance, where energies
-  /// tell no less.
+  /// 1e-3 and 5e-8 for sparse matrices and operators, and 2e-7 with a covariance or with weights on
+  /// both sides, where energies tell no less.
   double tolerance = 0;
 
   /// Directions that a route keeps beyond the rank while it iterates; -1: by rule.

@@ -48,12 +48,14 @@ Subspace<T> all_eigenvectors(const RowMatrix<double>& gram, Index rank) {
           eigen.eigenvalues().tail(rank).reverse().cwiseMax(0.0), 0};
 }
 
-/// The least rank whose subspace leaves at most the tolerance, or all of it.
+/// The least rank whose subspace leaves at most the tolerance, or all of it. Energies in double are
+/// known to a few roundoffs of the total; the squares of tolerances that are taken are 11 at least.
 inline Index rank_within(const Eigen::VectorXd& values, double total, double tolerance) {
+  constexpr double rounding = 4 * std::numeric_limits<double>::epsilon();
   double left = total;
   for (Index k = 0; k < values.size(); ++k) {
     left -= values[k];
-    if (left <= tolerance * tolerance * total) return k + 1;
+    if (left <= (tolerance * tolerance - rounding) * total) return k + 1;
   }
   return values.size() + 1;
 }

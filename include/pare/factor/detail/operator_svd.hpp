@@ -119,6 +119,7 @@ class OperatorMatrix {
     fill_normal(backend_.executor, options.seed, 0, omega);
     multiply(omega, y);
     sampled_energy_ = y.template cast<double>().squaredNorm() / static_cast<double>(y.cols());
+    sample_is_zero_ = y.isZero(0);
   }
 
   /// Of the operator itself. \throws std::invalid_argument if it cannot be what it says it is.
@@ -127,10 +128,12 @@ class OperatorMatrix {
       const auto known = static_cast<double>(w_.squared_norm());
       check(is_finite(known) && known >= 0, function_, "w", known,
             "finite elements, and a squared_norm() of at least 0");
-      check(known > 0 || !(sampled_energy_ > 0), function_, "w", known,
+      check(known > 0 || sample_is_zero_, function_, "w", known,
             "a squared_norm() above 0 where products are not 0");
       return known;
     } else {
+      check(sampled_energy_ > 0 || sample_is_zero_, function_, "w", "squares that vanish",
+            "a squared norm of 0 or at least 1e-292");
       return sampled_energy_;
     }
   }
@@ -138,15 +141,19 @@ class OperatorMatrix {
  private:
   void product(const RowMatrix<scalar>& x, RowMatrix<scalar>& y, bool transposed) const {
     y.resize(transposed ? w_.cols() : w_.rows(), x.cols());
-    if (transposed)
-      w_.multiply_transposed(read(x), to_view(y));
-    else
-      w_.multiply(read(x), to_view(y));
     const auto factor = static_cast<scalar>(factor_);
+    // A factor below 1 comes first: products of large elements could overflow.
+    const bool shrinks = factor_ < 1;
+    const RowMatrix<scalar> smaller = shrinks ? RowMatrix<scalar>(factor * x) : RowMatrix<scalar>();
+    const auto from = read(shrinks ? smaller : x);
+    if (transposed)
+      w_.multiply_transposed(from, to_view(y));
+    else
+      w_.multiply(from, to_view(y));
     for (scalar& value : y.reshaped()) {
       check(is_finite(double{value}), function_, "w", double{value},
             "finite elements, and finite products with unit vectors");
-      if (factor_ != 1.0) value *= factor;
+      if (factor_ > 1) value *= factor;
     }
   }
 
@@ -156,6 +163,7 @@ class OperatorMatrix {
   bool transposed_;
   double factor_ = 1;
   double sampled_energy_ = 0;
+  bool sample_is_zero_ = true;
 };
 
 /// What the energies of products in T tell of an error.
@@ -226,17 +234,28 @@ LowRank<typename W::scalar> operator_svd(const char* function, const B& backend,
   return result;
 }
 
+/// The power of two that brings the elements of a sparse matrix, which are checked, near 1.
+template <class T, class I>
+double sparse_factor(const char* function, const CompressedView<T, I>& lines) {
+  double energy = 0;
+  bool zero = true;
+  for (Index u = 0; u < lines.outer_size; ++u)
+    for (Index e = lines.begin(u); e < lines.end(u); ++e) {
+      energy += double{lines.values[e]} * double{lines.values[e]};
+      zero = zero && lines.values[e] == 0;
+    }
+  check(is_finite(energy), function, "w", energy, "finite elements, and squares that are");
+  check(zero || energy >= least_energy, function, "w", energy,
+        "a squared norm of 0 or at least 1e-292");
+  return zero ? 1.0 : safe_factor<T>(energy);
+}
+
 /// The same for a sparse matrix [outer x inner] by rows.
 template <class B, class T, class I>
 LowRank<T> sparse_svd(const char* function, const B& backend, const CompressedView<T, I>& lines,
                       const SvdOptions& options) {
   check_operator_options<T>(function, options, lines.outer_size, lines.inner_size);
-  double energy = 0;
-  for (Index u = 0; u < lines.outer_size; ++u)
-    for (Index e = lines.begin(u); e < lines.end(u); ++e)
-      energy += double{lines.values[e]} * double{lines.values[e]};
-  check(is_finite(energy), function, "w", energy, "finite elements");
-  const double factor = energy > 0 ? safe_factor<T>(energy) : 1.0;
+  const double factor = sparse_factor(function, lines);
   const ScaledValues<T, I> scaled(lines, factor);
   return operator_svd(function, backend, SparseOperator(backend, scaled.view()), options, factor);
 }

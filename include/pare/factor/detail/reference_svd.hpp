@@ -258,8 +258,10 @@ LowRank<T> reference_result(const char* function, const Eigen::MatrixXd& left,
   const double rest = s.tail(s.size() - k).squaredNorm() + floor;
   if (rest <= (std::is_same_v<T, float> ? 1e-4 : 1e-10) * result.total_energy)
     result.measured_error = std::sqrt(rest);
-  result.error_bound =
-      std::sqrt(rest) + std::numeric_limits<T>::epsilon() * std::sqrt(result.total_energy);
+  // Of the factors in T, and of the decomposition in double.
+  const double rounding = double{std::numeric_limits<T>::epsilon()} +
+                          static_cast<double>(k + 4) * std::numeric_limits<double>::epsilon();
+  result.error_bound = std::sqrt(rest) + rounding * std::sqrt(result.total_energy);
   return result;
 }
 

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Both factors from a basis of the dominant subspace on one side of M = D W R: that basis, and W
+/// projected on it, which makes the other factor the least-squares optimum for it; their scale, and
+/// the singular values moved between them.
+
+#include <pare/factor/detail/factor_problem.hpp>
+#include <pare/factor/detail/find_subspace.hpp>
+#include <pare/factor/detail/normal_operator.hpp>
+#include <pare/factor/detail/views.hpp>
+#include <pare/factor/low_rank.hpp>
+#include <pare/factor/metric.hpp>
+#include <pare/factor/options.hpp>
+#include <pare/kernel/multiply.hpp>
+
+#include <Eigen/Cholesky>
+#include <Eigen/Core>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <limits>
+#include <type_traits>
+#include <vector>
+
+namespace pare::factor::detail {
+PARE_ABI_BEGIN
+
+/// What makes the other factor the least-squares optimum for one whose lines have the Gram matrix
+/// K in the metric.
+template <class T>
+struct GramInverse {
+  std::vector<T> reciprocal;  ///< 1 / the length of each line, 0 where that is rounding
+  RowMatrix<T> matrix;        ///< K^-1 but for a factor `reciprocal` of its rows
+};
+
+/// Lines of a factor are singular vectors times values up to the rounding of products in T, which
+/// shares of the largest values dominate in the lines of small ones: dividing by the values alone
+/// would multiply those by the ratio of both.
+template <class T>
+GramInverse<T> invert_gram(const RowMatrix<double>& gram) {
+  const double least = rounding_value<T> * gram.diagonal().maxCoeff();
+  const Eigen::VectorXd reciprocal = gram.diagonal().unaryExpr(
+      [&](double square) { return square > least ? 1 / std::sqrt(square) : 0.0; });
+  Eigen::MatrixXd unit = reciprocal.asDiagonal() * gram * reciprocal.asDiagonal();
+  // Keeps lines that are rounding of others from being told apart, and the decomposition definite.
+  unit.diagonal().array() +=
+      std::max(16.0 * std::numeric_limits<T>::epsilon(),
+               8.0 * static_cast<double>(gram.rows()) * std::numeric_limits<double>::epsilon());
+  const Eigen::MatrixXd inverse =
+      Eigen::LLT<Eigen::MatrixXd>(unit).solve(Eigen::MatrixXd(reciprocal.asDiagonal()));
+  GramInverse<T> result{{}, inverse.cast<T>()};
+  for (const double value : reciprocal) result.reciprocal.push_back(static_cast<T>(value));
+  return result;
+}
+
+/// The factor that carries the singular values unless something else is asked for.
+template <class B, class S>
+Split wanted_split(const FactorProblem<B, S>& problem, bool inputs_weighed) {
+  if (problem.options.split != Split::Natural) return problem.options.split;
+  return inputs_weighed ? Split::Right : Split::Left;
+}
+
+template <class T>
+void multiply_by_power(RowMatrix<T>& m, int exponent) {
+  m = m.unaryExpr([&](T x) { return static_cast<T>(std::ldexp(double{x}, exponent)); }).eval();
+}
+
+/// As move_singular_values, but for the factor of both.
+template <class T>
+void turn_singular_values(LowRank<T>& result, Split from, Split to, double factor,
+                          double rounding) {
+  const Eigen::ArrayXd all = factor * result.singular_values.array();
+  const Eigen::ArrayXd values = (all > std::sqrt(rounding) * all[0]).select(all, 0.0);
+  const Eigen::ArrayXd moved = to == Split::Both ? Eigen::ArrayXd(values.sqrt()) : values;
+  const Eigen::ArrayXd back = (moved > 0).select(moved.inverse(), 0.0);
+  const bool to_right = from == Split::Left;
+  result.left.array().rowwise() *= (to_right ? back : moved).template cast<T>().transpose();
+  result.right.array().colwise() *= (to_right ? moved : back).template cast<T>();
+}
+
+/// Moves the singular values from the factor that carries them to the one that shall. A direction
+/// whose value is rounding has no line to be divided by it: it becomes 0. The factor that carries
+/// them was multiplied by `factor`, a power of two; that is undone.
+template <class T>
+void move_singular_values(LowRank<T>& result, Split from, Split to, double factor,
+                          double rounding) {
+  if (to != from) turn_singular_values(result, from, to, factor, rounding);
+  if (factor == 1.0) return;
+  const int exponent = -std::ilogb(factor);
+  const int left = to == Split::Left ? exponent : to == Split::Both ? exponent / 2 : 0;
+  multiply_by_power(result.left, left);
+  multiply_by_power(result.right, exponent - left);
+}
+
+/// A B in a matrix of its own.
+template <class T, class B, class A, class C>
+RowMatrix<T> product_of(FactorProblem<B, A>& problem, TensorView<const C, 2> a,
+                        TensorView<const C, 2> b, const T* depth_scale = nullptr) {
+  RowMatrix<T> out(a.rows(), b.cols());
+  kernel::multiply(problem.backend, a, b, to_view(out),
+                   kernel::ProductOptions<T>{.depth_scale = depth_scale}, problem.workspace);
+  return out;
+}
+
+/// A scale for `size` lines that is the problem's factor; none where that is 1.
+template <class T, class B, class S>
+std::vector<T> factor_scale(const FactorProblem<B, S>& problem, Index size) {
+  return weight_roots<T>({}, size, problem.factor);
+}
+
+/// Both factors from the basis U of the output side (the table of metric.hpp); the right one times
+/// the problem's factor.
+template <class T, class B, class S, class Weigh>
+void factors_from_outputs(FactorProblem<B, S>& problem, const Subspace<T>& space,
+                          const Weigh& weigh_inputs, LowRank<T>& result) {
+  const auto m = problem.template matrix<T>(Axis::Output);
+  result.right.resize(space.basis.cols(), problem.w.cols());
+  kernel::multiply(problem.backend, transpose(read(space.basis)), problem.w, to_view(result.right),
+                   kernel::ProductOptions<T>{.depth_scale = scale_of(m.row)}, problem.workspace);
+  if (problem.output_weights.empty()) {
+    result.left = space.basis;
+    return;
+  }
+  RowMatrix<T> weighed = weigh_inputs(result.right);
+  const auto inverse =
+      invert_gram<T>(product_of<double>(problem, read(weighed), transpose(read(result.right))));
+  for (Index k = 0; k < weighed.rows(); ++k)
+    weighed.row(k) *= inverse.reciprocal[static_cast<std::size_t>(k)];
+  RowMatrix<T> image(problem.w.rows(), space.basis.cols());
+  const auto scale = factor_scale<T>(problem, problem.w.rows());
+  kernel::multiply(problem.backend, problem.w, transpose(read(weighed)), to_view(image),
+                   kernel::ProductOptions<T>{.row_scale = scale_of(scale)}, problem.workspace);
+  result.left = product_of<T>(problem, read(image), read(inverse.matrix));
+}
+
+/// Both factors from the basis V of the input side; the left one times the problem's factor.
+template <class T, class B, class S>
+void factors_from_inputs(FactorProblem<B, S>& problem, const Subspace<T>& space,
+                         LowRank<T>& result) {
+  const auto scale = factor_scale<T>(problem, problem.w.rows());
+  const auto column = weight_roots<T>(problem.input_weights.values, problem.w.cols(), 1.0);
+  result.left.resize(problem.w.rows(), space.basis.cols());
+  kernel::multiply(
+      problem.backend, problem.w, read(space.basis), to_view(result.left),
+      kernel::ProductOptions<T>{.row_scale = scale_of(scale), .depth_scale = scale_of(column)},
+      problem.workspace);
+  if (column.empty()) {
+    result.right = space.basis.transpose();
+    return;
+  }
+  RowMatrix<T> weighed = result.left;
+  const auto row = weight_roots<T>(problem.output_weights.values, problem.w.rows(), 1.0);
+  for (Index i = 0; i < weighed.rows() && !row.empty(); ++i)
+    weighed.row(i) *= row[static_cast<std::size_t>(i)] * row[static_cast<std::size_t>(i)];
+  const auto inverse =
+      invert_gram<T>(product_of<double>(problem, transpose(read(weighed)), read(result.left)));
+  for (Index k = 0; k < weighed.cols(); ++k)
+    weighed.col(k) *= inverse.reciprocal[static_cast<std::size_t>(k)];
+  RowMatrix<T> image(space.basis.cols(), problem.w.cols());
+  kernel::multiply(problem.backend, transpose(read(weighed)), problem.w, to_view(image),
+                   kernel::ProductOptions<T>{.depth_scale = scale_of(scale)}, problem.workspace);
+  result.right = product_of<T>(problem, transpose(read(inverse.matrix)), read(image));
+}
+
+/// Numbers of the result; values are of M times `factor` and two to minus `exponent`, known to
+/// about `roundoff` of the largest.
+template <class T, class U>
+void describe(const FoundSubspace<T>& found, double factor, int exponent, double roundoff,
+              LowRank<U>& result) {
+  const auto energy_of = [&](double value) {
+    return std::ldexp(value / (factor * factor), 2 * exponent);
+  };
+  result.singular_values = found.space.values.unaryExpr(
+      [&](double value) { return std::ldexp(std::sqrt(value) / factor, exponent); });
+  result.captured_energy = energy_of(found.space.values.sum());
+  result.total_energy = energy_of(found.total_energy);
+  result.route = found.route;
+  result.steps = found.space.steps;
+  const double rounding = 16 * roundoff * result.total_energy;
+  result.error_bound =
+      std::sqrt(std::max(0.0, result.total_energy - result.captured_energy) + rounding);
+}
+
+/// Gives `with` the scale that weights lost when they were normalized, and takes it from the other:
+/// as far as factors in float bear it.
+template <class T>
+void restore_scale(RowMatrix<T>& with, RowMatrix<T>& against, int exponent) {
+  const int within = std::clamp(exponent, -60, 60);
+  if (within == 0) return;
+  with *= static_cast<T>(std::ldexp(1.0, within));
+  against *= static_cast<T>(std::ldexp(1.0, -within));
+}
+
+/// The result for a W that is 0 in the metric: factors of W's shape whose product is 0, of rank 1
+/// where a tolerance is asked for.
+template <class T>
+LowRank<T> zero_result(Index out, Index in, const SvdOptions& options) {
+  const Index rank = options.tolerance == 0 ? rank_limit(options, out, in) : 1;
+  LowRank<T> result;
+  result.left = RowMatrix<T>::Identity(out, rank);
+  result.right = RowMatrix<T>::Zero(rank, in);
+  result.singular_values = Eigen::VectorXd::Zero(rank);
+  return result;
+}
+
+/// The same result with factors of T.
+template <class T, class U>
+LowRank<T> rounded_to(LowRank<U> wide) {
+  if constexpr (std::is_same_v<T, U>) {
+    return wide;
+  } else {
+    LowRank<T> result;
+    result.left = wide.left.template cast<T>();
+    result.right = wide.right.template cast<T>();
+    result.singular_values = wide.singular_values;
+    result.captured_energy = wide.captured_energy;
+    result.total_energy = wide.total_energy;
+    result.error_bound = wide.error_bound;
+    result.route = wide.route;
+    result.steps = wide.steps;
+    return result;
+  }
+}
+
+PARE_ABI_END
+}  // namespace pare::factor::detail
