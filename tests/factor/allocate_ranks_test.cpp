@@ -146,8 +146,6 @@ TEST(AllocateRanks, CareCodeFavoursTheFirstLayers) {
   EXPECT_GT(ranks.front(), ranks.back());
 }
 
-// Where less than 1e-12 of a layer is left, the code divides by that; the paper's ratio of the
-// second layer is 1/2 there.
 // Of two layers the first weighs sqrt(2) times the second; half a layer more or less would make it
 // 1.29 or 1.73 times.
 TEST(AllocateRanks, CareCodeWeighsLayersByTheirPlace) {
@@ -162,6 +160,8 @@ TEST(AllocateRanks, CareCodeWeighsLayersByTheirPlace) {
   EXPECT_EQ(ranks(0.5, 0.775), (Ranks{1, 2}));
 }
 
+// Where less than 1e-12 of a layer is left, the code divides by that; the paper's ratio of the
+// second layer is 1/2 there.
 TEST(AllocateRanks, CareCodeBoundsTheResidualFromBelow) {
   const Spectra spectra = {Eigen::Vector3d(1, 0.3, 0.3), Eigen::Vector3d(1, 1e-8, 1e-8),
                            Eigen::Vector3d(1, 0.3, 0.2)};

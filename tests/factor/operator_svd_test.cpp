@@ -289,6 +289,35 @@ TYPED_TEST(OperatorSvd, CentredMatricesLoseTheMeanOfEachFeatureAlone) {
   EXPECT_LE(product(constant.factors).norm(), 1e-5 * same.norm());
 }
 
+// Far means: a difference of squared norms would be rounding. Large and small elements: as of
+// truncated_svd.
+TYPED_TEST(OperatorSvd, CentredMatricesOfAnyMeanAndScale) {
+  using T = typename TypeParam::scalar;
+  using Sparse = typename TestFixture::SparseRows;
+  constexpr bool is_float = std::is_same_v<T, float>;
+  MatrixXd x = normal_matrix(60, 40, 13);
+  x.col(3).array() += is_float ? 1e5 : 1e9;
+  x.col(7).head(30).setZero();
+  x = values_of(stored_in<T>(x));
+  const auto far = centred_svd(this->backend(), sparse_of<Sparse>(x), {.rank = 6});
+  const MatrixXd centred = x.rowwise() - x.colwise().mean();
+  EXPECT_TRUE(
+      within(far.factors.total_energy, centred.squaredNorm(), 1e-5 * centred.squaredNorm()));
+  EXPECT_LE(error_of(centred, far.factors), 1.003 * std::sqrt(tail_energy(centred, 6)));
+
+  const MatrixXd integers = integer_matrix<MatrixXd>(60, 40, 14);
+  const auto plain = centred_svd(this->backend(), sparse_of<Sparse>(integers), {.rank = 6});
+  for (const int exponent : is_float ? std::vector<int>{-140, 118} : std::vector<int>{-470, 490}) {
+    const double scale = std::exp2(exponent);
+    const auto r = centred_svd(this->backend(), sparse_of<Sparse>(scale * integers), {.rank = 6});
+    EXPECT_TRUE(within((r.mean / scale - plain.mean).norm(), 0, 1e-12));
+    EXPECT_TRUE(within((product(r.factors) / scale - product(plain.factors)).norm(), 0,
+                       1e-4 * integers.norm()))
+        << exponent;
+    EXPECT_TRUE(within(r.factors.relative_error(), plain.factors.relative_error(), 1e-4));
+  }
+}
+
 TYPED_TEST(OperatorSvd, ScalesDoNotMatter) {
   using T = typename TypeParam::scalar;
   const MatrixXd w = sparse_values(70, 60, 0.3, 10);
