@@ -115,14 +115,14 @@ TEST(ProjectCells, AGridOfCells) {
 TEST(ProjectCells, OneCellColumnAStep) {
   const Index k = nonzeros_for(1);
   const SparseProjection r{.input_dim = 2 * width + 4, .output_dim = k, .density = 1.0, .seed = 5};
-  expect_cells(r, 3 * detail::divide_up(k, height), 3, 33);
+  expect_cells(r, 3 * pare::ceil_div(k, height), 3, 33);
   expect_same_bits(r, 33);
 }
 
 TEST(ProjectCells, TwoCellColumnsAStep) {
   const Index k = nonzeros_for(2);
   const SparseProjection r{.input_dim = 4 * width + 4, .output_dim = k, .density = 1.0, .seed = 6};
-  expect_cells(r, 5 * detail::divide_up(k, height), 3, 5);
+  expect_cells(r, 5 * pare::ceil_div(k, height), 3, 5);
 }
 
 TEST(ProjectCells, NanStaysInItsRowOverSteps) {
