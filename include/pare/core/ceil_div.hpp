@@ -13,7 +13,7 @@ namespace pare {
 /// ceil(a / b) for a >= 0 and b >= 1. The usual (a + b - 1) / b overflows where a + b does not fit.
 template <std::integral T>
 constexpr T ceil_div(T a, T b) noexcept {
-  return a / b + static_cast<T>(a % b != 0 ? 1 : 0);
+  return static_cast<T>(a / b + (a % b != 0 ? 1 : 0));
 }
 
 }  // namespace pare
