@@ -283,9 +283,7 @@ TensorView<T, 2> whole_batch(const FieldBatch<T>& x) {
 /// A batch made by hand may be none: its layout is there already.
 template <class T>
 void check_field_batch(const char* function, const char* argument, const FieldBatch<T>& x) {
-  check(x.storage == Storage::RowMajor || x.storage == Storage::ColumnMajor ||
-            x.storage == Storage::FieldBlocked,
-        function, argument, static_cast<int>(x.storage), "a Storage");
+  check_enumerator(function, argument, x.storage, Storage::FieldBlocked);
   check(x.rows >= 0, function, argument, x.rows, "at least 0 rows");
   checked_product(function, argument, x.rows, x.layout->dim());
   check_view(function, argument, whole_batch(x));

@@ -102,8 +102,7 @@ PARE_ABI_BEGIN
 
 /// \throws std::invalid_argument if a member is out of its range
 inline void validate(const char* function, const GateOptions& o) {
-  check(o.kind >= GateKind::Sigmoid && o.kind <= GateKind::StraightThrough, function, "gate.kind",
-        static_cast<int>(o.kind), "a GateKind");
+  check_enumerator(function, "gate.kind", o.kind, GateKind::StraightThrough);
   const auto positive = [function](const char* name, double value) {
     check(is_finite(value) && value > 0 && is_finite(1 / value), function, name, value,
           "a number above 0, and below infinity as its inverse");

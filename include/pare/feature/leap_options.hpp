@@ -79,8 +79,7 @@ inline void validate(const char* function, const LeapOptions& o) {
   validate(function, o.penalty);
   validate(function, o.donors);
   validate(function, o.exchange);
-  check(o.eval_mode >= EvalMode::Shuffle && o.eval_mode <= EvalMode::Off, function, "eval_mode",
-        static_cast<int>(o.eval_mode), "an EvalMode");
+  check_enumerator(function, "eval_mode", o.eval_mode, EvalMode::Off);
   check(is_finite(o.penalty_floor) && o.penalty_floor >= 0, function, "penalty_floor",
         o.penalty_floor, "a number of at least 0");
   validate(function, o.gate);

@@ -103,9 +103,7 @@ inline void check_permutation(const char* function, const FieldLayout& layout, I
   check(cols == layout.dim(), function, "x", cols, std::to_string(layout.dim()) + " columns");
   check(rows >= 2, function, "x", rows, "at least 2 rows");
   check(options.repeats >= 1, function, "repeats", options.repeats, "at least 1");
-  check(
-      options.passes >= PermutationPasses::Full && options.passes <= PermutationPasses::Incremental,
-      function, "passes", static_cast<int>(options.passes), "a PermutationPasses");
+  check_enumerator(function, "passes", options.passes, PermutationPasses::Incremental);
   check(options.block_rows >= 1, function, "block_rows", options.block_rows, "at least 1");
 }
 

@@ -200,8 +200,7 @@ Scores score_features(const B& backend, const X& x, const Y& labels,
         std::to_string(layout.dim()) + " columns");
   detail::check_size(function, "labels", y.size(), static_cast<std::size_t>(view.rows()));
   detail::validate(function, options.training);
-  check(options.model >= ScoreModel::Logistic && options.model <= ScoreModel::Mlp, function,
-        "model", static_cast<int>(options.model), "a ScoreModel");
+  check_enumerator(function, "model", options.model, ScoreModel::Mlp);
   const double rate = options.gate_learning_rate.value_or(1);
   check(is_finite(rate) && rate > 0, function, "gate_learning_rate", rate,
         "a finite number above 0");
