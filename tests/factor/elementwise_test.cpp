@@ -325,20 +325,32 @@ TYPED_TEST(ElementwiseSvd, ContinuesFromFactorsThatAreGiven) {
 
 // Of random starts the best one is kept: never above the first alone, and below it somewhere.
 TYPED_TEST(ElementwiseSvd, RestartsKeepTheBest) {
-  bool better = false;
+  bool better = false, better_than_few = false;
   for (std::uint64_t seed = 0; seed < 4; ++seed) {
     const MatrixXd small = normal_matrix(8, 6, 70 + seed);
     const MatrixXd weights = normal_matrix(8, 6, 90 + seed).array().pow(4);
     ElementwiseOptions options{.rank = 2, .sweeps = 60, .tolerance = 1e-6};
     const auto one = this->solve(small, weights, options);
+    options.restarts = 1;
+    const auto few = this->solve(small, weights, options);
     options.restarts = 6;
     const auto best = this->solve(small, weights, options);
-    EXPECT_LE(best.losses.back(), one.losses.back());
+    EXPECT_LE(few.losses.back(), one.losses.back());
+    EXPECT_LE(best.losses.back(), few.losses.back());
+    better_than_few = better_than_few || best.losses.back() < 0.999 * few.losses.back();
     better = better || best.losses.back() < 0.999 * one.losses.back();
     const double loss = elementwise_objective(small, product(best.factors), weights);
     EXPECT_TRUE(within(best.losses.back(), loss, 1e-4 * one.losses.front()));
   }
   EXPECT_TRUE(better);
+  EXPECT_TRUE(better_than_few) << "starts differ";
+}
+
+TEST(ElementwiseStart, RandomFactorsAreAsLargeAsAsked) {
+  const auto start = detail::random_start(60, 50, {.rank = 4}, 0, 3.0);
+  const double size = (start.left * start.right).norm() / std::sqrt(3000.0);
+  EXPECT_TRUE(within(size, 3.0, 0.6));
+  EXPECT_NE(start.left(0, 0) * std::sqrt(4.0) / 3, start.right(0, 0)) << "of two streams";
 }
 
 TYPED_TEST(ElementwiseSvd, EitherStorageOrderIsTheSame) {

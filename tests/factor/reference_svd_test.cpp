@@ -9,6 +9,7 @@
 #include <limits>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <pare/factor/reference.hpp>
@@ -143,6 +144,16 @@ TEST(ReferenceSvd, RepeatedSingularValuesAtTheCut) {
   for (Index k = 1; k <= 8; ++k)
     EXPECT_TRUE(within((w - product(svd(w, {.rank = k}))).norm(), s.tail(8 - k).norm(),
                        decomposition_bound(20, 8, s.norm())));
+}
+
+// Singular values are known to a roundoff of the largest: what tolerances are measured by.
+TEST(ReferenceSvd, SmallSingularValuesAreNotCutOff) {
+  VectorXd s(5);
+  s << 1, 1e-3, 1e-7, 1e-10, 1e-13;
+  for (const auto& [rows, cols] : {std::pair<Index, Index>{12, 9}, {9, 12}, {5, 5}}) {
+    const auto svd = pare::factor::detail::reference_svd(with_spectrum(rows, cols, s, 61));
+    for (Index k = 0; k < 5; ++k) EXPECT_TRUE(within(svd.s[k], s[k], 4e-15)) << k;
+  }
 }
 
 TEST(ReferenceSvd, ZeroMatrix) {

@@ -109,6 +109,10 @@ TYPED_TEST(SvdPrecision, StepsThatAreGivenAreKept) {
     const MatrixXd steep = this->held(with_spectrum(300, 260, power_spectrum(260, 1), 31));
     EXPECT_EQ(this->solve(steep, {.rank = 70, .route = route}).steps, 2) << "are enough";
   }
+  const auto small = stored_in<typename TypeParam::scalar>(w.topLeftCorner(30, 20));
+  const SvdOptions options{.rank = 6, .steps = 3, .route = Route::Randomized};
+  const MatrixXd c = MatrixXd::Identity(20, 20);
+  EXPECT_EQ(factorize(this->backend(), small, InputCovariance(c), options).steps, 3);
 }
 
 // Tall, wide, every route: the factor that brings the norm near 1 is squared where G is formed.
