@@ -141,6 +141,33 @@ Eigen::MatrixXd product(const factor::LowRank<T>& r) {
   return r.left.template cast<double>() * r.right.template cast<double>();
 }
 
+/// ||W - left right||_F.
+template <class T>
+double error_of(const Eigen::MatrixXd& w, const factor::LowRank<T>& r) {
+  return (w - product(r)).norm();
+}
+
+/// A matrix of a user, known by its products alone.
+template <class T>
+struct PlainMatrix {
+  using scalar = T;
+  factor::RowMatrix<T> w;
+
+  Index rows() const { return w.rows(); }
+  Index cols() const { return w.cols(); }
+  void multiply(TensorView<const T, 2> x, TensorView<T, 2> y) const {
+    map(y) = w * Eigen::Map<const factor::RowMatrix<T>>(x.data, x.rows(), x.cols());
+  }
+  void multiply_transposed(TensorView<const T, 2> x, TensorView<T, 2> y) const {
+    map(y) = w.transpose() * Eigen::Map<const factor::RowMatrix<T>>(x.data, x.rows(), x.cols());
+  }
+
+ private:
+  static auto map(TensorView<T, 2> y) {
+    return Eigen::Map<factor::RowMatrix<T>>(y.data, y.rows(), y.cols());
+  }
+};
+
 /// sum_ij f_ij (W - X)_ij^2.
 inline double elementwise_objective(const Eigen::MatrixXd& w, const Eigen::MatrixXd& x,
                                     const Eigen::MatrixXd& f) {

@@ -116,6 +116,9 @@ TEST(Metric, DampingIsAShareOfTheMeanDiagonal) {
   c(0, 0) = 11;
   EXPECT_EQ(metric.input_covariance().ridge, 2) << "the matrix is the caller's";
   EXPECT_EQ(metric.input_covariance().matrix(0, 0), 11);
+  c << 1e308, 0, 0, 1.5e308;
+  EXPECT_DOUBLE_EQ(metric.input_covariance().ridge, 0.25 * 1.25e308)
+      << "the trace is beyond double";
 }
 
 TEST(Metric, WeightsAreCheckedBySizeAndValue) {

@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
+#include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -39,11 +41,6 @@ MatrixXd sparse_values(Index rows, Index cols, double share, std::uint64_t seed)
       if (uniform(random) < 2 * share - 1) m(i, j) = static_cast<double>(static_cast<float>(value));
     }
   return m;
-}
-
-template <class T>
-double error_of(const MatrixXd& w, const LowRank<T>& r) {
-  return (w - product(r)).norm();
 }
 
 /// Singular values of a few matrices that come again and again.
@@ -298,6 +295,45 @@ TYPED_TEST(OperatorSvd, CentredMatricesLoseTheMeanOfEachFeatureAlone) {
   const auto repeated = centred_svd(this->backend(), raw.map(), {.rank = 12}).factors;
   EXPECT_TRUE(within(repeated.total_energy, centred.squaredNorm(), 1e-6 * x.squaredNorm()));
   EXPECT_LE(error_of(centred, repeated), 1.003 * std::sqrt(tail_energy(centred, 12)));
+}
+
+// Sums of equal elements are rounded, or overflow: their mean is what they are.
+TYPED_TEST(OperatorSvd, CentredDenseConstantsLeaveNothing) {
+  using T = typename TypeParam::scalar;
+  constexpr bool is_float = std::is_same_v<T, float>;
+  const MatrixXd x = values_of(stored_in<T>(normal_matrix(21, 7, 15)));
+  for (const double large : {0.1, 1e-30, is_float ? 3e38 : 1.7e308}) {
+    const auto value = static_cast<T>(large);
+    const RowMatrix<T> same = RowMatrix<T>::Constant(21, 7, value);
+    const auto constant = centred_svd(this->backend(), same, {.rank = 2});
+    EXPECT_EQ(constant.factors.total_energy, 0) << large;
+    EXPECT_EQ(product(constant.factors).norm(), 0) << large;
+    EXPECT_TRUE((constant.mean.array() == double{value}).all()) << large;
+    RowMatrix<T> mixed = stored_in<T>(x);
+    mixed.col(4).setConstant(value);
+    MatrixXd centred = x.rowwise() - x.colwise().mean();
+    centred.col(4).setZero();
+    const auto r = centred_svd(this->backend(), mixed, {.rank = 6});
+    EXPECT_LE(error_of(centred, r.factors), 1e-5) << large;
+    EXPECT_EQ(r.mean[4], double{value});
+  }
+  const auto refused = [&](RowMatrix<T> broken, double value, const char* wanted) {
+    broken(3, 4) = static_cast<T>(value);
+    const std::string message = refusal([&] { centred_svd(this->backend(), broken, {.rank = 2}); },
+                                        "factor::centred_svd", "x");
+    EXPECT_NE(message.find(wanted), std::string::npos) << message;
+  };
+  const double most = std::numeric_limits<T>::max();
+  refused(RowMatrix<T>::Constant(21, 7, static_cast<T>(most)), -most, "differences from the mean");
+  using Sparse = typename TestFixture::SparseRows;
+  for (const auto& [rows, cols] : {std::pair<Index, Index>{0, 4}, {4, 0}}) {
+    refusal([&] { centred_svd(this->backend(), RowMatrix<T>(rows, cols), {.rank = 1}); },
+            "factor::centred_svd", "x");
+    refusal([&] { centred_svd(this->backend(), Sparse(rows, cols), {.rank = 1}); },
+            "factor::centred_svd", "x");
+  }
+  for (const double none : {std::nan(""), std::numeric_limits<double>::infinity()})
+    refused(stored_in<T>(x), none, "finite elements");
 }
 
 // Far means: a difference of squared norms would be rounding. Large and small elements: as of

@@ -156,6 +156,25 @@ TEST(ReferenceSvd, SmallSingularValuesAreNotCutOff) {
   }
 }
 
+// Thousands of rotations leave thousands of roundings: 1.4e-14 of this matrix. The last step leaves
+// those of a product of 60 terms.
+TEST(ReferenceSvd, VectorsAreOrthonormalToARounding) {
+  const auto svd = pare::factor::detail::reference_svd(normal_matrix(60, 60, 3));
+  const double bound = 60 * Tolerance<double>::unit_roundoff;
+  for (const MatrixXd& m : {svd.u, svd.v})
+    EXPECT_LE((m.transpose() * m - MatrixXd::Identity(60, 60)).cwiseAbs().maxCoeff(), bound);
+}
+
+// Squares near the least normal number are known to few digits, those beyond the largest to none.
+TEST(ReferenceSvd, SquaredNormsOutOfRangeAreRefused) {
+  const auto solve = [](double size) {
+    svd(MatrixXd(MatrixXd::Constant(1, 1, size)), {.rank = 1});
+  };
+  for (const double size : {0x1p-485, 0x1p511}) EXPECT_NO_THROW(solve(size));
+  for (const double size : {0x1p-486, 0x1p-500, 0x1p512, 0x1p600})
+    refusal([&] { solve(size); }, "factor::svd", "w");
+}
+
 TEST(ReferenceSvd, ZeroMatrix) {
   for (const Split split : {Split::Natural, Split::Left, Split::Both, Split::Right}) {
     const auto r = svd(MatrixXd(MatrixXd::Zero(6, 9)), {.rank = 3, .split = split});

@@ -25,7 +25,6 @@ using namespace pare::testing;
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
 using pare::Index;
-using pare::TensorView;
 
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 constexpr double infinity = std::numeric_limits<double>::infinity();
@@ -33,23 +32,6 @@ constexpr double infinity = std::numeric_limits<double>::infinity();
 void expect_wanted(const std::string& message, const std::string& wanted) {
   EXPECT_NE(message.find(wanted), std::string::npos) << message;
 }
-
-/// An operator whose products are those of the matrix.
-template <class T>
-struct UsersMatrix {
-  using scalar = T;
-  RowMatrix<T> w;
-  Index rows() const { return w.rows(); }
-  Index cols() const { return w.cols(); }
-  void multiply(TensorView<const T, 2> x, TensorView<T, 2> y) const {
-    Eigen::Map<RowMatrix<T>>(y.data, y.rows(), y.cols()) =
-        w * Eigen::Map<const RowMatrix<T>>(x.data, x.rows(), x.cols());
-  }
-  void multiply_transposed(TensorView<const T, 2> x, TensorView<T, 2> y) const {
-    Eigen::Map<RowMatrix<T>>(y.data, y.rows(), y.cols()) =
-        w.transpose() * Eigen::Map<const RowMatrix<T>>(x.data, x.rows(), x.cols());
-  }
-};
 
 template <class Case>
 class SvdErrors : public ::testing::Test {
@@ -153,6 +135,16 @@ TYPED_TEST(SvdErrors, WeightsThatAreNone) {
             "factor::weighted_svd", "input_weights");
     refusal([&] { weighted_svd(this->backend(), this->matrix(), output, input, {.rank = 2}); },
             "factor::weighted_svd", "output_weights");
+  }
+  FisherDiagonal fisher(6, 4);
+  fisher.add_gradient(this->matrix());
+  for (const int none : {-1, 2}) {
+    const SvdOptions options{.rank = 2};
+    const VectorXd six = VectorXd::Ones(6);
+    refusal([&] { weighted_svd(this->backend(), this->matrix(), six, options, Axis(none)); },
+            "factor::weighted_svd", "axis");
+    refusal([&] { weighted_svd(this->backend(), this->matrix(), fisher, options, Axis(none)); },
+            "factor::weighted_svd", "axis");
   }
   expect_wanted(this->refused_metric(OutputWeights(VectorXd::Zero(6)), "output_weights"),
                 "a weight above 0");
@@ -268,7 +260,7 @@ TYPED_TEST(SvdErrors, SparseMatricesThatAreNone) {
 TYPED_TEST(SvdErrors, OperatorsThatAreNone) {
   using T = typename TypeParam::scalar;
   const auto refused = [](const RowMatrix<T>& w, const SvdOptions& options, const char* argument) {
-    return refusal([&] { truncated_svd(TestFixture::backend(), UsersMatrix<T>{w}, options); },
+    return refusal([&] { truncated_svd(TestFixture::backend(), PlainMatrix<T>{w}, options); },
                    "factor::truncated_svd", argument);
   };
   for (const double bad : {nan, infinity}) {
@@ -285,7 +277,7 @@ TYPED_TEST(SvdErrors, OperatorsThatAreNone) {
 TYPED_TEST(SvdErrors, RoutesThatNeedTheElements) {
   using T = typename TypeParam::scalar;
   if (TypeParam::backend::is_reference) return;  // takes no route
-  const UsersMatrix<T> users{this->matrix()};
+  const PlainMatrix<T> users{this->matrix()};
   const auto sparse = sparse_of<Eigen::SparseMatrix<T, Eigen::RowMajor>>(values_of(this->matrix()));
   for (const Route route : {Route::Gram, Route::Exact}) {
     const SvdOptions options{.rank = 2, .route = route};

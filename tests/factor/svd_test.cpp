@@ -90,11 +90,6 @@ VectorXd falling_spectrum(Index n, double orders) {
 }
 
 template <class T>
-double error_of(const MatrixXd& w, const LowRank<T>& r) {
-  return (w - product(r)).norm();
-}
-
-template <class T>
 void expect_same_result(const LowRank<T>& a, const LowRank<T>& b) {
   EXPECT_TRUE(equal_bits(a.left, b.left));
   EXPECT_TRUE(equal_bits(a.right, b.right));

@@ -26,6 +26,8 @@
 
 #include <Eigen/Core>
 
+#include <array>
+#include <cmath>
 #include <cstddef>
 #include <limits>
 #include <utility>
@@ -117,6 +119,37 @@ double centred_energy(const CompressedView<T, I>& lines, const Eigen::VectorXd& 
   return total + absent.dot(mean.cwiseAbs2());
 }
 
+/// Means of columns, each counted from its first element: equal elements are their own mean
+/// whatever their number, and no sum leaves the range of double unless squares of what it is of do.
+template <StorageScalar S>
+Eigen::VectorXd column_means(TensorView<const S, 2> x) {
+  const auto value = [&](Index i, Index j) {
+    return static_cast<double>(static_cast<compute_t<S>>(x(i, j)));
+  };
+  Eigen::VectorXd above = Eigen::VectorXd::Zero(x.cols());
+  for (Index i = 1; i < x.rows(); ++i)
+    for (Index j = 0; j < x.cols(); ++j) above[j] += value(i, j) - value(0, j);
+  for (Index j = 0; j < x.cols(); ++j)
+    above[j] = value(0, j) + above[j] / static_cast<double>(x.rows());
+  return above;
+}
+
+/// X - 1 mean^T in its compute type.
+template <StorageScalar S>
+RowMatrix<compute_t<S>> centred_rows(const char* function, TensorView<const S, 2> x,
+                                     const Eigen::VectorXd& mean) {
+  using T = compute_t<S>;
+  RowMatrix<T> centred(x.rows(), x.cols());
+  for (Index i = 0; i < x.rows(); ++i)
+    for (Index j = 0; j < x.cols(); ++j) {
+      const double rest = static_cast<double>(static_cast<T>(x(i, j))) - mean[j];
+      check(std::abs(rest) <= double{std::numeric_limits<T>::max()}, function, "x", rest,
+            "differences from the mean within the range of their scalar");
+      centred(i, j) = static_cast<T>(rest);
+    }
+  return centred;
+}
+
 template <class T>
 CentredLowRank<T> constant_result(Index samples, Index features, const SvdOptions& options,
                                   Eigen::VectorXd mean) {
@@ -151,22 +184,21 @@ PARE_ABI_BEGIN
 /// \param backend left out: pare::simd
 /// \param x       [samples x features], any dense Eigen matrix of float, double, bf16 or f16
 /// \param options as of truncated_svd
-/// \throws std::invalid_argument as truncated_svd
+/// \throws std::invalid_argument as truncated_svd, of X less the mean
 ///
-/// Cost and determinism: those of truncated_svd. Memory: a copy of X.
+/// Constant features leave exact zeros. Cost and determinism: those of truncated_svd. Memory: a
+/// copy of X.
 template <Backend B, In<2> X>
 auto centred_svd(const B& backend, const X& x, const SvdOptions& options) {
   using T = compute_t<scalar_of<X>>;
   constexpr const char* function = "factor::centred_svd";
   const auto view = as_const(to_view(x));
   check_view(function, "x", view);
+  check(view.rows() >= 1 && view.cols() >= 1, function, "x", view.extent, "extents of at least 1");
   validate(function, options, view.rows(), view.cols());
-  RowMatrix<double> wide(view.rows(), view.cols());
-  for (Index i = 0; i < wide.rows(); ++i)
-    for (Index j = 0; j < wide.cols(); ++j)
-      wide(i, j) = static_cast<double>(static_cast<compute_t<scalar_of<X>>>(view(i, j)));
-  Eigen::VectorXd mean = wide.colwise().mean().transpose();
-  const RowMatrix<T> centred = (wide.rowwise() - mean.transpose()).template cast<T>();
+  detail::check_finite(function, "x", view);
+  Eigen::VectorXd mean = detail::column_means(view);
+  const RowMatrix<T> centred = detail::centred_rows(function, view, mean);
   auto factors =
       detail::factorize_views(function, backend, detail::read(centred), Uniform{}, options);
   return CentredLowRank<T>{std::move(factors), std::move(mean)};
@@ -181,6 +213,8 @@ auto centred_svd(const B& backend, const X& x, const SvdOptions& options) {
   constexpr const char* function = "factor::centred_svd";
   const auto lines = to_compressed(x);
   check_compressed(function, "x", lines);
+  check(x.rows() >= 1 && x.cols() >= 1, function, "x", std::array<Index, 2>{x.rows(), x.cols()},
+        "extents of at least 1");
   if constexpr (!KernelBackend<B>) {
     RowMatrix<sparse_scalar_of<X>> dense = RowMatrix<sparse_scalar_of<X>>::Zero(x.rows(), x.cols());
     dense += x;

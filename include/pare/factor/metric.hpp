@@ -98,6 +98,27 @@ concept WeightVector = (EigenVector<X> && In<X, 2> && pare::detail::DenseMatrix<
 template <class D>
 concept WeightExpression = EigenVector<D> && ComputeScalar<typename D::Scalar>;
 
+PARE_ABI_BEGIN
+
+/// Refuses a number of doubles whose bytes `Index` does not count.
+inline void check_bytes(const char* function, const char* argument, Index doubles) {
+  checked_product(function, argument, doubles, sizeof(double));
+}
+
+/// share tr(C) / n, also where the trace is beyond double.
+template <ComputeScalar T>
+double diagonal_mean(TensorView<const T, 2> c, double share = 1) {
+  const Index n = std::min(c.rows(), c.cols());
+  const auto size = static_cast<double>(n);
+  double trace = 0, mean = 0;
+  for (Index i = 0; i < n; ++i) trace += static_cast<double>(c(i, i));
+  if (is_finite(share * trace)) return share * trace / size;
+  for (Index i = 0; i < n; ++i) mean += static_cast<double>(c(i, i)) / size;
+  return share * mean;
+}
+
+PARE_ABI_END
+
 /// A copy of weights, in double; empty ones are refused, since they would mean equal weight.
 class Weights {
  public:
@@ -195,11 +216,8 @@ class InputCovariance : public Uniform {
 
   double damping() const { return damping_; }
 
-  CovarianceView<T> input_covariance() const {
-    const Index n = std::min(matrix_.rows(), matrix_.cols());
-    double trace = 0;
-    for (Index i = 0; i < n; ++i) trace += static_cast<double>(matrix_(i, i));
-    return {matrix_, damping_ == 0 ? 0.0 : damping_ * trace / static_cast<double>(n)};
+  PARE_ALWAYS_INLINE CovarianceView<T> input_covariance() const {
+    return {matrix_, damping_ == 0 ? 0.0 : detail::diagonal_mean(matrix_, damping_)};
   }
 
  private:
@@ -224,6 +242,9 @@ requires In < std::remove_cvref_t<X>,
 
 namespace detail {
 PARE_ABI_BEGIN
+
+/// Squares below this are known to fewer digits than double has.
+inline constexpr double least_energy = 0x1p-970;
 
 /// Refuses a matrix with a NaN or an infinity.
 template <StorageScalar S>

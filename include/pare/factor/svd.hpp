@@ -31,10 +31,11 @@
 /// falls by a quarter in all, 0.0035 was seen for Standard at small ranks.
 ///
 /// Float input is multiplied in float as long as the singular values kept span less than a factor
-/// of 1e3 (Gram) or 1e5 (Randomized) and no tolerance below 3e-3 is asked for, and in double
-/// otherwise; singular values below 3e-8 of the largest (1e-6 for factors in float) are rounding. A
-/// tolerance below 1.2e-7 is met in double by rounds on what the rounds before left, and a
-/// decomposition of the small factor by rotations: about 70 k^3 FLOPs on one thread.
+/// of 1e3 (Gram) or 1e5 (Randomized), what is left is above 7e-4 of the norm, steps gain until the
+/// excess is reached, and no tolerance below 3e-3 is asked for, and in double otherwise; singular
+/// values below 3e-8 of the largest (1e-6 for factors in float) are rounding. A tolerance
+/// below 1.2e-7 is met in double by rounds on what the rounds before left, and a decomposition of
+/// the small factor by rotations: about 70 k^3 FLOPs on one thread.
 ///
 /// The same bits come out for every executor and number of threads. NaN or infinity in W is
 /// refused.

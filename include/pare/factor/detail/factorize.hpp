@@ -134,7 +134,8 @@ LowRank<compute_t<S>> factorize_covariance(FactorProblem<B, S>& problem,
   LowRank<T> result = rounded_to<T>(std::move(wide));
   check_factors(problem.function, result);
   set_signs(result, problem.options.signs);
-  measure_small_error(problem, found, covariance_root_bound(covariance), weigh, result);
+  measure_small_error(problem, found, covariance_root_bound(covariance), weigh,
+                      deviations(covariance), result);
   return result;
 }
 
@@ -172,7 +173,7 @@ LowRank<compute_t<S>> factorize_weighted_in(FactorProblem<B, S>& problem, double
   LowRank<T> result = rounded_to<T>(std::move(wide));
   check_factors(problem.function, result);
   set_signs(result, problem.options.signs);
-  measure_small_error(problem, found, 2.0, weigh, result);
+  measure_small_error(problem, found, 2.0, weigh, {}, result);
   return result;
 }
 

@@ -191,7 +191,7 @@ Eigen::MatrixXd reference_input_root(const char* function, const M& metric, Inde
 /// takes away.
 template <class = void>
 Index reference_rank(const Eigen::VectorXd& s, double floor, const SvdOptions& options) {
-  Index rank = rank_limit(options, s.size(), s.size());
+  Index rank = std::min(rank_limit(options, s.size(), s.size()), s.size());
   if (options.tolerance == 0) return rank;
   const double allowed = options.tolerance * options.tolerance * (s.squaredNorm() + floor);
   while (rank > 1 && s.tail(s.size() - rank + 1).squaredNorm() + floor <= allowed) --rank;
@@ -264,9 +264,6 @@ LowRank<T> reference_result(const char* function, const Eigen::MatrixXd& left,
   result.error_bound = std::sqrt(rest) + rounding * std::sqrt(result.total_energy);
   return result;
 }
-
-/// Squares below this are known to fewer digits than double has.
-inline constexpr double least_energy = 0x1p-970;
 
 /// Refuses a W whose energy in the metric is beyond double on either side.
 template <class = void>

@@ -118,9 +118,12 @@ Subspace<T> leading_subspace(const B& backend, Operator& g, Index rank, Index wi
     space.steps = step;
     if (until.most == until.steps || width == g.dimension()) return space;
     g.image(factor, y);
-    const double left =
-        std::max(total - space.values.sum(), 4 * double{std::numeric_limits<T>::epsilon()} * total);
-    const double excess = likely_excess(possible_gain(y, space, least), left, step > until.steps);
+    const double left = total - space.values.sum();
+    const double rounding = 4 * double{std::numeric_limits<T>::epsilon()} * total;
+    const double excess =
+        likely_excess(possible_gain(y, space, least), std::max(left, rounding), step > until.steps);
+    // Of less than the rounding of energies nothing is known.
+    space.converged = left > rounding;
     if (excess <= until.excess) return space;
     // What does not shrink any more is rounding.
     space.converged = step < until.most && !(step > until.steps && excess > 0.95 * before);
