@@ -187,6 +187,26 @@ TYPED_TEST(Diagonals, KeepTheOwnSegmentAndNothingLater) {
   }
 }
 
+/// Scores of -infinity hide their cells and tell nothing of the others, even where they fill a
+/// whole tile of 128 cells, and beside the zeros behind the last query.
+TYPED_TEST(Diagonals, HiddenKeysCountForNothing) {
+  using T = typename TestFixture::Scalar;
+  for (const Case& c : {Case{300, 300, 8, 8, 1, 0}, Case{301, 301, 8, 8, 2, 0},
+                        Case{150, 302, 16, 8, 4, 16}, Case{299, 299, 8, 8, 8, 0}}) {
+    Problem<T> p(c);
+    for (Index h = 0; h < 2; ++h)
+      for (Index i = 0; i < c.queries; ++i) p.q(0, h, i, 0) = 1;
+    for (Index j = 0; j < 140; ++j) p.k(0, 0, j, 0) = -std::numeric_limits<T>::infinity();
+    const Antidiagonal selector = p.selector();
+    const SelectedBlocks wanted = p.select(pare::reference, selector);
+    const SelectedBlocks blocks = p.select(this->backend(), selector);
+    EXPECT_EQ(static_cast<const BlockMask&>(blocks), static_cast<const BlockMask&>(wanted))
+        << c.queries << ' ' << c.stride;
+    EXPECT_LT(blocks.density(true), 0.95);
+    EXPECT_TRUE(within(blocks.mass, wanted.mass, 1e-4));
+  }
+}
+
 TYPED_TEST(Diagonals, ANanKeepsAllAndStaysWithItsHead) {
   using T = typename TestFixture::Scalar;
   Problem<T> p({150, 150, 8, 8, 4, 0});

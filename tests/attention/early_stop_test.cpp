@@ -355,6 +355,34 @@ TYPED_TEST(EarlyStopTest, NanKeysRankLast) {
   for (std::size_t i = 0; i < 40; ++i) EXPECT_EQ(std::isnan(got.out[5 * i]), i >= 3 && i < 8) << i;
 }
 
+/// Keys that a score of -infinity hides may be all that a row has seen so far, of its segment and
+/// then of a tile of history: it goes on with nothing, and ends as 0 if nothing comes.
+TYPED_TEST(EarlyStopTest, HiddenKeysCountForNothing) {
+  using T = typename TypeParam::scalar;
+  for (const Index hidden : {21, 40}) {
+    Sample<T> x({.queries = 40, .keys = 40}, 18);
+    for (Index i = 0; i < 40; ++i) x.q()(0, 0, i, 0) = T(1);
+    for (Index j = 40 - hidden; j < 40; ++j) x.k()(0, 0, j, 0) = T(-infinity);
+    for (Index j = 8; j < 11; ++j) x.k()(0, 0, j, 0) = T(-infinity);
+    for (const Aggregate aggregate : {Aggregate::max, Aggregate::mean})
+      for (const double threshold : {never, 0.3}) {
+        const EarlyStop rule{.threshold = threshold,
+                             .segment = 8,
+                             .row_tile = 3,
+                             .key_tile = 5,
+                             .aggregate = aggregate};
+        const auto got = run_early(this->backend(), x, rule);
+        const auto wanted = run_early(pare::reference, x, rule);
+        EXPECT_DOUBLE_EQ(got.stats.density, wanted.stats.density);
+        for (std::size_t i = 0; i < got.out.size(); ++i)
+          ASSERT_TRUE(within(got.out[i], wanted.out[i], bound<T>)) << hidden << ' ' << i;
+        for (std::size_t i = 0; i < got.lse.size(); ++i)
+          ASSERT_TRUE(got.lse[i] == wanted.lse[i] || within(got.lse[i], wanted.lse[i], bound<T>))
+              << hidden << ' ' << i;
+      }
+  }
+}
+
 TYPED_TEST(EarlyStopTest, ExtremeScoresStillWeighToOne) {
   using T = typename TypeParam::scalar;
   Sample<T> x({.queries = 64, .keys = 64}, 19, 1e4);

@@ -238,6 +238,39 @@ TYPED_TEST(Pool, ANanKeepsAllAndStaysWithItsHead) {
     }
 }
 
+/// Scores of -infinity weigh nothing, be it all that a row has.
+TYPED_TEST(Pool, HiddenBlocksCountForNothing) {
+  using T = typename TestFixture::Scalar;
+  for (const auto pooling : {BlockPooling::mean, BlockPooling::max})
+    for (const Case& c : {Case{150, 150, 8, 8, 0}, Case{149, 170, 8, 8, 16}}) {
+      Problem<T> p(c);
+      for (Index h = 0; h < 4; ++h)
+        for (Index i = 0; i < c.queries; ++i) p.q(0, h, i, 0) = 1;
+      for (Index h = 0; h < 2; ++h)
+        for (Index j = 0; j < 40; ++j) p.k(0, h, j, 0) = -std::numeric_limits<T>::infinity();
+      MeanPool selector = p.selector();
+      selector.pooling = pooling;
+      const SelectedBlocks wanted = p.select(pare::reference, selector);
+      const SelectedBlocks blocks = p.select(this->backend(), selector);
+      EXPECT_EQ(static_cast<const BlockMask&>(blocks), static_cast<const BlockMask&>(wanted));
+      EXPECT_LT(blocks.density(true), 0.95);
+      EXPECT_TRUE(within(blocks.mass, wanted.mass, 1e-4));
+    }
+}
+
+/// The largest of numbers and a NaN is a NaN.
+TYPED_TEST(Pool, AMaximumOverANanIsNone) {
+  using T = typename TestFixture::Scalar;
+  Problem<T> p({80, 80, 8, 8, 0});
+  p.q(0, 0, 43, 1) = nan_value<T>;
+  MeanPool selector = p.selector();
+  selector.pooling = BlockPooling::max;
+  selector.mass = 0.3f;
+  const SelectedBlocks blocks = p.select(this->backend(), selector);
+  EXPECT_TRUE(std::isnan(blocks.mass));
+  EXPECT_EQ(blocks.row(0, 0, 43 / 8).size(), 43 / 8 + 1);
+}
+
 TYPED_TEST(Pool, RefusesWhatDoesNotFit) {
   using T = typename TestFixture::Scalar;
   const Heads<T> q(1, 2, 64, 4), k(1, 2, 64, 4), few(1, 2, 60, 4);

@@ -267,6 +267,23 @@ TEST(OrderKeysRanges, ANanAmongInfinitiesKeepsItsHeadInOrder) {
             KeyOrder::identity({1, 1, 300}));
 }
 
+// A score of -infinity hides its key: a whole tile of them, as the keys of a padded prompt have,
+// weighs nothing and says nothing about the others. 300 visible keys are ranked as ever.
+TEST(OrderKeysRanges, TilesOfHiddenKeysCountForNothing) {
+  auto q = normal_heads<double>(1, 2, 200, 8, 28), k = normal_heads<double>(1, 2, 600, 8, 29);
+  for (Index i = 0; i < 200; ++i) q(0, 0, i, 0) = q(0, 1, i, 0) = 1;
+  for (Index j = 0; j < 300; ++j) k(0, 0, j, 0) = -std::numeric_limits<double>::infinity();
+  for (Index j = 0; j < 600; ++j) k(0, 1, j, 0) = -std::numeric_limits<double>::infinity();
+  for (const auto which : {complete, visible}) {
+    const OrderOptions options{.segment = 64, .importance = which};
+    const KeyOrder wanted = order_keys(pare::reference, q.view(), k.view(), options);
+    EXPECT_EQ(order_keys(pare::simd, q.view(), k.view(), options), wanted);
+    EXPECT_NE(wanted.of(0, 0)[330], 330u);
+    EXPECT_EQ(wanted.of(0, 0)[3], 3u);
+    for (std::uint32_t j = 0; j < 600; ++j) ASSERT_EQ(wanted.of(0, 1)[j], j);
+  }
+}
+
 TEST(OrderKeysRanges, DoNotDependOnThreads) {
   const auto q = normal_heads<float>(1, 3, 200, 16, 18),
              k = normal_heads<float>(1, 3, 5000, 16, 19);

@@ -329,6 +329,26 @@ TYPED_TEST(ProxyHeadsTest, LargeScoresAndNaNLeaveAValidMask) {
   EXPECT_LT(blocks.density(true), 1) << "and the other does not";
 }
 
+/// Scores of -infinity weigh nothing: neither whole blocks of them beside others nor, in a head
+/// whose last queries see nothing else, all there are.
+TYPED_TEST(ProxyHeadsTest, HiddenKeysCountForNothing) {
+  using S = typename TypeParam::scalar;
+  using T = pare::compute_t<S>;
+  for (const Index hidden : {70, 140}) {
+    ProxyInput<S> x(1, 2, 2, 100, 140, 8);
+    for (Index h = 0; h < 2; ++h)
+      for (Index i = 0; i < 100; ++i) x.q.at(0, h, i, 0) = static_cast<S>(T(1));
+    for (Index h = 0; h < 2; ++h)
+      for (Index j = 0; j < hidden; ++j)
+        x.k.at(0, h, j, 0) = static_cast<S>(-std::numeric_limits<T>::infinity());
+    const auto wanted = select_blocks(pare::reference, x.q.view(), x.k.view(), small_blocks(0.5f));
+    const auto blocks = this->select(x, small_blocks(0.5f));
+    EXPECT_EQ(static_cast<const BlockMask&>(blocks), static_cast<const BlockMask&>(wanted));
+    EXPECT_EQ(std::isnan(blocks.mass), hidden == 140);
+    EXPECT_EQ(blocks.density(true) < 1, hidden < 140);
+  }
+}
+
 TYPED_TEST(ProxyHeadsTest, NothingToSelectFrom) {
   using S = typename TypeParam::scalar;
   EXPECT_EQ(this->select(ProxyInput<S>(0, 2, 1, 20, 20, 4), small_blocks(0.5f)).selected(), 0);

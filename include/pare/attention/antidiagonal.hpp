@@ -147,11 +147,9 @@ class AntidiagonalSelection {
     return std::min(seen, ceil_div(slots, stride_));
   }
 
-  /// Row `a` of the cells behind the last token is zero.
-  const S* query(Index t, Index a) const {
-    const Index i = t * stride_ + stride_ - 1 - a;
-    return i < grid_.queries ? head_.query(i) : zero_.data();
-  }
+  /// The query of product `a` of row t of cells.
+  Index query(Index t, Index a) const { return t * stride_ + stride_ - 1 - a; }
+  /// The key behind the last is zero.
   const S* key(Index u, Index a) const {
     const Index slot = u * stride_ + a;
     return slot < grid_.keys ? head_.key(slot) : zero_.data();
@@ -191,9 +189,13 @@ class AntidiagonalSelection {
       const Index count = std::min(kernel::tile_keys, end - first);
       T* tile = nullptr;
       for (Index a = first_product; a < first_product + products; ++a) {
-        scores.set_rows(rows, [&](Index r) { return query(begin + r, a); });
+        // A product with what lies behind the last query is 0, though the key be infinite.
+        const Index whole = rows - (query(begin + rows - 1, a) < grid_.queries ? 0 : 1);
+        scores.set_rows(whole, [&](Index r) { return head_.query(query(begin + r, a)); });
         tile = scores.score(
             first, count, [&](Index u) { return key(u, a); }, scale, a > first_product);
+        if (whole < rows && a == first_product)
+          std::fill_n(tile + whole * kernel::tile_keys, kernel::tile_keys, T(0));
       }
       for (Index r = 0; r < rows; ++r) {
         const Index seen = std::min(count, limit(begin + r) - first);
@@ -216,10 +218,8 @@ class AntidiagonalSelection {
       T& total = state.weight[static_cast<std::size_t>(n)];
       for (; j < end; ++j) total += weight[j];
     }
-    // A NaN, wherever it was: the row knows nothing. Beside scores of -inf it may leave no other
-    // trace than a tile without a maximum.
-    if (is_nan(sum) || maximum == -std::numeric_limits<T>::infinity())
-      state.weight[0] = std::numeric_limits<T>::quiet_NaN();
+    // A NaN, wherever it was: the row knows nothing.
+    if (is_nan(sum)) state.weight[0] = std::numeric_limits<T>::quiet_NaN();
   }
 
   /// The shares of the candidates of row block m; they add up to 1.

@@ -307,10 +307,11 @@ class StopRunner {
   double gain_of(const StopTile& tile) {
     double largest = 0, total = 0, counted = 0;
     for (Index r = tile.first; r < tile.last; ++r) {
-      const T fall = own_.maximum_before[r] - scratch_.maximum[r];
+      const T before = own_.maximum_before[r], now = scratch_.maximum[r];
       const T added = scratch_.sum[r];
+      // Where nothing was seen yet, both may be -infinity.
       scratch_.sum[r] +=
-          own_.sum_before[r] * (fall == T(0) ? T(1) : kernel::exp2<arch::scalar>(fall));
+          own_.sum_before[r] * (before == now ? T(1) : kernel::exp2<arch::scalar>(before - now));
       const auto gain = static_cast<double>(added / scratch_.sum[r]);
       if (!is_finite(gain)) continue;
       largest = std::max(largest, gain);

@@ -102,12 +102,15 @@ Index first_token_block(const SelectorHead<S>& head, Index column_block) {
   return head.order.empty() ? 0 : (at - head.order.begin()) / column_block;
 }
 
-/// p_j = e^(s_j - max s) / sum, in place; a NaN or +inf makes all of them NaN.
+/// p_j = e^(s_j - max s) / sum, in place; a NaN or +inf makes all of them NaN, and nothing but -inf
+/// all of them 0.
 inline void softmax_in_place(std::span<double> scores) {
-  double highest = -std::numeric_limits<double>::infinity(), sum = 0;
+  constexpr double hidden = -std::numeric_limits<double>::infinity();
+  double highest = hidden, sum = 0;
   for (const double s : scores) highest = std::max(highest, s);
-  for (double& s : scores) sum += s = std::exp(s - highest);
-  for (double& s : scores) s /= sum;
+  for (double& s : scores) sum += s = s == hidden ? 0 : std::exp(s - highest);
+  for (double& s : scores)
+    if (sum != 0) s /= sum;
 }
 
 /// Adds the blocks of row m: those forced, then candidates by falling score (of sum 1) until theirs

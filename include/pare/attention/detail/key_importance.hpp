@@ -171,8 +171,8 @@ class KeyImportance {
       for (Index t = 0; t < tiles(); ++t) {
         if (maximum_[at(t)] != static_cast<T>(nothing))
           total += sum_[at(t)] * std::exp(static_cast<double>(maximum_[at(t)]) - highest);
-        else if (t * kernel::tile_keys < seen(part.first_row + i))
-          total = std::numeric_limits<double>::quiet_NaN();  // one beside scores of -inf, or those
+        else
+          total += sum_[at(t)];  // 0 where all is hidden, NaN where one of them is
       }
       lse_[static_cast<std::size_t>(order * rows_ + i)] =
           static_cast<T>(highest == nothing && total == 0 ? nothing : highest + std::log(total));

@@ -17,8 +17,8 @@
 namespace pare::attention::detail {
 PARE_ABI_BEGIN
 
-/// The largest scalar of each column of each block of x read in an order, [blocks, dim]; with zero
-/// padding a shorter last block holds a 0 too.
+/// The largest scalar of each column of each block of x read in an order, [blocks, dim], a NaN if
+/// there is one; with zero padding a shorter last block holds a 0 too.
 template <StorageScalar T>
 std::vector<double> reference_max_pool(TensorView<const T, 2> x,
                                        std::span<const std::uint32_t> order, Index block,
@@ -28,10 +28,11 @@ std::vector<double> reference_max_pool(TensorView<const T, 2> x,
     const bool zero = padding == ReferenceBlockMean::zero_padded && first + block > x.rows();
     for (Index c = 0; c < x.cols(); ++c) {
       double largest = zero ? 0 : reference_hidden;
-      for (Index slot = first; slot < std::min(first + block, x.rows()); ++slot)
-        largest = std::max(
-            largest, reference_value(x(
-                         order.empty() ? slot : Index{order[static_cast<std::size_t>(slot)]}, c)));
+      for (Index slot = first; slot < std::min(first + block, x.rows()); ++slot) {
+        const double value = reference_value(
+            x(order.empty() ? slot : Index{order[static_cast<std::size_t>(slot)]}, c));
+        largest = value > largest || reference_is_nan(value) ? value : largest;
+      }
       pooled.push_back(largest);
     }
   }
