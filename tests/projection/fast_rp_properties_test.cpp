@@ -438,4 +438,40 @@ TYPED_TEST(FastRpPropertiesTest, RowsAreNormalisedAtAnyScale) {
   }
 }
 
+// After some steps all rows of a positive matrix point one way, which in one dimension is one
+// number: the rounding of the rows is no embedding.
+TYPED_TEST(FastRpPropertiesTest, RowsThatAgreeUpToRoundingStandardiseToZero) {
+  using T = typename TypeParam::scalar;
+  const Eigen::MatrixXd a = Eigen::MatrixXd::Ones(30, 30) + random_graph(30, 4, true, 5) / 7;
+  FastRpOptions o = raw_options();
+  o.dim = 1;
+  o.density = 1;
+  o.weights = {0, 0, 0, 0, 0, 1.7};
+  o.normalize_rows = o.standardize = true;
+  o.degree = pare::projection::Degree::count;
+  for (const double scale : {1.0, 1e-30})
+    for (const double exponent : {0.0, -12.0}) {
+      o.degree_exponent = exponent;
+      const Rows<T> e = fast_rp(this->backend(), sparse_of<Graph<T>>(scale * a), o);
+      EXPECT_TRUE((e.array() == T(0)).all()) << e.transpose();
+    }
+}
+
+// Rows in which large terms cancel are as precise as the scalar holds beside them, whatever the
+// scale of the weights.
+TYPED_TEST(FastRpPropertiesTest, TinyCountedWeightsLeaveUnitRowsAsTheyAre) {
+  using T = typename TypeParam::scalar;
+  FastRpOptions o = raw_options();
+  o.normalize_rows = true;
+  o.degree = pare::projection::Degree::count;
+  o.degree_exponent = -12;
+  for (const std::uint64_t seed : {1, 2, 3}) {
+    const Eigen::MatrixXd a = random_graph(40, 5, true, seed);
+    const Eigen::MatrixXd tiny = 1e-30 * a;
+    const Rows<T> here = fast_rp(this->backend(), sparse_of<Graph<T>>(tiny), o);
+    const Rows<T> there = fast_rp(pare::reference, sparse_of<Graph<T>>(a), o);
+    EXPECT_LT((here - there).norm(), T(2e-3) * there.norm());
+  }
+}
+
 }  // namespace

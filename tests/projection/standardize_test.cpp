@@ -4,6 +4,7 @@
 #include <Eigen/Core>
 
 #include <cmath>
+#include <limits>
 
 #include <pare/core/backend.hpp>
 #include <pare/projection/detail/standardize.hpp>
@@ -89,6 +90,26 @@ TYPED_TEST(StandardizeTest, ConstantColumnsBecomeZero) {
     for (Index c = 0; c < 5; ++c) x.col(c).setConstant(values[c]);
     standardize_columns(pare::SerialExecutor{}, pare::to_view(x));
     EXPECT_TRUE((x.array() == T(0)).all()) << rows << " rows: " << x.row(0);
+  }
+}
+
+// Rounding that differs from row to row must not pass for a result, nor a deviation that T holds
+// for rounding.
+TYPED_TEST(StandardizeTest, ColumnsConstantUpToRoundingBecomeZero) {
+  using T = TypeParam;
+  constexpr T ulp = std::numeric_limits<T>::epsilon();
+  for (const T mean : {T(1), T(-1), T(1e-20), T(3e20)}) {
+    Rows<T> x(40, 3);
+    for (Index u = 0; u < 40; ++u) {
+      x(u, 0) = mean * (1 + static_cast<T>(u % 3) * ulp);
+      x(u, 1) = mean * (1 + static_cast<T>(u % 2) * 16 * ulp);
+      x(u, 2) = mean * static_cast<T>(u % 2) * ulp;
+    }
+    standardize_columns(pare::SerialExecutor{}, pare::to_view(x));
+    EXPECT_TRUE((x.col(0).array() == T(0)).all()) << x.col(0).transpose();
+    for (Index u = 0; u < 40; ++u)
+      for (const Index c : {1, 2})
+        EXPECT_TRUE(within(x(u, c), (u % 2 == 0) == (mean > 0) ? -1 : 1, 1e-5)) << x(u, c);
   }
 }
 

@@ -49,6 +49,11 @@ PARE_ABI_BEGIN
 /// factors that the method cancels are taken out as powers of two, so that every row of weights
 /// scaled by one gives the same bits. (With Degree::count the weights stay in the result, and rows
 /// that fall below the smallest normal number from step to step lose their direction.)
+///
+/// Rows are as precise as the scalar: where the largest neighbours of a node cancel, as high degree
+/// powers make likely, what is left of them is rounding, which unit rows and standard columns bring
+/// to full size. Of float weights that are no small integers, other weights then give other numbers
+/// there; double takes this 2^29 times further.
 /// A node without edges gets a row of zeros before standardisation, unless self_influence is above
 /// 0. The same bits for any number of threads. Cost: steps * (2 nnz * dim FLOPs, nnz * dim scalars
 /// gathered), which the gather binds. Memory beside out: nodes * dim scalars if only the last two

@@ -38,7 +38,8 @@ struct FastRpOptions {
   /// Scale each step's rows to unit length before they are added (not before they propagate).
   bool normalize_rows = true;
 
-  /// Shift and scale each column of the result to mean 0 and population variance 1.
+  /// Shift and scale each column of the result to mean 0 and population variance 1. A column that
+  /// is constant, up to 4 epsilon of the scalar, becomes 0.
   bool standardize = true;
 
   /// Put the weighted steps side by side, [nodes x steps * dim], instead of adding them; what the

@@ -11,6 +11,7 @@
 #include <pare/core/tensor_view.hpp>
 #include <pare/projection/detail/binomial.hpp>
 #include <pare/projection/detail/fast_rp_problem.hpp>
+#include <pare/projection/detail/standardize.hpp>
 #include <pare/projection/fast_rp_options.hpp>
 #include <pare/projection/sparse_projection.hpp>
 
@@ -197,10 +198,9 @@ void reference_fast_rp(const FastRpProblem<T, I>& p, TensorView<const T, 2> feat
     for (Index u = 0; u < nodes; ++u) shift += (at(u) - at(0)) / static_cast<double>(nodes);
     const double mean = at(0) + shift;
     for (Index u = 0; u < nodes; ++u) squares += (at(u) - mean) * (at(u) - mean);
-    const double deviation = std::sqrt(squares / static_cast<double>(nodes));
+    const double divisor = column_divisor<T>(mean, squares, static_cast<double>(nodes));
     for (Index u = 0; u < nodes; ++u)
-      out(u, c) =
-          static_cast<T>(o.standardize ? (at(u) - mean) / (deviation > 0 ? deviation : 1) : at(u));
+      out(u, c) = static_cast<T>(o.standardize ? (at(u) - mean) / divisor : at(u));
   }
 }
 

@@ -110,7 +110,18 @@ bool scale_extreme_columns(TensorView<T, 2> x, const ColumnMoments& moments) {
   return true;
 }
 
-/// Columns to mean 0 and population variance 1; a constant column becomes 0. Rows are contiguous.
+/// What a column is divided by: its deviation, or infinity where that is no more than the rounding
+/// of T that a column of one value has. Divided by that, the rounding would pass for a result.
+template <class T>
+double column_divisor(double mean, double squares, double rows) {
+  const double deviation = std::sqrt(squares / rows);
+  constexpr double rounding = 4 * static_cast<double>(std::numeric_limits<T>::epsilon());
+  return deviation <= rounding * std::abs(mean) ? std::numeric_limits<double>::infinity()
+                                                : deviation;
+}
+
+/// Columns to mean 0 and population variance 1; a column that is constant up to rounding becomes 0.
+/// Rows are contiguous.
 template <class T, Executor E>
 void standardize_columns(const E& executor, TensorView<T, 2> x) {
   if (x.rows() == 0 || x.cols() == 0) return;
@@ -119,10 +130,8 @@ void standardize_columns(const E& executor, TensorView<T, 2> x) {
   // In double: a mean rounded to T would be left in the result, times mean over deviation.
   const std::vector<double>& shift = total.mean;
   std::vector<double> scale(total.squares);
-  for (double& s : scale) {
-    const double deviation = std::sqrt(s / total.rows);
-    s = deviation > 0 ? 1 / deviation : 1;
-  }
+  for (std::size_t c = 0; c < scale.size(); ++c)
+    scale[c] = 1 / column_divisor<T>(total.mean[c], total.squares[c], total.rows);
   const Index block = rows_measured_at_once(x.cols());
   parallel_for(executor, ceil_div(x.rows(), block), [&](Index i, int) {
     const Index last = std::min(x.rows(), (i + 1) * block);
