@@ -33,11 +33,14 @@ floats of 8 bits or less) are listed. The factors have the type of the matrix.
                          layer's squares is kept), relative (a low sum of relative squared
                          errors) or loss (a low sum of squared errors)              (uniform)
                          A lower sum of errors need not be a better model: try uniform first.
+  --dense WHEN           a layer stays dense: break-even (when its rank passes the largest of
+                         which factors are smaller) or foreseen (also from a lower rank, if that
+                         lowers the sum of errors most; relative and loss)         (break-even)
   --fisher FILE          weighs errors by Fisher information: for each factored NAME a vector of
                          sums [in] or [out] (a square layer's vector counts as [in]), or a matrix
                          [out x in], which is summed over the outputs
   --covariance FILE      weighs errors by the inputs: for each factored NAME the matrix [in x in]
-                         of their mean products
+                         of their mean products, or its diagonal [in], which is worth less
   --only REGEX           factors the matrices in whose name this matches, of any size
                                                                          (all of at least 64 x 64)
   --min-rank N           no rank is smaller                                         (1)
@@ -54,6 +57,7 @@ struct Arguments {
   std::string input, output;
   double keep = 0;
   pare::factor::RankScore allocate = pare::factor::RankScore::UniformShare;
+  pare::factor::DenseLayers dense = pare::factor::DenseLayers::AtBreakEven;
   std::string fisher, covariance;  ///< empty: none
   std::optional<std::regex> only;
   Index min_rank = 1, multiple = 1;
@@ -80,6 +84,13 @@ inline pare::factor::RankScore allocation(std::string_view option, std::string_v
   command_line::reject(option, value, "uniform, energy, relative or loss");
 }
 
+inline pare::factor::DenseLayers dense_layers(std::string_view option, std::string_view value) {
+  using pare::factor::DenseLayers;
+  if (value == "break-even") return DenseLayers::AtBreakEven;
+  if (value == "foreseen") return DenseLayers::Foreseen;
+  command_line::reject(option, value, "break-even or foreseen");
+}
+
 inline std::regex pattern(std::string_view option, std::string_view value) {
   try {
     return std::regex(value.begin(), value.end());
@@ -96,6 +107,7 @@ inline constexpr command_line::Option<Arguments> options[] = {
      }},
     {"--allocate",
      [](auto& a, auto option, auto value) { a.allocate = allocation(option, value); }},
+    {"--dense", [](auto& a, auto option, auto value) { a.dense = dense_layers(option, value); }},
     {"--fisher", [](auto& a, auto option, auto value) { a.fisher = file_name(option, value); }},
     {"--covariance",
      [](auto& a, auto option, auto value) { a.covariance = file_name(option, value); }},

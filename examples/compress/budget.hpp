@@ -66,7 +66,8 @@ class Budget {
  private:
   std::vector<Index> allocate(pare::factor::RankScore score) const {
     try {
-      return pare::factor::allocate_ranks(layers_, parameters_, {.score = score});
+      return pare::factor::allocate_ranks(layers_, parameters_,
+                                          {.score = score, .dense = arguments_.dense});
     } catch (const std::invalid_argument& error) {
       throw std::invalid_argument(std::string("no ranks meet --keep: ") + error.what());
     }

@@ -21,11 +21,11 @@
 namespace compress {
 
 /// The norm that errors of a layer are measured in.
-enum class Method { Svd, FisherInput, FisherOutput, Covariance };
+enum class Method { Svd, FisherInput, FisherOutput, Covariance, CovarianceDiagonal };
 
 inline const char* method_name(Method method) {
-  constexpr std::array<const char*, 4> names = {"svd", "fisher input", "fisher output",
-                                                "covariance"};
+  constexpr std::array<const char*, 5> names = {"svd", "fisher input", "fisher output",
+                                                "covariance", "diagonal"};
   return names[static_cast<std::size_t>(method)];
 }
 
@@ -51,8 +51,10 @@ class Importance {
     if (!is_floating(tensor.dtype)) refuse(layer, "elements of " + tensor.dtype, "floats");
     const std::vector<Index> input = {layer.in()}, output = {layer.out()};
     if (!fisher_) {
+      if (shape == input) return Method::CovarianceDiagonal;
       if (shape != std::vector<Index>{layer.in(), layer.in()})
-        refuse(layer, "shape " + text(shape), text({layer.in(), layer.in()}));
+        refuse(layer, "shape " + text(shape),
+               text({layer.in(), layer.in()}) + " or " + text(input));
       return Method::Covariance;
     }
     if (shape == input || shape == std::vector<Index>{layer.out(), layer.in()})
@@ -87,6 +89,8 @@ class Importance {
         const auto covariance = file_->read_matrix<double>(layer.name());
         return run(factor::InputCovariance(covariance));
       }
+      case Method::CovarianceDiagonal:
+        return run(factor::InputWeights(file_->read_matrix<double>(layer.name()).col(0)));
       case Method::Svd:
         break;
     }

@@ -12,6 +12,7 @@ namespace {
 
 using compress::Arguments;
 using compress::UsageError;
+using pare::factor::DenseLayers;
 using pare::factor::RankScore;
 
 Arguments parse(std::vector<const char*> words) {
@@ -42,6 +43,7 @@ TEST(CompressArguments, TwoFilesAndAShareAreEnough) {
   EXPECT_EQ(arguments.output, "out.safetensors");
   EXPECT_EQ(arguments.keep, 0.5);
   EXPECT_EQ(arguments.allocate, RankScore::UniformShare);
+  EXPECT_EQ(arguments.dense, DenseLayers::AtBreakEven);
   EXPECT_EQ(arguments.fisher, "");
   EXPECT_EQ(arguments.covariance, "");
   EXPECT_FALSE(arguments.only.has_value());
@@ -79,6 +81,8 @@ TEST(CompressArguments, RulesHaveNames) {
   EXPECT_EQ(rule("energy"), RankScore::EnergyShare);
   EXPECT_EQ(rule("relative"), RankScore::NormalizedEnergy);
   EXPECT_EQ(rule("loss"), RankScore::AbsoluteEnergy);
+  EXPECT_EQ(parse_after_files({"--dense", "break-even"}).dense, DenseLayers::AtBreakEven);
+  EXPECT_EQ(parse_after_files({"--dense=foreseen"}).dense, DenseLayers::Foreseen);
 }
 
 TEST(CompressArguments, HelpEndsTheReading) { EXPECT_TRUE(parse({"--help", "--nonsense"}).help); }
@@ -96,6 +100,8 @@ TEST(CompressArguments, NonsenseIsRefused) {
   EXPECT_EQ(refusal_by(parse_after_files, {"--nonsense", "1"}), "unknown option '--nonsense'");
   EXPECT_EQ(refusal_by(parse_after_files, {"--allocate", "best"}),
             "--allocate: got 'best', wanted uniform, energy, relative or loss");
+  EXPECT_EQ(refusal_by(parse_after_files, {"--dense", "never"}),
+            "--dense: got 'never', wanted break-even or foreseen");
   EXPECT_EQ(refusal_by(parse_after_files, {"--fisher", "f", "--covariance", "c"}),
             "got --fisher and --covariance, wanted at most one of them");
   EXPECT_EQ(refusal_by(parse_after_files, {"--keep", "0"}),

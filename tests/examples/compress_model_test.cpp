@@ -251,6 +251,21 @@ TEST_F(CompressModel, WhatIsBehindTheLargestRankCountsAsLost) {
   EXPECT_EQ(layer(report, "falling").rank, 64 * 64 / 2 / 128);
 }
 
+// Where spectra fall slowly, one layer kept and one given up lose less than two halves.
+TEST_F(CompressModel, ForeseenKeepsALayerDenseFromALowRank) {
+  const Matrix slow = Eigen::VectorXd::LinSpaced(64, 1.0, 0.9).asDiagonal();
+  pare::io::write_safetensors(path("in"), {{"a", slow}, {"b", slow}});
+  arguments_.allocate = RankScore::AbsoluteEnergy;
+  arguments_.keep = 0.55;  // of 2 * 64 * 64: 35 ranks, or a dense layer and 3
+  const auto ranks = [&] {
+    const Report report = run();
+    return std::pair(layer(report, "a").rank, layer(report, "b").rank);
+  };
+  EXPECT_EQ(ranks(), std::pair(Index{18}, Index{17}));
+  arguments_.dense = pare::factor::DenseLayers::Foreseen;
+  EXPECT_EQ(ranks(), std::pair(Index{0}, Index{3}));
+}
+
 TEST_F(CompressModel, APatternChoosesMatricesOfAnySize) {
   arguments_.only = "^(small|b)\\.";
   const Report report = run();
@@ -320,6 +335,29 @@ TEST_F(CompressModel, CovariancesWeighErrors) {
   }
 }
 
+// The metric of loss: factors of less squared error, the diagonal's as they stand.
+TEST_F(CompressModel, TheDiagonalOfACovarianceDoesWhatTheMatrixWithItDoes) {
+  arguments_.only = "^(a|c)\\.";
+  arguments_.allocate = RankScore::AbsoluteEnergy;
+  const Eigen::VectorXd a = random_matrix(80, 1, 34).cwiseAbs2(),
+                        c = 100 * random_matrix(70, 1, 35).cwiseAbs2();
+  const Matrix whole_a = a.asDiagonal(), whole_c = c.asDiagonal();
+  arguments_.covariance = path("covariance");
+  pare::io::write_safetensors(path("covariance"), {{"a.weight", whole_a}, {"c.weight", whole_c}});
+  const Report whole = run();
+  pare::io::write_safetensors(path("covariance"), {{"a.weight", a}, {"c.weight", c}});
+  const Report diagonal = run();
+  const SafetensorsFile in(arguments_.input), out(arguments_.output);
+  for (const std::string name : {"a.weight", "c.weight"}) {
+    EXPECT_EQ(layer(diagonal, name).method, Method::CovarianceDiagonal);
+    EXPECT_EQ(layer(diagonal, name).rank, layer(whole, name).rank);
+    const Eigen::VectorXd root = (name == "a.weight" ? a : c).cwiseSqrt();
+    expect_error(error(in, out, name, root.asDiagonal()), layer(diagonal, name));
+  }
+  EXPECT_GT(layer(whole, "c.weight").rank, layer(whole, "a.weight").rank);
+  EXPECT_EQ(out.metadata().at("pare.method.a.weight"), "diagonal");
+}
+
 TEST_F(CompressModel, ABrokenInputLeavesNoOutput) {
   const std::string whole = content(arguments_.input);
   for (const std::size_t size :
@@ -371,10 +409,13 @@ TEST_F(CompressModel, AnImportanceFileThatDoesNotFitIsRefused) {
   EXPECT_EQ(with(&Arguments::fisher, {"a.weight", counts}),
             ": 'a.weight': got elements of I64, wanted floats");
   EXPECT_EQ(with(&Arguments::covariance, {"a.weight", small}),
-            ": 'a.weight': got shape [3, 3], wanted [80, 80]");
+            ": 'a.weight': got shape [3, 3], wanted [80, 80] or [80]");
   const Matrix indefinite = -Matrix::Identity(80, 80);
   EXPECT_NE(with(&Arguments::covariance, {"a.weight", indefinite}), "(accepted)");
-  const std::vector<double> negative(80, -1.0);
+  const std::vector<double> negative(80, -1.0), outputs(96, 1.0);
+  EXPECT_EQ(with(&Arguments::covariance, {"a.weight", outputs}),
+            ": 'a.weight': got shape [96], wanted [80, 80] or [80]");
+  EXPECT_NE(with(&Arguments::covariance, {"a.weight", negative}), "(accepted)");
   EXPECT_NE(with(&Arguments::fisher, {"a.weight", negative}), "(accepted)");
 }
 
