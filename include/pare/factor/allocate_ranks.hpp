@@ -49,6 +49,11 @@ namespace pare::factor {
 /// What a step from rank k to k' of a layer scores. s: its singular values, E: its total energy,
 /// tail(k): E minus the squares of the first k, gain: the squares that the step captures, cost: of
 /// the step, w: the layer's importance.
+///
+/// A lower sum of errors need not be a better model: try UniformShare first. On all-MiniLM-L6-v2,
+/// in the covariance metric at half of the parameters, the mean cosine between embeddings by the
+/// factored and by the whole model is .843 for UniformShare, .780 for EnergyShare, .781 for
+/// NormalizedEnergy and .703 for AbsoluteEnergy (bench/minilm_compress).
 enum class RankScore {
   /// w gain / E / cost: the least sum of w tail / E, the layers' relative squared errors. Exactly
   /// the least where steps cost the same and no layer becomes dense; with Never and Foreseen also
@@ -84,15 +89,17 @@ enum class DenseLayers {
   Never,
 
   /// Where its rank would pass the largest of which factors are smaller than W; that step, the
-  /// last, scores what the rest of W does. The sum of errors is not the least: where many spectra
-  /// fall slowly it can be a sixth above what Foreseen reaches for the same score.
+  /// last, scores what the rest of W does. The sum of errors is not the least where spectra fall
+  /// slowly. Measured on the 36 linear layers of all-MiniLM-L6-v2, in the covariance metric at half
+  /// of the parameters: 7 % (NormalizedEnergy) and 13 % (AbsoluteEnergy) above a lower bound, that
+  /// of the Lagrangian, where Foreseen is .1 % above it (bench/minilm_compress).
   AtBreakEven,
 
   /// Also from any lower rank, where that step scores more than the next rank does: the break at
   /// the dense matrix is part of the objective. Of layers that fall slowly some are then dense
-  /// and others low: within a percent of the least sum of errors, not an even one, and a model may
-  /// like an even one better (UniformShare). For EnergyShare and UniformShare,
-  /// whose steps have no such order, the same as AtBreakEven.
+  /// and others low: close to the least sum of errors, which need not be the best model
+  /// (RankScore). For EnergyShare and UniformShare, whose steps have no such order, the same as
+  /// AtBreakEven.
   Foreseen,
 };
 
