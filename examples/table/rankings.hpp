@@ -78,9 +78,7 @@ inline MethodRanking rank_by_leap(const Table& table, const Split& split,
     const auto worth = pare::feature::path_importance(
         model.network(), model.layout(), model.inputs(split.holdout), model.labels(split.holdout),
         {.seed = options.training.seed});
-    using pare::feature::open_first_by;
-    result.ranking =
-        open_first_by(worth.scores, open_first_by(gates.mean_thetas(), gates.ranking(), -1));
+    result.ranking = open_first_by(worth.scores, gates.ranking_by_time_open());
     result.selected = static_cast<Index>(above(result.ranking).size());
   });
   return result;

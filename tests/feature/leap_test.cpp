@@ -36,6 +36,7 @@ using pare::feature::Leap;
 using pare::feature::LeapOptions;
 using pare::feature::MixGradients;
 using pare::feature::Penalty;
+using pare::feature::Ranking;
 using pare::feature::SparseExchange;
 using pare::feature::SparseFields;
 using pare::feature::SparseMix;
@@ -962,6 +963,33 @@ TEST(Leap, MeanThetasAreTheMeanOverTheSteps) {
     }
   }
   EXPECT_NE(leap.mean_thetas(), values_of(leap.thetas()));
+}
+
+/// The order is that of the steps behind which a gate was open, whatever theta does once it closed.
+TEST(Leap, FieldsAreRankedByHowLongTheirGatesWereOpen) {
+  const FieldLayout layout = FieldLayout::scalars(4);
+  MatrixXd x = normal_batch<double>(rows, 4, 1);
+  x.col(3).setConstant(1);  // Inactive
+  Leap<double> leap(layout, {.alpha_per_field = 0, .learning_rate = 0.3});
+  MatrixXd mixed(rows, 4), slopes = MatrixXd::Zero(rows, 4);
+  std::vector<Index> open(4);
+  // thetas behind each step; field 0 closes last, field 2 falls deeper than field 1.
+  const std::vector<std::vector<double>> thetas{
+      {1, 1, 1, 1}, {1, .1, .1, 1}, {1, -.5, -5, 1}, {.1, -.5, -5, 1}, {-9, -.5, -5, 1}};
+  for (const auto& theta : thetas) {
+    leap.set_thetas(theta);
+    leap.forward(x, mixed);
+    leap.backward_gates(slopes);  // without slope or penalty theta stays
+    leap.step_gates();
+    for (std::size_t j = 0; j < 4; ++j) open[j] += theta[j] > 0 ? 1 : 0;
+  }
+  for (Index j = 0; j < 4; ++j) EXPECT_EQ(leap.open_steps(j), open[static_cast<std::size_t>(j)]);
+  const Ranking ranking = leap.ranking_by_time_open();
+  EXPECT_EQ(ranking.order, (std::vector<Index>{0, 1, 2, 3}));
+  EXPECT_EQ(ranking.scores, leap.ranking().scores);
+  EXPECT_EQ(ranking.status, leap.ranking().status);
+  EXPECT_EQ(ranking.status[3], FieldStatus::Inactive);
+  EXPECT_LT(leap.mean_thetas()[0], leap.mean_thetas()[1]);
 }
 
 TEST(LeapErrors, BackwardPassesWithoutAForwardPass) {

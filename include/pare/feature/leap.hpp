@@ -241,7 +241,6 @@ class Leap {
   std::span<const double> thetas() const { return state_.thetas; }
 
   /// [fields] the mean of theta over the steps: the earlier and faster a gate closed, the lower.
-  /// Where final gates are all near 0 or 1, this tells more than they do.
   PARE_ALWAYS_INLINE std::vector<double> mean_thetas() const { return detail::mean_thetas(state_); }
 
   /// Sets theta: the best epoch's, say. Adam's means stay.
@@ -274,11 +273,14 @@ class Leap {
   std::span<const double> penalty_weights() const { return state_.weights; }
 
   /// Steps of the gates in whose batch the permutation moved field j.
-  /// \throws std::invalid_argument unless j is a field, as the next two
+  /// \throws std::invalid_argument unless j is a field, as the next three
   Index active_batches(Index j) const { return evidence(j).active; }
 
   /// Steps in whose batch field j's sums held a NaN or an infinity; its gradient counted as 0.
   Index nonfinite_batches(Index j) const { return evidence(j).nonfinite; }
+
+  /// Steps behind which the gate of field j was above 1/2.
+  Index open_steps(Index j) const { return evidence(j).open; }
 
   /// The mean over the steps of sqrt(mean |Delta|_2^2) of field j; 0 before the first.
   double mean_displacement(Index j) const {
@@ -287,6 +289,13 @@ class Leap {
 
   /// Fields by gate, with those that the batches said nothing or too little about marked.
   PARE_ALWAYS_INLINE Ranking ranking() const { return detail::rank_leap(state_); }
+
+  /// The same scores and status, with fields in the order of `open_steps`, ties by `mean_thetas`,
+  /// Inactive ones last. It ranks fields whose gates closed: where these end, and how long theta
+  /// then stays where, is noise, since a closed gate has no slope. Ours.
+  PARE_ALWAYS_INLINE Ranking ranking_by_time_open() const {
+    return detail::rank_by_time_open(state_);
+  }
 
   /// mean_j |g_j - mean g| in [0, 1/2]: 1/2 where half of the gates are open and half closed. The
   /// measure of the released code.

@@ -98,7 +98,7 @@ struct ScoreOptions {
 /// What score_features found.
 struct Scores {
   /// Scores are gates. Fields whose gate is open come first, in the order of `importance`; the
-  /// others follow, the later and slower their gates closed the better.
+  /// others follow, the longer their gates were open the better (Leap::ranking_by_time_open).
   Ranking ranking;
   std::vector<double> gates;       ///< [fields] in [0, 1]; above 0.5: to be kept. 0 of
                                    ///< Inactive fields
@@ -164,9 +164,7 @@ Scores score_with(const B& backend, M&& model, const FieldLayout& layout, const 
   scores.polarization = leap.polarization();
   scores.importance = mean_path_importance(backend, model, layout, rows.holdout, options.seed,
                                            scores.importance_rows);
-  // Every score is above -1: all by how long their gates were open, then the open ones by worth.
-  scores.ranking =
-      open_first_by(scores.importance, open_first_by(leap.mean_thetas(), leap.ranking(), -1));
+  scores.ranking = open_first_by(scores.importance, leap.ranking_by_time_open());
   return scores;
 }
 
@@ -179,7 +177,8 @@ PARE_ABI_BEGIN
 /// \param backend left out: pare::simd. The reference sums in double and calls no kernel
 /// \param x       [rows x dim] float or double, any strides; finite
 /// \param labels  [rows] 0 or 1; at least two of each for each of training and hold-out
-/// \throws std::invalid_argument if a size does not fit, a number is not finite, a label is
+/// \throws std::invalid_argument if a size does not fit, a number is not finite or, as the options
+///         centre and scale it, above 2^60 (float) or 2^500 (double), a label is
 ///         another, a class has too few rows, or an option is out of its range
 ///
 /// Columns that never change, and copies, are Inactive in the ranking. Cost: as train_leap; beside

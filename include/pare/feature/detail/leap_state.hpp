@@ -30,6 +30,7 @@ struct FieldEvidence {
   Index nonfinite = 0;      ///< batches whose sums held a NaN or an infinity: a gradient of 0
   double displacement = 0;  ///< sum over batches of sqrt(mean |Delta|_2^2)
   double theta = 0;         ///< sum over batches of theta behind the step
+  Index open = 0;           ///< batches behind whose step the gate was above 1/2
 };
 
 /// All fields' gates; independent of the scalar of the batches.
@@ -147,8 +148,11 @@ inline void step_leap(const FieldLayout& layout, LeapGates& g) {
     g.adam.step(g.thetas, gradients, active);
   else
     g.adam.step(g.thetas, gradients);
-  for (std::size_t j = 0; j < gradients.size(); ++j) g.evidence[j].theta += g.thetas[j];
   ++g.steps;
+  for (std::size_t j = 0; j < gradients.size(); ++j) {
+    g.evidence[j].theta += g.thetas[j];
+    g.evidence[j].open += leap_score(g, j) > 0.5 ? 1 : 0;
+  }
   g.has_gradients = false;
 }
 
@@ -172,6 +176,16 @@ inline std::vector<double> mean_thetas(const LeapGates& g) {
   for (const FieldEvidence& evidence : g.evidence)
     means.push_back(evidence.theta / static_cast<double>(g.steps));
   return means;
+}
+
+/// The ranking with fields in the order of how long their gates were open.
+inline Ranking rank_by_time_open(const LeapGates& g) {
+  std::vector<double> open;
+  for (const FieldEvidence& evidence : g.evidence)
+    open.push_back(static_cast<double>(evidence.open));
+  Ranking ranking = rank_leap(g);
+  ranking.order = rank_fields(open, mean_thetas(g), ranking.status).order;
+  return ranking;
 }
 
 inline void check_thetas(const LeapGates& g, std::span<const double> thetas) {
