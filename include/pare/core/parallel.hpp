@@ -207,11 +207,30 @@ inline std::shared_ptr<WorkerClaims> open_claims(int workers) {
   return claims;
 }
 
+/// The body of a loop, whatever its type: what runs it is then compiled once an executor, not once
+/// a loop. It is called for ranges of items, so that a loop on one thread costs one such call.
+class ItemBody {
+ public:
+  template <class Body>
+  explicit ItemBody(const Body& body) : body_(std::addressof(body)), run_(&run<Body>) {}
+
+  void operator()(Index first, Index last, int worker) const { run_(body_, first, last, worker); }
+
+ private:
+  template <class Body>
+  static void run(const void* of, Index first, Index last, int worker) {
+    const Body& body = *static_cast<const Body*>(of);
+    for (Index item = first; item < last; ++item) body(item, worker);
+  }
+
+  const void* body_;
+  void (*run_)(const void*, Index, Index, int);
+};
+
 /// One call of parallel_for with several workers.
-template <class Body>
 class ItemLoop {
  public:
-  ItemLoop(Index items, const Body& body) : items_(items), body_(body) {}
+  ItemLoop(Index items, const ItemBody& body) : items_(items), body_(body) {}
 
   /// Items from the common list until there is none; no exception leaves it.
   void run(int worker) {
@@ -240,11 +259,11 @@ class ItemLoop {
  private:
   void take_items(int worker) {
     for (Index item; (item = next_.fetch_add(1, std::memory_order_relaxed)) < items_;)
-      body_(item, worker);
+      body_(item, item + 1, worker);
   }
 
   Index items_;
-  const Body& body_;
+  ItemBody body_;
   std::atomic<Index> next_{0};
 #if !defined(PARE_NO_EXCEPTIONS)
   std::atomic<bool> failed_{false};
@@ -253,8 +272,7 @@ class ItemLoop {
 };
 
 /// Runs the workers that the executor has not begun, and waits for those it has.
-template <class Loop>
-void finish_workers(WorkerClaims& claims, int workers, Loop& loop) {
+inline void finish_workers(WorkerClaims& claims, int workers, ItemLoop& loop) {
   int begun = workers;
   for (int worker = 0; worker < workers; ++worker) {
     if (!claims.claim(worker)) continue;
@@ -264,25 +282,11 @@ void finish_workers(WorkerClaims& claims, int workers, Loop& loop) {
   claims.wait_for(begun);
 }
 
-PARE_ABI_END
-}  // namespace detail
-PARE_ABI_BEGIN
-
-/// Calls `body(item, worker)` for every item in [0, items); worker is in [0, worker_count) and no
-/// two calls with the same worker run at once, so it names a workspace. A call from inside a worker
-/// runs its items one after the other on that worker. The first exception thrown by a body is
-/// rethrown here once all workers have stopped; items not yet begun are then left out. So it is for
-/// an exception of the executor itself.
-template <Executor E, class Body>
-void parallel_for(const E& executor, Index items, const Body& body) {
-  const int workers = worker_count(executor, items);
-  if (workers == 1) {
-    const detail::InsideParallelFor guard;
-    for (Index item = 0; item < items; ++item) body(item, 0);
-    return;
-  }
-  const auto claims = detail::open_claims(workers);
-  detail::ItemLoop<Body> loop(items, body);
+/// parallel_for with more than one worker.
+template <Executor E>
+void run_items(const E& executor, int workers, Index items, const ItemBody& body) {
+  const auto claims = open_claims(workers);
+  ItemLoop loop(items, body);
   // A late call finds its worker claimed and does not touch the loop, which is gone.
   const auto work = [claims, &loop](int worker) {
     if (!claims->claim(worker)) return;
@@ -296,12 +300,30 @@ void parallel_for(const E& executor, Index items, const Body& body) {
     executor.run(workers, work);
   } catch (...) {
     loop.close();
-    detail::finish_workers(*claims, workers, loop);
+    finish_workers(*claims, workers, loop);
     throw;
   }
 #endif
-  detail::finish_workers(*claims, workers, loop);
+  finish_workers(*claims, workers, loop);
   loop.rethrow();
+}
+
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
+/// Calls `body(item, worker)` for every item in [0, items); worker is in [0, worker_count) and no
+/// two calls with the same worker run at once, so it names a workspace. A call from inside a worker
+/// runs its items one after the other on that worker. The first exception thrown by a body is
+/// rethrown here once all workers have stopped; items not yet begun are then left out. So it is for
+/// an exception of the executor itself.
+template <Executor E, class Body>
+void parallel_for(const E& executor, Index items, const Body& body) {
+  const detail::ItemBody any(body);
+  const int workers = worker_count(executor, items);
+  if (workers > 1) return detail::run_items(executor, workers, items, any);
+  const detail::InsideParallelFor guard;
+  any(0, items, 0);
 }
 
 PARE_ABI_END
