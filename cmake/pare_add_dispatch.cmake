@@ -3,16 +3,18 @@
 include_guard(GLOBAL)
 include("${CMAKE_CURRENT_LIST_DIR}/PareArchs.cmake")
 
-# pare_add_dispatch(<target> [INSTANTIATE <file>...] [ARCHS <arch>...])
+# pare_add_dispatch(<target> [AREAS <area>...] [INSTANTIATE <file>...] [ARCHS <arch>...])
 #
 # Compiles Pare's dispatched kernels once per instruction set and adds the objects to <target>, which
-# must link pare::pare and include <pare/dispatch.hpp>. Each INSTANTIATE file (relative to the
+# must link pare::pare and include <pare/dispatch.hpp>. AREAS names the folders of Pare whose
+# functions <target> calls with pare::dispatched: projection, attention, factor, feature; the default
+# is all, which takes minutes to compile. Each INSTANTIATE file (relative to the
 # calling folder) names further combinations, one PARE_INSTANTIATE(...) a line, and may include the
 # headers that its own types need; Eigen must not be among them, since its functions would be merged
 # across instruction sets by the linker. ARCHS narrows the list; the default is all that the
 # compiler supports. <target> and what links it see PARE_DISPATCH_HAS_<ARCH>=1 for each one built.
 function(pare_add_dispatch target)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "INSTANTIATE;ARCHS")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "AREAS;INSTANTIATE;ARCHS")
   if(arg_UNPARSED_ARGUMENTS)
     message(FATAL_ERROR "pare_add_dispatch(${target}): unknown argument ${arg_UNPARSED_ARGUMENTS}")
   endif()
@@ -39,6 +41,19 @@ function(pare_add_dispatch target)
     endif()
   endif()
 
+  set(areas projection attention factor feature)
+  if(arg_AREAS)
+    set(unknown ${arg_AREAS})
+    list(REMOVE_ITEM unknown ${areas})
+    if(unknown)
+      message(FATAL_ERROR "pare_add_dispatch(${target}): there are no kernels of '${unknown}', only "
+                          "of '${areas}'")
+    endif()
+    set(areas ${arg_AREAS})
+  endif()
+  list(TRANSFORM areas REPLACE "(.+)" "#include <pare/dispatch/kernels/\\1.inc>\n")
+  string(REPLACE ";" "" kernels "${areas}")
+
   set(instantiations "")
   foreach(file IN LISTS arg_INSTANTIATE)
     cmake_path(ABSOLUTE_PATH file BASE_DIRECTORY "${CMAKE_CURRENT_SOURCE_DIR}" NORMALIZE)
@@ -61,8 +76,7 @@ function(pare_add_dispatch target)
 static_assert(std::is_same_v<pare::arch::best, pare::arch::PARE_DISPATCH_ARCH>,
               "the compiler flags do not stand for this instruction set");
 
-#include <pare/dispatch/kernels.inc>
-@instantiations@#if defined(EIGEN_WORLD_VERSION)
+@kernels@@instantiations@#if defined(EIGEN_WORLD_VERSION)
 #error "an INSTANTIATE file of pare_add_dispatch must not include Eigen: the linker merges its functions across instruction sets"
 #endif
 ]])

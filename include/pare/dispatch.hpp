@@ -7,6 +7,7 @@
 ///
 /// ```cmake
 /// pare_add_dispatch(my_program)                             # Pare's kernels, once per arch
+/// pare_add_dispatch(my_program AREAS projection)            # only those of pare/projection
 /// pare_add_dispatch(my_program INSTANTIATE my_kernels.inc)  # and the user's
 /// ```
 /// ```cpp

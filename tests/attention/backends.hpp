@@ -12,23 +12,35 @@
 
 namespace pare::testing {
 
-/// Every backend, with scalars that are computed in as they are stored.
+/// Backends with scalars that are computed in as they are stored.
+#if defined(PARE_TEST_EVERY_BACKEND)
 using AttendFloats =
     ::testing::Types<BackendAndScalar<ReferenceBackend, float>,
                      BackendAndScalar<ScalarBackend, float>, BackendAndScalar<BestBackend, float>,
                      BackendAndScalar<BestBackend, double>,
                      BackendAndScalar<ThreadedBackend, float>>;
+#else
+using AttendFloats = ::testing::Types<BackendAndScalar<ReferenceBackend, float>,
+                                      BackendAndScalar<BestBackend, double>,
+                                      BackendAndScalar<ThreadedBackend, float>>;
+#endif
 
 /// 16-bit storage.
 using AttendStorages =
     ::testing::Types<BackendAndScalar<ReferenceBackend, bf16>, BackendAndScalar<BestBackend, bf16>,
                      BackendAndScalar<BestBackend, f16>>;
 
-/// Every backend, and bf16, whose products have a kernel of their own.
+/// Backends, and bf16, whose products have a kernel of their own.
+#if defined(PARE_TEST_EVERY_BACKEND)
 using AttendBackends =
     ::testing::Types<BackendAndScalar<ReferenceBackend, float>,
                      BackendAndScalar<ScalarBackend, float>, BackendAndScalar<BestBackend, float>,
                      BackendAndScalar<BestBackend, bf16>, BackendAndScalar<ThreadedBackend, float>>;
+#else
+using AttendBackends =
+    ::testing::Types<BackendAndScalar<ReferenceBackend, float>, BackendAndScalar<BestBackend, bf16>,
+                     BackendAndScalar<ThreadedBackend, float>>;
+#endif
 
 /// Where the kernels matter little: the reference and the two kernels of the best arch.
 using AttendSources =

@@ -31,10 +31,20 @@ struct BackendAndScalar {
 };
 
 /// Each backend and each scalar; not each with each, whose difference kernels have tests of.
-using BackendsAndScalars = ::testing::Types<
+using EveryBackendAndScalar = ::testing::Types<
     BackendAndScalar<ReferenceBackend, float>, BackendAndScalar<ReferenceBackend, double>,
     BackendAndScalar<ScalarBackend, float>, BackendAndScalar<BestBackend, float>,
     BackendAndScalar<BestBackend, double>, BackendAndScalar<ThreadedBackend, double>>;
+
+/// Each of those compiles everything anew: all of them with PARE_TEST_ALL_ARCHS, otherwise the
+/// definition, the fast path and its threads, with either scalar.
+#if defined(PARE_TEST_EVERY_BACKEND)
+using BackendsAndScalars = EveryBackendAndScalar;
+#else
+using BackendsAndScalars = ::testing::Types<BackendAndScalar<ReferenceBackend, float>,
+                                            BackendAndScalar<BestBackend, float>,
+                                            BackendAndScalar<ThreadedBackend, double>>;
+#endif
 
 /// Where each case compiles a solver of its own: what differs, once.
 using SolverCases = ::testing::Types<BackendAndScalar<ReferenceBackend, double>,
