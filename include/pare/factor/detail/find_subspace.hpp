@@ -102,7 +102,7 @@ std::optional<Subspace<T>> find_in(const B& backend, const ScaledMatrix<B, S, T>
                                    Route& route, kernel::ProductWorkspace& workspace) {
   if (!std::is_same_v<T, double> && !resolves<T>(options.tolerance)) return std::nullopt;
   using Matrix = const ScaledMatrix<B, S, T>;
-  std::optional<GramOperator<B, Matrix>> gram;
+  std::optional<GramOperator<B, T>> gram;
   const auto solve = [&](Index rank) {
     const SubspacePlan plan = plan_subspace(options, rank, m.rows(), m.cols());
     route = plan.route;
@@ -203,7 +203,7 @@ FoundSubspace<T> find_subspace(FactorProblem<B, S>& problem, Axis side, double t
     if (!resolves<double>(problem.options.tolerance)) return find_deflated(problem, side, total);
   if (plan.route == Route::Exact && problem.options.tolerance == 0) {
     const auto m = problem.template sided<double>(side);
-    const GramOperator<B, ScaledMatrix<B, S, double>> gram(problem.backend, m, problem.workspace);
+    const GramOperator<B, double> gram(problem.backend, m, problem.workspace);
     found.space = all_eigenvectors<T>(gram.matrix(), problem.limit());
     return found;
   }

@@ -3,10 +3,6 @@
 
 /// \file
 /// G = M M^T as something that multiplies: the operators whose leading eigenvectors are sought.
-///
-/// Each has `dimension()`, `start(options, y)`: a random sample of its range, `apply(q, y)`:
-/// Y = G Q, `rayleigh(q)`: Q^T G Q in double, and `image(factor, y)`: Y = G Q factor for the Q of
-/// the last rayleigh.
 
 #include <pare/core/backend.hpp>
 #include <pare/factor/detail/gaussian.hpp>
@@ -112,32 +108,51 @@ struct ScaledMatrix {
   }
 };
 
+/// G, as iteration asks for it: few calls of much work each, so that the iteration is compiled once
+/// for all operators.
+template <class T>
+class SymmetricOperator {
+ public:
+  virtual Index dimension() const = 0;
+  /// A random sample of the range of G, as wide as y.
+  virtual void start(const SvdOptions& options, RowMatrix<T>& y) = 0;
+  /// y = G q.
+  virtual void apply(const RowMatrix<T>& q, RowMatrix<T>& y) = 0;
+  /// q^T G q.
+  virtual RowMatrix<double> rayleigh(const RowMatrix<T>& q) = 0;
+  /// y = G q factor for the q of the last rayleigh.
+  virtual void image(const RowMatrix<T>& factor, RowMatrix<T>& y) = 0;
+
+ protected:
+  ~SymmetricOperator() = default;
+};
+
 /// G = M M^T by two products with M, which may be anything that multiplies.
 template <class B, class M>
-class NormalOperator {
+class NormalOperator final : public SymmetricOperator<typename M::scalar> {
   using T = typename M::scalar;
 
  public:
   NormalOperator(const B& backend, M& m, kernel::ProductWorkspace& workspace)
       : backend_(backend), m_(m), workspace_(workspace) {}
 
-  Index dimension() const { return m_.rows(); }
-  void start(const SvdOptions& options, RowMatrix<T>& y) { m_.sketch(options, y); }
+  Index dimension() const override { return m_.rows(); }
+  void start(const SvdOptions& options, RowMatrix<T>& y) override { m_.sketch(options, y); }
 
   /// The columns of M^T Q are made orthonormal in between: G Q itself would lose what lies below
   /// the square root of the unit roundoff.
-  void apply(const RowMatrix<T>& q, RowMatrix<T>& y) {
+  void apply(const RowMatrix<T>& q, RowMatrix<T>& y) override {
     m_.multiply_transposed(q, half_);
     orthonormalize(backend_, half_, 0, scratch_, workspace_);
     m_.multiply(half_, y);
   }
 
-  RowMatrix<double> rayleigh(const RowMatrix<T>& q) {
+  RowMatrix<double> rayleigh(const RowMatrix<T>& q) override {
     m_.multiply_transposed(q, half_);
     return inner_products(backend_, half_, half_, workspace_);
   }
 
-  void image(const RowMatrix<T>& factor, RowMatrix<T>& y) {
+  void image(const RowMatrix<T>& factor, RowMatrix<T>& y) override {
     multiply_plain(backend_, half_, factor, scratch_, workspace_);
     m_.multiply(scratch_, y);
   }
@@ -150,12 +165,12 @@ class NormalOperator {
 };
 
 /// G = M M^T, stored.
-template <class B, class M>
-class GramOperator {
-  using T = typename M::scalar;
-
+template <class B, class T>
+class GramOperator final : public SymmetricOperator<T> {
  public:
-  GramOperator(const B& backend, const M& m, kernel::ProductWorkspace& workspace)
+  template <class S>
+  GramOperator(const B& backend, const ScaledMatrix<B, S, T>& m,
+               kernel::ProductWorkspace& workspace)
       : backend_(backend), workspace_(workspace), gram_(m.rows(), m.rows()) {
     const std::vector<T> weights = squares_of(m.column);
     kernel::multiply(backend, m.w, transpose(m.w), to_view(gram_),
@@ -167,11 +182,11 @@ class GramOperator {
     kernel::mirror_lower(backend, to_view(gram_));
   }
 
-  Index dimension() const { return gram_.rows(); }
+  Index dimension() const override { return gram_.rows(); }
   const RowMatrix<T>& matrix() const { return gram_; }
 
   /// A sample of G is worth half a step more than one of M.
-  void start(const SvdOptions& options, RowMatrix<T>& y) {
+  void start(const SvdOptions& options, RowMatrix<T>& y) override {
     if (options.sketch == Sketch::Sparse)
       return sparse_sketch(backend_, read(gram_), options.seed, y);
     RowMatrix<T> omega(dimension(), y.cols());
@@ -179,18 +194,18 @@ class GramOperator {
     apply(omega, y);
   }
 
-  void apply(const RowMatrix<T>& q, RowMatrix<T>& y) {
+  void apply(const RowMatrix<T>& q, RowMatrix<T>& y) override {
     y.resize(dimension(), q.cols());
     kernel::multiply(backend_, read(gram_), read(q), to_view(y), kernel::ProductOptions<T>{},
                      workspace_);
   }
 
-  RowMatrix<double> rayleigh(const RowMatrix<T>& q) {
+  RowMatrix<double> rayleigh(const RowMatrix<T>& q) override {
     apply(q, image_);
     return inner_products(backend_, q, image_, workspace_);
   }
 
-  void image(const RowMatrix<T>& factor, RowMatrix<T>& y) {
+  void image(const RowMatrix<T>& factor, RowMatrix<T>& y) override {
     multiply_plain(backend_, image_, factor, y, workspace_);
   }
 
@@ -202,7 +217,7 @@ class GramOperator {
 
 /// G = D W C W^T D for a covariance C of the inputs, by products; M is D W.
 template <class B, class M, class C>
-class CovarianceOperator {
+class CovarianceOperator final : public SymmetricOperator<typename M::scalar> {
   using T = typename M::scalar;
 
  public:
@@ -210,27 +225,27 @@ class CovarianceOperator {
                      kernel::ProductWorkspace& workspace)
       : backend_(backend), m_(m), covariance_(covariance), workspace_(workspace) {}
 
-  Index dimension() const { return m_.rows(); }
+  Index dimension() const override { return m_.rows(); }
 
-  void start(const SvdOptions& options, RowMatrix<T>& y) {
+  void start(const SvdOptions& options, RowMatrix<T>& y) override {
     RowMatrix<T> omega(dimension(), y.cols());
     fill_normal(backend_.executor, options.seed, 0, omega);
     apply(omega, y);
   }
 
-  void apply(const RowMatrix<T>& q, RowMatrix<T>& y) {
+  void apply(const RowMatrix<T>& q, RowMatrix<T>& y) override {
     m_.multiply_transposed(q, half_);
     weigh(half_, weighed_);
     m_.multiply(weighed_, y);
   }
 
-  RowMatrix<double> rayleigh(const RowMatrix<T>& q) {
+  RowMatrix<double> rayleigh(const RowMatrix<T>& q) override {
     m_.multiply_transposed(q, half_);
     weigh(half_, weighed_);
     return inner_products(backend_, half_, weighed_, workspace_);
   }
 
-  void image(const RowMatrix<T>& factor, RowMatrix<T>& y) {
+  void image(const RowMatrix<T>& factor, RowMatrix<T>& y) override {
     multiply_plain(backend_, weighed_, factor, half_, workspace_);
     m_.multiply(half_, y);
   }

@@ -66,9 +66,9 @@ inline double likely_excess(double gain, double left, bool slow) {
 }
 
 /// The leading `rank` vectors of the range of Q, which are Q times `factor`.
-template <class T, class B, class Operator>
-Subspace<T> leading_vectors(const B& backend, Operator& g, const RowMatrix<T>& q, Index rank,
-                            RowMatrix<T>& factor, double& least,
+template <class T, class B>
+Subspace<T> leading_vectors(const B& backend, SymmetricOperator<T>& g, const RowMatrix<T>& q,
+                            Index rank, RowMatrix<T>& factor, double& least,
                             kernel::ProductWorkspace& workspace) {
   // Q is orthonormal only up to its condition number: the small problem takes that into account.
   const RowMatrix<double> rayleigh = g.rayleigh(q);
@@ -99,8 +99,8 @@ Subspace<T> leading_vectors(const B& backend, Operator& g, const RowMatrix<T>& q
 /// Martinsson and Tropp 2011, section 10; Saad, Numerical Methods for Large Eigenvalue Problems,
 /// section 5.2). Cost: steps + 1 applications of G and one to the result, 3 dimension width^2 FLOPs
 /// a step and about 9 width^3 at the end; the last two again where steps are added.
-template <class T, class B, class Operator>
-Subspace<T> leading_subspace(const B& backend, Operator& g, Index rank, Index width,
+template <class T, class B>
+Subspace<T> leading_subspace(const B& backend, SymmetricOperator<T>& g, Index rank, Index width,
                              const Convergence& until, double total, const SvdOptions& options,
                              kernel::ProductWorkspace& workspace) {
   const std::uint64_t seed = options.seed;
