@@ -533,6 +533,8 @@ TEST(AllocateRanksToLayers, RefusesWhatIsOutOfRange) {
   }
   refused([](auto& layer) { layer.singular_values(3) = 1; }, ".singular_values");
   refused([](auto& layer) { layer.singular_values *= 1e200; }, ".singular_values");
+  refused([](auto& layer) { layer.singular_values *= 1e-155; }, ".singular_values");
+  refused([](auto& layer) { layer.singular_values *= 1e-300; }, ".singular_values");
   refused([](auto& layer) { layer.singular_values.resize(0); }, ".singular_values");
   refused([](auto& layer) { layer.singular_values = decay(7, 2); }, ".singular_values");
   refused([](auto& layer) { layer.total_energy = 0.99 * layer.singular_values.squaredNorm(); },
@@ -545,6 +547,18 @@ TEST(AllocateRanksToLayers, RefusesWhatIsOutOfRange) {
   refused([](auto& layer) { layer.bounds.multiple = 0; }, ".bounds.multiple");
   refused([](auto& layer) { layer.bounds = {.max_rank = 2, .multiple = 3}; }, ".bounds");
   layers_refused({}, 10, "layers");
+  for (const int none : {-1, 17}) {
+    layers_refused({good}, 1000, "score", {.score = RankScore(none)});
+    layers_refused({good}, 1000, "dense", {.dense = DenseLayers(none)});
+  }
+  LayerSpectrum important = good;
+  important.importance = 1e308;
+  important.singular_values *= 1e3;
+  layers_refused({good, important}, 1000, "importance", {.score = RankScore::AbsoluteEnergy});
+  important.singular_values *= 0;
+  EXPECT_EQ(allocate_ranks(std::vector{good, important}, 14 * 6, {.dense = DenseLayers::Never}),
+            (Ranks{5, 1}))
+      << "a layer of zeros";
 }
 
 TEST(AllocateRanksToLayers, RefusesWhatNoRankIsLeftFor) {
@@ -596,6 +610,9 @@ TEST(AllocateRanks, RefusesWhatIsOutOfRange) {
   refused({good[0], Eigen::VectorXd::Constant(4, nan)}, 10, {}, "spectra[1]");
   refused({Eigen::VectorXd::Constant(4, -1)}, 10, {}, "spectra[0]");
   refused({Eigen::VectorXd::Constant(4, 1e160)}, 10, {}, "spectra[0]");
+  refused({Eigen::VectorXd::Constant(4, 1e-160)}, 10, {}, "spectra[0]");
+  refusal([&] { allocate_ranks(good, 10, {}, {.score = RankScore(17)}); }, "factor::allocate_ranks",
+          "score");
   refused(good, 1, {}, "budget");
   refused(good, 9, {.min_rank = 5}, "budget: got 9, wanted 10 or more");
   refused(good, 10, {.min_rank = 0}, "spectra[0]: min_rank");

@@ -109,6 +109,8 @@ TEST(ElementwiseOptionsTest, RefusesWhatIsOutOfRange) {
   refused({.rank = 0}, "rank");
   refused({.rank = 6}, "rank");
   refused({.rank = 1, .sweeps = -1}, "sweeps");
+  refused({.rank = 1, .restarts = -1}, "restarts");
+  for (const int none : {-1, 2}) refused({.rank = 1, .method = ElementwiseMethod(none)}, "method");
   refused({.rank = 1, .tolerance = -1}, "tolerance");
   refused({.rank = 1, .tolerance = std::numeric_limits<double>::quiet_NaN()}, "tolerance");
   refused({.rank = 1}, "w", 0);

@@ -173,6 +173,8 @@ inline void set_energies(const ElementCheck& verify, const char* member, std::sp
   double sum = 0;
   for (std::size_t k = s.size(); k-- > 0;) sum += layer.squares[k];
   verify(is_finite(sum), member, sum, "values whose squares have a finite sum");
+  verify(s.empty() || s[0] == 0 || sum >= least_energy, member, sum,
+         "values of 0, or whose squares sum to at least 1e-292");
   verify(total == 0 || total >= sum * (1 - 1e-5), ".total_energy", total,
          "0, or the squares of the singular values and more");
   layer.tails.assign(s.size() + 1, std::max(total - sum, 0.0));
@@ -292,6 +294,7 @@ inline Index least_cost(std::span<const RankedLayer> layers) {
 /// Ranks of layers that have passed their own checks.
 inline std::vector<Index> allocate(std::vector<RankedLayer>& layers, Index budget,
                                    const AllocationOptions& options) {
+  check_enumerator("factor::allocate_ranks", "score", options.score, RankScore::CareCode);
   const Index least = least_cost(layers);
   check(budget >= least, "factor::allocate_ranks", "budget", budget,
         std::to_string(least) + " or more, which the least ranks cost");
@@ -303,7 +306,10 @@ inline std::vector<Index> allocate(std::vector<RankedLayer>& layers, Index budge
   const bool foresee = options.dense == DenseLayers::Foreseen && score != RankScore::EnergyShare &&
                        score != RankScore::UniformShare;
   const auto score_of = [score](const RankedLayer& layer, const RankStep& step) {
-    return step_score(score, layer, step);
+    const double value = step_score(score, layer, step);
+    check(is_finite(value), "factor::allocate_ranks", "importance", value,
+          "a product with energies, over costs, that is finite");
+    return value;
   };
   return RankRaiser(layers, budget, foresee, score_of).run();
 }
@@ -320,14 +326,14 @@ PARE_ABI_BEGIN
 /// \return ranks in the order of layers: multiples between the bounds, or 0: leave it dense
 /// \throws std::invalid_argument if there is no layer; a size, cost or bound is out of its range,
 ///         or a product of them does not fit; no rank is allowed; a spectrum is empty, longer than
-///         min(out, in), not finite, negative or increasing, or has more energy than the layer; or
-///         the budget is below the least ranks
+///         min(out, in), not finite, negative or increasing, of squares that vanish, or has more
+///         energy than the layer; a score is not finite, or no enumerator; or the budget is below
+///         the least ranks
 ///
 /// Cost: O(N log L) for N steps of L layers, N at most the number of singular values.
 inline std::vector<Index> allocate_ranks(std::span<const LayerSpectrum> layers, Index budget,
                                          const AllocationOptions& options = {}) {
   check(!layers.empty(), "factor::allocate_ranks", "layers", "none", "at least one");
-  check_enumerator("factor::allocate_ranks", "score", options.score, RankScore::CareCode);
   check_enumerator("factor::allocate_ranks", "dense", options.dense, DenseLayers::Foreseen);
   std::vector<detail::RankedLayer> ranked;
   for (const LayerSpectrum& layer : layers)
