@@ -25,16 +25,9 @@ using pare::TensorView;
 using pare::factor::Covariance;
 using pare::factor::CovarianceProducts;
 
-using CovarianceBackends = testing::Types<
-    BackendAndScalar<ReferenceBackend, float>, BackendAndScalar<ScalarBackend, float>,
-    BackendAndScalar<ScalarBackend, pare::bf16>, BackendAndScalar<BestBackend, float>,
-    BackendAndScalar<BestBackend, double>, BackendAndScalar<BestBackend, pare::bf16>,
-    BackendAndScalar<BestBackend, pare::f16>, BackendAndScalar<ThreadedBackend, float>,
-    BackendAndScalar<ThreadedBackend, pare::bf16>>;
-
 template <class Case>
 struct CovarianceTest : testing::Test {};
-TYPED_TEST_SUITE(CovarianceTest, CovarianceBackends);
+TYPED_TEST_SUITE(CovarianceTest, AccumulatorCases);
 
 /// Numbers around 0.3, so that a wrong or missing token does not cancel out.
 template <class S, int Order = Eigen::RowMajor>
@@ -210,7 +203,9 @@ TYPED_TEST(CovarianceTest, BadInputIsRefusedAndAddsNothing) {
   const auto backend = TypeParam::backend::make();
   const std::string name = "factor::Covariance";
   refusal([] { Covariance(0); }, name, "dim");
-  refusal([] { Covariance(Index{1} << 40); }, name, "dim");
+  for (const int bits : {31, 40, 62}) refusal([=] { Covariance(Index{1} << bits); }, name, "dim");
+  for (const int none : {-1, 2})
+    refusal([=] { Covariance(2, CovarianceProducts(none)); }, name, "products");
   Covariance covariance(5);
   const Tokens<S> wrong(5, 4, 1), x(6, 5, 2);
   refusal([&] { covariance.add(backend, wrong.view()); }, name + "::add", "x");
@@ -229,6 +224,11 @@ TYPED_TEST(CovarianceTest, BadInputIsRefusedAndAddsNothing) {
   const double nan = std::numeric_limits<double>::quiet_NaN();
   for (const double damping : {-1.0, nan, std::numeric_limits<double>::infinity()})
     refusal([&] { covariance.damped(damping); }, name + "::damped", "damping");
+  Covariance many = covariance;
+  while (many.count() <= std::numeric_limits<Index>::max() / 2) many.merge(many);
+  const Index count = many.count();
+  refusal([&] { many.merge(many); }, name + "::merge", "count");
+  EXPECT_EQ(many.count(), count);
   expect_covariance<pare::compute_t<S>>(covariance, x.exact());
 }
 

@@ -30,16 +30,9 @@ using pare::factor::fisher_diagonal;
 using pare::factor::FisherDiagonal;
 using pare::factor::FisherTerms;
 
-using FisherBackends = testing::Types<
-    BackendAndScalar<ReferenceBackend, float>, BackendAndScalar<ScalarBackend, float>,
-    BackendAndScalar<ScalarBackend, pare::bf16>, BackendAndScalar<BestBackend, float>,
-    BackendAndScalar<BestBackend, double>, BackendAndScalar<BestBackend, pare::bf16>,
-    BackendAndScalar<BestBackend, pare::f16>, BackendAndScalar<ThreadedBackend, float>,
-    BackendAndScalar<ThreadedBackend, pare::bf16>>;
-
 template <class Case>
 struct FisherTest : testing::Test {};
-TYPED_TEST_SUITE(FisherTest, FisherBackends);
+TYPED_TEST_SUITE(FisherTest, AccumulatorCases);
 
 /// Normal numbers in storage of either order, with gaps between lines.
 template <class S>
@@ -199,7 +192,9 @@ TYPED_TEST(FisherTest, SequencesAreTheirGradients) {
 TYPED_TEST(FisherTest, OrderAndGroupingDoNotMatter) {
   using S = typename TypeParam::scalar;
   const auto backend = TypeParam::backend::make();
-  FisherDiagonal forward(20, 31), backward(20, 31), parts[2]{{20, 31}, {20, 31}};
+  constexpr FisherTerms all = FisherTerms::Elements;
+  FisherDiagonal forward(20, 31, all), backward(20, 31, all),
+      parts[2]{{20, 31, all}, {20, 31, all}};
   constexpr std::uint64_t examples = 24;
   for (std::uint64_t e = 0; e < examples; ++e) {
     const Stored<S> gradient(20, 31, e), opposite(20, 31, examples - 1 - e);
@@ -214,6 +209,9 @@ TYPED_TEST(FisherTest, OrderAndGroupingDoNotMatter) {
     for (const VectorXd& other : {backward.sums(axis), parts[0].sums(axis)})
       EXPECT_LE(((other - sums).array() / sums.array()).abs().maxCoeff(), 1e-12);
   }
+  const pare::factor::RowMatrix<double> elements = forward.elements();
+  for (const auto& other : {backward.elements(), parts[0].elements()})
+    EXPECT_LE((other - elements).cwiseAbs().maxCoeff(), 1e-12 * elements.maxCoeff());
 }
 
 template <class S, class B>
@@ -301,6 +299,13 @@ TYPED_TEST(FisherTest, BadInputIsRefusedAndAddsNothing) {
   const std::string name = "factor::FisherDiagonal", layer = name + "::add_layer";
   refusal([] { FisherDiagonal(0, 3); }, name, "out");
   refusal([] { FisherDiagonal(3, -1); }, name, "in");
+  refusal([] { FisherDiagonal(Index{1} << 61, 3); }, name, "out");
+  refusal([] { FisherDiagonal(3, Index{1} << 61); }, name, "in");
+  for (const int bits : {30, 40})
+    refusal([=] { FisherDiagonal(Index{1} << bits, Index{1} << bits, FisherTerms::Elements); },
+            name, "extents");
+  for (const int none : {-1, 2})
+    refusal([=] { FisherDiagonal(2, 2, FisherTerms(none)); }, name, "terms");
   FisherDiagonal fisher(4, 5);
   const Stored<S> wrong(5, 4, 1), delta(6, 4, 2), x(6, 5, 3), fewer(5, 5, 4);
   refusal([&] { fisher.add_gradient(backend, wrong.view()); }, name + "::add_gradient", "gradient");
@@ -320,7 +325,16 @@ TYPED_TEST(FisherTest, BadInputIsRefusedAndAddsNothing) {
     refusal(add(delta.view(), x.view(), offsets), layer, "example_offsets");
   refusal([&] { fisher.add_tokens(backend, delta.view(), fewer.view()); }, name + "::add_tokens",
           "x");
+  auto tokens = delta.view(), inputs = x.view();
+  for (const Index rows : {Index{-1}, Index{-5}, std::numeric_limits<Index>::min()}) {
+    tokens.extent[0] = inputs.extent[0] = rows;
+    refusal([&] { fisher.add_tokens(backend, tokens, inputs); }, name + "::add_tokens", "delta");
+    refusal(add(tokens, inputs, {0, rows}), layer, "delta");
+  }
+  tokens.extent[0] = Index{1} << 40, tokens.stride[0] = 0;
+  refusal([&] { fisher.add_tokens(backend, tokens, x.view()); }, name + "::add_tokens", "x");
   EXPECT_EQ(fisher.count(), 0);
+  for (const int none : {-1, 2}) refusal([&] { fisher.sums(Axis(none)); }, name + "::sums", "axis");
   refusal([&] { fisher.sums(Axis::Input); }, name + "::sums", "count");
   refusal([&] { fisher.elements(); }, name + "::elements", "terms");
   refusal([] { FisherDiagonal(2, 2, FisherTerms::Elements).elements(); }, name + "::elements",
@@ -331,6 +345,8 @@ TYPED_TEST(FisherTest, BadInputIsRefusedAndAddsNothing) {
   fisher.add_layer(backend, delta.view(), x.view(), std::vector<Index>{0, 6});
   EXPECT_EQ(fisher.count(), 1);
   EXPECT_TRUE(fisher.sums(Axis::Input).allFinite());
+  while (fisher.count() <= std::numeric_limits<Index>::max() / 2) fisher.merge(fisher);
+  refusal([&] { fisher.merge(fisher); }, name + "::merge", "count");
 }
 
 }  // namespace

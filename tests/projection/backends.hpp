@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <pare/core/backend.hpp>
+#include <pare/core/scalar.hpp>
 
 namespace pare::testing {
 
@@ -50,6 +51,15 @@ using BackendsAndScalars = ::testing::Types<BackendAndScalar<ReferenceBackend, f
 using SolverCases = ::testing::Types<BackendAndScalar<ReferenceBackend, double>,
                                      BackendAndScalar<BestBackend, float>,
                                      BackendAndScalar<ThreadedBackend, double>>;
+
+/// Where sums over any storage scalar are kept.
+using AccumulatorCases =
+    ::testing::Types<BackendAndScalar<ReferenceBackend, float>,
+                     BackendAndScalar<ScalarBackend, float>, BackendAndScalar<ScalarBackend, bf16>,
+                     BackendAndScalar<BestBackend, float>, BackendAndScalar<BestBackend, double>,
+                     BackendAndScalar<BestBackend, bf16>, BackendAndScalar<BestBackend, f16>,
+                     BackendAndScalar<ThreadedBackend, float>,
+                     BackendAndScalar<ThreadedBackend, bf16>>;
 
 /// A pool of a user: workers run in reverse, on the calling thread.
 struct ReversePool {

@@ -118,6 +118,13 @@ inline Index checked_product(const char* function, const char* argument, Index a
   return a * b;
 }
 
+/// The sum of two counts; refused if one is negative or the sum does not fit `Index`.
+inline Index checked_sum(const char* function, const char* argument, Index a, Index b) {
+  if (a < 0 || b < 0 || a > std::numeric_limits<Index>::max() - b)
+    detail::refuse(function, argument, std::array<Index, 2>{a, b}, "a sum that fits 63 bits");
+  return a + b;
+}
+
 /// True unless NaN or infinite, judged on the bits so that no compiler flag can assume it away.
 inline bool is_finite(double value) {
   std::uint64_t bits = 0;

@@ -25,6 +25,7 @@
 #include <pare/factor/detail/packed_right.hpp>
 #include <pare/factor/detail/reference_statistics.hpp>
 #include <pare/factor/low_rank.hpp>
+#include <pare/factor/metric.hpp>
 #include <pare/kernel/multiply.hpp>
 
 #include <Eigen/Core>
@@ -50,16 +51,19 @@ struct CovarianceSum {
   std::vector<double> products;  ///< [dim x dim]
 
   TensorView<double, 2> view() { return {products.data(), {dim, dim}, {dim, 1}}; }
+  TensorView<const double, 2> view() const { return {products.data(), {dim, dim}, {dim, 1}}; }
   double at(Index i, Index j) const { return products[static_cast<std::size_t>(i * dim + j)]; }
 };
 
 PARE_ABI_BEGIN
 
-inline CovarianceSum empty_covariance(Index dim) {
+inline CovarianceSum empty_covariance(Index dim, CovarianceProducts products) {
   constexpr const char* name = "factor::Covariance";
   check(dim >= 1, name, "dim", dim, "at least 1");
-  return {dim,
-          std::vector<double>(static_cast<std::size_t>(checked_product(name, "dim", dim, dim)))};
+  check_enumerator(name, "products", products, CovarianceProducts::Double);
+  const Index size = checked_product(name, "dim", dim, dim);
+  check_bytes(name, "dim", size);
+  return {dim, std::vector<double>(static_cast<std::size_t>(size))};
 }
 
 template <class B, class S>
@@ -92,9 +96,7 @@ inline void merge_covariance(const CovarianceSum& from, CovarianceSum& to) {
 
 inline double mean_diagonal(const char* function, const CovarianceSum& sum, Index count) {
   check(count > 0, function, "count", count, "a token that was added");
-  double trace = 0;
-  for (Index i = 0; i < sum.dim; ++i) trace += sum.at(i, i);
-  return trace / static_cast<double>(sum.dim) / static_cast<double>(count);
+  return diagonal_mean(sum.view()) / static_cast<double>(count);
 }
 
 inline RowMatrix<double> mean_covariance(const char* function, const CovarianceSum& sum,
@@ -133,10 +135,10 @@ PARE_ABI_END
 class Covariance {
  public:
   /// Of inputs of `dim` features.
-  /// \throws std::invalid_argument if dim is below 1.
+  /// \throws std::invalid_argument if dim is below 1, or products is no enumerator.
   PARE_ALWAYS_INLINE explicit Covariance(Index dim,
                                          CovarianceProducts products = CovarianceProducts::Float)
-      : sum_(detail::empty_covariance(dim)), products_(products) {}
+      : sum_(detail::empty_covariance(dim, products)), products_(products) {}
 
   Index dim() const { return sum_.dim; }
 
@@ -155,8 +157,11 @@ class Covariance {
   template <Backend B, In<2> X>
   PARE_ALWAYS_INLINE void add(const B& backend, const X& x) {
     const auto tokens = as_const(to_view(x));
+    constexpr const char* name = "factor::Covariance::add";
+    check_view(name, "x", tokens);
+    const Index count = checked_sum(name, "count", count_, tokens.rows());
     detail::add_covariance(backend, tokens, products_, sum_);
-    count_ += tokens.rows();
+    count_ = count;
   }
 
   /// \overload
@@ -169,10 +174,12 @@ class Covariance {
                     (INPUT, (roles::Reads<2>), "x", "[tokens, dim]"))
 
   /// Adds the tokens of another accumulator.
-  /// \throws std::invalid_argument if its dim is another.
+  /// \throws std::invalid_argument if its dim is another, or both have more tokens than Index
+  ///         counts.
   PARE_ALWAYS_INLINE void merge(const Covariance& other) {
+    const Index count = checked_sum("factor::Covariance::merge", "count", count_, other.count_);
     detail::merge_covariance(other.sum_, sum_);
-    count_ += other.count_;
+    count_ = count;
   }
 
   /// C [dim x dim], symmetric bit for bit.

@@ -60,11 +60,15 @@ inline FisherSums empty_fisher_sums(Index out, Index in, FisherTerms terms) {
   check(out >= 1, name, "out", out, "at least 1");
   check(in >= 1, name, "in", in, "at least 1");
   check_enumerator(name, "terms", terms, FisherTerms::Elements);
+  check_bytes(name, "out", out);
+  check_bytes(name, "in", in);
+  const bool elements = terms == FisherTerms::Elements;
+  const Index size = elements ? checked_product(name, "extents", out, in) : 0;
+  check_bytes(name, "extents", size);
   FisherSums sums;
   sums.outputs.assign(static_cast<std::size_t>(out), 0.0);
   sums.inputs.assign(static_cast<std::size_t>(in), 0.0);
-  if (terms == FisherTerms::Elements)
-    sums.elements.assign(static_cast<std::size_t>(checked_product(name, "extents", out, in)), 0.0);
+  sums.elements.assign(static_cast<std::size_t>(size), 0.0);
   return sums;
 }
 
@@ -72,9 +76,14 @@ inline void check_examples(const char* function, Index count) {
   check(count > 0, function, "count", count, "an example that was added");
 }
 
+/// The number of examples that offsets [examples + 1] bound.
+inline Index example_count(const char* function, std::span<const Index> offsets) {
+  check(!offsets.empty(), function, "example_offsets", "no offset", "one more than examples");
+  return static_cast<Index>(offsets.size()) - 1;
+}
+
 /// Offsets [examples + 1] from 0 to the number of tokens that do not fall.
 inline void check_offsets(const char* function, std::span<const Index> offsets, Index tokens) {
-  check(!offsets.empty(), function, "example_offsets", "no offset", "one more than examples");
   check(offsets.front() == 0, function, "example_offsets", offsets.front(), "0 at the front");
   check(offsets.back() == tokens, function, "example_offsets", offsets.back(),
         "the number of tokens, " + std::to_string(tokens) + ", at the back");
@@ -107,11 +116,19 @@ void add_checked_gradient(const B& backend, TensorView<const S, 2> gradient, Fis
   }
 }
 
+template <class S, class U>
+void check_layer(const char* name, TensorView<const S, 2> delta, TensorView<const U, 2> x,
+                 const FisherSums& sums) {
+  check_view(name, "delta", delta);
+  check_view(name, "x", x);
+  check_extents<2>(name, "delta", delta.extent, {delta.rows(), sums.out()});
+  check_extents<2>(name, "x", x.extent, {delta.rows(), sums.in()});
+}
+
 template <class B, class S, class U>
 void add_checked_layer(const char* name, const B& backend, TensorView<const S, 2> delta,
                        TensorView<const U, 2> x, std::span<const Index> offsets, FisherSums& sums) {
-  check_extents<2>(name, "delta", delta.extent, {delta.rows(), sums.out()});
-  check_extents<2>(name, "x", x.extent, {delta.rows(), sums.in()});
+  check_layer(name, delta, x, sums);
   check_offsets(name, offsets, x.rows());
   delta = checked_lines(name, "delta", delta);
   x = checked_lines(name, "x", x);
@@ -200,8 +217,9 @@ class FisherDiagonal {
   /// written too. Memory: 1/256 of the gradient.
   template <Backend B, In<2> G>
   PARE_ALWAYS_INLINE void add_gradient(const B& backend, const G& gradient) {
+    const Index count = checked_sum("factor::FisherDiagonal::add_gradient", "count", count_, 1);
     detail::add_checked_gradient(backend, as_const(to_view(gradient)), sums_);
-    ++count_;
+    count_ = count;
   }
 
   /// \overload
@@ -226,10 +244,12 @@ class FisherDiagonal {
   template <Backend B, In<2> D, In<2> X>
   PARE_ALWAYS_INLINE void add_layer(const B& backend, const D& delta, const X& x,
                                     std::span<const Index> example_offsets) {
-    detail::add_checked_layer("factor::FisherDiagonal::add_layer", backend,
-                              as_const(to_view(delta)), as_const(to_view(x)), example_offsets,
-                              sums_);
-    count_ += static_cast<Index>(example_offsets.size()) - 1;
+    constexpr const char* name = "factor::FisherDiagonal::add_layer";
+    const Index count =
+        checked_sum(name, "count", count_, detail::example_count(name, example_offsets));
+    detail::add_checked_layer(name, backend, as_const(to_view(delta)), as_const(to_view(x)),
+                              example_offsets, sums_);
+    count_ = count;
   }
 
   /// \overload
@@ -242,11 +262,14 @@ class FisherDiagonal {
   /// The same where every token is an example of its own.
   template <Backend B, In<2> D, In<2> X>
   PARE_ALWAYS_INLINE void add_tokens(const B& backend, const D& delta, const X& x) {
+    constexpr const char* name = "factor::FisherDiagonal::add_tokens";
     const auto rows = as_const(to_view(delta));
+    const auto inputs = as_const(to_view(x));
+    detail::check_layer(name, rows, inputs, sums_);
+    const Index count = checked_sum(name, "count", count_, rows.rows());
     const std::vector<Index> offsets = detail::single_token_offsets(rows.rows());
-    detail::add_checked_layer("factor::FisherDiagonal::add_tokens", backend, rows,
-                              as_const(to_view(x)), std::span<const Index>(offsets), sums_);
-    count_ += rows.rows();
+    detail::add_checked_layer(name, backend, rows, inputs, std::span<const Index>(offsets), sums_);
+    count_ = count;
   }
 
   /// \overload
@@ -267,16 +290,19 @@ class FisherDiagonal {
                     (INPUT, (roles::Reads<2>), "x", "[tokens, in]"))
 
   /// Adds the examples of another accumulator.
-  /// \throws std::invalid_argument if its extents or terms are others.
+  /// \throws std::invalid_argument if its extents or terms are others, or both have more examples
+  ///         than Index counts.
   PARE_ALWAYS_INLINE void merge(const FisherDiagonal& other) {
+    const Index count = checked_sum("factor::FisherDiagonal::merge", "count", count_, other.count_);
     detail::merge_fisher(other.sums_, sums_);
-    count_ += other.count_;
+    count_ = count;
   }
 
   /// The sums of F over inputs, one for each output (Axis::Output), or over outputs, one for each
   /// input (Axis::Input): the weights of FWSVD.
   /// \throws std::invalid_argument if no example was added.
   PARE_ALWAYS_INLINE Eigen::VectorXd sums(Axis axis) const {
+    check_enumerator("factor::FisherDiagonal::sums", "axis", axis, Axis::Output);
     return detail::mean_of_examples(axis == Axis::Output ? sums_.outputs : sums_.inputs, count_);
   }
 

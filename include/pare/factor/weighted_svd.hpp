@@ -44,9 +44,10 @@ PARE_ABI_BEGIN
 template <Backend B, In<2> W, detail::WeightVector X>
 auto weighted_svd(const B& backend, const W& w, const X& weights, const SvdOptions& options,
                   Axis axis = Axis::Input) {
+  constexpr const char* function = "factor::weighted_svd";
+  check_enumerator(function, "axis", axis, Axis::Output);
   const auto run = [&](const auto& metric) {
-    return detail::factorize_views("factor::weighted_svd", backend, as_const(to_view(w)), metric,
-                                   options);
+    return detail::factorize_views(function, backend, as_const(to_view(w)), metric, options);
   };
   return axis == Axis::Output ? run(OutputWeights(weights)) : run(InputWeights(weights));
 }
@@ -63,6 +64,7 @@ auto weighted_svd(const W& w, const X& weights, const SvdOptions& options,
 template <Backend B, In<2> W>
 auto weighted_svd(const B& backend, const W& w, const FisherDiagonal& fisher,
                   const SvdOptions& options, Axis axis = Axis::Input) {
+  check_enumerator("factor::weighted_svd", "axis", axis, Axis::Output);
   return weighted_svd(backend, w, fisher.sums(axis), options, axis);
 }
 
