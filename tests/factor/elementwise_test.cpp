@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <string>
+#include <type_traits>
 #include <vector>
 
 #include <pare/factor/elementwise.hpp>
@@ -341,6 +343,10 @@ TYPED_TEST(ElementwiseSvd, RestartsKeepTheBest) {
     better = better || best.losses.back() < 0.999 * one.losses.back();
     const double loss = elementwise_objective(small, product(best.factors), weights);
     EXPECT_TRUE(within(best.losses.back(), loss, 1e-4 * one.losses.front()));
+    options.method = ElementwiseMethod::Em;
+    const auto by_em = this->solve(small, weights, options);
+    const auto scaled = this->solve(0x1p20 * small, weights, options);
+    EXPECT_EQ(scaled.losses.back(), 0x1p40 * by_em.losses.back()) << "starts are as large as W";
   }
   EXPECT_TRUE(better);
   EXPECT_TRUE(better_than_few) << "starts differ";
@@ -386,6 +392,37 @@ TYPED_TEST(ElementwiseSvd, RefusesBadInput) {
   MatrixXd broken = w;
   broken(0, 0) = nan;
   refused(broken, f, {.rank = 2}, "w");
+  for (const int none : {-1, 2})
+    refused(w, f, {.rank = 2, .method = ElementwiseMethod(none)}, "method");
+}
+
+// Losses that vanish or overflow would tell nothing, factors beyond their scalar are none.
+TYPED_TEST(ElementwiseSvd, RefusesSquaresThatNoNumberHolds) {
+  using T = typename TypeParam::scalar;
+  const MatrixXd left = normal_matrix(30, 2, 1), right = normal_matrix(2, 20, 2);
+  const MatrixXd large = 1e200 * left;
+  const auto refused = [&](const MatrixXd& weight, const MatrixXd& start, const char* argument) {
+    const RowMatrix<T> held = TestFixture::stored_as(weight), weights = TestFixture::stored_as(f);
+    return refusal(
+        [&] { elementwise_svd(this->backend(), held, weights, start, right, {.rank = 2}); },
+        "factor::elementwise_svd", argument);
+  };
+  EXPECT_NE(refused(w, large, "left").find("finite"), std::string::npos);
+  refusal([&] { elementwise_loss(this->backend(), w, f, large, right); },
+          "factor::elementwise_loss", "left");
+  if (std::is_same_v<T, float>) {
+    const RowMatrix<T> ones = RowMatrix<T>::Ones(30, 20);
+    refusal(
+        [&] { elementwise_svd(this->backend(), RowMatrix<T>(3e38F * ones), ones, {.rank = 1}); },
+        "factor::elementwise_svd", "w");
+  } else {
+    EXPECT_NE(refused(1e-170 * w, left, "w").find("1e-292"), std::string::npos);
+    refused(1e170 * w, left, "w");
+  }
+  const RowMatrix<T> zero = RowMatrix<T>::Zero(30, 20);
+  EXPECT_EQ(elementwise_svd(this->backend(), zero, TestFixture::stored_as(f), {.rank = 2})
+                .factors.total_energy,
+            0);
 }
 
 TYPED_TEST(ElementwiseSvd, LossRefusesBadInput) {

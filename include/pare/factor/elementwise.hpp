@@ -142,7 +142,8 @@ ElementwiseLowRank<compute_t<S>> elementwise_views(const char* function, const B
                                                    const ElementwiseStart& given = {}) {
   check_elementwise(function, w, f, options);
   auto problem = elementwise_problem(backend, w, f);
-  const double energy = scaled_energy(problem) * problem.scale;
+  const double squares = scaled_energy(problem), energy = squares * problem.scale;
+  check_weighted_squares(function, w, f, squares);
   check(is_finite(energy), function, "w", energy, "a weighted sum of squares that is finite");
   const auto turned = [](const ElementwiseStart& start) {
     return ElementwiseFactors{start.left.transpose(), start.right};
@@ -151,7 +152,8 @@ ElementwiseLowRank<compute_t<S>> elementwise_views(const char* function, const B
       given.empty() ? row_weighted_start(problem, options.rank) : turned(given);
   ElementwiseLowRank<compute_t<S>> result;
   result.losses = run_sweeps(problem, options, factors);
-  const double size = std::sqrt(energy / problem.scale / problem.f.template cast<double>().sum());
+  check_loss(function, problem.scale * result.losses.front());
+  const double size = std::sqrt(squares / problem.f.template cast<double>().sum());
   for (int start = 0; start < options.restarts; ++start) {
     ElementwiseFactors other = turned(random_start(w.rows(), w.cols(), options, start, size));
     std::vector<double> losses = run_sweeps(problem, options, other);
@@ -161,6 +163,7 @@ ElementwiseLowRank<compute_t<S>> elementwise_views(const char* function, const B
   }
   for (double& loss : result.losses) loss *= problem.scale;
   result.factors = elementwise_result<compute_t<S>>(backend, factors, problem.workspace);
+  check_factors(function, result.factors);
   result.factors.total_energy = energy;
   result.factors.captured_energy = energy - result.losses.back();
   result.factors.error_bound = std::sqrt(result.losses.back());
@@ -190,13 +193,16 @@ double elementwise_loss_views(const char* function, const B& backend, TensorView
   check_extents<2>(function, "right", right.extent, {left.cols(), w.cols()});
   check_finite(function, "left", left);
   check_finite(function, "right", right);
+  double loss = 0;
   if constexpr (KernelBackend<B>) {
     auto problem = elementwise_problem(backend, w, f);
-    return problem.scale * scaled_loss(problem, {wide_factor(transpose(left)), wide_factor(right)});
+    loss = problem.scale * scaled_loss(problem, {wide_factor(transpose(left)), wide_factor(right)});
   } else {
-    return reference_loss(reference_matrix(w), reference_matrix(f),
+    loss = reference_loss(reference_matrix(w), reference_matrix(f),
                           reference_matrix(left) * reference_matrix(right));
   }
+  check_loss(function, loss);
+  return loss;
 }
 
 PARE_ABI_END
@@ -212,7 +218,8 @@ PARE_ABI_BEGIN
 /// \return factors of compute_t of w's scalar (left carries the singular values of the product,
 ///         right has orthonormal rows) and the loss after each sweep, never above the one before
 /// \throws std::invalid_argument if w is empty, not finite or its weighted sum of squares beyond
-///         double, f has another shape or weights that are not so, or an option is out of range
+///         double or, with weights of about 1, below 1e-292 but not 0, f has another shape or
+///         weights that are not so, an option is out of range, or a factor does not fit its scalar
 ///
 /// Em takes two subspace iterations from the factors before for the best approximation. Cost a
 /// sweep: 2 out in (k^2 + 6 k) FLOPs (Als) or 12 out in k (Em), all in double, and (out + in)
@@ -239,7 +246,7 @@ auto elementwise_svd(const W& w, const F& f, const ElementwiseOptions& options) 
 /// or of another method.
 /// \param left  [out x k], any storage scalar, finite; k: options.rank
 /// \param right [k x in], any storage scalar, finite
-/// \throws std::invalid_argument also if they are not so
+/// \throws std::invalid_argument also if they are not so, or their loss is beyond double
 template <Backend B, In<2> W, In<2> F, In<2> L, In<2> R>
 auto elementwise_svd(const B& backend, const W& w, const F& f, const L& left, const R& right,
                      const ElementwiseOptions& options) {
@@ -270,7 +277,7 @@ auto elementwise_svd(const W& w, const F& f, const L& left, const R& right,
 /// \param left    [out x k] of any storage scalar
 /// \param right   [k x in] of any storage scalar
 /// \throws std::invalid_argument if a shape differs, f has weights as elementwise_svd refuses, or
-///         another matrix a NaN or an infinity
+///         another matrix a NaN or an infinity, or the loss is beyond double
 ///
 /// Cost: 2 out in k FLOPs in double. Memory: copies of all four, and 32 MiB.
 template <Backend B, In<2> W, In<2> F, In<2> L, In<2> R>

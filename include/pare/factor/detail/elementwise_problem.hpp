@@ -6,9 +6,12 @@
 /// 1, factors in double, and the loss.
 
 #include <pare/core/backend.hpp>
+#include <pare/core/check.hpp>
+#include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/views.hpp>
 #include <pare/factor/low_rank.hpp>
+#include <pare/factor/metric.hpp>
 #include <pare/kernel/multiply.hpp>
 
 #include <algorithm>
@@ -87,6 +90,24 @@ double line_loss(const T* w, const F* f, const double* x, Index size) {
 inline Index block_lines(Index size) {
   constexpr Index elements = Index(1) << 22, least = 96;
   return std::max(elements / std::max<Index>(size, 1), least);
+}
+
+/// Refuses a W whose squares, weighted by F of about 1, overflow or vanish: losses would tell
+/// nothing.
+template <StorageScalar S, StorageScalar F>
+void check_weighted_squares(const char* function, TensorView<const S, 2> w,
+                            TensorView<const F, 2> f, double squares) {
+  check(is_finite(squares), function, "w", squares, "a weighted sum of squares that is finite");
+  if (squares >= least_energy) return;
+  for (Index i = 0; i < w.rows(); ++i)
+    for (Index j = 0; j < w.cols(); ++j)
+      check(static_cast<compute_t<S>>(w(i, j)) == 0 || static_cast<compute_t<F>>(f(i, j)) == 0,
+            function, "w", squares, "a weighted sum of squares of 0 or at least 1e-292");
+}
+
+/// Refuses factors whose loss no number holds.
+inline void check_loss(const char* function, double loss) {
+  check(is_finite(loss), function, "left", loss, "factors whose loss is finite");
 }
 
 /// sum_ij f_ij (W - left^T right)_ij^2, without the scale. The order of the sum is fixed.

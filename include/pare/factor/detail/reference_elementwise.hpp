@@ -7,6 +7,7 @@
 /// not global (Srebro and Jaakkola, "Weighted low-rank approximations", ICML 2003).
 
 #include <pare/core/tensor_view.hpp>
+#include <pare/factor/detail/elementwise_problem.hpp>
 #include <pare/factor/detail/elementwise_start.hpp>
 #include <pare/factor/detail/reference_svd.hpp>
 #include <pare/factor/low_rank.hpp>
@@ -99,6 +100,9 @@ ElementwiseLowRank<compute_t<S>> reference_elementwise_svd(const char* function,
   check_finite(function, "w", weight);
   const Eigen::MatrixXd w = reference_matrix(weight);
   const Eigen::MatrixXd f = reference_matrix(importance);
+  const double squares =
+      reference_loss(w, f / f.maxCoeff(), Eigen::MatrixXd::Zero(w.rows(), w.cols()));
+  check_weighted_squares(function, weight, importance, squares);
   Eigen::MatrixXd a = given.left, b = given.right;
   if (given.empty()) {
     const auto start = reference_factorize<double>(
@@ -108,6 +112,7 @@ ElementwiseLowRank<compute_t<S>> reference_elementwise_svd(const char* function,
     b = start.right;
   }
   std::vector<double> losses = reference_sweeps(w, f, options, a, b);
+  check_loss(function, losses.front());
   const double size =
       std::sqrt(reference_loss(w, f, Eigen::MatrixXd::Zero(w.rows(), w.cols())) / f.sum());
   for (int start = 0; start < options.restarts; ++start) {
