@@ -17,8 +17,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <optional>
 #include <random>
@@ -33,13 +31,8 @@ using pare::attention::BlockMask;
 using pare::attention::KeyOrder;
 using pare::fuzz::Bytes;
 using pare::fuzz::Data;
+using pare::fuzz::require;
 using Lists = std::vector<std::vector<std::int32_t>>;
-
-void require(bool ok, const char* what) {
-  if (ok) return;
-  std::fprintf(stderr, "block_mask_fuzz: broken: %s\n", what);
-  std::abort();
-}
 
 /// A first byte chooses what the rest means.
 struct Input {

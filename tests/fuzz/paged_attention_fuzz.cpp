@@ -16,8 +16,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -35,14 +33,9 @@ using pare::attention::key_mask_of;
 using pare::attention::PagedKeyValue;
 using pare::fuzz::Bytes;
 using pare::fuzz::Data;
+using pare::fuzz::require;
 
 constexpr Index heads = 2, dim = 2, most = (Index{1} << 30) - 1;
-
-void require(bool ok, const char* what) {
-  if (ok) return;
-  std::fprintf(stderr, "paged_attention_fuzz: broken: %s\n", what);
-  std::abort();
-}
 
 /// Sizes of memory are small, whatever the bytes say; lengths, entries and options are as they are.
 struct Input {

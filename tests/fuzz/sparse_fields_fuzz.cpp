@@ -15,8 +15,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <limits>
 #include <optional>
 #include <random>
@@ -30,13 +28,8 @@ using namespace pare::feature;
 using pare::Index;
 using pare::fuzz::Bytes;
 using pare::fuzz::Data;
+using pare::fuzz::require;
 using Rows = std::vector<std::uint32_t>;
-
-void require(bool ok, const char* what) {
-  if (ok) return;
-  std::fprintf(stderr, "sparse_fields_fuzz: broken: %s\n", what);
-  std::abort();
-}
 
 struct Input {
   DonorPolicy policy{};

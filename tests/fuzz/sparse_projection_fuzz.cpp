@@ -19,8 +19,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <limits>
 #include <random>
 #include <span>
@@ -34,15 +32,10 @@ using namespace pare::projection;
 using pare::Index;
 using pare::fuzz::Bytes;
 using pare::fuzz::Data;
+using pare::fuzz::require;
 using Dense = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 template <int Order>
 using Map = Eigen::Map<const Eigen::SparseMatrix<float, Order, std::int64_t>>;
-
-void require(bool ok, const char* what) {
-  if (ok) return;
-  std::fprintf(stderr, "sparse_projection_fuzz: broken: %s\n", what);
-  std::abort();
-}
 
 /// Compressed lines, and an operator for one side of them.
 struct Input {
