@@ -14,6 +14,7 @@
 
 #include "attention/heads.hpp"
 #include "projection/backends.hpp"
+#include "projection/data.hpp"
 #include "tolerance.hpp"
 
 namespace {
@@ -30,6 +31,7 @@ using pare::attention::select_blocks;
 using pare::attention::SelectedBlocks;
 using pare::testing::Heads;
 using pare::testing::normal_heads;
+using pare::testing::refusal;
 using pare::testing::Tolerance;
 using pare::testing::within;
 
@@ -289,6 +291,12 @@ TYPED_TEST(Pool, RefusesWhatDoesNotFit) {
   EXPECT_THROW(call({.head_masses = {0.5f, nan_value<float>}}), std::invalid_argument);
   EXPECT_THROW(call({.head_masses = {0.5f}}), std::invalid_argument);
   EXPECT_THROW(call({.head_masses = {0.5f, 0.5f, 0.5f}}), std::invalid_argument);
+  for (const int number : {-1, 2, 77}) {
+    refusal([&] { call({.pooling = static_cast<BlockPooling>(number)}); },
+            "attention::select_blocks", "pooling");
+    refusal([&] { call({.padding = static_cast<BlockPadding>(number)}); },
+            "attention::select_blocks", "padding");
+  }
   EXPECT_THROW(select_blocks(this->backend(), q.view(), few.view(), MeanPool{}),
                std::invalid_argument);
   EXPECT_THROW(select_blocks(this->backend(), q.view(), k.view(), MeanPool{}, {.causal = false}),

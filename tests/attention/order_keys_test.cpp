@@ -12,6 +12,7 @@
 #include "attention/heads.hpp"
 #include "attention/oracle.hpp"
 #include "projection/backends.hpp"
+#include "projection/data.hpp"
 #include "tolerance.hpp"
 
 namespace {
@@ -26,6 +27,7 @@ using pare::testing::dense_attention;
 using pare::testing::Heads;
 using pare::testing::normal_heads;
 using pare::testing::Oracle;
+using pare::testing::refusal;
 using pare::testing::Tolerance;
 
 constexpr auto complete = ImportanceOver::complete_segments;
@@ -210,6 +212,9 @@ TYPED_TEST(OrderKeys, RefusesWhatDoesNotFit) {
   EXPECT_THROW(call(q, k, {.scale = 0.0}), std::invalid_argument);
   EXPECT_THROW(call(q, k, {.scale = std::numeric_limits<double>::quiet_NaN()}),
                std::invalid_argument);
+  for (const int number : {-1, 2, 77})
+    refusal([&] { call(q, k, {.importance = static_cast<ImportanceOver>(number)}); },
+            "attention::order_keys", "importance");
   EXPECT_THROW(call(three, k, {}), std::invalid_argument);
   EXPECT_THROW(call(q, wide, {}), std::invalid_argument);
 }

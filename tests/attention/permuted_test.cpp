@@ -12,6 +12,7 @@
 #include "attention/heads.hpp"
 #include "attention/oracle.hpp"
 #include "projection/backends.hpp"
+#include "projection/data.hpp"
 #include "tolerance.hpp"
 
 namespace {
@@ -29,6 +30,7 @@ using pare::attention::Permuted;
 using pare::attention::select_blocks;
 using pare::testing::Heads;
 using pare::testing::normal_heads;
+using pare::testing::refusal;
 using pare::testing::same_bits;
 using pare::testing::Tolerance;
 using pare::testing::within;
@@ -226,6 +228,16 @@ TYPED_TEST(PermutedAttention, IsCausalIfOptionsAreLeftOut) {
   expect_same(p.out, same.out);
 }
 
+// No braces mean a policy: they are the default options of exact attention.
+TYPED_TEST(PermutedAttention, IsNotWhatEmptyBracesMean) {
+  using T = typename TestFixture::Scalar;
+  Problem<T> p(20, 30), same(20, 30);
+  attend(this->backend(), p.q.view(), p.k.view(), p.v.view(), p.out.writable(), {});
+  attend(this->backend(), same.q.view(), same.k.view(), same.v.view(), same.out.writable(),
+         AttendOptions{});
+  expect_same(p.out, same.out);
+}
+
 TYPED_TEST(PermutedAttention, TakesNothing) {
   using T = typename TestFixture::Scalar;
   Problem<T> none(0, 300);
@@ -256,6 +268,14 @@ TYPED_TEST(PermutedAttention, RefusesBeforeItWrites) {
   refuses([](Permuted& p) { p.head_masses = {0.5f, 0.5f, nan, 0.5f}; }, causal);
   refuses([](Permuted& p) { p.queries = 0; }, causal);
   refuses([](Permuted& p) { p.dense_above = nan; }, causal);
+  for (const int number : {-1, 2, 77})
+    refusal(
+        [&] {
+          Permuted policy = small();
+          policy.score = static_cast<BlockScore>(number);
+          Problem<T>(96, 96).run(this->backend(), policy, causal);
+        },
+        "attention::attend", "score");
   for (const Index stride : {0, 3, 32})
     refuses(
         [stride](Permuted& p) {

@@ -115,8 +115,7 @@ inline void validate(const char* function, const FastRpOptions& o) {
   if (o.density)
     check(is_finite(*o.density) && *o.density > 0 && *o.density <= 1, function, "density",
           *o.density, "a density in (0, 1]");
-  check(o.degree == Degree::weighted || o.degree == Degree::count, function, "degree",
-        static_cast<int>(o.degree), "one of the named kinds");
+  check_enumerator(function, "degree", o.degree, Degree::count);
   check(is_finite(o.self_influence) && o.self_influence >= 0, function, "self_influence",
         o.self_influence, "a finite weight, at least 0");
   check(is_finite(o.feature_ratio) && o.feature_ratio >= 0 && o.feature_ratio <= 1, function,

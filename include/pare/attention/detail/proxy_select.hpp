@@ -42,8 +42,7 @@ inline void check_proxy(const char* function, const ProxyHeads& p, Index kv_head
   check(p.stride_keys >= 1 && p.stride_keys <= p.column_block, function, "stride_keys",
         p.stride_keys, "1 to column_block");
   check(p.min_budget >= 0, function, "min_budget", p.min_budget, "0 or a number of tokens");
-  check(p.budget == ProxyBudget::visible_blocks || p.budget == ProxyBudget::all_blocks, function,
-        "budget", static_cast<int>(p.budget), "one of ProxyBudget");
+  check_enumerator(function, "budget", p.budget, ProxyBudget::all_blocks);
   check(queries <= keys, function, "q", queries, "no more queries than keys");
 }
 
