@@ -90,6 +90,13 @@ concept AttendAccepted = requires(Q a, const Q ca, O o, pare::Simd<pare::arch::b
   attend(a, a, a, o);
   attend(ca, a, ca, o, options);
   attend(a, a, a, o, {.causal = true});
+  attend(a, a, a, o, {});  // AttendOptions, though every policy is included
+  attend(backend, a, a, a, o, {});
+  attend(backend, a, pages, o, {});
+  attend(a, a, a, o, EarlyStop{}, {});
+  attend(a, a, a, o, Permuted{}, {.causal = true});
+  attend(backend, a, a, a, o, ProxyHeads{});
+  attend(backend, a, a, a, o, Permuted{}, {.causal = true});
   attend(backend, ca, ca, ca, o, {.causal = true});
   attend(pare::simd.threads(2), a, a, a, o);
   attend(a, ca, a, o, SoftCap{.cap = 50});

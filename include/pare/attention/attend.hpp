@@ -176,11 +176,20 @@ requires detail::AttendScalars<Q, K, V, O> AttendStats attend(const B& backend, 
 }
 
 /// \overload
+/// The policy is a ScoreModifier, or a method of this folder, such as EarlyStop.
 template <In<4> Q, In<4> K, In<4> V, Out<4> O, class P>
 requires(!std::is_convertible_v<P, AttendOptions> && detail::AttendScalars<Q, K, V, O>) AttendStats
     attend(const Q& q, const K& k, const V& v, O&& out, const P& policy,
-           const AttendOptions& options = {}) {
+           const AttendOptions& options) {
   return attend(simd, q, k, v, out, policy, options);
+}
+
+/// \overload
+/// Options are then those that the policy has by default.
+template <In<4> Q, In<4> K, In<4> V, Out<4> O, class P>
+requires(!std::is_convertible_v<P, AttendOptions> && detail::AttendScalars<Q, K, V, O>) AttendStats
+    attend(const Q& q, const K& k, const V& v, O&& out, const P& policy) {
+  return attend(simd, q, k, v, out, policy);
 }
 
 /// \overload

@@ -38,6 +38,7 @@
 #include <pare/attention/early_stop_options.hpp>
 
 #include <algorithm>
+#include <concepts>
 
 namespace pare::attention {
 
@@ -156,7 +157,7 @@ PARE_ABI_BEGIN
 /// \param k       [batch, kv heads, keys, key dim]
 /// \param v       [batch, kv heads, keys, value dim]
 /// \param out     [batch, heads, queries, value dim], written; must not overlap an input
-/// \param rule    when to stop
+/// \param rule    an EarlyStop: when to stop
 /// \param options `causal` must be set, as it is when options are left out; lengths, packed
 ///                sequences, scale, lse and workspace as ever; neither window, query_offset,
 ///                sink_logits, order nor mask
@@ -178,22 +179,12 @@ PARE_ABI_BEGIN
 /// attention's. Memory for each thread: about 50 bytes for each key of the longest sequence, and
 /// the states of a segment's queries. The same bits for any number of threads. Mean queries and
 /// guides are rounded to the scalar of the tensors.
-template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O>
-requires std::is_same_v<scalar_of<Q>, scalar_of<K>> && std::is_same_v<scalar_of<Q>, scalar_of<V>> &&
-    OutputOf<scalar_of<O>, scalar_of<Q>>
-        AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out,
-                           const EarlyStop& rule, const AttendOptions& options = {.causal = true}) {
+template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, std::derived_from<EarlyStop> P>
+requires detail::AttendScalars<Q, K, V, O> AttendStats
+attend(const B& backend, const Q& q, const K& k, const V& v, O&& out, const P& rule,
+       const AttendOptions& options = {.causal = true}) {
   return detail::attend_early(backend, as_const(to_view(q)), as_const(to_view(k)),
                               as_const(to_view(v)), to_view(out), rule, options);
-}
-
-/// \overload
-template <In<4> Q, In<4> K, In<4> V, Out<4> O>
-requires detail::AttendScalars<Q, K, V, O> AttendStats attend(const Q& q, const K& k, const V& v,
-                                                              O&& out, const EarlyStop& rule,
-                                                              const AttendOptions& options = {
-                                                                  .causal = true}) {
-  return attend(simd, q, k, v, out, rule, options);
 }
 
 PARE_ABI_END

@@ -24,6 +24,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <concepts>
 #include <type_traits>
 #include <vector>
 
@@ -201,28 +202,12 @@ PARE_ABI_BEGIN
 /// add 1 / (2 stride) of it.
 ///
 /// Rows are not those of a shorter prompt: later queries take part in the choice of blocks.
-template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O>
-requires std::is_same_v<scalar_of<Q>, scalar_of<K>> && std::is_same_v<scalar_of<Q>, scalar_of<V>> &&
-    OutputOf<scalar_of<O>, scalar_of<Q>>
-        AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out,
-                           const Permuted& policy, const AttendOptions& options) {
+template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, std::derived_from<Permuted> P>
+requires detail::AttendScalars<Q, K, V, O> AttendStats
+attend(const B& backend, const Q& q, const K& k, const V& v, O&& out, const P& policy,
+       const AttendOptions& options = {.causal = true}) {
   return detail::attend_permuted(backend, as_const(to_view(q)), as_const(to_view(k)),
                                  as_const(to_view(v)), to_view(out), policy, options);
-}
-
-/// \overload
-template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O>
-requires detail::AttendScalars<Q, K, V, O> AttendStats attend(const B& backend, const Q& q,
-                                                              const K& k, const V& v, O&& out,
-                                                              const Permuted& policy) {
-  return attend(backend, q, k, v, out, policy, AttendOptions{.causal = true});
-}
-
-/// \overload
-template <In<4> Q, In<4> K, In<4> V, Out<4> O>
-requires detail::AttendScalars<Q, K, V, O> AttendStats attend(const Q& q, const K& k, const V& v,
-                                                              O&& out, const Permuted& policy) {
-  return attend(simd, q, k, v, out, policy, AttendOptions{.causal = true});
 }
 
 PARE_ABI_END

@@ -36,6 +36,7 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/tensor_view.hpp>
 
+#include <concepts>
 #include <type_traits>
 
 namespace pare::attention {
@@ -89,21 +90,12 @@ select_blocks(const Q& q, const K& k, const ProxyHeads& policy, const SelectOpti
 /// \throws std::invalid_argument as `attend` and `select_blocks` do, or if the options are not
 ///         causal or have a mask, an order, a window, a query_offset, lengths or offsets. Nothing
 ///         is written then.
-template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O>
-requires std::is_same_v<scalar_of<Q>, scalar_of<K>> && std::is_same_v<scalar_of<Q>, scalar_of<V>> &&
-    OutputOf<scalar_of<O>, scalar_of<Q>>
-        AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out,
-                           const ProxyHeads& policy,
-                           const AttendOptions& options = {.causal = true}) {
+template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, std::derived_from<ProxyHeads> P>
+requires detail::AttendScalars<Q, K, V, O> AttendStats
+attend(const B& backend, const Q& q, const K& k, const V& v, O&& out, const P& policy,
+       const AttendOptions& options = {.causal = true}) {
   return detail::attend_proxy(backend, as_const(to_view(q)), as_const(to_view(k)),
                               as_const(to_view(v)), to_view(out), policy, options);
-}
-
-/// \overload
-template <In<4> Q, In<4> K, In<4> V, Out<4> O>
-AttendStats attend(const Q& q, const K& k, const V& v, O&& out, const ProxyHeads& policy,
-                   const AttendOptions& options = {.causal = true}) {
-  return attend(simd, q, k, v, out, policy, options);
 }
 
 PARE_ABI_END
