@@ -38,6 +38,19 @@ TEST(JohnsonLindenstrauss, RefusesWhatHasNoDimension) {
     refusal([&] { johnson_lindenstrauss_dim(samples, 0.5); }, function, "samples");
 }
 
+// An operator of no size has no entries, whose number and magnitude are 0.
+TEST(Operators, WithoutASizeHaveNoEntries) {
+  const pare::projection::SparseProjection none, no_input{.output_dim = 8},
+      no_output{.input_dim = 9};
+  for (const auto& r : {none, no_input, no_output}) {
+    EXPECT_EQ(r.entry_scale(), 0.0);
+    EXPECT_EQ(r.expected_column_nonzeros(), 0.0);
+  }
+  EXPECT_EQ(none.effective_density(), 0.0);
+  EXPECT_EQ(no_output.effective_density(), 1.0 / 3.0);
+  EXPECT_EQ(pare::projection::SparseSignProjection{.nonzeros = 0}.entry_scale(), 0.0);
+}
+
 // The page's test asks for 1000 points. 300 keep 44850 of the 499500 pairs at the same dimension
 // (767, that of 1000 points), so each pair is as likely to be off; what is lost is only pairs.
 template <class R>

@@ -54,10 +54,13 @@ struct SoftCap {
 
 /// score - slope[head] * |query position - key| (Press et al., ALiBi, section 3). The paper is
 /// causal; without causality the distance counts both ways, as in its authors' encoder.
+///
+/// `attention::alibi_of(slopes)` makes one from a vector or a view, whose size is checked. A bare
+/// `Alibi{pointer}` has no size to check: a call of more heads than slopes reads past them.
 struct Alibi {
   const float* slopes = nullptr;  ///< [query heads]
-  /// How many slopes there are, which must be the heads of the call. Left out: the caller vouches
-  /// for one to each head.
+  /// How many slopes there are; a call of another number of heads is refused. Left out: not
+  /// checked.
   std::optional<std::ptrdiff_t> heads{};
 
   template <class T>

@@ -40,13 +40,15 @@ struct SparseProjection {
   std::optional<double> density{};  ///< in (0, 1]; none: 1/sqrt(input_dim) (Li et al.)
   std::uint64_t seed = 0;
 
-  /// density or its default.
+  /// density or its default; 0 where there is no input.
   double effective_density() const {
-    return density ? *density : 1.0 / std::sqrt(static_cast<double>(input_dim));
+    if (density) return *density;
+    return input_dim > 0 ? 1.0 / std::sqrt(static_cast<double>(input_dim)) : 0.0;
   }
-  /// The magnitude of a nonzero entry.
+  /// The magnitude of a nonzero entry; 0 where there can be none.
   double entry_scale() const {
-    return 1.0 / std::sqrt(effective_density() * static_cast<double>(output_dim));
+    const double nonzeros = expected_column_nonzeros();
+    return nonzeros > 0 ? 1.0 / std::sqrt(nonzeros) : 0.0;
   }
   /// Nonzero entries to be expected in a column.
   double expected_column_nonzeros() const {
@@ -67,7 +69,10 @@ struct SparseSignProjection {
   Index nonzeros = 8;    ///< a column, in [1, output_dim]; 8 is the usual choice for embeddings
   std::uint64_t seed = 0;
 
-  double entry_scale() const { return 1.0 / std::sqrt(static_cast<double>(nonzeros)); }
+  /// The magnitude of a nonzero entry; 0 where there is none.
+  double entry_scale() const {
+    return nonzeros > 0 ? 1.0 / std::sqrt(static_cast<double>(nonzeros)) : 0.0;
+  }
   double expected_column_nonzeros() const { return static_cast<double>(nonzeros); }
 };
 
