@@ -35,7 +35,7 @@ floats of 8 bits or less) are listed. The factors have the type of the matrix.
                          A lower sum of errors need not be a better model: try uniform first.
   --dense WHEN           a layer stays dense: break-even (when its rank passes the largest of
                          which factors are smaller) or foreseen (also from a lower rank, if that
-                         lowers the sum of errors most; relative and loss)         (break-even)
+                         lowers the sum of errors most; with relative or loss)     (break-even)
   --fisher FILE          weighs errors by Fisher information: for each factored NAME a vector of
                          sums [in] or [out] (a square layer's vector counts as [in]), or a matrix
                          [out x in], which is summed over the outputs
@@ -131,6 +131,11 @@ inline void check_complete(const Arguments& arguments) {
   if (arguments.keep == 0) throw UsageError("--keep is missing");
   if (!arguments.fisher.empty() && !arguments.covariance.empty())
     throw UsageError("got --fisher and --covariance, wanted at most one of them");
+  using pare::factor::RankScore;
+  if (arguments.dense == pare::factor::DenseLayers::Foreseen &&
+      arguments.allocate != RankScore::NormalizedEnergy &&
+      arguments.allocate != RankScore::AbsoluteEnergy)
+    throw UsageError("got --dense foreseen, wanted --allocate relative or loss with it");
 }
 
 }  // namespace detail

@@ -82,7 +82,8 @@ TEST(CompressArguments, RulesHaveNames) {
   EXPECT_EQ(rule("relative"), RankScore::NormalizedEnergy);
   EXPECT_EQ(rule("loss"), RankScore::AbsoluteEnergy);
   EXPECT_EQ(parse_after_files({"--dense", "break-even"}).dense, DenseLayers::AtBreakEven);
-  EXPECT_EQ(parse_after_files({"--dense=foreseen"}).dense, DenseLayers::Foreseen);
+  for (const char* sum : {"--allocate=relative", "--allocate=loss"})
+    EXPECT_EQ(parse_after_files({"--dense=foreseen", sum}).dense, DenseLayers::Foreseen);
 }
 
 TEST(CompressArguments, HelpEndsTheReading) { EXPECT_TRUE(parse({"--help", "--nonsense"}).help); }
@@ -102,6 +103,9 @@ TEST(CompressArguments, NonsenseIsRefused) {
             "--allocate: got 'best', wanted uniform, energy, relative or loss");
   EXPECT_EQ(refusal_by(parse_after_files, {"--dense", "never"}),
             "--dense: got 'never', wanted break-even or foreseen");
+  for (const char* rule : {"--allocate=uniform", "--allocate=energy"})
+    EXPECT_EQ(refusal_by(parse_after_files, {"--dense", "foreseen", rule}),
+              "got --dense foreseen, wanted --allocate relative or loss with it");
   EXPECT_EQ(refusal_by(parse_after_files, {"--fisher", "f", "--covariance", "c"}),
             "got --fisher and --covariance, wanted at most one of them");
   EXPECT_EQ(refusal_by(parse_after_files, {"--keep", "0"}),
