@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <type_traits>
 #include <vector>
 
@@ -84,8 +85,12 @@ TEST(FactorizationMachine, RefusesBadInput) {
   refusal([] { FactorizationMachine<float>(3, {.factors = 0}); }, name, "factors");
   refusal([] { FactorizationMachine<float>(3, {.initial_deviation = -1}); }, name,
           "initial_deviation");
+  for (const Index factors : {std::numeric_limits<Index>::max(),
+                              std::numeric_limits<Index>::max() / 3 - 1, Index{1} << 60})
+    refusal([&] { FactorizationMachine<float>(3, {.factors = factors}); }, name, "factors");
   FactorizationMachine<float> model(5);
   expect_refusals(model, name);
+  expect_increment_refusals(model, name);
 }
 
 }  // namespace

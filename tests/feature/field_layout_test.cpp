@@ -200,6 +200,15 @@ TEST(FieldBatch, BadBatchesAreRefused) {
   std::vector<float> other(24);
   refusal([&] { copy_batch<float>(batch, field_blocked(layout, other, 4)); }, "feature::copy_batch",
           "to");
+  std::vector<float> target(40, 7);
+  const auto overlapping = [&](Storage storage, Index stride) {
+    const FieldBatch<float> to{target.data(), 5, &layout, storage, stride};
+    refusal([&] { copy_batch<float>(batch, to); }, "feature::copy_batch", "to");
+  };
+  overlapping(Storage::RowMajor, 5);
+  overlapping(Storage::RowMajor, 0);
+  overlapping(Storage::ColumnMajor, 4);
+  EXPECT_EQ(target, std::vector<float>(40, 7));
   const FieldLayout same_width({3, 3});
   std::vector<float> third(30);
   refusal([&] { copy_batch<float>(batch, field_blocked(same_width, third, 5)); },

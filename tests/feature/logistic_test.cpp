@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <type_traits>
 #include <vector>
 
@@ -82,8 +83,11 @@ TEST(Logistic, FitsTheWeightsOfSeparatedClasses) {
 
 TEST(Logistic, RefusesBadInput) {
   refusal([] { Logistic<float>(0); }, "feature::Logistic", "dim");
+  for (const Index dim : {std::numeric_limits<Index>::max(), Index{1} << 60})
+    refusal([&] { Logistic<float>{dim}; }, "feature::Logistic", "dim");
   Logistic<float> model(5);
   expect_refusals(model, "feature::Logistic");
+  expect_increment_refusals(model, "feature::Logistic");
 }
 
 }  // namespace

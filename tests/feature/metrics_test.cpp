@@ -76,6 +76,23 @@ TEST(RocAuc, RefusesWhatHasNoAnswer) {
   refusal([] { roc_auc(Labels{1, 0}, List{1}); }, name, "scores");
 }
 
+/// Lists that are views of nothing, or whose size is none.
+TEST(Metrics, RefuseViewsOfNothing) {
+  constexpr pare::Index most = std::numeric_limits<pare::Index>::max();
+  const double number = 1;
+  using View = pare::TensorView<const double, 1>;
+  for (const View& bad : {View{nullptr, {2}, {1}}, View{&number, {-1}, {1}},
+                          View{&number, {most / 2}, {1}}, View{&number, {3}, {most}}}) {
+    refusal([&] { roc_auc(bad, List{1, 2}); }, "feature::roc_auc", "labels");
+    refusal([&] { roc_auc(Labels{1, 0}, bad); }, "feature::roc_auc", "scores");
+    refusal([&] { log_loss(Labels{1, 0}, bad); }, "feature::log_loss", "probabilities");
+    refusal([&] { logistic_loss(Labels{1, 0}, bad); }, "feature::logistic_loss", "logits");
+    refusal([&] { aukc(bad, List{1, 1}); }, "feature::aukc", "kept");
+    refusal([&] { kendall_tau(List{1, 2}, bad); }, "feature::kendall_tau", "b");
+    refusal([&] { spearman(bad, List{1, 2}); }, "feature::spearman", "a");
+  }
+}
+
 TEST(LogLoss, KnownAnswers) {
   const double wanted = -(std::log(0.1) + std::log(0.1) + std::log(0.8) + std::log(0.65)) / 4;
   EXPECT_TRUE(within(log_loss(Labels{0, 1, 1, 0}, List{0.9, 0.1, 0.8, 0.35}), wanted, 1e-15));

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
@@ -106,8 +107,15 @@ TEST(Mlp, RefusesBadInput) {
   refusal([] { Mlp<float>(3, {.hidden = {4, 0}}); }, "feature::Mlp", "hidden");
   refusal([] { Mlp<float>(3, {.hidden = {}, .wide = false}); }, "feature::Mlp", "hidden");
   refusal([] { Mlp<float>(Index{1} << 40, {.hidden = {Index{1} << 40}}); }, "feature::Mlp", "dim");
+  constexpr Index most = std::numeric_limits<Index>::max();
+  for (const auto& hidden : std::vector<std::vector<Index>>{
+           {most}, {8, most}, {1, most / 4, 2}, {1, most / 2, 1, most / 2, 1}, {most / 8}})
+    refusal([&] { Mlp<float>(1, {.hidden = hidden}); }, "feature::Mlp", "hidden");
+  refusal([] { Mlp<float>{most}; }, "feature::Mlp", "dim");
+  refusal([] { Mlp<float>(most, {.hidden = {}}); }, "feature::Mlp", "hidden");
   Mlp<float> model(5);
   expect_refusals(model, "feature::Mlp");
+  expect_increment_refusals(model, "feature::Mlp");
 }
 
 }  // namespace

@@ -211,6 +211,45 @@ void expect_refusals(M& model, const std::string& name) {
         model.input_gradient(logits, TensorView<T, 2>{grad.data(), {4, model.dim()}, {0, 1}});
       },
       name + "::input_gradient", "grad_x");
+  // Outputs over inputs, of which one would be read after it is written.
+  std::vector<T> memory(4 * static_cast<std::size_t>(model.dim()), T(5));
+  const TensorView<T, 2> over{memory.data(), {4, model.dim()}, {model.dim(), 1}};
+  refusal([&] { model.forward(as_const(over), std::span(memory).first(4)); }, name + "::forward",
+          "logits");
+  refusal([&] { model.input_gradient(std::span<const T>(memory).last(4), over); },
+          name + "::input_gradient", "grad_x");
+  for (const T z : memory) EXPECT_EQ(z, T(5));
+}
+
+/// States, columns and lists of other sizes.
+template <class M>
+void expect_increment_refusals(M& model, const std::string& name) {
+  using T = typename M::scalar;
+  const Index dim = model.dim(), width = model.state_width();
+  const Rows<T> x = normal_rows<T>(4, dim, 1);
+  Rows<T> state = Rows<T>::Constant(4, width, T(5)), few = state.topRows(3), wide(4, width + 1);
+  const auto columns = [&](Index count) {
+    return TensorView<const T, 2>{x.data(), {4, count}, {count <= dim ? dim : 0, 1}};
+  };
+  const auto whole = as_const(to_view(x));
+  const auto replace = [&](Index offset, auto before, auto after, Rows<T>& to, const char* what) {
+    refusal([&] { model.replace(offset, before, after, to_view(to)); }, name + "::replace", what);
+  };
+  refusal([&] { model.enter(whole, to_view(few)); }, name + "::enter", "state");
+  refusal([&] { model.enter(whole, to_view(wide)); }, name + "::enter", "state");
+  refusal([&] { model.enter(columns(dim - 1), to_view(state)); }, name + "::enter", "x");
+  replace(dim, columns(1), columns(1), state, "offset");
+  replace(-1, columns(1), columns(1), state, "offset");
+  replace(dim - 1, columns(2), columns(2), state, "offset");
+  replace(0, columns(dim + 1), columns(dim + 1), state, "before");
+  replace(0, columns(1), columns(2), state, "after");
+  replace(0, columns(1), columns(1), few, "before");
+  replace(0, columns(1), columns(1), wide, "state");
+  std::vector<T> logits(4, T(5)), more(5);
+  refusal([&] { model.leave(as_const(to_view(state)), more); }, name + "::leave", "state");
+  refusal([&] { model.leave(as_const(to_view(wide)), logits); }, name + "::leave", "state");
+  EXPECT_TRUE((state.array() == T(5)).all());
+  EXPECT_EQ(logits, std::vector<T>(4, T(5)));
 }
 
 /// Two models after the same steps, bit for bit.

@@ -224,6 +224,21 @@ TEST(PermutationImportance, RefusesBadInput) {
       name, "labels");
   refusal([&] { permutation_importance(model, layout, x, labels, {.block_rows = 0}); }, name,
           "block_rows");
+  for (const auto passes : {PermutationPasses::Full, PermutationPasses::Blocked})
+    for (const Index repeats : {Index{1} << 59, std::numeric_limits<Index>::max()})
+      refusal(
+          [&] {
+            permutation_importance(model, layout, x, labels,
+                                   {.repeats = repeats, .passes = passes, .block_rows = 2});
+          },
+          name, "repeats");
+  for (const int bad : {-1, 3})
+    refusal(
+        [&] {
+          permutation_importance(model, layout, x, labels,
+                                 {.passes = static_cast<PermutationPasses>(bad)});
+        },
+        name, "passes");
 }
 
 }  // namespace

@@ -107,6 +107,9 @@ TEST(Ranking, BadInputIsRefused) {
   refusal([&] { rank_fields(std::vector<double>{1}, {}, std::vector<FieldStatus>(2)); }, rank,
           "status");
   refusal([&] { top_k(ranking, 7); }, "feature::top_k", "k");
+  refusal(
+      [&] { rank_fields(scores, {}, std::vector<FieldStatus>(6, static_cast<FieldStatus>(3))); },
+      "feature::rank_fields", "status");
   refusal([&] { top_k(ranking, -1); }, "feature::top_k", "k");
   refusal([&] { top_share(ranking, 1.1); }, "feature::top_share", "share");
   refusal([&] { top_share(ranking, nan); }, "feature::top_share", "share");

@@ -10,6 +10,7 @@
 #include <optional>
 #include <set>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -270,6 +271,51 @@ TEST(ScoreFeatures, UnitsOfColumnsDoNotCountUnlessAsked) {
   EXPECT_NE(gates(data.x), gates(other));
 }
 
+/// Nor do units at the ends of the range of double, where squares overflow or vanish.
+TEST(ScoreFeatures, UnitsMayBeAsExtremeAsTheScalar) {
+  const Planted data = planted(few_columns(), 200, 0, 9);
+  const Rows<double> x = data.x.cast<double>();
+  ScoreOptions options = scored(data, ScoreModel::Logistic, 1e-3);
+  options.training.epochs = 2;
+  const auto gates = [&](const Rows<double>& scaled) {
+    return score_features(scaled, data.labels, options).gates;
+  };
+  const std::vector<double> wanted = gates(x);
+  for (const int exponent : {-1000, -600, 600, 1019}) {
+    Rows<double> scaled = x;
+    scaled.leftCols(3) *= std::ldexp(1.0, exponent);
+    ASSERT_TRUE(scaled.allFinite());
+    const std::vector<double> got = gates(scaled);
+    for (std::size_t j = 0; j < wanted.size(); ++j)
+      EXPECT_NEAR(got[j], wanted[j], 1e-9) << exponent << ' ' << j;
+  }
+  Rows<double> widest = x;  // the difference of two numbers overflows
+  for (Index b = 0; b < widest.rows(); ++b)
+    widest(b, 0) = std::copysign(std::numeric_limits<double>::max(), x(b, 0));
+  for (const double gate : gates(widest)) EXPECT_TRUE(std::isfinite(gate));
+  options.center = options.scale = false;
+  refusal([&] { gates(widest); }, "feature::score_features", "x");
+}
+
+/// A held-out number beyond what float can multiply, of a column that is small elsewhere.
+TEST(ScoreFeatures, OutliersThatOverflowAreRefused) {
+  const Planted data = planted(few_columns(), 60, 0, 18);
+  int refused = 0;
+  for (Index b = 0; b < 60; ++b) {
+    Rows<float> x = data.x;
+    x.col(4) *= 1e-20f;
+    x(b, 4) = 1e30f;
+    try {
+      score_features(x, data.labels, scored(data, ScoreModel::Logistic, 1e-3));
+    } catch (const std::invalid_argument& error) {
+      EXPECT_NE(std::string(error.what()).find("score_features: x: "), std::string::npos)
+          << error.what();
+      ++refused;
+    }
+  }
+  EXPECT_EQ(refused, 12);  // the rows that are held out
+}
+
 /// The strongest field, moved by 100 and 1000 of its deviations: the models start at 0 and take
 /// small steps, so that without its mean taken away it is of no use to them.
 TEST(ScoreFeatures, ColumnsFarFromZeroScoreAsThoseAtZero) {
@@ -436,8 +482,7 @@ TEST(ScoreFeatures, IsTrainLeapOnSplitRows) {
                                  rows.holdout.labels, {.epochs = 4, .batch = 50, .seed = 8});
   EXPECT_EQ(scores.gates, leap.gates());
   EXPECT_EQ(scores.ranking.order,
-            open_first_by(scores.importance, open_first_by(leap.mean_thetas(), leap.ranking(), -1))
-                .order);
+            open_first_by(scores.importance, leap.ranking_by_time_open()).order);
   EXPECT_EQ(scores.training.holdout_loss, report.holdout_loss);
   EXPECT_EQ(scores.training.forward_rows, report.forward_rows);
 }

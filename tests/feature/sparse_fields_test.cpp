@@ -414,6 +414,12 @@ TEST(SparseFields, DenseBatchesOfOtherShapesAreRefusedAndNothingIsWritten) {
   expect(field_batch(grouped, dense));
   expect(field_batch(x.layout(), few));
   expect(FieldBatch<double>{});
+  // Rows that overlap can be read, not written.
+  const FieldBatch<double> overlapping{dense.data(), 6, &x.layout(),
+                                       pare::feature::Storage::RowMajor, 2};
+  refusal([&] { write_entries(x, overlapping); }, "feature::write_entries", "dense");
+  refusal([&] { to_dense(x, overlapping); }, "feature::to_dense", "dense");
+  EXPECT_NO_THROW(read_entries(FieldBatch<const double>(overlapping), x));
   EXPECT_TRUE((dense.array() == 7).all());
   EXPECT_TRUE((few.array() == 7).all());
 }

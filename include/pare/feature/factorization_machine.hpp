@@ -40,7 +40,9 @@ inline Index checked_size(const char* function, Index dim,
   check(options.factors >= 1, function, "factors", options.factors, "at least 1");
   check(is_finite(options.initial_deviation) && options.initial_deviation >= 0, function,
         "initial_deviation", options.initial_deviation, "a finite number of at least 0");
-  return checked_product(function, "factors", dim, options.factors + 1) + 1;
+  const Index weights = checked_product(function, "factors", dim,
+                                        checked_sum(function, "factors", options.factors, 1));
+  return checked_parameters(function, "factors", checked_sum(function, "factors", weights, 1));
 }
 
 PARE_ABI_END
@@ -65,9 +67,9 @@ class FactorizationMachine {
   FactorizationMachine(const B& backend, Index dim, const FactorizationMachineOptions& options = {})
       : backend_(backend),
         dim_(dim),
-        width_(options.factors + 1),
         parameters_(detail::checked_size("feature::FactorizationMachine", dim, options),
                     options.adam),
+        width_(options.factors + 1),
         half_norms_(static_cast<std::size_t>(dim)) {
     const double deviation =
         options.initial_deviation > 0
@@ -97,7 +99,7 @@ class FactorizationMachine {
 
   /// \throws std::invalid_argument if shapes do not fit, or x is contiguous in no direction
   void forward(TensorView<const T, 2> x, std::span<T> logits) {
-    detail::check_rows("feature::FactorizationMachine::forward", x, dim_, logits.size());
+    detail::check_forward("feature::FactorizationMachine::forward", x, dim_, logits);
     x_ = x;
     if (state_.rows() != x.rows()) state_.resize(x.rows(), width_);
     enter(x, to_view(state_));
@@ -125,9 +127,8 @@ class FactorizationMachine {
   void input_gradient(std::span<const T> grad_logits, TensorView<T, 2> grad_x) {
     constexpr const char* function = "feature::FactorizationMachine::input_gradient";
     check_extents<2>(function, "grad_x", grad_x.extent, {x_.rows(), dim_});
-    check_writable(function, "grad_x", grad_x);
+    detail::check_input_gradient(function, x_, grad_logits, grad_x);
     check_no_overlap(function, "grad_x", grad_x, "x", x_);
-    detail::check_rows(function, as_const(grad_x), dim_, grad_logits.size());
     set_delta(grad_logits);
     detail::multiply(backend_, as_const(to_view(delta_)), transpose(std::as_const(*this).weights()),
                      grad_x, false, workspace_);
@@ -142,6 +143,9 @@ class FactorizationMachine {
   // IncrementalModel: the state is x w - 1/2 sum_i |v_i|^2 x_i^2, then x v.
   Index state_width() const { return width_; }
   void enter(TensorView<const T, 2> x, TensorView<T, 2> state) {
+    constexpr const char* function = "feature::FactorizationMachine::enter";
+    detail::check_rows(function, x, dim_, static_cast<std::size_t>(x.rows()));
+    detail::check_state(function, state, x.rows(), width_);
     const TensorView<const T, 2> all = std::as_const(*this).weights();
     for (Index i = 0; i < dim_; ++i) half_norms_[static_cast<std::size_t>(i)] = half_norm(i);
     detail::multiply_input(backend_, x, all, state, turned_, workspace_);
@@ -149,6 +153,9 @@ class FactorizationMachine {
   }
   void replace(Index offset, TensorView<const T, 2> before, TensorView<const T, 2> after,
                TensorView<T, 2> state) const {
+    constexpr const char* function = "feature::FactorizationMachine::replace";
+    detail::check_state(function, state, state.rows(), width_);
+    detail::check_replaced(function, dim_, offset, before, after, state.rows());
     const Index columns = before.cols();
     detail::move_state(
         before, after,
@@ -159,6 +166,8 @@ class FactorizationMachine {
                        (before(b, k) * before(b, k) - after(b, k) * after(b, k));
   }
   void leave(TensorView<const T, 2> state, std::span<T> logits) const {
+    detail::check_state("feature::FactorizationMachine::leave", state,
+                        static_cast<Index>(logits.size()), width_);
     const T bias = parameters_.values(dim_ * width_, 1)[0];
     for (std::size_t b = 0; b < logits.size(); ++b) {
       const T* row = &state(static_cast<Index>(b), 0);
@@ -187,8 +196,9 @@ class FactorizationMachine {
   }
 
   B backend_;
-  Index dim_, width_;
+  Index dim_;
   detail::Parameters<T> parameters_;
+  Index width_;
   std::vector<T> half_norms_;  ///< |v_i|^2 / 2 as of the last `enter`
   TensorView<const T, 2> x_{};
   detail::RowMatrix<T> state_, delta_, turned_;

@@ -338,7 +338,8 @@ template <class X>
 void field_blocked(const FieldLayout&&, X&&, Index) = delete;
 
 /// Copies a batch from any storage to any other.
-/// \throws std::invalid_argument if layouts or rows differ, or the two overlap
+/// \throws std::invalid_argument if layouts or rows differ, the two overlap, or rows or columns of
+///         `to` overlap each other
 template <ComputeScalar T>
 void copy_batch(const FieldBatch<const T>& from, const FieldBatch<T>& to) {
   constexpr const char* function = "feature::copy_batch";
@@ -347,6 +348,7 @@ void copy_batch(const FieldBatch<const T>& from, const FieldBatch<T>& to) {
   check(to.rows == from.rows, function, "to", to.rows, from.rows);
   detail::check_field_batch(function, "from", from);
   detail::check_field_batch(function, "to", to);
+  check_writable(function, "to", detail::whole_batch(to));
   check_no_overlap(function, "to", detail::whole_batch(to), "from", detail::whole_batch(from));
   for (Index j = 0; j < from.layout->fields(); ++j) {
     const auto source = from.block(j);

@@ -39,7 +39,10 @@ class Logistic {
   Logistic(const B& backend, Index dim, const LogisticOptions& options = {})
       : backend_(backend),
         dim_((detail::check_dim("feature::Logistic", dim), dim)),
-        parameters_(dim + 1, options.adam) {}
+        parameters_(
+            detail::checked_parameters("feature::Logistic", "dim",
+                                       detail::checked_sum("feature::Logistic", "dim", dim, 1)),
+            options.adam) {}
 
   Index dim() const { return dim_; }
 
@@ -56,7 +59,7 @@ class Logistic {
 
   /// \throws std::invalid_argument if shapes do not fit, or x is contiguous in no direction
   void forward(TensorView<const T, 2> x, std::span<T> logits) {
-    detail::check_rows("feature::Logistic::forward", x, dim_, logits.size());
+    detail::check_forward("feature::Logistic::forward", x, dim_, logits);
     x_ = x;
     enter(x, detail::column_of(logits));
     leave(as_const(detail::column_of(logits)), logits);
@@ -76,8 +79,7 @@ class Logistic {
   void input_gradient(std::span<const T> grad_logits, TensorView<T, 2> grad_x) {
     constexpr const char* function = "feature::Logistic::input_gradient";
     check_extents<2>(function, "grad_x", grad_x.extent, {x_.rows(), dim_});
-    check_writable(function, "grad_x", grad_x);
-    detail::check_rows(function, as_const(grad_x), dim_, grad_logits.size());
+    detail::check_input_gradient(function, x_, grad_logits, grad_x);
     const std::span<const T> w = std::as_const(*this).weights();
     detail::multiply(backend_, detail::column_of(grad_logits), transpose(detail::column_of(w)),
                      grad_x, false, workspace_);
@@ -88,15 +90,22 @@ class Logistic {
   // IncrementalModel: the state is x w.
   Index state_width() const { return 1; }
   void enter(TensorView<const T, 2> x, TensorView<T, 2> state) {
+    constexpr const char* function = "feature::Logistic::enter";
+    detail::check_rows(function, x, dim_, static_cast<std::size_t>(x.rows()));
+    detail::check_state(function, state, x.rows(), 1);
     const std::span<const T> w = std::as_const(*this).weights();
     detail::multiply(backend_, x, detail::column_of(w), state, false, workspace_);
   }
   void replace(Index offset, TensorView<const T, 2> before, TensorView<const T, 2> after,
                TensorView<T, 2> state) const {
+    constexpr const char* function = "feature::Logistic::replace";
+    detail::check_state(function, state, state.rows(), 1);
+    detail::check_replaced(function, dim_, offset, before, after, state.rows());
     detail::move_state(before, after, detail::column_of(parameters_.values(offset, before.cols())),
                        state);
   }
   void leave(TensorView<const T, 2> state, std::span<T> logits) const {
+    detail::check_state("feature::Logistic::leave", state, static_cast<Index>(logits.size()), 1);
     const T bias = parameters_.values(dim_, 1)[0];
     for (std::size_t b = 0; b < logits.size(); ++b)
       logits[b] = state(static_cast<Index>(b), 0) + bias;

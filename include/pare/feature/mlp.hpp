@@ -57,15 +57,17 @@ inline void validate(const char* function, Index dim, const MlpOptions& options)
 inline MlpPlaces places_of(const char* function, Index dim, const MlpOptions& options) {
   validate(function, dim, options);
   MlpPlaces places{.dim = dim, .hidden = options.hidden, .bias = {}, .weights = {}};
-  places.state_width =
-      (options.hidden.empty() ? 0 : options.hidden.front()) + (options.wide ? 1 : 0);
+  places.state_width = checked_sum(
+      function, "hidden", options.hidden.empty() ? 0 : options.hidden.front(), options.wide);
   Index end = checked_product(function, "dim", dim, places.state_width);
   for (std::size_t layer = 0; layer < places.hidden.size(); ++layer) {
+    const Index width = places.hidden[layer];
     places.bias.push_back(end);
-    places.weights.push_back(end + places.hidden[layer]);
-    end += places.hidden[layer] +
-           checked_product(function, "hidden", places.hidden[layer], places.outputs(layer));
+    places.weights.push_back(checked_sum(function, "hidden", end, width));
+    end = checked_sum(function, "hidden", places.weights.back(),
+                      checked_product(function, "hidden", width, places.outputs(layer)));
   }
+  checked_parameters(function, "hidden", checked_sum(function, "hidden", end, 1));
   places.output_bias = end;
   return places;
 }
@@ -147,7 +149,7 @@ class Mlp {
 
   /// \throws std::invalid_argument if shapes do not fit, or x is contiguous in no direction
   void forward(TensorView<const T, 2> x, std::span<T> logits) {
-    detail::check_rows("feature::Mlp::forward", x, dim(), logits.size());
+    detail::check_forward("feature::Mlp::forward", x, dim(), logits);
     x_ = x;
     const TensorView<T, 2> state = resized(states_.front(), x.rows(), state_width());
     enter(x, state);
@@ -168,8 +170,7 @@ class Mlp {
   void input_gradient(std::span<const T> grad_logits, TensorView<T, 2> grad_x) {
     constexpr const char* function = "feature::Mlp::input_gradient";
     check_extents<2>(function, "grad_x", grad_x.extent, {x_.rows(), dim()});
-    check_writable(function, "grad_x", grad_x);
-    detail::check_rows(function, as_const(grad_x), dim(), grad_logits.size());
+    detail::check_input_gradient(function, x_, grad_logits, grad_x);
     descend(grad_logits, false);
     detail::multiply(backend_, as_const(to_view(deltas_.front())),
                      transpose(std::as_const(*this).first_weights()), grad_x, false, workspace_);
@@ -180,17 +181,25 @@ class Mlp {
   // IncrementalModel: the state is x W_0.
   Index state_width() const { return places_.state_width; }
   void enter(TensorView<const T, 2> x, TensorView<T, 2> state) {
+    constexpr const char* function = "feature::Mlp::enter";
+    detail::check_rows(function, x, dim(), static_cast<std::size_t>(x.rows()));
+    detail::check_state(function, state, x.rows(), state_width());
     detail::multiply_input(backend_, x, std::as_const(*this).first_weights(), state, turned_,
                            workspace_);
   }
   void replace(Index offset, TensorView<const T, 2> before, TensorView<const T, 2> after,
                TensorView<T, 2> state) const {
+    constexpr const char* function = "feature::Mlp::replace";
     const Index width = state_width();
+    detail::check_state(function, state, state.rows(), width);
+    detail::check_replaced(function, dim(), offset, before, after, state.rows());
     detail::move_state(
         before, after,
         detail::matrix_of(parameters_.values(offset * width, before.cols() * width), width), state);
   }
   void leave(TensorView<const T, 2> state, std::span<T> logits) {
+    detail::check_state("feature::Mlp::leave", state, static_cast<Index>(logits.size()),
+                        state_width());
     const TensorView<T, 2> own = resized(states_.front(), state.rows(), state_width());
     for (Index b = 0; b < state.rows(); ++b)
       std::copy(&state(b, 0), &state(b, 0) + state_width(), &own(b, 0));

@@ -105,6 +105,10 @@ inline void check_permutation(const char* function, const FieldLayout& layout, I
   check(options.repeats >= 1, function, "repeats", options.repeats, "at least 1");
   check_enumerator(function, "passes", options.passes, PermutationPasses::Incremental);
   check(options.block_rows >= 1, function, "block_rows", options.block_rows, "at least 1");
+  // Scores in bytes, rows that pass, and lists of logits are counted by products of these.
+  const Index scores = checked_product(function, "repeats",
+                                       std::max<Index>(layout.fields(), 32) + 1, options.repeats);
+  checked_product(function, "repeats", scores, std::max<Index>(rows, sizeof(double)));
 }
 
 inline PermutationImportance empty_importance(const FieldLayout& layout, double baseline,

@@ -51,6 +51,12 @@ inline void check_scores(const char* function, const char* argument,
     check(is_finite(score), function, argument, score, "finite numbers");
 }
 
+inline void check_status(const char* function, const char* argument,
+                         std::span<const FieldStatus> status) {
+  for (const FieldStatus one : status)
+    check_enumerator(function, argument, one, FieldStatus::Inactive);
+}
+
 /// What is made by hand may not fit together.
 inline void check_ranking(const char* function, const Ranking& ranking) {
   const std::size_t fields = ranking.scores.size();
@@ -64,9 +70,7 @@ inline void check_ranking(const char* function, const Ranking& ranking) {
     check(!seen[static_cast<std::size_t>(j)], function, "ranking.order", j, "each field once");
     seen[static_cast<std::size_t>(j)] = true;
   }
-  for (const FieldStatus status : ranking.status)
-    check(status <= FieldStatus::Inactive, function, "ranking.status", static_cast<int>(status),
-          "a FieldStatus");
+  check_status(function, "ranking.status", ranking.status);
 }
 
 inline double positive_mass(const Ranking& ranking, std::size_t i) {
@@ -83,7 +87,7 @@ PARE_ABI_BEGIN
 /// \param scores       [fields] finite
 /// \param tie_breakers [fields] finite (LeAP: theta), or empty
 /// \param status       [fields], or empty: all Ok
-/// \throws std::invalid_argument if sizes differ or a number is not finite
+/// \throws std::invalid_argument if sizes differ, a number is not finite, or a status is none
 /// Cost: fields log fields.
 inline Ranking rank_fields(std::span<const double> scores,
                            std::span<const double> tie_breakers = {},
@@ -95,6 +99,7 @@ inline Ranking rank_fields(std::span<const double> scores,
         tie_breakers.size(), scores.size());
   check(status.empty() || status.size() == scores.size(), function, "status", status.size(),
         scores.size());
+  detail::check_status(function, "status", status);
   Ranking r;
   r.scores.assign(scores.begin(), scores.end());
   r.status.assign(status.begin(), status.end());

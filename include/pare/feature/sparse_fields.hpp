@@ -225,6 +225,7 @@ void check_same_shape(const char* function, const SparseFields<T>& sparse,
         "another layout", "the layout of the entries");
   check(dense.rows == sparse.rows(), function, "dense", dense.rows, sparse.rows());
   check_field_batch(function, "dense", dense);
+  if constexpr (!std::is_const_v<U>) check_writable(function, "dense", whole_batch(dense));
 }
 
 /// Calls f(scalar of an entry, its place in the dense batch) for all.
@@ -326,7 +327,7 @@ SparseFields<sparse_scalar_of<S>> to_sparse(const FieldLayout& layout, const S& 
 
 /// dense(b, field j) = the entry's value for every entry of a sparse batch; other rows stay. On a
 /// dense batch that holds x this is the mix in place: only rows that the mix changes are written.
-/// \throws std::invalid_argument if layout or rows differ
+/// \throws std::invalid_argument if layout or rows differ, or elements of `dense` overlap
 template <ComputeScalar T>
 void write_entries(const SparseFields<T>& sparse, const FieldBatch<T>& dense) {
   constexpr const char* function = "feature::write_entries";
@@ -344,7 +345,7 @@ void read_entries(const FieldBatch<const T>& dense, SparseFields<T>& sparse) {
 }
 
 /// Entries and defaults as a dense batch.
-/// \throws std::invalid_argument if layout or rows differ
+/// \throws std::invalid_argument if layout or rows differ, or elements of `dense` overlap
 template <ComputeScalar T>
 void to_dense(const SparseFields<T>& sparse, const FieldBatch<T>& dense) {
   constexpr const char* function = "feature::to_dense";

@@ -16,6 +16,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <numbers>
 #include <span>
 #include <string>
@@ -141,6 +142,58 @@ void check_rows(const char* function, TensorView<const T, 2> x, Index dim, std::
 
 inline void check_dim(const char* function, Index dim) {
   check(dim >= 1, function, "dim", dim, "at least 1");
+}
+
+/// a + b of sizes that are not negative.
+inline Index checked_sum(const char* function, const char* argument, Index a, Index b) {
+  check(a <= std::numeric_limits<Index>::max() - b, function, argument, a,
+        "a sum of sizes that fits 63 bits");
+  return a + b;
+}
+
+/// Parameters whose bytes can be counted.
+inline Index checked_parameters(const char* function, const char* argument, Index count) {
+  checked_product(function, argument, count, Index{sizeof(double)});
+  return count;
+}
+
+/// The logits of x, apart from it.
+template <class T>
+void check_forward(const char* function, TensorView<const T, 2> x, Index dim, std::span<T> logits) {
+  check_rows(function, x, dim, logits.size());
+  check_no_overlap(function, "logits", column_of(logits), "x", x);
+}
+
+/// The gradient by x, apart from that by the logits.
+template <class T>
+void check_input_gradient(const char* function, TensorView<const T, 2> x,
+                          std::span<const T> grad_logits, TensorView<T, 2> grad_x) {
+  check_extents<2>(function, "grad_x", grad_x.extent, x.extent);
+  check_writable(function, "grad_x", grad_x);
+  check_rows(function, as_const(grad_x), x.cols(), grad_logits.size());
+  check_no_overlap(function, "grad_x", grad_x, "grad_logits", column_of(grad_logits));
+}
+
+/// States of so many rows, each contiguous.
+template <class T>
+void check_state(const char* function, TensorView<T, 2> state, Index rows, Index width) {
+  check_view(function, "state", state);
+  check_extents<2>(function, "state", state.extent, {rows, width});
+  check(state.stride[1] == 1 || width == 1, function, "state", state.stride, "contiguous rows");
+}
+
+/// Columns [offset, offset + columns) of the input, before and after, for each row of the state.
+template <class T>
+void check_replaced(const char* function, Index dim, Index offset, TensorView<const T, 2> before,
+                    TensorView<const T, 2> after, Index rows) {
+  check_view(function, "before", before);
+  check_view(function, "after", after);
+  check(before.rows() == rows, function, "before", before.extent, Worded{"", rows, " rows"});
+  check_extents<2>(function, "after", after.extent, before.extent);
+  check(before.cols() <= dim, function, "before", before.extent,
+        Worded{"at most ", dim, " columns"});
+  check(offset >= 0 && offset <= dim - before.cols(), function, "offset", offset,
+        Worded{"0 to ", dim - before.cols()});
 }
 
 PARE_ABI_END

@@ -35,6 +35,7 @@ template <class To, NumberList V, class Fits>
 std::vector<To> numbers_of(const char* function, const char* argument, const V& list,
                            const char* wanted, const Fits& fits) {
   const auto view = to_vector_view(list);
+  check_view(function, argument, view);
   std::vector<To> numbers(static_cast<std::size_t>(view.extent[0]));
   for (std::size_t i = 0; i < numbers.size(); ++i) {
     const auto number = static_cast<double>(view(static_cast<Index>(i)));

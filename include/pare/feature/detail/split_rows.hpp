@@ -15,8 +15,10 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 namespace pare::feature::detail {
@@ -86,10 +88,34 @@ class RowCopy {
   std::vector<T> labels_;
 };
 
-/// Where a column lies: what is subtracted from it, and what the rest is divided by.
+/// Where a column lies, once multiplied by `unit`: what is subtracted from it, and what the rest is
+/// divided by.
 struct ColumnScale {
-  double mean = 0, deviation = 1;
+  double mean = 0, deviation = 1, unit = 1;
 };
+
+/// The power of two by which a column is multiplied so that squares of its differences, half as
+/// large as `half` and more, neither overflow nor vanish: 1 but at the ends of the range of double.
+inline double column_unit(double half) {
+  if (half == 0 || (half > 0x1p-450 && half < 0x1p450)) return 1;
+  int exponent = 0;
+  std::frexp(half, &exponent);
+  return std::ldexp(1.0, std::clamp(-exponent, -1000, 1000));
+}
+
+/// Half the distance between a column's least and greatest number; refused unless all are finite.
+template <class T>
+double half_range(const char* function, TensorView<const T, 2> x, Index i) {
+  double least = std::numeric_limits<double>::max(), most = -least;
+  for (Index b = 0; b < x.rows(); ++b) {
+    const auto value = static_cast<double>(x(b, i));
+    check(is_finite(value), function, "x", value, "finite numbers");
+    least = std::min(least, value);
+    most = std::max(most, value);
+  }
+  return most > least ? std::max(most / 2 - least / 2, std::numeric_limits<double>::denorm_min())
+                      : 0;
+}
 
 /// Mean and deviation of each column, a deviation of 1 where it is 0; refused unless all numbers
 /// are finite.
@@ -98,19 +124,24 @@ std::vector<ColumnScale> column_scales(const char* function, TensorView<const T,
   std::vector<ColumnScale> scales;
   const auto rows = static_cast<double>(x.rows());
   for (Index i = 0; i < x.cols(); ++i) {
+    const double unit = column_unit(half_range(function, x, i));
     // Sums of differences from the first row: no digits are lost far from zero.
-    const auto first = static_cast<double>(x(0, i));
+    const double first = static_cast<double>(x(0, i)) * unit;
     double sum = 0, squares = 0;
     for (Index b = 0; b < x.rows(); ++b) {
-      const double value = static_cast<double>(x(b, i)) - first;
+      const double value = static_cast<double>(x(b, i)) * unit - first;
       sum += value;
       squares += value * value;
     }
     const double variance = squares / rows - sum / rows * (sum / rows);
-    check(is_finite(variance), function, "x", variance, "finite numbers");
-    scales.push_back({first + sum / rows, variance > 0 ? std::sqrt(variance) : 1.0});
+    scales.push_back({first + sum / rows, variance > 0 ? std::sqrt(variance) : 1.0, unit});
   }
   return scales;
+}
+
+template <class T>
+void check_finite(const char* function, TensorView<const T, 2> x) {
+  for (Index i = 0; i < x.cols(); ++i) half_range(function, x, i);
 }
 
 /// What is done to the columns of a table.
@@ -119,15 +150,22 @@ struct ColumnTreatment {
   bool scale = true;   ///< divides by their deviation
 };
 
+/// Refused where a number behind it is one whose products with others of its size overflow.
 template <class T>
-void treat_columns(TensorView<T, 2> x, const std::vector<ColumnScale>& scales,
+void treat_columns(const char* function, TensorView<T, 2> x, const std::vector<ColumnScale>& scales,
                    ColumnTreatment treatment) {
+  constexpr double most = std::is_same_v<T, float> ? 0x1p60 : 0x1p500;
   for (Index i = 0; i < x.cols(); ++i) {
     const ColumnScale& scale = scales[static_cast<std::size_t>(i)];
     const double mean = treatment.center ? scale.mean : 0;
-    const double factor = treatment.scale ? 1 / scale.deviation : 1;
-    for (Index b = 0; b < x.rows(); ++b)
-      x(b, i) = static_cast<T>((static_cast<double>(x(b, i)) - mean) * factor);
+    const double factor = 1 / (treatment.scale ? scale.deviation : scale.unit);
+    for (Index b = 0; b < x.rows(); ++b) {
+      const double value = (static_cast<double>(x(b, i)) * scale.unit - mean) * factor;
+      check(std::abs(value) <= most, function, "x", value,
+            "numbers of at most 2^60 (float) or 2^500 (double), once columns are centred and "
+            "scaled as the options say");
+      x(b, i) = static_cast<T>(value);
+    }
   }
 }
 
@@ -138,9 +176,9 @@ struct SplitRows {
             ColumnTreatment treatment, bool by_columns, std::uint64_t seed)
       : SplitRows(x, labels, split_by_class(function, labels, share, seed), by_columns, seed) {
     const auto scales = column_scales(function, training.x);
-    column_scales(function, holdout.x);
-    treat_columns(training_copy_.view(), scales, treatment);
-    treat_columns(holdout_copy_.view(), scales, treatment);
+    check_finite(function, holdout.x);
+    treat_columns(function, training_copy_.view(), scales, treatment);
+    treat_columns(function, holdout_copy_.view(), scales, treatment);
   }
 
   /// Columns [offset, offset + width) are 0 from here on, and with them say nothing.
