@@ -973,9 +973,9 @@ TEST(Leap, FieldsAreRankedByHowLongTheirGatesWereOpen) {
   Leap<double> leap(layout, {.alpha_per_field = 0, .learning_rate = 0.3});
   MatrixXd mixed(rows, 4), slopes = MatrixXd::Zero(rows, 4);
   std::vector<Index> open(4);
-  // thetas behind each step; field 0 closes last, field 2 falls deeper than field 1.
+  // thetas behind each step; field 0 closes last, field 1 falls deeper than field 2.
   const std::vector<std::vector<double>> thetas{
-      {1, 1, 1, 1}, {1, .1, .1, 1}, {1, -.5, -5, 1}, {.1, -.5, -5, 1}, {-9, -.5, -5, 1}};
+      {1, 1, 1, 1}, {1, .1, .1, 1}, {1, -5, -.1, 1}, {.1, -5, -.1, 1}, {-9, -.1, -.1, 1}};
   for (const auto& theta : thetas) {
     leap.set_thetas(theta);
     leap.forward(x, mixed);
@@ -985,11 +985,30 @@ TEST(Leap, FieldsAreRankedByHowLongTheirGatesWereOpen) {
   }
   for (Index j = 0; j < 4; ++j) EXPECT_EQ(leap.open_steps(j), open[static_cast<std::size_t>(j)]);
   const Ranking ranking = leap.ranking_by_time_open();
-  EXPECT_EQ(ranking.order, (std::vector<Index>{0, 1, 2, 3}));
+  EXPECT_EQ(ranking.order, (std::vector<Index>{0, 2, 1, 3}));
   EXPECT_EQ(ranking.scores, leap.ranking().scores);
   EXPECT_EQ(ranking.status, leap.ranking().status);
   EXPECT_EQ(ranking.status[3], FieldStatus::Inactive);
-  EXPECT_LT(leap.mean_thetas()[0], leap.mean_thetas()[1]);
+  EXPECT_LT(leap.mean_thetas()[0], leap.mean_thetas()[2]);
+}
+
+/// Squares that overflow say nothing of a field, though the gradient of its gate is a number.
+TEST(Leap, FieldsWhoseSquaresOverflowLearnNothing) {
+  const FieldLayout layout = FieldLayout::scalars(2);
+  Eigen::MatrixXf x = normal_batch<float>(rows, 2, 1).cast<float>(), mixed = x;
+  x.col(1) *= 1e25f;
+  Eigen::MatrixXf upstream = normal_batch<float>(rows, 2, 2).cast<float>();
+  upstream.col(1) *= 1e-25f;
+  Leap<float> leap(layout, {.learning_rate = 0.1});
+  leap.forward(x, mixed);
+  leap.backward_gates(upstream);
+  ASSERT_TRUE(std::isfinite(leap.gradients().gates[1]));
+  EXPECT_EQ(leap.theta_gradients()[1], 0);
+  leap.step_gates();
+  EXPECT_EQ(leap.nonfinite_batches(1), 1);
+  EXPECT_EQ(leap.nonfinite_batches(0), 0);
+  EXPECT_EQ(leap.thetas()[1], 1);
+  EXPECT_NE(leap.thetas()[0], 1);
 }
 
 TEST(LeapErrors, BackwardPassesWithoutAForwardPass) {

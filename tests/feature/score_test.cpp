@@ -293,6 +293,13 @@ TEST(ScoreFeatures, UnitsMayBeAsExtremeAsTheScalar) {
   for (Index b = 0; b < widest.rows(); ++b)
     widest(b, 0) = std::copysign(std::numeric_limits<double>::max(), x(b, 0));
   for (const double gate : gates(widest)) EXPECT_TRUE(std::isfinite(gate));
+  Rows<double> least = x, signs = x;  // the square of the least number vanishes
+  for (Index b = 0; b < x.rows(); ++b) {
+    signs(b, 0) = std::copysign(1, x(b, 0));
+    least(b, 0) = signs(b, 0) * std::numeric_limits<double>::denorm_min();
+  }
+  const std::vector<double> of_least = gates(least), of_signs = gates(signs);
+  for (std::size_t j = 0; j < of_signs.size(); ++j) EXPECT_NEAR(of_least[j], of_signs[j], 1e-9);
   options.center = options.scale = false;
   refusal([&] { gates(widest); }, "feature::score_features", "x");
 }
@@ -487,6 +494,18 @@ TEST(ScoreFeatures, IsTrainLeapOnSplitRows) {
   EXPECT_EQ(scores.training.forward_rows, report.forward_rows);
 }
 
+/// The default rate closes a gate in the steps that it takes, which are fewer where they are rarer.
+TEST(ScoreFeatures, TheRateOfGatesFollowsTheirSteps) {
+  const Planted data = planted(few_columns(), 200, 0, 9);
+  ScoreOptions options = scored(data, ScoreModel::Logistic, 1e-3);
+  options.training = {.epochs = 4, .batch = 20, .gate_every = 3, .pretrain_epochs = 0};
+  const auto by_default = score_features(data.x, data.labels, options);
+  options.gate_learning_rate = 8 / (4 * 7 / 3.0);  // of 160 rows, 7 whole batches at least
+  EXPECT_EQ(score_features(data.x, data.labels, options).gates, by_default.gates);
+  *options.gate_learning_rate *= 1.01;
+  EXPECT_NE(score_features(data.x, data.labels, options).gates, by_default.gates);
+}
+
 TEST(SplitRows, IsStratifiedAndCompleteAndOfMeanZeroAndUnitDeviation) {
   constexpr Index rows = 203;
   Rows<double> x = normal_rows<double>(rows, 3, 13) * 7;
@@ -653,9 +672,41 @@ TEST(TrainLeap, ReportsNoAucOfOneClass) {
   const std::vector<int> labels{0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1};
   Logistic<float> model(2);
   Leap<float> leap(FieldLayout::scalars(2));
-  const auto report = train_leap(model, leap, x, labels, x, std::vector<int>(20, 1));
-  EXPECT_TRUE(std::isnan(report.holdout_auc));
-  EXPECT_GT(report.holdout_loss, 0.0);
+  for (const int label : {0, 1}) {
+    const auto report = train_leap(model, leap, x, labels, x, std::vector<int>(20, label));
+    EXPECT_TRUE(std::isnan(report.holdout_auc));
+    EXPECT_GT(report.holdout_loss, 0.0);
+  }
+}
+
+/// As many steps later, not in the same step of each cycle; and the mean of the losses is theirs.
+TEST(TrainLeap, GatesStepAfterSoManyStepsOfTheModel) {
+  const Rows<float> x = normal_rows<float>(21, 2, 16);
+  std::vector<int> labels;
+  for (Index b = 0; b < 21; ++b) labels.push_back(x(b, 0) > 0 ? 1 : 0);
+  for (const Index every : {1, 2, 3, 4, 100}) {
+    Logistic<float> model(2, {.adam = {.learning_rate = 1e-30}});  // stays at a logit of 0
+    Leap<float> leap(FieldLayout::scalars(2));
+    const auto report =
+        train_leap(model, leap, x, labels, x, labels,
+                   {.epochs = 1, .batch = 5, .gate_every = every, .pretrain_epochs = 0});
+    EXPECT_EQ(report.gate_steps, report.model_steps / every) << every;
+    EXPECT_NEAR(report.training_loss, std::log(2.0), 1e-6);
+  }
+}
+
+/// An AUC that is only as good as the best is not better.
+TEST(TrainLeap, PatienceEndsWhereTheAucStays) {
+  const Rows<float> x = normal_rows<float>(21, 2, 16);
+  std::vector<int> labels;
+  for (Index b = 0; b < 21; ++b) labels.push_back(b % 2 == 0 ? 1 : 0);
+  Logistic<float> model(2, {.adam = {.learning_rate = 1e-30}});  // all scores are the same
+  Leap<float> leap(FieldLayout::scalars(2), {.donors = DonorPolicy::Shift});
+  std::fill(model.weights().begin(), model.weights().end(), 0.0f);
+  const auto report =
+      train_leap(model, leap, x, labels, Rows<float>(Rows<float>::Zero(21, 2)), labels,
+                 {.epochs = 9, .batch = 5, .pretrain_epochs = 0, .patience = 2});
+  EXPECT_EQ(report.epoch_aucs, std::vector<double>(3, 0.5));
 }
 
 TEST(TrainLeap, RefusesBadInput) {
