@@ -774,6 +774,10 @@ TEST(ScoreFeatures, RefusesBadInput) {
   bad_x(data.x.leftCols(0));
   const TensorView<const float, 2> nothing{nullptr, {60, 10}, {10, 1}};
   refusal([&] { score_features(nothing, data.labels); }, name, "x");
+  // Not one of them is read, nor is there room for so many.
+  const int label = 0;
+  const TensorView<const int, 1> many{&label, {Index{1} << 50}, {1}};
+  refusal([&] { score_features(data.x, many); }, name, "labels");
   const auto bad_labels = [&](const std::vector<int>& labels, Index rows = 60) {
     refusal([&] { score_features(data.x.topRows(rows), labels); }, name, "labels");
   };

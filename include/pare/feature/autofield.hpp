@@ -169,8 +169,9 @@ Ranking autofield(M& model, const FieldLayout& layout, const X& x, const Y& labe
   constexpr const char* function = "feature::autofield";
   using T = typename M::scalar;
   detail::validate(function, options);
-  const auto y = detail::binary_labels<T>(function, labels);
-  const auto z = detail::binary_labels<T>(function, holdout_labels, "holdout_labels");
+  const auto y = detail::labels_of_rows<T>(function, labels, to_view(x).rows());
+  const auto z = detail::labels_of_rows<T>(function, holdout_labels, to_view(holdout).rows(),
+                                           "holdout_labels");
   const detail::LabelledRows<T> training{as_const(to_view(x)), y};
   const detail::LabelledRows<T> held_out{as_const(to_view(holdout)), z};
   detail::check_fitted(function, model, layout, training.x, y.size());

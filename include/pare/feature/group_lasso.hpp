@@ -103,7 +103,7 @@ Ranking group_lasso(M& model, const FieldLayout& layout, const X& x, const Y& la
                     const GroupLassoOptions& options = {}) {
   constexpr const char* function = "feature::group_lasso";
   using T = typename M::scalar;
-  const auto y = detail::binary_labels<T>(function, labels);
+  const auto y = detail::labels_of_rows<T>(function, labels, as_const(to_view(x)).rows());
   const detail::LabelledRows<T> rows{as_const(to_view(x)), y};
   detail::check_fitted(function, model, layout, rows.x, y.size());
   detail::check_batch_rows(function, options.batch);

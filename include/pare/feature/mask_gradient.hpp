@@ -49,7 +49,7 @@ Ranking mask_gradient_importance(M& model, const FieldLayout& layout, const X& x
   constexpr const char* function = "feature::mask_gradient_importance";
   using T = typename M::scalar;
   const TensorView<const T, 2> rows = as_const(to_view(x));
-  const auto y = detail::binary_labels<T>(function, labels);
+  const auto y = detail::labels_of_rows<T>(function, labels, rows.rows());
   detail::check_fitted(function, model, layout, rows, y.size());
   detail::check_batch_rows(function, options.batch);
   check(options.batches >= 1, function, "batches", options.batches, "at least 1");

@@ -109,7 +109,7 @@ Ranking path_importance(const B& backend, M& model, const FieldLayout& layout, c
                         const Y& labels, const PathOptions& options = {}) {
   constexpr const char* function = "feature::path_importance";
   using T = typename M::scalar;
-  const auto y = detail::binary_labels<T>(function, labels);
+  const auto y = detail::labels_of_rows<T>(function, labels, as_const(to_view(x)).rows());
   const detail::LabelledRows<T> rows{as_const(to_view(x)), y};
   detail::check_fitted(function, model, layout, rows.x, y.size());
   detail::check_batch_rows(function, options.batch);

@@ -241,8 +241,7 @@ PermutationImportance permutation_importance(M& model, const FieldLayout& layout
   check_view(function, "x", rows);
   detail::check_permutation(function, layout, rows.rows(), rows.cols(), options);
   check(model.dim() == layout.dim(), function, "model", model.dim(), layout.dim());
-  const std::vector<T> y = detail::binary_labels<T>(function, labels);
-  detail::check_size(function, "labels", y.size(), static_cast<std::size_t>(rows.rows()));
+  const std::vector<T> y = detail::labels_of_rows<T>(function, labels, rows.rows());
   check(IncrementalModel<M> || options.passes != PermutationPasses::Incremental, function, "passes",
         "Incremental", "Full or Blocked: the model is no IncrementalModel");
   return detail::model_importance(model, layout, rows, std::span<const T>(y), options, score);

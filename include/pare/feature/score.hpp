@@ -190,14 +190,13 @@ Scores score_features(const B& backend, const X& x, const Y& labels,
   constexpr const char* function = "feature::score_features";
   using T = scalar_of<X>;
   const TensorView<const T, 2> view = as_const(to_view(x));
-  const auto y = detail::binary_labels<T>(function, labels);
   check_view(function, "x", view);
+  const auto y = detail::labels_of_rows<T>(function, labels, view.rows());
   check(view.cols() >= 1, function, "x", view.extent, "at least one column");
   const FieldLayout layout =
       options.layout.fields() > 0 ? options.layout : FieldLayout::scalars(view.cols());
   check(view.cols() == layout.dim(), function, "x", view.extent,
         std::to_string(layout.dim()) + " columns");
-  detail::check_size(function, "labels", y.size(), static_cast<std::size_t>(view.rows()));
   detail::validate(function, options.training);
   check_enumerator(function, "model", options.model, ScoreModel::Mlp);
   const double rate = options.gate_learning_rate.value_or(1);

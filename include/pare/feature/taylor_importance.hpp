@@ -78,7 +78,7 @@ Ranking taylor_importance(M& model, const FieldLayout& layout, const X& x, const
   constexpr const char* function = "feature::taylor_importance";
   using T = typename M::scalar;
   const TensorView<const T, 2> rows = as_const(to_view(x));
-  const auto y = detail::binary_labels<T>(function, labels);
+  const auto y = detail::labels_of_rows<T>(function, labels, rows.rows());
   detail::check_fitted(function, model, layout, rows, y.size());
   detail::check_batch_rows(function, options.batch);
   const std::vector<T> means = detail::column_means(rows);

@@ -255,8 +255,9 @@ TrainLeapReport train_leap(const B& backend, M& model, Leap<typename M::scalar>&
   using T = typename M::scalar;
   detail::validate(function, options);
   check(model.dim() == leap.layout().dim(), function, "model", model.dim(), leap.layout().dim());
-  const auto y = detail::binary_labels<T>(function, labels);
-  const auto z = detail::binary_labels<T>(function, holdout_labels, "holdout_labels");
+  const auto y = detail::labels_of_rows<T>(function, labels, to_view(x).rows());
+  const auto z = detail::labels_of_rows<T>(function, holdout_labels, to_view(holdout).rows(),
+                                           "holdout_labels");
   const detail::LabelledRows<T> training{as_const(to_view(x)), y};
   const detail::LabelledRows<T> held_out{as_const(to_view(holdout)), z};
   detail::check_labelled(function, "x", "labels", training.x, y.size(), model.dim());

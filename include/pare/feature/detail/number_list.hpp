@@ -64,6 +64,17 @@ inline void check_size(const char* function, const char* argument, std::size_t g
   check(got == wanted, function, argument, std::to_string(got) + " numbers", wanted);
 }
 
+/// Labels of two classes, one for each of `rows`; their number is checked before they are copied.
+template <class To, NumberList V>
+std::vector<To> labels_of_rows(const char* function, const V& labels, Index rows,
+                               const char* argument = "labels") {
+  const auto view = to_vector_view(labels);
+  check_view(function, argument, view);
+  check_size(function, argument, static_cast<std::size_t>(view.extent[0]),
+             static_cast<std::size_t>(rows));
+  return binary_labels<To>(function, labels, argument);
+}
+
 PARE_ABI_END
 }  // namespace detail
 }  // namespace pare::feature
