@@ -371,6 +371,7 @@ TYPED_TEST(DoraTest, RefusesWhatDoesNotFitAndWritesNothing) {
   };
   const DoraBase short_base{ones(5)};
   refused("w", Rows<T>(6, 0), Rows<T>(3, 0), l.b, 1, norms);
+  refusal([&] { dora_base(this->backend(), Rows<T>(6, 0)); }, "factor::dora_base", "w");
   refused("a", l.w, Rows<T>(0, 8), Rows<T>(6, 0), 1, norms);
   refused("a", l.w, Rows<T>(3, 7), l.b, 1, norms);
   refused("b", l.w, l.a, Rows<T>(5, 3), 1, norms);
@@ -425,6 +426,10 @@ TYPED_TEST(DoraTest, ForwardAndDeltaRefuseToo) {
   delta("b", base, x, Rows<T>(2, 8), m, 1, y);
   delta("gains", base, x, l.a, ones(7), 1, y);
   delta("scale", base, x, l.a, m, infinity, y);
+  if (std::is_same_v<T, float>) {
+    delta("scale", base, x, l.a, m, -1e39, y);
+    forward("scale", x, l.a, m, 1e300, y);
+  }
   delta("delta", base, x, l.a, m, 1, Rows<T>(4, 5));
   EXPECT_TRUE(equal_bits(y, untouched));
   Rows<T> shared = base;

@@ -159,10 +159,13 @@ PARE_ABI_END
 PARE_ABI_BEGIN
 
 /// base_o = sum_j W_oj^2: what norms keep of a frozen W.
+/// \throws std::invalid_argument if in is 0, or W is contiguous neither by rows nor by columns.
 /// Cost: W is read once, which binds.
 template <Backend B, In<2> W>
 DoraBase dora_base(const B& backend, const W& w) {
-  const auto view = detail::checked_lines("factor::dora_base", "w", as_const(to_view(w)));
+  constexpr const char* function = "factor::dora_base";
+  const auto view = detail::checked_lines(function, "w", as_const(to_view(w)));
+  check(view.cols() >= 1, function, "w", view.extent, "at least 1 input");
   if constexpr (KernelBackend<B>) {
     DoraBase base{Eigen::VectorXd(view.rows())};
     if (view.rows() > 0) detail::row_squares(backend, view, base.squares.data());
@@ -259,7 +262,7 @@ Eigen::VectorXd dora_gains(const N& norms, const M& magnitude, double epsilon) {
 /// \param a           [rank x in], any storage scalar; rank at least 1
 /// \param b           [out x rank], of the same scalar
 /// \param gains       [out] of dora_gains; keep them in double, or g - 1 loses digits
-/// \param scale       finite
+/// \param scale       finite in delta's scalar
 /// \param delta       [tokens x out], written: double where x or a is, else float
 /// \param workspace   scratch to reuse; left out: allocated here
 /// \throws std::invalid_argument if shapes do not fit, the rank or in is 0, scale is not finite, a
@@ -296,7 +299,7 @@ void dora_delta(const B& backend, const O& base_output, const X& x, const A& a, 
 /// \param a         [rank x in], any storage scalar; rank at least 1
 /// \param b         [out x rank], of the same scalar
 /// \param magnitude [out]
-/// \param scale     finite
+/// \param scale     finite in y's scalar
 /// \param y         [tokens x out], written: double where x, w or a is, else float
 /// \throws std::invalid_argument as dora_norms; if y overlaps an input; if epsilon is negative or
 /// not
@@ -317,11 +320,14 @@ void dora_forward(const B& backend, const X& x, const W& w, const A& a, const L&
   check_extents<1>(function, "magnitude", m.extent, {layer.w.rows()});
   const double epsilon = options.epsilon == 0 ? dora_epsilon<scalar_of<W>> : options.epsilon;
   detail::check_epsilon(function, epsilon);
+  detail::check_scale_in<scalar_of<Y>>(function, scale);
   const auto to = to_view(y);
   const auto from = detail::checked_input(function, as_const(to_view(x)), layer.w.cols());
   detail::check_output(function, "y", to, from, layer.a, layer.b);
   check_no_overlap(function, "y", to, "w", layer.w);
   check_no_overlap(function, "y", to, "magnitude", m);
+  if (options.base != nullptr)
+    check_no_overlap(function, "y", to, "base", as_const(to_vector_view(options.base->squares)));
   if (to.rows() == 0 || to.cols() == 0) return;
   Eigen::VectorXd gains(layer.w.rows());
   DoraWorkspace own;

@@ -15,6 +15,8 @@
 
 #include <Eigen/Core>
 
+#include <cmath>
+#include <limits>
 #include <type_traits>
 #include <vector>
 
@@ -25,6 +27,13 @@ template <class S>
 TensorView<const S, 2> checked_input(const char* function, TensorView<const S, 2> x, Index in) {
   check_extents<2>(function, "x", x.extent, {x.rows(), in});
   return checked_lines(function, "x", x);
+}
+
+/// Refuses a scale by which no product in T can be multiplied.
+template <class T>
+void check_scale_in(const char* function, double scale) {
+  check(is_finite(scale) && std::abs(scale) <= double{std::numeric_limits<T>::max()}, function,
+        "scale", scale, "a finite number of the output's scalar");
 }
 
 /// Refuses an output of another shape than [tokens x out] or in the memory of an input.
@@ -92,7 +101,7 @@ void dora_delta_views(const B& backend, TensorView<const O, 2> base_output,
   const auto from = checked_input(function, x, a.cols());
   check_extents<2>(function, "base_output", base_output.extent, {x.rows(), b.rows()});
   check_extents<1>(function, "gains", gains.extent, {b.rows()});
-  check(is_finite(scale), function, "scale", scale, "a finite number");
+  check_scale_in<T>(function, scale);
   check_output(function, "delta", delta, from, a, b);
   check_no_overlap(function, "delta", delta, "base_output", base_output);
   check_no_overlap(function, "delta", delta, "gains", gains);
