@@ -157,4 +157,25 @@ TYPED_TEST(FastRpGdsTest, FeaturesStartTheLastDimensions) {
   }
 }
 
+// More rows than a worker takes at a time, each of which must reach the sum, and starting vectors
+// of unit length in it.
+TEST(FastRpItems, EveryRowOfManyIsThatOfTheDefinition) {
+  using Graph = Eigen::SparseMatrix<double, Eigen::RowMajor>;
+  const auto a = pare::testing::sparse_of<Graph>(pare::testing::random_graph(130, 60, true, 3));
+  pare::projection::FastRpOptions o;
+  o.dim = 12;
+  o.density = 0.5;
+  o.standardize = false;
+  o.degree_exponent = -0.5;
+  for (const double self : {0.0, 3.0})
+    for (const std::vector<double>& weights : {std::vector<double>{0, 1, 2}, {1, 0.5, 2}}) {
+      o.self_influence = self;
+      o.weights = weights;
+      const Eigen::MatrixXd got = pare::projection::fast_rp(pare::simd, a, o);
+      const Eigen::MatrixXd wanted = pare::projection::fast_rp(pare::reference, a, o);
+      for (pare::Index u = 0; u < 130; ++u)
+        ASSERT_LT((got.row(u) - wanted.row(u)).norm(), 1e-12) << u << ' ' << self;
+    }
+}
+
 }  // namespace
