@@ -194,6 +194,11 @@ TYPED_TEST(OrderKeys, TakesTensorsOfAnyStrideAndNothing) {
   const Heads<T> no_batch(0, 2, 40, 8), no_tokens(1, 2, 0, 8);
   EXPECT_EQ(order_keys(this->backend(), no_batch.view(), no_batch.view()).shape(),
             (KeyOrder::Shape{0, 2, 40}));
+  const Heads<T> no_heads(1, 0, 40, 8);
+  for (const bool share : {false, true})
+    EXPECT_EQ(
+        order_keys(this->backend(), no_heads.view(), dense_k.view(), {.share_kv_heads = share}),
+        KeyOrder::identity({1, 0, 40}));
   EXPECT_EQ(order_keys(this->backend(), no_tokens.view(), no_tokens.view()).shape(),
             (KeyOrder::Shape{1, 2, 0}));
   EXPECT_EQ(order_keys(this->backend(), no_tokens.view(), dense_k.view(), {.segment = 10}),

@@ -85,7 +85,7 @@ ImportanceSizes importance_sizes(TensorView<const S, 4> q, TensorView<const S, 4
   ImportanceSizes sizes;
   sizes.batch = q.extent[0];
   sizes.group = q.extent[1] / k.extent[1];
-  sizes.sharing = options.share_kv_heads ? sizes.group : 1;
+  sizes.sharing = options.share_kv_heads ? std::max<Index>(sizes.group, 1) : 1;
   sizes.orders = q.extent[1] / sizes.sharing;
   sizes.rows = std::min(options.queries, q.extent[2]);
   sizes.causal = options.importance == ImportanceOver::visible_keys;
