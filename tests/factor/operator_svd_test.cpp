@@ -197,6 +197,23 @@ TYPED_TEST(OperatorSvd, EnergyIsEstimatedWhereItIsNotKnown) {
     // Four of the deviations that the sample has at worst: 32 columns.
     EXPECT_TRUE(
         within(estimated.total_energy, w.squaredNorm(), 4 * std::sqrt(2.0 / 32) * w.squaredNorm()));
+    // Of rank 1 every second sample tells too little.
+    const MatrixXd line = w.leftCols(1) * w.topRows(1);
+    const auto one = this->template solve_users<false>(line, {.rank = 1, .seed = seed});
+    EXPECT_GE(one.total_energy, one.captured_energy * (1 - 1e-12));
+  }
+}
+
+// Sums of energies are rounded to more than lies between a tolerance and the next below.
+TYPED_TEST(OperatorSvd, ToleranceNearTheLeastIsMet) {
+  if (std::is_same_v<typename TypeParam::scalar, float>) return;
+  const VectorXd s = (-Eigen::ArrayXd::LinSpaced(40, 0, 39) * std::log(2.0)).exp();
+  const double tolerance = s.tail(40 - 23).norm() / s.norm() * (1 - 1e-3);
+  for (std::uint64_t seed = 0; seed < 10; ++seed) {
+    const MatrixXd w = with_spectrum(40, 45, s, 20 + seed);
+    const auto r = this->template solve_users<true>(w, {.tolerance = tolerance});
+    EXPECT_LE(error_of(w, r), tolerance * w.norm()) << seed;
+    EXPECT_LE(r.rank(), 25);
   }
 }
 
@@ -376,6 +393,8 @@ TYPED_TEST(OperatorSvd, ScalesDoNotMatter) {
     EXPECT_TRUE(
         within((w - product(r) / scale).norm(), error_of(w, plain), standard_excess * w.norm()));
     EXPECT_TRUE(within(r.relative_error(), plain.relative_error(), standard_excess));
+    const auto users = this->template solve_users<true>(scale * w, {.rank = 9});
+    EXPECT_TRUE(within(users.relative_error(), plain.relative_error(), standard_excess));
   }
 }
 

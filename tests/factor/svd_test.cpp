@@ -403,6 +403,10 @@ TYPED_TEST(TruncatedSvd, SplitsMoveTheSingularValuesAndKeepTheProduct) {
     }
     const auto left = this->solve(w, {.rank = 12, .split = Split::Left});
     EXPECT_TRUE(equal_bits(natural.left, left.left)) << "which is the natural one here";
+    // So does the size of W: half of the exponent to each.
+    const auto both = this->solve(0x1p41 * w, {.rank = 12, .split = Split::Both});
+    const double size = std::log2(both.left.norm()) - std::log2(both.right.norm());
+    EXPECT_LE(std::abs(size), 1.01);
   }
 }
 
