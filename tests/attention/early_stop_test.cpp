@@ -40,7 +40,7 @@ constexpr double nan_value = std::numeric_limits<double>::quiet_NaN();
 /// A gain that no tile of keys below comes down to, so that the engine goes through all of them.
 constexpr double never = 1e-30;
 
-/// As attention.md's section 6 has it for unit-variance data: f32 1e-5, and as much less for f64 as
+/// For data of unit variance, as attention_bound derives it: f32 1e-5, and as much less for f64 as
 /// its roundoff is; 16-bit storage against results from the same rounded inputs 2e-2.
 template <class S>
 constexpr double bound = sizeof(S) == 2   ? 2e-2

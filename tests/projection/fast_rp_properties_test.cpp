@@ -214,7 +214,7 @@ TEST(FastRpProperties, SeedsDiffer) {
   EXPECT_NE(fast_rp(a, o), one);
 }
 
-// <N_i(u), N_i(v)> averages to (P^i L^2 P^iT)_uv with the variance of projection.md 1.2.
+// <N_i(u), N_i(v)> averages to (P^i L^2 P^iT)_uv with the exact variance of moments_test.cpp.
 TEST(FastRpProperties, InnerProductsArePreservedOnAverage) {
   constexpr Index n = 40, steps = 2, seeds = 1500;
   const Eigen::MatrixXd a = random_graph(n, 5, true, 9);

@@ -108,7 +108,7 @@ std::uint64_t golden_seed() {
   return o.seed;
 }
 
-// projection.md 2.8, number 2: the path 0-1-2.
+// The path 0-1-2, computed by hand.
 TYPED_TEST(FastRpTest, GoldenPath) {
   using T = typename TypeParam::scalar;
   const Eigen::MatrixXd a = (Eigen::MatrixXd(3, 3) << 0, 1, 0, 1, 0, 1, 0, 1, 0).finished();

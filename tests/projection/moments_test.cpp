@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Mean and variance of ||Rx||^2 and <Rx, Rz> over fixed seeds against their exact values
-// (projection.md, section 1.2).
+// Mean and variance of ||Rx||^2 and <Rx, Rz> over fixed seeds against their exact values, which
+// follow from the first four moments of the entries.
 #include <gtest/gtest.h>
 
 #include <Eigen/Core>

@@ -124,7 +124,7 @@ TYPED_TEST(SamplerTest, ColumnsInAnyOrderAreTheSameColumns) {
   expect_columns(s);
 }
 
-// projection.md 1.6: word order, Floyd's places and the table, computed independently.
+// Computed independently: word order, Floyd's places and the table.
 TYPED_TEST(SamplerTest, GoldenBlocks) {
   const SparseProjection r{.input_dim = 8, .output_dim = 128, .density = 1.0 / 3, .seed = 42};
   const auto block = [&](Index column, Index first_row) {

@@ -282,7 +282,7 @@ class FisherDiagonal {
                     "after gradient: wanted nothing",
                     (INPUT, (roles::Reads<2>), "gradient", "[out, in]"))
   PARE_REFUSE_CALLS(add_layer, "factor::FisherDiagonal::add_layer",
-                    "after x: wanted lengths, and the terms",
+                    "after x: wanted example_offsets, and the terms",
                     (INPUT, (roles::Reads<2>), "delta", "[tokens, out]"),
                     (INPUT, (roles::Reads<2>), "x", "[tokens, in]"))
   PARE_REFUSE_CALLS(add_tokens, "factor::FisherDiagonal::add_tokens", "after x: wanted nothing",
