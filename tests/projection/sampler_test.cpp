@@ -8,11 +8,11 @@
 #include <tuple>
 #include <vector>
 
+#include <pare/core/arch.hpp>
 #include <pare/projection/detail/sampler.hpp>
 #include <pare/projection/materialize.hpp>
 #include <pare/projection/reference.hpp>
 
-#include "kernel/archs.hpp"
 #include "projection/data.hpp"
 
 namespace {
@@ -67,7 +67,8 @@ std::vector<SparseSignProjection> sign_operators() {
 
 template <class Arch>
 struct SamplerTest : testing::Test {};
-TYPED_TEST_SUITE(SamplerTest, pare::testing::Archs);
+using SamplerArchs = ::testing::Types<pare::arch::scalar, pare::arch::best>;
+TYPED_TEST_SUITE(SamplerTest, SamplerArchs);
 
 template <class Arch, class R>
 void expect_tiles_make_the_whole(const R& r) {
