@@ -15,8 +15,10 @@
 /// pare::projection::project(pare::dispatched.threads(4), x, omega, y);
 /// ```
 ///
-/// The choice is made once. The environment variable PARE_SIMD_LEVEL caps it:
-/// `PARE_SIMD_LEVEL=avx2` uses nothing above AVX2. A kernel that was not instantiated is an
+/// The choice is made at the first call, for the whole program: the best instruction set that was
+/// built and that the processor and its operating system support. The environment variable
+/// PARE_SIMD_LEVEL caps it: `PARE_SIMD_LEVEL=avx2` uses nothing above AVX2. A name that was not
+/// built makes that call throw std::invalid_argument. A kernel that was not instantiated is an
 /// undefined reference when linking.
 
 #include <pare/core/macros_off.hpp>
@@ -34,7 +36,7 @@
 
 namespace pare {
 
-/// The fast path for whatever processor runs it, on an executor.
+/// A backend: the fast path for whatever processor runs it, on an executor.
 template <Executor E = SerialExecutor>
 struct Dispatched {
   using pare_backend = void;
@@ -47,7 +49,8 @@ struct Dispatched {
     return {std::move(other)};
   }
 
-  /// The same kernels on `n` threads. \throws std::invalid_argument if n < 1.
+  /// The same kernels on `n` threads, as `pare::simd.threads(n)`.
+  /// \throws std::invalid_argument if n < 1.
   template <Executor Threads = DefaultExecutor>
   Dispatched<Threads> threads(int n) const {
     check(n >= 1, "Dispatched::threads", "n", n, "at least 1");
@@ -134,7 +137,8 @@ PARE_ABI_END
 PARE_ABI_BEGIN
 
 /// The name of the instruction set that `pare::dispatched` runs on, such as "avx2".
-/// \throws std::invalid_argument if PARE_SIMD_LEVEL names none that was built.
+/// \throws std::invalid_argument if PARE_SIMD_LEVEL names none that was built, or the processor
+/// supports none.
 inline const char* dispatched_arch() {
   const char* name = nullptr;
   std::size_t skip = detail::chosen_arch();
@@ -145,7 +149,8 @@ inline const char* dispatched_arch() {
   return name;
 }
 
-/// Runs a kernel through the table of its entries, one for each built arch.
+/// Runs a kernel through the table of its entries, one for each built arch. Cost: one indirect
+/// call. \throws std::invalid_argument as `dispatched_arch`.
 template <class E, class Arguments>
 void launch(const Dispatched<E>&, const Arguments& arguments) {
   static constexpr auto entries = detail::entries_of<Arguments>(detail::BuiltArchs{});

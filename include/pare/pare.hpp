@@ -2,8 +2,21 @@
 #pragma once
 
 /// \file
-/// All of Pare, but for what asks for more than Eigen and xsimd (pare/io) or for generated
-/// translation units (pare/dispatch.hpp).
+/// Every method of Pare in one include.
+///
+/// ```cpp
+/// #include <pare/pare.hpp>
+///
+/// const Eigen::MatrixXf x = Eigen::MatrixXf::Random(1000, 4096);
+/// const pare::projection::SparseProjection omega{
+///     .input_dim = 4096, .output_dim = 256, .density = 1.0 / 64, .seed = 7};
+/// Eigen::MatrixXf y(1000, 256);
+/// pare::projection::project(pare::simd.threads(4), x, omega, y);
+/// ```
+///
+/// A program that includes only the headers it needs compiles faster. Left out, and included by
+/// name: pare/io (files; safetensors.hpp also needs nlohmann-json) and pare/dispatch.hpp (which
+/// needs the translation units that `pare_add_dispatch` generates).
 
 #include <pare/core/macros_off.hpp>
 

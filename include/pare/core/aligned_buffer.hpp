@@ -4,8 +4,14 @@
 /// \file
 /// Scratch memory: uninitialised, aligned to a cache line, growing only when asked for more.
 ///
-/// Large buffers ask Linux for huge pages: rows gathered at random from a gigabyte otherwise miss
-/// the TLB each time.
+/// ```cpp
+/// pare::AlignedBuffer<float> scratch(rows * dim);     // uninitialised
+/// float* const first = scratch.data();                // at a multiple of 64 bytes
+/// float* const more = scratch.resize(2 * rows * dim); // new memory; the contents are lost
+/// ```
+///
+/// Buffers of 8 MiB and more ask Linux for huge pages: rows gathered at random from a gigabyte
+/// otherwise miss the TLB each time.
 
 #include <pare/core/macros_off.hpp>
 
@@ -23,19 +29,23 @@
 
 namespace pare {
 
-/// An owned array of trivial elements. `resize` keeps the memory when it is large enough, and loses
-/// the contents otherwise.
+/// An owned array of trivial elements; not copied. It never shrinks.
 template <class T>
 class AlignedBuffer {
   static_assert(std::is_trivially_copyable_v<T> && std::is_trivially_destructible_v<T>);
 
  public:
-  static constexpr std::size_t alignment = 64;
+  static constexpr std::size_t alignment = 64;  ///< bytes, at least
 
+  /// No memory: data() is null.
   AlignedBuffer() = default;
+  /// Room for `size` elements. \throws std::bad_alloc if there is none.
   explicit AlignedBuffer(std::size_t size) { resize(size); }
 
-  /// Makes room for `size` elements; throws std::bad_alloc if there is none.
+  /// Makes room for `size` elements and returns the first. Keeps memory and contents if they are
+  /// large enough; otherwise frees them and takes new memory, uninitialised.
+  /// \throws std::bad_alloc if there is none. The buffer is then empty. With PARE_NO_EXCEPTIONS a
+  /// size past half the address space aborts.
   T* resize(std::size_t size) {
     if (size > capacity_) {
       memory_.reset();
@@ -46,7 +56,9 @@ class AlignedBuffer {
     return memory_.get();
   }
 
+  /// The first element; null if there is no memory.
   T* data() const { return memory_.get(); }
+  /// Elements that there is room for.
   std::size_t capacity() const { return capacity_; }
 
  private:

@@ -4,6 +4,12 @@
 /// \file
 /// Names of the instruction sets that kernels are written for.
 ///
+/// ```cpp
+/// std::puts(pare::arch::best::name);                           // "avx2" with -march=x86-64-v3
+/// if (pare::arch::best::has_bf16_dot) std::puts("bf16 products");
+/// project(pare::simd_for<pare::arch::sse2>{}, x, omega, y);    // not the best: a named one
+/// ```
+///
 /// A tag says which registers a kernel may use and whether 16-bit and 8-bit dot products are there;
 /// `kernel/simd.hpp` maps it to an xsimd architecture. `arch::best` is the best tag that the flags
 /// of this translation unit allow.

@@ -11,6 +11,9 @@
 /// project(pare::simd.on(my_pool), x, omega, y);
 /// project(pare::simd_for<pare::arch::avx2>{}, x, omega, y);
 /// ```
+///
+/// Backends are small values; to make or copy one allocates nothing. One backend and arch gives the
+/// same bits on any executor.
 
 #include <pare/core/macros_off.hpp>
 
@@ -22,7 +25,7 @@
 
 namespace pare {
 
-/// The definition: scalar, single-threaded, accumulating in double.
+/// The type of `pare::reference`.
 struct Reference {
   using pare_backend = void;
 };
@@ -51,6 +54,7 @@ struct Simd {
   }
 };
 
+/// What an algorithm takes as its first argument: Reference, Simd, or Dispatched.
 template <class B>
 concept Backend = requires {
   typename std::remove_cvref_t<B>::pare_backend;
@@ -62,14 +66,16 @@ concept KernelBackend = Backend<B> && requires(const std::remove_cvref_t<B>& b) 
   b.executor;
 };
 
+/// The definition of every algorithm: scalar, single-threaded, accumulating in double. Slow.
 inline constexpr Reference reference{};
 
 PARE_ABI_BEGIN
-/// The fast path for one arch by name; the translation unit must be compiled for it.
+/// The fast path for one arch by name. The translation unit must be compiled for it, and the
+/// processor must support it (`cpu_supports`): nothing checks that at run time.
 template <class Arch>
 using simd_for = Simd<Arch, SerialExecutor>;
 
-/// The fast path for the best arch of this translation unit.
+/// The fast path for the best arch of this translation unit, on the calling thread.
 inline constexpr Simd<arch::best> simd{};
 
 /// Runs a kernel: the argument struct names it, its namespace holds `run_kernel(Arch, arguments)`.

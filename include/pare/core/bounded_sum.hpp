@@ -2,8 +2,8 @@
 #pragma once
 
 /// \file
-/// Which totals a sum of multiples with bounded factors can take; what overlap of strided memory
-/// comes down to.
+/// Which totals a sum of multiples with bounded factors can take. The checks for overlap of strided
+/// memory (view_check.hpp) come down to this question.
 
 #include <pare/core/macros_off.hpp>
 
@@ -36,7 +36,7 @@ class BoundedSum {
 
   /// Whether the sum takes this total. Terms are tried from the greatest step down, and a branch is
   /// left where the bounds or the common divisor of the steps that remain rule the rest out: one or
-  /// two branches a term for strides of tensors. The problem is NP-hard for strides made to be
+  /// two branches per term for strides of tensors. The problem is NP-hard for strides made to be
   /// hard; after `most_branches` the answer is true.
   bool reaches(std::uint64_t total) {
     // By insertion: g++ 12 at -O2 takes std::sort of so few terms for a step past their end.

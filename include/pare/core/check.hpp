@@ -4,9 +4,17 @@
 /// \file
 /// Argument checks: every public function calls them before it writes anything.
 ///
-/// A failed check throws `std::invalid_argument` whose message reads
-/// `pare::projection::project: y: got [3, 4], wanted [3, 8]`. With `PARE_NO_EXCEPTIONS` it prints
-/// the same line to stderr and calls `std::abort`.
+/// ```cpp
+/// pare::check(rank >= 1, "my_method", "rank", rank, "at least 1");
+/// //          pare::my_method: rank: got 0, wanted at least 1
+/// pare::check_extents<2>("my_method", "y", y.extent, {rows, 8});
+/// //          pare::my_method: y: got [3, 4], wanted [3, 8]
+/// const pare::Index size = pare::checked_product("my_method", "y", rows, columns);
+/// ```
+///
+/// A failed check throws `std::invalid_argument` with a message as above. With `PARE_NO_EXCEPTIONS`
+/// it prints the same line to stderr and calls `std::abort`. A check that holds costs its
+/// comparison; no text is made for it.
 
 #include <pare/core/macros_off.hpp>
 
@@ -32,7 +40,7 @@ using Index = std::ptrdiff_t;
 
 PARE_ABI_BEGIN
 
-/// Reports a broken precondition; never returns.
+/// Throws std::invalid_argument with this message, or with PARE_NO_EXCEPTIONS prints it and aborts.
 [[noreturn]] PARE_NOINLINE inline void invalid_argument(const std::string& message) {
 #if defined(PARE_NO_EXCEPTIONS)
   std::fprintf(stderr, "%s\n", message.c_str());
@@ -44,7 +52,8 @@ PARE_ABI_BEGIN
 
 PARE_ABI_END
 
-/// A number amid words, as got or wanted; put together only where it is printed.
+/// A number amid words, as `got` or `wanted` of a check: `Worded{"below ", n}`. The text is put
+/// together only where it is printed.
 struct Worded {
   const char* before;
   Index number;
@@ -87,22 +96,27 @@ PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
 
-/// Refuses the argument unless `ok`. `got` and `wanted` are anything a stream or an extent list
-/// prints; `function` is the name below `pare::`.
+/// Throws unless `ok`.
+///
+/// \param function its name without `pare::`, such as "projection::project"
+/// \param argument which argument, or member of its options
+/// \param got      what was passed: anything a stream prints, extents, or a Worded
+/// \param wanted   what would be right: likewise
+/// \throws std::invalid_argument as the file says, here and in the checks below
 template <class Got, class Wanted>
 void check(bool ok, const char* function, const char* argument, const Got& got,
            const Wanted& wanted) {
   if (!ok) detail::refuse(function, argument, got, wanted);
 }
 
-/// Refuses the argument unless its extents are those wanted.
+/// Throws unless the extents of the argument are those wanted.
 template <std::size_t N>
 void check_extents(const char* function, const char* argument, const std::array<Index, N>& got,
                    const std::array<Index, N>& wanted) {
   check(got == wanted, function, argument, got, wanted);
 }
 
-/// Refuses a number that names no enumerator of E, which counts from 0 to `last`.
+/// Throws if `value` is no enumerator of E, whose enumerators count from 0 to `last`.
 template <class E>
 void check_enumerator(const char* function, const char* argument, E value, E last) {
   const auto number = static_cast<Index>(value);
@@ -110,7 +124,8 @@ void check_enumerator(const char* function, const char* argument, E value, E las
         Worded{"an enumerator from 0 to ", static_cast<Index>(last)});
 }
 
-/// The product of two sizes; refused if one is negative or the product does not fit `Index`.
+/// a b of two sizes. \throws std::invalid_argument if one is negative or the product does not fit
+/// `Index`.
 inline Index checked_product(const char* function, const char* argument, Index a, Index b) {
   if (a < 0 || b < 0 || (b != 0 && a > std::numeric_limits<Index>::max() / b))
     detail::refuse(function, argument, std::array<Index, 2>{a, b},
@@ -118,7 +133,8 @@ inline Index checked_product(const char* function, const char* argument, Index a
   return a * b;
 }
 
-/// The sum of two counts; refused if one is negative or the sum does not fit `Index`.
+/// a + b of two counts. \throws std::invalid_argument if one is negative or the sum does not fit
+/// `Index`.
 inline Index checked_sum(const char* function, const char* argument, Index a, Index b) {
   if (a < 0 || b < 0 || a > std::numeric_limits<Index>::max() - b)
     detail::refuse(function, argument, std::array<Index, 2>{a, b}, "a sum that fits 63 bits");

@@ -10,6 +10,12 @@
 /// | `PARE_NO_EXCEPTIONS` | user, or `-fno-exceptions` | a failed check prints and aborts |
 /// | `PARE_ALLOW_FINITE_MATH` | user | accept `-ffinite-math-only`; infinities are then undefined |
 ///
+/// ```cpp
+/// #define PARE_NO_OPENMP  // before the first header of Pare, or -DPARE_NO_OPENMP
+/// #include <pare/pare.hpp>
+/// static_assert(PARE_HAS_OPENMP == 0);
+/// ```
+///
 /// Two objects of one program may be compiled with different flags. Code whose machine form depends
 /// on them therefore lives between `PARE_ABI_BEGIN` and `PARE_ABI_END`, in an inline namespace
 /// whose name carries version, instruction set and those macros, and the linker never merges two

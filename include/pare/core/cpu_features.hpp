@@ -3,6 +3,13 @@
 
 /// \file
 /// Whether the processor at hand, and its operating system, can run an arch tag's kernels.
+///
+/// ```cpp
+/// if (!pare::cpu_supports(pare::arch::best{})) {  // what this program is compiled for
+///   std::fprintf(stderr, "this program needs %s\n", pare::arch::best::name);
+///   return 1;
+/// }
+/// ```
 
 #include <pare/core/macros_off.hpp>
 
@@ -83,8 +90,8 @@ PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
 
-/// True if this processor and its operating system can run kernels compiled for the tag.
-/// A tag without an answer of its own does not compile.
+/// True if this processor and its operating system can run kernels compiled for the tag. A tag
+/// without an answer of its own does not compile. The processor is asked once per program.
 template <class Arch>
 bool cpu_supports(Arch) = delete;
 inline bool cpu_supports(arch::scalar) { return true; }

@@ -4,6 +4,18 @@
 /// \file
 /// Where work runs: the executor concept, the executors Pare brings, and `parallel_for`.
 ///
+/// ```cpp
+/// pare::parallel_for(pare::DefaultExecutor{4}, rows, [&](pare::Index row, int worker) {
+///   norms[row] = norm(x, row, scratch[worker]);  // scratch of worker_count(executor, rows)
+///   entries
+/// });
+/// struct MyPool {  // an executor of the user's own: pare::simd.on(MyPool{&pool})
+///   Pool* pool;
+///   int concurrency() const { return pool->size(); }
+///   void run(int n, const std::function<void(int)>& f) const { pool->for_each(n, f); }
+/// };
+/// ```
+///
 /// Work is cut into items by the algorithm, never by the number of threads, and an item is computed
 /// by one worker from start to end. Which worker takes an item is left to chance; what it computes
 /// is not. Results are therefore the same bits under every executor.
@@ -37,11 +49,11 @@ namespace pare {
 
 /// Runs `concurrency()` workers: `run(n, f)` calls f(0) ... f(n-1), each exactly once, in any order
 /// and on any thread, and returns when all are done. f does not throw. `concurrency()` does not
-/// change while Pare runs an algorithm, which takes one workspace a worker.
+/// change while Pare runs an algorithm, which makes one workspace per worker.
 ///
-/// A pool that breaks this costs time, never results: the calling thread does what a pool leaves
-/// out, calls with another number or a number a second time do nothing, and neither do calls that
-/// come after `run` has returned (such a pool must hold a copy of f).
+/// A pool that breaks this costs time, never results. The calling thread does what a pool leaves
+/// out. Calls of f with a number out of range, with a number a second time, or after `run` has
+/// returned do nothing (a pool that calls late must hold a copy of f).
 template <class E>
 concept Executor = std::copy_constructible<E> &&
     requires(const E& e, int n, const std::function<void(int)>& f) {
@@ -142,7 +154,8 @@ struct InsideParallelFor {
 
 PARE_ABI_BEGIN
 
-/// How many workers `parallel_for` would use for this many items: at least 1, one inside a worker.
+/// How many workers `parallel_for` would use for this many items: the smaller of `items` and the
+/// executor's concurrency, and at least 1. Inside a worker: 1.
 template <Executor E>
 int worker_count(const E& executor, Index items) {
   if (detail::inside_parallel_for) return 1;
@@ -207,8 +220,8 @@ inline std::shared_ptr<WorkerClaims> open_claims(int workers) {
   return claims;
 }
 
-/// The body of a loop, whatever its type: what runs it is then compiled once an executor, not once
-/// a loop. It is called for ranges of items, so that a loop on one thread costs one such call.
+/// The body of a loop, whatever its type: what runs it is then compiled once per executor, not once
+/// per loop. It is called for ranges of items, so that a loop on one thread costs one such call.
 class ItemBody {
  public:
   template <class Body>
@@ -312,11 +325,16 @@ PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
 
-/// Calls `body(item, worker)` for every item in [0, items); worker is in [0, worker_count) and no
-/// two calls with the same worker run at once, so it names a workspace. A call from inside a worker
-/// runs its items one after the other on that worker. The first exception thrown by a body is
-/// rethrown here once all workers have stopped; items not yet begun are then left out. So it is for
-/// an exception of the executor itself.
+/// Calls `body(item, worker)` once for every item in [0, items), and returns when all are done.
+///
+/// `worker` is in [0, worker_count(executor, items)), and no two calls with the same worker run at
+/// once, so it names a workspace. Which worker takes an item is left to chance. A call from inside
+/// a worker runs its items one after the other on the calling thread, with worker 0.
+/// \throws what a body throws first, or what the executor throws, once all workers have stopped;
+/// items not yet begun are then left out.
+///
+/// Cost: one atomic addition per item, and the executor's start. Memory: one flag per worker, which
+/// the calling thread keeps for its next call.
 template <Executor E, class Body>
 void parallel_for(const E& executor, Index items, const Body& body) {
   const detail::ItemBody any(body);

@@ -3,6 +3,14 @@
 
 /// \file
 /// A checked bijection of [0, n).
+///
+/// ```cpp
+/// const auto p = pare::Permutation::random(x.rows(), 7);  // seed 7
+/// p.gather_rows(x, y);                                    // row i of y is row p(i) of x
+/// p.scatter_rows(y, z);                                   // z equals x
+/// const pare::Permutation swap({1, 0, 2});                // throws unless a bijection
+/// const bool same = swap.inverse() == swap;               // true
+/// ```
 
 #include <pare/core/macros_off.hpp>
 
@@ -26,19 +34,22 @@ namespace pare {
 /// Convention, the one of indexed gather: `gather` reads through p, out[i] = in[p(i)], and
 /// `scatter` writes through it, out[p(i)] = in[i], so that each undoes the other. `compose(p, q)`
 /// is i -> p(q(i)); gathering with it is gathering with p, then with q.
+///
+/// Inputs and outputs hold one scalar of Pare's, with any strides. Every operation is one pass on
+/// the calling thread. Memory: 4 bytes per index.
 class Permutation {
  public:
   using value_type = std::uint32_t;
 
   Permutation() = default;
 
-  /// Takes the list p(0) ... p(n-1).
+  /// Takes the list p(0) ... p(n-1). Cost: one pass, with one bit per index.
   /// \throws std::invalid_argument if an index is out of range or occurs twice, or n >= 2^32.
   explicit Permutation(std::vector<value_type> indices) : indices_(std::move(indices)) {
     check_bijection(indices_);
   }
 
-  /// i -> i.
+  /// i -> i. \throws std::invalid_argument if n is not in [0, 2^32).
   static Permutation identity(Index n) {
     Permutation p;
     p.indices_.resize(checked_size(n));
@@ -46,7 +57,10 @@ class Permutation {
     return p;
   }
 
-  /// Uniform among all n! orders, a function of (seed, stream) alone: Fisher-Yates with Philox.
+  /// A random order, a function of (n, seed, stream) alone: Fisher-Yates, each of whose choices is
+  /// made from 64 bits of Philox, with a bias below 2^-64. Streams of one
+  /// seed share no random bits.
+  /// \throws std::invalid_argument if n is not in [0, 2^32).
   static Permutation random(Index n, std::uint64_t seed, std::uint64_t stream = 0) {
     Permutation p = identity(n);
     const PhiloxKey key(seed);
@@ -63,6 +77,7 @@ class Permutation {
     return p;
   }
 
+  /// n.
   Index size() const { return static_cast<Index>(indices_.size()); }
   /// p(i). \throws std::invalid_argument if i is outside [0, size()).
   value_type operator[](Index i) const {
@@ -70,11 +85,13 @@ class Permutation {
       check(false, "Permutation::operator[]", "i", i, "below " + std::to_string(size()));
     return indices_[static_cast<std::size_t>(i)];
   }
+  /// The list p(0) ... p(n-1).
   const value_type* data() const { return indices_.data(); }
+  /// The same as a span.
   std::span<const value_type> indices() const { return indices_; }
   friend bool operator==(const Permutation&, const Permutation&) = default;
 
-  /// The q with q(p(i)) = i. Cost: one pass.
+  /// The q with q(p(i)) = i.
   Permutation inverse() const {
     Permutation q;
     q.indices_.resize(indices_.size());
@@ -101,8 +118,9 @@ class Permutation {
     return true;
   }
 
-  /// out[i] = in[p(i)], rows of a matrix or elements of a range.
-  /// \throws std::invalid_argument if a size differs or the two overlap.
+  /// out[i] = in[p(i)] for ranges `in` and `out` of n elements.
+  /// \throws std::invalid_argument if a size is not n, or out overlaps in or itself. Nothing is
+  /// written then.
   template <class X, class Y>
   requires In<X, 1> && Out<Y, 1>
   void gather(const X& in, Y&& out) const {
@@ -111,7 +129,7 @@ class Permutation {
     });
   }
 
-  /// out[p(i)] = in[i]. \throws std::invalid_argument if a size differs or the two overlap.
+  /// out[p(i)] = in[i]. \throws std::invalid_argument as `gather`.
   template <class X, class Y>
   requires In<X, 1> && Out<Y, 1>
   void scatter(const X& in, Y&& out) const {
@@ -120,7 +138,8 @@ class Permutation {
     });
   }
 
-  /// Row i of out is row p(i) of in. \throws std::invalid_argument as for ranges.
+  /// Row i of out is row p(i) of in, for matrices [n, columns].
+  /// \throws std::invalid_argument as `gather`, or if the numbers of columns differ.
   template <class X, class Y>
   requires In<X, 2> && Out<Y, 2>
   void gather_rows(const X& in, Y&& out) const {
@@ -130,7 +149,7 @@ class Permutation {
     for (Index i = 0; i < size(); ++i) copy_row(from, static_cast<Index>((*this)[i]), to, i);
   }
 
-  /// Row p(i) of out is row i of in. \throws std::invalid_argument as for ranges.
+  /// Row p(i) of out is row i of in. \throws std::invalid_argument as `gather_rows`.
   template <class X, class Y>
   requires In<X, 2> && Out<Y, 2>
   void scatter_rows(const X& in, Y&& out) const {

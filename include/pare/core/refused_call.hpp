@@ -4,22 +4,24 @@
 /// \file
 /// Calls that no overload takes, refused by the compiler with the reason in its first line:
 ///
-///     error: pare::projection::project: y: wanted the scalar that the inputs are computed in
+///     error: pare::projection::project: y: wanted the scalar type that the inputs are computed in
 ///
-/// Behind the overloads of a public function stands one PARE_REFUSE_CALLS, with the arguments
-/// between backend and options whose types it looks at, and what may follow them:
+/// Behind the overloads of a public function stands one PARE_REFUSE_CALLS. It names the function,
+/// says what may follow the arguments, and lists the arguments between backend and options:
 ///
-///     PARE_REFUSE_CALLS(project, "projection::project", "after y: wanted nothing or a Workspace",
-///                       (INPUT, (roles::ReadsMatrix), "x", "[n, input_dim]"),
-///                       (PLAIN, (roles::Takes<IsRandomOperator>), "r", "a RandomOperator"),
-///                       (OUTPUT, (roles::WritesComputed<2>), "y", "[n, output_dim]"))
+/// ```cpp
+/// PARE_REFUSE_CALLS(project, "projection::project", "after y: wanted nothing or a Workspace",
+///                   (INPUT, (roles::ReadsMatrix), "x", "[n, input_dim]"),
+///                   (PLAIN, (roles::Takes<IsRandomOperator>), "r", "a RandomOperator"),
+///                   (OUTPUT, (roles::WritesComputed<2>), "y", "[n, output_dim]"))
+/// ```
 ///
-/// The role of an argument is a type that judges it, in parentheses; the kind before it chooses the
-/// words. The list declares
-/// overloads that are viable only where a role finds its argument wrong, and one for
-/// right arguments followed by something else than options, which loses to every other overload.
-/// None can be called, so a concept that asks whether a wrong call compiles hears that it does not.
-/// What the roles cannot name stays with the compiler's own message.
+/// An argument has a kind (INPUT, SPARSE, OUTPUT, PLAIN or ANY), which chooses the words; a role in
+/// parentheses, a type that judges it; its name; and its shape. The macro declares overloads that
+/// are viable only where a role finds its argument wrong, and one for right arguments followed by
+/// anything but options, which loses to every other overload. None of them can be called, so a
+/// concept that asks whether a wrong call compiles hears that it does not. What no role can name
+/// stays with the compiler's own message.
 
 #include <pare/core/macros_off.hpp>
 

@@ -4,6 +4,12 @@
 /// \file
 /// Scalars: float, double, and 16-bit storage types for data that is large.
 ///
+/// ```cpp
+/// const pare::bf16 weight(0.1f);                  // rounded to nearest, ties to even
+/// const float wide = static_cast<float>(weight);  // 0.10009765625
+/// static_assert(std::is_same_v<pare::compute_t<pare::bf16>, float>);
+/// ```
+///
 /// `bf16` and `f16` hold bits and convert; arithmetic happens in float. They have the layout of
 /// `Eigen::bfloat16` and `Eigen::half` and convert to and from them by static_cast (a signalling
 /// NaN becomes quiet); views of Eigen's types are accepted wherever views of ours are
@@ -68,15 +74,17 @@ PARE_ABI_END
 // may_alias: views read and write Eigen's 16-bit scalars through these two types, which the
 // optimiser would otherwise take for separate memory.
 
-/// bfloat16 storage: the upper half of a float, 8 bits of significand.
+/// bfloat16 storage: the upper half of a float, 8 bits of significand (one of them implicit).
 struct [[gnu::may_alias]] bf16 {
   std::uint16_t bits = 0;
 
   constexpr bf16() noexcept = default;
   /// Rounds to nearest, ties to even.
   constexpr explicit bf16(float value) noexcept : bits(detail::float_to_bf16_bits(value)) {}
+  /// The same value, exactly.
   constexpr explicit operator float() const noexcept { return detail::bf16_bits_to_float(bits); }
 
+  /// The number that has these bits.
   static constexpr bf16 from_bits(std::uint16_t b) noexcept {
     bf16 x;
     x.bits = b;
@@ -84,15 +92,18 @@ struct [[gnu::may_alias]] bf16 {
   }
 };
 
-/// IEEE 754 binary16 storage: 11 bits of significand, largest finite value 65504.
+/// IEEE 754 binary16 storage: 11 bits of significand (one of them implicit), largest finite value
+/// 65504.
 struct [[gnu::may_alias]] f16 {
   std::uint16_t bits = 0;
 
   constexpr f16() noexcept = default;
   /// Rounds to nearest, ties to even; beyond the range gives infinity.
   constexpr explicit f16(float value) noexcept : bits(detail::float_to_f16_bits(value)) {}
+  /// The same value, exactly.
   constexpr explicit operator float() const noexcept { return detail::f16_bits_to_float(bits); }
 
+  /// The number that has these bits.
   static constexpr f16 from_bits(std::uint16_t b) noexcept {
     f16 x;
     x.bits = b;

@@ -3,6 +3,13 @@
 
 /// \file
 /// A view of a compressed sparse matrix, made from Eigen::SparseMatrix, Map or Ref without a copy.
+///
+/// ```cpp
+/// const auto lines = pare::to_compressed(matrix);  // rows of a row-major matrix
+/// pare::check_compressed("my_method", "matrix", lines);
+/// for (pare::Index e = lines.begin(row); e < lines.end(row); ++e)
+///   sum += lines.values[e] * x[lines.inner[e]];
+/// ```
 
 #include <pare/core/macros_off.hpp>
 
@@ -31,7 +38,9 @@ struct CompressedView {
   const I* inner = nullptr;          ///< index of each entry within its line
   const T* values = nullptr;
 
+  /// The first entry of line u, which is not checked.
   constexpr Index begin(Index u) const { return static_cast<Index>(outer[u]); }
+  /// One past the last entry of line u.
   constexpr Index end(Index u) const {
     return line_nonzeros != nullptr ? begin(u) + static_cast<Index>(line_nonzeros[u])
                                     : static_cast<Index>(outer[u + 1]);
@@ -71,7 +80,8 @@ concept SparseRowsIn = SparseIn<S> && bool(S::IsRowMajor);
 template <SparseIn S>
 using sparse_scalar_of = detail::sparse_value<S>;
 
-/// The lines of a sparse matrix as it is stored: rows of a row-major one, columns of the other.
+/// The lines of a sparse matrix as it is stored: rows of a row-major one, columns of the other. The
+/// view is valid while the matrix lives unchanged; nothing is copied or checked.
 template <SparseIn S>
 CompressedView<detail::sparse_value<S>, detail::sparse_index<S>> to_compressed(const S& s) {
   return {static_cast<Index>(s.outerSize()),
@@ -83,9 +93,9 @@ CompressedView<detail::sparse_value<S>, detail::sparse_index<S>> to_compressed(c
 }
 
 PARE_ABI_BEGIN
-/// Refuses negative sizes, null arrays that have elements, offsets that decrease, start below 0 or
-/// count more bytes than memory has, and indices outside [0, inner_size).
-/// Cost: one pass over offsets and indices.
+/// Throws std::invalid_argument, with the names of function and argument, on negative sizes, null
+/// arrays that have elements, offsets that decrease, start below 0 or count more bytes than memory
+/// has, and indices outside [0, inner_size). Cost: one pass over offsets and indices.
 template <class T, class I>
 void check_compressed(const char* function, const char* argument, const CompressedView<T, I>& s) {
   constexpr Index most = std::numeric_limits<Index>::max() / Index{sizeof(double)} - 1;
@@ -114,8 +124,8 @@ void check_compressed(const char* function, const char* argument, const Compress
   }
 }
 
-/// Refuses an output that shares memory with the values, indices or offsets of a sparse matrix,
-/// which `check_compressed` has accepted.
+/// Throws std::invalid_argument if an output shares memory with the values, indices or offsets of a
+/// sparse matrix. Call `check_compressed` on that first.
 template <class T, std::size_t Rank, class U, class I>
 void check_no_overlap(const char* function, const char* output, const TensorView<T, Rank>& out,
                       const char* input, const CompressedView<U, I>& s) {

@@ -4,6 +4,15 @@
 /// \file
 /// Views: how anything of Eigen's reaches a kernel without a copy.
 ///
+/// ```cpp
+/// Eigen::MatrixXf m(3, 4);
+/// const auto v = pare::to_view(m);    // TensorView<float, 2>: extent {3, 4}, stride {1, 3}
+/// v(2, 1) = 5;                        // writes m(2, 1)
+/// const auto t = pare::transpose(v);  // [4, 3] of the same memory
+/// const pare::TensorView<const float, 2> rows{data, {n, dim}, {stride, 1}};  // any memory
+/// void scale(const pare::In<2> auto& x, pare::Out<2> auto&& y);              // takes all of these
+/// ```
+///
 /// `to_view` turns a Matrix, Array, Map, Ref, Block, Tensor or TensorMap into a pointer with
 /// extents and strides. It asks for the members it needs and so includes no Eigen header; the
 /// unsupported Tensor header in particular is never pulled in. Public entries are constrained with
@@ -29,6 +38,7 @@ struct half;
 namespace pare {
 
 /// A pointer, extents and strides in elements. Element (i, j, ...) is `data[i*stride[0] + ...]`.
+/// Strides may be 0 or negative. A view owns nothing: it is valid while its memory is.
 template <class T, std::size_t Rank>
 struct TensorView {
   using scalar = T;
@@ -43,6 +53,7 @@ struct TensorView {
     return {data, extent, stride};
   }
 
+  /// The element at an index, which is not checked.
   template <class... I>
   requires(sizeof...(I) == Rank && (std::convertible_to<I, Index> && ...)) constexpr T& operator()(
       I... index) const {
@@ -62,7 +73,7 @@ constexpr TensorView<T, 2> transpose(TensorView<T, 2> m) {
   return {m.data, {m.extent[1], m.extent[0]}, {m.stride[1], m.stride[0]}};
 }
 
-/// The view of a const element, which function bodies are written for.
+/// The same view with const elements, which function bodies are written for.
 template <class T, std::size_t Rank>
 constexpr TensorView<const T, Rank> as_const(TensorView<T, Rank> v) {
   return {v.data, v.extent, v.stride};
@@ -172,7 +183,8 @@ constexpr TensorView<T, Rank> to_view(TensorView<T, Rank> v) {
 }
 
 /// Matrix, Array, Map, Ref, Block, Diagonal of either storage order: rank 2, a vector as one row or
-/// one column.
+/// one column. A view is valid while the object lives and is not resized; this and the overloads
+/// below neither copy nor check.
 template <detail::DenseMatrix E>
 TensorView<detail::view_element_of<E>, 2> to_view(E& e) {
   const Index outer = e.outerStride(), inner = detail::inner_stride_of(e);
@@ -181,7 +193,8 @@ TensorView<detail::view_element_of<E>, 2> to_view(E& e) {
           {E::IsRowMajor ? outer : inner, E::IsRowMajor ? inner : outer}};
 }
 
-/// Tensor and TensorMap, row-major: rank as declared, contiguous.
+/// Tensor and TensorMap, row-major: rank as declared, contiguous. A column-major one does not
+/// compile.
 template <detail::DenseTensor E>
 auto to_view(E& e) -> TensorView<detail::view_element_of<E>, std::size_t(E::NumDimensions)> {
   static_assert(
@@ -207,7 +220,8 @@ TensorView<detail::view_element_of<E>, 1> to_view(E& e) {
   return {detail::data_of(e), {static_cast<Index>(e.size())}, {1}};
 }
 
-/// A rank-1 view of a range, or of an Eigen object that is a vector at compile time.
+/// A rank-1 view of a range, or of an Eigen object that is a vector at compile time. An Eigen
+/// matrix does not compile.
 template <class E>
 requires(detail::DenseMatrix<E> || requires(E & e) { to_view(e); }) auto to_vector_view(E& e) {
   if constexpr (detail::DenseMatrix<E>) {

@@ -3,6 +3,12 @@
 
 /// \file
 /// The version of Pare, stated once: CMake, the package files and the ABI namespace read it here.
+///
+/// ```cpp
+/// #if PARE_VERSION < 100
+/// #error "this program needs Pare 0.1.0 or newer"
+/// #endif
+/// ```
 
 #include <pare/core/macros_off.hpp>
 

@@ -4,7 +4,20 @@
 /// \file
 /// What a view must be before it is read or written: sound in itself (`check_view`), with a place
 /// of its own for every element (`check_writable`), and apart from what else a call reads or writes
-/// (`check_no_overlap`). All three are exact for any strides and count without overflow.
+/// (`check_no_overlap`).
+///
+/// ```cpp
+/// const auto from = pare::to_view(x);
+/// const auto to = pare::to_view(y);
+/// pare::check_view("my_method", "x", from);
+/// pare::check_writable("my_method", "y", to);
+/// pare::check_no_overlap("my_method", "y", to, "x", from);
+/// ```
+///
+/// They throw std::invalid_argument with the names they are given, count without overflow, and look
+/// at extents and strides, never at elements: a few dozen operations for tensors. Strides made to
+/// be hard to tell apart, which no tensor has, are refused after 65536 steps; for all others the
+/// answers are exact.
 
 #include <pare/core/macros_off.hpp>
 
@@ -101,7 +114,7 @@ PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
 
-/// Refuses a view that cannot be read: a negative extent, more elements or a wider span of bytes
+/// Throws on a view that cannot be read: a negative extent, more elements or a wider span of bytes
 /// than `Index` counts or than there are addresses, and null data where there are elements.
 template <class T, std::size_t Rank>
 void check_view(const char* function, const char* argument, const TensorView<T, Rank>& v) {
@@ -123,9 +136,8 @@ void check_view(const char* function, const char* argument, const TensorView<T, 
         function, argument, v.extent, "extents and strides that stay within memory");
 }
 
-/// Refuses an output that shares memory with what else the call reads or writes, or a view of
-/// either that is not sound. Views that interleave without a common byte are accepted. (Strides
-/// made to be hard to tell apart, which no tensor has, are refused.)
+/// Throws if an output shares a byte with what else the call reads or writes, or the view of either
+/// is not sound. Views that interleave without a common byte are accepted.
 template <class T, class U, std::size_t R, std::size_t S>
 void check_no_overlap(const char* function, const char* output, const TensorView<T, R>& out,
                       const char* input, const TensorView<U, S>& in) {
@@ -136,8 +148,8 @@ void check_no_overlap(const char* function, const char* output, const TensorView
                    std::string("memory apart from ") + input);
 }
 
-/// Refuses an output in which two indices name one element, as with a zero stride or with rows that
-/// overlap, or whose view is not sound.
+/// Throws on an output in which two indices name one element, as with a zero stride or with rows
+/// that overlap, or whose view is not sound.
 template <class T, std::size_t Rank>
 void check_writable(const char* function, const char* output, const TensorView<T, Rank>& out) {
   check_view(function, output, out);

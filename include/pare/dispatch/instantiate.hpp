@@ -4,7 +4,14 @@
 /// \file
 /// For translation units that compile kernels for one instruction set (`pare_add_dispatch`
 /// generates them): PARE_INSTANTIATE(kernel argument struct) emits the entry that
-/// `pare::dispatched` calls.
+/// `pare::dispatched` calls. A user's file of them names kernels of the user's own:
+///
+/// ```cpp
+/// // my_kernels.inc, for pare_add_dispatch(my_program INSTANTIATE my_kernels.inc)
+/// #include "scale_rows.hpp"  // struct mine::ScaleRows<T>; run_kernel(Arch, ScaleRows<T>) noexcept
+/// PARE_INSTANTIATE(mine::ScaleRows<float>)
+/// PARE_INSTANTIATE(mine::ScaleRows<double>)
+/// ```
 
 #include <pare/core/macros_off.hpp>
 
