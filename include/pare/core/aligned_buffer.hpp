@@ -5,9 +5,9 @@
 /// Scratch memory: uninitialised, aligned to a cache line, growing only when asked for more.
 ///
 /// ```cpp
-/// pare::AlignedBuffer<float> scratch(rows * dim);     // uninitialised
-/// float* const first = scratch.data();                // at a multiple of 64 bytes
-/// float* const more = scratch.resize(2 * rows * dim); // new memory; the contents are lost
+/// pare::AlignedBuffer<float> scratch(rows * dim);      // uninitialised
+/// float* const first = scratch.data();                 // at a multiple of 64 bytes
+/// float* const more = scratch.resize(2 * rows * dim);  // new memory; the contents are lost
 /// ```
 ///
 /// Buffers of 8 MiB and more ask Linux for huge pages: rows gathered at random from a gigabyte

@@ -13,8 +13,7 @@
 /// ```
 ///
 /// A failed check throws `std::invalid_argument` with a message as above. With `PARE_NO_EXCEPTIONS`
-/// it prints the same line to stderr and calls `std::abort`. A check that holds costs its
-/// comparison; no text is made for it.
+/// it prints the same line to stderr and calls `std::abort`. A check that holds builds no text.
 
 #include <pare/core/macros_off.hpp>
 

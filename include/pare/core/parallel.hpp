@@ -6,8 +6,7 @@
 ///
 /// ```cpp
 /// pare::parallel_for(pare::DefaultExecutor{4}, rows, [&](pare::Index row, int worker) {
-///   norms[row] = norm(x, row, scratch[worker]);  // scratch of worker_count(executor, rows)
-///   entries
+///   norms[row] = norm(x, row, scratch[worker]);  // one scratch per worker
 /// });
 /// struct MyPool {  // an executor of the user's own: pare::simd.on(MyPool{&pool})
 ///   Pool* pool;
@@ -71,7 +70,8 @@ struct SerialExecutor {
 };
 
 /// Threads of the standard library, started for each call (some tens of microseconds). Workers that
-/// the system grants no thread run on the calling one.
+/// the system grants no thread run on the calling one; with PARE_NO_EXCEPTIONS the program ends
+/// instead.
 struct ThreadExecutor {
   int threads = 1;
 
@@ -333,8 +333,8 @@ PARE_ABI_BEGIN
 /// \throws what a body throws first, or what the executor throws, once all workers have stopped;
 /// items not yet begun are then left out.
 ///
-/// Cost: one atomic addition per item, and the executor's start. Memory: one flag per worker, which
-/// the calling thread keeps for its next call.
+/// Cost: with several workers one atomic addition per item, and the executor's start. Memory: one
+/// flag per worker, which the calling thread keeps for its next call.
 template <Executor E, class Body>
 void parallel_for(const E& executor, Index items, const Body& body) {
   const detail::ItemBody any(body);

@@ -58,8 +58,8 @@ class Permutation {
   }
 
   /// A random order, a function of (n, seed, stream) alone: Fisher-Yates, each of whose choices is
-  /// made from 64 bits of Philox, with a bias below 2^-64. Streams of one
-  /// seed share no random bits.
+  /// made from 64 bits of Philox, with a bias below 2^-64. Streams of one seed share no
+  /// random bits.
   /// \throws std::invalid_argument if n is not in [0, 2^32).
   static Permutation random(Index n, std::uint64_t seed, std::uint64_t stream = 0) {
     Permutation p = identity(n);

@@ -8,7 +8,7 @@
 ///
 /// ```cpp
 /// // my_kernels.inc, for pare_add_dispatch(my_program INSTANTIATE my_kernels.inc)
-/// #include "scale_rows.hpp"  // struct mine::ScaleRows<T>; run_kernel(Arch, ScaleRows<T>) noexcept
+/// #include "scale_rows.hpp"  // mine::ScaleRows<T> and its run_kernel; must not include Eigen
 /// PARE_INSTANTIATE(mine::ScaleRows<float>)
 /// PARE_INSTANTIATE(mine::ScaleRows<double>)
 /// ```

@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// NumPy's .npy files: one array a file, with its dtype and its shape.
+/// NumPy's .npy files: one array per file, with its dtype and its shape.
 ///
 /// ```cpp
 /// pare::io::write_npy("embedding.npy", embedding);               // any Eigen matrix, vector, view
@@ -70,7 +70,7 @@ concept NpyReadable = NpyScalar<T> && !std::same_as<T, bool>;
 /// A 0-d array has an empty shape and one element; an array with an extent of zero has none.
 template <NpyReadable T>
 struct NpyArray {
-  std::vector<Index> shape;  ///< one extent a dimension
+  std::vector<Index> shape;  ///< one extent per dimension
   std::vector<T> data;       ///< the elements, the last index fastest
 
   /// The array as a view of `Rank` dimensions; valid while the array lives.
@@ -154,9 +154,11 @@ PARE_ABI_BEGIN
 
 /// Reads and checks the header alone: what the file holds, before choosing a type to read it as.
 ///
-/// The dtype of one-byte types is given with `|`. Cost: the header, whatever the file's size.
+/// \returns dtype, storage order and shape; the dtype of one-byte types is given with `|`, as `|u1`
 /// \throws std::invalid_argument if the file is not a well-formed .npy file of plain numbers, the
 /// size of its data included.
+///
+/// Cost: the header, whatever the file's size.
 inline NpyHeader read_npy_header(const std::filesystem::path& path) {
   detail::NpyInput in("io::read_npy_header", path);
   return detail::read_npy_header(in);
@@ -173,7 +175,7 @@ NpyArray<T> read_npy(const std::filesystem::path& path) {
   return detail::read_npy_array<T>({"io::read_npy", path});
 }
 
-/// The same from the bytes of a file; they need no alignment.
+/// The same from the bytes of a file, which are copied and need no alignment.
 /// \throws std::invalid_argument as `read_npy`.
 template <NpyReadable T>
 NpyArray<T> parse_npy(std::span<const std::byte> bytes) {
@@ -182,7 +184,7 @@ NpyArray<T> parse_npy(std::span<const std::byte> bytes) {
 
 /// Reads a matrix as T, straight into Eigen's memory; an array of one dimension becomes one column.
 ///
-/// T is not f16, which has no arithmetic in Eigen: read that as float.
+/// T is not f16, which has no arithmetic in Eigen: read that as float. Cost: as `read_npy`.
 /// \throws std::invalid_argument as `read_npy`, and if the array has neither 1 nor 2 dimensions.
 template <NpyReadable T>
 Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> read_npy_matrix(
@@ -200,13 +202,14 @@ Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> read_npy_matri
   return matrix;
 }
 
-/// Writes an array to a stream; text-mode streams are not for it.
+/// Writes an array to a stream, which must be open in binary mode.
 ///
 /// Contiguous elements are written from where they are: row-major with `fortran_order` False,
 /// column-major with True. Views with gaps are gathered in row-major order through a buffer of
 /// fixed size; bf16 is widened to float through it, in its own storage order. An Eigen vector, and
-/// a row or a column of a matrix, has one dimension. \throws std::invalid_argument if an extent is
-/// negative or the data pointer null (before anything is written), or if the stream fails.
+/// a row or a column of a matrix, has one dimension. Cost: one pass.
+/// \throws std::invalid_argument if an extent is negative or the data pointer null (before anything
+/// is written), or if the stream fails.
 template <NpyWritable X>
 void write_npy(std::ostream& stream, const X& x) {
   const auto output = detail::npy_output_of("io::write_npy", x);
@@ -216,11 +219,11 @@ void write_npy(std::ostream& stream, const X& x) {
 
 /// Writes an array to a file that appears whole or not at all.
 ///
-/// The bytes go to a temporary file beside `path`, which then takes its name; a file that was there
-/// is replaced and its mode kept (0600 stays 0600), its owner is whoever writes; a symbolic link is
-/// replaced by the file. If anything fails the temporary file is
-/// removed, and what was at `path` is as before. A crash of the machine may lose the file: nothing
-/// is forced to the disk.
+/// The bytes go to a temporary file beside `path`, which then takes its name. A file that was there
+/// is replaced and its mode kept (0600 stays 0600); its owner is whoever writes; a symbolic link is
+/// replaced by the file. If anything fails, the temporary file is removed, and what was at `path`
+/// is as before. A crash of the machine may lose the file: nothing is forced to the disk.
+///
 /// \throws std::invalid_argument as for a stream, and if the file cannot be created, written or
 /// renamed, or `path` names a folder or a device.
 template <NpyWritable X>

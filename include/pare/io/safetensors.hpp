@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// Hugging Face's .safetensors files: many named tensors a file, mapped into memory.
+/// Hugging Face's .safetensors files: many named tensors per file, mapped into memory.
 ///
 /// Needs nlohmann-json, and is therefore not part of pare.hpp; in CMake link `pare::safetensors`.
 ///
@@ -122,10 +122,12 @@ class SafetensorsFile {
   const std::map<std::string, std::string>& metadata() const& { return contents_.metadata; }
   const std::map<std::string, std::string>& metadata() const&& = delete;
 
+  /// Whether there is a tensor of that name. Cost: here and below, a search among sorted names.
   PARE_ALWAYS_INLINE bool contains(std::string_view name) const {
     return detail::find_tensor(contents_, name) != nullptr;
   }
 
+  /// Name, dtype, shape and bytes of a tensor.
   /// \throws std::invalid_argument if there is no tensor of that name.
   PARE_ALWAYS_INLINE const SafetensorsTensor& tensor(std::string_view name) const& {
     return detail::tensor_of("io::SafetensorsFile::tensor", contents_, name);
@@ -136,6 +138,9 @@ class SafetensorsFile {
   ///
   /// The format does not align its data, although its writers do: what does not lie at a multiple
   /// of the element's size cannot be viewed, only taken by `read_matrix` or from its bytes.
+  ///
+  /// \tparam S    the C++ type of its dtype, as in the table above
+  /// \tparam Rank its number of dimensions
   /// \throws std::invalid_argument if there is no tensor of that name, its dtype is not that of S
   /// (`BOOL` passes for `std::uint8_t`), it has another number of dimensions, or it is not aligned.
   template <SafetensorsViewable S, std::size_t Rank>
@@ -146,7 +151,7 @@ class SafetensorsFile {
   template <SafetensorsViewable S, std::size_t Rank>
   void view(std::string_view name) const&& = delete;
 
-  /// The view of a matrix.
+  /// The view of a tensor of two dimensions, [rows, cols].
   /// \throws std::invalid_argument as `view`.
   template <SafetensorsViewable S>
   PARE_ALWAYS_INLINE TensorView<const S, 2> matrix(std::string_view name) const& {
@@ -155,7 +160,8 @@ class SafetensorsFile {
   template <SafetensorsViewable S>
   void matrix(std::string_view name) const&& = delete;
 
-  /// A copy of a matrix of floats, widened to T; a tensor of one dimension becomes one column.
+  /// A copy of a matrix of floats, widened to T, float or double; a tensor of one dimension becomes
+  /// one column.
   ///
   /// `F8_E4M3`, `F8_E5M2`, `F16`, `BF16` and `F32` are read as float or double, `F64` as double;
   /// data need not be aligned. Scales that a model keeps beside an 8-bit tensor are not applied.
@@ -178,10 +184,11 @@ class SafetensorsFile {
   /// out [rows, cols] takes rows `first` to `first + rows - 1`; float, double, bf16 or f16, any
   /// strides, cols as many as the tensor has (1 for a tensor of one dimension). A row of `F8_E4M3`
   /// or `F8_E5M2` is read as any of these, exactly: NaN stays NaN, infinity infinity (`F8_E4M3` has
-  /// none). Otherwise as `read_matrix`; bf16 and f16 take their own dtype. Cost: one pass over the
-  /// rows.
+  /// none). Other rows are read as by `read_matrix`, into bf16 or f16 only from the same dtype.
+  /// Cost: one pass over the rows.
+  ///
   /// \throws std::invalid_argument as `read_matrix`, and if the tensor does not have the rows or
-  /// columns, or out is no memory of its own; out is then as before.
+  /// columns, or out overlaps itself or the file's memory; out is then as before.
   template <Out<2> Y>
   PARE_ALWAYS_INLINE void read_rows(std::string_view name, Index first, Y&& out) const {
     const char* const function = "io::SafetensorsFile::read_rows";
@@ -243,11 +250,14 @@ PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
 
-/// Writes tensors to a stream; text-mode streams are not for it.
+/// Writes tensors to a stream, which must be open in binary mode.
+///
+/// \param tensors  names and elements: a list such as {{"left", left}, {"right", right}}
+/// \param metadata the file's own notes, `__metadata__`
 ///
 /// The data is written in the order given, but wider elements before narrower ones, so that all of
 /// it is aligned, as the reference implementation does. Elements without gaps are written from
-/// where they are, others are gathered through a buffer of fixed size.
+/// where they are; others are gathered through a buffer of fixed size. Cost: one pass.
 /// \throws std::invalid_argument if a name occurs twice or is `__metadata__`, a name or a note is
 /// not UTF-8, the header would pass 100 MB (all before anything is written), or the stream fails.
 inline void write_safetensors(std::ostream& stream, const std::vector<NamedTensor>& tensors,
@@ -259,11 +269,14 @@ inline void write_safetensors(std::ostream& stream, const std::vector<NamedTenso
 
 /// Writes tensors to a file that appears whole or not at all.
 ///
-/// The bytes go to a temporary file beside `path`, which then takes its name; a file that was there
-/// is replaced and its mode kept (0600 stays 0600), its owner is whoever writes; a symbolic link is
-/// replaced by the file. If anything fails the temporary file is
-/// removed, and what was at `path` is as before. A crash of the machine may lose the file: nothing
-/// is forced to the disk. Tensors of an open `SafetensorsFile` may be written to its own path.
+/// The bytes go to a temporary file beside `path`, which then takes its name. A file that was there
+/// is replaced and its mode kept (0600 stays 0600); its owner is whoever writes; a symbolic link is
+/// replaced by the file. If anything fails, the temporary file is removed, and what was at `path`
+/// is as before. A crash of the machine may lose the file: nothing is forced to the disk. Tensors
+/// of an open `SafetensorsFile` may be written to its own path.
+///
+/// \param tensors  names and elements, as for a stream
+/// \param metadata the file's own notes, `__metadata__`
 /// \throws std::invalid_argument as for a stream, and if the file cannot be created, written or
 /// renamed, or `path` names a folder or a device.
 inline void write_safetensors(const std::filesystem::path& path,
