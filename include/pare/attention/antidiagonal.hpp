@@ -40,8 +40,8 @@ struct Antidiagonal {
   /// Few heads are shared out over threads by their rows.
   static constexpr bool shares_rows = true;
 
-  Index row_block = 128;
-  Index column_block = 128;
+  Index row_block = 128;     ///< queries of a block, at least 1
+  Index column_block = 128;  ///< keys or key slots of a block, at least 1
 
   /// Side of a cell, in [1, block] and a divisor of both block sizes. The work falls with it;
   /// XAttention uses 8 and 16.
@@ -59,11 +59,11 @@ struct Antidiagonal {
   /// candidate blocks, and the row's own segment is kept without a score.
   Index segment = 0;
 
-  /// Keeps the block with the first token in every row.
+  /// Keeps the block with the first token in every row, whatever its score.
   bool force_first = true;
 
-  /// \throws std::invalid_argument as MeanPool, or if the stride is below 1 or does not divide both
-  /// block sizes.
+  /// \throws std::invalid_argument as MeanPool::validate, or if the stride is below 1 or does not
+  /// divide both block sizes.
   void validate(const char* function, Index queries, Index keys) const {
     detail::check_grid(function, grid(queries, keys));
     check(stride >= 1 && stride <= std::min(row_block, column_block), function, "stride", stride,
@@ -76,8 +76,9 @@ struct Antidiagonal {
 
   /// Adds the blocks of every row, and returns the mean over rows of the share of the block scores
   /// that was kept. Cost: 2 dim / stride FLOPs for each visible (query, key) pair, which binds: at
-  /// a stride of 8 and equal dims 1/16 of exact attention.
-  /// \throws std::invalid_argument as MeanPool.
+  /// a stride of 8 and equal dims 1/16 of exact attention. Memory per thread: 256 rows of cells, or
+  /// those of one row block, times the column blocks.
+  /// \throws std::invalid_argument as MeanPool::select.
   template <class B, StorageScalar S>
   PARE_ALWAYS_INLINE double select(const B& backend, const SelectorHead<S>& head,
                                    BlockLists& blocks) const;

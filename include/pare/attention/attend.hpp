@@ -143,21 +143,24 @@ PARE_ABI_END
 
 PARE_ABI_BEGIN
 
-/// Attention over key and value tensors.
+/// Attention over key and value tensors: out_i = sum_j softmax_j(modify(scale q_i.k_j)) v_j over
+/// the keys j that query i sees.
 ///
 /// \param backend  where and how; left out: pare::simd
 /// \param q        [batch, heads, queries, key dim]
 /// \param k        [batch, kv heads, keys, key dim]
 /// \param v        [batch, kv heads, keys, value dim]
 /// \param out      [batch, heads, queries, value dim], written; must not overlap an input
-/// \param modifier what is done to scores; left out: nothing
+/// \param modifier what is done to scores, see score_modifier.hpp; left out: nothing
+/// \param options  causality, windows, scale, masks, lengths: see options.hpp
+/// \returns the density of the mask, 1 without one; no mass and no time, since nothing is selected
 /// \throws std::invalid_argument if a shape, stride, option, order, mask, bias or length does not
 ///         fit, or out or lse overlaps an input, the other or itself. Nothing is written then. No
 ///         queries: a no-op.
 ///
 /// Cost: 2 (key dim + value dim) FLOPs for each visible (query, key) pair of the computed blocks,
-/// which binds; packing a tile of keys again for every few hundred rows adds some percent. The same
-/// bits for any number of threads.
+/// which binds; packing a tile of keys again for every few hundred rows adds some percent. Memory:
+/// a Workspace. The same bits for any number of threads.
 template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, ScoreModifier M>
 requires std::is_same_v<scalar_of<Q>, scalar_of<K>> && std::is_same_v<scalar_of<Q>, scalar_of<V>> &&
     OutputOf<scalar_of<O>, scalar_of<Q>>
@@ -201,8 +204,14 @@ requires detail::AttendScalars<Q, K, V, O> AttendStats attend(const Q& q, const 
 }
 
 /// Attention over keys and values that a KeyValueSource points to, such as PagedKeyValue; sequence
-/// i of the source belongs to batch entry i of q. A source with sequences of different lengths
-/// takes neither order nor mask.
+/// i of the source belongs to batch entry i of q.
+///
+/// \param source  holds the scalar of q and has the lengths
+/// \param options without key_lengths and key_offsets, and for sequences of different lengths
+///                without order and mask
+/// \throws std::invalid_argument as above, or as the `validate` of the source
+///
+/// All else as above. A source without `check_apart` vouches that out does not overlap it.
 template <Backend B, In<4> Q, KeyValueSource Source, Out<4> O, ScoreModifier M>
 requires std::is_same_v < scalar_of<Q>,
 typename Source::scalar >

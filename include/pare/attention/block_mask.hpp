@@ -3,6 +3,14 @@
 
 /// \file
 /// Which blocks of queries attend to which blocks of keys: a checked block-CSR mask.
+///
+/// ```cpp
+/// const BlockMask::Shape shape{.queries = 4096, .keys = 4096};  // for any batch entry and head
+/// const auto band = BlockMask::from_predicate(
+///     shape, [](Index, Index, Index m, Index n) { return n <= m && m - n < 8; });
+/// attend(q, k, v, out, {.causal = true, .mask = &band});
+/// const double share = band.density(true);                      // of the causal triangle
+/// ```
 
 #include <pare/core/macros_off.hpp>
 
@@ -45,7 +53,8 @@ concept DenseMask = requires {
 /// Stored as compressed rows: row r = (batch, head, row block) has the ascending columns
 /// `columns()[offsets()[r]]` to `columns()[offsets()[r + 1]]`. Every way to make a mask throws
 /// `std::invalid_argument` on negative sizes, block sizes below 1, more than 2^31 - 1 column
-/// blocks, and more rows than memory could address.
+/// blocks, and more rows than memory could address. Memory: 4 bytes per selected block and 8 per
+/// row of blocks.
 class BlockMask {
  public:
   /// The problem a mask is for. `batch` and `heads` of 1 serve every batch entry and head.
@@ -57,8 +66,8 @@ class BlockMask {
     Index row_block = 128;     ///< queries in a block
     Index column_block = 128;  ///< key slots in a block
 
-    /// \throws std::invalid_argument, like `column_blocks`, if there is a negative number of tokens
-    /// or a block of none.
+    /// ceil(queries / row_block), and `column_blocks` ceil(keys / column_block).
+    /// \throws std::invalid_argument if there is a negative number of tokens or a block of none.
     Index row_blocks() const { return blocks("row_block", queries, row_block); }
     Index column_blocks() const { return blocks("column_block", keys, column_block); }
 
@@ -121,6 +130,7 @@ class BlockMask {
   /// Reads `dense` [batch, heads, row_blocks, column_blocks] of bool (or of bytes, nonzero meaning
   /// selected): a view or a row-major tensor.
   /// \throws std::invalid_argument if its extents differ from those of the shape, or it is null.
+  /// Cost: one pass.
   template <detail::DenseMask X>
   static BlockMask from_dense(const Shape& shape, const X& dense) {
     const char* const name = "attention::BlockMask::from_dense";
@@ -161,11 +171,14 @@ class BlockMask {
     });
   }
 
+  /// The problem the mask is for, and its numbers of blocks.
   const Shape& shape() const { return shape_; }
   Index row_blocks() const { return shape_.row_blocks(); }
   Index column_blocks() const { return shape_.column_blocks(); }
   /// The number of blocks selected, over all batch entries and heads of the mask.
   Index selected() const { return static_cast<Index>(columns_.size()); }
+  /// The compressed rows: [batch * heads * row_blocks + 1] offsets into the columns, ascending in
+  /// each row.
   std::span<const Index> offsets() const { return offsets_; }
   std::span<const std::int32_t> columns() const { return columns_; }
 
@@ -185,7 +198,8 @@ class BlockMask {
   /// The selected share of the blocks, in [0, 1], as the mean over batch entries and heads; 1 where
   /// there is no block. If `causal`, the share of the blocks of `causal()`, which are T(T+1)/2 for
   /// T square blocks (the convention of the PBS paper): selected blocks outside that triangle, as a
-  /// key order leaves them in the query's own segment, count on neither side.
+  /// key order leaves them in the query's own segment, count on neither side. Cost: a binary search
+  /// per row of blocks.
   double density(bool causal) const {
     double kept = 0, blocks = 0;
     for (std::size_t line = 0; line + 1 < offsets_.size(); ++line) {

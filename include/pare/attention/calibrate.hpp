@@ -35,11 +35,13 @@ struct CalibrationGoal {
   /// Wanted relative mean square error, above 0: the sparsest setting that does not exceed it.
   std::optional<double> error{};
 
-  /// Share of the goal that may be missing to it.
+  /// The search ends once what was measured falls short of the goal by at most this share of it; at
+  /// least 0.
   double tolerance = 0.02;
 
-  /// Calls of the sparse method at most, and one more if none but the exact setting meets an error.
-  /// Fewer are made where no number lies between the settings that enclose the goal.
+  /// Calls of the sparse method at most, at least 1; one more is made if none but the exact setting
+  /// meets an error. Fewer are made where no number lies between the settings that enclose the
+  /// goal.
   int most_calls = 24;
 };
 
@@ -222,8 +224,8 @@ PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
 
-/// The setting of `policy` that comes nearest to a goal on a sample, from its dense side for an
-/// error and from its sparse side for a density.
+/// The setting of `policy` that comes nearest to a goal on a sample without exceeding it, by
+/// bisection: the sparsest found for an error, the densest for a density.
 ///
 /// \param backend where and how; left out: pare::simd
 /// \param q       [batch, heads, queries, key dim]; k, v as for `attend`
@@ -231,15 +233,17 @@ PARE_ABI_BEGIN
 ///                a `mass`; its other members stay as they are
 /// \param goal    a density, or an error
 /// \param options of both the exact and the sparse calls; lse is not written
+/// \returns the policy with its threshold or mass set, and the density and error measured with it
 /// \throws std::invalid_argument if the goal does not make sense, the policy has masses for each
 ///         head, the exact output holds NaN or infinity, the policy is exact on the sample however
 ///         sparse it is set, or `attend` refuses the rest
 ///
 /// Take a sample as long as what is to come: policies that are exact for short sequences, as
-/// Permuted is below its `dense_below`, tell nothing there. A goal that no setting reaches gives
-/// the setting nearest to it: look at what was found. Error and density move in steps, and error
-/// not always one way; what is returned was measured. Cost: one exact call and up to `most_calls`
-/// sparse ones; memory: two outputs.
+/// Permuted is below its `dense_below`, tell nothing there. A density that the sparsest setting
+/// exceeds gives that setting: look at what was found. Density and error move in steps, and error
+/// does not always rise with sparsity, so a better setting may exist; what is returned was
+/// measured. Cost: one exact call and up to `most_calls` sparse ones. Memory: two outputs in the
+/// scalar that is computed in. The same result for any number of threads. Source: ours.
 template <Backend B, In<4> Q, In<4> K, In<4> V, class Policy>
 requires((ThresholdPolicy<Policy> ||
           MassPolicy<Policy>)&&detail::AttendScalars<Q, K, V, TensorView<scalar_of<Q>, 4>>)

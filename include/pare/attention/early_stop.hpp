@@ -27,8 +27,8 @@
 /// query reads it.
 ///
 /// With e the share of a row's mass that was dropped, its output is wrong by at most 2 e max|v|.
-/// The threshold does not bound e: keys are ranked for the mean query, and a query of its own mind
-/// may stop before its keys come.
+/// The threshold does not bound e: keys are ranked for the mean query, and a query that differs
+/// from it may stop before its keys come.
 
 #include <pare/core/macros_off.hpp>
 
@@ -159,8 +159,9 @@ PARE_ABI_BEGIN
 /// \param out     [batch, heads, queries, value dim], written; must not overlap an input
 /// \param rule    an EarlyStop: when to stop
 /// \param options `causal` must be set, as it is when options are left out; lengths, packed
-///                sequences, scale, lse and workspace as ever; neither window, query_offset,
-///                sink_logits, order nor mask
+///                sequences, scale, lse and workspace as for exact attention; neither window,
+///                query_offset, sink_logits, order nor mask
+/// \returns the density and the seconds of ranking, as below
 /// \throws std::invalid_argument if a shape, stride or option does not fit, the threshold is
 ///         negative or NaN, or a size is below 1. Nothing is written then. No queries: a no-op.
 ///
@@ -172,7 +173,7 @@ PARE_ABI_BEGIN
 /// not measure it.
 ///
 /// A threshold of 0, and sequences no longer than a segment, are exact, and run as exact attention.
-/// Queries and keys with NaN: NaN scores rank last, rows that are NaN do not hold up their tile.
+/// NaN scores rank last, and rows that are NaN do not keep their tile of queries going.
 ///
 /// Cost: that of exact attention times the density; ranking takes one pass over the keys for every
 /// 8 segments and the products of each segment's mean query with its history, 1 / segment of exact

@@ -3,6 +3,12 @@
 
 /// \file
 /// Options of attention that stops early.
+///
+/// ```cpp
+/// EarlyStop rule{.threshold = 1e-4, .segment = 512};
+/// rule.guide = EarlyStop::Guide::mean_prefix_key;  // ranks queries by no later key
+/// attend(q, k, v, out, rule);                      // in early_stop.hpp
+/// ```
 
 #include <pare/core/macros_off.hpp>
 
@@ -13,10 +19,10 @@ namespace pare::attention {
 /// Attention that reads the history of each segment in the order of its likely weight, and stops
 /// when a tile of keys adds too little: the policy S2O (arXiv 2602.22575), see early_stop.hpp.
 ///
-/// The paper's abstract and summaries give the outline, and no number: every default here, what
-/// queries are ranked by, how the gains of rows become one, that the tile which fails is kept, and
-/// that one such tile is enough, are this library's reading. One threshold does not suit all models
-/// and lengths; `calibrate` finds one.
+/// The paper's abstract and summaries give the outline, and no number. Ours are every default here,
+/// what queries are ranked by, how the gains of rows become one, that the tile which fails is kept,
+/// and that one such tile is enough. One threshold does not suit all models and lengths;
+/// `calibrate` finds one.
 struct EarlyStop {
   /// How the gains of the queries that stop together become the one that decides.
   enum class Aggregate {
@@ -34,20 +40,21 @@ struct EarlyStop {
   /// never stops and is exact; infinity stops after one tile.
   double threshold = 1e-3;
 
-  /// Tokens of a segment: its queries see all of its keys that causality allows, and rank the keys
-  /// before it together. A sequence of one segment is exact.
+  /// Tokens of a segment, at least 1: its queries see all of its keys that causality allows, and
+  /// rank the keys before it together. A sequence of one segment is exact.
   Index segment = 256;
 
-  /// Queries of a segment that stop together.
+  /// Queries of a segment that stop together, at least 1.
   Index row_tile = 64;
 
-  /// Keys that are read between two looks at the gain.
+  /// Keys that are read between two looks at the gain, at least 1.
   Index key_tile = 64;
 
   Aggregate aggregate = Aggregate::max;
   Guide guide = Guide::mean_key;
 
-  /// Queries of a segment share a tile with those of like rank; otherwise with their neighbours.
+  /// True: queries of a segment share a tile with those of like rank; otherwise with their
+  /// neighbours.
   bool permute_queries = true;
 
   /// One ranking of the keys for all query heads of a key/value head, by the mean of their queries.

@@ -17,7 +17,7 @@
 namespace pare::attention {
 
 /// The view [batch, heads, tokens, dim] of a tensor that lies in memory as [batch, tokens, heads,
-/// dim]; nothing moves, and what attention writes to the view is in the tensor.
+/// dim]; nothing moves, and what attention writes to the view is in the tensor. Throws nothing.
 ///
 /// \param x a tensor or view of rank 4 that outlives the view; a temporary that owns its elements
 ///          is not taken

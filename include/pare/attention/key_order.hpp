@@ -3,6 +3,14 @@
 
 /// \file
 /// In which order keys and values are read: a checked permutation for every (batch, head).
+///
+/// ```cpp
+/// const KeyOrder order({.keys = 4}, {2, 0, 3, 1});  // slot 0 holds the key at position 2
+/// attend(q, k, v, out, {.causal = true, .order = &order, .mask = &mask});  // blocks of slots
+/// const auto slots = order.of(0, 0);                // the positions, for any batch entry and head
+/// ```
+///
+/// `order_keys` makes one from queries and keys.
 
 #include <pare/core/macros_off.hpp>
 
@@ -23,7 +31,7 @@ namespace pare::attention {
 ///
 /// Attention does not depend on the order of its keys; an order gathers the keys that matter into
 /// few blocks, which a `BlockMask` over slots then selects. Causality and windows are judged by
-/// position, never by slot.
+/// position, never by slot. Memory: 4 bytes per position.
 class KeyOrder {
  public:
   /// The problem an order is for. `batch` and `heads` of 1 serve every batch entry and head.
@@ -58,7 +66,9 @@ class KeyOrder {
     return {shape, std::move(positions)};
   }
 
+  /// The problem the order is for.
   const Shape& shape() const { return shape_; }
+  /// All positions, [batch, heads, keys].
   std::span<const std::uint32_t> positions() const { return positions_; }
 
   /// The positions of slots 0 ... keys - 1. An order with one batch entry or one head answers for

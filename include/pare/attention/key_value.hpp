@@ -3,6 +3,17 @@
 
 /// \file
 /// Where keys and values come from: the concept, dense tensors and paged caches.
+///
+/// ```cpp
+/// const PagedKeyValue<float> cache{.keys = to_view(key_pages),      // [pages, kv heads, 16, dim]
+///                                  .values = to_view(value_pages),
+///                                  .table = to_view(table),         // [sequences, most pages]
+///                                  .lengths = lengths};             // tokens per sequence
+/// attend(pare::simd.threads(4), q, cache, out, {.causal = true});
+/// ```
+///
+/// Attention over tensors makes its DenseKeyValue itself. Sources view memory that the caller
+/// keeps.
 
 #include <pare/core/macros_off.hpp>
 
@@ -20,7 +31,7 @@
 
 namespace pare::attention {
 
-/// Tokens of a sequence, at most.
+/// Tokens of a sequence, at most: 2^30 - 1.
 inline constexpr Index most_tokens = std::numeric_limits<std::int32_t>::max() / 2;
 
 /// A list of token counts that somebody else keeps: a span that takes no temporary vector.
@@ -43,7 +54,7 @@ struct KeysRead {
 
 /// Anything that can point to the key and the value of a token. `key(sequence, head, position)` is
 /// asked for positions below `length(sequence)` and returns `key_dim()` contiguous scalars; `value`
-/// likewise. Both are called from several threads at once. `validate(function)` throws
+/// returns `value_dim()`. Both are called from several threads at once. `validate(function)` throws
 /// `std::invalid_argument` if the source is not sound.
 ///
 /// Two more are used where they are there: `validate(function, read_of)` in place of the other,
@@ -71,7 +82,7 @@ struct DenseKeyValue {
   TensorView<const T, 4> keys{};
   TensorView<const T, 4> values{};
   TokenList lengths{};  ///< [batch] keys in use; empty: all
-  TokenList offsets{};  ///< packed sequences in a batch of 1; empty: not packed
+  TokenList offsets{};  ///< [sequences + 1], packed in a batch of 1; empty: not packed
 
   Index sequences() const {
     return offsets.empty() ? keys.extent[0] : static_cast<Index>(offsets.size()) - 1;
@@ -91,7 +102,7 @@ struct DenseKeyValue {
   }
 
   /// \throws std::invalid_argument if shapes differ, a last dimension is not contiguous, or lengths
-  /// or offsets do not fit the tensors.
+  /// do not fit the tensors. Offsets are not looked at: `attend` checks those of its options.
   void validate(const char* function) const {
     check_extents<3>(function, "v", {values.extent[0], values.extent[1], values.extent[2]},
                      {keys.extent[0], keys.extent[1], keys.extent[2]});
@@ -143,7 +154,7 @@ struct PagedKeyValue {
 
   TensorView<const T, 4> keys{};              ///< [pages, kv heads, page size, key dim]
   TensorView<const T, 4> values{};            ///< [pages, kv heads, page size, value dim]
-  TensorView<const std::int32_t, 2> table{};  ///< [sequences, most pages a sequence]
+  TensorView<const std::int32_t, 2> table{};  ///< [sequences, most pages of one]
   TokenList lengths{};                        ///< [sequences] tokens
 
   Index sequences() const { return static_cast<Index>(lengths.size()); }
@@ -159,7 +170,8 @@ struct PagedKeyValue {
   }
 
   /// \throws std::invalid_argument if shapes differ, a last dimension is not contiguous, a sequence
-  /// is longer than its row of the table, or an entry that is in use names no page.
+  /// is longer than its row of the table, or an entry that is in use names no page. Cost: one pass
+  /// over the entries in use.
   void validate(const char* function) const {
     validate(function, [](Index) { return KeysRead{}; });
   }

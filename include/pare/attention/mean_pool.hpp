@@ -48,8 +48,8 @@ struct MeanPool {
   /// Few heads are shared out over threads by their rows.
   static constexpr bool shares_rows = true;
 
-  Index row_block = 128;
-  Index column_block = 128;
+  Index row_block = 128;     ///< queries of a block, at least 1
+  Index column_block = 128;  ///< keys or key slots of a block, at least 1
 
   /// Share of the softmax over candidate blocks that is kept, above 0. The block that crosses it is
   /// kept too, and all of them if rounding never lets the sum reach it. From 1 on every block that
@@ -64,7 +64,7 @@ struct MeanPool {
   /// 0: no order; candidates are all blocks up to the diagonal, which is kept.
   Index segment = 0;
 
-  /// Keeps the block with the first token in every row.
+  /// Keeps the block with the first token in every row, whatever its score.
   bool force_first = true;
 
   BlockPooling pooling = BlockPooling::mean;
@@ -85,9 +85,9 @@ struct MeanPool {
   /// Adds the blocks of every row, and returns the mean over rows of the share of the block scores
   /// that was kept; this is the selector's belief, not attention mass, and leaves out the blocks
   /// that are kept without a score. Cost: one reading of q and k, and 2 dim FLOPs for each pair of
-  /// blocks.
-  /// \throws std::invalid_argument if attention is not causal, the order moves keys out of their
-  /// segment, or head_masses are not one for each query head.
+  /// blocks. Memory: the pooled keys and, per thread, 48 rows of block scores.
+  /// \throws std::invalid_argument if attention is not causal, there is an order but no segment,
+  /// the order moves keys out of their segment, or head_masses are not one for each query head.
   template <class B, StorageScalar S>
   PARE_ALWAYS_INLINE double select(const B& backend, const SelectorHead<S>& head,
                                    BlockLists& blocks) const;

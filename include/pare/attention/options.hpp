@@ -3,6 +3,14 @@
 
 /// \file
 /// What a call of `attend` may be told, and what it tells.
+///
+/// ```cpp
+/// Eigen::Tensor<float, 3, Eigen::RowMajor> lse(batch, heads, queries);
+/// attend(q, k, v, out, {.causal = true, .scale = 0.125, .lse = lse});
+/// attend(q, k, v, out, {.causal = true, .window = 4096, .sinks = 4});
+/// const AttendStats stats = attend(q, k, v, out, {.causal = true, .mask = &blocks});
+/// if (stats.density > 0.5) std::puts("few blocks were left out");
+/// ```
 
 #include <pare/core/macros_off.hpp>
 
@@ -30,7 +38,9 @@ inline constexpr Index no_limit = Index{1} << 40;
 /// tensors, float for all others. Empty: not wanted.
 class LogSumExp {
  public:
+  /// Not wanted.
   LogSumExp() = default;
+  /// A view of `lse`, which must outlive the call; `attend` checks its shape and scalar.
   // Hides no copy, since a LogSumExp is no Out<3>.
   template <Out<3> X>
   requires ComputeScalar<scalar_of<X>> LogSumExp(X&& lse)  // NOLINT(bugprone-forwarding-reference*)
@@ -41,6 +51,7 @@ class LogSumExp {
     stride_ = view.stride;
   }
 
+  /// Whether there is a view, and whether its scalar is double.
   bool wanted() const { return wanted_; }
   bool in_double() const { return in_double_; }
   /// T must be what `in_double` says.
@@ -77,16 +88,18 @@ struct AttendOptions {
   std::optional<Index> window_left{};
   std::optional<Index> window_right{};
 
-  /// With a window: keys at positions below `sinks` stay visible, if causality allows.
+  /// With a window: keys at positions below `sinks` stay visible, if causality allows. At least 0,
+  /// below 2^30.
   Index sinks = 0;
 
   /// Position of query 0 of every sequence, so that p = i + query_offset; 0 is the alignment of
-  /// causal masks at the top left. Left out: n_k - n_q, the bottom right. Not with a mask.
+  /// causal masks at the top left. Below 2^30 in size. Left out: n_k - n_q, the bottom right. Not
+  /// with a mask.
   std::optional<Index> query_offset{};
 
   /// A learned logit of each query head, [query heads], that takes its share of the softmax but has
   /// no value (the sinks of gpt-oss): out_i = sum_j e^(s_ij) v_j / (e^sink + sum_j e^(s_ij)). It
-  /// counts in `lse`. -infinity: none for that head. Empty: none.
+  /// counts in `lse`. Within +-2e38; -infinity: none for that head. Empty: none.
   std::span<const float> sink_logits{};
 
   /// The order in which keys are read, [1 or batch, 1 or kv heads or query heads, keys]; null:
@@ -109,14 +122,15 @@ struct AttendOptions {
   /// row that sees no key.
   LogSumExp lse{};
 
-  /// Scratch to reuse; null: allocated in the call.
+  /// Scratch to reuse, of one call at a time; null: allocated in the call.
   Workspace* workspace = nullptr;
 };
 
 /// What a user judges a sparse call by.
 struct AttendStats {
-  /// Computed share of the blocks, mean over heads; causal: of the T (T + 1) / 2 on and below the
-  /// diagonal.
+  /// Computed share of the blocks of the mask, in [0, 1], mean over heads; 1 without a mask. If
+  /// causal, of the T (T + 1) / 2 blocks on and below the diagonal. EarlyStop counts (query, key)
+  /// pairs instead.
   double density = 1;
 
   /// Mean over rows of the attention mass that the selector believes it kept; NaN where it has no

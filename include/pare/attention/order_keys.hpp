@@ -64,7 +64,7 @@ struct OrderOptions {
   /// The authors' code and the paper differ; both give valid orders.
   ImportanceOver importance = ImportanceOver::complete_segments;
 
-  /// Factor of q.k, finite and above 0; left out: 1 / sqrt(dim).
+  /// Factor of q.k, in the range of AttendOptions::scale; left out: 1 / sqrt(dim).
   std::optional<double> scale{};
 };
 
@@ -154,21 +154,23 @@ PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
 
-/// pi[gS + t] = gS + (the key of segment g with the t-th largest mean weight under the last
-/// queries), S = options.segment.
+/// Orders the keys of each segment by the weight that the last queries give them: with S =
+/// options.segment, slot g S + t holds the key of segment g whose mean weight, over the last
+/// options.queries queries, is the t-th largest, t from 0.
 ///
 /// \param backend where and how; left out: pare::simd
 /// \param q       [batch, heads, queries, dim]; query i stands at position i + keys - queries
 /// \param k       [batch, kv heads, keys, dim], the scalar of q
-/// \returns one order of the keys for each (batch, key/value head), or (batch, query head)
+/// \returns one order of the keys for each (batch, query head), or with share_kv_heads for each
+///          (batch, key/value head)
 /// \throws std::invalid_argument if shapes do not fit, segment or queries is below 1, or the scale
-///         is not finite and above 0
+///         is out of range
 ///
 /// The natural order if there is no more than one segment. Of keys of equal weight the earlier
 /// comes first, a NaN last: a head with a NaN among what is scored keeps its natural order. Heads
 /// that share an order are averaged in compute_t and rounded to the scalar of q. Cost: 2 *
 /// min(options.queries, queries) * keys * dim FLOPs for each order, and two exponentials for each
-/// of these products. Memory: O(keys) for each order, and 128 scores for each key of as many orders
+/// of its scores. Memory: O(keys) for each order, and 128 scores for each key of as many orders
 /// as keep the threads busy. The same bits for any number of threads.
 template <Backend B, In<4> Q, In<4> K>
 requires std::is_same_v<scalar_of<Q>, scalar_of<K>> KeyOrder

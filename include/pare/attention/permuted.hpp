@@ -10,7 +10,7 @@
 /// ```
 ///
 /// Wang et al., "Sparser Block-Sparse Attention via Token Permutation" (arXiv 2510.21270). Where
-/// skipping blocks cannot pay, the call is exact attention, and its statistics say so.
+/// skipping blocks cannot pay, the call is exact attention, and its density is 1.
 
 #include <pare/core/macros_off.hpp>
 
@@ -43,7 +43,7 @@ struct Permuted {
   /// computed.
   Index segment = 256;
 
-  /// Queries and key slots of a block.
+  /// Queries of a row block, and key slots of a column block; at least 1.
   Index block = 128;
 
   /// Share of the block scores that is kept, above 0; from 1 on the call is exact.
@@ -186,20 +186,27 @@ PARE_ABI_BEGIN
 
 /// Causal attention over the blocks that PBS-Attn selects: `order_keys`, `select_blocks`, `attend`.
 ///
-/// Shapes as for exact attention; query i stands at position i + keys - queries.
+/// q [batch, heads, queries, key dim], k [batch, kv heads, keys, key dim], v [batch, kv heads,
+/// keys, value dim] and out [batch, heads, queries, value dim] as for exact attention; query i
+/// stands at position i + keys - queries.
+///
+/// \param policy  how to order and select
 /// \param options `causal` must be true, which it is if options are left out; neither order, mask,
 ///                window, query_offset, lengths nor offsets; sink_logits count in the output alone
 /// \returns the density by the paper's convention, the mean share of block scores that was kept
 ///          (an estimate; 1 if exact) and the seconds spent on ordering and selecting
 /// \throws std::invalid_argument if a block, segment, stride or number of queries is below 1,
-///         segment is not a multiple of block, a mass is NaN or not above 0, there are more queries
-///         than keys, an option above is set, or as exact attention. Nothing is written then.
+///         segment is not a multiple of block or block, with antidiagonal scores, of stride, a mass
+///         is NaN or not above 0, head_masses are not one for each query head, dense_above is NaN,
+///         there are more queries than keys, the options are not as above, or as exact attention.
+///         Nothing is written then.
 ///
 /// Exact, with no time spent on selecting, if every mass is 1 or more, keys fill no more than one
 /// segment, or there are fewer keys than `dense_below` or queries than `dense_below_queries`; exact
 /// after selecting if the density is above `dense_above`. Cost: `density` of exact attention, and
 /// for ordering with 128 queries about 280 / keys of it; selecting takes less, antidiagonal scores
-/// add 1 / (2 stride) of it.
+/// add 1 / (2 stride) of it. Memory: that of the three calls, with an order of 4 bytes per
+/// (batch, query head, key). The same bits for any number of threads.
 ///
 /// Rows are not those of a shorter prompt: later queries take part in the choice of blocks.
 template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, std::derived_from<Permuted> P>

@@ -58,10 +58,10 @@ PARE_ABI_BEGIN
 ///
 /// Where every row keeps all it can see (mass 1, or no more keys than min_budget), nothing is
 /// computed, and the mass is 1. A NaN in the last queries of a head or in its keys makes the head
-/// keep all; queries of the proxy that meet a NaN count for nothing.
+/// keep all; queries of the proxy that meet a NaN add nothing to the scores of blocks.
 ///
-/// Cost, with N tokens: N^2 dim / (stride_queries stride_keys) FLOPs a group and 2 row_block N dim
-/// a head, which bind, and two reads of k. Of exact attention, that is 1 / (2 stride_queries
+/// Cost, with N tokens: N^2 dim / (stride_queries stride_keys) FLOPs per group and 2 row_block N
+/// dim per head, which bind, and two reads of k. Of exact attention, that is 1 / (2 stride_queries
 /// stride_keys) shared by the heads of a group, and row_block / N. Memory: the mean keys and the
 /// block scores of one group, and block statistics of a few hundred rows for each thread. The same
 /// bits for any number of threads.
@@ -90,6 +90,9 @@ select_blocks(const Q& q, const K& k, const ProxyHeads& policy, const SelectOpti
 /// \throws std::invalid_argument as `attend` and `select_blocks` do, or if the options are not
 ///         causal or have a mask, an order, a window, a query_offset, lengths or offsets. Nothing
 ///         is written then.
+///
+/// Cost: density of exact attention, and `select_blocks`. Memory: that of both. The same bits for
+/// any number of threads.
 template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, std::derived_from<ProxyHeads> P>
 requires detail::AttendScalars<Q, K, V, O> AttendStats
 attend(const B& backend, const Q& q, const K& k, const V& v, O&& out, const P& policy,

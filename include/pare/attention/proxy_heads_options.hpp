@@ -3,6 +3,12 @@
 
 /// \file
 /// What ProxyAttn can be told.
+///
+/// ```cpp
+/// ProxyHeads policy{.groups = 4, .mass = 0.9f};
+/// policy.budget = ProxyBudget::all_blocks;  // the paper's formula as it stands
+/// attend(q, k, v, out, policy);             // in proxy_heads.hpp
+/// ```
 
 #include <pare/core/macros_off.hpp>
 
@@ -48,7 +54,7 @@ struct ProxyHeads {
   /// Every row keeps block 0, on top of its budget if need be. Not the paper's; its peers do so.
   bool force_first = true;
 
-  /// Every row keeps the blocks that its own queries stand in. Likewise.
+  /// Every row keeps the blocks that its own queries stand in. Not the paper's; its peers do so.
   bool force_diagonal = true;
 };
 

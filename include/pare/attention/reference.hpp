@@ -3,7 +3,13 @@
 
 /// \file
 /// The definitions of this folder, in plain loops that accumulate in double. This file holds
-/// attention itself; those of the sparse methods are under detail/.
+/// attention itself; those of the sparse methods are under detail/. Calls reach them by backend:
+///
+/// ```cpp
+/// attend(pare::reference, q, k, v, expected, {.causal = true});  // by this file
+/// attend(q, k, v, out, {.causal = true});                        // the same up to rounding
+/// attend(pare::reference, q, k, v, expected, EarlyStop{});       // by a file of detail/
+/// ```
 
 #include <pare/core/macros_off.hpp>
 

@@ -11,6 +11,18 @@
 /// attend(q, k, v, out, key_mask_of(seen));       // bool [batch, keys]: padding
 /// attend(q, k, v, out, Chain{SoftCap{}, my_modifier});
 /// ```
+///
+/// | modifier | score s of query i (at position p) and key j (at position j) becomes |
+/// |---|---|
+/// | `Exact` | s |
+/// | `SoftCap` | cap tanh(s / cap), cap finite and above 0 (Gemma 2) |
+/// | `Alibi` | s - slope[head] \|p - j\| (Press et al., ALiBi, section 3) |
+/// | `AddBias` | s + bias[batch, head, i, j] |
+/// | `KeyMask` | s where seen[batch, head, i, j], -infinity elsewhere |
+/// | `Chain` | second(first(s)); what the first hides stays hidden |
+///
+/// The functions below make modifiers that view the caller's memory. They copy nothing; `attend`
+/// checks extents against the call, and throws std::invalid_argument if they do not fit.
 
 #include <pare/core/macros_off.hpp>
 
@@ -32,11 +44,11 @@ using kernel::ScorePlace;
 using kernel::SoftCap;
 
 /// A plain struct that replaces a score. `modify` is called for every score that is computed,
-/// before causality and windows hide keys, on several threads at once. -infinity hides the key; of
-/// a key that is hidden already, because q.k is -infinity or an earlier modifier said so, the
-/// result is not looked at. It is noexcept: kernels are, so that an exception would end the
-/// program. A modifier that also has `bool hides(Index sequence, Index key) const noexcept` may say
-/// that no query of the sequence sees a key, which is then not read at all.
+/// before causality and windows hide keys, on several threads at once. A result of -infinity hides
+/// the key. The result for a key that is hidden already, because q.k is -infinity or an earlier
+/// modifier hid it, is not looked at. It is noexcept: kernels are, so that an exception would end
+/// the program. A modifier that also has `bool hides(Index sequence, Index key) const noexcept` may
+/// say that no query of the sequence sees a key, which is then not read at all.
 template <class M>
 concept ScoreModifier = std::is_trivially_copyable_v<M> &&
     requires(const M& m, float single, double twice, const ScorePlace& place) {
@@ -62,6 +74,7 @@ requires In < std::remove_reference_t<X>,
 
 /// The modifier that subtracts distances times `slopes` [query heads], contiguous floats. The
 /// caller keeps the slopes alive; a temporary that owns them is not taken.
+/// \throws std::invalid_argument if the slopes are not contiguous.
 template <class X>
 requires In < std::remove_reference_t<X>,
 1 > &&std::is_same_v<scalar_of<X>, float> && (!pare::detail::OwningRvalue<X>)Alibi

@@ -60,9 +60,9 @@ struct SelectorHead {
   AlignedBuffer<std::byte>* memory = nullptr;  ///< scratch of this worker
   Index heads = 1;                             ///< query heads of the call
 
-  /// Where a query stands among the keys (bottom-right aligned).
+  /// Where a query stands among the keys: query + n_k - n_q (bottom-right aligned).
   Index position(Index query) const { return query + k.rows() - q.rows(); }
-  /// The key in a slot.
+  /// The key in a slot, [dim]; `query(i)` is query i.
   /// \throws std::invalid_argument, like `query`, if there is none.
   const S* key(Index slot) const {
     check(slot >= 0 && slot < k.rows() && (order.empty() || slot < Index(order.size())), name_,
@@ -90,8 +90,10 @@ class BlockLists {
     lists_.resize(static_cast<std::size_t>(rows));
   }
 
+  /// Row blocks and column blocks of the mask.
   Index rows() const { return static_cast<Index>(lists_.size()); }
   Index columns() const { return columns_; }
+  /// Selects a block. Rows may be added to on several threads, each row on one.
   /// \throws std::invalid_argument if the block lies outside the mask.
   void add(Index row, Index column) {
     check(row >= 0 && row < rows() && column >= 0 && column < columns_, name_, "row, column",
@@ -99,7 +101,7 @@ class BlockLists {
     lists_[static_cast<std::size_t>(row)].push_back(static_cast<std::int32_t>(column));
   }
 
-  /// Sorted, each block once.
+  /// The columns of each row, sorted, each once; the object is empty afterwards.
   std::vector<std::vector<std::int32_t>> take() {
     for (auto& list : lists_) {
       std::sort(list.begin(), list.end());
@@ -131,7 +133,7 @@ concept BlockSelector = requires(const P& selector, const SelectorHead<float>& h
 struct SelectedBlocks : BlockMask {
   /// Mean over heads of the mass the selector believes it kept; NaN: unknown.
   double mass = 0;
-  double seconds = 0;
+  double seconds = 0;  ///< spent on selecting
 };
 
 /// Options of `select_blocks`; as in AttendOptions.
@@ -245,9 +247,13 @@ PARE_ABI_BEGIN
 /// \param k        [batch, kv heads, keys, dim], the scalar of q
 /// \param order    the order that attention will read keys in; left out: natural
 /// \param selector MeanPool, Antidiagonal, SlidingWindow or the user's own
+/// \param options  whether attention will be causal, and its scale
+/// \returns a mask with rows of its own for every head, to pass to `attend`, with the mass kept and
+///          the time taken
 /// \throws std::invalid_argument if shapes, order or selector do not fit each other
 ///
 /// Heads are shared out over threads; the result does not depend on how. Cost: the selector's.
+/// Memory: the selector's, and the blocks selected, twice.
 template <Backend B, In<4> Q, In<4> K, BlockSelector P>
 requires std::is_same_v<scalar_of<Q>, scalar_of<K>> SelectedBlocks
 select_blocks(const B& backend, const Q& q, const K& k, const KeyOrder& order, const P& selector,

@@ -24,23 +24,23 @@
 
 namespace pare::attention {
 
-/// A BlockSelector that looks at places alone. Query at p sees keys in (p - window, p], without
+/// A BlockSelector that looks at positions alone. Query at p sees keys in (p - window, p], without
 /// causality those with |p - j| < window, and keys below `sinks`.
 struct SlidingWindow {
-  Index row_block = 128;
-  Index column_block = 128;
+  Index row_block = 128;     ///< queries of a block, at least 1
+  Index column_block = 128;  ///< keys of a block, at least 1
 
-  /// Tokens, at least 1. The default is ours; StreamingLLM takes what fits the cache.
+  /// Tokens, 1 to 2^31 - 1. The default is ours; StreamingLLM takes what fits the cache.
   Index window = 1024;
 
   /// First tokens that stay visible, at least 0; StreamingLLM's default.
   Index sinks = 4;
 
-  /// \throws std::invalid_argument if a block size or the window is below 1, or sinks below 0.
+  /// \throws std::invalid_argument if a block size, the window or sinks are out of range.
   void validate(const char* function, Index queries, Index keys) const;
 
-  /// Adds the blocks of every row; NaN, since no attention is looked at. Cost: one step for each
-  /// block chosen.
+  /// Adds the blocks of every row and returns NaN, since no attention is looked at. Cost: one step
+  /// for each block chosen.
   /// \throws std::invalid_argument if there is a key order, which would scatter the window.
   template <class B, StorageScalar S>
   PARE_ALWAYS_INLINE double select(const B& backend, const SelectorHead<S>& head,

@@ -2,7 +2,17 @@
 #pragma once
 
 /// \file
-/// Memory that attention works in; pass the same object again and repeated calls allocate nothing.
+/// Memory that attention works in.
+///
+/// ```cpp
+/// Workspace workspace;
+/// for (int layer = 0; layer < layers; ++layer)
+///   attend(q[layer], k[layer], v[layer], out, {.causal = true, .workspace = &workspace});
+/// ```
+///
+/// Exact attention, with or without order and mask, allocates nothing in later calls of the same
+/// sizes; an executor that starts threads may. Permuted and ProxyHeads also allocate the order and
+/// the blocks that they choose.
 
 #include <pare/core/macros_off.hpp>
 
