@@ -3,6 +3,12 @@
 
 /// \file
 /// The result of every factorization: two factors, and what a user judges them by.
+///
+/// ```cpp
+/// LowRank<float> f = truncated_svd(w, {.rank = 128});      // w [out x in] of float
+/// Eigen::MatrixXf product = f.left * f.right;                 // [out x 128] [128 x in]
+/// f.relative_error(), f.parameter_saving(), f.singular_values(0)
+/// ```
 
 #include <pare/core/macros_off.hpp>
 

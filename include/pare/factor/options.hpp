@@ -3,6 +3,12 @@
 
 /// \file
 /// What a factorization may be told.
+///
+/// ```cpp
+/// truncated_svd(w, {.rank = 128, .accuracy = Accuracy::High, .split = Split::Both});
+/// truncated_svd(w, {.rank = 256, .tolerance = 0.05});   // least rank of error 0.05, at most 256
+/// elementwise_svd(w, f, {.rank = 64, .sweeps = 50, .restarts = 3});
+/// ```
 
 #include <pare/core/macros_off.hpp>
 

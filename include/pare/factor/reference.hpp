@@ -4,6 +4,11 @@
 /// \file
 /// The definitions of this folder, in double and on one thread, with Eigen's decompositions. Each
 /// group is a file of its own under detail/; this one holds the norms of DoRA.
+///
+/// ```cpp
+/// auto exact = truncated_svd(pare::reference, w, {.rank = 128});   // the backend that runs them
+/// dora_norms(pare::reference, w, a, b, scale, norms);
+/// ```
 
 #include <pare/core/macros_off.hpp>
 

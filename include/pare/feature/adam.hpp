@@ -3,6 +3,13 @@
 
 /// \file
 /// Adam, the optimiser of gates and of the built-in models.
+///
+/// ```cpp
+/// std::vector<float> parameters(1000), gradients(1000);
+/// Adam<float> adam(1000, {.learning_rate = 1e-2});
+/// adam.step(parameters, gradients);           // all parameters
+/// adam.step(parameters, gradients, active);   // those with active[i] != 0
+/// ```
 
 #include <pare/core/macros_off.hpp>
 

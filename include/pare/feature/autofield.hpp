@@ -4,6 +4,12 @@
 /// \file
 /// AutoField: a pair of logits a field, drop or keep, whose Gumbel-softmax multiplies the field.
 ///
+/// ```cpp
+/// Mlp<float> model(layout.dim());
+/// Ranking ranking = autofield(model, layout, x, labels, x_held_out, labels_held_out);
+/// auto kept = top_k(ranking, 10);
+/// ```
+///
 /// p_j = softmax((l_j + gumbel noise) / tau)[keep], x'_bj = p_j x_bj; the model trains on training
 /// batches, the logits every `gate_every` model steps on a held-out one, to first order. tau starts
 /// at 1 and falls by 5e-5 a pass to no less than 0.01; both logits start at 0.5; fields are ranked

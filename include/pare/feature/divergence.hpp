@@ -5,6 +5,13 @@
 /// Permutation divergence: how far permuting a field moves it, and what its gate is therefore
 /// charged.
 ///
+/// ```cpp
+/// Divergences means;
+/// means.squared = divergence_closed(layout, x, DonorPolicy::BaseShift);    // x [rows x dim]
+/// const auto q = penalty_divergence(Penalty::Rms, layout, means);          // [fields]
+/// const auto lambda = penalty_weights(q);                                  // [fields], mean 1
+/// ```
+///
 /// The penalty is R = alpha sum_j lambda_j g_j (alpha is alpha_per_field of the options) with
 /// lambda_j = q_j / mean_k q_k held constant in the gradient, so that the uniform case is the one
 /// of LeAP's released code, whose alpha of mean_j g_j is ours times the number of fields. With a

@@ -5,6 +5,13 @@
 /// A factorization machine as a model of the scorers:
 /// logit = bias + x w + 1/2 sum_f ((x v_f)^2 - sum_i v_if^2 x_i^2).
 ///
+/// ```cpp
+/// FactorizationMachine<float> model(layout.dim(), {.factors = 16, .seed = 7});
+/// Leap<float> leap(layout);
+/// train_leap(model, leap, x, labels, x_held_out, labels_held_out);   // trains the model too
+/// model.forward(as_const(to_view(x)), logits);                       // [rows]
+/// ```
+///
 /// Source: Rendle, "Factorization machines", ICDM 2010, eq. 1 and lemma 3.1.
 
 #include <pare/core/macros_off.hpp>

@@ -4,6 +4,14 @@
 /// \file
 /// Gates: from a parameter theta of a field to the share g in [0, 1] of its own value.
 ///
+/// ```cpp
+/// GateOptions options{.kind = GateKind::HardConcrete};
+/// double noise = gate_noise(options.kind, seed, step, field);
+/// Gate gate = sampled_gate(options, options.temperature.at(step), theta, noise);
+/// gate.value, gate.slope                                                // g and dg/dtheta
+/// double score = gate_score(options, options.temperature.at(step), theta);
+/// ```
+///
 /// Sources: Sigmoid with temperature 5 and theta0 1 is what LeAP's released code does. The others
 /// are standard estimators, written from memory of their papers: Gumbel-sigmoid (Maddison et al.
 /// and Jang et al., ICLR 2017), hard-concrete (Louizos et al., ICLR 2018), stochastic gates

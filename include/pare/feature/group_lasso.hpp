@@ -5,6 +5,12 @@
 /// Group lasso on the first layer: trains a model under a penalty that sets all weights of a field
 /// to 0 at once.
 ///
+/// ```cpp
+/// Logistic<float> model(layout.dim());
+/// Ranking ranking = group_lasso(model, layout, x, labels, {.strength = 0.01});
+/// auto kept = above(ranking, 0);                 // fields whose weights are not all 0
+/// ```
+///
 /// Loss + strength sum_j sqrt(width_j) |W_j|_F over the rows W_j of the first layer's weights that
 /// field j meets; the score is |W_j|_F. After each step of the model's optimiser W_j shrinks by
 /// max(0, 1 - rate strength sqrt(width_j) / |W_j|), the proximal step of the penalty. Columns

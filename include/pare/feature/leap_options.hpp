@@ -3,6 +3,12 @@
 
 /// \file
 /// What Leap may be told.
+///
+/// ```cpp
+/// LeapOptions options{.alpha_per_field = 1e-3, .learning_rate = 1e-2, .seed = 3};
+/// options.gate.kind = GateKind::HardConcrete;
+/// Leap<float> leap(layout, options);
+/// ```
 
 #include <pare/core/macros_off.hpp>
 

@@ -4,6 +4,13 @@
 /// \file
 /// LeAP of a linear model with squared error, without data passes: from covariances alone.
 ///
+/// ```cpp
+/// LinearMoments moments{.covariance = s, .with_target = c, .target_variance = s_yy};
+/// LinearExact result = leap_linear_exact(layout, moments, {.alpha_per_field = 0.01});
+/// auto kept = above(result.ranking);
+/// double loss = linear_gate_loss(layout, moments, result.gates).loss;     // result.model.loss
+/// ```
+///
 /// Mixing with independent donors shrinks the covariance between fields and not that within one, so
 /// that the best linear model for given gates has the loss of an adaptive ridge regression,
 /// L(g) = s_yy - c^T (S + blockdiag(r_j^2 S_jj))^-1 c with r_j = (1 - g_j) / g_j, S = Cov(x),

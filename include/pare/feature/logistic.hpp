@@ -3,6 +3,14 @@
 
 /// \file
 /// Logistic regression as a model of the scorers: logit = bias + x w.
+///
+/// ```cpp
+/// Logistic<float> model(dim, {.adam = {.learning_rate = 1e-2}});
+/// model.forward(as_const(to_view(x)), logits);         // x [rows x dim], logits [rows]
+/// logistic_gradient<float>(logits, labels, slopes);    // model.hpp
+/// model.backward(slopes);
+/// model.step();
+/// ```
 
 #include <pare/core/macros_off.hpp>
 

@@ -5,6 +5,12 @@
 /// Mask-gradient importance (SFS): the gradient of the loss by a multiplicative mask on each field,
 /// at a mask of 1.
 ///
+/// ```cpp
+/// Ranking ranking = mask_gradient_importance(model, layout, x, labels);   // of a trained model
+/// auto kept = top_share(ranking, 0.5);
+/// auto quick = mask_gradient_importance(model, layout, x, labels, {.batches = 10});
+/// ```
+///
 /// I_j = mean over batches of |sum_b <x_bj, dL/dx_bj>|, L the mean loss of the batch, scaled so
 /// that the fields add up to 1. One pass forward and back, no training of masks.
 ///

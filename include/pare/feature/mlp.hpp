@@ -4,6 +4,13 @@
 /// \file
 /// A small multi-layer perceptron as a model of the scorers, with a linear path beside it (Wide &
 /// Deep): logit = x w + W_L relu(... relu(x W_0 + b_0) ...) + b_L.
+///
+/// ```cpp
+/// Mlp<float> model(layout.dim(), {.hidden = {64, 32}, .seed = 7});
+/// Leap<float> leap(layout);
+/// train_leap(model, leap, x, labels, x_held_out, labels_held_out);   // trains the model too
+/// model.forward(as_const(to_view(x)), logits);                       // [rows]
+/// ```
 
 #include <pare/core/macros_off.hpp>
 

@@ -4,6 +4,17 @@
 /// \file
 /// What a scorer asks of a model, and the loss it is trained with.
 ///
+/// ```cpp
+/// struct Mine {
+///   using scalar = float;
+///   Index dim() const;
+///   void forward(TensorView<const float, 2> x, std::span<float> logits);
+///   void backward(std::span<const float> grad_logits);
+///   void input_gradient(std::span<const float> grad_logits, TensorView<float, 2> grad_x);
+///   void step();
+/// };  // Model<Mine>: train_leap, taylor_importance and the other scorers take it
+/// ```
+///
 /// A model maps rows [rows x dim] to one logit each. It owns its parameters, the sums of their
 /// gradients and its optimiser; the scorers own the data. `Logistic`, `FactorizationMachine` and
 /// `Mlp` are such models; a user's own takes about thirty lines.

@@ -4,6 +4,11 @@
 /// \file
 /// Path importance: what permuting all fields at once costs, shared out among them in K passes.
 ///
+/// ```cpp
+/// Ranking worth = path_importance(model, layout, x, labels, {.nodes = 8});   // of a trained model
+/// Ranking ranking = open_first_by(worth.scores, leap.ranking());             // ranking.hpp
+/// ```
+///
 /// With a permutation of each field held fixed, let L(g) be the loss with all gates at g. Then
 /// I_j = -integral_0^1 dL/dg_j(g) dg, and sum_j I_j = L(0) - L(1), the loss with every field
 /// permuted less that of the rows as they are. The integral is a Gauss-Legendre sum of K nodes. A

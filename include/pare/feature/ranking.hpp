@@ -3,6 +3,13 @@
 
 /// \file
 /// From scores of fields to fields that are kept.
+///
+/// ```cpp
+/// Ranking ranking = rank_fields(scores);          // [fields], higher is better
+/// auto best = top_k(ranking, 10);                 // fields, best first
+/// auto open = above(ranking, 0.5);
+/// Index enough = fields_for_mass(ranking, 0.9).fields;
+/// ```
 
 #include <pare/core/macros_off.hpp>
 

@@ -4,6 +4,13 @@
 /// \file
 /// Batches of fields that are at their default in most rows.
 ///
+/// ```cpp
+/// auto x = to_sparse(layout, matrix);             // [rows x dim], dense or Eigen::SparseMatrix
+/// x.rows_of(3), x.values(3)                       // rows and values of the entries of field 3
+/// x.entries()                                     // of all fields
+/// to_dense(x, field_blocked(layout, buffer, x.rows()));
+/// ```
+///
 /// Of each field only the rows that differ from its default are kept: their numbers, rising, and
 /// their values. Memory and the cost of the mix (mix_sparse.hpp) follow those entries, not the
 /// width of the batch.

@@ -5,6 +5,11 @@
 /// First-order permutation importance (SHARK's F-permutation): what replacing a field by its mean
 /// would cost each row, to first order.
 ///
+/// ```cpp
+/// Ranking ranking = taylor_importance(model, layout, x, labels);   // of a trained model
+/// auto kept = top_k(ranking, 10);
+/// ```
+///
 /// I_j = 1/N sum_b |sum_k dL_b/dx_bk (mean_k - x_bk)| over the columns k of field j, L_b the loss
 /// of row b. One pass forward and back; without the absolute value it is what the average over all
 /// permutations of the gate gradient of LeAP is at a gate of 1 (derived).

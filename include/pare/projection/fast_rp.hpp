@@ -4,6 +4,15 @@
 /// \file
 /// FastRP: node embeddings from a sparse random projection propagated over a graph.
 ///
+/// ```cpp
+/// Eigen::SparseMatrix<float, Eigen::RowMajor> adjacency(nodes, nodes);  // a_uv: weight of u, v
+/// FastRpOptions options{.dim = 256, .weights = {0, 0, 1, 6.67}, .degree_exponent = -0.5};
+/// auto embedding = fast_rp(adjacency, options);                // [nodes x 256]
+/// fast_rp(pare::simd.threads(4), adjacency, out, options);     // the same bits, into out
+/// options.feature_ratio = 0.5;                                 // columns 128 to 255 start from
+/// fast_rp(pare::simd, adjacency, features, out, options);      // features [nodes x any]
+/// ```
+///
 /// Chen, Sultan, Tian, Chen, Skiena, "Fast and accurate network embeddings via very sparse random
 /// projection" (CIKM'19). With A the adjacency, D its degrees, P = D^-1 A and R a sparse random
 /// matrix of one row for each node:

@@ -3,6 +3,13 @@
 
 /// \file
 /// What FastRP can be told.
+///
+/// ```cpp
+/// FastRpOptions options{.dim = 128, .weights = {0, 1, 1, 0.5}, .degree_exponent = -0.5};
+/// options.progress = [](int step, int steps) { std::printf("step %d of %d\n", step, steps); };
+/// auto embedding = fast_rp(adjacency, options);                // 4 steps
+/// auto like_neo4j = fast_rp(adjacency, gds_defaults(128));
+/// ```
 
 #include <pare/core/macros_off.hpp>
 

@@ -3,6 +3,12 @@
 
 /// \file
 /// How many dimensions a random projection needs.
+///
+/// ```cpp
+/// const Index k = johnson_lindenstrauss_dim(1'000'000, 0.1);              // 11841
+/// SparseProjection omega{.input_dim = d, .output_dim = k, .seed = 7};
+/// project(x, omega, y);                                                   // project.hpp
+/// ```
 
 #include <pare/core/macros_off.hpp>
 

@@ -3,6 +3,13 @@
 
 /// \file
 /// Random operators as matrices, for those who ask for them.
+///
+/// ```cpp
+/// SparseProjection omega{.input_dim = 1000, .output_dim = 64, .seed = 7};
+/// auto r = materialize<float>(omega);                            // [64 x 1000], sparse
+/// auto block = materialize_block<float>(omega, 0, 64, 100, 50);  // its columns 100 to 149
+/// auto inverse = pseudo_inverse<double>(omega);                  // [1000 x 64], dense
+/// ```
 
 #include <pare/core/macros_off.hpp>
 

@@ -3,6 +3,12 @@
 
 /// \file
 /// The definitions of this folder, in plain loops that accumulate in double.
+///
+/// ```cpp
+/// project(pare::reference, x, omega, y);                 // the backend that runs them
+/// auto embedding = fast_rp(pare::reference, adjacency);
+/// spmm(pare::reference, a, b, c);
+/// ```
 
 #include <pare/core/macros_off.hpp>
 

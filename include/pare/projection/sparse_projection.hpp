@@ -8,6 +8,13 @@
 /// Every family is scaled so that E||R x||^2 = ||x||^2. The same description gives the same R on
 /// every backend, arch, compiler and number of threads, and any part of R can be read without what
 /// lies before it.
+///
+/// ```cpp
+/// SparseProjection sparse{.input_dim = d, .output_dim = k, .seed = 7};   // density 1/sqrt(d)
+/// SparseProjection third = achlioptas(d, k, 7);                          // density 1/3
+/// SparseSignProjection sign{.input_dim = d, .output_dim = k, .nonzeros = 8, .seed = 7};
+/// project(x, sign, y);                                                   // project.hpp: [n x k]
+/// ```
 
 #include <pare/core/macros_off.hpp>
 

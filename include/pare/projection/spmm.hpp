@@ -3,6 +3,12 @@
 
 /// \file
 /// Sparse matrix times dense matrix, the product that graph embeddings and propagation run on.
+///
+/// ```cpp
+/// Eigen::SparseMatrix<float, Eigen::RowMajor> a(m, n);
+/// spmm(a, b, c);                          // b [n x k] and c [m x k] with contiguous rows
+/// spmm(pare::simd.threads(4), a, b, c);   // the same bits
+/// ```
 
 #include <pare/core/macros_off.hpp>
 

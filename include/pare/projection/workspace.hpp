@@ -3,6 +3,11 @@
 
 /// \file
 /// Memory that projections work in; pass the same object again and repeated calls allocate nothing.
+///
+/// ```cpp
+/// Workspace workspace;
+/// for (const Eigen::MatrixXf& x : batches) project(pare::simd.threads(4), x, omega, y, workspace);
+/// ```
 
 #include <pare/core/macros_off.hpp>
 
