@@ -59,14 +59,15 @@ PARE_ABI_BEGIN
 /// scaled by one gives the same bits. (With Degree::count the weights stay in the result, and rows
 /// that fall below the smallest normal number from step to step lose their direction.)
 ///
-/// Rows are as precise as the scalar: where the largest neighbours of a node cancel, as high degree
-/// powers make likely, what is left of them is rounding, which unit rows and standard columns bring
-/// to full size. Of float weights that are no small integers, other weights then give other numbers
-/// there; double takes this 2^29 times further.
+/// Precision: where the largest neighbours of a node cancel, as high degree powers make likely,
+/// only rounding is left of them, and unit rows and standard columns bring it to full size. Such a
+/// row then depends on how the weights themselves were rounded to float, unless they are small
+/// integers; double takes this 2^29 times further.
+///
 /// A node without edges gets a row of zeros before standardisation, unless self_influence is above
-/// 0. The same bits for any number of threads. Cost: steps * (2 nnz * dim FLOPs, nnz * dim scalars
-/// gathered), which the gather binds. Memory beside out: nodes * dim scalars if only the last two
-/// weights are not zero (as by default), twice that otherwise.
+/// 0. The same bits come out for any number of threads. Cost: 2 nnz * dim FLOPs and nnz * dim
+/// scalars gathered per step; the gather binds. Memory beside out: nodes * dim scalars if only the
+/// last two weights are not zero (as by default), twice that otherwise.
 template <Backend B, SparseIn S, Out<2> Y>
 requires std::is_same_v<sparse_scalar_of<S>, scalar_of<Y>>
 void fast_rp(const B& backend, const S& adjacency, Y&& out, const FastRpOptions& options) {
@@ -74,8 +75,11 @@ void fast_rp(const B& backend, const S& adjacency, Y&& out, const FastRpOptions&
   detail::fast_rp_entry(backend, adjacency, TensorView<const T, 2>{}, to_view(out), options);
 }
 
-/// Embeds nodes that have features: the last floor(dim * feature_ratio) dimensions start from
-/// `features` [nodes x any], projected by a random matrix of the same density (Neo4j GDS).
+/// Embeds nodes that have features: the last floor(dim * feature_ratio) dimensions start from the
+/// features, projected by a random matrix of the same density (Neo4j GDS).
+///
+/// \param features [nodes x any], of the scalar of adjacency; other parameters, cost and memory as
+///                 without features
 /// \throws std::invalid_argument also if features has another number of rows, or no columns.
 template <Backend B, SparseIn S, In<2> X, Out<2> Y>
 requires std::is_same_v<sparse_scalar_of<S>, scalar_of<Y>> &&
@@ -85,7 +89,9 @@ void fast_rp(const B& backend, const S& adjacency, const X& features, Y&& out,
   detail::fast_rp_entry(backend, adjacency, as_const(to_view(features)), to_view(out), options);
 }
 
-/// Embeds the nodes of a graph into a new matrix [nodes x options.output_columns()].
+/// Embeds the nodes of a graph into a new row-major matrix [nodes x options.output_columns()].
+/// Parameters, cost and memory as above.
+/// \throws std::invalid_argument as above, or if Index cannot count the elements of the matrix.
 template <Backend B, SparseIn S>
 Eigen::Matrix<sparse_scalar_of<S>, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> fast_rp(
     const B& backend, const S& adjacency, const FastRpOptions& options = {}) {

@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// What FastRP can be told.
+/// Options of FastRP (fast_rp.hpp).
 ///
 /// ```cpp
 /// FastRpOptions options{.dim = 128, .weights = {0, 1, 1, 0.5}, .degree_exponent = -0.5};
@@ -34,9 +34,9 @@ struct FastRpOptions {
   /// Columns of the embedding, at least 1. The paper's experiments use 512.
   Index dim = 512;
 
-  /// Weight of step 1, 2, ...: their number is the number of steps. At least one; trailing zeros
-  /// cost nothing. [0, 0, 1, 6.67] is the authors' choice for BlogCatalog. Graphs with long paths
-  /// want more steps.
+  /// Weights of steps 1, 2, ...: finite, 1 to 999,999 of them. As many steps run as there are
+  /// weights up to the last that is not 0. [0, 0, 1, 6.67] is the authors' choice for BlogCatalog.
+  /// Graphs with long paths want more steps.
   std::vector<double> weights = {0, 0, 1, 6.67};
 
   /// Exponent of the degree in the starting vectors, beta: negative values damp hubs. Finite.
@@ -53,15 +53,15 @@ struct FastRpOptions {
   /// authors' code does when it is given no weights.
   bool concatenate = false;
 
-  /// Density of the random operator, in (0, 1]; none: 1/sqrt(nodes) (the authors' code).
+  /// Density of the random operator, in (0, 1]; not given: 1/sqrt(nodes) (the authors' code).
   std::optional<double> density{};
 
   /// See Degree. A node without edges starts from 0 if the exponent is not 0 (weighted), or from
   /// its random vector (count).
   Degree degree = Degree::weighted;
 
-  /// Weight of a node's own starting vector in the result, at least 0; keeps nodes without edges
-  /// from being zero. Neo4j's nodeSelfInfluence.
+  /// Weight of a node's own starting vector in the result, at least 0, and 0 with `concatenate`;
+  /// keeps nodes without edges from being zero. Neo4j's nodeSelfInfluence.
   double self_influence = 0;
 
   /// Share of the dimensions that start from projected node features, in [0, 1]: floor(dim * ratio)
@@ -74,7 +74,7 @@ struct FastRpOptions {
   /// Called after each step, from the calling thread, with the step just done and their number.
   std::function<void(int step, int steps)> progress{};
 
-  /// Steps up to the last weight that is not zero.
+  /// The number of steps that run: up to the last weight that is not 0.
   Index steps() const {
     Index last = static_cast<Index>(weights.size());
     while (last > 0 && weights[static_cast<std::size_t>(last - 1)] == 0) --last;
@@ -97,9 +97,9 @@ struct FastRpOptions {
   }
 };
 
-/// The defaults of Neo4j's Graph Data Science: weights [0, 1, 1], density 1/3, degrees counted
-/// without weights, no standardisation. (Its random numbers are different, so vectors agree in
-/// distribution.)
+/// The defaults of Neo4j's Graph Data Science for `dim` columns: weights [0, 1, 1], density 1/3,
+/// degrees counted without weights, no standardisation. Its random numbers are different, so
+/// vectors agree in distribution only. `dim` is not checked here.
 inline FastRpOptions gds_defaults(Index dim) {
   FastRpOptions options;
   options.dim = dim;
@@ -111,6 +111,7 @@ inline FastRpOptions gds_defaults(Index dim) {
 }
 
 PARE_ABI_BEGIN
+/// Checks the options; messages name `function`.
 /// \throws std::invalid_argument if a member is out of its range.
 inline void validate(const char* function, const FastRpOptions& o) {
   check(o.dim >= 1 && o.dim < (Index{1} << 31), function, "dim", o.dim, "at least 1, below 2^31");

@@ -25,7 +25,8 @@ PARE_ABI_BEGIN
 /// The bound knows nothing of the data or its dimension, and is loose; it may exceed both.
 /// \param samples number of points, at least 1
 /// \param eps     relative distortion of squared distances, in (0, 1)
-/// \throws std::invalid_argument if samples < 1 or eps is outside (0, 1) or NaN.
+/// \throws std::invalid_argument if samples < 1, eps is outside (0, 1) or NaN, or eps is so small
+///         that the dimension is 2^62 or more.
 ///
 /// Source: Dasgupta and Gupta, "An elementary proof of the Johnson-Lindenstrauss lemma" (1999), as
 /// scikit-learn's johnson_lindenstrauss_min_dim, whose values it equals.

@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// Random operators as matrices, for those who ask for them.
+/// Random operators as matrices. `project` and `sketch` (project.hpp) need none of them.
 ///
 /// ```cpp
 /// SparseProjection omega{.input_dim = 1000, .output_dim = 64, .seed = 7};
@@ -27,11 +27,15 @@ namespace pare::projection {
 PARE_ABI_BEGIN
 
 /// Rows [first_row, first_row + rows) and columns [first_column, first_column + columns) of R as a
-/// sparse row-major matrix, scaled. Nothing outside the block is generated, but for rows of the
-/// same group of 64. \throws std::invalid_argument if a member of r is out of range, the block
-/// reaches outside R, or
+/// sparse row-major matrix [rows x columns] of T, float or double, scaled.
+///
+/// \param r SparseProjection or SparseSignProjection
+/// \throws std::invalid_argument if a member of r is out of range, the block reaches outside R, or
 ///         32-bit offsets cannot count its nonzeros.
-/// Memory: (4 + sizeof(T)) bytes a nonzero, twice while it is built.
+///
+/// Cost: one thread draws the nonzeros of the block's columns, of SparseProjection only in the
+/// groups of 64 rows that the block touches. Memory: 4 + sizeof(T) bytes per nonzero, twice that
+/// while the matrix is built.
 template <ComputeScalar T, RandomOperator R>
 Eigen::SparseMatrix<T, Eigen::RowMajor> materialize_block(const R& r, Index first_row, Index rows,
                                                           Index first_column, Index columns) {
@@ -64,7 +68,8 @@ Eigen::SparseMatrix<T, Eigen::RowMajor> materialize_block(const R& r, Index firs
   return by_column;
 }
 
-/// R as a sparse row-major matrix [output_dim x input_dim], scaled; scikit-learn's components_.
+/// R as a sparse row-major matrix [output_dim x input_dim] of T, scaled: what scikit-learn calls
+/// components_. Cost and memory as materialize_block.
 /// \throws std::invalid_argument as materialize_block.
 template <ComputeScalar T, RandomOperator R>
 Eigen::SparseMatrix<T, Eigen::RowMajor> materialize(const R& r) {
@@ -72,10 +77,12 @@ Eigen::SparseMatrix<T, Eigen::RowMajor> materialize(const R& r) {
   return materialize_block<T>(r, 0, r.output_dim, 0, r.input_dim);
 }
 
-/// The Moore-Penrose inverse of R as a dense matrix [input_dim x output_dim], from which
-/// X ~ Y * pseudo_inverse^T undoes Y = X R^T as well as a linear map can. R is made dense for it
-/// and decomposed in double. \throws std::invalid_argument if a member of r is out of range. Cost:
-/// about 4 input_dim * output_dim * min(input_dim, output_dim) FLOPs, and 24 bytes an entry.
+/// The Moore-Penrose inverse of R as a dense matrix [input_dim x output_dim] of T:
+/// X ~ Y * pseudo_inverse^T undoes Y = X R^T as well as a linear map can. R is made dense and
+/// decomposed in double.
+/// \throws std::invalid_argument as materialize.
+/// Cost: about 4 input_dim * output_dim * min(input_dim, output_dim) FLOPs on one thread. Memory:
+/// 24 bytes per entry of R, and the result.
 template <ComputeScalar T, RandomOperator R>
 Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic> pseudo_inverse(const R& r) {
   validate("projection::pseudo_inverse", r);

@@ -110,16 +110,15 @@ PARE_ABI_END
 
 PARE_ABI_BEGIN
 
-/// Y = X R^T for dense X.
+/// Y = X R^T for dense X: y_ik = sum_j r_kj x_ij.
 ///
 /// \param backend   where and how; left out: pare::simd
 /// \param x         [n x input_dim], each row a vector
 /// \param r         SparseProjection or SparseSignProjection
 /// \param y         [n x output_dim], written; must not overlap x
 /// \param workspace scratch to reuse; left out: allocated here
-/// \throws std::invalid_argument if a member of r is out of range, a shape does not fit, y has a
-/// zero
-///         stride or overlaps x. Nothing is written then. n = 0 is a no-op.
+/// \throws std::invalid_argument if a member of r is out of range, a shape does not fit, elements
+///         of y share memory, or y overlaps x. Nothing is written then. n = 0 is a no-op.
 ///
 /// Cost: n * nnz(R) additions; X is read and Y written once (Y again for every 32 MiB of R's
 /// nonzeros, X again for every 2048 outputs). Memory: Workspace.
@@ -145,10 +144,11 @@ template <In<2> X, RandomOperator R = SparseProjection, Out<2> Y>
 requires detail::ProjectsTo<X, Y>
 void project(const X& x, const R& r, Y&& y) { project(simd, x, r, y); }
 
-/// Y = X R^T for sparse X: cost nnz(X) * (nonzeros of a column of R) additions, and only the
-/// columns of R that X touches are generated. Column-major X is first copied to rows (its own size
-/// once). \throws std::invalid_argument as for dense X, and if an offset decreases or an index is
-/// outside.
+/// Y = X R^T for sparse X [n x input_dim] of float or double; y [n x output_dim] is dense.
+/// \throws std::invalid_argument as for dense X, and if an offset decreases or an index is outside.
+///
+/// Cost: nnz(X) * (nonzeros of a column of R) additions; only the columns of R that X touches are
+/// generated. Memory: a column-major X is first copied to rows.
 template <Backend B, SparseIn S, RandomOperator R = SparseProjection, Out<2> Y>
 requires detail::SparseProjectsTo<S, Y>
 void project(const B& backend, const S& x, const R& r, Y&& y) {
@@ -161,8 +161,14 @@ template <SparseIn S, RandomOperator R = SparseProjection, Out<2> Y>
 requires detail::SparseProjectsTo<S, Y>
 void project(const S& x, const R& r, Y&& y) { project(simd, x, r, y); }
 
-/// B = R A for dense A [input_dim x m]; out is [output_dim x m]. The same work and the same bits as
-/// projecting the rows of A^T.
+/// B = R A for dense A: b_ki = sum_j r_kj a_ji. The same work and the same bits as projecting the
+/// rows of A^T.
+///
+/// \param backend   where and how; left out: pare::simd
+/// \param r         SparseProjection or SparseSignProjection
+/// \param a         [input_dim x m], each column a vector
+/// \param out       [output_dim x m], written; must not overlap a
+/// \param workspace scratch to reuse; left out: allocated here
 /// \throws std::invalid_argument as project.
 template <Backend B, RandomOperator R = SparseProjection, In<2> A, Out<2> Y>
 requires detail::ProjectsTo<A, Y>
@@ -186,7 +192,8 @@ template <RandomOperator R = SparseProjection, In<2> A, Out<2> Y>
 requires detail::ProjectsTo<A, Y>
 void sketch(const R& r, const A& a, Y&& out) { sketch(simd, r, a, out); }
 
-/// B = R A for sparse A; a row-major A is first copied to columns.
+/// B = R A for sparse A [input_dim x m]; out [output_dim x m] is dense. Cost as projecting a sparse
+/// X; a row-major A is first copied to columns.
 /// \throws std::invalid_argument as project.
 template <Backend B, RandomOperator R = SparseProjection, SparseIn S, Out<2> Y>
 requires detail::SparseProjectsTo<S, Y>

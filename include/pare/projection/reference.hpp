@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// The definitions of this folder, in plain loops that accumulate in double.
+/// The definitions of this folder, in plain loops that accumulate in double on one thread.
 ///
 /// ```cpp
 /// project(pare::reference, x, omega, y);                 // the backend that runs them

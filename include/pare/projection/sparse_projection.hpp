@@ -45,7 +45,7 @@ struct SparseProjection {
   Index input_dim = 0;              ///< columns of R; at least 1
   Index output_dim = 0;             ///< rows of R, in [1, 2^31); may exceed input_dim
   std::optional<double> density{};  ///< in (0, 1]; none: 1/sqrt(input_dim) (Li et al.)
-  std::uint64_t seed = 0;
+  std::uint64_t seed = 0;           ///< the same seed gives the same R
 
   /// density or its default; 0 where there is no input.
   double effective_density() const {
@@ -57,7 +57,7 @@ struct SparseProjection {
     const double nonzeros = expected_column_nonzeros();
     return nonzeros > 0 ? 1.0 / std::sqrt(nonzeros) : 0.0;
   }
-  /// Nonzero entries to be expected in a column.
+  /// The mean number of nonzeros in a column.
   double expected_column_nonzeros() const {
     return effective_density() * static_cast<double>(output_dim);
   }
@@ -71,24 +71,25 @@ struct SparseProjection {
 /// CountSketch. A one-hot vector keeps its norm exactly; Var||Sx||^2 = 2 (||x||^4 - sum x_i^4) /
 /// output_dim for equal groups, whatever `nonzeros` is.
 struct SparseSignProjection {
-  Index input_dim = 0;   ///< columns of S; at least 1
-  Index output_dim = 0;  ///< rows of S, in [1, 2^31)
-  Index nonzeros = 8;    ///< a column, in [1, output_dim]; 8 is the usual choice for embeddings
-  std::uint64_t seed = 0;
+  Index input_dim = 0;     ///< columns of S; at least 1
+  Index output_dim = 0;    ///< rows of S, in [1, 2^31)
+  Index nonzeros = 8;      ///< per column, in [1, output_dim]; 8 is the usual choice for embeddings
+  std::uint64_t seed = 0;  ///< the same seed gives the same S
 
   /// The magnitude of a nonzero entry; 0 where there is none.
   double entry_scale() const {
     return nonzeros > 0 ? 1.0 / std::sqrt(static_cast<double>(nonzeros)) : 0.0;
   }
+  /// The number of nonzeros in a column.
   double expected_column_nonzeros() const { return static_cast<double>(nonzeros); }
 };
 
-/// R of Achlioptas: a third of the entries is not zero.
+/// R of Achlioptas, density 1/3. Its members are checked where it is used.
 inline SparseProjection achlioptas(Index input_dim, Index output_dim, std::uint64_t seed = 0) {
   return {.input_dim = input_dim, .output_dim = output_dim, .density = 1.0 / 3.0, .seed = seed};
 }
 
-/// R of Li, Hastie and Church: density 1/sqrt(input_dim).
+/// R of Li, Hastie and Church, density 1/sqrt(input_dim). Its members are checked where it is used.
 inline SparseProjection very_sparse(Index input_dim, Index output_dim, std::uint64_t seed = 0) {
   return {.input_dim = input_dim, .output_dim = output_dim, .density = {}, .seed = seed};
 }
@@ -105,6 +106,7 @@ PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
 
+/// Checks the members; messages name `function`.
 /// \throws std::invalid_argument if a member is out of its range.
 inline void validate(const char* function, const SparseProjection& r) {
   detail::check_dims(function, r);
@@ -112,6 +114,7 @@ inline void validate(const char* function, const SparseProjection& r) {
   check(is_finite(p) && p > 0 && p <= 1, function, "density", p, "a density in (0, 1]");
 }
 
+/// Checks the members; messages name `function`.
 /// \throws std::invalid_argument if a member is out of its range.
 inline void validate(const char* function, const SparseSignProjection& r) {
   detail::check_dims(function, r);
@@ -120,7 +123,8 @@ inline void validate(const char* function, const SparseSignProjection& r) {
 }
 PARE_ABI_END
 
-/// A random operator described by a few numbers; both structs above.
+/// A random operator described by a few numbers: the two structs above. `project` and the others
+/// generate the entries of these two only.
 template <class R>
 concept RandomOperator = requires(const R& r) {
   { r.input_dim } -> std::convertible_to<Index>;

@@ -61,19 +61,19 @@ PARE_ABI_END
 
 PARE_ABI_BEGIN
 
-/// C = A B for sparse A stored by rows and dense B with contiguous rows.
+/// C = A B for sparse A stored by rows and dense B with contiguous rows: c_uk = sum_v a_uv b_vk.
 ///
 /// \param backend left out: pare::simd
-/// \param a [m x n] row-major Eigen sparse matrix of float or double; entries of a row in any
-/// order,
-///          equal indices add up
-/// \param b [n x k], contiguous rows, the scalar of a
-/// \param c [m x k], contiguous rows, written; must not overlap a or b
+/// \param a       [m x n] row-major Eigen sparse matrix of float or double; entries of a row may
+///                come in any order, equal indices add up
+/// \param b       [n x k], contiguous rows, the scalar of a
+/// \param c       [m x k], contiguous rows, the scalar of a, written; must not overlap a or b
 /// \throws std::invalid_argument if a shape or stride does not fit, an offset of a decreases, an
 ///         index is outside, or c overlaps a or b. Nothing is written then.
 ///
-/// Each row is summed in stored order by one worker: the same bits for any number of threads.
-/// Cost: 2 nnz(A) k FLOPs; nnz(A) k scalars gathered, which is what binds.
+/// One worker sums each row in stored order: the same bits for any number of threads. Cost:
+/// 2 nnz(A) k FLOPs and nnz(A) k scalars gathered, which binds. No memory is allocated; the
+/// reference sums in double.
 template <Backend B, SparseRowsIn S, In<2> X, Out<2> Y>
 requires std::is_same_v<sparse_scalar_of<S>, scalar_of<X>> &&
     std::is_same_v<scalar_of<X>, scalar_of<Y>>

@@ -19,8 +19,9 @@
 
 namespace pare::projection {
 
-/// Scratch of `project` and `sketch`: half a MiB for each worker, and the part of R at hand (about
-/// 32 MiB at most, however large R is). Two calls must not use one object at the same time.
+/// Scratch of `project` and `sketch` (project.hpp): half a MiB per worker, and the part of R in
+/// use, at most about 32 MiB however large R is. Two calls must not use one object at the same
+/// time.
 struct Workspace {
   /// What one worker needs for itself.
   struct Worker {
