@@ -346,8 +346,11 @@ inline std::vector<Index> allocate_ranks(std::span<const LayerSpectrum> layers, 
 ///
 /// \param spectra any range of vectors of singular values, whose squares sum to the layer's energy
 /// \param bounds  of each layer; max_rank 0: the number of its values
+/// \param budget  sum of all ranks, at least what the least ranks sum to
 /// \param options .dense is not read
-/// \throws std::invalid_argument as above
+/// \return ranks in the order of spectra
+/// \throws std::invalid_argument as for layers
+/// Cost: as for layers.
 template <std::ranges::input_range R>
 requires detail::WeightVector<std::ranges::range_value_t<R>> std::vector<Index> allocate_ranks(
     R&& spectra, Index budget, const RankBounds& bounds = {},

@@ -79,7 +79,7 @@ PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
 
-/// Y = (X right^T) left^T for two factors.
+/// Y = (X right^T) left^T: the layer x -> left (right x) of each token.
 ///
 /// \param backend   where and how
 /// \param left      [out x rank], any dense Eigen matrix of any storage scalar
@@ -89,9 +89,8 @@ PARE_ABI_BEGIN
 ///                  overlap an input
 /// \param workspace scratch to reuse; left out: allocated here
 /// \throws std::invalid_argument if shapes do not fit, a matrix is contiguous neither by rows nor
-/// by
-///         columns, or y overlaps an input. Nothing is written then. No tokens: a no-op; rank or
-///         in 0: y = 0.
+///         by columns, or y overlaps an input. Nothing is written then. No tokens: a no-op; rank
+///         or in 0: y = 0.
 ///
 /// Cost: 2 tokens rank (in + out) FLOPs, which bind from a few dozen tokens on; below, reading the
 /// factors does. x is read once, y written once. Memory: ApplyWorkspace.
@@ -111,7 +110,7 @@ void apply(const B& backend, const L& left, const R& right, const X& x, Y&& y) {
   apply(backend, left, right, x, y, workspace);
 }
 
-/// The same for the result of a factorization.
+/// The same with the factors of a factorization's result; x [tokens x in], y [tokens x out].
 /// \throws std::invalid_argument as for two factors.
 template <Backend B, ComputeScalar T, In<2> X, Out<2> Y>
 requires detail::ProductOf<X, T, Y>

@@ -184,7 +184,9 @@ PARE_ABI_BEGIN
 /// \param backend left out: pare::simd
 /// \param x       [samples x features], any dense Eigen matrix of float, double, bf16 or f16
 /// \param options as of truncated_svd
-/// \throws std::invalid_argument as truncated_svd, of X less the mean
+/// \return the factors of X - 1 mean^T and the mean
+/// \throws std::invalid_argument as truncated_svd, of X less the mean, or if a difference from the
+///         mean is beyond the range of its scalar
 ///
 /// Constant features leave exact zeros. Cost and determinism: those of truncated_svd. Memory: a
 /// copy of X.

@@ -151,9 +151,9 @@ class Covariance {
   /// \param x       [tokens x dim], any storage scalar, rows or columns contiguous
   /// \throws std::invalid_argument if the extents or the strides are not so
   ///
-  /// Cost: tokens dim^2 FLOPs, which bind from about 500 tokens a call on; the sum is read and
+  /// Cost: tokens dim^2 FLOPs, which bind from about 500 tokens per call on; the sum is read and
   /// written once for every 2048 tokens of bf16, 1024 of float and f16, 256 of double. Memory: up
-  /// to 16 MiB of packed tokens and a MiB a worker.
+  /// to 16 MiB of packed tokens, and 1 MiB per worker.
   template <Backend B, In<2> X>
   PARE_ALWAYS_INLINE void add(const B& backend, const X& x) {
     const auto tokens = as_const(to_view(x));
@@ -182,7 +182,7 @@ class Covariance {
     count_ = count;
   }
 
-  /// C [dim x dim], symmetric bit for bit.
+  /// C [dim x dim], a copy, symmetric bit for bit.
   /// \throws std::invalid_argument if no token was added.
   PARE_ALWAYS_INLINE RowMatrix<double> matrix() const {
     return detail::mean_covariance("factor::Covariance::matrix", sum_, count_);
@@ -194,7 +194,7 @@ class Covariance {
     return detail::mean_diagonal("factor::Covariance::mean_diagonal", sum_, count_);
   }
 
-  /// C + damping mean_diagonal() I.
+  /// C + damping mean_diagonal() I, a copy.
   /// \throws std::invalid_argument if no token was added, or damping is negative or not finite.
   PARE_ALWAYS_INLINE RowMatrix<double> damped(double damping) const {
     return detail::damped_covariance(sum_, count_, damping);

@@ -13,7 +13,7 @@
 ///
 /// minimises tr((W - A B) C (W - A B)^T) = ||(W - A B) X^T||_F^2. A = U and B = U^T W, with U the
 /// first eigenvectors of W C W^T, the covariance of the outputs: the same product as whitening by a
-/// root of C and its inverse, which it needs neither of, so that a singular C is as good as any.
+/// root of C and its inverse, but neither is computed, so that a singular C is as good as any.
 /// Sources: Wang et al., SVD-LLM, arXiv 2403.07378; CARE, arXiv 2603.17946; the form without a root
 /// is also Swift-SVD's (arXiv 2604.01609). Everything is computed in double.
 
@@ -26,15 +26,19 @@
 namespace pare::factor {
 PARE_ABI_BEGIN
 
-/// min over A, B of tr((W - A B) (C + damping mean(diag C) I) (W - A B)^T).
+/// min over A [out x k], B [k x in] of tr((W - A B) (C + damping mean(diag C) I) (W - A B)^T).
 ///
 /// \param backend    left out: pare::simd
-/// \param w          [out x in]
-/// \param covariance of the inputs; at least one token was added
-/// \param options    as of factorize
-/// \param damping    share of the mean variance that is added to each; none is needed. The sources
-///                   use 0.01, for their inverse
-/// \throws std::invalid_argument as factorize, and if no token was added
+/// \param w          [out x in], any dense Eigen matrix of float, double, bf16 or f16
+/// \param covariance C [in x in] of the inputs; at least one token was added
+/// \param options    as of factorize (svd.hpp)
+/// \param damping    share of the mean variance that is added to each, at least 0; none is needed.
+///                   The sources use 0.01, for their inverse
+/// \return           as factorize: a LowRank, whose energies are in the metric
+/// \throws std::invalid_argument as factorize, if no token was added, or if damping is negative or
+///         not finite
+///
+/// Cost, memory and determinism: those of factorize with a covariance, and a copy of C.
 template <Backend B, In<2> W>
 auto covariance_svd(const B& backend, const W& w, const Covariance& covariance,
                     const SvdOptions& options, double damping = 0) {

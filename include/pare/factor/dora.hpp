@@ -65,8 +65,8 @@ struct DoraForwardOptions {
   DoraWorkspace* workspace = nullptr;  ///< null: allocated by the call
 };
 
-/// A lower bound of norms that only keeps from dividing by 0: the one that DoRA's implementations
-/// use in float. Theirs for 16-bit weights, 1e-6, would scale rows shorter than that; norms are
+/// A lower bound of norms that only prevents a division by 0: the one that DoRA's implementations
+/// use in float. Theirs for 16-bit weights, 1e-6, would scale rows shorter than that. Norms are
 /// never rounded to 16 bits here.
 template <StorageScalar S>
 inline constexpr double dora_epsilon = 1e-12;
@@ -159,7 +159,12 @@ PARE_ABI_END
 PARE_ABI_BEGIN
 
 /// base_o = sum_j W_oj^2: what norms keep of a frozen W.
+///
+/// \param backend left out: pare::simd
+/// \param w       [out x in], any storage scalar
+/// \return        [out] sums in double
 /// \throws std::invalid_argument if in is 0, or W is contiguous neither by rows nor by columns.
+///
 /// Cost: W is read once, which binds.
 template <Backend B, In<2> W>
 DoraBase dora_base(const B& backend, const W& w) {
@@ -302,8 +307,7 @@ void dora_delta(const B& backend, const O& base_output, const X& x, const A& a, 
 /// \param scale     finite in y's scalar
 /// \param y         [tokens x out], written: double where x, w or a is, else float
 /// \throws std::invalid_argument as dora_norms; if y overlaps an input; if epsilon is negative or
-/// not
-///         finite. Nothing is written then. No tokens: a no-op.
+///         not finite. Nothing is written then. No tokens: a no-op.
 ///
 /// Cost: that of dora_norms, and 2 tokens (in out + rank (in + out)) FLOPs. While W, A, B and m
 /// stay as they are, dora_delta with kept gains spares the norms. Memory: DoraWorkspace and tokens

@@ -221,10 +221,10 @@ PARE_ABI_BEGIN
 ///         double or, with weights of about 1, below 1e-292 but not 0, f has another shape or
 ///         weights that are not so, an option is out of range, or a factor does not fit its scalar
 ///
-/// Em takes two subspace iterations from the factors before for the best approximation. Cost a
-/// sweep: 2 out in (k^2 + 6 k) FLOPs (Als) or 12 out in k (Em), all in double, and (out + in)
-/// k^3 / 3 (Als). Als falls further a sweep. Memory: copies of w and f, out in doubles (Em), up to
-/// 64 MiB (Als, until 96 k^2 / 2 doubles are more). The same bits come out for every executor.
+/// Em finds its best approximation by two subspace iterations from the factors before. Cost per
+/// sweep: 2 out in (k^2 + 6 k) + (out + in) k^3 / 3 FLOPs (Als) or 12 out in k (Em), all in double;
+/// a sweep of Als lowers the loss further. Memory: copies of w and f, out in doubles (Em), up to
+/// 64 MiB (Als; 96 k^2 / 2 doubles where that is more). The same bits come out for every executor.
 template <Backend B, In<2> W, In<2> F>
 auto elementwise_svd(const B& backend, const W& w, const F& f, const ElementwiseOptions& options) {
   constexpr const char* function = "factor::elementwise_svd";
@@ -242,11 +242,12 @@ auto elementwise_svd(const W& w, const F& f, const ElementwiseOptions& options) 
   return elementwise_svd(simd, w, f, options);
 }
 
-/// The same from factors of the user's in the place of the closed form, as those of an earlier call
-/// or of another method.
+/// The same, but starts from the caller's factors instead of the closed form: those of an earlier
+/// call, say, or of another method.
 /// \param left  [out x k], any storage scalar, finite; k: options.rank
 /// \param right [k x in], any storage scalar, finite
-/// \throws std::invalid_argument also if they are not so, or their loss is beyond double
+/// \throws std::invalid_argument also if a factor has another shape or is not finite, or their loss
+///         is beyond double
 template <Backend B, In<2> W, In<2> F, In<2> L, In<2> R>
 auto elementwise_svd(const B& backend, const W& w, const F& f, const L& left, const R& right,
                      const ElementwiseOptions& options) {

@@ -238,9 +238,10 @@ class FisherDiagonal {
   ///                        from 0 to tokens, not falling. One without a token has a gradient of 0.
   /// \throws std::invalid_argument if extents, strides or offsets are not so
   ///
-  /// Cost: examples of one token two readings of delta and x (their squares factor: delta_i^2
-  /// x_j^2), and 2 out in FLOPs in double with elements; longer ones 2 tokens out in FLOPs, which
-  /// bind, with tiles of G squared in cache. Memory: a MiB a worker, and out + in doubles a tile.
+  /// Cost of examples of one token: delta and x are read twice (their squares factor: delta_i^2
+  /// x_j^2), and with elements 2 out in FLOPs in double per example. Longer examples: 2 tokens out
+  /// in FLOPs, which bind, with tiles of G squared in cache. Memory: 1 MiB per worker, and out + in
+  /// doubles per tile.
   template <Backend B, In<2> D, In<2> X>
   PARE_ALWAYS_INLINE void add_layer(const B& backend, const D& delta, const X& x,
                                     std::span<const Index> example_offsets) {
@@ -318,7 +319,12 @@ class FisherDiagonal {
 };
 
 /// The Fisher information of a range of gradients, one for each example.
+///
+/// \param backend   left out: pare::simd
+/// \param gradients each [out x in], of any storage scalar; the range is read once
+/// \param terms     what is kept
 /// \throws std::invalid_argument if the range is empty, or extents differ.
+/// Cost: that of add_gradient for each.
 template <Backend B, std::ranges::input_range R>
 requires In < std::ranges::range_value_t<R>,
 2 > PARE_ALWAYS_INLINE FisherDiagonal fisher_diagonal(const B& backend, R&& gradients,

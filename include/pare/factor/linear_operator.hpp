@@ -26,6 +26,7 @@ namespace pare::factor {
 /// };
 /// ```
 ///
+/// W is [rows() x cols()]; x is [cols() x l] for multiply and [rows() x l] for multiply_transposed.
 /// Views are row-major and contiguous; y is written whole. The products must be the same bits each
 /// time, or the result is not reproducible. A member `double squared_norm() const` gives
 /// ||W||_F^2 where it is known; without it the energy is estimated from the first sample (unbiased,

@@ -83,8 +83,8 @@ struct LowRank {
     return dense > 0 ? 1 - static_cast<double>(parameters()) / dense : 0.0;
   }
 
-  /// The share of the layer's work that the factors save. Each parameter is multiplied once a
-  /// token, in W and in the factors, so that it is the share of parameters.
+  /// The share of the layer's FLOPs that the factors save: the share of parameters, since W and the
+  /// factors multiply each parameter once per token.
   double flop_saving() const { return parameter_saving(); }
 
   /// k < out in / (out + in): the factors are smaller than W.

@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// What a factorization may be told.
+/// Options of the factorizations.
 ///
 /// ```cpp
 /// truncated_svd(w, {.rank = 128, .accuracy = Accuracy::High, .split = Split::Both});
@@ -42,35 +42,35 @@ enum class Sketch {
   Sparse,  ///< a sparse sign embedding of projection/
 };
 
-/// How near to the best factors of the rank the result shall be. Excess: metric error over the
-/// least possible, minus 1.
+/// How close the result comes to the best factors of the rank. Excess: metric error over the least
+/// possible, minus 1.
 enum class Accuracy {
   Standard,  ///< excess at most 0.003, by estimate of what another step would gain
   High,      ///< excess at most 1e-4
 };
 
-/// Which of the two signs that each pair of singular vectors may have.
+/// Which of its two possible signs each pair of singular vectors gets.
 enum class Signs {
-  AsFound,  ///< what the route comes to: the same for the same input, not for nearly the same
-  Fixed,    ///< the element of largest size in each row of the right factor is positive, of equal
+  AsFound,  ///< as the route leaves it: the same for the same input, not for nearly the same
+  Fixed,    ///< the element of largest size in each row of the right factor is positive; of equal
             ///< ones the first
 };
 
 /// Options of every truncated singular value decomposition.
 struct SvdOptions {
-  /// Rank k in [1, min(out, in)]. With a tolerance the most that is allowed, 0: min(out, in).
+  /// Rank k in [1, min(out, in)]. With a tolerance: the largest rank allowed; 0: min(out, in).
   Index rank = 0;
 
-  /// Relative metric error in [0, 1) that the least rank is looked for; 0: `rank` is the rank. At
-  /// least 1e-6 for factors in float and 2e-14 in double, which their rounding allows; at least
-  /// 1e-3 and 5e-8 for sparse matrices and operators, and 2e-7 with a covariance or with weights on
-  /// both sides, where energies tell no less.
+  /// Relative metric error in [0, 1) for which the least rank is sought; 0: `rank` is the rank.
+  /// Smaller tolerances than these are refused, since rounding hides them: 1e-6 for factors in
+  /// float and 2e-14 in double; 1e-3 and 5e-8 for sparse matrices and operators; 2e-7 with a
+  /// covariance or with weights on both sides.
   double tolerance = 0;
 
   /// Directions that a route keeps beyond the rank while it iterates; -1: by rule.
   Index oversample = -1;
 
-  /// Power iterations; -1: by rule, and as many more as the accuracy needs (at most 100).
+  /// Power iterations; -1: by rule, then as many more as the accuracy needs (at most 100 in all).
   int steps = -1;
 
   Accuracy accuracy = Accuracy::Standard;
@@ -79,7 +79,7 @@ struct SvdOptions {
   Sketch sketch = Sketch::Sparse;
   Signs signs = Signs::AsFound;
 
-  /// Of the random test matrix; the same seed gives the same bits.
+  /// Seed of the random test matrix; the same seed gives the same bits.
   std::uint64_t seed = 0;
 };
 
@@ -92,25 +92,25 @@ enum class ElementwiseMethod {
 /// Options of the element-wise weighted problem.
 struct ElementwiseOptions {
   Index rank = 0;   ///< k in [1, min(out, in)]
-  int sweeps = 20;  ///< at most so many, at least 0
+  int sweeps = 20;  ///< the most sweeps that run, at least 0
   ElementwiseMethod method = ElementwiseMethod::Als;
 
   /// Stops after a sweep that lowers the loss by no more than this share of it; at least 0, and 0
   /// stops where nothing is gained.
   double tolerance = 1e-4;
 
-  /// Random starts besides the first, at least 0; the result is that of the least loss. Local
-  /// minima differ: of small problems half have a better one than the first start leads to. Each
-  /// takes as long as the first.
+  /// Random starts besides the first, at least 0; the result with the least loss is returned. Local
+  /// minima differ: half of small problems have a better one than the first start leads to. Each
+  /// start takes as long as the first.
   int restarts = 0;
 
-  /// Of the random starts.
+  /// Seed of the random starts.
   std::uint64_t seed = 0;
 };
 
 PARE_ABI_BEGIN
 
-/// The most ranks that the options allow for W [out x in].
+/// The largest rank that the options allow for W [out x in].
 inline Index rank_limit(const SvdOptions& options, Index out, Index in) {
   return options.rank > 0 ? options.rank : std::min(out, in);
 }

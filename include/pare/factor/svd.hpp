@@ -27,9 +27,9 @@
 /// values i^-0.6. Then the residuals of the vectors tell what another step would gain, and steps
 /// are added, 100 in all at most, until the excess over the best possible error is what the
 /// accuracy promises: an estimate with a margin, which held for singular values i^-0.1 to i^-1 and
-/// for normal matrices (i^-0.1 needs 5 to 10 steps for Standard, i^-0.6 2 or 3); of i^-0.05, which
-/// falls by a quarter in all, 0.0035 was seen for Standard at small ranks, and 0.0051 below one
-/// value far above the others.
+/// for normal matrices (i^-0.1 needs 5 to 10 steps for Standard, i^-0.6 2 or 3). For i^-0.05, which
+/// falls by a quarter in all, Standard reached an excess of 0.0035 at small ranks, and of 0.0051
+/// where one value lies far above the others.
 ///
 /// Float input is multiplied in float as long as the singular values kept span less than a factor
 /// of 1e3 (Gram) or 1e5 (Randomized), what is left is above 7e-4 of the norm, steps gain until the
@@ -97,9 +97,9 @@ PARE_ABI_BEGIN
 ///         is not finite, or below 1e-292 but not 0, or a factor does not fit its scalar
 ///
 /// Cost, r the smaller side, n the larger and l the width of the sample: r^2 n + 6 r^2 l + 2 r n k
-/// FLOPs (Gram), 12 r n l (Randomized), and about 9 l^3 on one thread. Memory beside the result:
-/// r^2 scalars (Gram), 3 (r + n) l, 2 l^2 doubles. A covariance: 6 in (out + in) l a step, in
-/// double.
+/// FLOPs (Gram), 12 r n l (Randomized), and about 9 l^3 on one thread; with a covariance
+/// 6 in (out + in) l FLOPs per step, in double. Memory beside the result: r^2 scalars (Gram),
+/// 3 (r + n) l, 2 l^2 doubles.
 template <Backend B, In<2> W, Metric M>
 auto factorize(const B& backend, const W& w, const M& metric, const SvdOptions& options) {
   return detail::factorize_views("factor::factorize", backend, as_const(to_view(w)), metric,
@@ -112,7 +112,8 @@ auto factorize(const W& w, const M& metric, const SvdOptions& options) {
   return factorize(simd, w, metric, options);
 }
 
-/// min over A, B of ||W - A B||_F: factorize with the plain Frobenius norm.
+/// min over A [out x k], B [k x in] of ||W - A B||_F: factorize with the plain Frobenius norm.
+/// Parameters, result, cost and memory as factorize.
 /// \throws std::invalid_argument as factorize.
 template <Backend B, In<2> W>
 auto truncated_svd(const B& backend, const W& w, const SvdOptions& options) {
@@ -126,9 +127,9 @@ auto truncated_svd(const W& w, const SvdOptions& options) {
   return truncated_svd(simd, w, options);
 }
 
-/// The same for a sparse matrix of float or double: Route::Randomized, 4 l products a step with its
-/// nonzeros; a row- and a column-wise copy is kept. \throws std::invalid_argument as factorize, if
-/// an index is outside, and for another route.
+/// The same for a sparse matrix of float or double, by Route::Randomized. Cost: its nonzeros are
+/// multiplied with 4 l columns per step. Memory: a row- and a column-wise copy of it.
+/// \throws std::invalid_argument as factorize, if an index is outside, and for another route.
 template <Backend B, SparseIn W>
 auto truncated_svd(const B& backend, const W& w, const SvdOptions& options) {
   constexpr const char* function = "factor::truncated_svd";
@@ -154,7 +155,8 @@ auto truncated_svd(const W& w, const SvdOptions& options) {
   return truncated_svd(simd, w, options);
 }
 
-/// The same for anything that multiplies (linear_operator.hpp): 4 products with l columns a step.
+/// The same for anything that multiplies (linear_operator.hpp). Cost: 4 products with l columns per
+/// step.
 /// \throws std::invalid_argument if it is empty, a product is not finite, squared_norm() is
 ///         negative or less than its products show, an option is out of range, or another route
 ///         than Randomized is asked for.

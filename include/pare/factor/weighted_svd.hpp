@@ -31,16 +31,19 @@ using IsWeights = std::bool_constant<std::is_same_v<std::remove_cvref_t<X>, Fish
 }  // namespace detail
 PARE_ABI_BEGIN
 
-/// min over A, B of sum_ij weight (W - A B)_ij^2, the weight being that of output i or of input j.
+/// min over A [out x k], B [k x in] of sum_ij weight (W - A B)_ij^2, with the weight of output i or
+/// of input j.
 ///
 /// \param backend left out: pare::simd
-/// \param w       [out x in]
-/// \param weights [out] or [in], finite, at least 0, not all 0: squares, as Fisher information is
-/// \param options as of factorize
-/// \param axis    what the weights belong to
+/// \param w       [out x in], any dense Eigen matrix of float, double, bf16 or f16
+/// \param weights [out] or [in] of any storage scalar, finite, at least 0, not all 0: squares, as
+///                Fisher information is
+/// \param options as of factorize (svd.hpp)
+/// \param axis    the side that the weights belong to
+/// \return        as factorize: a LowRank, whose energies are in the weighted norm
 /// \throws std::invalid_argument as factorize
 ///
-/// Cost: that of truncated_svd; the weights are applied while W is packed.
+/// Cost, memory and determinism: those of truncated_svd; the weights are applied while W is packed.
 template <Backend B, In<2> W, detail::WeightVector X>
 auto weighted_svd(const B& backend, const W& w, const X& weights, const SvdOptions& options,
                   Axis axis = Axis::Input) {
@@ -59,7 +62,7 @@ auto weighted_svd(const W& w, const X& weights, const SvdOptions& options,
   return weighted_svd(simd, w, weights, options, axis);
 }
 
-/// The same with the sums of a Fisher information along the axis.
+/// The same with the sums of a Fisher information for the axis: fisher.sums(axis).
 /// \throws std::invalid_argument also if no example was added.
 template <Backend B, In<2> W>
 auto weighted_svd(const B& backend, const W& w, const FisherDiagonal& fisher,
