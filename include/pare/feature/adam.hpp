@@ -32,6 +32,7 @@ struct AdamOptions {
 };
 
 PARE_ABI_BEGIN
+/// Checks the options; messages name `function`.
 /// \throws std::invalid_argument if a member is out of its range
 inline void validate(const char* function, const AdamOptions& o) {
   check(is_finite(o.learning_rate) && o.learning_rate > 0, function, "learning_rate",
@@ -120,6 +121,7 @@ PARE_ABI_END
 template <ComputeScalar T>
 class Adam {
  public:
+  /// For `size` parameters, whose two means start at 0. Memory: 2 size numbers of T.
   /// \throws std::invalid_argument if size is negative or an option is out of its range
   PARE_ALWAYS_INLINE explicit Adam(Index size, const AdamOptions& options = {})
       : options_(options) {
@@ -129,12 +131,13 @@ class Adam {
     state_.square.assign(static_cast<std::size_t>(size), T(0));
   }
 
+  /// Number of parameters.
   Index size() const { return static_cast<Index>(state_.mean.size()); }
   /// Calls of step().
   Index steps() const { return state_.steps; }
   const AdamOptions& options() const { return options_; }
 
-  /// For a schedule of rates.
+  /// Sets the rate of the steps that follow, for a schedule.
   /// \throws std::invalid_argument unless it is above 0
   PARE_ALWAYS_INLINE void set_learning_rate(double rate) {
     AdamOptions changed = options_;
@@ -144,8 +147,9 @@ class Adam {
   }
 
   /// One step of all parameters.
+  /// \param parameters [size] changed
+  /// \param gradients  [size]
   /// \throws std::invalid_argument if a size is another; nothing is changed then
-  ///
   /// Cost: parameters, gradients and both means are read, all but the gradients written.
   PARE_ALWAYS_INLINE void step(std::span<T> parameters, std::span<const T> gradients) {
     detail::check_adam_sizes("feature::Adam::step", state_, parameters.size(), gradients.size());
@@ -154,6 +158,7 @@ class Adam {
 
   /// One step of the parameters with active[i] != 0; the others keep value, means and count to the
   /// bit (lazy Adam: a gate whose field was at its default in the whole batch learned nothing).
+  /// From the first call on, one count per parameter is kept.
   /// \throws std::invalid_argument if a size is another; nothing is changed then
   PARE_ALWAYS_INLINE void step(std::span<T> parameters, std::span<const T> gradients,
                                std::span<const unsigned char> active) {

@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// AutoField: a pair of logits a field, drop or keep, whose Gumbel-softmax multiplies the field.
+/// AutoField: two logits per field, drop and keep, whose Gumbel-softmax multiplies the field.
 ///
 /// ```cpp
 /// Mlp<float> model(layout.dim());
@@ -160,15 +160,21 @@ PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
 
+/// Trains the model and the logits of its fields in turn, and ranks the fields by their keep logit.
+///
 /// \param model          at its start; trained here
 /// \param layout         the fields
 /// \param x              [rows x dim] of the model's scalar, at least 2 rows, in random order, rows
 ///                       or columns contiguous
 /// \param labels         [rows] 0 or 1
-/// \param holdout        [rows x dim] that the logits learn from, the same
+/// \param holdout        [rows x dim] that the logits learn from, otherwise as x
 /// \param holdout_labels [rows] 0 or 1
-/// \throws std::invalid_argument if it is not so, or an option is out of its range
-/// Cost: epochs passes of the rows forward and back, and 1 / gate_every of it for the logits.
+/// \return               scores: the keep logits at the end
+/// \throws std::invalid_argument if a shape, a stride or a label does not fit, or an option is out
+///         of its range
+///
+/// Cost: epochs passes of the rows forward and back, and a 1 / gate_every share of that for the
+/// logits. Memory: copies of a few batches.
 template <Model M, RowsOf<M> X, NumberList Y, RowsOf<M> H, NumberList Z>
 Ranking autofield(M& model, const FieldLayout& layout, const X& x, const Y& labels,
                   const H& holdout, const Z& holdout_labels, const AutoFieldOptions& options = {}) {

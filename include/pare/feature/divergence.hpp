@@ -59,14 +59,17 @@ PARE_ABI_BEGIN
 /// Whether a penalty needs Divergences::norms.
 constexpr bool needs_norms(Penalty penalty) { return penalty == Penalty::L2; }
 
+/// Checks the penalty; messages name `function`.
 /// \throws std::invalid_argument if it is none of the enumerators
 inline void validate(const char* function, Penalty penalty) {
   check_enumerator(function, "penalty", penalty, Penalty::Squared);
 }
 
-/// q_j of each field.
-/// \throws std::invalid_argument if the penalty is none, or if what the penalty needs has not one
-/// number for each field
+/// q_j of each field, [fields].
+///
+/// \param divergences means of one batch; only those that the penalty needs are read
+/// \throws std::invalid_argument if the penalty is none of the enumerators, or what it needs lacks
+///         a number for each field
 inline std::vector<double> penalty_divergence(Penalty penalty, const FieldLayout& layout,
                                               const Divergences& divergences) {
   validate("feature::penalty_divergence", penalty);
@@ -89,6 +92,9 @@ inline std::vector<double> penalty_divergence(Penalty penalty, const FieldLayout
 
 /// lambda_j = max(floor, q_j / mean q), the mean over fields with a finite q_j; 0 for all where
 /// that mean is 0, and for fields whose q_j is not finite (their batch held a NaN or an infinity).
+/// \param q     [fields] of penalty_divergence
+/// \param floor the least lambda_j, at least 0; not checked
+/// \return      [fields]
 inline std::vector<double> penalty_weights(std::span<const double> q, double floor = 0) {
   double sum = 0;
   std::size_t finite = 0;
@@ -105,12 +111,14 @@ inline std::vector<double> penalty_weights(std::span<const double> q, double flo
   return weights;
 }
 
-/// What mean |Delta|_2^2 of each field is on average over the donors of a policy, without drawing
+/// The expectation of mean |Delta|_2^2 of each field over the donors of a policy, without drawing
 /// any: 2 tr Cov_j with Cov over B rows for Uniform, B / (B - 1) times that for policies in which
 /// no row is its own donor. Derived, and exact.
 ///
 /// \param backend left out: pare::simd
-/// \param x       [rows x dim]
+/// \param layout  the fields
+/// \param x       [rows x dim] of float or double, at least 2 rows
+/// \return        [fields], what Divergences::squared is on average
 /// \throws std::invalid_argument if x has fewer than 2 rows, or columns other than the layout's
 /// Cost: x is read once; sums in double of x less its first row.
 template <Backend B, FieldsIn X>

@@ -39,10 +39,10 @@ enum class DonorPolicy {
   /// order: rows sorted by user or time get their neighbours, and the divergence shrinks.
   Shift,
   /// donor = P[(P^-1[b] + r_j) mod B] with one random order P of the rows a step: any order of rows
-  /// will do. Two arrays of B numbers and one number a field.
+  /// will do. Draws two arrays of B numbers, and one number per field.
   BaseShift,
   /// A uniform permutation for each field, in which a row may be its own donor. What the released
-  /// code of LeAP does. B random numbers a field and call.
+  /// code of LeAP does. Draws B random numbers per field and call.
   Uniform,
   /// A uniform cycle through all rows for each field (Sattolo's algorithm): no row is its own
   /// donor. Cost as Uniform.

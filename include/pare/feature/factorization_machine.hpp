@@ -56,8 +56,9 @@ PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
 
-/// w and the bias start at 0, v normal. Cost of a pass forward: 2 rows dim (factors + 1) FLOPs and
-/// one more reading of x; `backward` and `input_gradient` each as much again.
+/// A factorization machine: a Model and an IncrementalModel (model.hpp). w and the bias start at 0,
+/// v normal. Cost of a pass forward: 2 rows dim (factors + 1) FLOPs and one more reading of x;
+/// `backward` and `input_gradient` each as much again.
 ///
 /// \tparam T float or double
 /// \tparam B backend; the reference sums in double
@@ -89,6 +90,7 @@ class FactorizationMachine {
                                    detail::normal_at(options.seed, 0, i * options.factors + f - 1));
   }
 
+  /// Columns of x.
   Index dim() const { return dim_; }
 
   /// [dim x (1 + factors)]: w_i, then v_i.
@@ -104,6 +106,9 @@ class FactorizationMachine {
   /// The sums that `step` takes, in the order of `parameters`.
   std::span<const T> gradients() const { return parameters_.gradients(); }
 
+  /// The logits of x.
+  /// \param x      [rows x dim], which must live until the last pass back
+  /// \param logits [rows] written, apart from x
   /// \throws std::invalid_argument if shapes do not fit, or x is contiguous in no direction
   void forward(TensorView<const T, 2> x, std::span<T> logits) {
     detail::check_forward("feature::FactorizationMachine::forward", x, dim_, logits);
@@ -113,6 +118,8 @@ class FactorizationMachine {
     leave(as_const(to_view(state_)), logits);
   }
 
+  /// Adds dL/d(parameters) of the last forward to the sums.
+  /// \param grad_logits [rows] dL/d(logits)
   /// \throws std::invalid_argument unless there is a number for each row of the last forward
   void backward(std::span<const T> grad_logits) {
     detail::check_rows("feature::FactorizationMachine::backward", x_, dim_, grad_logits.size());
@@ -130,6 +137,9 @@ class FactorizationMachine {
     parameters_.gradients(dim_ * width_, 1)[0] += static_cast<T>(sum);
   }
 
+  /// Writes dL/dx of the last forward; the sums stay.
+  /// \param grad_logits [rows] dL/d(logits)
+  /// \param grad_x      [rows x dim] written, apart from x
   /// \throws std::invalid_argument unless sizes are those of the last forward
   void input_gradient(std::span<const T> grad_logits, TensorView<T, 2> grad_x) {
     constexpr const char* function = "feature::FactorizationMachine::input_gradient";
@@ -145,6 +155,7 @@ class FactorizationMachine {
                         half_norms_[static_cast<std::size_t>(i)] * x_(b, i);
   }
 
+  /// One step of Adam with the sums, which start at 0 again.
   void step() { parameters_.step(); }
 
   // IncrementalModel: the state is x w - 1/2 sum_i |v_i|^2 x_i^2, then x v.

@@ -46,6 +46,7 @@ struct TemperatureSchedule {
   double end = 5;    ///< above 0; OptFS grows to 200 ... 5000
   Index steps = 0;   ///< at least 0
 
+  /// The temperature of a step, counted from 0.
   double at(Index step) const {
     if (steps <= 0) return start;
     const double share = static_cast<double>(std::min(step, steps)) / static_cast<double>(steps);
@@ -60,7 +61,7 @@ struct GateOptions {
   /// Of Sigmoid and StraightThrough; the larger, the harder.
   TemperatureSchedule temperature{};
 
-  /// Where each theta starts; none: 1 (a gate of 0.9933), and 0 for Stg.
+  /// Where each theta starts; not given: 1 (of Sigmoid a gate of 0.9933), and 0 for Stg.
   std::optional<double> theta0{};
 
   /// T of GumbelSigmoid and beta of HardConcrete, above 0; the smaller, the harder.
@@ -70,6 +71,7 @@ struct GateOptions {
   double high = 1.1;       ///< zeta of HardConcrete, above 1
   double deviation = 0.5;  ///< sigma of Stg, above 0
 
+  /// theta0 or its default.
   double initial_theta() const { return theta0.value_or(kind == GateKind::Stg ? 0.0 : 1.0); }
 };
 
@@ -108,6 +110,7 @@ PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
 
+/// Checks the options; messages name `function`.
 /// \throws std::invalid_argument if a member is out of its range
 inline void validate(const char* function, const GateOptions& o) {
   check_enumerator(function, "gate.kind", o.kind, GateKind::StraightThrough);
@@ -142,8 +145,11 @@ inline double gate_noise(GateKind kind, std::uint64_t seed, std::uint64_t step, 
   return std::sqrt(-2 * std::log(u)) * std::cos(angle);
 }
 
-/// The gate of a training step. |temperature theta| (and what stands in its place for the other
-/// kinds) counts as at most 30.
+/// The gate of a training step and its slope dg/dtheta, by the formulas of GateKind. The argument
+/// of sigma is cut to [-30, 30], where sigma still has a slope.
+/// \param o           checked by the caller, as in the functions below
+/// \param temperature options.temperature.at(step); read by Sigmoid and StraightThrough
+/// \param noise       gate_noise of the field and the step
 inline Gate sampled_gate(const GateOptions& o, double temperature, double theta, double noise) {
   const auto relaxed = [&] {
     return detail::logistic_gate(theta, 1 / o.relaxation, noise / o.relaxation);
@@ -165,9 +171,11 @@ inline Gate sampled_gate(const GateOptions& o, double temperature, double theta,
   return detail::logistic_gate(theta, temperature);
 }
 
-/// What the penalty adds up: Sigmoid's gate for Sigmoid and StraightThrough, sigma(theta /
-/// relaxation) for GumbelSigmoid, the probability of a gate above 0 for HardConcrete, sigma(theta -
-/// relaxation log(-low / high)), and Stg, Phi((theta + 1/2) / deviation).
+/// The gate that the penalty adds up, and its slope, without noise:
+/// - Sigmoid, StraightThrough: Sigmoid's gate;
+/// - GumbelSigmoid: sigma(theta / relaxation);
+/// - HardConcrete: the probability of a gate above 0, sigma(theta - relaxation log(-low / high));
+/// - Stg: likewise, Phi((theta + 1/2) / deviation), Phi the normal distribution function.
 inline Gate expected_gate(const GateOptions& o, double temperature, double theta) {
   switch (o.kind) {
     case GateKind::GumbelSigmoid:

@@ -19,9 +19,9 @@
 /// Source: Yuan and Lin, "Model selection and estimation in regression with grouped variables"
 /// (JRSS B 68, 2006). That the proximal step follows Adam's, with Adam's rate as its own, is the
 /// usual practice with neural networks and does not find the minimiser: Adam scales its steps to a
-/// size of 1, so that fields of noise become exactly 0 from a strength of about 1 on. Where Adam is
-/// made plain descent (beta1 = beta2 = 0, a large epsilon) it does, and `Logistic` with scalar
-/// fields is the lasso.
+/// size of 1, so that fields of noise become exactly 0 from a strength of about 1 on. Options that
+/// turn Adam into plain descent (beta1 = beta2 = 0, a large epsilon) do find it; `Logistic` with
+/// scalar fields is then the lasso.
 
 #include <pare/core/macros_off.hpp>
 
@@ -96,14 +96,19 @@ PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
 
+/// Trains the model under the penalty, and ranks the fields by |W_j|_F.
+///
 /// \param model  at its start; trained here
 /// \param layout the fields
 /// \param x      [rows x dim] of the model's scalar, at least 2 rows, in random order, rows or
 ///               columns contiguous
 /// \param labels [rows] 0 or 1
-/// \throws std::invalid_argument if it is not so, or an option is out of its range
-/// Cost: epochs passes of the rows forward and back, and one pass over the first layer's weights a
-/// batch.
+/// \return       scores: |W_j|_F, exactly 0 for fields that the penalty removed
+/// \throws std::invalid_argument if a shape, a stride or a label does not fit, or an option is out
+///         of its range
+///
+/// Cost: epochs passes of the rows forward and back, and one pass over the first layer's weights
+/// per batch.
 template <FirstLayerModel M, RowsOf<M> X, NumberList Y>
 Ranking group_lasso(M& model, const FieldLayout& layout, const X& x, const Y& labels,
                     const GroupLassoOptions& options = {}) {

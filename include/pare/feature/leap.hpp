@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// LeAP: one gate a field, learned while the model trains, says what the field is worth.
+/// LeAP: one gate per field, learned while the model trains, says what the field is worth.
 ///
 /// ```cpp
 /// Leap<float> leap(FieldLayout({1, 1, 64, 8}), {.alpha_per_field = 1e-3});

@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// What Leap may be told.
+/// Options of Leap (leap.hpp).
 ///
 /// ```cpp
 /// LeapOptions options{.alpha_per_field = 1e-3, .learning_rate = 1e-2, .seed = 3};
@@ -50,15 +50,15 @@ struct LeapOptions {
   /// row its own value, and is several times cheaper.
   DonorPolicy donors = DonorPolicy::BaseShift;
 
-  /// What sparse batches are asked; others than Rows refuse dense ones, where no row is known to be
-  /// at a default. Ours.
+  /// Which rows of sparse batches exchange what they hold (donors.hpp). With any but Rows a dense
+  /// batch is refused, since no row of it is known to be at a default. Ours.
   SparseExchange exchange = SparseExchange::Rows;
 
   /// Whether donors' values count as constants in gradients by x, as in the source.
   bool detach = true;
 
-  /// Of Adam on theta, above 0. From 1 a gate needs about 1 / learning_rate steps to close: take
-  /// learning_rate * steps >= 3, with 1e-2 for small data.
+  /// Rate of Adam on theta, above 0. From theta = 1 a gate needs about 1 / learning_rate steps to
+  /// close: take learning_rate * steps >= 3, with 1e-2 for small data.
   double learning_rate = 1e-3;
 
   /// Whether the momentum of a gate rests while its field does not move in a batch. Adam as in the
@@ -73,11 +73,12 @@ struct LeapOptions {
   /// Batches in which a field must have moved for its score to count as determined, at least 0.
   Index min_active = 200;
 
-  /// Of donors and gate noise.
+  /// Seed of donors and gate noise.
   std::uint64_t seed = 0;
 };
 
 PARE_ABI_BEGIN
+/// Checks the options; messages name `function`.
 /// \throws std::invalid_argument if a member is out of its range
 inline void validate(const char* function, const LeapOptions& o) {
   check(is_finite(o.alpha_per_field) && o.alpha_per_field >= 0, function, "alpha_per_field",

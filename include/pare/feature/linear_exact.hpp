@@ -17,10 +17,10 @@
 /// c = Cov(x, y), S_jj the block of field j, and dL/dg_j = -2 (1 - g_j) / g_j^3 u_j^T S_jj u_j with
 /// u = (...)^-1 c. DERIVED, and exact for centred data.
 ///
-/// It says what the penalty keeps: a scalar field that alone explains v of the variance stays above
-/// 1/2 while alpha lambda_j < 2 v and closes beyond. v is what dropping it would add to the
-/// loss. Of two that are correlated one stays; close to 2 v, and of twins beyond 1.04 v, both may
-/// close, since they share the slope while their gates are equal.
+/// It shows what the penalty keeps. A scalar field that alone explains v of the variance, which is
+/// what dropping it adds to the loss, stays above 1/2 while alpha lambda_j < 2 v and closes beyond.
+/// Of two correlated fields one stays; close to 2 v, and for twins beyond 1.04 v, both may close,
+/// since they share the slope while their gates are equal.
 
 #include <pare/core/macros_off.hpp>
 
@@ -167,13 +167,15 @@ PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
 
-/// The least squared error of a linear model whose inputs are mixed by `gates`.
+/// L(g), the least mean squared error of a linear model whose inputs are mixed by `gates`, with its
+/// gradient and the model's weights. Directions without variance get no weight.
 ///
 /// \param layout  the fields
 /// \param moments of the inputs and the target
 /// \param gates   [fields] in [0, 1]
-/// \throws std::invalid_argument if it is not so. Directions without variance get no weight.
-/// Cost: dim^3 / 3 FLOPs.
+/// \throws std::invalid_argument if a size does not fit, a number is not finite or out of range,
+///         or the covariance is not symmetric or has a negative variance
+/// Cost: dim^3 / 3 FLOPs. Memory: a few matrices [dim x dim].
 template <class = void>
 LinearGateLoss linear_gate_loss(const FieldLayout& layout, const LinearMoments& moments,
                                 std::span<const double> gates) {
@@ -184,7 +186,8 @@ LinearGateLoss linear_gate_loss(const FieldLayout& layout, const LinearMoments& 
   return detail::linear_gate_loss(layout, moments, gates);
 }
 
-/// Descends L(g) + alpha_per_field sum_j lambda_j g_j in theta from gates near 1.
+/// Descends L(g) + alpha_per_field sum_j lambda_j g_j in theta by Adam from gates near 1, and ranks
+/// the fields by their gates. lambda_j is penalty_weights of the closed form (divergence.hpp).
 ///
 /// \throws std::invalid_argument as linear_gate_loss, or if an option is out of its range
 /// Cost: iterations * dim^3 / 3 FLOPs.

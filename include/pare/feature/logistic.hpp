@@ -31,7 +31,9 @@ struct LogisticOptions {
 
 PARE_ABI_BEGIN
 
-/// Weights and bias start at 0. Cost of a pass: 2 rows dim FLOPs; reading x binds.
+/// Logistic regression: a Model, an IncrementalModel (model.hpp) and a FirstLayerModel
+/// (group_lasso.hpp). Weights and bias start at 0. Cost of a pass: 2 rows dim FLOPs; reading x
+/// binds.
 ///
 /// \tparam T float or double
 /// \tparam B backend; the reference sums in double
@@ -52,6 +54,7 @@ class Logistic {
                                        detail::checked_sum("feature::Logistic", "dim", dim, 1)),
             options.adam) {}
 
+  /// Columns of x.
   Index dim() const { return dim_; }
 
   /// [dim] w.
@@ -65,6 +68,9 @@ class Logistic {
   /// The sums that `step` takes, in the order of `parameters`.
   std::span<const T> gradients() const { return parameters_.gradients(); }
 
+  /// The logits of x.
+  /// \param x      [rows x dim], which must live until the last pass back
+  /// \param logits [rows] written, apart from x
   /// \throws std::invalid_argument if shapes do not fit, or x is contiguous in no direction
   void forward(TensorView<const T, 2> x, std::span<T> logits) {
     detail::check_forward("feature::Logistic::forward", x, dim_, logits);
@@ -73,6 +79,8 @@ class Logistic {
     leave(as_const(detail::column_of(logits)), logits);
   }
 
+  /// Adds dL/d(parameters) of the last forward to the sums.
+  /// \param grad_logits [rows] dL/d(logits)
   /// \throws std::invalid_argument unless there is a number for each row of the last forward
   void backward(std::span<const T> grad_logits) {
     detail::check_rows("feature::Logistic::backward", x_, dim_, grad_logits.size());
@@ -83,6 +91,9 @@ class Logistic {
     parameters_.gradients(dim_, 1)[0] += static_cast<T>(sum);
   }
 
+  /// Writes dL/dx of the last forward; the sums stay.
+  /// \param grad_logits [rows] dL/d(logits)
+  /// \param grad_x      [rows x dim] written
   /// \throws std::invalid_argument unless sizes are those of the last forward
   void input_gradient(std::span<const T> grad_logits, TensorView<T, 2> grad_x) {
     constexpr const char* function = "feature::Logistic::input_gradient";
@@ -93,6 +104,7 @@ class Logistic {
                      grad_x, false, workspace_);
   }
 
+  /// One step of Adam with the sums, which start at 0 again.
   void step() { parameters_.step(); }
 
   // IncrementalModel: the state is x w.

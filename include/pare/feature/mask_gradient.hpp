@@ -42,13 +42,18 @@ struct MaskGradientOptions {
 
 PARE_ABI_BEGIN
 
+/// Ranks the fields by I_j.
+///
 /// \param model   fitted, or trained for an epoch; its parameters are not changed
 /// \param layout  the fields
 /// \param x       [rows x dim] of the model's scalar, at least 2 rows, rows or columns contiguous
 /// \param labels  [rows] 0 or 1
-/// \throws std::invalid_argument if it is not so, or a score is not finite
-/// Scores are all 0 where no gradient reaches a field. Cost: one pass of batch * batches rows
-/// forward and back to the input.
+/// \return        scores: I_j, which add up to 1, or all 0 where no gradient reaches any field
+/// \throws std::invalid_argument if a shape, a stride or a label does not fit, an option is out of
+///         its range, or a score is not finite
+///
+/// Cost: one pass of at most batch * batches rows forward and back to the input. Memory: the
+/// gradient of one batch.
 template <Model M, RowsOf<M> X, NumberList Y>
 Ranking mask_gradient_importance(M& model, const FieldLayout& layout, const X& x, const Y& labels,
                                  const MaskGradientOptions& options = {}) {

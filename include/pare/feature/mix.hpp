@@ -186,16 +186,15 @@ PARE_ABI_BEGIN
 /// \param backend   left out: pare::simd
 /// \param x         [rows x dim]
 /// \param gates     [fields] in [0, 1]
-/// \param donors    of so many rows; their layout is that of the batches
+/// \param donors    for as many rows; their layout is that of the batches
 /// \param mixed     [rows x dim], apart from x
 /// \param workspace memory to use again; may be left out
-/// \throws std::invalid_argument if extents or strides are not so, a gate is not in [0, 1], or
-/// mixed
-///         overlaps x
+/// \throws std::invalid_argument if an extent or stride does not fit, a gate is not in [0, 1], or
+///         mixed overlaps x
 ///
 /// Cost: with FieldBlocked batches and DonorPolicy::Shift, x is read and mixed written once, which
-/// binds. Other donors gather each field from cache, RowMajor turns narrow fields on their way in
-/// and out. Memory: up to 1 MiB a worker while columns fit L2.
+/// binds. Other donors gather each field from cache; RowMajor turns narrow fields on their way in
+/// and out. Memory: up to 1 MiB per worker while columns fit L2.
 template <Backend B, FieldsIn X, FieldsOut Y, ComputeScalar T = field_scalar_of<X>>
 void mix_forward(const B& backend, const X& x, std::span<const double> gates, const Donors& donors,
                  Y&& mixed, MixWorkspace<T>& workspace) {

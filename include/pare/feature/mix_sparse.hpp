@@ -276,7 +276,7 @@ PARE_ABI_BEGIN
 /// \throws std::invalid_argument if rows, layout or gates are not so
 ///
 /// Cost: the entries of x and of mixed; where all rows exchange, Uniform and Derangement draw
-/// `rows` numbers a field besides. Memory: mixed has room for twice the entries of x.
+/// `rows` numbers per field besides. Memory: mixed has room for twice the entries of x.
 template <Backend B, ComputeScalar T>
 void mix_forward(const B& backend, const SparseFields<T>& x, std::span<const double> gates,
                  const Donors& donors, SparseMix<T>& mixed,

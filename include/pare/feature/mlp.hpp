@@ -114,9 +114,10 @@ PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
 
-/// Weights start normal with deviation sqrt(2 / inputs) (He et al., ICCV 2015), those of the linear
-/// path and biases at 0. Cost of a pass forward: 2 rows dim (hidden[0] + wide) FLOPs and the small
-/// layers behind; `backward` and `input_gradient` each as much again.
+/// The perceptron: a Model and an IncrementalModel (model.hpp), and a FirstLayerModel
+/// (group_lasso.hpp). Weights start normal with deviation sqrt(2 / inputs) (He et al., ICCV 2015),
+/// those of the linear path and biases at 0. Cost of a pass forward: 2 rows dim (hidden[0] + wide)
+/// FLOPs and the small layers behind; `backward` and `input_gradient` each as much again.
 ///
 /// \tparam T float or double
 /// \tparam B backend; the reference sums in double
@@ -139,6 +140,7 @@ class Mlp {
     initialize(options.seed);
   }
 
+  /// Columns of x.
   Index dim() const { return places_.dim; }
 
   /// W_0 [dim x state_width()]: the hidden units of the first layer, then the linear path.
@@ -154,6 +156,9 @@ class Mlp {
   /// The sums that `step` takes, in the order of `parameters`.
   std::span<const T> gradients() const { return parameters_.gradients(); }
 
+  /// The logits of x.
+  /// \param x      [rows x dim], which must live until the last pass back
+  /// \param logits [rows] written, apart from x
   /// \throws std::invalid_argument if shapes do not fit, or x is contiguous in no direction
   void forward(TensorView<const T, 2> x, std::span<T> logits) {
     detail::check_forward("feature::Mlp::forward", x, dim(), logits);
@@ -163,6 +168,8 @@ class Mlp {
     propagate(state, logits);
   }
 
+  /// Adds dL/d(parameters) of the last forward to the sums.
+  /// \param grad_logits [rows] dL/d(logits)
   /// \throws std::invalid_argument unless there is a number for each row of the last forward
   void backward(std::span<const T> grad_logits) {
     detail::check_rows("feature::Mlp::backward", x_, dim(), grad_logits.size());
@@ -173,6 +180,9 @@ class Mlp {
         workspace_);
   }
 
+  /// Writes dL/dx of the last forward; the sums stay.
+  /// \param grad_logits [rows] dL/d(logits)
+  /// \param grad_x      [rows x dim] written
   /// \throws std::invalid_argument unless sizes are those of the last forward
   void input_gradient(std::span<const T> grad_logits, TensorView<T, 2> grad_x) {
     constexpr const char* function = "feature::Mlp::input_gradient";
@@ -183,6 +193,7 @@ class Mlp {
                      transpose(std::as_const(*this).first_weights()), grad_x, false, workspace_);
   }
 
+  /// One step of Adam with the sums, which start at 0 again.
   void step() { parameters_.step(); }
 
   // IncrementalModel: the state is x W_0.

@@ -15,7 +15,7 @@
 /// };  // Model<Mine>: train_leap, taylor_importance and the other scorers take it
 /// ```
 ///
-/// A model maps rows [rows x dim] to one logit each. It owns its parameters, the sums of their
+/// A model maps x [rows x dim] to one logit per row. It owns its parameters, the sums of their
 /// gradients and its optimiser; the scorers own the data. `Logistic`, `FactorizationMachine` and
 /// `Mlp` are such models; a user's own takes about thirty lines.
 
@@ -34,11 +34,11 @@
 
 namespace pare::feature {
 
-/// A differentiable model of one logit a row.
+/// A differentiable model of one logit per row.
 ///
 /// - `dim()`: columns of its input;
-/// - `forward(x, logits)`: of x [rows x dim], rows or columns contiguous, which lives until the
-///   next forward;
+/// - `forward(x, logits)`: writes the logits [rows] of x [rows x dim], whose rows or columns are
+///   contiguous; x lives until the next forward;
 /// - `backward(grad_logits)`: adds dL/d(parameters) of the last forward to its sums;
 /// - `input_gradient(grad_logits, grad_x)`: writes dL/dx of the last forward, leaves the sums as
 ///   they are;
@@ -58,7 +58,7 @@ concept Model = ComputeScalar<typename M::scalar> &&
 /// A model whose columns meet a small state first, so that the effect of a changed column on all
 /// logits costs the state and not the input.
 ///
-/// - `state_width()`: numbers a row;
+/// - `state_width()`: numbers per row;
 /// - `enter(x, state)`: writes the state [rows x state_width] of x;
 /// - `replace(offset, before, after, state)`: makes it that of x with columns
 ///   [offset, offset + before.cols()) changed from `before` to `after`;

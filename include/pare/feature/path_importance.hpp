@@ -44,7 +44,7 @@ namespace pare::feature {
 /// Options of path_importance.
 struct PathOptions {
   Index nodes = 8;     ///< K, 1 to 64; the sum is exact to 1e-3 with 8 where the model is smooth,
-                       ///< and some percent off where it has kinks (relu)
+                       ///< and a few percent off where it has kinks (relu)
   Index batch = 4096;  ///< rows among which fields are permuted, at least 2
   DonorPolicy donors = DonorPolicy::BaseShift;
   std::uint64_t seed = 0;
@@ -99,16 +99,19 @@ PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
 
+/// Ranks the fields by I_j.
+///
 /// \param backend of the mix; left out: pare::simd
 /// \param model   fitted; its parameters are not changed
 /// \param layout  the fields
 /// \param x       [rows x dim] of the model's scalar, at least 2 rows, rows or columns contiguous
 /// \param labels  [rows] 0 or 1
-/// \throws std::invalid_argument if it is not so, an option is out of its range, or a score is not
-///         finite
+/// \return        scores: I_j in units of the loss; negative where permuting lowers the loss
+/// \throws std::invalid_argument if a shape, a stride or a label does not fit, an option is out of
+///         its range, or a score is not finite
 ///
-/// Cost: K passes of the rows forward and back to the input, whatever the number of fields. A last
-/// batch of one row is left out.
+/// A last batch of one row is left out. Cost: K passes of the rows forward and back to the input,
+/// whatever the number of fields. Memory: two batches and what the mix keeps.
 template <Backend B, Model M, RowsOf<M> X, NumberList Y>
 Ranking path_importance(const B& backend, M& model, const FieldLayout& layout, const X& x,
                         const Y& labels, const PathOptions& options = {}) {

@@ -49,7 +49,7 @@ namespace pare::feature {
 
 /// How the permuted rows pass a model.
 enum class PermutationPasses {
-  Full,     ///< all rows through the whole model, once a field and repeat: the definition
+  Full,     ///< all rows through the whole model, once per field and repeat: the definition
   Blocked,  ///< the same work, a block of rows at a time through all its repeats while the block
             ///< is in cache; the same bits as Full
   Incremental,  ///< only the change of the field's columns meets the first layer, rows times its

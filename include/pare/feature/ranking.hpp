@@ -126,7 +126,8 @@ inline Ranking rank_fields(std::span<const double> scores,
 }
 
 /// The best k fields, best first.
-/// \throws std::invalid_argument unless k is in [0, fields], or if the ranking is no ranking
+/// \throws std::invalid_argument unless k is in [0, fields], or if the ranking is no ranking: sizes
+///         differ, a score is not finite, or the order is no permutation of the fields
 inline std::vector<Index> top_k(const Ranking& ranking, Index k) {
   detail::check_ranking("feature::top_k", ranking);
   check(k >= 0 && k <= ranking.fields(), "feature::top_k", "k", k,
@@ -135,7 +136,7 @@ inline std::vector<Index> top_k(const Ranking& ranking, Index k) {
 }
 
 /// The best ceil(share * fields) fields, best first.
-/// \throws std::invalid_argument unless share is in [0, 1]
+/// \throws std::invalid_argument unless share is in [0, 1], or if the ranking is no ranking
 inline std::vector<Index> top_share(const Ranking& ranking, double share) {
   check(share >= 0 && share <= 1, "feature::top_share", "share", share, "a share in [0, 1]");
   // A share such as 0.1 of 30 fields means 3, although 0.1 * 30 rounds to more than 3.
@@ -143,10 +144,10 @@ inline std::vector<Index> top_share(const Ranking& ranking, double share) {
   return top_k(ranking, static_cast<Index>(std::ceil(count * (1 - 1e-12))));
 }
 
-/// The fields that score above the threshold and are Ok, best first: of an Undetermined field a
-/// high score says only that too little was seen of it to lower it. Those are
-/// `undetermined_fields`'s, and the caller's to decide on. \throws std::invalid_argument if the
-/// threshold is not finite, or the ranking is no ranking
+/// The fields that score above the threshold and are Ok, best first. Undetermined fields are left
+/// out, since their score may be high only because too little was seen of them to lower it; the
+/// caller decides on those (`undetermined_fields`).
+/// \throws std::invalid_argument if the threshold is not finite, or the ranking is no ranking
 inline std::vector<Index> above(const Ranking& ranking, double threshold = 0.5) {
   check(is_finite(threshold), "feature::above", "threshold", threshold, "a finite number");
   detail::check_ranking("feature::above", ranking);
@@ -172,8 +173,8 @@ inline std::vector<Index> undetermined_fields(const Ranking& ranking) {
 /// The ranking with the fields above the threshold first, ordered by `worth` instead of their
 /// score; the others, and ties, stay in their order, Inactive ones last. Scores and status stay.
 ///
-/// Gates say which fields stay, but where they are open they are all near 1, in an order that is
-/// chance; there a measure of what each is worth to the trained model, path_importance say, ranks.
+/// Gates say which fields stay. Open gates are all near 1, in an order that is chance; a measure of
+/// what each field is worth to the trained model, such as path_importance, ranks those.
 ///
 /// \param worth [fields] finite; higher is better
 /// \throws std::invalid_argument if sizes differ, a number is not finite, or the ranking is no
@@ -216,8 +217,9 @@ inline std::vector<double> cumulative_mass(const Ranking& ranking) {
   return mass;
 }
 
-/// The fewest best fields that hold at least `share` of the summed score, and what they hold.
-/// \throws std::invalid_argument unless share is in [0, 1]
+/// The fewest best fields that hold at least `share` of the summed score, and what they hold; none
+/// where no score is positive.
+/// \throws std::invalid_argument unless share is in [0, 1], or if the ranking is no ranking
 inline CumulativeMass fields_for_mass(const Ranking& ranking, double share) {
   check(share >= 0 && share <= 1, "feature::fields_for_mass", "share", share, "a share in [0, 1]");
   const std::vector<double> mass = cumulative_mass(ranking);

@@ -11,9 +11,9 @@
 /// to_dense(x, field_blocked(layout, buffer, x.rows()));
 /// ```
 ///
-/// Of each field only the rows that differ from its default are kept: their numbers, rising, and
-/// their values. Memory and the cost of the mix (mix_sparse.hpp) follow those entries, not the
-/// width of the batch.
+/// Of each field only the rows that differ from its default are kept: the indices of the rows, in
+/// rising order, and their values. Memory and the cost of the mix (mix_sparse.hpp) follow those
+/// entries, not the width of the batch.
 
 #include <pare/core/macros_off.hpp>
 
@@ -74,6 +74,7 @@ class SparseFields {
     for (const Index count : counts_) sum += count;
     return sum;
   }
+  /// Entries that field j has room for.
   Index capacity(Index j) const {
     check_field("feature::SparseFields::capacity", j);
     return begin(j + 1) - begin(j);
@@ -100,7 +101,8 @@ class SparseFields {
   std::span<const T> defaults() const { return defaults_; }
   std::span<T> defaults() { return defaults_; }
 
-  /// Makes room for so many entries a field and forgets those that are there. Defaults stay.
+  /// Makes room for capacities[j] entries of each field j and drops all entries. Defaults stay.
+  /// Memory: 4 + width sizeof(T) bytes per entry.
   /// \throws std::invalid_argument unless there is a number in [0, rows] for each field
   void reserve(const std::vector<Index>& capacities) {
     constexpr const char* function = "feature::SparseFields::reserve";
@@ -257,7 +259,7 @@ PARE_ABI_BEGIN
 /// \param x        [rows x dim]
 /// \param defaults [dim], or empty: 0
 /// \throws std::invalid_argument if columns or the number of defaults are not the layout's
-/// Cost: x is read once.
+/// Cost: x is read once, and what is kept once more.
 template <FieldsIn X>
 SparseFields<field_scalar_of<X>> to_sparse(const FieldLayout& layout, const X& x,
                                            std::span<const field_scalar_of<X>> defaults = {}) {
@@ -284,7 +286,7 @@ SparseFields<field_scalar_of<X>> to_sparse(const FieldLayout& layout, const X& x
 /// The entries of an Eigen::SparseMatrix [rows x dim] of either order; the default is 0. A row in
 /// which a field has any stored scalar is kept. Scalars stored twice add up.
 /// \throws std::invalid_argument if the columns are not the layout's or the storage is damaged
-/// Cost: the entries, twice, and fields and rows.
+/// Cost: two passes over the stored scalars, a sort of each field's rows, a search per scalar.
 template <SparseIn S>
 SparseFields<sparse_scalar_of<S>> to_sparse(const FieldLayout& layout, const S& x) {
   using T = sparse_scalar_of<S>;

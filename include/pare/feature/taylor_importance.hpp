@@ -71,12 +71,17 @@ PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
 
+/// Ranks the fields by I_j.
+///
 /// \param model   fitted; its parameters are not changed
 /// \param layout  the fields
 /// \param x       [rows x dim] of the model's scalar, at least 2 rows, rows or columns contiguous
 /// \param labels  [rows] 0 or 1
-/// \throws std::invalid_argument if it is not so, or a score is not finite
-/// Cost: one pass of the rows forward and back to the input.
+/// \return        scores: I_j, at least 0, in units of the loss
+/// \throws std::invalid_argument if a shape, a stride or a label does not fit, an option is out of
+///         its range, or a score is not finite
+///
+/// Cost: one pass of the rows forward and back to the input. Memory: the gradient of one batch.
 template <Model M, RowsOf<M> X, NumberList Y>
 Ranking taylor_importance(M& model, const FieldLayout& layout, const X& x, const Y& labels,
                           const TaylorOptions& options = {}) {
