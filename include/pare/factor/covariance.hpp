@@ -149,7 +149,8 @@ class Covariance {
   ///
   /// \param backend left out: pare::simd
   /// \param x       [tokens x dim], any storage scalar, rows or columns contiguous
-  /// \throws std::invalid_argument if the extents or the strides are not so
+  /// \throws std::invalid_argument if the columns are not dim, or neither rows nor columns are
+  ///         contiguous
   ///
   /// Cost: tokens dim^2 FLOPs, which bind from about 500 tokens per call on; the sum is read and
   /// written once for every 2048 tokens of bf16, 1024 of float and f16, 256 of double. Memory: up

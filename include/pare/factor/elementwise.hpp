@@ -217,9 +217,9 @@ PARE_ABI_BEGIN
 /// \param options the rank, the method, and when to stop
 /// \return factors of compute_t of w's scalar (left carries the singular values of the product,
 ///         right has orthonormal rows) and the loss after each sweep, never above the one before
-/// \throws std::invalid_argument if w is empty, not finite or its weighted sum of squares beyond
-///         double or, with weights of about 1, below 1e-292 but not 0, f has another shape or
-///         weights that are not so, an option is out of range, or a factor does not fit its scalar
+/// \throws std::invalid_argument if w is empty or not finite, its weighted sum of squares is beyond
+///         double or, with weights of about 1, below 1e-292 but not 0, f has another shape or a
+///         weight out of its range, an option is out of range, or a factor does not fit its scalar
 ///
 /// Em finds its best approximation by two subspace iterations from the factors before. Cost per
 /// sweep: 2 out in (k^2 + 6 k) + (out + in) k^3 / 3 FLOPs (Als) or 12 out in k (Em), all in double;

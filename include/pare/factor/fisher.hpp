@@ -211,7 +211,8 @@ class FisherDiagonal {
   ///
   /// \param backend  left out: pare::simd
   /// \param gradient [out x in] of its loss by W, any storage scalar, rows or columns contiguous
-  /// \throws std::invalid_argument if the extents or the strides are not so
+  /// \throws std::invalid_argument if the extents are not [out x in], or neither rows nor columns
+  ///         are contiguous
   ///
   /// Cost: the gradient is read once, which binds; with elements, out * in doubles are read and
   /// written too. Memory: 1/256 of the gradient.
@@ -236,7 +237,8 @@ class FisherDiagonal {
   /// \param x               [tokens x in] inputs of the layer
   /// \param example_offsets [examples + 1] example e has the tokens from e's offset to the next;
   ///                        from 0 to tokens, not falling. One without a token has a gradient of 0.
-  /// \throws std::invalid_argument if extents, strides or offsets are not so
+  /// \throws std::invalid_argument if extents do not fit, delta or x has neither rows nor columns
+  ///         contiguous, or the offsets fall or do not run from 0 to tokens
   ///
   /// Cost of examples of one token: delta and x are read twice (their squares factor: delta_i^2
   /// x_j^2), and with elements 2 out in FLOPs in double per example. Longer examples: 2 tokens out
@@ -260,7 +262,9 @@ class FisherDiagonal {
     add_layer(simd, delta, x, example_offsets);
   }
 
-  /// The same where every token is an example of its own.
+  /// The same where every token is an example of its own. Memory: also tokens + 1 offsets.
+  /// \throws std::invalid_argument if extents do not fit, or delta or x has neither rows nor
+  ///         columns contiguous
   template <Backend B, In<2> D, In<2> X>
   PARE_ALWAYS_INLINE void add_tokens(const B& backend, const D& delta, const X& x) {
     constexpr const char* name = "factor::FisherDiagonal::add_tokens";

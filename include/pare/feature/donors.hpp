@@ -80,8 +80,12 @@ PARE_ABI_END
 /// shift and thereby their donors: what such fields say together survives the permutation.
 class Donors {
  public:
-  /// \param rows at least 2 (a row alone has no donor), below 2^32
-  /// \throws std::invalid_argument if rows are not so, or the layout has no field
+  /// \param seed, step of the random numbers: the same two give the same donors
+  /// \param rows       B, at least 2 (a row alone has no donor), below 2^32
+  /// \param layout     the fields and their groups
+  /// \throws std::invalid_argument if rows are out of range, the layout has no field, or the policy
+  ///         is none of the enumerators
+  /// Cost and memory: those of the policy.
   Donors(DonorPolicy policy, std::uint64_t seed, std::uint64_t step, Index rows, FieldLayout layout)
       : policy_(policy), seed_(seed), rows_(rows), layout_(std::move(layout)) {
     validate("feature::Donors", policy);
@@ -91,7 +95,8 @@ class Donors {
 
   /// Shifts of the caller's own, shift 0 being no permutation at all.
   /// \param shifts [fields] in [0, rows), the same within a group
-  /// \throws std::invalid_argument if one is not so, or rows and layout are not as above
+  /// \throws std::invalid_argument if a shift is out of range, shifts of a group or their number
+  ///         differ, or rows and layout are not as above
   static Donors from_shifts(Index rows, FieldLayout layout, std::span<const Index> shifts) {
     constexpr const char* function = "feature::Donors::from_shifts";
     Donors donors(rows, std::move(layout));

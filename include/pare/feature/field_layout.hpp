@@ -55,7 +55,8 @@ class FieldLayout {
   /// \param groups [fields] ids in [0, fields), or empty: each field by itself, groups[j] = j.
   ///               Fields with the same id take their values from the same row (donors.hpp):
   ///               columns that must move together, such as those of one multi-hot field.
-  /// \throws std::invalid_argument if one is not so
+  /// \throws std::invalid_argument if there is no width, one is below 1, their sum does not fit
+  ///         Index, or groups have another length or an id out of range
   explicit FieldLayout(std::span<const Index> widths, std::span<const Index> groups = {})
       : tables_(tables_of(widths, groups)) {}
 

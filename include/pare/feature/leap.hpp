@@ -75,7 +75,7 @@ class Leap {
   /// \param x       [rows x dim], any storage, at least 2 rows; the next backward pass reads it
   ///                again, where it then must still be
   /// \param mixed   [rows x dim], apart from x
-  /// \throws std::invalid_argument if an extent or stride is not so
+  /// \throws std::invalid_argument if an extent or stride does not fit, or mixed overlaps x
   /// Cost: as mix_forward.
   template <Backend B, FieldsIn X, FieldsOut Y>
   PARE_ALWAYS_INLINE void forward(const B& backend, const X& x, Y&& mixed) {
@@ -109,7 +109,7 @@ class Leap {
   /// \param backend    left out: pare::simd
   /// \param grad_mixed [rows x dim] the gradient of the loss by mixed
   /// \param grad_x     [rows x dim], apart from x; with LeapOptions::detach it may be grad_mixed
-  /// \throws std::invalid_argument if an extent or stride is not so, or there was no forward pass
+  /// \throws std::invalid_argument if an extent or stride does not fit, or no forward pass was made
   /// Cost: as mix_backward.
   template <Backend B, FieldsIn G, FieldsOut Y>
   PARE_ALWAYS_INLINE void backward(const B& backend, const G& grad_mixed, Y&& grad_x) {
@@ -160,7 +160,7 @@ class Leap {
   }
 
   /// The same for a sparse batch, x and mixed being those of the last forward pass.
-  /// \throws std::invalid_argument if entries are not so, or there was no forward pass
+  /// \throws std::invalid_argument if entries do not fit, or there was no forward pass
   template <Backend B>
   PARE_ALWAYS_INLINE void backward(const B& backend, const SparseFields<T>& x, SparseMix<T>& mixed,
                                    const SparseFields<T>& grad_mixed, SparseFields<T>& grad_x) {

@@ -114,7 +114,8 @@ double logistic_loss(const Y& labels, const Z& logits) {
 ///
 /// \param kept [n] numbers of features kept, rising, at least two, over a range that is finite
 /// \param aucs [n] the AUC of a model trained with each, in [0, 1]
-/// \throws std::invalid_argument if it is not so
+/// \throws std::invalid_argument if sizes differ, there are fewer than 2, kept does not rise or its
+///         range is not finite, or an AUC is not in [0, 1]
 template <NumberList K, NumberList A>
 double aukc(const K& kept, const A& aucs) {
   constexpr const char* function = "feature::aukc";
@@ -138,7 +139,8 @@ double aukc(const K& kept, const A& aucs) {
 /// \param a [n] finite, not all equal
 /// \param b [n] the same
 /// \return   in [-1, 1]
-/// \throws std::invalid_argument if it is not so
+/// \throws std::invalid_argument if sizes differ, a number is not finite, or all numbers of a list
+///         are equal
 /// Cost: n log n. Source: Knight, "A computer method for calculating Kendall's tau with ungrouped
 /// data", JASA 61 (1966).
 template <NumberList A, NumberList B>
@@ -163,7 +165,8 @@ double kendall_tau(const A& a, const B& b) {
 /// \param a [n] finite, not all equal
 /// \param b [n] the same
 /// \return   in [-1, 1]
-/// \throws std::invalid_argument if it is not so
+/// \throws std::invalid_argument if sizes differ, a number is not finite, or all numbers of a list
+///         are equal
 /// Cost: n log n.
 template <NumberList A, NumberList B>
 double spearman(const A& a, const B& b) {

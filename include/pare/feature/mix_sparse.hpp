@@ -273,7 +273,7 @@ PARE_ABI_BEGIN
 /// \param mixed   made anew
 /// \param exchange which rows give each other what they hold. Fields of one group exchange alike
 ///                where the same rows of theirs are active.
-/// \throws std::invalid_argument if rows, layout or gates are not so
+/// \throws std::invalid_argument if rows or layout are not the donors', or a gate is not in [0, 1]
 ///
 /// Cost: the entries of x and of mixed; where all rows exchange, Uniform and Derangement draw
 /// `rows` numbers per field besides. Memory: mixed has room for twice the entries of x.
@@ -309,7 +309,8 @@ void mix_forward(const SparseFields<T>& x, std::span<const double> gates, const 
 ///                   them from a dense one)
 /// \param grad_x     made anew, with the entries of x; apart from x and grad_mixed. A learnable
 ///                   default's gradient is that of default_gradient.
-/// \throws std::invalid_argument if rows, layout, gates or entries are not so
+/// \throws std::invalid_argument as mix_forward, if mixed is not the mix of x, grad_mixed has
+///         other entries than mixed, or grad_x is an input
 /// Cost: the entries of x and of mixed.
 template <Backend B, ComputeScalar T>
 void mix_backward(const B& backend, const SparseFields<T>& x, std::span<const double> gates,
