@@ -15,14 +15,14 @@
 ///
 /// Each layer starts at its least rank; then, again and again, the layer whose next step has the
 /// greatest score takes it, of equal ones the first, as long as its step fits into what is left of
-/// the budget. So the budget is never passed, what is left of it is less than the cheapest step
+/// the budget. So the budget is never exceeded, what is left of it is less than the cheapest step
 /// that bounds still allow, and the same input gives the same ranks.
 ///
 /// **Dense layers.** Factors of rank k have k (out + in) numbers, no fewer than W itself where
 /// k >= out in / (out + in). Such a rank is never given: the layer stays dense instead, costs
 /// out in, loses nothing, and has rank 0 in the result (DenseLayers).
 ///
-/// Source of the two scores that are called so: CARE, arXiv 2603.17946, eq. 1 and its code.
+/// Source of RankScore::CareResidualRatio and CareCode: CARE, arXiv 2603.17946, eq. 1 and its code.
 
 #include <pare/core/macros_off.hpp>
 
@@ -78,8 +78,8 @@ enum class RankScore {
   CareResidualRatio,
 
   /// What the paper's code does: the same, over max(tail(k) / E, 1e-12), times
-  /// sqrt((L - l) / ((L + 1) / 2)) for layer l = 0, 1, ... of L, over sqrt(k / least rank). There
-  /// bounds are half and twice the mean rank.
+  /// sqrt((L - l) / ((L + 1) / 2)) for layer l = 0, 1, ... of L, over sqrt(k / least rank). The
+  /// paper's code bounds ranks to half and twice their mean; here RankBounds say.
   CareCode,
 };
 

@@ -21,8 +21,8 @@
 ///     base = sum_j W_j^2,  cross = B (W A^T)^T,  gram = B (A A^T) B^T
 ///
 /// Where the three cancel to less than 1e-3 of base + s^2 gram, or W A^T or A A^T leave the range
-/// of float, the row is computed from its elements in double: at rank * in operations a row, rare
-/// rows cost nothing, but a matrix of such rows takes tens of times longer.
+/// of float, the row is computed from its elements in double, at rank * in operations per row. A
+/// few such rows cost next to nothing; a matrix of them takes tens of times longer.
 ///
 /// Source: Liu et al., "DoRA: Weight-Decomposed Low-Rank Adaptation", ICML 2024; the factored norm
 /// and the stable form: Zelenin and Zhuravlyova, "Scaling DoRA", arXiv 2603.22276. The recomputed
@@ -52,12 +52,14 @@ struct DoraBase {
   Eigen::VectorXd squares;  ///< [out] squared norms of the rows
 };
 
+/// Options of dora_norms.
 struct DoraNormOptions {
-  /// Of this W; null: summed in the same pass, which costs next to nothing.
+  /// dora_base of this W; null: summed in the same pass, which costs next to nothing.
   const DoraBase* base = nullptr;
   DoraWorkspace* workspace = nullptr;  ///< null: allocated by the call
 };
 
+/// Options of dora_forward.
 struct DoraForwardOptions {
   /// Lower bound of the norms that m is divided by; 0: dora_epsilon of W's scalar.
   double epsilon = 0;

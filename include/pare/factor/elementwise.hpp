@@ -13,15 +13,15 @@
 ///
 /// There is no closed form unless F has rank one, and a solution is a local minimum. Both methods
 /// start from the closed form for the row sums of F or from factors that are given, and from random
-/// ones where `restarts` asks for it; no sweep raises the loss. Sums of rows are only a substitute
-/// for F: their optimum can be worse than plain SVD in this loss.
+/// ones where `restarts` asks for it; no sweep raises the loss. Row sums are only a substitute for
+/// F: their optimum can be worse than plain SVD in this loss.
 ///
 /// Weights that fix few elements of a row (fewer than k, say, of a Fisher information that is
 /// nearly 0 elsewhere) leave the rest of the row free: the loss falls, the plain error need not.
 ///
 /// Sources: Srebro and Jaakkola, "Weighted low-rank approximations", ICML 2003; Hastie, Mazumder,
 /// Lee and Zadeh, "Matrix completion and low-rank SVD via fast alternating least squares", JMLR 16
-/// (2015), for steps of Em that begin at the factors before. The ridge on the step of Als is ours.
+/// (2015), for steps of Em that start from the factors before. The ridge of Als is ours.
 
 #include <pare/core/macros_off.hpp>
 

@@ -98,11 +98,11 @@ class FieldLayout {
     return FieldLayout(widths, groups);
   }
 
-  /// F.
+  /// The number of fields, F.
   Index fields() const { return tables_ ? static_cast<Index>(tables_->groups.size()) : 0; }
-  /// D = sum of the widths.
+  /// The number of columns, D: the sum of the widths.
   Index dim() const { return tables_ ? tables_->offsets.back() : 0; }
-  /// d_j.
+  /// The number of columns of field j, d_j.
   /// \throws std::invalid_argument unless j is a field
   Index width(Index j) const {
     check_field("feature::FieldLayout::width", j);
@@ -114,14 +114,14 @@ class FieldLayout {
     check(j >= 0 && j <= fields(), "feature::FieldLayout::offset", "j", j, "a field, or fields()");
     return tables_ ? tables_->offsets[static_cast<std::size_t>(j)] : 0;
   }
-  /// Whose donors field j takes.
+  /// The group of field j: fields of one group share their donors.
   /// \throws std::invalid_argument unless j is a field
   Index group(Index j) const {
     check_field("feature::FieldLayout::group", j);
     return tables_->groups[static_cast<std::size_t>(j)];
   }
 
-  /// [fields + 1]; empty without fields.
+  /// [fields + 1] the first column of each field, then dim(); empty without fields.
   std::span<const Index> offsets() const {
     return tables_ ? std::span<const Index>(tables_->offsets) : std::span<const Index>();
   }

@@ -237,7 +237,7 @@ class Leap {
   /// [fields] the gates of the last forward pass; empty before it.
   std::span<const double> sampled_gates() const { return state_.values; }
 
-  /// [fields]
+  /// [fields] the parameters of the gates.
   std::span<const double> thetas() const { return state_.thetas; }
 
   /// [fields] the mean of theta over the steps: the earlier and faster a gate closed, the lower.
@@ -250,7 +250,7 @@ class Leap {
     state_.thetas.assign(thetas.begin(), thetas.end());
   }
 
-  /// Gates' steps so far.
+  /// Steps of the gates so far.
   Index steps() const { return state_.steps; }
 
   /// The donors of the last forward pass.
