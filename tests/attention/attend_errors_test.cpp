@@ -263,6 +263,15 @@ TYPED_TEST(AttendErrorsTest, LengthsAndOffsets) {
     expect_bad("key_offsets", {.query_offsets = queries, .key_offsets = bad});
   const List length{7};
   expect_bad("key_lengths", {.key_lengths = length, .query_offsets = queries, .key_offsets = keys});
+  // A source of the user's own is looked at as closely.
+  for (const List& bad : {List{0, 2, 5}, List{0, 2, 800}, List{-7, 0, 7}, List{0, 9, 7}}) {
+    Call call;
+    packed(call);
+    const pare::attention::DenseKeyValue<float> source{call.k, call.v, {}, bad};
+    call.expect_refused(
+        [&] { attend(this->backend(), call.q, source, call.out, {.query_offsets = queries}); },
+        "key_offsets");
+  }
   const KeyOrder order = KeyOrder::identity({1, 1, 7});
   const BlockMask mask = BlockMask::causal({1, 1, 5, 7});
   expect_bad("order, mask", {.order = &order, .query_offsets = queries, .key_offsets = keys});

@@ -95,15 +95,8 @@ AttendStats attend_checked(const B& backend, TensorView<const S, 4> q, const Sou
 template <class S>
 DenseKeyValue<S> checked_source(TensorView<const S, 4> k, TensorView<const S, 4> v,
                                 const AttendOptions& options) {
-  const bool packed = !options.key_offsets.empty() || !options.query_offsets.empty();
-  if (packed) {
-    check(!options.key_offsets.empty() && !options.query_offsets.empty(), attend_name,
-          "query_offsets, key_offsets", "one of them", "both or neither");
-    check(options.key_lengths.empty(), attend_name, "key_lengths", "lengths",
-          "none with packed sequences");
-    check(k.extent[0] == 1, attend_name, "k", k.extent, "a batch of 1 for packed sequences");
-    check_offsets(attend_name, "key_offsets", options.key_offsets, k.extent[2]);
-  }
+  check(options.key_offsets.empty() == options.query_offsets.empty(), attend_name,
+        "query_offsets, key_offsets", "one of them", "both or neither");
   const DenseKeyValue<S> source{k, v, options.key_lengths, options.key_offsets};
   source.validate(attend_name);
   return source;

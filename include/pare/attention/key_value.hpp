@@ -74,6 +74,21 @@ concept KeyValueSource = requires(const S& s, Index i, const char* function) {
   s.validate(function);
 };
 
+namespace detail {
+PARE_ABI_BEGIN
+
+/// Offsets of packed sequences: from 0 to `tokens`, never decreasing.
+inline void check_offsets(const char* function, const char* name, std::span<const Index> offsets,
+                          Index tokens) {
+  check(offsets.front() == 0, function, name, offsets.front(), "0 as the first offset");
+  for (std::size_t i = 1; i < offsets.size(); ++i)
+    check(offsets[i] >= offsets[i - 1], function, name, offsets[i], "offsets that never decrease");
+  check(offsets.back() == tokens, function, name, offsets.back(), "the tokens as the last offset");
+}
+
+PARE_ABI_END
+}  // namespace detail
+
 /// Keys [batch, kv heads, keys, key dim] and values [batch, kv heads, keys, value dim] in tensors.
 template <StorageScalar T>
 struct DenseKeyValue {
@@ -101,13 +116,18 @@ struct DenseKeyValue {
     return row(values, sequence, head, position);
   }
 
-  /// \throws std::invalid_argument if shapes differ, a last dimension is not contiguous, or lengths
-  /// do not fit the tensors. Offsets are not looked at: `attend` checks those of its options.
+  /// \throws std::invalid_argument if shapes differ, a last dimension is not contiguous, lengths or
+  /// offsets do not fit the tensors, or both are given.
   void validate(const char* function) const {
     check_extents<3>(function, "v", {values.extent[0], values.extent[1], values.extent[2]},
                      {keys.extent[0], keys.extent[1], keys.extent[2]});
     check_rows(function, "k", keys);
     check_rows(function, "v", values);
+    if (!offsets.empty()) {
+      check(lengths.empty(), function, "key_lengths", "lengths", "none with packed sequences");
+      check(keys.extent[0] == 1, function, "k", keys.extent, "a batch of 1 for packed sequences");
+      detail::check_offsets(function, "key_offsets", offsets, keys.extent[2]);
+    }
     if (!lengths.empty()) {
       check(static_cast<Index>(lengths.size()) == keys.extent[0], function, "key_lengths",
             lengths.size(), keys.extent[0]);
@@ -212,7 +232,7 @@ struct PagedKeyValue {
     const Index page = keys.extent[2], n = length(sequence);
     check(n >= 0 && ceil_div(n, page) <= table.extent[1], function, "lengths", n,
           "lengths that the table has pages for");
-    check(n <= most_tokens, function, "lengths", n, "at most 2^30 tokens");
+    check(n <= most_tokens, function, "lengths", n, "fewer than 2^30 tokens");
     const KeysRead read = read_of(sequence);
     for (Index i = 0; i < ceil_div(n, page); ++i) {
       const Index tokens = std::min(page, n - i * page);

@@ -22,6 +22,7 @@
 #include <memory>
 #include <new>
 #include <type_traits>
+#include <utility>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -41,6 +42,13 @@ class AlignedBuffer {
   AlignedBuffer() = default;
   /// Room for `size` elements. \throws std::bad_alloc if there is none.
   explicit AlignedBuffer(std::size_t size) { resize(size); }
+  /// What is moved from has no memory.
+  AlignedBuffer(AlignedBuffer&& other) noexcept { *this = std::move(other); }
+  AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
+    memory_ = std::move(other.memory_);
+    capacity_ = std::exchange(other.capacity_, 0);
+    return *this;
+  }
 
   /// Makes room for `size` elements and returns the first. Keeps memory and contents if they are
   /// large enough; otherwise frees them and takes new memory, uninitialised.

@@ -35,15 +35,6 @@ double checked_scale(const char* function, const AttendOptions& options, Index k
   return *options.scale;
 }
 
-/// Offsets of packed sequences: from 0 to `tokens`, never decreasing.
-inline void check_offsets(const char* function, const char* name, std::span<const Index> offsets,
-                          Index tokens) {
-  check(offsets.front() == 0, function, name, offsets.front(), "0 as the first offset");
-  for (std::size_t i = 1; i < offsets.size(); ++i)
-    check(offsets[i] >= offsets[i - 1], function, name, offsets[i], "offsets that never decrease");
-  check(offsets.back() == tokens, function, name, offsets.back(), "the tokens as the last offset");
-}
-
 inline void check_query_offsets(const char* function, std::span<const Index> offsets,
                                 Index sequences, Index tokens) {
   check(static_cast<Index>(offsets.size()) == sequences + 1, function, "query_offsets",
@@ -178,7 +169,7 @@ Problem checked_problem(const char* function, TensorView<const S, 4> q, const So
   check(out.stride[3] == 1 || out.extent[3] == 1, function, "out",
         "a stride in the last dimension other than 1", "contiguous rows");
   check(q.extent[2] <= most_tokens && key_slots <= most_tokens, function, "tokens",
-        std::array<Index, 2>{q.extent[2], key_slots}, "at most 2^30 of them");
+        std::array<Index, 2>{q.extent[2], key_slots}, "fewer than 2^30 of them");
   set_visibility(function, options, p);
   check_sink_logits(function, options.sink_logits, p.heads);
   p.scale = checked_scale<compute_t<S>>(function, options, p.key_dim);
