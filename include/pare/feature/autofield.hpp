@@ -174,7 +174,7 @@ PARE_ABI_BEGIN
 ///         of its range
 ///
 /// Cost: epochs passes of the rows forward and back, and a 1 / gate_every share of that for the
-/// logits. Memory: copies of a few batches.
+/// logits. Memory: two batches and the labels.
 template <Model M, RowsOf<M> X, NumberList Y, RowsOf<M> H, NumberList Z>
 Ranking autofield(M& model, const FieldLayout& layout, const X& x, const Y& labels,
                   const H& holdout, const Z& holdout_labels, const AutoFieldOptions& options = {}) {

@@ -72,7 +72,7 @@ PARE_ABI_BEGIN
 ///         index is outside, or c overlaps a or b. Nothing is written then.
 ///
 /// One worker sums each row in stored order: the same bits for any number of threads. Cost:
-/// 2 nnz(A) k FLOPs and nnz(A) k scalars gathered, which binds. No memory is allocated; the
+/// 2 nnz(A) k FLOPs and nnz(A) k scalars gathered, which binds. Memory: none beside c. The
 /// reference sums in double.
 template <Backend B, SparseRowsIn S, In<2> X, Out<2> Y>
 requires std::is_same_v<sparse_scalar_of<S>, scalar_of<X>> &&
