@@ -48,10 +48,15 @@ Subspace<T> all_eigenvectors(const RowMatrix<double>& gram, Index rank) {
           eigen.eigenvalues().tail(rank).reverse().cwiseMax(0.0), 0};
 }
 
-/// The least rank whose subspace leaves at most the tolerance, or all of it. Energies in double are
-/// known to a few roundoffs of the total; the squares of tolerances that are taken are 11 at least.
-inline Index rank_within(const Eigen::VectorXd& values, double total, double tolerance) {
-  constexpr double rounding = 4 * std::numeric_limits<double>::epsilon();
+/// By how much energies in double may be off, as a share of the total: sums of stored elements, and
+/// what an operator says of its norm.
+inline constexpr double energy_rounding = 4 * std::numeric_limits<double>::epsilon();
+inline constexpr double operator_rounding = 4 * energy_rounding;
+
+/// The least rank whose subspace leaves at most the tolerance, or all of it; what is left is known
+/// to `rounding` of the total.
+inline Index rank_within(const Eigen::VectorXd& values, double total, double tolerance,
+                         double rounding) {
   double left = total;
   for (Index k = 0; k < values.size(); ++k) {
     left -= values[k];
@@ -68,11 +73,12 @@ void keep_rank(Subspace<T>& space, Index rank) {
 
 /// Calls solve(rank) for the rank, or for ranks that double until the tolerance is met.
 template <class Solve>
-auto solve_for_rank(const SvdOptions& options, Index limit, double total, const Solve& solve) {
+auto solve_for_rank(const SvdOptions& options, Index limit, double total, const Solve& solve,
+                    double rounding = energy_rounding) {
   if (options.tolerance == 0) return solve(limit);
   for (Index rank = std::min<Index>(32, limit);; rank = std::min(2 * rank, limit)) {
     auto space = solve(rank);
-    const Index enough = rank_within(space.values, total, options.tolerance);
+    const Index enough = rank_within(space.values, total, options.tolerance, rounding);
     if (enough <= rank || rank == limit) {
       keep_rank(space, std::min(enough, rank));
       return space;

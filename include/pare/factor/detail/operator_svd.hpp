@@ -202,12 +202,13 @@ LowRank<typename W::scalar> operator_svd(const char* function, const B& backend,
   FoundSubspace<T> found{{}, Route::Randomized, energy * factor * factor};
   SvdOptions randomized = options;
   randomized.route = Route::Randomized;
-  found.space =
-      solve_for_rank(options, rank_limit(options, out, in), found.total_energy, [&](Index rank) {
-        const SubspacePlan plan = plan_subspace(randomized, rank, m.rows(), m.cols());
-        return leading_subspace<T>(backend, normal, rank, plan.width, plan.until(),
-                                   found.total_energy, options, workspace);
-      });
+  const auto solve = [&](Index rank) {
+    const SubspacePlan plan = plan_subspace(randomized, rank, m.rows(), m.cols());
+    return leading_subspace<T>(backend, normal, rank, plan.width, plan.until(), found.total_energy,
+                               options, workspace);
+  };
+  found.space = solve_for_rank(options, rank_limit(options, out, in), found.total_energy, solve,
+                               operator_rounding);
   // An estimate may lie below, a norm that is known may not.
   const double captured = found.space.values.sum();
   if constexpr (requires { w.squared_norm(); })
