@@ -140,6 +140,14 @@ inline Index checked_sum(const char* function, const char* argument, Index a, In
   return a + b;
 }
 
+/// `count` if the bytes of that many elements of `size` bytes fit `Index`.
+/// \throws std::invalid_argument if they do not, or count is negative
+inline Index checked_count(const char* function, const char* argument, Index count,
+                           std::size_t size) {
+  checked_product(function, argument, count, static_cast<Index>(size));
+  return count;
+}
+
 /// True unless NaN or infinite, judged on the bits so that no compiler flag can assume it away.
 inline bool is_finite(double value) {
   std::uint64_t bits = 0;

@@ -62,7 +62,7 @@ inline CovarianceSum empty_covariance(Index dim, CovarianceProducts products) {
   check(dim >= 1, name, "dim", dim, "at least 1");
   check_enumerator(name, "products", products, CovarianceProducts::Double);
   const Index size = checked_product(name, "dim", dim, dim);
-  check_bytes(name, "dim", size);
+  checked_count(name, "dim", size, sizeof(double));
   return {dim, std::vector<double>(static_cast<std::size_t>(size))};
 }
 

@@ -60,11 +60,11 @@ inline FisherSums empty_fisher_sums(Index out, Index in, FisherTerms terms) {
   check(out >= 1, name, "out", out, "at least 1");
   check(in >= 1, name, "in", in, "at least 1");
   check_enumerator(name, "terms", terms, FisherTerms::Elements);
-  check_bytes(name, "out", out);
-  check_bytes(name, "in", in);
+  checked_count(name, "out", out, sizeof(double));
+  checked_count(name, "in", in, sizeof(double));
   const bool elements = terms == FisherTerms::Elements;
   const Index size = elements ? checked_product(name, "extents", out, in) : 0;
-  check_bytes(name, "extents", size);
+  checked_count(name, "extents", size, sizeof(double));
   FisherSums sums;
   sums.outputs.assign(static_cast<std::size_t>(out), 0.0);
   sums.inputs.assign(static_cast<std::size_t>(in), 0.0);

@@ -100,11 +100,6 @@ concept WeightExpression = EigenVector<D> && ComputeScalar<typename D::Scalar>;
 
 PARE_ABI_BEGIN
 
-/// Refuses a number of doubles whose bytes `Index` does not count.
-inline void check_bytes(const char* function, const char* argument, Index doubles) {
-  checked_product(function, argument, doubles, sizeof(double));
-}
-
 /// share tr(C) / n, also where the trace is beyond double.
 template <ComputeScalar T>
 double diagonal_mean(TensorView<const T, 2> c, double share = 1) {

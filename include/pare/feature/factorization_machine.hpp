@@ -49,7 +49,8 @@ inline Index checked_size(const char* function, Index dim,
         "initial_deviation", options.initial_deviation, "a finite number of at least 0");
   const Index weights = checked_product(function, "factors", dim,
                                         checked_sum(function, "factors", options.factors, 1));
-  return checked_parameters(function, "factors", checked_sum(function, "factors", weights, 1));
+  return checked_count(function, "factors", checked_sum(function, "factors", weights, 1),
+                       sizeof(double));
 }
 
 PARE_ABI_END
@@ -143,8 +144,7 @@ class FactorizationMachine {
   /// \throws std::invalid_argument unless sizes are those of the last forward
   void input_gradient(std::span<const T> grad_logits, TensorView<T, 2> grad_x) {
     constexpr const char* function = "feature::FactorizationMachine::input_gradient";
-    check_extents<2>(function, "grad_x", grad_x.extent, {x_.rows(), dim_});
-    detail::check_input_gradient(function, x_, grad_logits, grad_x);
+    detail::check_input_gradient(function, x_.rows(), dim_, grad_logits, grad_x);
     check_no_overlap(function, "grad_x", grad_x, "x", x_);
     set_delta(grad_logits);
     detail::multiply(backend_, as_const(to_view(delta_)), transpose(std::as_const(*this).weights()),

@@ -49,10 +49,9 @@ class Logistic {
   Logistic(const B& backend, Index dim, const LogisticOptions& options = {})
       : backend_(backend),
         dim_((detail::check_dim("feature::Logistic", dim), dim)),
-        parameters_(
-            detail::checked_parameters("feature::Logistic", "dim",
-                                       detail::checked_sum("feature::Logistic", "dim", dim, 1)),
-            options.adam) {}
+        parameters_(checked_count("feature::Logistic", "dim",
+                                  checked_sum("feature::Logistic", "dim", dim, 1), sizeof(double)),
+                    options.adam) {}
 
   /// Columns of x.
   Index dim() const { return dim_; }
@@ -97,8 +96,7 @@ class Logistic {
   /// \throws std::invalid_argument unless sizes are those of the last forward
   void input_gradient(std::span<const T> grad_logits, TensorView<T, 2> grad_x) {
     constexpr const char* function = "feature::Logistic::input_gradient";
-    check_extents<2>(function, "grad_x", grad_x.extent, {x_.rows(), dim_});
-    detail::check_input_gradient(function, x_, grad_logits, grad_x);
+    detail::check_input_gradient(function, x_.rows(), dim_, grad_logits, grad_x);
     const std::span<const T> w = std::as_const(*this).weights();
     detail::multiply(backend_, detail::column_of(grad_logits), transpose(detail::column_of(w)),
                      grad_x, false, workspace_);

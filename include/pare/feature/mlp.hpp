@@ -74,7 +74,7 @@ inline MlpPlaces places_of(const char* function, Index dim, const MlpOptions& op
     end = checked_sum(function, "hidden", places.weights.back(),
                       checked_product(function, "hidden", width, places.outputs(layer)));
   }
-  checked_parameters(function, "hidden", checked_sum(function, "hidden", end, 1));
+  checked_count(function, "hidden", checked_sum(function, "hidden", end, 1), sizeof(double));
   places.output_bias = end;
   return places;
 }
@@ -186,8 +186,7 @@ class Mlp {
   /// \throws std::invalid_argument unless sizes are those of the last forward
   void input_gradient(std::span<const T> grad_logits, TensorView<T, 2> grad_x) {
     constexpr const char* function = "feature::Mlp::input_gradient";
-    check_extents<2>(function, "grad_x", grad_x.extent, {x_.rows(), dim()});
-    detail::check_input_gradient(function, x_, grad_logits, grad_x);
+    detail::check_input_gradient(function, x_.rows(), dim(), grad_logits, grad_x);
     descend(grad_logits, false);
     detail::multiply(backend_, as_const(to_view(deltas_.front())),
                      transpose(std::as_const(*this).first_weights()), grad_x, false, workspace_);

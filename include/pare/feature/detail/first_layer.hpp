@@ -16,7 +16,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <numbers>
 #include <span>
 #include <string>
@@ -144,19 +143,6 @@ inline void check_dim(const char* function, Index dim) {
   check(dim >= 1, function, "dim", dim, "at least 1");
 }
 
-/// a + b of sizes that are not negative.
-inline Index checked_sum(const char* function, const char* argument, Index a, Index b) {
-  check(a <= std::numeric_limits<Index>::max() - b, function, argument, a,
-        "a sum of sizes that fits 63 bits");
-  return a + b;
-}
-
-/// Parameters whose bytes can be counted.
-inline Index checked_parameters(const char* function, const char* argument, Index count) {
-  checked_product(function, argument, count, Index{sizeof(double)});
-  return count;
-}
-
 /// The logits of x, apart from it.
 template <class T>
 void check_forward(const char* function, TensorView<const T, 2> x, Index dim, std::span<T> logits) {
@@ -164,13 +150,13 @@ void check_forward(const char* function, TensorView<const T, 2> x, Index dim, st
   check_no_overlap(function, "logits", column_of(logits), "x", x);
 }
 
-/// The gradient by x, apart from that by the logits.
+/// The gradient by the [rows x dim] of the last forward, apart from that by the logits.
 template <class T>
-void check_input_gradient(const char* function, TensorView<const T, 2> x,
+void check_input_gradient(const char* function, Index rows, Index dim,
                           std::span<const T> grad_logits, TensorView<T, 2> grad_x) {
-  check_extents<2>(function, "grad_x", grad_x.extent, x.extent);
+  check_extents<2>(function, "grad_x", grad_x.extent, {rows, dim});
   check_writable(function, "grad_x", grad_x);
-  check_rows(function, as_const(grad_x), x.cols(), grad_logits.size());
+  check_rows(function, as_const(grad_x), dim, grad_logits.size());
   check_no_overlap(function, "grad_x", grad_x, "grad_logits", column_of(grad_logits));
 }
 
