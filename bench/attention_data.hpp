@@ -77,7 +77,9 @@ class AttentionData {
   }
 
   /// The first `heads` heads as a peer takes them; it writes to `out`.
-  DenseHeads dense_heads(Index heads, float* out) const requires(std::is_same_v<T, float>) {
+  DenseHeads dense_heads(Index heads, float* out) const
+  requires(std::is_same_v<T, float>)
+  {
     return {q_.data(), k_.data(), v_.data(), out, heads, shape_.keys, shape_.dim};
   }
 

@@ -170,15 +170,12 @@ const bool registered = [] {
     large(benchmark::RegisterBenchmark(("attention/" + name).c_str(), function), calls)
         ->Repetitions(repetitions);
   };
-  add(
-      "exact/f32/d128/n4096", [](benchmark::State& state) { exact(state, 4096, 128); }, 3, 5);
-  add(
-      "exact/f32/d64/n4096", [](benchmark::State& state) { exact(state, 4096, 64); }, 3, 5);
+  add("exact/f32/d128/n4096", [](benchmark::State& state) { exact(state, 4096, 128); }, 3, 5);
+  add("exact/f32/d64/n4096", [](benchmark::State& state) { exact(state, 4096, 64); }, 3, 5);
   add("exact_mt/f32/d128/n4096", exact_all_threads, 5, 5);
   add("exact/bf16/d128/n4096", exact_bf16, 3, 5);
   // Six seconds a call: three medians of one.
-  add(
-      "exact/f32/d128/n16384", [](benchmark::State& state) { exact(state, 16384, 128); }, 1, 3);
+  add("exact/f32/d128/n16384", [](benchmark::State& state) { exact(state, 16384, 128); }, 1, 3);
   auto* growth = benchmark::RegisterBenchmark("attention/growth/exact_tokens", exact_growth)
                      ->UseManualTime()
                      ->Iterations(2)

@@ -14,7 +14,7 @@
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/apply.hpp>
 #include <pare/factor/dora.hpp>
-#include <pare/kernel/multiply.hpp>
+#include <pare/linalg/multiply.hpp>
 
 #include <benchmark/benchmark.h>
 #include <Eigen/Core>
@@ -68,10 +68,10 @@ void dense_norms(NormWork& work, int threads) {
     work.dense.middleRows(begin, end - begin) = work.w.middleRows(begin, end - begin);
   });
   const std::vector<float> factors(static_cast<std::size_t>(out), static_cast<float>(scale));
-  pare::kernel::ProductWorkspace workspace;
-  pare::kernel::multiply(
+  pare::linalg::ProductWorkspace workspace;
+  pare::linalg::multiply(
       backend, as_const(to_view(work.b)), as_const(to_view(work.a)), to_view(work.dense),
-      pare::kernel::ProductOptions<float>{.accumulate = true, .row_scale = factors.data()},
+      pare::linalg::ProductOptions<float>{.accumulate = true, .row_scale = factors.data()},
       workspace);
   over_ranges(threads, out, 64, [&](Index begin, Index end) {
     work.peer_norms.segment(begin, end - begin) =
@@ -140,7 +140,7 @@ void dora_norm(benchmark::State& state, int threads) {
   const std::string t = " t" + std::to_string(threads);
   set_vs(state, "dense",
          peer_seconds("dense dora norm" + t,
-                      {{"W + s B A by kernel::multiply", [&] { dense_norms(work, threads); }}}),
+                      {{"W + s B A by linalg::multiply", [&] { dense_norms(work, threads); }}}),
          own);
   set_vs(state, "eigen", peer_seconds("eigen dora norm" + t, eigen_norms(work, threads)), own);
   // W, A, B; what [out x rank] and [rank x rank] take; and the rest of a process.
@@ -190,13 +190,13 @@ void apply_layer(benchmark::State& state, int threads) {
   const double own = time_between_probes(state, probe, run);
   set_of_limit(state, probe.seconds(), own);
   const std::string t = " t" + std::to_string(threads);
-  pare::kernel::ProductWorkspace product;
+  pare::linalg::ProductWorkspace product;
   const double dense = peer_seconds(
-      "dense layer" + t, {{"X W^T by kernel::multiply", [&] {
-                             pare::kernel::multiply(backend, as_const(to_view(work.x)),
+      "dense layer" + t, {{"X W^T by linalg::multiply", [&] {
+                             pare::linalg::multiply(backend, as_const(to_view(work.x)),
                                                     transpose(as_const(to_view(work.w))),
                                                     to_view(work.dense_y),
-                                                    pare::kernel::ProductOptions<float>{}, product);
+                                                    pare::linalg::ProductOptions<float>{}, product);
                            }}});
   set_vs(state, "dense", dense, own);
   const double flop_ratio = 2.0 * tokens * side * side / apply_flops();

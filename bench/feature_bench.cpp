@@ -11,10 +11,10 @@
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/parallel.hpp>
-#include <pare/feature/divergence.hpp>
-#include <pare/feature/donors.hpp>
-#include <pare/feature/field_layout.hpp>
-#include <pare/feature/mix.hpp>
+#include <pare/feature/fields/donors.hpp>
+#include <pare/feature/fields/field_layout.hpp>
+#include <pare/feature/leap/divergence.hpp>
+#include <pare/feature/leap/mix.hpp>
 
 #include <benchmark/benchmark.h>
 #include <Eigen/Core>

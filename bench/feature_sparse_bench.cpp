@@ -9,8 +9,8 @@
 #include "workload.hpp"
 
 #include <pare/core/aligned_buffer.hpp>
-#include <pare/feature/mix.hpp>
-#include <pare/feature/mix_sparse.hpp>
+#include <pare/feature/leap/mix.hpp>
+#include <pare/feature/leap/mix_sparse.hpp>
 
 #include <benchmark/benchmark.h>
 

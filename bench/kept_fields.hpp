@@ -7,8 +7,8 @@
 
 #include "random_data.hpp"
 
-#include <pare/feature/group_lasso.hpp>
-#include <pare/feature/permutation_importance.hpp>
+#include <pare/feature/importance/group_lasso.hpp>
+#include <pare/feature/importance/permutation_importance.hpp>
 #include <pare/feature/score.hpp>
 
 #include <Eigen/Core>

@@ -13,11 +13,11 @@
 #include "random_data.hpp"
 #include "workload.hpp"
 
-#include <pare/projection/fast_rp.hpp>
+#include <pare/graph/fast_rp.hpp>
+#include <pare/linalg/spmm.hpp>
 #include <pare/projection/materialize.hpp>
 #include <pare/projection/project.hpp>
 #include <pare/projection/sparse_projection.hpp>
-#include <pare/projection/spmm.hpp>
 
 #include <Eigen/Core>
 #include <Eigen/SparseCore>
@@ -226,7 +226,7 @@ bool spmm_is_right(const SpmmWork& work) {
 void spmm(benchmark::State& state, int threads) {
   SpmmWork& work = workload<SpmmWork>("spmm", make_spmm_work);
   const auto run = [&] {
-    pare::projection::spmm(pare::simd.threads(threads), work.graph, work.dense, work.out);
+    pare::linalg::spmm(pare::simd.threads(threads), work.graph, work.dense, work.out);
   };
   const double peer = eigen_spmm_seconds(work, threads);
   work.out.setZero();
@@ -240,7 +240,7 @@ void spmm(benchmark::State& state, int threads) {
 
 // ---------------------------------------------------------------- FastRP
 
-const pare::projection::FastRpOptions fast_rp_options{
+const pare::graph::FastRpOptions fast_rp_options{
     .dim = graph_columns, .weights = {0, 0, 1, 7.81f}, .seed = 7};
 
 constexpr int sampled_rows = 1000;
@@ -302,10 +302,10 @@ double fast_rp_tolerance(const Graph& graph) {
 
 bool fast_rp_is_right_when_small() {
   const Graph graph = power_law_graph(2'000, 20'000, graph_seed);
-  pare::projection::FastRpOptions options = fast_rp_options;
+  pare::graph::FastRpOptions options = fast_rp_options;
   options.dim = 33;
-  const RowMatrix wanted = pare::projection::fast_rp(pare::reference, graph, options);
-  const RowMatrix got = pare::projection::fast_rp(pare::simd.threads(2), graph, options);
+  const RowMatrix wanted = pare::graph::fast_rp(pare::reference, graph, options);
+  const RowMatrix got = pare::graph::fast_rp(pare::simd.threads(2), graph, options);
   return agree(got, wanted, fast_rp_tolerance(graph));
 }
 
@@ -315,7 +315,7 @@ void fast_rp(benchmark::State& state) {
   FastRpWork& work = workload<FastRpWork>("fast_rp", make_fast_rp_work);
   RowMatrix embedding;
   const auto run = [&] {
-    embedding = pare::projection::fast_rp(pare::simd.threads(threads), work.graph, fast_rp_options);
+    embedding = pare::graph::fast_rp(pare::simd.threads(threads), work.graph, fast_rp_options);
   };
   run();
   if (!fast_rp_is_right_when_small())
@@ -337,7 +337,7 @@ void fast_rp(benchmark::State& state) {
 void fast_rp_in_child() {
   const Graph graph = power_law_graph(graph_nodes, graph_edges, graph_seed);
   const RowMatrix embedding =
-      pare::projection::fast_rp(pare::simd.threads(all_threads()), graph, fast_rp_options);
+      pare::graph::fast_rp(pare::simd.threads(all_threads()), graph, fast_rp_options);
   benchmark::DoNotOptimize(embedding.data());
 }
 

@@ -8,7 +8,7 @@
 #include "random_data.hpp"
 #include "workload.hpp"
 
-#include <pare/projection/fast_rp.hpp>
+#include <pare/graph/fast_rp.hpp>
 #include <pare/projection/project.hpp>
 #include <pare/projection/sparse_projection.hpp>
 
@@ -43,10 +43,10 @@ Graph& shared_graph(std::int64_t edges) {
 
 void fast_rp_growth(benchmark::State& state, std::int64_t edges, Index dim) {
   const Graph& graph = shared_graph(edges);
-  const pare::projection::FastRpOptions options{.dim = dim, .weights = {0, 0, 1, 7.81f}, .seed = 7};
+  const pare::graph::FastRpOptions options{.dim = dim, .weights = {0, 0, 1, 7.81f}, .seed = 7};
   RowMatrix embedding;
   time_alone(state, [&] {
-    embedding = pare::projection::fast_rp(pare::simd.threads(all_threads()), graph, options);
+    embedding = pare::graph::fast_rp(pare::simd.threads(all_threads()), graph, options);
   });
 }
 

@@ -12,8 +12,8 @@
 #include "graph/score_table.hpp"
 #include "graph/statistics.hpp"
 
+#include <pare/graph/fast_rp.hpp>
 #include <pare/io/npy.hpp>
-#include <pare/projection/fast_rp.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -26,7 +26,7 @@
 
 namespace {
 
-using pare::projection::FastRpOptions;
+using pare::graph::FastRpOptions;
 
 FastRpOptions embedding_options(const graph::Arguments& arguments) {
   FastRpOptions options;
@@ -50,7 +50,7 @@ graph::Vectors embed(const graph::Graph& graph, FastRpOptions options, int threa
   options.progress = [&](int step, int steps) { progress(double(step) / steps); };
   const auto start = std::chrono::steady_clock::now();
   graph::Vectors vectors =
-      pare::projection::fast_rp(pare::simd.threads(threads), graph.adjacency, options);
+      pare::graph::fast_rp(pare::simd.threads(threads), graph.adjacency, options);
   const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
   progress.erase();
 

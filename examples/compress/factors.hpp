@@ -68,7 +68,7 @@ namespace detail {
 
 /// The elements row by row as S; refused if one of them is too large for it.
 template <class S, class T>
-std::vector<S> narrow(const pare::factor::RowMatrix<T>& factor, const Layer& layer) {
+std::vector<S> narrow(const pare::RowMatrix<T>& factor, const Layer& layer) {
   std::vector<S> elements(static_cast<std::size_t>(factor.size()));
   std::transform(factor.data(), factor.data() + factor.size(), elements.begin(),
                  [](T x) { return static_cast<S>(x); });

@@ -6,9 +6,9 @@
 
 #include "table/data_table.hpp"
 
-#include <pare/feature/adam.hpp>
-#include <pare/feature/field_layout.hpp>
-#include <pare/feature/mlp.hpp>
+#include <pare/feature/fields/field_layout.hpp>
+#include <pare/feature/model/mlp.hpp>
+#include <pare/optim/adam.hpp>
 
 #include <Eigen/Core>
 
@@ -55,7 +55,7 @@ class Embedding {
 
  private:
   Rows values_, gradients_;
-  pare::feature::Adam<float> adam_;
+  pare::optim::Adam<float> adam_;
 };
 
 /// The fields of a table as one row-major matrix, with a network behind them.

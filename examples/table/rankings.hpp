@@ -8,9 +8,9 @@
 #include "table/embedded_model.hpp"
 #include "table/train.hpp"
 
-#include <pare/feature/leap.hpp>
-#include <pare/feature/path_importance.hpp>
-#include <pare/feature/permutation_importance.hpp>
+#include <pare/feature/importance/path_importance.hpp>
+#include <pare/feature/importance/permutation_importance.hpp>
+#include <pare/feature/leap/leap.hpp>
 #include <pare/feature/ranking.hpp>
 
 #include <algorithm>

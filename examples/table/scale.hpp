@@ -5,8 +5,8 @@
 /// What a step of the layer costs in time and memory where there are thousands of fields.
 
 #include <pare/core/aligned_buffer.hpp>
-#include <pare/feature/leap.hpp>
-#include <pare/feature/sparse_fields.hpp>
+#include <pare/feature/fields/sparse_fields.hpp>
+#include <pare/feature/leap/leap.hpp>
 
 #include <algorithm>
 #include <chrono>

@@ -8,9 +8,9 @@
 #include "table/embedded_model.hpp"
 
 #include <pare/core/tensor_view.hpp>
-#include <pare/feature/leap.hpp>
+#include <pare/feature/leap/leap.hpp>
 #include <pare/feature/metrics.hpp>
-#include <pare/feature/model.hpp>
+#include <pare/feature/model/model.hpp>
 
 #include <algorithm>
 #include <cstddef>

@@ -14,8 +14,8 @@
 
 #include "attention/heads.hpp"
 #include "attention/oracle.hpp"
-#include "projection/backends.hpp"
-#include "tolerance.hpp"
+#include "support/backends.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 

@@ -16,8 +16,8 @@
 #include "attention/attend_calls.hpp"
 #include "attention/backends.hpp"
 #include "attention/data.hpp"
-#include "projection/data.hpp"
-#include "tolerance.hpp"
+#include "support/matrices.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 

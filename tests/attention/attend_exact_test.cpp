@@ -10,7 +10,7 @@
 #include "attention/attend_calls.hpp"
 #include "attention/backends.hpp"
 #include "attention/data.hpp"
-#include "tolerance.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 

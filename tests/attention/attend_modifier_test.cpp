@@ -12,7 +12,7 @@
 
 #include "attention/attend_calls.hpp"
 #include "attention/data.hpp"
-#include "tolerance.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 

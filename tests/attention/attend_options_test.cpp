@@ -20,7 +20,7 @@
 
 #include "attention/attend_calls.hpp"
 #include "attention/data.hpp"
-#include "tolerance.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 
@@ -300,17 +300,11 @@ TEST(AttendOptions, TensorsOfTokensBeforeHeads) {
 // What is kept by address is not taken from a temporary that dies with the expression.
 using Eigens = Eigen::Tensor<float, 4, Eigen::RowMajor>;
 template <class X>
-concept Biases = requires(X&& x) {
-  bias_of(std::forward<X>(x));
-};
+concept Biases = requires(X&& x) { bias_of(std::forward<X>(x)); };
 template <class X>
-concept Slopes = requires(X&& x) {
-  pare::attention::alibi_of(std::forward<X>(x));
-};
+concept Slopes = requires(X&& x) { pare::attention::alibi_of(std::forward<X>(x)); };
 template <class X>
-concept Turns = requires(X&& x) {
-  heads_first(std::forward<X>(x));
-};
+concept Turns = requires(X&& x) { heads_first(std::forward<X>(x)); };
 static_assert(Biases<Eigens&> && Biases<const Eigens&> && Biases<TensorView<const float, 4>>);
 static_assert(!Biases<Eigens> && !Biases<const Eigens>);
 static_assert(Slopes<std::vector<float>&> && !Slopes<std::vector<float>>);

@@ -16,7 +16,7 @@
 #include "attention/attend_calls.hpp"
 #include "attention/backends.hpp"
 #include "attention/data.hpp"
-#include "tolerance.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 
@@ -269,20 +269,20 @@ TYPED_TEST(AttendSourceTest, PackedSequencesUnderAWindow) {
   using S = typename TestFixture::Storage;
   const Inputs<S> x(Sizes{1, 2, 1, 150, 200, 8, 5});
   const std::vector<Index> queries{0, 40, 150}, keys{0, 70, 200};
-  expect_attention(
-      x,
-      attended(this->backend(), x,
-               {.causal = true,
-                .window = 30,
-                .sinks = 2,
-                .query_offsets = queries,
-                .key_offsets = keys}),
-      this->tolerance, [&](Index b, Index h, Index i, Index j) {
-        const std::size_t s = i < 40 ? 0 : 1;
-        if (j < keys[s] || j >= keys[s + 1]) return false;
-        const Sees sees{queries[s + 1] - queries[s], keys[s + 1] - keys[s], true, 30, 2};
-        return sees(b, h, i - queries[s], j - keys[s]);
-      });
+  expect_attention(x,
+                   attended(this->backend(), x,
+                            {.causal = true,
+                             .window = 30,
+                             .sinks = 2,
+                             .query_offsets = queries,
+                             .key_offsets = keys}),
+                   this->tolerance, [&](Index b, Index h, Index i, Index j) {
+                     const std::size_t s = i < 40 ? 0 : 1;
+                     if (j < keys[s] || j >= keys[s + 1]) return false;
+                     const Sees sees{queries[s + 1] - queries[s], keys[s + 1] - keys[s], true, 30,
+                                     2};
+                     return sees(b, h, i - queries[s], j - keys[s]);
+                   });
 }
 
 // What lies behind the length in use is never read into a row.

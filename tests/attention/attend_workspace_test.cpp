@@ -5,9 +5,9 @@
 
 #include <pare/attention/attend.hpp>
 
-#include "allocations.hpp"
 #include "attention/attend_calls.hpp"
-#include "projection/backends.hpp"
+#include "support/allocations.hpp"
+#include "support/backends.hpp"
 
 namespace {
 

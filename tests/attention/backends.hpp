@@ -8,7 +8,7 @@
 
 #include <type_traits>
 
-#include "projection/backends.hpp"
+#include "support/backends.hpp"
 
 namespace pare::testing {
 

@@ -262,23 +262,15 @@ TEST(BlockMask, RefusesANullDenseMask) {
 
 TEST(BlockMask, SaysWhatIsWrong) {
   EXPECT_EQ(
-      message_of([] {
-        BlockMask::from_csr(small, {0, 2, 1, 3, 3}, {0, 1, 2});
-      }),
+      message_of([] { BlockMask::from_csr(small, {0, 2, 1, 3, 3}, {0, 1, 2}); }),
       "pare::attention::BlockMask::from_csr: offsets: got 1, wanted offsets that never decrease");
-  EXPECT_EQ(message_of([] {
-              BlockMask::from_lists(small, {{0}, {2, 1}, {}, {}});
-            }),
+  EXPECT_EQ(message_of([] { BlockMask::from_lists(small, {{0}, {2, 1}, {}, {}}); }),
             "pare::attention::BlockMask::from_lists: lists: got 1, wanted ascending column blocks, "
             "each once");
-  EXPECT_EQ(message_of([] {
-              BlockMask::from_csr(small, {0, 1, 1, 1, 1}, {3});
-            }),
+  EXPECT_EQ(message_of([] { BlockMask::from_csr(small, {0, 1, 1, 1, 1}, {3}); }),
             "pare::attention::BlockMask::from_csr: columns: got 3, wanted column blocks within the "
             "shape");
-  EXPECT_EQ(message_of([] {
-              BlockMask::from_csr(small, {0, 1}, {3});
-            }),
+  EXPECT_EQ(message_of([] { BlockMask::from_csr(small, {0, 1}, {3}); }),
             "pare::attention::BlockMask::from_csr: offsets: got 2, wanted 5");
   EXPECT_EQ(message_of([] { BlockMask::from_dense(small, DenseBool(1, 2, 3, 2)); }),
             "pare::attention::BlockMask::from_dense: dense: got [1, 2, 3, 2], wanted [1, 2, 2, 3]");

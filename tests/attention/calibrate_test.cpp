@@ -13,7 +13,7 @@
 #include <pare/attention/permuted.hpp>
 
 #include "attention/early_stop_data.hpp"
-#include "tolerance.hpp"
+#include "support/tolerance.hpp"
 
 namespace user {
 

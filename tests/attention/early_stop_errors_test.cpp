@@ -12,7 +12,7 @@
 #include <pare/attention/early_stop.hpp>
 
 #include "attention/early_stop_data.hpp"
-#include "projection/backends.hpp"
+#include "support/backends.hpp"
 
 namespace {
 

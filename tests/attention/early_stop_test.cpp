@@ -13,8 +13,8 @@
 #include <pare/attention/workspace.hpp>
 
 #include "attention/early_stop_data.hpp"
-#include "projection/backends.hpp"
-#include "tolerance.hpp"
+#include "support/backends.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 
@@ -137,15 +137,15 @@ TYPED_TEST(EarlyStopTest, InfiniteThresholdReadsOneTileOfHistory) {
 std::vector<EarlyStop> assorted_rules() {
   std::vector<EarlyStop> rules;
   for (const double threshold : {0.05, 0.3})
-    for (const Guide guide : {Guide::mean_key, Guide::mean_prefix_key, Guide::first_key})
+    for (const Guide guide : {Guide::MeanKey, Guide::MeanPrefixKey, Guide::FirstKey})
       for (const bool share : {false, true}) {
         EarlyStop rule{.threshold = threshold, .segment = 24, .row_tile = 5, .key_tile = 7};
         rule.guide = guide;
         rule.share_kv_heads = share;
-        rule.aggregate = share ? Aggregate::mean : Aggregate::max;
+        rule.aggregate = share ? Aggregate::Mean : Aggregate::Max;
         rules.push_back(rule);
         rule.permute_queries = false;
-        rule.aggregate = share ? Aggregate::max : Aggregate::mean;
+        rule.aggregate = share ? Aggregate::Max : Aggregate::Mean;
         rules.push_back(rule);
       }
   return rules;
@@ -221,7 +221,7 @@ TYPED_TEST(EarlyStopTest, SequencesOfDifferentLengthsAreEachOnTheirOwn) {
 
 TYPED_TEST(EarlyStopTest, StopsNoLaterForAHigherThreshold) {
   using T = typename TypeParam::scalar;
-  for (const Aggregate aggregate : {Aggregate::max, Aggregate::mean}) {
+  for (const Aggregate aggregate : {Aggregate::Max, Aggregate::Mean}) {
     Sample<T> x({.heads = 2, .queries = 70, .keys = 80}, 7, 2);
     std::vector<bool> before;
     double density = 2;
@@ -333,7 +333,7 @@ TYPED_TEST(EarlyStopTest, EqualKeysAreReadInTheirOrder) {
 
 TYPED_TEST(EarlyStopTest, NanStaysInItsRow) {
   using T = typename TypeParam::scalar;
-  for (const Aggregate aggregate : {Aggregate::max, Aggregate::mean}) {
+  for (const Aggregate aggregate : {Aggregate::Max, Aggregate::Mean}) {
     Sample<T> x({.queries = 48, .keys = 48}, 15, 2);
     x.q()(0, 0, 21, 2) = T(nan_value);
     const EarlyStop rule{
@@ -364,7 +364,7 @@ TYPED_TEST(EarlyStopTest, HiddenKeysCountForNothing) {
     for (Index i = 0; i < 40; ++i) x.q()(0, 0, i, 0) = T(1);
     for (Index j = 40 - hidden; j < 40; ++j) x.k()(0, 0, j, 0) = T(-infinity);
     for (Index j = 8; j < 11; ++j) x.k()(0, 0, j, 0) = T(-infinity);
-    for (const Aggregate aggregate : {Aggregate::max, Aggregate::mean})
+    for (const Aggregate aggregate : {Aggregate::Max, Aggregate::Mean})
       for (const double threshold : {never, 0.3}) {
         const EarlyStop rule{.threshold = threshold,
                              .segment = 8,

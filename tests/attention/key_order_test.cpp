@@ -115,17 +115,11 @@ TEST(KeyOrder, RefusesBadSizes) {
 
 TEST(KeyOrder, SaysWhatIsWrong) {
   EXPECT_EQ(
-      message_of([] {
-        KeyOrder({.keys = 3}, {0, 3, 1});
-      }),
+      message_of([] { KeyOrder({.keys = 3}, {0, 3, 1}); }),
       "pare::attention::KeyOrder: positions: got 3, wanted positions below the number of keys");
-  EXPECT_EQ(message_of([] {
-              KeyOrder({.heads = 2, .keys = 2}, {0, 1, 1, 1});
-            }),
+  EXPECT_EQ(message_of([] { KeyOrder({.heads = 2, .keys = 2}, {0, 1, 1, 1}); }),
             "pare::attention::KeyOrder: positions: got 1, wanted every position once in its row");
-  EXPECT_EQ(message_of([] {
-              KeyOrder({.heads = 2, .keys = 2}, {0, 1});
-            }),
+  EXPECT_EQ(message_of([] { KeyOrder({.heads = 2, .keys = 2}, {0, 1}); }),
             "pare::attention::KeyOrder: positions: got 2, wanted 4");
 }
 

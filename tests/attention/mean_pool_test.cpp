@@ -13,9 +13,9 @@
 #include <pare/attention/order_keys.hpp>
 
 #include "attention/heads.hpp"
-#include "projection/backends.hpp"
-#include "projection/data.hpp"
-#include "tolerance.hpp"
+#include "support/backends.hpp"
+#include "support/matrices.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 
@@ -91,8 +91,8 @@ TYPED_TEST_SUITE(Pool, pare::testing::BackendsAndScalars);
 TYPED_TEST(Pool, KeepsTheBlocksOfTheDefinition) {
   using T = typename TestFixture::Scalar;
   for (const Case& c : cases)
-    for (const auto pooling : {BlockPooling::mean, BlockPooling::max})
-      for (const auto padding : {BlockPadding::none, BlockPadding::zeros})
+    for (const auto pooling : {BlockPooling::Mean, BlockPooling::Max})
+      for (const auto padding : {BlockPadding::None, BlockPadding::Zeros})
         for (const float mass : {0.3f, 0.9f}) {
           const Problem<T> p(c);
           MeanPool selector = p.selector();
@@ -243,7 +243,7 @@ TYPED_TEST(Pool, ANanKeepsAllAndStaysWithItsHead) {
 /// Scores of -infinity weigh nothing, be it all that a row has.
 TYPED_TEST(Pool, HiddenBlocksCountForNothing) {
   using T = typename TestFixture::Scalar;
-  for (const auto pooling : {BlockPooling::mean, BlockPooling::max})
+  for (const auto pooling : {BlockPooling::Mean, BlockPooling::Max})
     for (const Case& c : {Case{150, 150, 8, 8, 0}, Case{149, 170, 8, 8, 16}}) {
       Problem<T> p(c);
       for (Index h = 0; h < 4; ++h)
@@ -266,7 +266,7 @@ TYPED_TEST(Pool, AMaximumOverANanIsNone) {
   Problem<T> p({80, 80, 8, 8, 0});
   p.q(0, 0, 43, 1) = nan_value<T>;
   MeanPool selector = p.selector();
-  selector.pooling = BlockPooling::max;
+  selector.pooling = BlockPooling::Max;
   selector.mass = 0.3f;
   const SelectedBlocks blocks = p.select(this->backend(), selector);
   EXPECT_TRUE(std::isnan(blocks.mass));
@@ -330,7 +330,7 @@ TYPED_TEST(Pool, TakesBlocksOfAnySize) {
     return std::pair{columns, blocks.mass};
   };
   for (const Index block : {huge, huge - 127, Index{1} << 62})
-    for (const auto pooling : {BlockPooling::mean, BlockPooling::max}) {
+    for (const auto pooling : {BlockPooling::Mean, BlockPooling::Max}) {
       const auto got = [&](Index rows, Index columns, Index segment) {
         return lists({rows, columns, 0.5f, {}, segment, true, pooling});
       };

@@ -11,9 +11,9 @@
 
 #include "attention/heads.hpp"
 #include "attention/oracle.hpp"
-#include "projection/backends.hpp"
-#include "projection/data.hpp"
-#include "tolerance.hpp"
+#include "support/backends.hpp"
+#include "support/matrices.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 
@@ -30,8 +30,8 @@ using pare::testing::Oracle;
 using pare::testing::refusal;
 using pare::testing::Tolerance;
 
-constexpr auto complete = ImportanceOver::complete_segments;
-constexpr auto visible = ImportanceOver::visible_keys;
+constexpr auto complete = ImportanceOver::CompleteSegments;
+constexpr auto visible = ImportanceOver::VisibleKeys;
 
 /// Mean weight of every key under the last queries, by brute force.
 template <class T>
@@ -229,7 +229,7 @@ TEST(RankScores, PutsNanLastAndEqualsInPlace) {
   const auto ranked = [](auto scores) {
     std::vector<std::uint32_t> rank(scores.size());
     using T = typename decltype(scores)::value_type;
-    pare::attention::detail::rank_scores<T>(scores, rank);
+    pare::linalg::rank_scores<T>(scores, rank);
     return rank;
   };
   constexpr float nan = std::numeric_limits<float>::quiet_NaN();

@@ -11,9 +11,9 @@
 
 #include "attention/heads.hpp"
 #include "attention/oracle.hpp"
-#include "projection/backends.hpp"
-#include "projection/data.hpp"
-#include "tolerance.hpp"
+#include "support/backends.hpp"
+#include "support/matrices.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 
@@ -84,7 +84,7 @@ TYPED_TEST_SUITE(PermutedAttention, pare::testing::BackendsAndScalars);
 
 TYPED_TEST(PermutedAttention, IsOrderSelectionAndAttention) {
   using T = typename TestFixture::Scalar;
-  for (const auto score : {BlockScore::mean_pool, BlockScore::antidiagonal})
+  for (const auto score : {BlockScore::MeanPool, BlockScore::Antidiagonal})
     for (const bool share : {true, false})
       for (const Index queries : {300, 70}) {
         Problem<T> p(queries, 300);
@@ -97,7 +97,7 @@ TYPED_TEST(PermutedAttention, IsOrderSelectionAndAttention) {
                        {.segment = 32, .queries = 16, .share_kv_heads = share, .scale = 0.4});
         EXPECT_EQ(order.shape().heads, share ? 2 : 4);
         const auto blocks =
-            score == BlockScore::mean_pool
+            score == BlockScore::MeanPool
                 ? select_blocks(this->backend(), p.q.view(), p.k.view(), order,
                                 MeanPool{16, 16, 0.6f, {}, 32}, {.scale = 0.4})
                 : select_blocks(this->backend(), p.q.view(), p.k.view(), order,
@@ -279,7 +279,7 @@ TYPED_TEST(PermutedAttention, RefusesBeforeItWrites) {
   for (const Index stride : {0, 3, 32})
     refuses(
         [stride](Permuted& p) {
-          p.score = BlockScore::antidiagonal;
+          p.score = BlockScore::Antidiagonal;
           p.stride = stride;
         },
         causal);

@@ -13,8 +13,8 @@
 #include <pare/attention/proxy_heads.hpp>
 
 #include "attention/proxy_data.hpp"
-#include "projection/backends.hpp"
-#include "tolerance.hpp"
+#include "support/backends.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 

@@ -11,7 +11,7 @@
 
 #include "attention/data.hpp"
 #include "attention/oracle.hpp"
-#include "tolerance.hpp"
+#include "support/tolerance.hpp"
 
 #include <algorithm>
 #include <array>

@@ -13,8 +13,8 @@
 #include <pare/attention/proxy_heads.hpp>
 
 #include "attention/proxy_data.hpp"
-#include "projection/backends.hpp"
-#include "tolerance.hpp"
+#include "support/backends.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 
@@ -86,7 +86,7 @@ std::vector<Row> expected_rows(const ProxyInput<S>& x, const ProxyHeads& p, Inde
   for (Index m = 0; m < shape.row_blocks(); ++m) {
     const Index visible = shape.causal_columns(m);
     const double share = static_cast<double>(needed) / static_cast<double>(all);
-    const double wanted = p.budget == ProxyBudget::all_blocks
+    const double wanted = p.budget == ProxyBudget::AllBlocks
                               ? static_cast<double>(needed)
                               : std::ceil(share * static_cast<double>(visible) - 1e-9);
     const double least =
@@ -130,7 +130,7 @@ TYPED_TEST(ProxyHeadsTest, SelectsWhatTheDefinitionSaysByBruteForce) {
                           .row_block = 32,
                           .column_block = 16,
                           .min_budget = 20,
-                          .budget = ProxyBudget::all_blocks}},
+                          .budget = ProxyBudget::AllBlocks}},
                         {1,
                          6,
                          3,
@@ -218,7 +218,7 @@ TYPED_TEST(ProxyHeadsTest, EqualHeadsKeepEqualBlocks) {
 TYPED_TEST(ProxyHeadsTest, BlocksOfAMassAreAmongThoseOfALargerOne) {
   using S = typename TypeParam::scalar;
   const ProxyInput<S> x(1, 4, 2, 200, 200, 16);
-  for (const auto budget : {ProxyBudget::visible_blocks, ProxyBudget::all_blocks}) {
+  for (const auto budget : {ProxyBudget::VisibleBlocks, ProxyBudget::AllBlocks}) {
     auto policy = small_blocks(0.1f);
     policy.budget = budget;
     auto before = this->select(x, policy, {.scale = 0.5});
@@ -258,7 +258,7 @@ TYPED_TEST(ProxyHeadsTest, OfEqualScoresTheEarlierBlocksAreKept) {
   ProxyInput<S> x(1, 2, 1, 160, 160, 8);
   std::fill(x.k.list.begin(), x.k.list.end(), S(0.0f));
   auto policy = small_blocks(0.35f);
-  policy.budget = ProxyBudget::all_blocks;
+  policy.budget = ProxyBudget::AllBlocks;
   policy.force_first = policy.force_diagonal = false;
   const auto blocks = this->select(x, policy);
   // The last block is seen in half by the last queries: the four largest of ten hold

@@ -12,7 +12,7 @@
 
 #include "attention/data.hpp"
 #include "attention/oracle.hpp"
-#include "tolerance.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 
@@ -71,7 +71,7 @@ TEST(ReferenceEarlyStop, ThresholdZeroIsExact) {
   for (const Index keys : {1, 7, 8, 9, 16, 19, 40})
     for (const Index queries : {Index{1}, keys / 2, keys})
       for (const auto guide :
-           {ReferenceGuide::mean_key, ReferenceGuide::mean_prefix_key, ReferenceGuide::first_key})
+           {ReferenceGuide::MeanKey, ReferenceGuide::MeanPrefixKey, ReferenceGuide::FirstKey})
         for (const bool permute : {true, false}) {
           Group g(2, queries, keys);
           g.attend({.scale = 0.4,

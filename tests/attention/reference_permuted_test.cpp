@@ -15,7 +15,7 @@
 
 #include "attention/data.hpp"
 #include "attention/oracle.hpp"
-#include "tolerance.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 
@@ -34,8 +34,8 @@ using Order = std::vector<std::uint32_t>;
 using Lists = std::vector<std::vector<std::int32_t>>;
 
 constexpr double nan_value = std::numeric_limits<double>::quiet_NaN();
-constexpr auto earlier = ReferenceCandidates::earlier_segments;
-constexpr auto causal = ReferenceCandidates::causal;
+constexpr auto earlier = ReferenceCandidates::EarlierSegments;
+constexpr auto causal = ReferenceCandidates::Causal;
 
 ReferenceBlocks blocks_of(Index queries, Index keys, Index block, Index segment) {
   return {{1, 1, queries, keys, block, block}, segment};
@@ -56,10 +56,10 @@ TEST(ReferenceImportance, IsTheMeanWeightOfTheLastQueries) {
   const Index n = 29, block = 6;
   const auto q = normal_rows<double>(n, 5, 1), k = normal_rows<double>(n, 5, 2);
   const auto got =
-      reference_key_importance(q.view(), k.view(), block, 8, 0.4, ReferenceImportance::causal);
+      reference_key_importance(q.view(), k.view(), block, 8, 0.4, ReferenceImportance::Causal);
   const Oracle all = dense_attention(q.view(), k.view(), k.view(), 0.4, causal_visibility(n, n));
   const auto whole = reference_key_importance(q.view(), k.view(), block, 8, 0.4,
-                                              ReferenceImportance::complete_segments);
+                                              ReferenceImportance::CompleteSegments);
   const Oracle part =
       dense_attention(q.view(), k.view(), k.view(), 0.4, [](Index, Index j) { return j < 24; });
   for (Index j = 0; j < n; ++j) {
@@ -75,7 +75,7 @@ TEST(ReferenceImportance, IsTheMeanWeightOfTheLastQueries) {
 
 TEST(ReferenceImportance, AddsUpToOneForAnyNumberOfQueries) {
   for (const Index queries : {1, 3, 6, 7, 20})
-    for (const auto which : {ReferenceImportance::causal, ReferenceImportance::complete_segments}) {
+    for (const auto which : {ReferenceImportance::Causal, ReferenceImportance::CompleteSegments}) {
       const auto q = normal_rows<double>(queries, 4, 3), k = normal_rows<double>(20, 4, 4);
       const auto s = reference_key_importance(q.view(), k.view(), 6, 8, 1.0, which);
       EXPECT_TRUE(within(std::accumulate(s.begin(), s.end(), 0.0), 1, 1e-13));
@@ -117,7 +117,7 @@ TEST(ReferenceOrder, AHeavyKeyOfEachSegmentComesFirst) {
   for (Index g = 0; g < 4; ++g)
     for (Index c = 0; c < 6; ++c) k(g * segment + 3 * g + 2, c) = 4;
   const auto s = reference_key_importance(q.view(), k.view(), 8, segment, 0.4,
-                                          ReferenceImportance::complete_segments);
+                                          ReferenceImportance::CompleteSegments);
   const Order order = reference_order_segments(s, segment);
   for (Index g = 0; g < 4; ++g)
     EXPECT_EQ(Index{order[static_cast<std::size_t>(g * segment)]}, g * segment + 3 * g + 2);
@@ -129,12 +129,12 @@ TEST(ReferenceMeanPool, DividesByTheTokensOrByTheBlock) {
   Rows<double> x(5, 2);
   for (Index i = 0; i < 5; ++i) x(i, 0) = static_cast<double>(i + 1), x(i, 1) = 1;
   const auto view = x.view();
-  EXPECT_EQ(reference_mean_pool(view, {}, 2, ReferenceBlockMean::true_count),
+  EXPECT_EQ(reference_mean_pool(view, {}, 2, ReferenceBlockMean::TrueCount),
             (std::vector<double>{1.5, 1, 3.5, 1, 5, 1}));
-  EXPECT_EQ(reference_mean_pool(view, {}, 2, ReferenceBlockMean::zero_padded),
+  EXPECT_EQ(reference_mean_pool(view, {}, 2, ReferenceBlockMean::ZeroPadded),
             (std::vector<double>{1.5, 1, 3.5, 1, 2.5, 0.5}));
   const Order back{4, 3, 2, 1, 0};
-  EXPECT_EQ(reference_mean_pool(view, back, 3, ReferenceBlockMean::true_count),
+  EXPECT_EQ(reference_mean_pool(view, back, 3, ReferenceBlockMean::TrueCount),
             (std::vector<double>{4, 1, 1.5, 1}));
 }
 
@@ -144,7 +144,7 @@ TEST(ReferenceMeanPool, ScoresAreASoftmaxOverTheCandidates) {
   const auto q = normal_rows<double>(n, 5, 1), k = normal_rows<double>(n, 5, 2);
   for (const auto which : {earlier, causal}) {
     const auto scores = reference_mean_pool_scores(q.view(), k.view(), {}, blocks, 0.4, which,
-                                                   ReferenceBlockMean::true_count);
+                                                   ReferenceBlockMean::TrueCount);
     for (Index m = 0; m < 10; ++m) {
       double sum = 0;
       for (Index c = 0; c < 10; ++c) {
@@ -252,10 +252,10 @@ class ReferenceSelect : public testing::TestWithParam<Case> {
   Rows<double> q = normal_rows<double>(c.queries, 5, 11), k = normal_rows<double>(c.keys, 5, 12);
   Order order =
       reference_order_segments(reference_key_importance(q.view(), k.view(), c.block, c.segment, 0.7,
-                                                        ReferenceImportance::complete_segments),
+                                                        ReferenceImportance::CompleteSegments),
                                c.segment);
   std::vector<double> scores = reference_mean_pool_scores(q.view(), k.view(), order, blocks, 0.7,
-                                                          earlier, ReferenceBlockMean::true_count);
+                                                          earlier, ReferenceBlockMean::TrueCount);
 };
 
 TEST_P(ReferenceSelect, OwnSegmentAndFirstTokenAreInAndNothingLaterIs) {
@@ -319,7 +319,7 @@ TEST(ReferenceSelectMeanPool, ForcesTheFirstAndTheCurrentBlock) {
   const auto q = normal_rows<double>(n, 5, 1), k = normal_rows<double>(n, 5, 2);
   const ReferenceBlocks blocks = blocks_of(n, n, 4, 4);
   const auto scores = reference_mean_pool_scores(q.view(), k.view(), {}, blocks, 0.4, causal,
-                                                 ReferenceBlockMean::true_count);
+                                                 ReferenceBlockMean::TrueCount);
   const Lists lists = lists_of(scores, {}, blocks, {.mass = 1e-9, .candidates = causal});
   for (Index m = 0; m < 10; ++m) {
     const auto& row = lists[static_cast<std::size_t>(m)];
@@ -367,11 +367,11 @@ TEST(ReferenceSelectBlocks, AnOrderLowersTheDensityOnHeavyHitters) {
   const ReferenceBlocks blocks = blocks_of(n, n, block, segment);
   const Order order = reference_order_segments(
       reference_key_importance(x.q.view(), x.k.view(), block, segment, 0.25,
-                               ReferenceImportance::complete_segments),
+                               ReferenceImportance::CompleteSegments),
       segment);
   const auto density = [&](const Order& by) {
     const auto scores = reference_mean_pool_scores(x.q.view(), x.k.view(), by, blocks, 0.25,
-                                                   earlier, ReferenceBlockMean::true_count);
+                                                   earlier, ReferenceBlockMean::TrueCount);
     return BlockMask::from_lists(blocks.shape, lists_of(scores, by, blocks, {.mass = 0.9}))
         .density(true);
   };

@@ -12,7 +12,7 @@
 
 #include "attention/data.hpp"
 #include "attention/oracle.hpp"
-#include "tolerance.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 
@@ -188,12 +188,12 @@ TEST(ReferenceRowBudget, SharesTheVisibleBlocksOrAll) {
     return reference_row_budget(shape, m, budget, {.budget = which, .min_budget = least});
   };
   for (Index m = 0; m < 10; ++m) {
-    EXPECT_EQ(row(m, 3, ReferenceBudget::visible, 0),
+    EXPECT_EQ(row(m, 3, ReferenceBudget::Visible, 0),
               static_cast<Index>(std::ceil(0.3 * static_cast<double>(m + 1) - 1e-9)));
-    EXPECT_EQ(row(m, 3, ReferenceBudget::all, 0), std::min<Index>(3, m + 1));
-    EXPECT_EQ(row(m, 10, ReferenceBudget::visible, 0), m + 1);
-    EXPECT_EQ(row(m, 1, ReferenceBudget::visible, 33), std::min<Index>(5, m + 1));
-    EXPECT_EQ(row(m, 1, ReferenceBudget::all, 80), m + 1);
+    EXPECT_EQ(row(m, 3, ReferenceBudget::All, 0), std::min<Index>(3, m + 1));
+    EXPECT_EQ(row(m, 10, ReferenceBudget::Visible, 0), m + 1);
+    EXPECT_EQ(row(m, 1, ReferenceBudget::Visible, 33), std::min<Index>(5, m + 1));
+    EXPECT_EQ(row(m, 1, ReferenceBudget::All, 80), m + 1);
   }
 }
 
@@ -216,7 +216,7 @@ TEST(ReferenceProxySelect, KeepsTheHighestScoresAndWhatIsForced) {
 
 TEST(ReferenceProxySelect, GrowsWithTheMassUpToEveryVisibleBlock) {
   for (const Head& head : heads)
-    for (const auto which : {ReferenceBudget::visible, ReferenceBudget::all}) {
+    for (const auto which : {ReferenceBudget::Visible, ReferenceBudget::All}) {
       const auto scores = head.scores(4);
       Lists before;
       for (const double mass : {0.1, 0.5, 0.9, 0.95, 1.0}) {

@@ -15,7 +15,7 @@
 
 #include "attention/data.hpp"
 #include "attention/oracle.hpp"
-#include "tolerance.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 

@@ -11,7 +11,7 @@
 #include <pare/attention/select_blocks.hpp>
 
 #include "attention/heads.hpp"
-#include "projection/backends.hpp"
+#include "support/backends.hpp"
 
 namespace {
 

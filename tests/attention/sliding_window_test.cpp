@@ -9,8 +9,8 @@
 #include <pare/attention/sliding_window.hpp>
 
 #include "attention/heads.hpp"
-#include "projection/backends.hpp"
-#include "tolerance.hpp"
+#include "support/backends.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 

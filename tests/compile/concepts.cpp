@@ -60,13 +60,10 @@ static_assert(!pare::SparseIn<OtherMatrix> && !pare::SparseIn<std::vector<float>
 
 // Permutations move what they can view, and only to where they may write.
 template <class X, class Y>
-concept Gathers = requires(const pare::Permutation& p, const X& x, Y& y) {
-  p.gather(x, y);
-};
+concept Gathers = requires(const pare::Permutation& p, const X& x, Y& y) { p.gather(x, y); };
 template <class X, class Y>
-concept GathersRows = requires(const pare::Permutation& p, const X& x, Y& y) {
-  p.gather_rows(x, y);
-};
+concept GathersRows =
+    requires(const pare::Permutation& p, const X& x, Y& y) { p.gather_rows(x, y); };
 static_assert(Gathers<std::vector<float>, std::vector<float>>);
 static_assert(!Gathers<std::vector<float>, const std::vector<float>>);
 static_assert(!Gathers<std::vector<int>, std::vector<int>>);

@@ -123,13 +123,9 @@ static_assert(!Applies<Eigen::MatrixXd, Matrix> && !Applies<Matrix, Eigen::Matri
 
 // A concept that asks hears that a wrong call does not compile, and that a right one does.
 template <class Q, class K, class O>
-concept Attends = requires(Q& a, K& b, O& c) {
-  attend(a, b, b, c);
-};
+concept Attends = requires(Q& a, K& b, O& c) { attend(a, b, b, c); };
 template <class X>
-concept Projects = requires(X& a, Matrix& b) {
-  project(a, omega, b);
-};
+concept Projects = requires(X& a, Matrix& b) { project(a, omega, b); };
 static_assert(Attends<Tensor, Tensor, Tensor> && !Attends<Tensor, Doubles, Tensor>);
 using Halves = Eigen::Tensor<Eigen::bfloat16, 4, Eigen::RowMajor>;
 static_assert(Attends<Halves, Halves, Halves> && Attends<Halves, Halves, Tensor>);
@@ -139,9 +135,7 @@ using HalfMatrix = Eigen::Matrix<Eigen::half, Eigen::Dynamic, Eigen::Dynamic>;
 static_assert(Projects<HalfMatrix> && Projects<Sparse> && Projects<Eigen::SparseMatrix<float>>);
 static_assert(Projects<Matrix> && !Projects<Eigen::MatrixXi> && !Projects<Eigen::MatrixXd>);
 template <class W, class Options>
-concept Factors = requires(const W& a, const Options& b) {
-  truncated_svd(a, b);
-};
+concept Factors = requires(const W& a, const Options& b) { truncated_svd(a, b); };
 static_assert(!Factors<Matrix, int> && !Factors<Eigen::MatrixXi, SvdOptions>);
 
 // Each call stays on a line with its reason.

@@ -47,9 +47,7 @@ struct NotAnExecutor {
 };
 
 template <class E>
-concept CanRunOn = requires(const E& e) {
-  pare::simd.on(e);
-};
+concept CanRunOn = requires(const E& e) { pare::simd.on(e); };
 
 TEST(Backend, Concepts) {
   static_assert(Backend<pare::Reference> && Backend<decltype(pare::reference)>);

@@ -44,9 +44,7 @@ TEST(Check, NamesFunctionArgumentGotAndWanted) {
 }
 
 TEST(Check, PrintsExtentLists) {
-  EXPECT_EQ(message_of([] {
-              pare::check_extents<2>("f", "y", {3, 4}, {3, 8});
-            }),
+  EXPECT_EQ(message_of([] { pare::check_extents<2>("f", "y", {3, 4}, {3, 8}); }),
             "pare::f: y: got [3, 4], wanted [3, 8]");
   EXPECT_EQ(message_of([] { pare::check_extents<1>("f", "y", {0}, {-7}); }),
             "pare::f: y: got [0], wanted [-7]");

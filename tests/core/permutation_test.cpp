@@ -81,13 +81,9 @@ TEST(Permutation, RefusesEveryListThatIsNone) {
 }
 
 TEST(Permutation, SaysWhichIndexIsWrong) {
-  EXPECT_EQ(message_of([] {
-              Permutation(List{0, 7, 1});
-            }),
+  EXPECT_EQ(message_of([] { Permutation(List{0, 7, 1}); }),
             "pare::Permutation: indices: got 7, wanted indices below the length");
-  EXPECT_EQ(message_of([] {
-              Permutation(List{0, 2, 2});
-            }),
+  EXPECT_EQ(message_of([] { Permutation(List{0, 2, 2}); }),
             "pare::Permutation: indices: got 2, wanted every index once");
 }
 

@@ -674,9 +674,7 @@ struct Options {
 };
 
 template <class P>
-concept Policy = requires {
-  typename P::toy_policy;
-};
+concept Policy = requires { typename P::toy_policy; };
 struct Plain {
   using toy_policy = void;
   static constexpr const char* name = "plain";
@@ -831,13 +829,9 @@ TEST(ForwardingPattern, NothingTokensIsANoOp) {
 }
 
 template <class X, class Y>
-concept Applies = requires(const X& x, Y&& y) {
-  toy::apply(x, y, {.factor = 2});
-};
+concept Applies = requires(const X& x, Y&& y) { toy::apply(x, y, {.factor = 2}); };
 template <class B>
-concept RunsOn = requires(const B& b, const RowMajor& x, RowMajor& y) {
-  toy::apply(b, x, y);
-};
+concept RunsOn = requires(const B& b, const RowMajor& x, RowMajor& y) { toy::apply(b, x, y); };
 
 TEST(ForwardingPattern, WrongArgumentsFindNoOverload) {
   static_assert(Applies<RowMajor, RowMajor&> && Applies<RowMajor, Eigen::MatrixXf&>);

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <pare/attention/attend.hpp>
 #include <pare/dispatch.hpp>
-#include <pare/feature/divergence.hpp>
-#include <pare/feature/mix.hpp>
-#include <pare/kernel/multiply.hpp>
-#include <pare/projection/fast_rp.hpp>
+#include <pare/feature/leap/divergence.hpp>
+#include <pare/feature/leap/mix.hpp>
+#include <pare/graph/fast_rp.hpp>
+#include <pare/linalg/multiply.hpp>
+#include <pare/linalg/spmm.hpp>
 #include <pare/projection/project.hpp>
-#include <pare/projection/spmm.hpp>
 
 #include <gtest/gtest.h>
 
@@ -100,14 +100,14 @@ TEST(Dispatch, ProductAndEmbeddingAgreeWithTheReference) {
   const Graph graph = ring(150);
   const RowMajorMatrix x = RowMajorMatrix::Random(150, 37);
   RowMajorMatrix picked(150, 37), expected = picked;
-  pare::projection::spmm(pare::dispatched, graph, x, picked);
-  pare::projection::spmm(pare::reference, graph, x, expected);
+  pare::linalg::spmm(pare::dispatched, graph, x, picked);
+  pare::linalg::spmm(pare::reference, graph, x, expected);
   // Four terms of magnitude below 1.5: a few roundings of 2^-24 relative to 6.
   EXPECT_LE((picked - expected).cwiseAbs().maxCoeff(), 6 * 4 * 0x1p-24f);
 
-  const pare::projection::FastRpOptions options{.dim = 24, .weights = {1, 0.5}, .seed = 3};
-  const auto embedding = pare::projection::fast_rp(pare::dispatched, graph, options);
-  const auto definition = pare::projection::fast_rp(pare::reference, graph, options);
+  const pare::graph::FastRpOptions options{.dim = 24, .weights = {1, 0.5}, .seed = 3};
+  const auto embedding = pare::graph::fast_rp(pare::dispatched, graph, options);
+  const auto definition = pare::graph::fast_rp(pare::reference, graph, options);
   EXPECT_LE((embedding - definition).norm(), 1e-5f * definition.norm());
 }
 
@@ -125,8 +125,8 @@ void expect_product_agrees() {
   for (const T* row_scale : {static_cast<const T*>(nullptr), scale.data()}) {
     const auto product = [&](const auto& backend) {
       std::vector<T> c(static_cast<std::size_t>(rows * columns));
-      pare::kernel::ProductWorkspace workspace;
-      pare::kernel::multiply(backend, left, right,
+      pare::linalg::ProductWorkspace workspace;
+      pare::linalg::multiply(backend, left, right,
                              pare::TensorView<T, 2>{c.data(), {rows, columns}, {columns, 1}},
                              {.row_scale = row_scale}, workspace);
       return c;

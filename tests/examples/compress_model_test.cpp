@@ -38,7 +38,7 @@ using pare::factor::RankScore;
 using pare::io::NamedTensor;
 using pare::io::SafetensorsFile;
 
-using Matrix = pare::factor::RowMatrix<double>;
+using Matrix = pare::RowMatrix<double>;
 
 /// Of --allocate.
 constexpr RankScore all_rules[] = {RankScore::UniformShare, RankScore::EnergyShare,
@@ -393,7 +393,7 @@ TEST_F(CompressModel, AnImportanceFileThatDoesNotFitIsRefused) {
   const Matrix small = Matrix::Ones(3, 3);
   const std::vector<std::int64_t> counts(80, 1);
   arguments_.only = "^a\\.";
-  const auto with = [&](std::string Arguments::*option, const NamedTensor& tensor) {
+  const auto with = [&](std::string Arguments::* option, const NamedTensor& tensor) {
     pare::io::write_safetensors(path("importance"), {tensor});
     Arguments before = arguments_;
     arguments_.*option = path("importance");

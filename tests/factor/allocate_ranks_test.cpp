@@ -18,8 +18,8 @@
 #include <string>
 #include <vector>
 
-#include "projection/data.hpp"
-#include "tolerance.hpp"
+#include "support/matrices.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 

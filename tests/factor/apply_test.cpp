@@ -10,9 +10,9 @@
 
 #include <pare/factor/apply.hpp>
 
-#include "allocations.hpp"
 #include "factor/data.hpp"
-#include "projection/backends.hpp"
+#include "support/allocations.hpp"
+#include "support/backends.hpp"
 
 namespace {
 

@@ -14,7 +14,7 @@
 #include <pare/factor/covariance_svd.hpp>
 
 #include "factor/data.hpp"
-#include "projection/backends.hpp"
+#include "support/backends.hpp"
 
 namespace {
 

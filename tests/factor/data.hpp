@@ -5,6 +5,7 @@
 /// Test data of factorizations: matrices of a given spectrum, weights, inputs with their
 /// covariance, and the objectives in double as they are defined.
 
+#include <pare/core/matrix.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/low_rank.hpp>
 
@@ -17,10 +18,12 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "projection/data.hpp"
-#include "tolerance.hpp"
+#include "support/matrices.hpp"
+#include "support/tolerance.hpp"
 
 namespace pare::testing {
+
+using pare::RowMatrix;
 
 /// How far a result of a decomposition [rows x cols] in double may be off, where `size` is the
 /// Frobenius norm of what is decomposed. Householder and Jacobi methods are backward stable: the
@@ -44,8 +47,8 @@ inline void use_one_thread_for_oracles() { Eigen::setNbThreads(1); }
 
 /// m as a user holds it: by rows, each element rounded to S.
 template <class S>
-factor::RowMatrix<S> stored_in(const Eigen::MatrixXd& m) {
-  factor::RowMatrix<S> to(m.rows(), m.cols());
+pare::RowMatrix<S> stored_in(const Eigen::MatrixXd& m) {
+  pare::RowMatrix<S> to(m.rows(), m.cols());
   for (Index i = 0; i < m.rows(); ++i)
     for (Index j = 0; j < m.cols(); ++j)
       to(i, j) = static_cast<S>(static_cast<compute_t<S>>(m(i, j)));
@@ -151,20 +154,20 @@ double error_of(const Eigen::MatrixXd& w, const factor::LowRank<T>& r) {
 template <class T>
 struct PlainMatrix {
   using scalar = T;
-  factor::RowMatrix<T> w;
+  pare::RowMatrix<T> w;
 
   Index rows() const { return w.rows(); }
   Index cols() const { return w.cols(); }
   void multiply(TensorView<const T, 2> x, TensorView<T, 2> y) const {
-    map(y) = w * Eigen::Map<const factor::RowMatrix<T>>(x.data, x.rows(), x.cols());
+    map(y) = w * Eigen::Map<const pare::RowMatrix<T>>(x.data, x.rows(), x.cols());
   }
   void multiply_transposed(TensorView<const T, 2> x, TensorView<T, 2> y) const {
-    map(y) = w.transpose() * Eigen::Map<const factor::RowMatrix<T>>(x.data, x.rows(), x.cols());
+    map(y) = w.transpose() * Eigen::Map<const pare::RowMatrix<T>>(x.data, x.rows(), x.cols());
   }
 
  private:
   static auto map(TensorView<T, 2> y) {
-    return Eigen::Map<factor::RowMatrix<T>>(y.data, y.rows(), y.cols());
+    return Eigen::Map<pare::RowMatrix<T>>(y.data, y.rows(), y.cols());
   }
 };
 

@@ -14,9 +14,9 @@
 #include <pare/factor/apply.hpp>
 #include <pare/factor/dora.hpp>
 
-#include "allocations.hpp"
 #include "factor/data.hpp"
-#include "projection/backends.hpp"
+#include "support/allocations.hpp"
+#include "support/backends.hpp"
 
 namespace {
 

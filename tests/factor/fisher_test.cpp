@@ -14,9 +14,9 @@
 #include <pare/factor/fisher.hpp>
 #include <pare/factor/weighted_svd.hpp>
 
-#include "projection/backends.hpp"
-#include "projection/data.hpp"
-#include "tolerance.hpp"
+#include "support/backends.hpp"
+#include "support/matrices.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 
@@ -209,7 +209,7 @@ TYPED_TEST(FisherTest, OrderAndGroupingDoNotMatter) {
     for (const VectorXd& other : {backward.sums(axis), parts[0].sums(axis)})
       EXPECT_LE(((other - sums).array() / sums.array()).abs().maxCoeff(), 1e-12);
   }
-  const pare::factor::RowMatrix<double> elements = forward.elements();
+  const pare::RowMatrix<double> elements = forward.elements();
   for (const auto& other : {backward.elements(), parts[0].elements()})
     EXPECT_LE((other - elements).cwiseAbs().maxCoeff(), 1e-12 * elements.maxCoeff());
 }

@@ -8,7 +8,7 @@
 #include <pare/factor/low_rank.hpp>
 #include <pare/factor/options.hpp>
 
-#include "projection/data.hpp"
+#include "support/matrices.hpp"
 
 namespace {
 

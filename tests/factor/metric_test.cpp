@@ -192,11 +192,8 @@ TEST(Metric, ViewsThatCannotBeReadAreRefused) {
   refusal([] { OutputWeights(Vector{nullptr, {3}, {1}}); }, "factor::metric", "weights");
   const double one = 1;
   refusal([&] { InputWeights(Vector{&one, {-3}, {1}}); }, "factor::metric", "weights");
-  refusal(
-      [] {
-        InputCovariance(Matrix{nullptr, {3, 3}, {3, 1}});
-      },
-      "factor::InputCovariance", "matrix");
+  refusal([] { InputCovariance(Matrix{nullptr, {3, 3}, {3, 1}}); }, "factor::InputCovariance",
+          "matrix");
 }
 
 TEST(Metric, InputsHaveWeightsOrACovariance) {

@@ -18,7 +18,7 @@
 #include <pare/factor/svd.hpp>
 
 #include "factor/data.hpp"
-#include "projection/backends.hpp"
+#include "support/backends.hpp"
 
 namespace {
 
@@ -69,7 +69,11 @@ struct UsersMatrix {
     check(x, rows(), y, cols());
     map(y) = w.transpose() * map(x);
   }
-  double squared_norm() const requires KnowsItsNorm { return values_of(w).squaredNorm(); }
+  double squared_norm() const
+  requires KnowsItsNorm
+  {
+    return values_of(w).squaredNorm();
+  }
 
  private:
   static auto map(TensorView<const T, 2> v) {

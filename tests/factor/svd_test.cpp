@@ -15,7 +15,7 @@
 #include <pare/factor/svd.hpp>
 
 #include "factor/data.hpp"
-#include "projection/backends.hpp"
+#include "support/backends.hpp"
 
 namespace {
 

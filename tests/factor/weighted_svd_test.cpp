@@ -16,7 +16,7 @@
 #include <pare/factor/weighted_svd.hpp>
 
 #include "factor/data.hpp"
-#include "projection/backends.hpp"
+#include "support/backends.hpp"
 
 namespace {
 

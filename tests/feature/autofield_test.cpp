@@ -11,9 +11,9 @@
 #include <string>
 #include <vector>
 
-#include <pare/feature/autofield.hpp>
+#include <pare/feature/importance/autofield.hpp>
 #include <pare/feature/metrics.hpp>
-#include <pare/feature/mlp.hpp>
+#include <pare/feature/model/mlp.hpp>
 
 #include "feature/model_checks.hpp"
 
@@ -21,6 +21,7 @@ namespace {
 
 using namespace pare::testing;
 using namespace pare::feature;
+using namespace pare::optim;
 using pare::Index;
 using pare::TensorView;
 

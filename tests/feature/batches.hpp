@@ -5,8 +5,8 @@
 /// Batches of fields in every storage, and the mix as its formula says, in double.
 
 #include <pare/core/aligned_buffer.hpp>
-#include <pare/feature/donors.hpp>
-#include <pare/feature/field_layout.hpp>
+#include <pare/feature/fields/donors.hpp>
+#include <pare/feature/fields/field_layout.hpp>
 
 #include <Eigen/Core>
 
@@ -16,8 +16,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "projection/data.hpp"
-#include "tolerance.hpp"
+#include "support/matrices.hpp"
+#include "support/tolerance.hpp"
 
 namespace pare::testing {
 

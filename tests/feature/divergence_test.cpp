@@ -11,10 +11,10 @@
 #include <Eigen/Core>
 
 #include <pare/core/permutation.hpp>
-#include <pare/feature/divergence.hpp>
-#include <pare/feature/donors.hpp>
+#include <pare/feature/fields/donors.hpp>
+#include <pare/feature/leap/divergence.hpp>
 
-#include "projection/data.hpp"
+#include "support/matrices.hpp"
 
 namespace {
 

@@ -12,9 +12,9 @@
 #include <thread>
 #include <vector>
 
-#include <pare/feature/donors.hpp>
+#include <pare/feature/fields/donors.hpp>
 
-#include "projection/data.hpp"
+#include "support/matrices.hpp"
 
 namespace {
 
@@ -43,7 +43,7 @@ TEST(Donors, AreABijectionWhoseInverseSourceOfIs) {
         // Permutation's constructor refuses anything else than a bijection.
         const Permutation p = donors.permutation(j);
         donors.fill(j, filled, sources);
-        for (Index b = 0; b<rows; b += rows> 100 ? 97 : 1) {
+        for (Index b = 0; b < rows; b += rows > 100 ? 97 : 1) {
           const Index donor = donors.donor(j, b);
           ASSERT_EQ(donor, static_cast<Index>(p[b]));
           ASSERT_EQ(donor, static_cast<Index>(filled[static_cast<std::size_t>(b)]));

@@ -12,13 +12,13 @@
 #include <set>
 #include <vector>
 
-#include <pare/feature/leap.hpp>
-#include <pare/feature/mix_sparse.hpp>
+#include <pare/feature/leap/leap.hpp>
+#include <pare/feature/leap/mix_sparse.hpp>
 
 #include "feature/batches.hpp"
-#include "projection/backends.hpp"
-#include "projection/data.hpp"
-#include "tolerance.hpp"
+#include "support/backends.hpp"
+#include "support/matrices.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 

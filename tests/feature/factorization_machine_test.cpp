@@ -6,10 +6,10 @@
 #include <type_traits>
 #include <vector>
 
-#include <pare/feature/factorization_machine.hpp>
+#include <pare/feature/model/factorization_machine.hpp>
 
 #include "feature/model_checks.hpp"
-#include "projection/backends.hpp"
+#include "support/backends.hpp"
 
 namespace {
 

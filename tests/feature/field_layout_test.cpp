@@ -8,10 +8,10 @@
 #include <type_traits>
 #include <vector>
 
-#include <pare/feature/field_layout.hpp>
-#include <pare/feature/sparse_fields.hpp>
+#include <pare/feature/fields/field_layout.hpp>
+#include <pare/feature/fields/sparse_fields.hpp>
 
-#include "projection/data.hpp"
+#include "support/matrices.hpp"
 
 namespace {
 
@@ -174,11 +174,8 @@ TEST(FieldBatch, WhatIsNoBatchIsRefused) {
     b.stride = std::numeric_limits<Index>::max() / 2;
   });
   EXPECT_EQ(other, std::vector<float>(30, 7));
-  refusal(
-      [&] {
-        field_batch(layout, pare::TensorView<float, 2>{nullptr, {5, 6}, {6, 1}});
-      },
-      "feature::field_batch", "matrix");
+  refusal([&] { field_batch(layout, pare::TensorView<float, 2>{nullptr, {5, 6}, {6, 1}}); },
+          "feature::field_batch", "matrix");
 }
 
 TEST(FieldBatch, BadBatchesAreRefused) {

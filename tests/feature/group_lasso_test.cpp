@@ -10,11 +10,11 @@
 #include <string>
 #include <vector>
 
-#include <pare/feature/factorization_machine.hpp>
-#include <pare/feature/group_lasso.hpp>
-#include <pare/feature/logistic.hpp>
+#include <pare/feature/importance/group_lasso.hpp>
 #include <pare/feature/metrics.hpp>
-#include <pare/feature/mlp.hpp>
+#include <pare/feature/model/factorization_machine.hpp>
+#include <pare/feature/model/logistic.hpp>
+#include <pare/feature/model/mlp.hpp>
 
 #include "feature/model_checks.hpp"
 
@@ -188,11 +188,8 @@ TEST(GroupLasso, RefusesBadInput) {
   refusal([&] { group_lasso(model, layout, data.x.leftCols(9), labels); }, name, "x");
   refusal([&] { group_lasso(model, layout, data.x.topRows(1), std::vector<int>{1}); }, name, "x");
   refusal([&] { group_lasso(model, layout, data.x, std::vector<int>{0, 1}); }, name, "labels");
-  refusal(
-      [&] {
-        group_lasso(model, layout, data.x, std::vector<int>{0, 1, 0, 1, 0, 3});
-      },
-      name, "labels");
+  refusal([&] { group_lasso(model, layout, data.x, std::vector<int>{0, 1, 0, 1, 0, 3}); }, name,
+          "labels");
   const auto option = [&](const std::string& argument, const GroupLassoOptions& options) {
     refusal([&] { group_lasso(model, layout, data.x, labels, options); }, name, argument);
   };

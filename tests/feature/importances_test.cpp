@@ -11,13 +11,13 @@
 #include <utility>
 #include <vector>
 
-#include <pare/feature/detail/gauss_legendre.hpp>
-#include <pare/feature/logistic.hpp>
-#include <pare/feature/mask_gradient.hpp>
+#include <pare/feature/importance/detail/gauss_legendre.hpp>
+#include <pare/feature/importance/mask_gradient.hpp>
+#include <pare/feature/importance/path_importance.hpp>
+#include <pare/feature/importance/taylor_importance.hpp>
 #include <pare/feature/metrics.hpp>
-#include <pare/feature/mlp.hpp>
-#include <pare/feature/path_importance.hpp>
-#include <pare/feature/taylor_importance.hpp>
+#include <pare/feature/model/logistic.hpp>
+#include <pare/feature/model/mlp.hpp>
 
 #include "feature/model_checks.hpp"
 

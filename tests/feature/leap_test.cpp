@@ -13,12 +13,12 @@
 #include <utility>
 #include <vector>
 
-#include <pare/feature/leap.hpp>
+#include <pare/feature/leap/leap.hpp>
 
 #include "feature/batches.hpp"
-#include "projection/backends.hpp"
-#include "projection/data.hpp"
-#include "tolerance.hpp"
+#include "support/backends.hpp"
+#include "support/matrices.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 
@@ -29,9 +29,6 @@ using pare::feature::DonorPolicy;
 using pare::feature::EvalMode;
 using pare::feature::FieldBatch;
 using pare::feature::FieldStatus;
-using pare::feature::Gate;
-using pare::feature::GateKind;
-using pare::feature::GateOptions;
 using pare::feature::Leap;
 using pare::feature::LeapOptions;
 using pare::feature::MixGradients;
@@ -40,6 +37,9 @@ using pare::feature::Ranking;
 using pare::feature::SparseExchange;
 using pare::feature::SparseFields;
 using pare::feature::SparseMix;
+using pare::optim::Gate;
+using pare::optim::GateKind;
+using pare::optim::GateOptions;
 
 template <class Case>
 struct LeapTest : testing::Test {};

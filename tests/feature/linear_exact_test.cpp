@@ -13,9 +13,9 @@
 #include <string>
 #include <vector>
 
-#include <pare/feature/leap.hpp>
-#include <pare/feature/linear_exact.hpp>
-#include <pare/feature/permutation_importance.hpp>
+#include <pare/feature/importance/permutation_importance.hpp>
+#include <pare/feature/leap/leap.hpp>
+#include <pare/feature/leap/linear_exact.hpp>
 
 #include "feature/model_checks.hpp"
 
@@ -23,6 +23,7 @@ namespace {
 
 using namespace pare::testing;
 using namespace pare::feature;
+using namespace pare::optim;
 using pare::Index;
 using pare::TensorView;
 

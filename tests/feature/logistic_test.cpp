@@ -6,11 +6,11 @@
 #include <type_traits>
 #include <vector>
 
-#include <pare/feature/logistic.hpp>
 #include <pare/feature/metrics.hpp>
+#include <pare/feature/model/logistic.hpp>
 
 #include "feature/model_checks.hpp"
-#include "projection/backends.hpp"
+#include "support/backends.hpp"
 
 namespace {
 

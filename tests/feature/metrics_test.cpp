@@ -10,8 +10,8 @@
 
 #include <pare/feature/metrics.hpp>
 
-#include "projection/data.hpp"
-#include "tolerance.hpp"
+#include "support/matrices.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 

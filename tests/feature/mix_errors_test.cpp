@@ -9,11 +9,11 @@
 #include <string>
 #include <vector>
 
-#include <pare/feature/mix.hpp>
+#include <pare/feature/leap/mix.hpp>
 
 #include "feature/batches.hpp"
-#include "projection/backends.hpp"
-#include "projection/data.hpp"
+#include "support/backends.hpp"
+#include "support/matrices.hpp"
 
 namespace {
 

@@ -9,12 +9,12 @@
 #include <utility>
 #include <vector>
 
-#include <pare/feature/mix_sparse.hpp>
+#include <pare/feature/leap/mix_sparse.hpp>
 
 #include "feature/batches.hpp"
-#include "projection/backends.hpp"
-#include "projection/data.hpp"
-#include "tolerance.hpp"
+#include "support/backends.hpp"
+#include "support/matrices.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 

@@ -9,12 +9,12 @@
 #include <limits>
 #include <vector>
 
-#include <pare/feature/mix.hpp>
+#include <pare/feature/leap/mix.hpp>
 
 #include "feature/batches.hpp"
-#include "projection/backends.hpp"
-#include "projection/data.hpp"
-#include "tolerance.hpp"
+#include "support/backends.hpp"
+#include "support/matrices.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 

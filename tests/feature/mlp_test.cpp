@@ -7,10 +7,10 @@
 #include <utility>
 #include <vector>
 
-#include <pare/feature/mlp.hpp>
+#include <pare/feature/model/mlp.hpp>
 
 #include "feature/model_checks.hpp"
-#include "projection/backends.hpp"
+#include "support/backends.hpp"
 
 namespace {
 

@@ -17,10 +17,10 @@
 #include <type_traits>
 #include <vector>
 
-#include <pare/feature/model.hpp>
+#include <pare/feature/model/model.hpp>
 
-#include "projection/data.hpp"
-#include "tolerance.hpp"
+#include "support/matrices.hpp"
+#include "support/tolerance.hpp"
 
 namespace pare::testing {
 

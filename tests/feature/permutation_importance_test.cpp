@@ -8,10 +8,10 @@
 #include <string>
 #include <vector>
 
-#include <pare/feature/factorization_machine.hpp>
-#include <pare/feature/logistic.hpp>
-#include <pare/feature/mlp.hpp>
-#include <pare/feature/permutation_importance.hpp>
+#include <pare/feature/importance/permutation_importance.hpp>
+#include <pare/feature/model/factorization_machine.hpp>
+#include <pare/feature/model/logistic.hpp>
+#include <pare/feature/model/mlp.hpp>
 
 #include "feature/model_checks.hpp"
 
@@ -212,16 +212,10 @@ TEST(PermutationImportance, RefusesBadInput) {
   Logistic<float> model(3), other(4);
   const std::vector<int> labels{0, 1, 1, 0};
   refusal([&] { permutation_importance(other, layout, x, labels); }, name, "model");
-  refusal(
-      [&] {
-        permutation_importance(model, layout, x, std::vector<int>{0, 1});
-      },
-      name, "labels");
-  refusal(
-      [&] {
-        permutation_importance(model, layout, x, std::vector<int>{0, 1, 2, 0});
-      },
-      name, "labels");
+  refusal([&] { permutation_importance(model, layout, x, std::vector<int>{0, 1}); }, name,
+          "labels");
+  refusal([&] { permutation_importance(model, layout, x, std::vector<int>{0, 1, 2, 0}); }, name,
+          "labels");
   refusal([&] { permutation_importance(model, layout, x, labels, {.block_rows = 0}); }, name,
           "block_rows");
   for (const auto passes : {PermutationPasses::Full, PermutationPasses::Blocked})

@@ -15,8 +15,8 @@
 #include <utility>
 #include <vector>
 
-#include <pare/feature/field_layout.hpp>
-#include <pare/feature/mlp.hpp>
+#include <pare/feature/fields/field_layout.hpp>
+#include <pare/feature/model/mlp.hpp>
 #include <pare/feature/score.hpp>
 
 #include "feature/model_checks.hpp"

@@ -6,7 +6,7 @@
 
 #include <pare/feature/ranking.hpp>
 
-#include "projection/data.hpp"
+#include "support/matrices.hpp"
 
 namespace {
 
@@ -92,18 +92,12 @@ TEST(Ranking, BadInputIsRefused) {
   const std::string rank = "feature::rank_fields";
   const Ranking ranking = rank_fields(scores);
   refusal([&] { rank_fields(std::vector<double>{1, nan}); }, rank, "scores");
-  refusal(
-      [&] {
-        rank_fields(std::vector<double>{1, -std::numeric_limits<double>::infinity()});
-      },
-      rank, "scores");
+  refusal([&] { rank_fields(std::vector<double>{1, -std::numeric_limits<double>::infinity()}); },
+          rank, "scores");
   refusal([&] { rank_fields(std::vector<double>{1}, std::vector<double>{nan}); }, rank,
           "tie_breakers");
-  refusal(
-      [&] {
-        rank_fields(std::vector<double>{1, 2}, std::vector<double>{1});
-      },
-      rank, "tie_breakers");
+  refusal([&] { rank_fields(std::vector<double>{1, 2}, std::vector<double>{1}); }, rank,
+          "tie_breakers");
   refusal([&] { rank_fields(std::vector<double>{1}, {}, std::vector<FieldStatus>(2)); }, rank,
           "status");
   refusal([&] { top_k(ranking, 7); }, "feature::top_k", "k");

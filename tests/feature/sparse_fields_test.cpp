@@ -10,10 +10,10 @@
 #include <utility>
 #include <vector>
 
-#include <pare/feature/sparse_fields.hpp>
+#include <pare/feature/fields/sparse_fields.hpp>
 
 #include "feature/batches.hpp"
-#include "projection/data.hpp"
+#include "support/matrices.hpp"
 
 namespace {
 

@@ -9,7 +9,7 @@
 
 #include "bytes.hpp"
 
-#include <pare/feature/mix_sparse.hpp>
+#include <pare/feature/leap/mix_sparse.hpp>
 
 #include <algorithm>
 #include <cmath>

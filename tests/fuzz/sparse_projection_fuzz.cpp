@@ -9,9 +9,9 @@
 
 #include "bytes.hpp"
 
-#include <pare/projection/fast_rp.hpp>
+#include <pare/graph/fast_rp.hpp>
+#include <pare/linalg/spmm.hpp>
 #include <pare/projection/project.hpp>
-#include <pare/projection/spmm.hpp>
 
 #include <Eigen/SparseCore>
 
@@ -28,6 +28,8 @@
 
 namespace {
 
+using namespace pare::graph;
+using namespace pare::linalg;
 using namespace pare::projection;
 using pare::Index;
 using pare::fuzz::Bytes;

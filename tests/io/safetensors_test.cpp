@@ -886,14 +886,12 @@ TEST(SafetensorsWrite, TensorsThatCannotBeWrittenAreRefused) {
   const auto tensor = [](std::string_view text) {
     return "pare::io::NamedTensor: tensor " + std::string(text);
   };
-  EXPECT_EQ(refusal([&] {
-              io::NamedTensor("x", TensorView<const float, 2>{&value, {2, -3}, {1, 1}});
-            }),
-            tensor("'x': got shape (2, -3), wanted extents that are not negative"));
-  EXPECT_EQ(refusal([&] {
-              io::NamedTensor("x", TensorView<const float, 2>{nullptr, {2, 3}, {3, 1}});
-            }),
-            tensor("'x': got a null pointer, wanted data"));
+  EXPECT_EQ(
+      refusal([&] { io::NamedTensor("x", TensorView<const float, 2>{&value, {2, -3}, {1, 1}}); }),
+      tensor("'x': got shape (2, -3), wanted extents that are not negative"));
+  EXPECT_EQ(
+      refusal([&] { io::NamedTensor("x", TensorView<const float, 2>{nullptr, {2, 3}, {3, 1}}); }),
+      tensor("'x': got a null pointer, wanted data"));
   const Index vast = Index{1} << 40;
   EXPECT_NE(refusal([&] {
               io::NamedTensor("x", TensorView<const float, 2>{&value, {vast, vast}, {0, 0}});
@@ -908,9 +906,7 @@ TEST(SafetensorsWrite, TensorsThatCannotBeWrittenAreRefused) {
             tensor("'x': got 8 bytes, wanted 12 for shape (3,) of F32"));
   EXPECT_EQ(refusal([&] { io::NamedTensor("x", "F32", {1}, bytes); }),
             tensor("'x': got 8 bytes, wanted 4 for shape (1,) of F32"));
-  EXPECT_EQ(refusal([&] {
-              io::NamedTensor("x", "F32", {-2, -1}, bytes);
-            }),
+  EXPECT_EQ(refusal([&] { io::NamedTensor("x", "F32", {-2, -1}, bytes); }),
             tensor("'x': got shape (-2, -1), wanted extents that are not negative"));
   EXPECT_NE(refusal([&] { io::NamedTensor("x", "F8", {8}, bytes); }).find("got dtype 'F8'"),
             std::string::npos);
@@ -966,9 +962,7 @@ TEST_F(SafetensorsFiles, AnExistingFileIsReplaced) {
 TEST(SafetensorsWrite, AFailedStreamIsReported) {
   std::ostringstream os;
   os.setstate(std::ios::badbit);
-  EXPECT_EQ(refusal([&] {
-              io::write_safetensors(os, {{"x", std::vector<float>{1}}});
-            }),
+  EXPECT_EQ(refusal([&] { io::write_safetensors(os, {{"x", std::vector<float>{1}}}); }),
             "pare::io::write_safetensors: stream: got a write that failed, wanted a stream with "
             "room");
 }

@@ -19,7 +19,7 @@
 
 #include "kernel/archs.hpp"
 #include "kernel/guarded_array.hpp"
-#include "tolerance.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 

@@ -12,7 +12,7 @@
 
 #include "kernel/archs.hpp"
 #include "kernel/guarded_array.hpp"
-#include "tolerance.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 

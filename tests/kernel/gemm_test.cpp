@@ -10,7 +10,7 @@
 
 #include "kernel/archs.hpp"
 #include "kernel/guarded_array.hpp"
-#include "tolerance.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 
@@ -34,8 +34,7 @@ void for_each_size(const F& f) {
   };
   [&]<int... R>(std::integer_sequence<int, R...>) {
     (of_rows(std::integral_constant<int, R + 1>{}, std::make_integer_sequence<int, 4>{}), ...);
-  }
-  (std::make_integer_sequence<int, kernel::tile_rows>{});
+  }(std::make_integer_sequence<int, kernel::tile_rows>{});
 }
 
 /// Small integers: every sum below is exact, in any order and with any fusing.

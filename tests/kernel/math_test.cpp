@@ -12,7 +12,7 @@
 #include <pare/kernel/math.hpp>
 
 #include "kernel/archs.hpp"
-#include "tolerance.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 

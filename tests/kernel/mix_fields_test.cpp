@@ -13,8 +13,8 @@
 
 #include "kernel/archs.hpp"
 #include "kernel/guarded_array.hpp"
-#include "projection/data.hpp"
-#include "tolerance.hpp"
+#include "support/matrices.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 

@@ -11,7 +11,7 @@
 
 #include <pare/kernel/score_modifier.hpp>
 
-#include "tolerance.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 

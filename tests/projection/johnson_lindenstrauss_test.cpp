@@ -9,7 +9,7 @@
 #include <pare/projection/johnson_lindenstrauss.hpp>
 #include <pare/projection/project.hpp>
 
-#include "projection/data.hpp"
+#include "support/matrices.hpp"
 
 namespace {
 

@@ -10,7 +10,7 @@
 #include <pare/projection/materialize.hpp>
 #include <pare/projection/project.hpp>
 
-#include "projection/data.hpp"
+#include "support/matrices.hpp"
 
 namespace {
 
@@ -70,27 +70,15 @@ TEST(Materialize, RefusesOperatorsOutOfRange) {
   const std::string function = "projection::materialize", block = function + "_block";
   for (const Index dim : {Index{0}, Index{-3}}) {
     refusal([&] { materialize<float>(SparseProjection{dim, 4, {}, 0}); }, function, "input_dim");
-    refusal(
-        [&] {
-          materialize<float>(SparseSignProjection{4, dim, 1, 0});
-        },
-        function, "output_dim");
+    refusal([&] { materialize<float>(SparseSignProjection{4, dim, 1, 0}); }, function,
+            "output_dim");
   }
-  refusal(
-      [&] {
-        materialize<float>(SparseProjection{Index{1} << 31, 4, 1e-9, 0});
-      },
-      block, "columns");
-  refusal(
-      [&] {
-        materialize<float>(SparseProjection{1 << 20, 1 << 20, 0.5, 0});
-      },
-      block, "columns");
-  refusal(
-      [] {
-        pseudo_inverse<float>(SparseProjection{4, 4, 2.0, 0});
-      },
-      "projection::pseudo_inverse", "density");
+  refusal([&] { materialize<float>(SparseProjection{Index{1} << 31, 4, 1e-9, 0}); }, block,
+          "columns");
+  refusal([&] { materialize<float>(SparseProjection{1 << 20, 1 << 20, 0.5, 0}); }, block,
+          "columns");
+  refusal([] { pseudo_inverse<float>(SparseProjection{4, 4, 2.0, 0}); },
+          "projection::pseudo_inverse", "density");
 }
 
 TEST(Materialize, BlockIsThatPartOfTheWhole) {

@@ -11,7 +11,7 @@
 
 #include <pare/projection/project.hpp>
 
-#include "projection/data.hpp"
+#include "support/matrices.hpp"
 
 namespace {
 
@@ -75,9 +75,7 @@ void expect_bernoulli_moments(double density) {
   const Eigen::ArrayXd x2 = xz.row(0).array().square(), z2 = xz.row(1).array().square();
   const double excess = 1 / density - 3, dot = xz.row(0).dot(xz.row(1));
   expect_moments(
-      [&](std::uint64_t seed) {
-        return SparseProjection{input_dim, output_dim, density, seed};
-      },
+      [&](std::uint64_t seed) { return SparseProjection{input_dim, output_dim, density, seed}; },
       (2 * x2.sum() * x2.sum() + excess * (x2 * x2).sum()) / output_dim,
       (x2.sum() * z2.sum() + dot * dot + excess * (x2 * z2).sum()) / output_dim);
 }

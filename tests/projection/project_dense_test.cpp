@@ -11,8 +11,8 @@
 #include <pare/projection/materialize.hpp>
 #include <pare/projection/project.hpp>
 
-#include "projection/backends.hpp"
-#include "projection/data.hpp"
+#include "support/backends.hpp"
+#include "support/matrices.hpp"
 
 namespace {
 

@@ -12,20 +12,20 @@
 #include <utility>
 #include <vector>
 
+#include <pare/linalg/spmm.hpp>
 #include <pare/projection/project.hpp>
-#include <pare/projection/spmm.hpp>
 
-#include "projection/backends.hpp"
-#include "projection/data.hpp"
+#include "support/backends.hpp"
+#include "support/matrices.hpp"
 
 namespace {
 
 using pare::Index;
+using pare::linalg::spmm;
 using pare::projection::project;
 using pare::projection::sketch;
 using pare::projection::SparseProjection;
 using pare::projection::SparseSignProjection;
-using pare::projection::spmm;
 using pare::testing::RawSparse;
 using pare::testing::refusal;
 using pare::testing::sparse_of;
@@ -58,7 +58,7 @@ struct Sentinel {
 
 const std::string project_name = "projection::project";
 const std::string sketch_name = "projection::sketch";
-const std::string spmm_name = "projection::spmm";
+const std::string spmm_name = "linalg::spmm";
 
 TYPED_TEST(ProjectErrorsTest, OperatorsOutOfRange) {
   using T = typename TypeParam::scalar;
@@ -175,23 +175,15 @@ void expect_malformed_refused(const Backend& backend) {
   const Rows<T> dense = Rows<T>::Ones(10, 8);
   Sentinel<T> y(5, 8), b(8, 5), wide(10, 8);
   for (const auto& s : malformed<T, I>()) {
-    y.expect_refused(
-        [&] {
-          project(backend, s.map(), SparseProjection{10, 8, {}, 0}, y.matrix);
-        },
-        project_name, "x");
+    y.expect_refused([&] { project(backend, s.map(), SparseProjection{10, 8, {}, 0}, y.matrix); },
+                     project_name, "x");
     y.expect_refused([&] { spmm(backend, s.map(), dense, y.matrix); }, spmm_name, "a");
     const Columns columns(10, 5, 6, s.outer.data(), s.inner.data(), s.values.data(),
                           s.lengths.empty() ? nullptr : s.lengths.data());
-    b.expect_refused(
-        [&] {
-          sketch(backend, SparseProjection{10, 8, {}, 0}, columns, b.matrix);
-        },
-        sketch_name, "x");
+    b.expect_refused([&] { sketch(backend, SparseProjection{10, 8, {}, 0}, columns, b.matrix); },
+                     sketch_name, "x");
     wide.expect_refused(
-        [&] {
-          project(backend, columns, SparseProjection{5, 8, {}, 0}, wide.matrix);
-        },
+        [&] { project(backend, columns, SparseProjection{5, 8, {}, 0}, wide.matrix); },
         project_name, "x");
   }
 }
@@ -354,11 +346,9 @@ TEST(ProjectErrors, ThreadsBelowOne) {
 
 TEST(ProjectErrors, MessagesSayWhatWasGotAndWanted) {
   Rows<float> y(5, 7);
-  const std::string message = refusal(
-      [&] {
-        project(Rows<float>::Ones(5, 10).eval(), SparseProjection{10, 8, {}, 0}, y);
-      },
-      project_name, "y");
+  const std::string message =
+      refusal([&] { project(Rows<float>::Ones(5, 10).eval(), SparseProjection{10, 8, {}, 0}, y); },
+              project_name, "y");
   EXPECT_EQ(message, "pare::projection::project: y: got [5, 7], wanted [5, 8]");
   const Rows<float> narrow = Rows<float>::Ones(3, 5);
   const SparseProjection r{10, 8, {}, 0};
@@ -368,7 +358,7 @@ TEST(ProjectErrors, MessagesSayWhatWasGotAndWanted) {
   EXPECT_EQ(refusal([&] { project(sparse, r, y); }, project_name, "x"),
             "pare::projection::project: x: got [3, 5], wanted [3, 10]");
   EXPECT_EQ(refusal([&] { spmm(sparse, narrow, y); }, spmm_name, "b"),
-            "pare::projection::spmm: b: got [3, 5], wanted [5, 5]");
+            "pare::linalg::spmm: b: got [3, 5], wanted [5, 5]");
 }
 
 }  // namespace

@@ -13,7 +13,7 @@
 #include <pare/projection/materialize.hpp>
 #include <pare/projection/reference.hpp>
 
-#include "projection/data.hpp"
+#include "support/matrices.hpp"
 
 namespace {
 

@@ -9,9 +9,9 @@
 
 #include <pare/projection/project.hpp>
 
-#include "allocations.hpp"
-#include "projection/backends.hpp"
-#include "projection/data.hpp"
+#include "support/allocations.hpp"
+#include "support/backends.hpp"
+#include "support/matrices.hpp"
 
 std::atomic<long> pare::testing::allocations{0};
 

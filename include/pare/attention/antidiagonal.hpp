@@ -18,11 +18,11 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/attention/detail/keep_mass.hpp>
-#include <pare/attention/detail/row_scores.hpp>
 #include <pare/attention/select_blocks.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/ceil_div.hpp>
 #include <pare/kernel/score_tile.hpp>
+#include <pare/linalg/score_rows.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -180,7 +180,7 @@ class AntidiagonalSelection {
   /// Weighs the cells of all rows, tile by tile.
   void add_tiles(Index begin, Index rows, AlignedBuffer<std::byte>& memory,
                  std::vector<CellRow<T>>& states) const {
-    RowScores<B, S> scores(backend_, memory, rows, head_.q.cols());
+    linalg::ScoreRows<B, S> scores(backend_, memory, rows, head_.q.cols());
     const T scale = static_cast<T>(head_.scale / static_cast<double>(stride_));
     const Index end = limit(begin + rows - 1);
     // The other antidiagonal products of a cell larger than the tensors are with zeros.

@@ -61,8 +61,9 @@ namespace detail {
 
 /// q, k and v hold one scalar, and O what attend may write for it.
 template <class Q, class K, class V, class O>
-concept AttendScalars = std::is_same_v<scalar_of<Q>, scalar_of<K>> &&
-    std::is_same_v<scalar_of<Q>, scalar_of<V>> && OutputOf<scalar_of<O>, scalar_of<Q>>;
+concept AttendScalars =
+    std::is_same_v<scalar_of<Q>, scalar_of<K>> && std::is_same_v<scalar_of<Q>, scalar_of<V>> &&
+    OutputOf<scalar_of<O>, scalar_of<Q>>;
 
 template <class X>
 using IsSource = std::bool_constant<KeyValueSource<std::remove_cvref_t<X>>>;
@@ -156,43 +157,42 @@ PARE_ABI_BEGIN
 /// a Workspace. The same bits for any number of threads.
 template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, ScoreModifier M>
 requires std::is_same_v<scalar_of<Q>, scalar_of<K>> && std::is_same_v<scalar_of<Q>, scalar_of<V>> &&
-    OutputOf<scalar_of<O>, scalar_of<Q>>
-        AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out,
-                           const M& modifier, const AttendOptions& options = {}) {
+         OutputOf<scalar_of<O>, scalar_of<Q>>
+AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out, const M& modifier,
+                   const AttendOptions& options = {}) {
   return detail::attend_dense(backend, as_const(to_view(q)), as_const(to_view(k)),
                               as_const(to_view(v)), to_view(out), modifier, options);
 }
 
 /// \overload
 template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O>
-requires detail::AttendScalars<Q, K, V, O> AttendStats attend(const B& backend, const Q& q,
-                                                              const K& k, const V& v, O&& out,
-                                                              const AttendOptions& options = {}) {
+requires detail::AttendScalars<Q, K, V, O>
+AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out,
+                   const AttendOptions& options = {}) {
   return attend(backend, q, k, v, out, Exact{}, options);
 }
 
 /// \overload
 /// The policy is a ScoreModifier, or a method of this folder, such as EarlyStop.
 template <In<4> Q, In<4> K, In<4> V, Out<4> O, class P>
-requires(!std::is_convertible_v<P, AttendOptions> && detail::AttendScalars<Q, K, V, O>) AttendStats
-    attend(const Q& q, const K& k, const V& v, O&& out, const P& policy,
-           const AttendOptions& options) {
+requires(!std::is_convertible_v<P, AttendOptions> && detail::AttendScalars<Q, K, V, O>)
+AttendStats attend(const Q& q, const K& k, const V& v, O&& out, const P& policy,
+                   const AttendOptions& options) {
   return attend(simd, q, k, v, out, policy, options);
 }
 
 /// \overload
 /// Options are then those that the policy has by default.
 template <In<4> Q, In<4> K, In<4> V, Out<4> O, class P>
-requires(!std::is_convertible_v<P, AttendOptions> && detail::AttendScalars<Q, K, V, O>) AttendStats
-    attend(const Q& q, const K& k, const V& v, O&& out, const P& policy) {
+requires(!std::is_convertible_v<P, AttendOptions> && detail::AttendScalars<Q, K, V, O>)
+AttendStats attend(const Q& q, const K& k, const V& v, O&& out, const P& policy) {
   return attend(simd, q, k, v, out, policy);
 }
 
 /// \overload
 template <In<4> Q, In<4> K, In<4> V, Out<4> O>
-requires detail::AttendScalars<Q, K, V, O> AttendStats attend(const Q& q, const K& k, const V& v,
-                                                              O&& out,
-                                                              const AttendOptions& options = {}) {
+requires detail::AttendScalars<Q, K, V, O>
+AttendStats attend(const Q& q, const K& k, const V& v, O&& out, const AttendOptions& options = {}) {
   return attend(simd, q, k, v, out, Exact{}, options);
 }
 
@@ -206,12 +206,10 @@ requires detail::AttendScalars<Q, K, V, O> AttendStats attend(const Q& q, const 
 ///
 /// All else as above. A source without `check_apart` vouches that out does not overlap it.
 template <Backend B, In<4> Q, KeyValueSource Source, Out<4> O, ScoreModifier M>
-requires std::is_same_v < scalar_of<Q>,
-typename Source::scalar >
-    &&OutputOf<scalar_of<O>, scalar_of<Q>> AttendStats attend(const B& backend, const Q& q,
-                                                              const Source& source, O&& out,
-                                                              const M& modifier,
-                                                              const AttendOptions& options = {}) {
+requires std::is_same_v<scalar_of<Q>, typename Source::scalar> &&
+         OutputOf<scalar_of<O>, scalar_of<Q>>
+AttendStats attend(const B& backend, const Q& q, const Source& source, O&& out, const M& modifier,
+                   const AttendOptions& options = {}) {
   const auto queries = as_const(to_view(q));
   const auto to = to_view(out);
   check_view(detail::attend_name, "q", queries);
@@ -231,18 +229,18 @@ typename Source::scalar >
 
 /// \overload
 template <Backend B, In<4> Q, KeyValueSource Source, Out<4> O>
-requires(
-    std::is_same_v<scalar_of<Q>, typename Source::scalar>&& OutputOf<scalar_of<O>, scalar_of<Q>>)
-    AttendStats attend(const B& backend, const Q& q, const Source& source, O&& out,
-                       const AttendOptions& options = {}) {
+requires(std::is_same_v<scalar_of<Q>, typename Source::scalar> &&
+         OutputOf<scalar_of<O>, scalar_of<Q>>)
+AttendStats attend(const B& backend, const Q& q, const Source& source, O&& out,
+                   const AttendOptions& options = {}) {
   return attend(backend, q, source, out, Exact{}, options);
 }
 
 /// \overload
 template <In<4> Q, KeyValueSource Source, Out<4> O>
-requires(std::is_same_v<scalar_of<Q>, typename Source::scalar>&&
-             OutputOf<scalar_of<O>, scalar_of<Q>>) AttendStats
-    attend(const Q& q, const Source& source, O&& out, const AttendOptions& options = {}) {
+requires(std::is_same_v<scalar_of<Q>, typename Source::scalar> &&
+         OutputOf<scalar_of<O>, scalar_of<Q>>)
+AttendStats attend(const Q& q, const Source& source, O&& out, const AttendOptions& options = {}) {
   return attend(simd, q, source, out, Exact{}, options);
 }
 

@@ -34,10 +34,8 @@ namespace pare::attention {
 namespace detail {
 /// A rank-4 view or tensor of bool or of bytes.
 template <class X>
-concept DenseMask = requires {
-  typename view_of<const X>;
-}
-&&view_of<const X>::rank == 4 &&
+concept DenseMask =
+    requires { typename view_of<const X>; } && view_of<const X>::rank == 4 &&
     (std::same_as<std::remove_const_t<typename view_of<const X>::scalar>, bool> ||
      std::same_as<std::remove_const_t<typename view_of<const X>::scalar>, std::uint8_t>);
 }  // namespace detail

@@ -56,15 +56,11 @@ struct Calibration {
 
 /// A policy of `attend` that is sparser the higher its `threshold`, and exact at 0.
 template <class P>
-concept ThresholdPolicy = requires(P& policy) {
-  policy.threshold = 0.5f;
-};
+concept ThresholdPolicy = requires(P& policy) { policy.threshold = 0.5f; };
 
 /// A policy of `attend` that is sparser the lower its `mass`, and exact at 1.
 template <class P>
-concept MassPolicy = !ThresholdPolicy<P> && requires(P & policy) {
-  policy.mass = 0.5f;
-};
+concept MassPolicy = !ThresholdPolicy<P> && requires(P& policy) { policy.mass = 0.5f; };
 
 namespace detail {
 PARE_ABI_BEGIN
@@ -245,11 +241,11 @@ PARE_ABI_BEGIN
 /// measured. Cost: one exact call and up to `most_calls` sparse ones. Memory: two outputs in the
 /// scalar that is computed in. The same result for any number of threads. Source: ours.
 template <Backend B, In<4> Q, In<4> K, In<4> V, class Policy>
-requires((ThresholdPolicy<Policy> ||
-          MassPolicy<Policy>)&&detail::AttendScalars<Q, K, V, TensorView<scalar_of<Q>, 4>>)
-    Calibration<Policy> calibrate(const B& backend, const Q& q, const K& k, const V& v,
-                                  const Policy& policy, const CalibrationGoal& goal,
-                                  const AttendOptions& options = {.causal = true}) {
+requires((ThresholdPolicy<Policy> || MassPolicy<Policy>) &&
+         detail::AttendScalars<Q, K, V, TensorView<scalar_of<Q>, 4>>)
+Calibration<Policy> calibrate(const B& backend, const Q& q, const K& k, const V& v,
+                              const Policy& policy, const CalibrationGoal& goal,
+                              const AttendOptions& options = {.causal = true}) {
   detail::check_goal(goal);
   detail::check_knob(policy);
   detail::Trial<B, scalar_of<Q>, Policy> trial(backend, as_const(to_view(q)), as_const(to_view(k)),
@@ -259,11 +255,11 @@ requires((ThresholdPolicy<Policy> ||
 
 /// \overload
 template <In<4> Q, In<4> K, In<4> V, class Policy>
-requires((ThresholdPolicy<Policy> ||
-          MassPolicy<Policy>)&&detail::AttendScalars<Q, K, V, TensorView<scalar_of<Q>, 4>>)
-    Calibration<Policy> calibrate(const Q& q, const K& k, const V& v, const Policy& policy,
-                                  const CalibrationGoal& goal,
-                                  const AttendOptions& options = {.causal = true}) {
+requires((ThresholdPolicy<Policy> || MassPolicy<Policy>) &&
+         detail::AttendScalars<Q, K, V, TensorView<scalar_of<Q>, 4>>)
+Calibration<Policy> calibrate(const Q& q, const K& k, const V& v, const Policy& policy,
+                              const CalibrationGoal& goal,
+                              const AttendOptions& options = {.causal = true}) {
   return calibrate(simd, q, k, v, policy, goal, options);
 }
 

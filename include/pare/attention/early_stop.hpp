@@ -67,10 +67,10 @@ inline ReferenceEarlyStop reference_rule(const EarlyStop& o, double scale, Index
   r.row_tile = std::min(o.row_tile, longest);
   r.key_tile = std::min(o.key_tile, longest);
   r.threshold = o.threshold;
-  r.mean_gain = o.aggregate == EarlyStop::Aggregate::mean;
-  r.guide = o.guide == EarlyStop::Guide::mean_key          ? ReferenceGuide::mean_key
-            : o.guide == EarlyStop::Guide::mean_prefix_key ? ReferenceGuide::mean_prefix_key
-                                                           : ReferenceGuide::first_key;
+  r.mean_gain = o.aggregate == EarlyStop::Aggregate::Mean;
+  r.guide = o.guide == EarlyStop::Guide::MeanKey         ? ReferenceGuide::MeanKey
+            : o.guide == EarlyStop::Guide::MeanPrefixKey ? ReferenceGuide::MeanPrefixKey
+                                                         : ReferenceGuide::FirstKey;
   r.permute_queries = o.permute_queries;
   r.share_gqa = o.share_kv_heads;
   return r;
@@ -181,9 +181,9 @@ PARE_ABI_BEGIN
 /// the states of a segment's queries. The same bits for any number of threads. Mean queries and
 /// guides are rounded to the scalar of the tensors.
 template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, std::derived_from<EarlyStop> P>
-requires detail::AttendScalars<Q, K, V, O> AttendStats
-attend(const B& backend, const Q& q, const K& k, const V& v, O&& out, const P& rule,
-       const AttendOptions& options = {.causal = true}) {
+requires detail::AttendScalars<Q, K, V, O>
+AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out, const P& rule,
+                   const AttendOptions& options = {.causal = true}) {
   return detail::attend_early(backend, as_const(to_view(q)), as_const(to_view(k)),
                               as_const(to_view(v)), to_view(out), rule, options);
 }

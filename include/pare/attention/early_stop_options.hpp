@@ -6,7 +6,7 @@
 ///
 /// ```cpp
 /// EarlyStop rule{.threshold = 1e-4, .segment = 512};
-/// rule.guide = EarlyStop::Guide::mean_prefix_key;  // ranks queries by no later key
+/// rule.guide = EarlyStop::Guide::MeanPrefixKey;  // ranks queries by no later key
 /// attend(q, k, v, out, rule);                      // in early_stop.hpp
 /// ```
 
@@ -26,14 +26,14 @@ namespace pare::attention {
 struct EarlyStop {
   /// How the gains of the queries that stop together become the one that decides.
   enum class Aggregate {
-    max,  ///< they go on as long as one of them gains: the careful choice
-    mean
+    Max,  ///< they go on as long as one of them gains: the careful choice
+    Mean
   };
   /// What the queries of a segment are ranked by their product with.
   enum class Guide {
-    mean_key,         ///< mean of all keys of the head, later ones too
-    mean_prefix_key,  ///< mean of the keys before the segment
-    first_key
+    MeanKey,        ///< mean of all keys of the head, later ones too
+    MeanPrefixKey,  ///< mean of the keys before the segment
+    FirstKey
   };
 
   /// Share of a row's mass so far, in [0, 1], that a tile of keys must add for the row to go on. 0
@@ -50,8 +50,8 @@ struct EarlyStop {
   /// Keys that are read between two looks at the gain, at least 1.
   Index key_tile = 64;
 
-  Aggregate aggregate = Aggregate::max;
-  Guide guide = Guide::mean_key;
+  Aggregate aggregate = Aggregate::Max;
+  Guide guide = Guide::MeanKey;
 
   /// True: queries of a segment share a tile with those of like rank; otherwise with their
   /// neighbours.
@@ -69,8 +69,8 @@ inline void check_early_stop(const char* function, const EarlyStop& o) {
   check(o.segment >= 1, function, "segment", o.segment, "at least 1 token");
   check(o.row_tile >= 1, function, "row_tile", o.row_tile, "at least 1 query");
   check(o.key_tile >= 1, function, "key_tile", o.key_tile, "at least 1 key");
-  check_enumerator(function, "aggregate", o.aggregate, EarlyStop::Aggregate::mean);
-  check_enumerator(function, "guide", o.guide, EarlyStop::Guide::first_key);
+  check_enumerator(function, "aggregate", o.aggregate, EarlyStop::Aggregate::Mean);
+  check_enumerator(function, "guide", o.guide, EarlyStop::Guide::FirstKey);
 }
 
 PARE_ABI_END

@@ -22,7 +22,8 @@ namespace pare::attention {
 /// \param x a tensor or view of rank 4 that outlives the view; a temporary that owns its elements
 ///          is not taken
 template <class X>
-requires(view_of<X>::rank == 4 && !pare::detail::OwningRvalue<X>) view_of<X> heads_first(X&& x) {
+requires(view_of<X>::rank == 4 && !pare::detail::OwningRvalue<X>)
+view_of<X> heads_first(X&& x) {
   view_of<X> v = to_view(x);
   std::swap(v.extent[1], v.extent[2]);
   std::swap(v.stride[1], v.stride[2]);

@@ -39,11 +39,11 @@ struct TokenList : std::span<const Index> {
   TokenList() = default;
   template <class X>
   requires(std::convertible_to<X, std::span<const Index>> && !pare::detail::OwningRvalue<X> &&
-           !std::is_same_v<std::remove_cvref_t<X>, TokenList>) TokenList(X&& list)
-      : std::span<const Index>(list) {}
+           !std::is_same_v<std::remove_cvref_t<X>, TokenList>)
+  TokenList(X&& list) : std::span<const Index>(list) {}
   template <class X>
-  requires pare::detail::OwningRvalue<X> TokenList(X&&)
-  = delete;
+  requires pare::detail::OwningRvalue<X>
+  TokenList(X&&) = delete;
 };
 
 /// The keys of a sequence that a call reads: those at positions below `sinks`, and from `first` on.

@@ -19,10 +19,10 @@
 
 #include <pare/attention/detail/keep_mass.hpp>
 #include <pare/attention/detail/reference_max_pool.hpp>
-#include <pare/attention/detail/row_scores.hpp>
 #include <pare/attention/select_blocks.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/ceil_div.hpp>
+#include <pare/linalg/score_rows.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -33,12 +33,12 @@
 namespace pare::attention {
 
 /// What stands for the tokens of a block.
-enum class BlockPooling { mean, max };
+enum class BlockPooling { Mean, Max };
 
 /// How a last block is pooled that is shorter than the others.
 enum class BlockPadding {
-  none,  ///< as a block of the tokens it has
-  zeros  ///< as if zeros filled it: the authors' code
+  None,  ///< as a block of the tokens it has
+  Zeros  ///< as if zeros filled it: the authors' code
 };
 
 /// A BlockSelector. Defaults are those of the PBS-Attn code where nothing else is said. It needs
@@ -67,10 +67,10 @@ struct MeanPool {
   /// Keeps the block with the first token in every row, whatever its score.
   bool force_first = true;
 
-  BlockPooling pooling = BlockPooling::mean;
+  BlockPooling pooling = BlockPooling::Mean;
 
   /// The default is ours: a short block counts like any other.
-  BlockPadding padding = BlockPadding::none;
+  BlockPadding padding = BlockPadding::None;
 
   /// \throws std::invalid_argument if a block size is below 1, the segment is negative or not a
   /// multiple of column_block, a mass is NaN or not above 0, or there are more queries than keys.
@@ -78,8 +78,8 @@ struct MeanPool {
     detail::check_grid(function, grid(queries, keys));
     detail::check_mass(function, mass);
     for (const float m : head_masses) detail::check_mass(function, m);
-    check_enumerator(function, "pooling", pooling, BlockPooling::max);
-    check_enumerator(function, "padding", padding, BlockPadding::zeros);
+    check_enumerator(function, "pooling", pooling, BlockPooling::Max);
+    check_enumerator(function, "padding", padding, BlockPadding::Zeros);
   }
 
   /// Adds the blocks of every row, and returns the mean over rows of the share of the block scores
@@ -103,7 +103,7 @@ PARE_ABI_BEGIN
 /// One row in place of rows row(0) ... row(count - 1), of which the last `zeros` more are zero.
 template <class T, class Row>
 void pool_rows(Index count, Index zeros, Index dim, BlockPooling pooling, const Row& row, T* out) {
-  if (pooling == BlockPooling::mean) {
+  if (pooling == BlockPooling::Mean) {
     std::fill_n(out, dim, T(0));
     for (Index i = 0; i < count; ++i) {
       const auto* x = row(i);
@@ -158,7 +158,7 @@ class MeanPoolSelection {
   void pool(Index block, Index size, Index tokens, const Row& row, T* out) const {
     const Index first = block * size, count = std::min(size, tokens - first);
     pool_rows(
-        count, options_.padding == BlockPadding::zeros ? size - count : 0, dim(), options_.pooling,
+        count, options_.padding == BlockPadding::Zeros ? size - count : 0, dim(), options_.pooling,
         [&](Index i) { return row(first + i); }, out);
   }
 
@@ -171,7 +171,7 @@ class MeanPoolSelection {
           begin + r, grid_.row_block, grid_.queries, [&](Index i) { return head_.query(i); },
           queries.data() + r * dim());
     std::vector<double> logits(static_cast<std::size_t>(count * columns));
-    RowScores<B, T> scores(backend_, memory, count, dim());
+    linalg::ScoreRows<B, T> scores(backend_, memory, count, dim());
     scores.set_rows(count, [&](Index r) { return queries.data() + r * dim(); });
     scores.over_keys(
         0, columns, [&](Index n) { return keys_.data() + n * dim(); }, static_cast<T>(head_.scale),
@@ -201,9 +201,9 @@ template <class S>
 std::vector<double> reference_pool_scores(const SelectorHead<S>& head, const MeanPool& options,
                                           const ReferenceBlocks& blocks,
                                           ReferenceCandidates candidates) {
-  const auto padding = options.padding == BlockPadding::zeros ? ReferenceBlockMean::zero_padded
-                                                              : ReferenceBlockMean::true_count;
-  if (options.pooling == BlockPooling::max)
+  const auto padding = options.padding == BlockPadding::Zeros ? ReferenceBlockMean::ZeroPadded
+                                                              : ReferenceBlockMean::TrueCount;
+  if (options.pooling == BlockPooling::Max)
     return reference_max_pool_scores(head.q, head.k, head.order, blocks, head.scale, candidates,
                                      padding);
   return reference_mean_pool_scores(head.q, head.k, head.order, blocks, head.scale, candidates,

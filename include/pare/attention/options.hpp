@@ -43,7 +43,8 @@ class LogSumExp {
   /// A view of `lse`, which must outlive the call; `attend` checks its shape and scalar.
   // Hides no copy, since a LogSumExp is no Out<3>.
   template <Out<3> X>
-  requires ComputeScalar<scalar_of<X>> LogSumExp(X&& lse)  // NOLINT(bugprone-forwarding-reference*)
+  requires ComputeScalar<scalar_of<X>>
+  LogSumExp(X&& lse)  // NOLINT(bugprone-forwarding-reference*)
       : wanted_(true), in_double_(std::is_same_v<scalar_of<X>, double>) {
     const auto view = to_view(lse);
     data_ = view.data;

@@ -19,13 +19,13 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/attention/detail/key_importance.hpp>
-#include <pare/attention/detail/rank.hpp>
 #include <pare/attention/key_order.hpp>
 #include <pare/attention/reference.hpp>
 #include <pare/attention/select_blocks.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/linalg/top_k.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -40,8 +40,8 @@ namespace pare::attention {
 
 /// Over which keys the last queries spread their weight when they say which ones matter.
 enum class ImportanceOver {
-  complete_segments,  ///< all keys of complete segments, later ones too: the authors' code
-  visible_keys        ///< the keys that each query sees: equation 7 of the paper
+  CompleteSegments,  ///< all keys of complete segments, later ones too: the authors' code
+  VisibleKeys        ///< the keys that each query sees: equation 7 of the paper
 };
 
 /// Options of `order_keys`. Defaults are the paper's where nothing else is said.
@@ -62,7 +62,7 @@ struct OrderOptions {
   bool share_kv_heads = false;
 
   /// The authors' code and the paper differ; both give valid orders.
-  ImportanceOver importance = ImportanceOver::complete_segments;
+  ImportanceOver importance = ImportanceOver::CompleteSegments;
 
   /// Factor of q.k, in the range of AttendOptions::scale; left out: 1 / sqrt(dim).
   std::optional<double> scale{};
@@ -76,7 +76,7 @@ inline constexpr const char* order_name = "attention::order_keys";
 inline void check_order_options(const OrderOptions& options) {
   check(options.segment >= 1, order_name, "segment", options.segment, "at least 1 key");
   check(options.queries >= 1, order_name, "queries", options.queries, "at least 1 query");
-  check_enumerator(order_name, "importance", options.importance, ImportanceOver::visible_keys);
+  check_enumerator(order_name, "importance", options.importance, ImportanceOver::VisibleKeys);
 }
 
 template <class S>
@@ -88,7 +88,7 @@ ImportanceSizes importance_sizes(TensorView<const S, 4> q, TensorView<const S, 4
   sizes.sharing = options.share_kv_heads ? std::max<Index>(sizes.group, 1) : 1;
   sizes.orders = q.extent[1] / sizes.sharing;
   sizes.rows = std::min(options.queries, q.extent[2]);
-  sizes.causal = options.importance == ImportanceOver::visible_keys;
+  sizes.causal = options.importance == ImportanceOver::VisibleKeys;
   sizes.keys = sizes.causal ? k.extent[2] : k.extent[2] / options.segment * options.segment;
   return sizes;
 }
@@ -102,7 +102,7 @@ void order_segments(const B& backend, const KeyImportance<B, S>& importance, Ind
     const Index order = item / segments, begin = item % segments * segment;
     const std::span<std::uint32_t> slots(positions.data() + order * keys + begin,
                                          static_cast<std::size_t>(segment));
-    rank_scores(importance.of(order, begin, segment), slots);
+    linalg::rank_scores(importance.of(order, begin, segment), slots);
     for (std::uint32_t& slot : slots) slot += static_cast<std::uint32_t>(begin);
   });
 }
@@ -122,7 +122,7 @@ void reference_order(TensorView<const S, 4> q, TensorView<const S, 4> k, Index o
   const std::vector<double> mean = reference_mean_heads(heads);
   const std::vector<double> importance = reference_key_importance(
       reference_matrix(mean, q.extent[3]), keys, options.queries, options.segment, scale,
-      sizes.causal ? ReferenceImportance::causal : ReferenceImportance::complete_segments);
+      sizes.causal ? ReferenceImportance::Causal : ReferenceImportance::CompleteSegments);
   std::ranges::copy(reference_order_segments(importance, options.segment), positions);
 }
 
@@ -173,15 +173,15 @@ PARE_ABI_BEGIN
 /// of its scores. Memory: O(keys) for each order, and 128 scores for each key of as many orders
 /// as keep the threads busy. The same bits for any number of threads.
 template <Backend B, In<4> Q, In<4> K>
-requires std::is_same_v<scalar_of<Q>, scalar_of<K>> KeyOrder
-order_keys(const B& backend, const Q& q, const K& k, const OrderOptions& options = {}) {
+requires std::is_same_v<scalar_of<Q>, scalar_of<K>>
+KeyOrder order_keys(const B& backend, const Q& q, const K& k, const OrderOptions& options = {}) {
   return detail::order_views(backend, as_const(to_view(q)), as_const(to_view(k)), options);
 }
 
 /// \overload
 template <In<4> Q, In<4> K>
-requires std::is_same_v<scalar_of<Q>, scalar_of<K>> KeyOrder
-order_keys(const Q& q, const K& k, const OrderOptions& options = {}) {
+requires std::is_same_v<scalar_of<Q>, scalar_of<K>>
+KeyOrder order_keys(const Q& q, const K& k, const OrderOptions& options = {}) {
   return order_keys(simd, q, k, options);
 }
 

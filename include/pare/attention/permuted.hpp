@@ -32,8 +32,8 @@ namespace pare::attention {
 
 /// What blocks are chosen by.
 enum class BlockScore {
-  mean_pool,    ///< PBS-Attn: mean query times mean key, see MeanPool
-  antidiagonal  ///< PBS-Attn+: see Antidiagonal
+  MeanPool,     ///< PBS-Attn: mean query times mean key, see MeanPool
+  Antidiagonal  ///< PBS-Attn+: see Antidiagonal
 };
 
 /// Policy of `attend`. Defaults are the paper's (section 4.1 and the authors' code) where nothing
@@ -58,7 +58,7 @@ struct Permuted {
   /// Last queries that decide the order, at least 1.
   Index queries = 128;
 
-  BlockScore score = BlockScore::mean_pool;
+  BlockScore score = BlockScore::MeanPool;
 
   /// With antidiagonal scores, the side of a cell: at least 1, a divisor of the block.
   Index stride = 8;
@@ -119,8 +119,8 @@ inline void check_permuted(const Permuted& p, const AttendOptions& options, Inde
   check(p.block >= 1, attend_name, "block", p.block, "at least 1");
   check(p.segment >= 1, attend_name, "segment", p.segment, "at least 1 key");
   check(p.queries >= 1, attend_name, "queries", p.queries, "at least 1 query");
-  check_enumerator(attend_name, "score", p.score, BlockScore::antidiagonal);
-  if (p.score == BlockScore::mean_pool)
+  check_enumerator(attend_name, "score", p.score, BlockScore::Antidiagonal);
+  if (p.score == BlockScore::MeanPool)
     mean_pool_of(p).validate(attend_name, queries, keys);
   else
     antidiagonal_of(p).validate(attend_name, queries, keys);
@@ -165,7 +165,7 @@ AttendStats attend_permuted(const B& backend, TensorView<const S, 4> q, TensorVi
   const KeyOrder order = order_views(backend, q, k, order_options(p, options));
   const SelectOptions select{true, options.scale};
   const SelectedBlocks blocks =
-      p.score == BlockScore::mean_pool
+      p.score == BlockScore::MeanPool
           ? select_views(backend, q, k, &order, mean_pool_of(p), select)
           : select_views(backend, q, k, &order, antidiagonal_of(p), select);
   const double seconds =
@@ -210,9 +210,9 @@ PARE_ABI_BEGIN
 ///
 /// Rows are not those of a shorter prompt: later queries take part in the choice of blocks.
 template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, std::derived_from<Permuted> P>
-requires detail::AttendScalars<Q, K, V, O> AttendStats
-attend(const B& backend, const Q& q, const K& k, const V& v, O&& out, const P& policy,
-       const AttendOptions& options = {.causal = true}) {
+requires detail::AttendScalars<Q, K, V, O>
+AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out, const P& policy,
+                   const AttendOptions& options = {.causal = true}) {
   return detail::attend_permuted(backend, as_const(to_view(q)), as_const(to_view(k)),
                                  as_const(to_view(v)), to_view(out), policy, options);
 }

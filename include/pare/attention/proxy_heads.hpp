@@ -66,9 +66,9 @@ PARE_ABI_BEGIN
 /// block scores of one group, and block statistics of a few hundred rows for each thread. The same
 /// bits for any number of threads.
 template <Backend B, In<4> Q, In<4> K>
-requires std::is_same_v<scalar_of<Q>, scalar_of<K>> SelectedBlocks
-select_blocks(const B& backend, const Q& q, const K& k, const ProxyHeads& policy,
-              const SelectOptions& options = {}) {
+requires std::is_same_v<scalar_of<Q>, scalar_of<K>>
+SelectedBlocks select_blocks(const B& backend, const Q& q, const K& k, const ProxyHeads& policy,
+                             const SelectOptions& options = {}) {
   check(options.causal, detail::select_name, "causal", options.causal, "true with ProxyHeads");
   return detail::select_proxy(detail::select_name, backend, as_const(to_view(q)),
                               as_const(to_view(k)), policy, options.scale);
@@ -76,8 +76,9 @@ select_blocks(const B& backend, const Q& q, const K& k, const ProxyHeads& policy
 
 /// \overload
 template <In<4> Q, In<4> K>
-requires std::is_same_v<scalar_of<Q>, scalar_of<K>> SelectedBlocks
-select_blocks(const Q& q, const K& k, const ProxyHeads& policy, const SelectOptions& options = {}) {
+requires std::is_same_v<scalar_of<Q>, scalar_of<K>>
+SelectedBlocks select_blocks(const Q& q, const K& k, const ProxyHeads& policy,
+                             const SelectOptions& options = {}) {
   return select_blocks(simd, q, k, policy, options);
 }
 
@@ -94,9 +95,9 @@ select_blocks(const Q& q, const K& k, const ProxyHeads& policy, const SelectOpti
 /// Cost: density of exact attention, and `select_blocks`. Memory: that of both. The same bits for
 /// any number of threads.
 template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, std::derived_from<ProxyHeads> P>
-requires detail::AttendScalars<Q, K, V, O> AttendStats
-attend(const B& backend, const Q& q, const K& k, const V& v, O&& out, const P& policy,
-       const AttendOptions& options = {.causal = true}) {
+requires detail::AttendScalars<Q, K, V, O>
+AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out, const P& policy,
+                   const AttendOptions& options = {.causal = true}) {
   return detail::attend_proxy(backend, as_const(to_view(q)), as_const(to_view(k)),
                               as_const(to_view(v)), to_view(out), policy, options);
 }

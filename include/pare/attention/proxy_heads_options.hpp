@@ -6,7 +6,7 @@
 ///
 /// ```cpp
 /// ProxyHeads policy{.groups = 4, .mass = 0.9f};
-/// policy.budget = ProxyBudget::all_blocks;  // the paper's formula as it stands
+/// policy.budget = ProxyBudget::AllBlocks;  // the paper's formula as it stands
 /// attend(q, k, v, out, policy);             // in proxy_heads.hpp
 /// ```
 
@@ -18,8 +18,8 @@ namespace pare::attention {
 
 /// What the share b_h / T of a head is a share of.
 enum class ProxyBudget {
-  visible_blocks,  ///< of the blocks that the row can see, rounded up; not the paper's
-  all_blocks       ///< of all T blocks, for every row: the paper's formula as it stands
+  VisibleBlocks,  ///< of the blocks that the row can see, rounded up; not the paper's
+  AllBlocks       ///< of all T blocks, for every row: the paper's formula as it stands
 };
 
 /// Options of ProxyAttn, and the policy that `attend` and `select_blocks` take.
@@ -49,7 +49,7 @@ struct ProxyHeads {
   Index min_budget = 2048;
 
   /// How a head's budget becomes that of a row.
-  ProxyBudget budget = ProxyBudget::visible_blocks;
+  ProxyBudget budget = ProxyBudget::VisibleBlocks;
 
   /// Every row keeps block 0, on top of its budget if need be. Not the paper's; its peers do so.
   bool force_first = true;

@@ -51,18 +51,16 @@ using kernel::SoftCap;
 /// say that no query of the sequence sees a key, which is then not read at all.
 template <class M>
 concept ScoreModifier = std::is_trivially_copyable_v<M> &&
-    requires(const M& m, float single, double twice, const ScorePlace& place) {
-  { m.modify(single, place) }
-  noexcept->std::convertible_to<float>;
-  { m.modify(twice, place) }
-  noexcept->std::convertible_to<double>;
-};
+                        requires(const M& m, float single, double twice, const ScorePlace& place) {
+                          { m.modify(single, place) } noexcept -> std::convertible_to<float>;
+                          { m.modify(twice, place) } noexcept -> std::convertible_to<double>;
+                        };
 
 /// The modifier that adds `bias` [batch, heads, queries, keys], each extent as the call has it
 /// or 1. The caller keeps the bias alive; a temporary that owns its elements is not taken.
 template <class X>
-requires In < std::remove_reference_t<X>,
-4 > &&(!pare::detail::OwningRvalue<X>)AddBias<scalar_of<X>> bias_of(X&& bias) {
+requires In<std::remove_reference_t<X>, 4> && (!pare::detail::OwningRvalue<X>)
+AddBias<scalar_of<X>> bias_of(X&& bias) {
   const auto view = as_const(to_view(bias));
   AddBias<scalar_of<X>> modifier{view.data, {}};
   for (std::size_t d = 0; d < 4; ++d) {
@@ -76,9 +74,9 @@ requires In < std::remove_reference_t<X>,
 /// caller keeps the slopes alive; a temporary that owns them is not taken.
 /// \throws std::invalid_argument if the slopes are not contiguous.
 template <class X>
-requires In < std::remove_reference_t<X>,
-1 > &&std::is_same_v<scalar_of<X>, float> && (!pare::detail::OwningRvalue<X>)Alibi
-    alibi_of(X&& slopes) {
+requires In<std::remove_reference_t<X>, 1> && std::is_same_v<scalar_of<X>, float> &&
+         (!pare::detail::OwningRvalue<X>)
+Alibi alibi_of(X&& slopes) {
   const auto view = as_const(to_view(slopes));
   check(view.stride[0] == 1 || view.extent[0] <= 1, "attention::alibi_of", "slopes",
         "a stride other than 1", "contiguous slopes");
@@ -117,10 +115,9 @@ struct KeyMask {
 /// The modifier that hides the keys for which `seen` [batch, keys] is false, from all queries and
 /// heads. The caller keeps the booleans alive; a temporary that owns them is not taken.
 template <class X>
-requires(
-    std::is_same_v<std::remove_const_t<typename view_of<X>::scalar>, bool>&& view_of<X>::rank ==
-        2 &&
-    !pare::detail::OwningRvalue<X>) KeyMask key_mask_of(X&& seen) {
+requires(std::is_same_v<std::remove_const_t<typename view_of<X>::scalar>, bool> &&
+         view_of<X>::rank == 2 && !pare::detail::OwningRvalue<X>)
+KeyMask key_mask_of(X&& seen) {
   const auto view = as_const(to_view(seen));
   return {
       {view.data, {view.extent[0], 1, 1, view.extent[1]}, {view.stride[0], 0, 0, view.stride[1]}}};
@@ -128,10 +125,9 @@ requires(
 
 /// The same with `seen` [batch, heads, queries, keys], each extent as the call has it or 1.
 template <class X>
-requires(
-    std::is_same_v<std::remove_const_t<typename view_of<X>::scalar>, bool>&& view_of<X>::rank ==
-        4 &&
-    !pare::detail::OwningRvalue<X>) KeyMask key_mask_of(X&& seen) {
+requires(std::is_same_v<std::remove_const_t<typename view_of<X>::scalar>, bool> &&
+         view_of<X>::rank == 4 && !pare::detail::OwningRvalue<X>)
+KeyMask key_mask_of(X&& seen) {
   return {as_const(to_view(seen))};
 }
 

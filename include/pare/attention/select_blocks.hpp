@@ -255,34 +255,35 @@ PARE_ABI_BEGIN
 /// Heads are shared out over threads; the result does not depend on how. Cost: the selector's.
 /// Memory: the selector's, and the blocks selected, twice.
 template <Backend B, In<4> Q, In<4> K, BlockSelector P>
-requires std::is_same_v<scalar_of<Q>, scalar_of<K>> SelectedBlocks
-select_blocks(const B& backend, const Q& q, const K& k, const KeyOrder& order, const P& selector,
-              const SelectOptions& options = {}) {
+requires std::is_same_v<scalar_of<Q>, scalar_of<K>>
+SelectedBlocks select_blocks(const B& backend, const Q& q, const K& k, const KeyOrder& order,
+                             const P& selector, const SelectOptions& options = {}) {
   return detail::select_views(backend, as_const(to_view(q)), as_const(to_view(k)), &order, selector,
                               options);
 }
 
 /// \overload
 template <Backend B, In<4> Q, In<4> K, BlockSelector P>
-requires std::is_same_v<scalar_of<Q>, scalar_of<K>> SelectedBlocks
-select_blocks(const B& backend, const Q& q, const K& k, const P& selector,
-              const SelectOptions& options = {}) {
+requires std::is_same_v<scalar_of<Q>, scalar_of<K>>
+SelectedBlocks select_blocks(const B& backend, const Q& q, const K& k, const P& selector,
+                             const SelectOptions& options = {}) {
   return detail::select_views(backend, as_const(to_view(q)), as_const(to_view(k)),
                               static_cast<const KeyOrder*>(nullptr), selector, options);
 }
 
 /// \overload
 template <In<4> Q, In<4> K, BlockSelector P>
-requires std::is_same_v<scalar_of<Q>, scalar_of<K>> SelectedBlocks
-select_blocks(const Q& q, const K& k, const KeyOrder& order, const P& selector,
-              const SelectOptions& options = {}) {
+requires std::is_same_v<scalar_of<Q>, scalar_of<K>>
+SelectedBlocks select_blocks(const Q& q, const K& k, const KeyOrder& order, const P& selector,
+                             const SelectOptions& options = {}) {
   return select_blocks(simd, q, k, order, selector, options);
 }
 
 /// \overload
 template <In<4> Q, In<4> K, BlockSelector P>
-requires std::is_same_v<scalar_of<Q>, scalar_of<K>> SelectedBlocks
-select_blocks(const Q& q, const K& k, const P& selector, const SelectOptions& options = {}) {
+requires std::is_same_v<scalar_of<Q>, scalar_of<K>>
+SelectedBlocks select_blocks(const Q& q, const K& k, const P& selector,
+                             const SelectOptions& options = {}) {
   return select_blocks(simd, q, k, selector, options);
 }
 

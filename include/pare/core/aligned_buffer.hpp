@@ -75,7 +75,7 @@ class AlignedBuffer {
 
   struct Free {
     std::size_t align = alignment;
-    void operator()(T* p) const { ::operator delete (p, std::align_val_t{align}); }
+    void operator()(T* p) const { ::operator delete(p, std::align_val_t{align}); }
   };
   using Memory = std::unique_ptr<T, Free>;
 
@@ -83,7 +83,7 @@ class AlignedBuffer {
     if (size > static_cast<std::size_t>(-1) / 2 / sizeof(T)) throw_bad_alloc();
     const std::size_t bytes = size * sizeof(T);
     const std::size_t align = bytes >= huge_from ? huge_page : alignment;
-    void* memory = ::operator new (bytes, std::align_val_t{align});
+    void* memory = ::operator new(bytes, std::align_val_t{align});
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
     // Advice only: without huge pages the buffer works as well, if more slowly.
     if (bytes >= huge_from) madvise(memory, bytes, MADV_HUGEPAGE);

@@ -49,7 +49,8 @@ struct element<X> {
 };
 template <class X>
 requires(
-    !requires { typename scalar_of<X>; } && requires { typename X::scalar; }) struct element<X> {
+    !requires { typename scalar_of<X>; } && requires { typename X::scalar; })
+struct element<X> {
   using type = typename X::scalar;
 };
 template <SparseIn X>
@@ -218,8 +219,7 @@ struct TakesScalar {
   static constexpr bool counts = true;
   template <class A, class>
   static consteval Wrong wrong() {
-    return requires { typename std::remove_cvref_t<A>::scalar; }
-    ? right : other_call;
+    return requires { typename std::remove_cvref_t<A>::scalar; } ? right : other_call;
   }
 };
 

@@ -56,15 +56,11 @@ struct Simd {
 
 /// What an algorithm takes as its first argument: Reference, Simd, or Dispatched.
 template <class B>
-concept Backend = requires {
-  typename std::remove_cvref_t<B>::pare_backend;
-};
+concept Backend = requires { typename std::remove_cvref_t<B>::pare_backend; };
 
 /// A backend that runs kernels on an executor: Simd, or Dispatched of pare/dispatch.hpp.
 template <class B>
-concept KernelBackend = Backend<B> && requires(const std::remove_cvref_t<B>& b) {
-  b.executor;
-};
+concept KernelBackend = Backend<B> && requires(const std::remove_cvref_t<B>& b) { b.executor; };
 
 /// The definition of every algorithm: scalar, single-threaded, accumulating in double. Slow.
 inline constexpr Reference reference{};

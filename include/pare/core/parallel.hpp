@@ -54,11 +54,11 @@ namespace pare {
 /// out. Calls of f with a number out of range, with a number a second time, or after `run` has
 /// returned do nothing (a pool that calls late must hold a copy of f).
 template <class E>
-concept Executor = std::copy_constructible<E> &&
-    requires(const E& e, int n, const std::function<void(int)>& f) {
-  { e.concurrency() } -> std::convertible_to<int>;
-  e.run(n, f);
-};
+concept Executor =
+    std::copy_constructible<E> && requires(const E& e, int n, const std::function<void(int)>& f) {
+      { e.concurrency() } -> std::convertible_to<int>;
+      e.run(n, f);
+    };
 
 /// The calling thread alone.
 struct SerialExecutor {

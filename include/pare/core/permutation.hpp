@@ -124,18 +124,16 @@ class Permutation {
   template <class X, class Y>
   requires In<X, 1> && Out<Y, 1>
   void gather(const X& in, Y&& out) const {
-    move("Permutation::gather", to_view(in), to_view(out), [this](Index i) {
-      return std::pair{static_cast<Index>((*this)[i]), i};
-    });
+    move("Permutation::gather", to_view(in), to_view(out),
+         [this](Index i) { return std::pair{static_cast<Index>((*this)[i]), i}; });
   }
 
   /// out[p(i)] = in[i]. \throws std::invalid_argument as `gather`.
   template <class X, class Y>
   requires In<X, 1> && Out<Y, 1>
   void scatter(const X& in, Y&& out) const {
-    move("Permutation::scatter", to_view(in), to_view(out), [this](Index i) {
-      return std::pair{i, static_cast<Index>((*this)[i])};
-    });
+    move("Permutation::scatter", to_view(in), to_view(out),
+         [this](Index i) { return std::pair{i, static_cast<Index>((*this)[i])}; });
   }
 
   /// Row i of out is row p(i) of in, for matrices [n, columns].

@@ -134,6 +134,18 @@ struct compute_type<double> {
 template <StorageScalar T>
 using compute_t = typename detail::compute_type<T>::type;
 
+PARE_ABI_BEGIN
+
+/// Whether x is NaN, judged on the bits: no compiler flag can assume it away.
+template <ComputeScalar T>
+constexpr bool is_nan(T x) noexcept {
+  if constexpr (std::is_same_v<T, double>)
+    return (std::bit_cast<std::uint64_t>(x) & 0x7fffffffffffffffu) > 0x7ff0000000000000u;
+  else
+    return (std::bit_cast<std::uint32_t>(x) & 0x7fffffffu) > 0x7f800000u;
+}
+
+PARE_ABI_END
 }  // namespace pare
 
 #include <pare/core/macros_on.hpp>

@@ -49,22 +49,32 @@ struct TensorView {
   std::array<Index, Rank> stride{};
 
   /// A view that may be written converts to one that may not.
-  constexpr operator TensorView<const T, Rank>() const requires(!std::is_const_v<T>) {
+  constexpr operator TensorView<const T, Rank>() const
+  requires(!std::is_const_v<T>)
+  {
     return {data, extent, stride};
   }
 
   /// The element at an index, which is not checked.
   template <class... I>
-  requires(sizeof...(I) == Rank && (std::convertible_to<I, Index> && ...)) constexpr T& operator()(
-      I... index) const {
+  requires(sizeof...(I) == Rank && (std::convertible_to<I, Index> && ...))
+  constexpr T& operator()(I... index) const {
     const std::array<Index, Rank> at{static_cast<Index>(index)...};
     Index offset = 0;
     for (std::size_t d = 0; d < Rank; ++d) offset += at[d] * stride[d];
     return data[offset];
   }
 
-  constexpr Index rows() const requires(Rank == 2) { return extent[0]; }
-  constexpr Index cols() const requires(Rank == 2) { return extent[1]; }
+  constexpr Index rows() const
+  requires(Rank == 2)
+  {
+    return extent[0];
+  }
+  constexpr Index cols() const
+  requires(Rank == 2)
+  {
+    return extent[1];
+  }
 };
 
 /// The same matrix read with rows and columns exchanged; nothing moves.
@@ -149,12 +159,10 @@ concept DenseTensor = requires(E& e) {
 
 /// Any matrix of Eigen; of its expressions some have data() and size() but no memory.
 template <class E>
-concept EigenMatrix = requires {
-  E::IsRowMajor;
-};
+concept EigenMatrix = requires { E::IsRowMajor; };
 
 template <class E>
-concept DenseRange = !EigenMatrix<E> && !DenseTensor<E> && requires(E & e) {
+concept DenseRange = !EigenMatrix<E> && !DenseTensor<E> && requires(E& e) {
   { e.data() } -> std::convertible_to<const volatile void*>;
   { e.size() } -> std::convertible_to<std::size_t>;
 };
@@ -162,10 +170,10 @@ concept DenseRange = !EigenMatrix<E> && !DenseTensor<E> && requires(E & e) {
 /// An object that holds its elements itself: Matrix or Array, Tensor, std::vector or std::array,
 /// but no Map, Block, TensorMap or span. A range owns what it makes const with itself.
 template <class E>
-concept Owning = (DenseMatrix<E> && std::is_same_v<typename E::PlainObject, E>) ||
-                 (DenseTensor<E> && requires(E & e) { e.resize(e.dimensions()); }) ||
-                 (DenseRange<E> && std::is_const_v<element_of<const E>> &&
-                  !std::is_const_v<element_of<E>>);
+concept Owning =
+    (DenseMatrix<E> && std::is_same_v<typename E::PlainObject, E>) ||
+    (DenseTensor<E> && requires(E& e) { e.resize(e.dimensions()); }) ||
+    (DenseRange<E> && std::is_const_v<element_of<const E>> && !std::is_const_v<element_of<E>>);
 
 /// X as it is deduced from an argument of type `X&&`.
 template <class X>
@@ -204,8 +212,7 @@ auto to_view(E& e) -> TensorView<detail::view_element_of<E>, std::size_t(E::NumD
       detail::data_of(e), {}, {}};
   [&]<std::size_t... D>(std::index_sequence<D...>) {
     ((v.extent[D] = static_cast<Index>(e.dimensions()[D])), ...);
-  }
-  (std::make_index_sequence<std::size_t(E::NumDimensions)>{});
+  }(std::make_index_sequence<std::size_t(E::NumDimensions)>{});
   Index stride = 1;
   for (std::size_t d = v.extent.size(); d-- > 0;) {
     v.stride[d] = stride;
@@ -223,7 +230,8 @@ TensorView<detail::view_element_of<E>, 1> to_view(E& e) {
 /// A rank-1 view of a range, or of an Eigen object that is a vector at compile time. An Eigen
 /// matrix does not compile.
 template <class E>
-requires(detail::DenseMatrix<E> || requires(E & e) { to_view(e); }) auto to_vector_view(E& e) {
+requires(detail::DenseMatrix<E> || requires(E& e) { to_view(e); })
+auto to_vector_view(E& e) {
   if constexpr (detail::DenseMatrix<E>) {
     static_assert(E::IsVectorAtCompileTime, "pare: wanted a vector, got a matrix type");
     return TensorView<detail::view_element_of<E>, 1>{
@@ -239,20 +247,15 @@ using view_of = decltype(to_view(std::declval<std::remove_reference_t<X>&>()));
 
 /// What is read: X can be viewed with this rank and holds one of Pare's scalars.
 template <class X, std::size_t Rank>
-concept In = requires {
-  typename view_of<const X>;
-}
-&&view_of<const X>::rank ==
-    Rank&& StorageScalar<std::remove_const_t<typename view_of<const X>::scalar>>;
+concept In = requires { typename view_of<const X>; } && view_of<const X>::rank == Rank &&
+             StorageScalar<std::remove_const_t<typename view_of<const X>::scalar>>;
 
 /// What is written: as In, its elements are not const, and it outlives the call: X, deduced from
 /// `X&&`, is no temporary that owns its memory, as a matrix or vector returned by a function.
 template <class X, std::size_t Rank>
-concept Out = requires {
-  typename view_of<X>;
-}
-&&view_of<X>::rank == Rank && !std::is_const_v<typename view_of<X>::scalar> &&
-    StorageScalar<typename view_of<X>::scalar> && !detail::OwningRvalue<X>;
+concept Out = requires { typename view_of<X>; } && view_of<X>::rank == Rank &&
+              !std::is_const_v<typename view_of<X>::scalar> &&
+              StorageScalar<typename view_of<X>::scalar> && !detail::OwningRvalue<X>;
 
 /// The scalar of what is read, without const.
 template <class X>

@@ -51,7 +51,7 @@ PARE_ABI_BEGIN
 
 /// y = x (left right)^T is stored in what it is summed in.
 template <class X, class U, class Y>
-concept ProductOf = std::is_same_v<scalar_of<Y>, product_t<scalar_of<X>, U>>;
+concept ProductOf = std::is_same_v<scalar_of<Y>, linalg::product_t<scalar_of<X>, U>>;
 
 template <class B, class S, class U, class T>
 void apply_views(const B& backend, TensorView<const U, 2> left, TensorView<const U, 2> right,
@@ -59,16 +59,17 @@ void apply_views(const B& backend, TensorView<const U, 2> left, TensorView<const
   constexpr const char* function = "factor::apply";
   check_extents<2>(function, "right", right.extent, {left.cols(), x.cols()});
   check_extents<2>(function, "y", y.extent, {x.rows(), left.rows()});
-  const auto l = checked_lines(function, "left", left), r = checked_lines(function, "right", right);
-  const auto from = checked_lines(function, "x", x);
-  const auto to = checked_lines(function, "y", y);
+  const auto l = linalg::checked_lines(function, "left", left),
+             r = linalg::checked_lines(function, "right", right);
+  const auto from = linalg::checked_lines(function, "x", x);
+  const auto to = linalg::checked_lines(function, "y", y);
   check_writable(function, "y", y);
   check_no_overlap(function, "y", y, "left", left);
   check_no_overlap(function, "y", y, "right", right);
   check_no_overlap(function, "y", y, "x", x);
   if (y.rows() == 0 || y.cols() == 0) return;
   if constexpr (KernelBackend<B>) {
-    if (x.cols() == 0 || right.rows() == 0) return kernel::detail::fill_zeros(y);
+    if (x.cols() == 0 || right.rows() == 0) return linalg::fill_zeros(y);
     LowRankProduct<B, S, U>(backend, l, r, from, to, workspace).run([](Index, Index) {});
   } else {
     reference_low_rank_product(l, r, from, to);
@@ -129,7 +130,9 @@ void apply(const B& backend, const LowRank<T>& factors, const X& x, Y&& y) {
 /// \overload
 template <ComputeScalar T, In<2> X, Out<2> Y>
 requires detail::ProductOf<X, T, Y>
-void apply(const LowRank<T>& factors, const X& x, Y&& y) { apply(simd, factors, x, y); }
+void apply(const LowRank<T>& factors, const X& x, Y&& y) {
+  apply(simd, factors, x, y);
+}
 
 PARE_REFUSE_CALLS(apply, "factor::apply",
                   "after y: wanted nothing, or an ApplyWorkspace after a backend",

@@ -23,6 +23,7 @@
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/low_rank.hpp>
 #include <pare/factor/svd.hpp>
+#include <pare/linalg/sparse_transpose.hpp>
 
 #include <Eigen/Core>
 
@@ -202,7 +203,7 @@ auto centred_svd(const B& backend, const X& x, const SvdOptions& options) {
   Eigen::VectorXd mean = detail::column_means(view);
   const RowMatrix<T> centred = detail::centred_rows(function, view, mean);
   auto factors =
-      detail::factorize_views(function, backend, detail::read(centred), Uniform{}, options);
+      detail::factorize_views(function, backend, const_view(centred), Uniform{}, options);
   return CentredLowRank<T>{std::move(factors), std::move(mean)};
 }
 
@@ -224,7 +225,7 @@ auto centred_svd(const B& backend, const X& x, const SvdOptions& options) {
   } else if constexpr (bool(X::IsRowMajor)) {
     return detail::centred_sparse(function, backend, lines, options);
   } else {
-    const projection::detail::TransposedStorage rows(lines);
+    const linalg::SparseTranspose rows(lines);
     return detail::centred_sparse(function, backend, rows.view(), options);
   }
 }
@@ -232,7 +233,9 @@ auto centred_svd(const B& backend, const X& x, const SvdOptions& options) {
 /// \overload
 template <class X>
 requires In<X, 2> || SparseIn<X>
-auto centred_svd(const X& x, const SvdOptions& options) { return centred_svd(simd, x, options); }
+auto centred_svd(const X& x, const SvdOptions& options) {
+  return centred_svd(simd, x, options);
+}
 
 PARE_ABI_END
 }  // namespace pare::factor

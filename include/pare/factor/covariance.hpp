@@ -21,12 +21,12 @@
 #include <pare/core/check.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
-#include <pare/factor/detail/covariance_sum.hpp>
-#include <pare/factor/detail/packed_right.hpp>
 #include <pare/factor/detail/reference_statistics.hpp>
 #include <pare/factor/low_rank.hpp>
 #include <pare/factor/metric.hpp>
-#include <pare/kernel/multiply.hpp>
+#include <pare/linalg/gram.hpp>
+#include <pare/linalg/multiply.hpp>
+#include <pare/linalg/packed_matrix.hpp>
 
 #include <Eigen/Core>
 
@@ -71,7 +71,7 @@ void add_covariance(const B& backend, TensorView<const S, 2> x, CovarianceProduc
                     CovarianceSum& sum) {
   constexpr const char* name = "factor::Covariance::add";
   check_extents<2>(name, "x", x.extent, {x.rows(), sum.dim});
-  x = checked_lines(name, "x", x);
+  x = linalg::checked_lines(name, "x", x);
   if (x.rows() == 0) return;
   if constexpr (!KernelBackend<B>) {
     Eigen::MatrixXd all = Eigen::MatrixXd::Zero(sum.dim, sum.dim);
@@ -81,11 +81,11 @@ void add_covariance(const B& backend, TensorView<const S, 2> x, CovarianceProduc
   } else {
     if constexpr (!std::is_same_v<S, double>)
       if (products == CovarianceProducts::Float)
-        return ChunkedGram<B, S>(backend, x, sum.view()).run();
-    kernel::ProductWorkspace workspace;
-    kernel::multiply(
+        return linalg::ChunkedGram<B, S>(backend, x, sum.view()).run();
+    linalg::ProductWorkspace workspace;
+    linalg::multiply(
         backend, transpose(x), x, sum.view(),
-        kernel::ProductOptions<double>{.accumulate = true, .half = kernel::Half::Lower}, workspace);
+        linalg::ProductOptions<double>{.accumulate = true, .half = linalg::Half::Lower}, workspace);
   }
 }
 

@@ -78,11 +78,11 @@ namespace detail {
 /// A vector that is written: of Eigen's, or a range, of float or double.
 template <class V>
 concept NormVector = WeightVector<std::remove_reference_t<V>> && ComputeScalar<scalar_of<V>> &&
-    !std::is_const_v<pare::detail::element_of<std::remove_reference_t<V>>>;
+                     !std::is_const_v<pare::detail::element_of<std::remove_reference_t<V>>>;
 
 /// What a layer with an adapter is summed in.
 template <class X, class W, class A>
-using layer_t = product_t<product_t<scalar_of<X>, scalar_of<W>>, scalar_of<A>>;
+using layer_t = linalg::product_t<linalg::product_t<scalar_of<X>, scalar_of<W>>, scalar_of<A>>;
 
 template <class X>
 using IsWeightVector = std::bool_constant<WeightVector<std::remove_cvref_t<X>>>;
@@ -118,8 +118,8 @@ DoraLayer<S, U> checked_layer(const char* function, TensorView<const S, 2> w,
   check_scale(function, scale);
   if (base != nullptr)
     check_extents<1>(function, "base", {static_cast<Index>(base->squares.size())}, {w.rows()});
-  return {checked_lines(function, "w", w), checked_lines(function, "a", a),
-          checked_lines(function, "b", b), scale};
+  return {linalg::checked_lines(function, "w", w), linalg::checked_lines(function, "a", a),
+          linalg::checked_lines(function, "b", b), scale};
 }
 
 /// norm(row, value) for every row.
@@ -171,7 +171,7 @@ PARE_ABI_BEGIN
 template <Backend B, In<2> W>
 DoraBase dora_base(const B& backend, const W& w) {
   constexpr const char* function = "factor::dora_base";
-  const auto view = detail::checked_lines(function, "w", as_const(to_view(w)));
+  const auto view = linalg::checked_lines(function, "w", as_const(to_view(w)));
   check(view.cols() >= 1, function, "w", view.extent, "at least 1 input");
   if constexpr (KernelBackend<B>) {
     DoraBase base{Eigen::VectorXd(view.rows())};
@@ -280,7 +280,7 @@ Eigen::VectorXd dora_gains(const N& norms, const M& magnitude, double epsilon) {
 /// ApplyWorkspace. The same bits for every executor.
 template <Backend B, In<2> O, In<2> X, In<2> A, In<2> L, detail::WeightVector G, Out<2> D>
 requires std::is_same_v<scalar_of<A>, scalar_of<L>> &&
-    std::is_same_v<scalar_of<D>, detail::product_t<scalar_of<X>, scalar_of<A>>>
+         std::is_same_v<scalar_of<D>, linalg::product_t<scalar_of<X>, scalar_of<A>>>
 void dora_delta(const B& backend, const O& base_output, const X& x, const A& a, const L& b,
                 const G& gains, double scale, D&& delta, ApplyWorkspace& workspace) {
   detail::dora_delta_views(backend, as_const(to_view(base_output)), as_const(to_view(x)),
@@ -291,7 +291,7 @@ void dora_delta(const B& backend, const O& base_output, const X& x, const A& a, 
 /// \overload
 template <Backend B, In<2> O, In<2> X, In<2> A, In<2> L, detail::WeightVector G, Out<2> D>
 requires std::is_same_v<scalar_of<A>, scalar_of<L>> &&
-    std::is_same_v<scalar_of<D>, detail::product_t<scalar_of<X>, scalar_of<A>>>
+         std::is_same_v<scalar_of<D>, linalg::product_t<scalar_of<X>, scalar_of<A>>>
 void dora_delta(const B& backend, const O& base_output, const X& x, const A& a, const L& b,
                 const G& gains, double scale, D&& delta) {
   ApplyWorkspace workspace;
@@ -316,7 +316,7 @@ void dora_delta(const B& backend, const O& base_output, const X& x, const A& a, 
 /// rank scalars. The same bits for every executor.
 template <Backend B, In<2> X, In<2> W, In<2> A, In<2> L, detail::WeightVector M, Out<2> Y>
 requires std::is_same_v<scalar_of<A>, scalar_of<L>> &&
-    std::is_same_v<scalar_of<Y>, detail::layer_t<X, W, A>>
+         std::is_same_v<scalar_of<Y>, detail::layer_t<X, W, A>>
 void dora_forward(const B& backend, const X& x, const W& w, const A& a, const L& b,
                   const M& magnitude, double scale, Y&& y, const DoraForwardOptions& options = {}) {
   constexpr const char* function = "factor::dora_forward";
@@ -343,13 +343,13 @@ void dora_forward(const B& backend, const X& x, const W& w, const A& a, const L&
                            gains(row) = detail::dora_gain(detail::value_of(m(row)), norm, epsilon);
                          });
   detail::dora_layer(backend, from, layer.w, layer.a, layer.b, gains, scale,
-                     detail::checked_lines(function, "y", to));
+                     linalg::checked_lines(function, "y", to));
 }
 
 /// \overload
 template <In<2> X, In<2> W, In<2> A, In<2> L, detail::WeightVector M, Out<2> Y>
 requires std::is_same_v<scalar_of<A>, scalar_of<L>> &&
-    std::is_same_v<scalar_of<Y>, detail::layer_t<X, W, A>>
+         std::is_same_v<scalar_of<Y>, detail::layer_t<X, W, A>>
 void dora_forward(const X& x, const W& w, const A& a, const L& b, const M& magnitude, double scale,
                   Y&& y, const DoraForwardOptions& options = {}) {
   dora_forward(simd, x, w, a, b, magnitude, scale, y, options);

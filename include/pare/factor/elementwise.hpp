@@ -27,6 +27,7 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/matrix.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/elementwise_als.hpp>
@@ -35,7 +36,6 @@
 #include <pare/factor/detail/elementwise_problem.hpp>
 #include <pare/factor/detail/elementwise_start.hpp>
 #include <pare/factor/detail/factorize.hpp>
-#include <pare/factor/detail/views.hpp>
 #include <pare/factor/low_rank.hpp>
 #include <pare/factor/metric.hpp>
 #include <pare/factor/options.hpp>
@@ -89,7 +89,7 @@ ElementwiseFactors row_weighted_start(ElementwiseProblem<B, T, F>& p, Index rank
   const Eigen::VectorXd sums = p.f.template cast<double>().rowwise().sum();
   const OutputWeights metric(sums);
   const SvdOptions options{.rank = rank, .accuracy = Accuracy::High};
-  FactorProblem<B, T> problem("factor::elementwise_svd", p.backend, read(p.w),
+  FactorProblem<B, T> problem("factor::elementwise_svd", p.backend, const_view(p.w),
                               metric.output_weights(), metric.input_weights(), options);
   const LowRank<T> start = factorize_weighted(problem);
   return {start.left.transpose().template cast<double>(), start.right.template cast<double>()};
@@ -120,7 +120,7 @@ std::vector<double> run_sweeps(ElementwiseProblem<B, T, F>& p, const Elementwise
 /// The factors of the documented form: singular values on the left, orthonormal rows on the right.
 template <class T, class B>
 LowRank<T> elementwise_result(const B& backend, ElementwiseFactors& factors,
-                              kernel::ProductWorkspace& workspace) {
+                              linalg::ProductWorkspace& workspace) {
   // Orthonormal to 1e-4 after the first at worst, to rounding after the second.
   for (int pass = 0; pass < 2; ++pass) balance(backend, factors.right, factors.left, workspace);
   RowMatrix<double> basis = factors.left;

@@ -29,10 +29,10 @@
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/fisher_sums.hpp>
-#include <pare/factor/detail/packed_right.hpp>
 #include <pare/factor/detail/reference_statistics.hpp>
 #include <pare/factor/low_rank.hpp>
 #include <pare/factor/options.hpp>
+#include <pare/linalg/packed_matrix.hpp>
 
 #include <Eigen/Core>
 
@@ -106,7 +106,7 @@ template <class B, class S>
 void add_checked_gradient(const B& backend, TensorView<const S, 2> gradient, FisherSums& sums) {
   constexpr const char* name = "factor::FisherDiagonal::add_gradient";
   check_extents<2>(name, "gradient", gradient.extent, {sums.out(), sums.in()});
-  gradient = checked_lines(name, "gradient", gradient);
+  gradient = linalg::checked_lines(name, "gradient", gradient);
   if constexpr (KernelBackend<B>) {
     add_gradient(backend, gradient, sums);
   } else {
@@ -130,8 +130,8 @@ void add_checked_layer(const char* name, const B& backend, TensorView<const S, 2
                        TensorView<const U, 2> x, std::span<const Index> offsets, FisherSums& sums) {
   check_layer(name, delta, x, sums);
   check_offsets(name, offsets, x.rows());
-  delta = checked_lines(name, "delta", delta);
-  x = checked_lines(name, "x", x);
+  delta = linalg::checked_lines(name, "delta", delta);
+  x = linalg::checked_lines(name, "x", x);
   if constexpr (KernelBackend<B>) {
     add_layer(backend, delta, x, offsets, sums);
   } else {
@@ -330,9 +330,9 @@ class FisherDiagonal {
 /// \throws std::invalid_argument if the range is empty, or extents differ.
 /// Cost: that of add_gradient for each.
 template <Backend B, std::ranges::input_range R>
-requires In < std::ranges::range_value_t<R>,
-2 > PARE_ALWAYS_INLINE FisherDiagonal fisher_diagonal(const B& backend, R&& gradients,
-                                                      FisherTerms terms = FisherTerms::Sums) {
+requires In<std::ranges::range_value_t<R>, 2>
+PARE_ALWAYS_INLINE FisherDiagonal fisher_diagonal(const B& backend, R&& gradients,
+                                                  FisherTerms terms = FisherTerms::Sums) {
   auto next = std::ranges::begin(gradients);
   const auto end = std::ranges::end(gradients);
   check(next != end, "factor::fisher_diagonal", "gradients", "no gradient", "at least one");
@@ -344,9 +344,9 @@ requires In < std::ranges::range_value_t<R>,
 
 /// \overload
 template <std::ranges::input_range R>
-requires In < std::ranges::range_value_t<R>,
-2 > PARE_ALWAYS_INLINE FisherDiagonal fisher_diagonal(R&& gradients,
-                                                      FisherTerms terms = FisherTerms::Sums) {
+requires In<std::ranges::range_value_t<R>, 2>
+PARE_ALWAYS_INLINE FisherDiagonal fisher_diagonal(R&& gradients,
+                                                  FisherTerms terms = FisherTerms::Sums) {
   return fisher_diagonal(simd, gradients, terms);
 }
 

@@ -33,13 +33,13 @@ namespace pare::factor {
 /// relative deviation about sqrt(2 / (sample width)) at worst), and with it tolerance and error.
 template <class W>
 concept LinearOperator = ComputeScalar<typename W::scalar> &&
-    requires(const W& w, TensorView<const typename W::scalar, 2> x,
-             TensorView<typename W::scalar, 2> y) {
-  { w.rows() } -> std::convertible_to<Index>;
-  { w.cols() } -> std::convertible_to<Index>;
-  w.multiply(x, y);
-  w.multiply_transposed(x, y);
-};
+                         requires(const W& w, TensorView<const typename W::scalar, 2> x,
+                                  TensorView<typename W::scalar, 2> y) {
+                           { w.rows() } -> std::convertible_to<Index>;
+                           { w.cols() } -> std::convertible_to<Index>;
+                           w.multiply(x, y);
+                           w.multiply_transposed(x, y);
+                         };
 
 }  // namespace pare::factor
 

@@ -13,6 +13,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/check.hpp>
+#include <pare/core/matrix.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/factor/options.hpp>
 
@@ -24,10 +25,6 @@
 #include <vector>
 
 namespace pare::factor {
-
-/// An owning matrix as results hold it.
-template <class T>
-using RowMatrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
 /// W ~ left right, W [out x in]. Energies are squares of the Frobenius norm in the metric of the
 /// call (metric.hpp), before the factors were rounded to T.

@@ -199,10 +199,11 @@ class InputCovariance : public Uniform {
   /// \param damping share of the mean of the diagonal that is added to it; at least 0. CARE and
   ///                SVD-LLM invert C and use 0.01; no solver here needs it.
   template <class X>
-  requires In < std::remove_cvref_t<X>,
-  2 > &&std::same_as<scalar_of<X>, T> explicit InputCovariance(X&& matrix, double damping = 0)
+  requires In<std::remove_cvref_t<X>, 2> && std::same_as<scalar_of<X>, T>
+  explicit InputCovariance(X&& matrix, double damping = 0)
       : owned_(owned<X>(matrix)),
-  matrix_(as_const(owned_ ? to_view(*owned_) : as_const(to_view(matrix)))), damping_(damping) {
+        matrix_(as_const(owned_ ? to_view(*owned_) : as_const(to_view(matrix)))),
+        damping_(damping) {
     check_view("factor::InputCovariance", "matrix", matrix_);
     // A view without memory would mean equal weight.
     check(matrix_.rows() >= 1 && matrix_.cols() >= 1, "factor::InputCovariance", "matrix",
@@ -232,8 +233,8 @@ class InputCovariance : public Uniform {
 };
 
 template <class X>
-requires In < std::remove_cvref_t<X>,
-2 > explicit InputCovariance(X&&, double = 0)->InputCovariance<scalar_of<X>>;
+requires In<std::remove_cvref_t<X>, 2>
+explicit InputCovariance(X&&, double = 0) -> InputCovariance<scalar_of<X>>;
 
 namespace detail {
 PARE_ABI_BEGIN

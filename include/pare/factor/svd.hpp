@@ -53,6 +53,7 @@
 #include <pare/factor/metric.hpp>
 #include <pare/factor/options.hpp>
 #include <pare/factor/reference.hpp>
+#include <pare/linalg/sparse_transpose.hpp>
 
 namespace pare::factor {
 namespace detail {
@@ -139,7 +140,7 @@ auto truncated_svd(const B& backend, const W& w, const SvdOptions& options) {
     if constexpr (bool(W::IsRowMajor)) {
       return detail::sparse_svd(function, backend, lines, options);
     } else {
-      const projection::detail::TransposedStorage rows(lines);
+      const linalg::SparseTranspose rows(lines);
       return detail::sparse_svd(function, backend, rows.view(), options);
     }
   } else {
@@ -170,7 +171,7 @@ auto truncated_svd(const B& backend, const W& w, const SvdOptions& options) {
     detail::check_operator_options<T>(function, options, w.rows(), w.cols());
     const RowMatrix<T> identity = RowMatrix<T>::Identity(w.cols(), w.cols());
     RowMatrix<T> dense(w.rows(), w.cols());
-    w.multiply(detail::read(identity), to_view(dense));
+    w.multiply(const_view(identity), to_view(dense));
     return truncated_svd(backend, dense, options);
   }
 }

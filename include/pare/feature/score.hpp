@@ -22,17 +22,17 @@
 #include <pare/core/check.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
-#include <pare/feature/detail/copied_fields.hpp>
-#include <pare/feature/detail/split_rows.hpp>
-#include <pare/feature/factorization_machine.hpp>
-#include <pare/feature/field_layout.hpp>
-#include <pare/feature/leap.hpp>
-#include <pare/feature/logistic.hpp>
-#include <pare/feature/mlp.hpp>
-#include <pare/feature/model.hpp>
-#include <pare/feature/path_importance.hpp>
+#include <pare/feature/fields/detail/copied_fields.hpp>
+#include <pare/feature/fields/field_layout.hpp>
+#include <pare/feature/importance/path_importance.hpp>
+#include <pare/feature/leap/detail/split_rows.hpp>
+#include <pare/feature/leap/leap.hpp>
+#include <pare/feature/leap/train_leap.hpp>
+#include <pare/feature/model/factorization_machine.hpp>
+#include <pare/feature/model/logistic.hpp>
+#include <pare/feature/model/mlp.hpp>
+#include <pare/feature/model/model.hpp>
 #include <pare/feature/ranking.hpp>
-#include <pare/feature/train_leap.hpp>
 
 #include <algorithm>
 #include <cmath>

@@ -110,9 +110,9 @@ class SafetensorsFile {
       : contents_(detail::view_safetensors(bytes)) {}
   /// The bytes would be gone: name them first.
   template <class Bytes>
-  requires(pare::detail::OwningRvalue<Bytes>&& std::same_as<
-           std::ranges::range_value_t<Bytes>, std::byte>) explicit SafetensorsFile(const Bytes&&) =
-      delete;
+  requires(pare::detail::OwningRvalue<Bytes> &&
+           std::same_as<std::ranges::range_value_t<Bytes>, std::byte>)
+  explicit SafetensorsFile(const Bytes&&) = delete;
 
   /// All tensors in the order of their data.
   const std::vector<SafetensorsTensor>& tensors() const& { return contents_.tensors; }
@@ -213,7 +213,8 @@ class NamedTensor {
   NamedTensor(std::string name, const X& x)
       : output_(detail::safetensors_output_of(std::move(name), x)) {}
   template <SafetensorsWritable X>
-  requires(pare::detail::OwningRvalue<X>) NamedTensor(std::string name, X&& x)
+  requires(pare::detail::OwningRvalue<X>)
+  NamedTensor(std::string name, X&& x)
       : output_(detail::kept_safetensors_output(std::move(name), std::forward<X>(x))) {}
 
   /// A tensor of another file as it is; converts, so that one stands for the other in a list.

@@ -42,8 +42,7 @@ class RowsAhead {
     if (Bytes % 64 != 0 && byte % 64 >= Bytes) return;
     [&]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
       (fetch_row<Bytes>(rows_[I / Rows][I % Rows], byte), ...);
-    }
-    (std::make_index_sequence<distances * Rows>{});
+    }(std::make_index_sequence<distances * Rows>{});
   }
 
  private:
@@ -104,8 +103,7 @@ PARE_ALWAYS_INLINE void score_block(const element_t<S, Arch>* q, const S* const*
       RegisterTile<T, Arch, Rows, Keys>::each([&](auto r, auto j) PARE_LAMBDA_INLINE {
         sums[r * Keys + j] = multiply_vectors<Arch, E>(query_row(r), keys[j], sums[r * Keys + j]);
       });
-    }
-    (std::make_index_sequence<static_cast<std::size_t>(Keys)>{});
+    }(std::make_index_sequence<static_cast<std::size_t>(Keys)>{});
   };
   for (std::ptrdiff_t s = 0; s < whole; s += n)
     add(
@@ -177,8 +175,7 @@ PARE_ALWAYS_INLINE void load_step_registers(const StepRows<S>& step, std::ptrdif
     } else {
       ((row[I] = load_step<Arch, E>(step, c + static_cast<std::ptrdiff_t>(I * n), columns)), ...);
     }
-  }
-  (std::make_index_sequence<Registers>{});
+  }(std::make_index_sequence<Registers>{});
 }
 
 /// sum += W X for the weights W [Rows x steps elements] of `count` rows of X, from column c on;

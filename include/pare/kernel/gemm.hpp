@@ -77,7 +77,7 @@ inline constexpr int tile_registers = detail::tile_registers_of<Arch>;
 
 /// Columns of the full tile, which are the columns of a panel.
 template <class T, class Arch>
-inline constexpr std::ptrdiff_t tile_columns = tile_registers<Arch>* lanes<T, Arch>;
+inline constexpr std::ptrdiff_t tile_columns = tile_registers<Arch> * lanes<T, Arch>;
 
 /// A register of panel elements; pairs travel as the bits of floats.
 template <class Arch, class E>
@@ -120,8 +120,7 @@ struct RegisterTile {
       (f(std::integral_constant<int, static_cast<int>(I) / Registers>{},
          std::integral_constant<int, static_cast<int>(I) % Registers>{}),
        ...);
-    }
-    (std::make_index_sequence<std::size_t(Rows) * std::size_t(Registers)>{});
+    }(std::make_index_sequence<std::size_t(Rows) * std::size_t(Registers)>{});
   }
 
   PARE_ALWAYS_INLINE void clear() noexcept {
@@ -165,8 +164,7 @@ struct RegisterTile {
       [&]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
         const vec<T, Arch> row[] = {load_elements<Arch>(b + static_cast<std::ptrdiff_t>(I) * n)...};
         multiply_step(a + s, a_stride, row);
-      }
-      (std::make_index_sequence<Registers>{});
+      }(std::make_index_sequence<Registers>{});
       b += Registers * n;
     }
   }

@@ -137,8 +137,7 @@ PARE_ALWAYS_INLINE void transpose_rows(const Source* const* rows, std::ptrdiff_t
          ...);
       transpose_block<Arch>(block);
       (store_elements<Arch>(panel + (s + static_cast<std::ptrdiff_t>(I)) * width, block[I]), ...);
-    }
-    (std::make_index_sequence<static_cast<std::size_t>(n)>{});
+    }(std::make_index_sequence<static_cast<std::size_t>(n)>{});
   }
   for (std::ptrdiff_t s = whole; s < steps; ++s)
     for (std::ptrdiff_t i = 0; i < n; ++i)

@@ -24,6 +24,7 @@
 #include <pare/core/refused_call.hpp>
 #include <pare/core/sparse_view.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/linalg/sparse_transpose.hpp>
 #include <pare/projection/detail/project_dense.hpp>
 #include <pare/projection/detail/project_sparse.hpp>
 #include <pare/projection/reference.hpp>
@@ -61,14 +62,13 @@ void check_project(const char* function, const char* in, const char* out, Tensor
 }
 
 template <class B, RandomOperator R, class X, class T>
-void project_views(const B& backend, TensorView<const X, 2> x, const R& r, TensorView<T, 2> y,
-                   Workspace& workspace) {
+void project_views(const B& backend, TensorView<const X, 2> x, const R& r, double scale,
+                   TensorView<T, 2> y, Workspace& workspace) {
   if (x.rows() == 0) return;
   if constexpr (KernelBackend<B>)
-    project_dense(backend, x, make_sampler(r), r.expected_column_nonzeros(), r.entry_scale(), y,
-                  workspace);
+    project_dense(backend, x, make_sampler(r), r.expected_column_nonzeros(), scale, y, workspace);
   else
-    reference_project(x, r, y);
+    reference_project(x, r, scale, y);
 }
 
 /// Lines of x are the vectors to project (`along_lines`) or their coordinates.
@@ -102,7 +102,7 @@ void project_sparse_matrix(const char* function, const B& backend, const S& x, b
   if (along_lines)
     project_rows(backend, lines, r, y);
   else
-    project_rows(backend, TransposedStorage(lines).view(), r, y);
+    project_rows(backend, linalg::SparseTranspose(lines).view(), r, y);
 }
 
 PARE_ABI_END
@@ -128,7 +128,7 @@ void project(const B& backend, const X& x, const R& r, Y&& y, Workspace& workspa
   const auto from = as_const(to_view(x));
   const auto to = to_view(y);
   detail::check_project("projection::project", "x", "y", from, r, to);
-  detail::project_views(backend, from, r, to, workspace);
+  detail::project_views(backend, from, r, r.entry_scale(), to, workspace);
 }
 
 /// \overload
@@ -142,7 +142,21 @@ void project(const B& backend, const X& x, const R& r, Y&& y) {
 /// \overload
 template <In<2> X, RandomOperator R = SparseProjection, Out<2> Y>
 requires detail::ProjectsTo<X, Y>
-void project(const X& x, const R& r, Y&& y) { project(simd, x, r, y); }
+void project(const X& x, const R& r, Y&& y) {
+  project(simd, x, r, y);
+}
+
+/// Y = scale X sign(R)^T for dense X: as `project`, with a value of the caller's for every nonzero
+/// of R in the place of its entry_scale(). Shapes, errors, cost and memory as `project`.
+template <Backend B, In<2> X, RandomOperator R = SparseProjection, Out<2> Y>
+requires detail::ProjectsTo<X, Y>
+void project_signs(const B& backend, const X& x, const R& r, double scale, Y&& y,
+                   Workspace& workspace) {
+  const auto from = as_const(to_view(x));
+  const auto to = to_view(y);
+  detail::check_project("projection::project_signs", "x", "y", from, r, to);
+  detail::project_views(backend, from, r, scale, to, workspace);
+}
 
 /// Y = X R^T for sparse X [n x input_dim] of float or double; y [n x output_dim] is dense.
 /// \throws std::invalid_argument as for dense X, and if an offset decreases or an index is outside.
@@ -159,7 +173,9 @@ void project(const B& backend, const S& x, const R& r, Y&& y) {
 /// \overload
 template <SparseIn S, RandomOperator R = SparseProjection, Out<2> Y>
 requires detail::SparseProjectsTo<S, Y>
-void project(const S& x, const R& r, Y&& y) { project(simd, x, r, y); }
+void project(const S& x, const R& r, Y&& y) {
+  project(simd, x, r, y);
+}
 
 /// B = R A for dense A: b_ki = sum_j r_kj a_ji. The same work and the same bits as projecting the
 /// rows of A^T.
@@ -176,7 +192,7 @@ void sketch(const B& backend, const R& r, const A& a, Y&& out, Workspace& worksp
   const auto from = transpose(as_const(to_view(a)));
   const auto to = transpose(to_view(out));
   detail::check_project("projection::sketch", "a (transposed)", "out (transposed)", from, r, to);
-  detail::project_views(backend, from, r, to, workspace);
+  detail::project_views(backend, from, r, r.entry_scale(), to, workspace);
 }
 
 /// \overload
@@ -190,7 +206,9 @@ void sketch(const B& backend, const R& r, const A& a, Y&& out) {
 /// \overload
 template <RandomOperator R = SparseProjection, In<2> A, Out<2> Y>
 requires detail::ProjectsTo<A, Y>
-void sketch(const R& r, const A& a, Y&& out) { sketch(simd, r, a, out); }
+void sketch(const R& r, const A& a, Y&& out) {
+  sketch(simd, r, a, out);
+}
 
 /// B = R A for sparse A [input_dim x m]; out [output_dim x m] is dense. Cost as projecting a sparse
 /// X; a row-major A is first copied to columns.
@@ -205,7 +223,9 @@ void sketch(const B& backend, const R& r, const S& a, Y&& out) {
 /// \overload
 template <RandomOperator R = SparseProjection, SparseIn S, Out<2> Y>
 requires detail::SparseProjectsTo<S, Y>
-void sketch(const R& r, const S& a, Y&& out) { sketch(simd, r, a, out); }
+void sketch(const R& r, const S& a, Y&& out) {
+  sketch(simd, r, a, out);
+}
 
 PARE_REFUSE_CALLS(project, "projection::project",
                   "after y: wanted nothing, or a Workspace for dense x and a backend",

@@ -53,8 +53,8 @@ template <class B, class C>
 AttendStats run_early_stop(const B& backend, const C& call, const EarlyStop& rule,
                            Workspace& workspace) {
   const Problem& p = call.problem;
-  const StopPlan plan = make_stop_plan(
-      p, rule, [&call](Index i) { return call.sequence(i); }, workspace.items);
+  const StopPlan plan =
+      make_stop_plan(p, rule, [&call](Index i) { return call.sequence(i); }, workspace.items);
   const auto items = static_cast<Index>(workspace.items.size());
   const StopShared<C> shared(workspace.parts, p, plan, items);
   if (shared.guides_per_head > 0)

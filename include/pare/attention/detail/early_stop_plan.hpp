@@ -6,11 +6,11 @@
 ///
 /// As in plan.hpp the cut depends on the problem alone, never on the number of threads.
 
-#include <pare/attention/detail/early_stop_rank.hpp>
 #include <pare/attention/detail/problem.hpp>
 #include <pare/attention/detail/scratch.hpp>
 #include <pare/attention/early_stop_options.hpp>
 #include <pare/attention/workspace.hpp>
+#include <pare/linalg/top_k.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -116,15 +116,15 @@ struct StopScratch {
   using S = typename C::Scalar;
   using T = typename C::T;
 
-  T* scores = nullptr;           ///< [segments_at_once x longest]
-  Ranked<T>* ranked = nullptr;   ///< [longest + 1]
-  Ranked<T>* rest = nullptr;     ///< [longest]
-  Ranked<T>* queries = nullptr;  ///< [segment]
-  S* mean_queries = nullptr;     ///< [segments_at_once x key dim]
-  T* sum_queries = nullptr;      ///< [key dim]
-  T* maximum_before = nullptr;   ///< [rows]
-  T* sum_before = nullptr;       ///< [rows]
-  StopTile* live = nullptr;      ///< [rows]
+  T* scores = nullptr;                   ///< [segments_at_once x longest]
+  linalg::Ranked<T>* ranked = nullptr;   ///< [longest + 1]
+  linalg::Ranked<T>* rest = nullptr;     ///< [longest]
+  linalg::Ranked<T>* queries = nullptr;  ///< [segment]
+  S* mean_queries = nullptr;             ///< [segments_at_once x key dim]
+  T* sum_queries = nullptr;              ///< [key dim]
+  T* maximum_before = nullptr;           ///< [rows]
+  T* sum_before = nullptr;               ///< [rows]
+  StopTile* live = nullptr;              ///< [rows]
 
   StopScratch(AlignedBuffer<std::byte>& memory, const StopPlan& plan, Index key_dim) {
     Carver count(nullptr);
@@ -161,9 +161,9 @@ struct StopShared {
 
   StopShared(AlignedBuffer<std::byte>& memory, const Problem& p, const StopPlan& plan,
              Index items) {
-    if (plan.rule.permute_queries && plan.rule.guide == EarlyStop::Guide::mean_key)
+    if (plan.rule.permute_queries && plan.rule.guide == EarlyStop::Guide::MeanKey)
       guides_per_head = 1;
-    if (plan.rule.permute_queries && plan.rule.guide == EarlyStop::Guide::mean_prefix_key)
+    if (plan.rule.permute_queries && plan.rule.guide == EarlyStop::Guide::MeanPrefixKey)
       guides_per_head = plan.segments();
     Carver count(nullptr);
     carve(count, p, items);

@@ -7,7 +7,7 @@
 
 #include <pare/attention/detail/early_stop_plan.hpp>
 #include <pare/attention/detail/engine.hpp>
-#include <pare/attention/detail/row_scores.hpp>
+#include <pare/linalg/score_rows.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -149,9 +149,9 @@ class StopRunner {
   /// nothing: rows that are computed together then see about the same keys of their segment.
   void order_queries(const StopSegment& s, Index head) {
     const AddSeconds timer(seconds_);
-    Ranked<T>* const order = own_.queries;
+    linalg::Ranked<T>* const order = own_.queries;
     if (!plan_.rule.permute_queries) {
-      for (Index i = 0; i < s.queries(); ++i) order[i] = Ranked<T>(T(0), s.first + i);
+      for (Index i = 0; i < s.queries(); ++i) order[i] = linalg::Ranked<T>(T(0), s.first + i);
       return;
     }
     row_scores_.set_rows(1, [&](Index) { return guide_of(s); });
@@ -159,16 +159,17 @@ class StopRunner {
         s.first, s.last, [&](Index query) { return query_row(head, query); }, T(1),
         [&](Index first, Index count, const T* tile) {
           for (Index j = 0; j < count; ++j)
-            order[first - s.first + j] = Ranked<T>(tile[j], first + j);
+            order[first - s.first + j] = linalg::Ranked<T>(tile[j], first + j);
         });
     std::sort(order, order + s.queries());
     for (Index first = 0; first < s.queries(); first += plan_.rule.row_tile)
-      std::sort(order + first, order + std::min(first + plan_.rule.row_tile, s.queries()),
-                [](const Ranked<T>& a, const Ranked<T>& b) { return a.index < b.index; });
+      std::sort(
+          order + first, order + std::min(first + plan_.rule.row_tile, s.queries()),
+          [](const linalg::Ranked<T>& a, const linalg::Ranked<T>& b) { return a.index < b.index; });
   }
 
   const S* guide_of(const StopSegment& s) const {
-    if (plan_.rule.guide == EarlyStop::Guide::first_key)
+    if (plan_.rule.guide == EarlyStop::Guide::FirstKey)
       return call_.source.key(item_.sequence, kv_head_, 0);
     const Index head = item_.sequence * call_.problem.kv_heads + kv_head_;
     const Index segment = shared_.guides_per_head == 1 ? 0 : s.start / plan_.rule.segment;
@@ -318,7 +319,7 @@ class StopRunner {
       total += gain;
       ++counted;
     }
-    if (plan_.rule.aggregate == EarlyStop::Aggregate::max) return largest;
+    if (plan_.rule.aggregate == EarlyStop::Aggregate::Max) return largest;
     return counted > 0 ? total / counted : 0;
   }
 
@@ -352,8 +353,8 @@ class StopRunner {
   const StopScratch<C>& own_;
   Sequence sequence_;
   Index kv_head_;
-  RowScores<B, S> row_scores_;
-  LazyRanking<T> ranking_;
+  linalg::ScoreRows<B, S> row_scores_;
+  linalg::LazyRanking<T> ranking_;
   Index rows_ = 0;
   Index live_ = 0;
   double computed_ = 0;

@@ -4,11 +4,11 @@
 /// \file
 /// From scores of blocks to the blocks that are kept: candidates, forced blocks, cumulative mass.
 
-#include <pare/attention/detail/rank.hpp>
 #include <pare/attention/reference.hpp>
 #include <pare/attention/select_blocks.hpp>
 #include <pare/core/ceil_div.hpp>
 #include <pare/core/check.hpp>
+#include <pare/linalg/top_k.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -133,7 +133,7 @@ class MassKeeper {
       if (forced(static_cast<Index>(n))) forced_mass += scores[n];
     if (rule_.count_forced) counted = forced_mass;
     rank_.resize(scores.size());
-    rank_scores<double>(scores, rank_);
+    linalg::rank_scores<double>(scores, rank_);
     for (const std::uint32_t n : rank_) {
       if (counted >= rule_.mass) break;
       const bool already = forced(n);
@@ -196,7 +196,7 @@ inline ReferenceBlocks reference_blocks(const BlockGrid& grid) {
 }
 
 inline ReferenceCandidates reference_candidates(const BlockGrid& grid) {
-  return grid.segment > 0 ? ReferenceCandidates::earlier_segments : ReferenceCandidates::causal;
+  return grid.segment > 0 ? ReferenceCandidates::EarlierSegments : ReferenceCandidates::Causal;
 }
 
 PARE_ABI_END

@@ -4,11 +4,11 @@
 /// \file
 /// How much weight the last queries of a prompt put on each key.
 
-#include <pare/attention/detail/row_scores.hpp>
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/kernel/score_tile.hpp>
+#include <pare/linalg/score_rows.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -136,12 +136,11 @@ class KeyImportance {
 
   void add_stats(const Part& part, Index order, Index range, AlignedBuffer<std::byte>& memory) {
     const Index all = part.first_order + order;
-    RowScores<B, S> scores(backend_, memory, part.rows, q_.extent[3]);
+    linalg::ScoreRows<B, S> scores(backend_, memory, part.rows, q_.extent[3]);
     scores.set_rows(part.rows, [&](Index i) { return row(all, part.first_row + i); });
     for_tiles(part, range, [&](Index t, Index first, Index count, const std::int32_t* limits) {
       T* const tile = scores_at(order, t);
-      scores.score_into(
-          tile, first, count, [&](Index j) { return key(all, j); }, scale_);
+      scores.score_into(tile, first, count, [&](Index j) { return key(all, j); }, scale_);
       const Index at = stats_at(order, t);
       launch(backend_, kernel::TileStats<T>{tile, part.rows, count, limits, maximum_.data() + at,
                                             sum_.data() + at, 1});

@@ -42,7 +42,7 @@ inline void check_proxy(const char* function, const ProxyHeads& p, Index kv_head
   check(p.stride_keys >= 1 && p.stride_keys <= p.column_block, function, "stride_keys",
         p.stride_keys, "1 to column_block");
   check(p.min_budget >= 0, function, "min_budget", p.min_budget, "0 or a number of tokens");
-  check_enumerator(function, "budget", p.budget, ProxyBudget::all_blocks);
+  check_enumerator(function, "budget", p.budget, ProxyBudget::AllBlocks);
   check(queries <= keys, function, "q", queries, "no more queries than keys");
 }
 
@@ -58,8 +58,7 @@ inline bool keeps_all(const ProxyHeads& p, const BlockMask::Shape& shape) {
 /// Blocks of row block m for a head that needs `blocks` of all.
 inline Index row_budget(const ProxyHeads& p, const BlockMask::Shape& shape, Index m, Index blocks) {
   const Index visible = shape.causal_columns(m), all = shape.column_blocks();
-  const Index share =
-      p.budget == ProxyBudget::all_blocks ? blocks : ceil_div(blocks * visible, all);
+  const Index share = p.budget == ProxyBudget::AllBlocks ? blocks : ceil_div(blocks * visible, all);
   return std::clamp<Index>(std::max(share, least_blocks(p)), 1, visible);
 }
 
@@ -149,8 +148,8 @@ double reference_group(const TensorView<const S, 4>& q, const TensorView<const S
   const std::vector<double> scores = reference_proxy_scores(
       reference_matrix(mean_q, q.extent[3]), reference_matrix(mean_k, q.extent[3]), shape,
       {scale, p.stride_queries, p.stride_keys});
-  const bool all = p.budget == ProxyBudget::all_blocks;
-  const ReferenceProxySelection select{all ? ReferenceBudget::all : ReferenceBudget::visible,
+  const bool all = p.budget == ProxyBudget::AllBlocks;
+  const ReferenceProxySelection select{all ? ReferenceBudget::All : ReferenceBudget::Visible,
                                        p.min_budget, p.force_diagonal, p.force_first};
   double kept = 0;
   for (Index h = begin; h < end; ++h) {

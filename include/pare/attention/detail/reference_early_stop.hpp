@@ -25,9 +25,9 @@ namespace pare::attention::detail {
 
 /// What the queries of a segment are ranked by. Not given by the paper.
 enum class ReferenceGuide {
-  mean_key,         ///< mean of all keys of the head
-  mean_prefix_key,  ///< mean of the keys before the segment
-  first_key
+  MeanKey,        ///< mean of all keys of the head
+  MeanPrefixKey,  ///< mean of the keys before the segment
+  FirstKey
 };
 
 /// Options of `reference_early_stop`. Not one default is given by the paper.
@@ -38,7 +38,7 @@ struct ReferenceEarlyStop {
   Index key_tile = 64;  ///< keys of the history between two looks at the gain
   double threshold = 0;
   bool mean_gain = false;  ///< the tile's gain is the mean of its rows' gains; else the largest
-  ReferenceGuide guide = ReferenceGuide::mean_key;
+  ReferenceGuide guide = ReferenceGuide::MeanKey;
   bool permute_queries = true;
   bool share_gqa = false;  ///< one ranking of the keys for all heads, by their mean query
 };
@@ -109,9 +109,9 @@ std::vector<std::uint32_t> reference_query_order(const ReferenceGroup<T>& x, Ind
                                                  Index first, Index last,
                                                  const ReferenceEarlyStop& o) {
   const Index start = (first + x.offset()) / o.segment * o.segment;
-  const Index guide_end = o.guide == ReferenceGuide::mean_key          ? x.k.rows()
-                          : o.guide == ReferenceGuide::mean_prefix_key ? start
-                                                                       : 1;
+  const Index guide_end = o.guide == ReferenceGuide::MeanKey         ? x.k.rows()
+                          : o.guide == ReferenceGuide::MeanPrefixKey ? start
+                                                                     : 1;
   const std::vector<double> guide = reference_mean_rows(x.k, 0, guide_end);
   std::vector<double> scores;
   for (Index i = first; i < last; ++i)

@@ -25,7 +25,7 @@ std::vector<double> reference_max_pool(TensorView<const T, 2> x,
                                        ReferenceBlockMean padding) {
   std::vector<double> pooled;
   for (Index first = 0; first < x.rows(); first += block) {
-    const bool zero = padding == ReferenceBlockMean::zero_padded && first + block > x.rows();
+    const bool zero = padding == ReferenceBlockMean::ZeroPadded && first + block > x.rows();
     for (Index c = 0; c < x.cols(); ++c) {
       double largest = zero ? 0 : reference_hidden;
       for (Index slot = first; slot < std::min(first + block, x.rows()); ++slot) {

@@ -27,20 +27,20 @@ namespace pare::attention::detail {
 
 /// Over which keys the last queries spread their weight.
 enum class ReferenceImportance {
-  complete_segments,  ///< the keys of complete segments, not causal: the authors' code
-  causal              ///< every key that the query sees: equation 7
+  CompleteSegments,  ///< the keys of complete segments, not causal: the authors' code
+  Causal             ///< every key that the query sees: equation 7
 };
 
 /// What the mean of a block divides by, where the last block is shorter.
 enum class ReferenceBlockMean {
-  true_count,   ///< the tokens it has
-  zero_padded,  ///< the block size: the authors' code
+  TrueCount,   ///< the tokens it has
+  ZeroPadded,  ///< the block size: the authors' code
 };
 
 /// From which key blocks a row of blocks may choose.
 enum class ReferenceCandidates {
-  earlier_segments,  ///< those of segments before the row's own: PBS-Attn
-  causal             ///< all that start at or before the last query of the row: mean pooling
+  EarlierSegments,  ///< those of segments before the row's own: PBS-Attn
+  Causal            ///< all that start at or before the last query of the row: mean pooling
 };
 
 /// Blocks and segments of one head.
@@ -63,7 +63,7 @@ struct ReferenceBlocks {
 
   /// How many leading column blocks row block m may choose from.
   Index candidates(Index m, ReferenceCandidates which) const {
-    return which == ReferenceCandidates::causal ? shape.causal_columns(m) : own(m).first;
+    return which == ReferenceCandidates::Causal ? shape.causal_columns(m) : own(m).first;
   }
 };
 
@@ -80,7 +80,7 @@ std::vector<double> reference_key_importance(TensorView<const T, 2> q, TensorVie
   std::vector<double> importance(static_cast<std::size_t>(k.rows()), 0.0);
   for (Index i = q.rows() - last; i < q.rows(); ++i) {
     const Index seen =
-        which == ReferenceImportance::causal ? i + k.rows() - q.rows() + 1 : complete;
+        which == ReferenceImportance::Causal ? i + k.rows() - q.rows() + 1 : complete;
     std::vector<double> scores;
     for (Index j = 0; j < seen; ++j)
       scores.push_back(scale * reference_dot(reference_row(q, i), reference_row(k, j), q.cols()));
@@ -114,7 +114,7 @@ std::vector<double> reference_mean_pool(TensorView<const T, 2> x,
   std::vector<double> pooled;
   for (Index first = 0; first < x.rows(); first += block) {
     const Index last = std::min(first + block, x.rows());
-    const Index count = mean == ReferenceBlockMean::true_count ? last - first : block;
+    const Index count = mean == ReferenceBlockMean::TrueCount ? last - first : block;
     for (Index c = 0; c < x.cols(); ++c) {
       double sum = 0;
       for (Index slot = first; slot < last; ++slot)
@@ -226,7 +226,7 @@ inline std::vector<bool> reference_select_mass(std::span<const double> scores, d
 /// How a row of scores becomes a row of the mask.
 struct ReferenceSelection {
   double mass = 0.9;
-  ReferenceCandidates candidates = ReferenceCandidates::earlier_segments;
+  ReferenceCandidates candidates = ReferenceCandidates::EarlierSegments;
   bool first_token = true;    ///< force the block that holds the key at position 0
   bool count_forced = false;  ///< the mass of forced candidates counts (XAttention)
 };

@@ -35,13 +35,13 @@ struct ReferenceProxy {
 
 /// What a head's budget counts.
 enum class ReferenceBudget {
-  visible,  ///< a share of the blocks that the row can see; not given by the paper
-  all       ///< a share of all blocks, for every row
+  Visible,  ///< a share of the blocks that the row can see; not given by the paper
+  All       ///< a share of all blocks, for every row
 };
 
 /// Options of the proxy's selection.
 struct ReferenceProxySelection {
-  ReferenceBudget budget = ReferenceBudget::visible;
+  ReferenceBudget budget = ReferenceBudget::Visible;
   Index min_budget = 2048;  ///< tokens, rounded up to blocks
   bool diagonal = true;     ///< force the blocks that the row's queries stand in; not in the paper
   bool first = true;        ///< force block 0; not in the paper
@@ -119,7 +119,7 @@ inline Index reference_row_budget(const BlockMask::Shape& shape, Index m, Index 
                                   const ReferenceProxySelection& o) {
   const Index visible = shape.causal_columns(m), columns = shape.column_blocks();
   const Index share =
-      o.budget == ReferenceBudget::all ? budget : ceil_div(budget * visible, columns);
+      o.budget == ReferenceBudget::All ? budget : ceil_div(budget * visible, columns);
   const Index least = ceil_div(o.min_budget, shape.column_block);
   return std::clamp<Index>(std::max(share, least), 1, visible);
 }

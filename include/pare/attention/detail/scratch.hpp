@@ -5,6 +5,7 @@
 /// The arrays of one worker, carved from a workspace.
 
 #include <pare/attention/workspace.hpp>
+#include <pare/core/scratch.hpp>
 #include <pare/kernel/attend_tile.hpp>
 #include <pare/kernel/pack.hpp>
 
@@ -13,25 +14,6 @@
 
 namespace pare::attention::detail {
 PARE_ABI_BEGIN
-
-/// Hands out arrays of an untyped buffer, each on a cache line of its own. With no buffer it only
-/// counts.
-class Carver {
- public:
-  explicit Carver(std::byte* memory) : memory_(memory) {}
-
-  template <class X>
-  void operator()(X*& array, Index size) {
-    if (memory_ != nullptr) array = reinterpret_cast<X*>(memory_ + used_);
-    const auto bytes = static_cast<std::size_t>(size) * sizeof(X);
-    used_ += (bytes + 63) / 64 * 64;
-  }
-  std::size_t used() const { return used_; }
-
- private:
-  std::byte* memory_;
-  std::size_t used_ = 0;
-};
 
 /// What one worker needs for an item of up to `rows` rows.
 template <class C>

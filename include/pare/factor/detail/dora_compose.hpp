@@ -8,10 +8,10 @@
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/low_rank_product.hpp>
-#include <pare/factor/detail/packed_right.hpp>
 #include <pare/factor/detail/reference_svd.hpp>
 #include <pare/factor/low_rank.hpp>
-#include <pare/kernel/multiply.hpp>
+#include <pare/linalg/multiply.hpp>
+#include <pare/linalg/packed_matrix.hpp>
 
 #include <Eigen/Core>
 
@@ -26,7 +26,7 @@ PARE_ABI_BEGIN
 template <class S>
 TensorView<const S, 2> checked_input(const char* function, TensorView<const S, 2> x, Index in) {
   check_extents<2>(function, "x", x.extent, {x.rows(), in});
-  return checked_lines(function, "x", x);
+  return linalg::checked_lines(function, "x", x);
 }
 
 /// Refuses a scale by which no product in T can be multiplied.
@@ -41,7 +41,7 @@ template <class T, class S, class U>
 void check_output(const char* function, const char* name, TensorView<T, 2> y,
                   TensorView<const S, 2> x, TensorView<const U, 2> a, TensorView<const U, 2> b) {
   check_extents<2>(function, name, y.extent, {x.rows(), b.rows()});
-  checked_lines(function, name, y);
+  linalg::checked_lines(function, name, y);
   check_writable(function, name, y);
   check_no_overlap(function, name, y, "x", x);
   check_no_overlap(function, name, y, "a", a);
@@ -105,8 +105,9 @@ void dora_delta_views(const B& backend, TensorView<const O, 2> base_output,
   check_output(function, "delta", delta, from, a, b);
   check_no_overlap(function, "delta", delta, "base_output", base_output);
   check_no_overlap(function, "delta", delta, "gains", gains);
-  const auto right = checked_lines(function, "a", a), left = checked_lines(function, "b", b);
-  const auto to = checked_lines(function, "delta", delta);
+  const auto right = linalg::checked_lines(function, "a", a),
+             left = linalg::checked_lines(function, "b", b);
+  const auto to = linalg::checked_lines(function, "delta", delta);
   if (to.rows() == 0 || to.cols() == 0) return;
   if constexpr (KernelBackend<B>) {
     LowRankProduct<B, S, U>(backend, left, right, from, to, workspace)
@@ -126,14 +127,14 @@ void dora_layer(const B& backend, TensorView<const S, 2> x, TensorView<const V, 
                 TensorView<const U, 2> a, TensorView<const U, 2> b, const Eigen::VectorXd& gains,
                 double scale, TensorView<T, 2> y) {
   if constexpr (KernelBackend<B>) {
-    kernel::ProductWorkspace workspace;
-    const kernel::ProductOptions<T> plain;
+    linalg::ProductWorkspace workspace;
+    const linalg::ProductOptions<T> plain;
     RowMatrix<T> middle(x.rows(), a.rows());
-    kernel::multiply(backend, x, transpose(a), to_view(middle), plain, workspace);
+    linalg::multiply(backend, x, transpose(a), to_view(middle), plain, workspace);
     middle *= static_cast<T>(scale);
-    kernel::multiply(backend, x, transpose(w), y, plain, workspace);
-    kernel::multiply(backend, as_const(to_view(middle)), transpose(b), y,
-                     kernel::ProductOptions<T>{.accumulate = true}, workspace);
+    linalg::multiply(backend, x, transpose(w), y, plain, workspace);
+    linalg::multiply(backend, as_const(to_view(middle)), transpose(b), y,
+                     linalg::ProductOptions<T>{.accumulate = true}, workspace);
     const Eigen::Matrix<T, Eigen::Dynamic, 1> gain = gains.cast<T>();
     parallel_for(backend.executor, y.rows(), [&](Index row, int) {
       transform_rows(y, row, 1, [&](Index, Index j, T sum) { return gain(j) * sum; });

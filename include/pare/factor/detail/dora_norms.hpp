@@ -10,10 +10,10 @@
 
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
+#include <pare/core/matrix.hpp>
 #include <pare/core/tensor_view.hpp>
-#include <pare/factor/detail/packed_right.hpp>
-#include <pare/factor/detail/views.hpp>
 #include <pare/kernel/row_dots.hpp>
+#include <pare/linalg/packed_matrix.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -78,10 +78,10 @@ struct RowSums {
 /// One call, its arguments checked.
 template <class B, class S, class U>
 class DoraNorms {
-  using T = product_t<S, U>;
-  static constexpr bool pairs = kernel::detail::has_pairs<S, U, T>;
-  using Adapter = PackedRight<pairs, T>;
-  using Gram = PackedRight<false, T>;
+  using T = linalg::product_t<S, U>;
+  static constexpr bool pairs = linalg::has_pairs<S, U, T>;
+  using Adapter = linalg::PackedMatrix<pairs, T>;
+  using Gram = linalg::PackedMatrix<false, T>;
 
  public:
   DoraNorms(const B& backend, TensorView<const S, 2> w, TensorView<const U, 2> a,
@@ -120,7 +120,7 @@ class DoraNorms {
   template <class Body>
   void each_block(Index rows, const Body& body) {
     const Index workers = worker_count(backend_.executor, rows);
-    const Index block = block_rows(rows, workers), line = whole_lines(block * rank_);
+    const Index block = linalg::block_rows(rows, workers), line = whole_lines(block * rank_);
     const Index left =
         std::max(Adapter::left_size(block, w_.cols()), Gram::left_size(block, rank_));
     constexpr auto widths = static_cast<Index>(sizeof(double) / sizeof(T));
@@ -150,7 +150,7 @@ class DoraNorms {
             launch(backend_, kernel::AddRowSquares<T, pairs>{packed, rows, depth, squares});
           });
     });
-    kernel::mirror_lower(backend_, gram_);
+    linalg::mirror_lower(backend_, gram_);
     double largest = 0;
     for (const double square : all_squares) {
       adapter_is_finite_ = adapter_is_finite_ && is_finite(square);
@@ -215,9 +215,10 @@ class DoraNorms {
 template <class B, class S>
 void row_squares(const B& backend, TensorView<const S, 2> w, double* squares) {
   using T = compute_t<S>;
-  using Rows = PackedRight<kernel::detail::has_pairs<S, S, T>, T>;
+  using Rows = linalg::PackedMatrix<linalg::has_pairs<S, S, T>, T>;
   const Index workers = worker_count(backend.executor, w.rows());
-  const Index block = block_rows(w.rows(), workers), size = Rows::left_size(block, w.cols());
+  const Index block = linalg::block_rows(w.rows(), workers),
+              size = Rows::left_size(block, w.cols());
   AlignedBuffer<std::byte> buffer;
   T* left = make_room<T>(buffer, workers * size);
   std::fill(squares, squares + w.rows(), 0.0);
@@ -225,7 +226,7 @@ void row_squares(const B& backend, TensorView<const S, 2> w, double* squares) {
     const Index begin = item * block, rows = std::min(block, w.rows() - begin);
     Rows::each_left(backend, rows_of(w, begin, rows), left + worker * size,
                     [&](const T* packed, Index depth) {
-                      launch(backend, kernel::AddRowSquares<T, kernel::detail::has_pairs<S, S, T>>{
+                      launch(backend, kernel::AddRowSquares<T, linalg::has_pairs<S, S, T>>{
                                           packed, rows, depth, squares + begin});
                     });
   });

@@ -11,11 +11,11 @@
 /// not hold it.
 
 #include <pare/core/backend.hpp>
+#include <pare/core/matrix.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/elementwise_orthonormal.hpp>
 #include <pare/factor/detail/elementwise_problem.hpp>
-#include <pare/factor/detail/views.hpp>
-#include <pare/kernel/multiply.hpp>
+#include <pare/linalg/multiply.hpp>
 
 #include <Eigen/Cholesky>
 #include <Eigen/Core>
@@ -56,7 +56,7 @@ void pair_products(const B& backend, TensorView<const double, 2> v, Index begin,
 /// all products of two rows of V, in blocks that stay in cache.
 template <class B, class F>
 void weighted_grams(const B& backend, TensorView<const F, 2> f, TensorView<const double, 2> v,
-                    TensorView<double, 2> grams, kernel::ProductWorkspace& workspace) {
+                    TensorView<double, 2> grams, linalg::ProductWorkspace& workspace) {
   constexpr Index depth = 256, width = 2048;
   RowMatrix<double> products(std::min(width, grams.cols()), std::min(depth, f.cols()));
   for (Index column = 0; column < grams.cols(); column += width)
@@ -65,9 +65,9 @@ void weighted_grams(const B& backend, TensorView<const F, 2> f, TensorView<const
       const Index pairs = std::min(width, grams.cols() - column);
       const auto block = columns_of(rows_of(to_view(products), 0, pairs), 0, count);
       pair_products(backend, columns_of(v, begin, count), column, block);
-      kernel::multiply(backend, columns_of(f, begin, count), transpose(as_const(block)),
+      linalg::multiply(backend, columns_of(f, begin, count), transpose(as_const(block)),
                        columns_of(grams, column, pairs),
-                       kernel::ProductOptions<double>{.accumulate = begin > 0}, workspace);
+                       linalg::ProductOptions<double>{.accumulate = begin > 0}, workspace);
     }
 }
 
@@ -89,15 +89,15 @@ void weigh_residual(const B& backend, TensorView<const T, 2> w, TensorView<const
 template <class B, class T, class F>
 RowMatrix<double> descent(const B& backend, TensorView<const T, 2> w, TensorView<const F, 2> f,
                           TensorView<const double, 2> x, TensorView<const double, 2> v,
-                          kernel::ProductWorkspace& workspace) {
+                          linalg::ProductWorkspace& workspace) {
   const bool turned = w.stride[1] != 1;
   RowMatrix<double> residual(turned ? w.cols() : w.rows(), turned ? w.rows() : w.cols());
-  kernel::multiply(backend, transpose(turned ? v : x), turned ? x : v, to_view(residual),
-                   kernel::ProductOptions<double>{}, workspace);
+  linalg::multiply(backend, transpose(turned ? v : x), turned ? x : v, to_view(residual),
+                   linalg::ProductOptions<double>{}, workspace);
   weigh_residual(backend, turned ? transpose(w) : w, turned ? transpose(f) : f, to_view(residual));
   RowMatrix<double> out(v.rows(), w.rows());
-  kernel::multiply(backend, v, turned ? read(residual) : transpose(read(residual)), to_view(out),
-                   kernel::ProductOptions<double>{}, workspace);
+  linalg::multiply(backend, v, turned ? const_view(residual) : transpose(const_view(residual)),
+                   to_view(out), linalg::ProductOptions<double>{}, workspace);
   return out;
 }
 
@@ -125,7 +125,7 @@ inline void take_step(const double* gram, TensorView<const double, 2> descent,
 template <class B, class T, class F>
 void fit_lines(const B& backend, TensorView<const T, 2> w, TensorView<const F, 2> f,
                TensorView<double, 2> x, TensorView<const double, 2> v,
-               kernel::ProductWorkspace& workspace) {
+               linalg::ProductWorkspace& workspace) {
   const Index k = v.rows(), pairs = triangle(k);
   const Index most = std::min(block_lines(std::max(pairs, v.cols())), w.rows());
   RowMatrix<double> grams(most, pairs);
@@ -141,7 +141,7 @@ void fit_lines(const B& backend, TensorView<const T, 2> w, TensorView<const F, 2
         descent(backend, rows_of(w, begin, count), f_lines, as_const(x_lines), v, workspace);
     parallel_for(backend.executor, count, [&](Index i, int worker) {
       const auto at = static_cast<std::size_t>(worker);
-      take_step(&grams(i, 0), columns_of(read(right_sides), i, 1), columns_of(x_lines, i, 1),
+      take_step(&grams(i, 0), columns_of(const_view(right_sides), i, 1), columns_of(x_lines, i, 1),
                 systems[at], steps[at]);
     });
   }
@@ -151,11 +151,11 @@ void fit_lines(const B& backend, TensorView<const T, 2> w, TensorView<const F, 2
 template <class B, class T, class F>
 void als_sweep(ElementwiseProblem<B, T, F>& p, ElementwiseFactors& factors) {
   balance(p.backend, factors.right, factors.left, p.workspace);
-  fit_lines(p.backend, read(p.w), read(p.f), to_view(factors.left), read(factors.right),
-            p.workspace);
+  fit_lines(p.backend, const_view(p.w), const_view(p.f), to_view(factors.left),
+            const_view(factors.right), p.workspace);
   balance(p.backend, factors.left, factors.right, p.workspace);
-  fit_lines(p.backend, transpose(read(p.w)), transpose(read(p.f)), to_view(factors.right),
-            read(factors.left), p.workspace);
+  fit_lines(p.backend, transpose(const_view(p.w)), transpose(const_view(p.f)),
+            to_view(factors.right), const_view(factors.left), p.workspace);
 }
 
 PARE_ABI_END

@@ -5,10 +5,10 @@
 /// Expectation and maximisation for the element-wise weighted problem.
 
 #include <pare/core/backend.hpp>
+#include <pare/core/matrix.hpp>
 #include <pare/factor/detail/elementwise_orthonormal.hpp>
 #include <pare/factor/detail/elementwise_problem.hpp>
-#include <pare/factor/detail/views.hpp>
-#include <pare/kernel/multiply.hpp>
+#include <pare/linalg/multiply.hpp>
 
 namespace pare::factor::detail {
 PARE_ABI_BEGIN
@@ -22,8 +22,8 @@ template <class B, class T, class F>
 void fill_expected(ElementwiseProblem<B, T, F>& p, double greatest,
                    const ElementwiseFactors& factors, RowMatrix<double>& m) {
   m.resize(p.w.rows(), p.w.cols());
-  kernel::multiply(p.backend, transpose(read(factors.left)), read(factors.right), to_view(m),
-                   kernel::ProductOptions<double>{}, p.workspace);
+  linalg::multiply(p.backend, transpose(const_view(factors.left)), const_view(factors.right),
+                   to_view(m), linalg::ProductOptions<double>{}, p.workspace);
   parallel_for(p.backend.executor, m.rows(), [&](Index i, int) {
     const T* w = &p.w(i, 0);
     const F* f = &p.f(i, 0);
@@ -38,15 +38,15 @@ void fill_expected(ElementwiseProblem<B, T, F>& p, double greatest,
 template <class B, class T, class F>
 void em_sweep(ElementwiseProblem<B, T, F>& p, double greatest, ElementwiseFactors& factors,
               RowMatrix<double>& m) {
-  const kernel::ProductOptions<double> plain{};
+  const linalg::ProductOptions<double> plain{};
   fill_expected(p, greatest, factors, m);
   for (int iteration = 0; iteration < em_iterations; ++iteration) {
     orthonormal_rows(p.backend, factors.right, p.workspace);
-    kernel::multiply(p.backend, read(factors.right), transpose(read(m)), to_view(factors.left),
-                     plain, p.workspace);
+    linalg::multiply(p.backend, const_view(factors.right), transpose(const_view(m)),
+                     to_view(factors.left), plain, p.workspace);
     orthonormal_rows(p.backend, factors.left, p.workspace);
-    kernel::multiply(p.backend, read(factors.left), read(m), to_view(factors.right), plain,
-                     p.workspace);
+    linalg::multiply(p.backend, const_view(factors.left), const_view(m), to_view(factors.right),
+                     plain, p.workspace);
   }
 }
 

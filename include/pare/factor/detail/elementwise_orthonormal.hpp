@@ -5,9 +5,9 @@
 /// Orthonormal rows for one factor without a change of the product.
 
 #include <pare/core/backend.hpp>
-#include <pare/factor/detail/orthonormal.hpp>
-#include <pare/factor/detail/views.hpp>
-#include <pare/kernel/multiply.hpp>
+#include <pare/core/matrix.hpp>
+#include <pare/linalg/multiply.hpp>
+#include <pare/linalg/orthonormalize.hpp>
 
 #include <Eigen/Core>
 #include <Eigen/QR>
@@ -18,10 +18,10 @@ PARE_ABI_BEGIN
 /// y <- m y for a small m.
 template <class B>
 void multiply_left(const B& backend, const Eigen::MatrixXd& m, RowMatrix<double>& y,
-                   kernel::ProductWorkspace& workspace) {
+                   linalg::ProductWorkspace& workspace) {
   RowMatrix<double> out(m.rows(), y.cols());
-  kernel::multiply(backend, as_const(to_view(m)), read(y), to_view(out),
-                   kernel::ProductOptions<double>{}, workspace);
+  linalg::multiply(backend, as_const(to_view(m)), const_view(y), to_view(out),
+                   linalg::ProductOptions<double>{}, workspace);
   y.swap(out);
 }
 
@@ -31,13 +31,13 @@ void multiply_left(const B& backend, const Eigen::MatrixXd& m, RowMatrix<double>
 /// Householder's method, which finds orthonormal rows for every Y.
 template <class B>
 Eigen::MatrixXd orthonormal_rows(const B& backend, RowMatrix<double>& y,
-                                 kernel::ProductWorkspace& workspace) {
+                                 linalg::ProductWorkspace& workspace) {
   const Index k = y.rows();
   RowMatrix<double> gram(k, k);
-  kernel::multiply(backend, read(y), transpose(read(y)), to_view(gram),
-                   kernel::ProductOptions<double>{.half = kernel::Half::Lower}, workspace);
-  kernel::mirror_lower(backend, to_view(gram));
-  const Eigen::MatrixXd inverse = inverse_cholesky_factor(gram);
+  linalg::multiply(backend, const_view(y), transpose(const_view(y)), to_view(gram),
+                   linalg::ProductOptions<double>{.half = linalg::Half::Lower}, workspace);
+  linalg::mirror_lower(backend, to_view(gram));
+  const Eigen::MatrixXd inverse = linalg::inverse_cholesky_factor(gram);
   if (inverse.rows() == k) {
     const Eigen::MatrixXd transposed = inverse.transpose();
     multiply_left(backend, transposed, y, workspace);
@@ -53,7 +53,7 @@ Eigen::MatrixXd orthonormal_rows(const B& backend, RowMatrix<double>& y,
 /// Makes the rows of `fixed` orthonormal and leaves other^T fixed as it is.
 template <class B>
 void balance(const B& backend, RowMatrix<double>& fixed, RowMatrix<double>& other,
-             kernel::ProductWorkspace& workspace) {
+             linalg::ProductWorkspace& workspace) {
   multiply_left(backend, orthonormal_rows(backend, fixed, workspace), other, workspace);
 }
 

@@ -7,12 +7,12 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/matrix.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
-#include <pare/factor/detail/views.hpp>
 #include <pare/factor/low_rank.hpp>
 #include <pare/factor/metric.hpp>
-#include <pare/kernel/multiply.hpp>
+#include <pare/linalg/multiply.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -34,7 +34,7 @@ struct ElementwiseProblem {
   RowMatrix<T> w;    ///< [out x in]
   RowMatrix<F> f;    ///< [out x in], the greatest near 1
   double scale = 1;  ///< the power of two by which f was divided
-  kernel::ProductWorkspace workspace{};
+  linalg::ProductWorkspace workspace{};
 };
 
 /// A copy in rows, each element times a factor.
@@ -118,9 +118,9 @@ double scaled_loss(ElementwiseProblem<B, T, F>& p, const ElementwiseFactors& fac
   RowMatrix<double> x(most, in);
   for (Index begin = 0; begin < out; begin += most) {
     const Index count = std::min(most, out - begin);
-    kernel::multiply(p.backend, transpose(columns_of(read(factors.left), begin, count)),
-                     read(factors.right), rows_of(to_view(x), 0, count),
-                     kernel::ProductOptions<double>{}, p.workspace);
+    linalg::multiply(p.backend, transpose(columns_of(const_view(factors.left), begin, count)),
+                     const_view(factors.right), rows_of(to_view(x), 0, count),
+                     linalg::ProductOptions<double>{}, p.workspace);
     parallel_for(p.backend.executor, count, [&](Index i, int) {
       lines[static_cast<std::size_t>(begin + i)] =
           line_loss(&p.w(begin + i, 0), &p.f(begin + i, 0), &x(i, 0), in);

@@ -6,12 +6,12 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/matrix.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
-#include <pare/factor/detail/gaussian.hpp>
-#include <pare/factor/detail/views.hpp>
 #include <pare/factor/metric.hpp>
 #include <pare/factor/options.hpp>
+#include <pare/linalg/gaussian.hpp>
 
 #include <cmath>
 #include <cstdint>
@@ -34,8 +34,8 @@ inline ElementwiseStart random_start(Index out, Index in, const ElementwiseOptio
   const std::uint64_t seed = options.seed + 2 * static_cast<std::uint64_t>(start);
   ElementwiseStart factors{RowMatrix<double>(out, options.rank),
                            RowMatrix<double>(options.rank, in)};
-  fill_normal(simd.executor, seed, 0, factors.left);
-  fill_normal(simd.executor, seed + 1, 0, factors.right);
+  linalg::fill_normal(simd.executor, seed, 0, factors.left);
+  linalg::fill_normal(simd.executor, seed + 1, 0, factors.right);
   factors.left *= size / std::sqrt(static_cast<double>(options.rank));
   return factors;
 }

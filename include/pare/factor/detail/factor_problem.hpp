@@ -10,7 +10,7 @@
 #include <pare/factor/detail/normal_operator.hpp>
 #include <pare/factor/detail/reference_svd.hpp>
 #include <pare/factor/options.hpp>
-#include <pare/kernel/multiply.hpp>
+#include <pare/linalg/multiply.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -57,7 +57,7 @@ struct FactorProblem {
   NormalizedWeights output_weights;
   NormalizedWeights input_weights;
   SvdOptions options;
-  kernel::ProductWorkspace workspace{};
+  linalg::ProductWorkspace workspace{};
   /// A power of two by which M is multiplied so that its squares stay within T.
   double factor = 1;
   /// By how many powers of two a covariance's root was divided.

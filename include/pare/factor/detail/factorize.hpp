@@ -7,16 +7,16 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/matrix.hpp>
 #include <pare/factor/detail/factor_problem.hpp>
 #include <pare/factor/detail/factors.hpp>
 #include <pare/factor/detail/find_subspace.hpp>
 #include <pare/factor/detail/measured_error.hpp>
 #include <pare/factor/detail/normal_operator.hpp>
-#include <pare/factor/detail/views.hpp>
 #include <pare/factor/low_rank.hpp>
 #include <pare/factor/metric.hpp>
 #include <pare/factor/options.hpp>
-#include <pare/kernel/multiply.hpp>
+#include <pare/linalg/multiply.hpp>
 
 #include <Eigen/Cholesky>
 #include <Eigen/Core>
@@ -49,7 +49,7 @@ struct NormalizedCovariance {
     for (Index i = 0; i < copy.rows(); ++i)
       for (Index j = 0; j < copy.cols(); ++j)
         copy(i, j) = static_cast<C>(std::ldexp(double{c.matrix(i, j)}, -2 * root_exponent));
-    view = {read(copy), std::ldexp(c.ridge, -2 * root_exponent)};
+    view = {const_view(copy), std::ldexp(c.ridge, -2 * root_exponent)};
   }
   NormalizedCovariance(const NormalizedCovariance&) = delete;
   NormalizedCovariance& operator=(const NormalizedCovariance&) = delete;
@@ -105,8 +105,8 @@ template <class B, class S, class C>
 RowMatrix<double> weigh_by(FactorProblem<B, S>& problem, const CovarianceView<C>& covariance,
                            const RowMatrix<double>& x) {
   RowMatrix<double> weighed = covariance.ridge * x;
-  kernel::multiply(problem.backend, read(x), covariance.matrix, to_view(weighed),
-                   kernel::ProductOptions<double>{.accumulate = true}, problem.workspace);
+  linalg::multiply(problem.backend, const_view(x), covariance.matrix, to_view(weighed),
+                   linalg::ProductOptions<double>{.accumulate = true}, problem.workspace);
   return weighed;
 }
 

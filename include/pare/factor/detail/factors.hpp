@@ -6,14 +6,14 @@
 /// projected on it, which makes the other factor the least-squares optimum for it; their scale, and
 /// the singular values moved between them.
 
+#include <pare/core/matrix.hpp>
 #include <pare/factor/detail/factor_problem.hpp>
 #include <pare/factor/detail/find_subspace.hpp>
 #include <pare/factor/detail/normal_operator.hpp>
-#include <pare/factor/detail/views.hpp>
 #include <pare/factor/low_rank.hpp>
 #include <pare/factor/metric.hpp>
 #include <pare/factor/options.hpp>
-#include <pare/kernel/multiply.hpp>
+#include <pare/linalg/multiply.hpp>
 
 #include <Eigen/Cholesky>
 #include <Eigen/Core>
@@ -100,8 +100,8 @@ template <class T, class B, class A, class C>
 RowMatrix<T> product_of(FactorProblem<B, A>& problem, TensorView<const C, 2> a,
                         TensorView<const C, 2> b, const T* depth_scale = nullptr) {
   RowMatrix<T> out(a.rows(), b.cols());
-  kernel::multiply(problem.backend, a, b, to_view(out),
-                   kernel::ProductOptions<T>{.depth_scale = depth_scale}, problem.workspace);
+  linalg::multiply(problem.backend, a, b, to_view(out),
+                   linalg::ProductOptions<T>{.depth_scale = depth_scale}, problem.workspace);
   return out;
 }
 
@@ -118,22 +118,23 @@ void factors_from_outputs(FactorProblem<B, S>& problem, const Subspace<T>& space
                           const Weigh& weigh_inputs, LowRank<T>& result) {
   const auto m = problem.template matrix<T>(Axis::Output);
   result.right.resize(space.basis.cols(), problem.w.cols());
-  kernel::multiply(problem.backend, transpose(read(space.basis)), problem.w, to_view(result.right),
-                   kernel::ProductOptions<T>{.depth_scale = scale_of(m.row)}, problem.workspace);
+  linalg::multiply(problem.backend, transpose(const_view(space.basis)), problem.w,
+                   to_view(result.right), linalg::ProductOptions<T>{.depth_scale = scale_of(m.row)},
+                   problem.workspace);
   if (problem.output_weights.empty()) {
     result.left = space.basis;
     return;
   }
   RowMatrix<T> weighed = weigh_inputs(result.right);
-  const auto inverse =
-      invert_gram<T>(product_of<double>(problem, read(weighed), transpose(read(result.right))));
+  const auto inverse = invert_gram<T>(
+      product_of<double>(problem, const_view(weighed), transpose(const_view(result.right))));
   for (Index k = 0; k < weighed.rows(); ++k)
     weighed.row(k) *= inverse.reciprocal[static_cast<std::size_t>(k)];
   RowMatrix<T> image(problem.w.rows(), space.basis.cols());
   const auto scale = factor_scale<T>(problem, problem.w.rows());
-  kernel::multiply(problem.backend, problem.w, transpose(read(weighed)), to_view(image),
-                   kernel::ProductOptions<T>{.row_scale = scale_of(scale)}, problem.workspace);
-  result.left = product_of<T>(problem, read(image), read(inverse.matrix));
+  linalg::multiply(problem.backend, problem.w, transpose(const_view(weighed)), to_view(image),
+                   linalg::ProductOptions<T>{.row_scale = scale_of(scale)}, problem.workspace);
+  result.left = product_of<T>(problem, const_view(image), const_view(inverse.matrix));
 }
 
 /// Both factors from the basis V of the input side; the left one times the problem's factor.
@@ -143,9 +144,9 @@ void factors_from_inputs(FactorProblem<B, S>& problem, const Subspace<T>& space,
   const auto scale = factor_scale<T>(problem, problem.w.rows());
   const auto column = weight_roots<T>(problem.input_weights.values, problem.w.cols(), 1.0);
   result.left.resize(problem.w.rows(), space.basis.cols());
-  kernel::multiply(
-      problem.backend, problem.w, read(space.basis), to_view(result.left),
-      kernel::ProductOptions<T>{.row_scale = scale_of(scale), .depth_scale = scale_of(column)},
+  linalg::multiply(
+      problem.backend, problem.w, const_view(space.basis), to_view(result.left),
+      linalg::ProductOptions<T>{.row_scale = scale_of(scale), .depth_scale = scale_of(column)},
       problem.workspace);
   if (column.empty()) {
     result.right = space.basis.transpose();
@@ -155,14 +156,14 @@ void factors_from_inputs(FactorProblem<B, S>& problem, const Subspace<T>& space,
   const auto row = weight_roots<T>(problem.output_weights.values, problem.w.rows(), 1.0);
   for (Index i = 0; i < weighed.rows() && !row.empty(); ++i)
     weighed.row(i) *= row[static_cast<std::size_t>(i)] * row[static_cast<std::size_t>(i)];
-  const auto inverse =
-      invert_gram<T>(product_of<double>(problem, transpose(read(weighed)), read(result.left)));
+  const auto inverse = invert_gram<T>(
+      product_of<double>(problem, transpose(const_view(weighed)), const_view(result.left)));
   for (Index k = 0; k < weighed.cols(); ++k)
     weighed.col(k) *= inverse.reciprocal[static_cast<std::size_t>(k)];
   RowMatrix<T> image(space.basis.cols(), problem.w.cols());
-  kernel::multiply(problem.backend, transpose(read(weighed)), problem.w, to_view(image),
-                   kernel::ProductOptions<T>{.depth_scale = scale_of(scale)}, problem.workspace);
-  result.right = product_of<T>(problem, transpose(read(inverse.matrix)), read(image));
+  linalg::multiply(problem.backend, transpose(const_view(weighed)), problem.w, to_view(image),
+                   linalg::ProductOptions<T>{.depth_scale = scale_of(scale)}, problem.workspace);
+  result.right = product_of<T>(problem, transpose(const_view(inverse.matrix)), const_view(image));
 }
 
 /// Numbers of the result; values are of M times `factor` and two to minus `exponent`, known to

@@ -5,14 +5,14 @@
 /// The dominant subspace of M = D W R on a side: by which route, in which precision.
 
 #include <pare/core/backend.hpp>
+#include <pare/core/matrix.hpp>
 #include <pare/factor/detail/factor_problem.hpp>
 #include <pare/factor/detail/normal_operator.hpp>
 #include <pare/factor/detail/reference_svd.hpp>
 #include <pare/factor/detail/route.hpp>
 #include <pare/factor/detail/subspace.hpp>
-#include <pare/factor/detail/views.hpp>
 #include <pare/factor/options.hpp>
-#include <pare/kernel/multiply.hpp>
+#include <pare/linalg/multiply.hpp>
 
 #include <Eigen/Eigenvalues>
 
@@ -105,7 +105,7 @@ bool resolves(double tolerance) {
 template <class T, class B, class S>
 std::optional<Subspace<T>> find_in(const B& backend, const ScaledMatrix<B, S, T>& m,
                                    const SvdOptions& options, Index limit, double total,
-                                   Route& route, kernel::ProductWorkspace& workspace) {
+                                   Route& route, linalg::ProductWorkspace& workspace) {
   if (!std::is_same_v<T, double> && !resolves<T>(options.tolerance)) return std::nullopt;
   using Matrix = const ScaledMatrix<B, S, T>;
   std::optional<GramOperator<B, T>> gram;
@@ -138,11 +138,11 @@ inline Axis basis_side(Index out, Index in, bool outputs_weighed, bool inputs_we
 /// U - Q (Q^T U), for Q with orthonormal columns.
 template <class B>
 void take_out(const B& backend, const RowMatrix<double>& q, RowMatrix<double>& u,
-              kernel::ProductWorkspace& workspace) {
+              linalg::ProductWorkspace& workspace) {
   if (q.cols() == 0) return;
   RowMatrix<double> inside(q.cols(), u.cols()), image;
-  kernel::multiply(backend, transpose(read(q)), read(u), to_view(inside),
-                   kernel::ProductOptions<double>{}, workspace);
+  linalg::multiply(backend, transpose(const_view(q)), const_view(u), to_view(inside),
+                   linalg::ProductOptions<double>{}, workspace);
   multiply_plain(backend, q, inside, image, workspace);
   u -= image;
 }
@@ -155,22 +155,22 @@ RowMatrix<double> deflated_basis(FactorProblem<B, S>& problem, Axis side, double
                                  Route& route, double& left) {
   const auto m = problem.template sided<double>(side);
   const B& backend = problem.backend;
-  kernel::ProductWorkspace& workspace = problem.workspace;
+  linalg::ProductWorkspace& workspace = problem.workspace;
   RowMatrix<double> rest = m.dense(), q(m.rows(), 0), inside, image;
   const double wanted = problem.options.tolerance * problem.options.tolerance * total / 100;
   for (left = total; left > wanted && q.cols() < problem.limit();) {
     SvdOptions options = problem.options;
     options.tolerance = std::clamp(std::sqrt(wanted / left), 1e-6, 0.5);
-    const ScaledMatrix<B, double, double> part{backend, workspace, read(rest), {}, {}};
+    const ScaledMatrix<B, double, double> part{backend, workspace, const_view(rest), {}, {}};
     RowMatrix<double> u =
         find_in<double>(backend, part, options, m.rows() - q.cols(), left, route, workspace)->basis;
     for (int twice = 0; twice < 2; ++twice) {
       take_out(backend, q, u, workspace);
-      orthonormalize(backend, u, options.seed + 1, image, workspace);
+      linalg::orthonormalize(backend, u, options.seed + 1, image, workspace);
     }
     inside.resize(u.cols(), rest.cols());
-    kernel::multiply(backend, transpose(read(u)), read(rest), to_view(inside),
-                     kernel::ProductOptions<double>{}, workspace);
+    linalg::multiply(backend, transpose(const_view(u)), const_view(rest), to_view(inside),
+                     linalg::ProductOptions<double>{}, workspace);
     multiply_plain(backend, u, inside, image, workspace);
     rest -= image;
     left = rest.squaredNorm();

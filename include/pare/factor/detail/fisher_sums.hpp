@@ -10,12 +10,12 @@
 
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
+#include <pare/core/matrix.hpp>
 #include <pare/core/tensor_view.hpp>
-#include <pare/factor/detail/packed_right.hpp>
-#include <pare/factor/detail/views.hpp>
 #include <pare/kernel/add_widened.hpp>
-#include <pare/kernel/multiply.hpp>
 #include <pare/kernel/squared_sums.hpp>
+#include <pare/linalg/multiply.hpp>
+#include <pare/linalg/packed_matrix.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -177,9 +177,9 @@ std::vector<T> squared_norms(const B& backend, TensorView<const S, 2> x) {
 template <class B, class S, class U>
 void add_token_elements(const B& backend, TensorView<const S, 2> delta, TensorView<const U, 2> x,
                         FisherSums& sums) {
-  constexpr Index at_once = kernel::detail::product_depth;
+  constexpr Index at_once = linalg::product_depth;
   RowMatrix<double> left, right;
-  kernel::ProductWorkspace workspace;
+  linalg::ProductWorkspace workspace;
   for (Index begin = 0; begin < x.rows(); begin += at_once) {
     const Index count = std::min(at_once, x.rows() - begin);
     left.setZero(count, sums.out());
@@ -188,8 +188,8 @@ void add_token_elements(const B& backend, TensorView<const S, 2> delta, TensorVi
                 SquareTargets<compute_t<S>>{.elements = to_view(left)});
     add_squares(backend, rows_of(x, begin, count),
                 SquareTargets<compute_t<U>>{.elements = to_view(right)});
-    kernel::multiply(backend, transpose(read(left)), read(right), sums.element_view(),
-                     kernel::ProductOptions<double>{.accumulate = true}, workspace);
+    linalg::multiply(backend, transpose(const_view(left)), const_view(right), sums.element_view(),
+                     linalg::ProductOptions<double>{.accumulate = true}, workspace);
   }
 }
 
@@ -218,7 +218,7 @@ struct TokenRange {
 /// for one example after the other.
 template <class B, class S, class U>
 class SequenceSquares {
-  using T = product_t<S, U>;
+  using T = linalg::product_t<S, U>;
 
  public:
   SequenceSquares(const B& backend, TensorView<const S, 2> delta, TensorView<const U, 2> x,
@@ -246,7 +246,7 @@ class SequenceSquares {
   static constexpr Index rows_of_tile = 192, columns_of_tile = 512;
 
   struct Scratch {
-    kernel::ProductWorkspace workspace;
+    linalg::ProductWorkspace workspace;
     AlignedBuffer<T> tile{static_cast<std::size_t>(rows_of_tile * columns_of_tile)};
     AlignedBuffer<T> columns{static_cast<std::size_t>(columns_of_tile)};
   };
@@ -264,7 +264,7 @@ class SequenceSquares {
       const Index tokens = example.end - example.begin;
       const auto left = rows_of(columns_of(delta_, row, rows), example.begin, tokens);
       const auto right = rows_of(columns_of(x_, column, columns), example.begin, tokens);
-      kernel::multiply(backend_, transpose(left), right, tile, kernel::ProductOptions<T>{},
+      linalg::multiply(backend_, transpose(left), right, tile, linalg::ProductOptions<T>{},
                        scratch.workspace);
       std::fill_n(scratch.columns.data(), columns, T(0));
       launch(backend_, kernel::SquaredSums<T>{tile.data, columns, rows, columns, row_sums,

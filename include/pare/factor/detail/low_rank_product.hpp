@@ -6,11 +6,11 @@
 
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
+#include <pare/core/matrix.hpp>
 #include <pare/core/tensor_view.hpp>
-#include <pare/factor/detail/packed_right.hpp>
 #include <pare/factor/detail/reference_svd.hpp>
-#include <pare/factor/detail/views.hpp>
-#include <pare/kernel/multiply.hpp>
+#include <pare/linalg/multiply.hpp>
+#include <pare/linalg/packed_matrix.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -24,7 +24,7 @@ struct ApplyWorkspace {
   AlignedBuffer<std::byte> right;
   AlignedBuffer<std::byte> left;
   AlignedBuffer<std::byte> workers;
-  kernel::ProductWorkspace product;
+  linalg::ProductWorkspace product;
 };
 
 namespace detail {
@@ -37,8 +37,8 @@ inline constexpr Index few_tokens = 128;
 /// One call, its arguments checked; no extent is 0.
 template <class B, class S, class U>
 class LowRankProduct {
-  using T = product_t<S, U>;
-  static constexpr bool pairs = kernel::detail::has_pairs<S, U, T>;
+  using T = linalg::product_t<S, U>;
+  static constexpr bool pairs = linalg::has_pairs<S, U, T>;
 
  public:
   LowRankProduct(const B& backend, TensorView<const U, 2> left, TensorView<const U, 2> right,
@@ -61,10 +61,11 @@ class LowRankProduct {
 
   template <class Finish>
   void multiply_blocks(const Finish& finish) {
-    const PackedRight<pairs, T> first(backend_, transpose(right_), workspace_.right);
-    const PackedRight<false, T> second(backend_, transpose(left_), workspace_.left);
+    const linalg::PackedMatrix<pairs, T> first(backend_, transpose(right_), workspace_.right);
+    const linalg::PackedMatrix<false, T> second(backend_, transpose(left_), workspace_.left);
     const Index workers = worker_count(backend_.executor, x_.rows());
-    const Index block = block_rows(x_.rows(), workers), middle_size = whole_lines(block * rank());
+    const Index block = linalg::block_rows(x_.rows(), workers),
+                middle_size = whole_lines(block * rank());
     const Index size =
         middle_size + std::max(first.left_size(block, x_.cols()), second.left_size(block, rank()));
     T* memory = make_room<T>(workspace_.workers, workers * size);
@@ -83,10 +84,10 @@ class LowRankProduct {
     const Index tokens = x_.rows();
     const TensorView<T, 2> middle{
         make_room<T>(workspace_.right, rank() * tokens), {rank(), tokens}, {tokens, 1}};
-    const kernel::ProductOptions<T> plain;
-    kernel::multiply(backend_, right_, transpose(x_), middle, plain, workspace_.product);
-    kernel::multiply(backend_, left_, as_const(middle), y, plain, workspace_.product);
-    each_range(most_block_rows, [&](Index begin, Index rows, int) { finish(begin, rows); });
+    const linalg::ProductOptions<T> plain;
+    linalg::multiply(backend_, right_, transpose(x_), middle, plain, workspace_.product);
+    linalg::multiply(backend_, left_, as_const(middle), y, plain, workspace_.product);
+    each_range(linalg::most_block_rows, [&](Index begin, Index rows, int) { finish(begin, rows); });
   }
 
   template <class Finish>

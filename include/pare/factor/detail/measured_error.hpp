@@ -5,13 +5,13 @@
 /// The error of factors that are so good that a difference of energies cannot tell: summed over the
 /// elements of W - A B.
 
+#include <pare/core/matrix.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/factor_problem.hpp>
 #include <pare/factor/detail/find_subspace.hpp>
-#include <pare/factor/detail/views.hpp>
 #include <pare/factor/low_rank.hpp>
 #include <pare/factor/metric.hpp>
-#include <pare/kernel/multiply.hpp>
+#include <pare/linalg/multiply.hpp>
 
 #include <Eigen/Core>
 
@@ -62,8 +62,9 @@ MeasuredEnergy measured_energy(FactorProblem<B, S>& problem, const Weigh& weigh,
   for (Index begin = 0; begin < problem.w.rows(); begin += block) {
     const Index rows = std::min(block, problem.w.rows() - begin);
     RowMatrix<double> rest(rows, problem.w.cols());
-    kernel::multiply(problem.backend, rows_of(read(result.left), begin, rows), read(result.right),
-                     to_view(rest), kernel::ProductOptions<double>{}, problem.workspace);
+    linalg::multiply(problem.backend, rows_of(const_view(result.left), begin, rows),
+                     const_view(result.right), to_view(rest), linalg::ProductOptions<double>{},
+                     problem.workspace);
     for (Index i = 0; i < rows; ++i)
       for (Index j = 0; j < rest.cols(); ++j) {
         const auto w = static_cast<double>(static_cast<compute_t<S>>(problem.w(begin + i, j)));

@@ -5,12 +5,12 @@
 /// G = M M^T as something that multiplies: the operators whose leading eigenvectors are sought.
 
 #include <pare/core/backend.hpp>
-#include <pare/factor/detail/gaussian.hpp>
-#include <pare/factor/detail/orthonormal.hpp>
-#include <pare/factor/detail/views.hpp>
+#include <pare/core/matrix.hpp>
 #include <pare/factor/metric.hpp>
 #include <pare/factor/options.hpp>
-#include <pare/kernel/multiply.hpp>
+#include <pare/linalg/gaussian.hpp>
+#include <pare/linalg/multiply.hpp>
+#include <pare/linalg/orthonormalize.hpp>
 #include <pare/projection/project.hpp>
 
 #include <algorithm>
@@ -45,9 +45,10 @@ void sparse_sketch(const B& backend, TensorView<const S, 2> w, std::uint64_t see
 /// y = a b.
 template <class B, class T>
 void multiply_plain(const B& backend, const RowMatrix<T>& a, const RowMatrix<T>& b, RowMatrix<T>& y,
-                    kernel::ProductWorkspace& workspace) {
+                    linalg::ProductWorkspace& workspace) {
   y.resize(a.rows(), b.cols());
-  kernel::multiply(backend, read(a), read(b), to_view(y), kernel::ProductOptions<T>{}, workspace);
+  linalg::multiply(backend, const_view(a), const_view(b), to_view(y), linalg::ProductOptions<T>{},
+                   workspace);
 }
 
 /// M = diag(row) W diag(column), never stored. An empty scale is all ones.
@@ -56,7 +57,7 @@ struct ScaledMatrix {
   using scalar = T;
 
   const B& backend;
-  kernel::ProductWorkspace& workspace;
+  linalg::ProductWorkspace& workspace;
   TensorView<const S, 2> w;
   std::vector<T> row;
   std::vector<T> column;
@@ -80,9 +81,9 @@ struct ScaledMatrix {
   /// y = M x.
   void multiply(const RowMatrix<T>& x, RowMatrix<T>& y) const {
     y.resize(rows(), x.cols());
-    kernel::multiply(
-        backend, w, read(x), to_view(y),
-        kernel::ProductOptions<T>{.row_scale = scale_of(row), .depth_scale = scale_of(column)},
+    linalg::multiply(
+        backend, w, const_view(x), to_view(y),
+        linalg::ProductOptions<T>{.row_scale = scale_of(row), .depth_scale = scale_of(column)},
         workspace);
   }
 
@@ -103,7 +104,7 @@ struct ScaledMatrix {
       }
     }
     RowMatrix<T> omega(cols(), y.cols());
-    fill_normal(backend.executor, options.seed, 0, omega);
+    linalg::fill_normal(backend.executor, options.seed, 0, omega);
     multiply(omega, y);
   }
 };
@@ -133,7 +134,7 @@ class NormalOperator final : public SymmetricOperator<typename M::scalar> {
   using T = typename M::scalar;
 
  public:
-  NormalOperator(const B& backend, M& m, kernel::ProductWorkspace& workspace)
+  NormalOperator(const B& backend, M& m, linalg::ProductWorkspace& workspace)
       : backend_(backend), m_(m), workspace_(workspace) {}
 
   Index dimension() const override { return m_.rows(); }
@@ -143,13 +144,13 @@ class NormalOperator final : public SymmetricOperator<typename M::scalar> {
   /// the square root of the unit roundoff.
   void apply(const RowMatrix<T>& q, RowMatrix<T>& y) override {
     m_.multiply_transposed(q, half_);
-    orthonormalize(backend_, half_, 0, scratch_, workspace_);
+    linalg::orthonormalize(backend_, half_, 0, scratch_, workspace_);
     m_.multiply(half_, y);
   }
 
   RowMatrix<double> rayleigh(const RowMatrix<T>& q) override {
     m_.multiply_transposed(q, half_);
-    return inner_products(backend_, half_, half_, workspace_);
+    return linalg::inner_products(backend_, half_, half_, workspace_);
   }
 
   void image(const RowMatrix<T>& factor, RowMatrix<T>& y) override {
@@ -160,7 +161,7 @@ class NormalOperator final : public SymmetricOperator<typename M::scalar> {
  private:
   const B& backend_;
   M& m_;
-  kernel::ProductWorkspace& workspace_;
+  linalg::ProductWorkspace& workspace_;
   RowMatrix<T> half_, scratch_;
 };
 
@@ -170,16 +171,16 @@ class GramOperator final : public SymmetricOperator<T> {
  public:
   template <class S>
   GramOperator(const B& backend, const ScaledMatrix<B, S, T>& m,
-               kernel::ProductWorkspace& workspace)
+               linalg::ProductWorkspace& workspace)
       : backend_(backend), workspace_(workspace), gram_(m.rows(), m.rows()) {
     const std::vector<T> weights = squares_of(m.column);
-    kernel::multiply(backend, m.w, transpose(m.w), to_view(gram_),
-                     kernel::ProductOptions<T>{.half = kernel::Half::Lower,
+    linalg::multiply(backend, m.w, transpose(m.w), to_view(gram_),
+                     linalg::ProductOptions<T>{.half = linalg::Half::Lower,
                                                .row_scale = scale_of(m.row),
                                                .column_scale = scale_of(m.row),
                                                .depth_scale = scale_of(weights)},
                      workspace);
-    kernel::mirror_lower(backend, to_view(gram_));
+    linalg::mirror_lower(backend, to_view(gram_));
   }
 
   Index dimension() const override { return gram_.rows(); }
@@ -188,21 +189,21 @@ class GramOperator final : public SymmetricOperator<T> {
   /// A sample of G is worth half a step more than one of M.
   void start(const SvdOptions& options, RowMatrix<T>& y) override {
     if (options.sketch == Sketch::Sparse)
-      return sparse_sketch(backend_, read(gram_), options.seed, y);
+      return sparse_sketch(backend_, const_view(gram_), options.seed, y);
     RowMatrix<T> omega(dimension(), y.cols());
-    fill_normal(backend_.executor, options.seed, 0, omega);
+    linalg::fill_normal(backend_.executor, options.seed, 0, omega);
     apply(omega, y);
   }
 
   void apply(const RowMatrix<T>& q, RowMatrix<T>& y) override {
     y.resize(dimension(), q.cols());
-    kernel::multiply(backend_, read(gram_), read(q), to_view(y), kernel::ProductOptions<T>{},
-                     workspace_);
+    linalg::multiply(backend_, const_view(gram_), const_view(q), to_view(y),
+                     linalg::ProductOptions<T>{}, workspace_);
   }
 
   RowMatrix<double> rayleigh(const RowMatrix<T>& q) override {
     apply(q, image_);
-    return inner_products(backend_, q, image_, workspace_);
+    return linalg::inner_products(backend_, q, image_, workspace_);
   }
 
   void image(const RowMatrix<T>& factor, RowMatrix<T>& y) override {
@@ -211,7 +212,7 @@ class GramOperator final : public SymmetricOperator<T> {
 
  private:
   const B& backend_;
-  kernel::ProductWorkspace& workspace_;
+  linalg::ProductWorkspace& workspace_;
   RowMatrix<T> gram_, image_;
 };
 
@@ -222,14 +223,14 @@ class CovarianceOperator final : public SymmetricOperator<typename M::scalar> {
 
  public:
   CovarianceOperator(const B& backend, const M& m, const CovarianceView<C>& covariance,
-                     kernel::ProductWorkspace& workspace)
+                     linalg::ProductWorkspace& workspace)
       : backend_(backend), m_(m), covariance_(covariance), workspace_(workspace) {}
 
   Index dimension() const override { return m_.rows(); }
 
   void start(const SvdOptions& options, RowMatrix<T>& y) override {
     RowMatrix<T> omega(dimension(), y.cols());
-    fill_normal(backend_.executor, options.seed, 0, omega);
+    linalg::fill_normal(backend_.executor, options.seed, 0, omega);
     apply(omega, y);
   }
 
@@ -242,7 +243,7 @@ class CovarianceOperator final : public SymmetricOperator<typename M::scalar> {
   RowMatrix<double> rayleigh(const RowMatrix<T>& q) override {
     m_.multiply_transposed(q, half_);
     weigh(half_, weighed_);
-    return inner_products(backend_, half_, weighed_, workspace_);
+    return linalg::inner_products(backend_, half_, weighed_, workspace_);
   }
 
   void image(const RowMatrix<T>& factor, RowMatrix<T>& y) override {
@@ -253,8 +254,8 @@ class CovarianceOperator final : public SymmetricOperator<typename M::scalar> {
   /// y = C x with the ridge.
   void weigh(const RowMatrix<T>& x, RowMatrix<T>& y) {
     y = static_cast<T>(covariance_.ridge) * x;
-    kernel::multiply(backend_, covariance_.matrix, read(x), to_view(y),
-                     kernel::ProductOptions<T>{.accumulate = true}, workspace_);
+    linalg::multiply(backend_, covariance_.matrix, const_view(x), to_view(y),
+                     linalg::ProductOptions<T>{.accumulate = true}, workspace_);
   }
 
   /// tr G.
@@ -278,7 +279,7 @@ class CovarianceOperator final : public SymmetricOperator<typename M::scalar> {
   const B& backend_;
   const M& m_;
   CovarianceView<C> covariance_;
-  kernel::ProductWorkspace& workspace_;
+  linalg::ProductWorkspace& workspace_;
   RowMatrix<T> half_, weighed_;
 };
 

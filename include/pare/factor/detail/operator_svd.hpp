@@ -7,8 +7,8 @@
 #include <pare/core/sparse_view.hpp>
 #include <pare/factor/detail/factorize.hpp>
 #include <pare/factor/linear_operator.hpp>
-#include <pare/projection/detail/project_sparse.hpp>
-#include <pare/projection/spmm.hpp>
+#include <pare/linalg/sparse_transpose.hpp>
+#include <pare/linalg/spmm.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -54,18 +54,17 @@ class SparseOperator {
 
  private:
   void product(const CompressedView<T, I>& a, TensorView<const T, 2> x, TensorView<T, 2> y) const {
-    constexpr Index step = projection::detail::rows_per_spmm_item;
+    constexpr Index step = linalg::rows_per_spmm_item;
     parallel_for(backend_.executor, (a.outer_size + step - 1) / step, [&](Index item, int) {
       const Index first = item * step, last = std::min(a.outer_size, first + step);
-      launch(backend_,
-             projection::detail::spmm_rows(a, static_cast<const T*>(nullptr), x,
-                                           y.data + first * y.stride[0], y.stride[0], first, last));
+      launch(backend_, linalg::spmm_rows(a, static_cast<const T*>(nullptr), x,
+                                         y.data + first * y.stride[0], y.stride[0], first, last));
     });
   }
 
   const B& backend_;
   CompressedView<T, I> lines_;
-  projection::detail::TransposedStorage<T, I> transposed_;
+  linalg::SparseTranspose<T, I> transposed_;
 };
 
 /// The values of a sparse matrix times the power of two that keeps squares of products in range.
@@ -116,7 +115,7 @@ class OperatorMatrix {
   /// A Gaussian sample, whose mean squared column is ||W||_F^2.
   void sketch(const SvdOptions& options, RowMatrix<scalar>& y) {
     RowMatrix<scalar> omega(cols(), y.cols());
-    fill_normal(backend_.executor, options.seed, 0, omega);
+    linalg::fill_normal(backend_.executor, options.seed, 0, omega);
     multiply(omega, y);
     sampled_energy_ = y.template cast<double>().squaredNorm() / static_cast<double>(y.cols());
     sample_is_zero_ = y.isZero(0);
@@ -145,7 +144,7 @@ class OperatorMatrix {
     // A factor below 1 comes first: products of large elements could overflow.
     const bool shrinks = factor_ < 1;
     const RowMatrix<scalar> smaller = shrinks ? RowMatrix<scalar>(factor * x) : RowMatrix<scalar>();
-    const auto from = read(shrinks ? smaller : x);
+    const auto from = const_view(shrinks ? smaller : x);
     if (transposed)
       w_.multiply_transposed(from, to_view(y));
     else
@@ -189,7 +188,7 @@ LowRank<typename W::scalar> operator_svd(const char* function, const B& backend,
   check_operator_options<T>(function, options, out, in);
   const bool outputs = out <= in;
   OperatorMatrix<B, W> m(function, backend, w, !outputs);
-  kernel::ProductWorkspace workspace;
+  linalg::ProductWorkspace workspace;
   NormalOperator<B, OperatorMatrix<B, W>> normal(backend, m, workspace);
   // The first sample tells the energy where the operator does not.
   RowMatrix<T> sample(m.rows(), std::min<Index>(32, m.rows()));

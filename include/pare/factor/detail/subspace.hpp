@@ -4,9 +4,9 @@
 /// \file
 /// The leading eigenvectors of G = M M^T: subspace iteration and Rayleigh-Ritz projection.
 
+#include <pare/core/matrix.hpp>
 #include <pare/factor/detail/normal_operator.hpp>
-#include <pare/factor/detail/orthonormal.hpp>
-#include <pare/factor/detail/views.hpp>
+#include <pare/linalg/orthonormalize.hpp>
 
 #include <Eigen/Eigenvalues>
 
@@ -69,25 +69,26 @@ inline double likely_excess(double gain, double left, bool slow) {
 template <class T, class B>
 Subspace<T> leading_vectors(const B& backend, SymmetricOperator<T>& g, const RowMatrix<T>& q,
                             Index rank, RowMatrix<T>& factor, double& least,
-                            kernel::ProductWorkspace& workspace) {
+                            linalg::ProductWorkspace& workspace) {
   // Q is orthonormal only up to its condition number: the small problem takes that into account.
   const RowMatrix<double> rayleigh = g.rayleigh(q);
   const RowMatrix<double> inverse =
-      inverse_cholesky_factor(inner_products(backend, q, q, workspace));
+      linalg::inverse_cholesky_factor(linalg::inner_products(backend, q, q, workspace));
   const auto product = [&](TensorView<const double, 2> a, TensorView<const double, 2> b) {
     RowMatrix<double> c(a.rows(), b.cols());
-    kernel::multiply(backend, a, b, to_view(c), kernel::ProductOptions<double>{}, workspace);
+    linalg::multiply(backend, a, b, to_view(c), linalg::ProductOptions<double>{}, workspace);
     return c;
   };
   const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(
-      product(transpose(read(inverse)), read(product(read(rayleigh), read(inverse)))));
+      product(transpose(const_view(inverse)),
+              const_view(product(const_view(rayleigh), const_view(inverse)))));
   const RowMatrix<double> vectors = eigen.eigenvectors().rightCols(rank).rowwise().reverse();
-  factor = product(read(inverse), read(vectors)).template cast<T>();
+  factor = product(const_view(inverse), const_view(vectors)).template cast<T>();
   least = std::max(0.0, eigen.eigenvalues()[0]);
   Subspace<T> result{RowMatrix<T>(q.rows(), rank),
                      eigen.eigenvalues().tail(rank).reverse().cwiseMax(0.0)};
-  kernel::multiply(backend, read(q), read(factor), to_view(result.basis),
-                   kernel::ProductOptions<T>{}, workspace);
+  linalg::multiply(backend, const_view(q), const_view(factor), to_view(result.basis),
+                   linalg::ProductOptions<T>{}, workspace);
   return result;
 }
 
@@ -102,17 +103,17 @@ Subspace<T> leading_vectors(const B& backend, SymmetricOperator<T>& g, const Row
 template <class T, class B>
 Subspace<T> leading_subspace(const B& backend, SymmetricOperator<T>& g, Index rank, Index width,
                              const Convergence& until, double total, const SvdOptions& options,
-                             kernel::ProductWorkspace& workspace) {
+                             linalg::ProductWorkspace& workspace) {
   const std::uint64_t seed = options.seed;
   RowMatrix<T> q(g.dimension(), width), y, factor;
   g.start(options, q);
-  orthonormalize(backend, q, seed, y, workspace);
+  linalg::orthonormalize(backend, q, seed, y, workspace);
   double least = 0, before = 0;
   for (int step = 0, next = until.steps;;) {
     for (; step < next; ++step) {
       g.apply(q, y);
       q.swap(y);
-      orthonormalize(backend, q, seed, y, workspace);
+      linalg::orthonormalize(backend, q, seed, y, workspace);
     }
     auto space = leading_vectors<T>(backend, g, q, rank, factor, least, workspace);
     space.steps = step;

@@ -20,7 +20,8 @@ namespace pare::io::detail {
 
 /// float, double, f16, bool, and integers of 8 to 64 bits; character types are text.
 template <class T>
-concept PlainNumber = std::same_as<T, f16> || std::same_as<T, float> || std::same_as<T, double> ||
+concept PlainNumber =
+    std::same_as<T, f16> || std::same_as<T, float> || std::same_as<T, double> ||
     (std::integral<T> && sizeof(T) <= 8 && std::same_as<T, std::remove_cv_t<T>> &&
      !std::same_as<T, char> && !std::same_as<T, wchar_t> && !std::same_as<T, char8_t> &&
      !std::same_as<T, char16_t> && !std::same_as<T, char32_t>);

@@ -50,7 +50,7 @@ inline FileBytes read_file_bytes(const Place& place, const std::filesystem::path
 inline FileBytes map_file_bytes(const std::filesystem::path& path) {
   const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (file < 0) return {};
-  struct stat status {};
+  struct stat status{};
   void* at = MAP_FAILED;
   if (::fstat(file, &status) == 0 && status.st_size > 0)
     at = ::mmap(nullptr, static_cast<std::size_t>(status.st_size), PROT_READ, MAP_PRIVATE, file, 0);

@@ -92,9 +92,9 @@ bool with_float_type(std::string_view dtype, const F& f) {
 
 /// True if T holds every value of Source exactly; all hold 8-bit floats.
 template <class Source, class T>
-inline constexpr bool widens_to = std::is_same_v<Source, T> || std::is_same_v<T, double> ||
-                                  std::is_same_v<Source, E4m3> || std::is_same_v<Source, E5m2> ||
-                                  (std::is_same_v<T, float> && !std::is_same_v<Source, double>);
+inline constexpr bool widens_to =
+    std::is_same_v<Source, T> || std::is_same_v<T, double> || std::is_same_v<Source, E4m3> ||
+    std::is_same_v<Source, E5m2> || (std::is_same_v<T, float> && !std::is_same_v<Source, double>);
 
 template <class T>
 constexpr const char* widened_dtypes =

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Arrays carved from one untyped buffer: a worker's scratch is one allocation.
+///
+/// ```cpp
+/// AlignedBuffer<std::byte> memory;
+/// float *sums, *row;
+/// carve_from(memory, [&](Carver& take) {
+///   take(sums, rows * dim);
+///   take(row, dim);
+/// });
+/// ```
+
+#include <pare/core/macros_off.hpp>
+
+#include <pare/core/aligned_buffer.hpp>
+#include <pare/core/check.hpp>
+
+#include <cstddef>
+
+namespace pare {
+PARE_ABI_BEGIN
+
+/// Hands out arrays of an untyped buffer, each on a cache line of its own. With no buffer it only
+/// counts.
+class Carver {
+ public:
+  explicit Carver(std::byte* memory) : memory_(memory) {}
+
+  /// Points `array` to room for `size` objects, which are not constructed.
+  template <class X>
+  void operator()(X*& array, Index size) {
+    if (memory_ != nullptr) array = reinterpret_cast<X*>(memory_ + used_);
+    const auto bytes = static_cast<std::size_t>(size) * sizeof(X);
+    used_ += (bytes + 63) / 64 * 64;
+  }
+
+  /// Bytes handed out so far.
+  std::size_t used() const { return used_; }
+
+ private:
+  std::byte* memory_;
+  std::size_t used_ = 0;
+};
+
+/// Calls carve(Carver&) twice: to count, and with `memory` made as large as that. The arrays live
+/// until `memory` is resized.
+template <class F>
+void carve_from(AlignedBuffer<std::byte>& memory, const F& carve) {
+  Carver count(nullptr);
+  carve(count);
+  Carver place(memory.resize(count.used()));
+  carve(place);
+}
+
+/// Room for `size` scalars in an untyped buffer.
+template <class T>
+T* make_room(AlignedBuffer<std::byte>& buffer, Index size) {
+  return reinterpret_cast<T*>(buffer.resize(static_cast<std::size_t>(size) * sizeof(T)));
+}
+
+/// A number of scalars rounded up to whole cache lines, whatever the scalar.
+inline Index whole_lines(Index size) { return (size + 63) / 64 * 64; }
+
+PARE_ABI_END
+}  // namespace pare
+
+#include <pare/core/macros_on.hpp>

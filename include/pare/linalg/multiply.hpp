@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// C = A B for matrices of any size, on the register tile of gemm.hpp.
+///
+/// The depth is cut into blocks, whose products are added in ascending order, and every element of
+/// C is summed by one worker at a time: the same bits come out for every executor. For those who
+/// launch kernels; dispatch units need product_tile.hpp only.
+
+#include <pare/core/macros_off.hpp>
+
+#include <pare/core/aligned_buffer.hpp>
+#include <pare/core/backend.hpp>
+#include <pare/core/check.hpp>
+#include <pare/core/scratch.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/kernel/product_tile.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <type_traits>
+
+namespace pare::linalg {
+
+/// Which elements of C are wanted.
+enum class Half {
+  Both,
+  Lower,  ///< c_ij for i >= j; of what lies above some is written too, how much no one may rely on
+};
+
+template <ComputeScalar T>
+struct ProductOptions {
+  bool accumulate = false;          ///< C += A B
+  Half half = Half::Both;           ///< Lower saves half of the work where C is row-major
+  const T* row_scale = nullptr;     ///< [m] multiplies the rows of A
+  const T* column_scale = nullptr;  ///< [n] multiplies the columns of B
+  const T* depth_scale = nullptr;   ///< [k] multiplies the columns of A, which are the rows of B
+
+  bool scales() const {
+    return row_scale != nullptr || column_scale != nullptr || depth_scale != nullptr;
+  }
+};
+
+/// Scratch of `multiply`: in float at most 4 MiB of panels of B and 384 KiB of A a worker; in
+/// double, and for pairs of bf16, twice that. Two calls must not use one object at the same time.
+struct ProductWorkspace {
+  AlignedBuffer<std::byte> panels;
+  AlignedBuffer<std::byte> left;
+};
+
+PARE_ABI_BEGIN
+
+/// Of the depth, as many elements as keep six rows of A in L1 and a panel of B in L2.
+inline constexpr Index product_depth = 512;
+/// Columns of B that are packed at a time, for all workers: they lie in the last-level cache.
+inline constexpr Index product_columns = 2048;
+/// Rows of C that a worker takes at once: A's block stays in L2 beside a panel of B.
+inline constexpr Index product_rows = 192;
+
+/// Rows of an item: fewer than product_rows where that leaves workers without one.
+inline Index rows_of_item(Index rows, Index workers) {
+  const Index share = (rows + 4 * workers - 1) / (4 * workers);
+  const Index groups = (share + kernel::tile_rows - 1) / kernel::tile_rows;
+  return std::min<Index>(std::max<Index>(groups, 4) * kernel::tile_rows, product_rows);
+}
+
+/// Whether pairs of bf16 may be multiplied as they are.
+template <class SA, class SB, class T>
+inline constexpr bool has_pairs =
+    std::is_same_v<SA, bf16> && std::is_same_v<SB, bf16> && std::is_same_v<T, float>;
+
+/// Fills a matrix with zeros: what a product without depth is.
+template <class T>
+void fill_zeros(TensorView<T, 2> c) {
+  for (Index i = 0; i < c.rows(); ++i)
+    for (Index j = 0; j < c.cols(); ++j) c(i, j) = T(0);
+}
+
+PARE_ABI_END
+namespace detail {
+PARE_ABI_BEGIN
+
+/// One product with row-major C.
+template <bool pairs, class B, class SA, class SB, class T>
+class Product {
+  // Two storage scalars an element where products are of pairs; a block's worth of both elsewhere.
+  static constexpr Index depth_block = pairs ? 2 * product_depth : product_depth;
+
+ public:
+  Product(const B& backend, TensorView<const SA, 2> a, TensorView<const SB, 2> b,
+          TensorView<T, 2> c, const ProductOptions<T>& options, ProductWorkspace& workspace)
+      : backend_(backend), a_(a), b_(b), c_(c), options_(options) {
+    const Index workers = worker_count(backend.executor, a.rows());
+    item_rows_ = rows_of_item(a.rows(), workers);
+    const Index depth = std::min(depth_block, a.cols());
+    panel_size_ = depth * kernel_width;
+    const Index panels = (std::min(product_columns, b.cols()) + kernel_width - 1) / kernel_width;
+    panels_ = make_room<T>(workspace.panels, panels * panel_size_);
+    left_size_ = whole_lines(item_rows_ * depth);
+    left_ = make_room<T>(workspace.left, workers * left_size_);
+  }
+
+  void run() {
+    for (Index column = 0; column < b_.cols(); column += product_columns)
+      for (Index depth = 0; depth < a_.cols(); depth += depth_block) {
+        const Block block{column, std::min(product_columns, b_.cols() - column), depth,
+                          std::min(depth_block, a_.cols() - depth)};
+        pack_panels(block);
+        multiply_rows(block);
+      }
+  }
+
+ private:
+  struct Block {
+    Index column, columns, depth_begin, depth;
+  };
+
+  // The widest panel of any arch: the driver does not know which one a dispatched backend runs.
+  static constexpr Index kernel_width = 256 / static_cast<Index>(sizeof(T));
+
+  static Index whole_panels(Index columns) {
+    return columns > 0 ? (columns + kernel_width - 1) / kernel_width * kernel_width : 0;
+  }
+
+  void pack_panels(const Block& block) {
+    const Index panels = (block.columns + kernel_width - 1) / kernel_width;
+    parallel_for(backend_.executor, panels, [&](Index panel, int) {
+      const Index begin = block.column + panel * kernel_width;
+      launch(backend_,
+             kernel::PackRightLines<SB, T, pairs>{
+                 {&b_(block.depth_begin, begin), b_.stride[1], b_.stride[0],
+                  std::min(kernel_width, block.column + block.columns - begin), block.depth,
+                  options_.column_scale != nullptr ? options_.column_scale + begin : nullptr,
+                  options_.depth_scale != nullptr ? options_.depth_scale + block.depth_begin
+                                                  : nullptr},
+                 panels_ + panel * panel_size_});
+    });
+  }
+
+  void multiply_rows(const Block& block) {
+    const Index items = (a_.rows() + item_rows_ - 1) / item_rows_;
+    parallel_for(backend_.executor, items, [&](Index item, int worker) {
+      // The last rows of a lower half are the longest; they go first.
+      const Index row = (items - 1 - item) * item_rows_;
+      multiply_item(block, row, std::min(item_rows_, a_.rows() - row), left_ + worker * left_size_);
+    });
+  }
+
+  void multiply_item(const Block& block, Index row, Index rows, T* left) {
+    Index columns = block.columns;
+    if (options_.half == Half::Lower)
+      columns = std::min(columns, whole_panels(row + rows - block.column));
+    if (columns <= 0) return;
+    launch(backend_,
+           kernel::PackLeftLines<SA, T, pairs>{
+               {&a_(row, block.depth_begin), a_.stride[0], a_.stride[1], rows, block.depth,
+                options_.row_scale != nullptr ? options_.row_scale + row : nullptr},
+               left});
+    for (Index column = 0; column < columns; column += kernel_width) {
+      // Tiles wholly above the diagonal are left out.
+      const Index above =
+          options_.half == Half::Lower ? std::max<Index>(block.column + column - row, 0) : 0;
+      launch(backend_, kernel::MultiplyPanels<T, pairs>{
+                           left, panels_ + column / kernel_width * panel_size_, rows,
+                           std::min(kernel_width, columns - column), block.depth,
+                           &c_(row, block.column + column), c_.stride[0],
+                           options_.accumulate || block.depth_begin > 0,
+                           above / kernel::tile_rows * kernel::tile_rows});
+    }
+  }
+
+  const B& backend_;
+  TensorView<const SA, 2> a_;
+  TensorView<const SB, 2> b_;
+  TensorView<T, 2> c_;
+  const ProductOptions<T>& options_;
+  Index item_rows_ = 0;
+  Index panel_size_ = 0;
+  Index left_size_ = 0;
+  T* panels_ = nullptr;
+  T* left_ = nullptr;
+};
+
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
+/// C = A B, or C += A B.
+///
+/// \param a         [m x k], any storage scalar; rows or columns contiguous, or it is read slowly
+/// \param b         [k x n], the same
+/// \param c         [m x n], float or double, rows or columns contiguous; does not overlap a or b
+/// \param options   see ProductOptions
+/// \param workspace scratch to reuse
+///
+/// The caller has checked shapes. Sums are kept in T; bf16 times bf16 into float uses native
+/// products of pairs, which take subnormals for 0, where the arch has them and nothing is scaled.
+/// Cost: 2 m n k FLOPs (half of them for a lower half), which bind; a and b are read once for every
+/// 2048 columns, c is read and written once for every 512 of the depth. Memory: ProductWorkspace.
+/// \throws std::invalid_argument if neither rows nor columns of c are contiguous.
+template <KernelBackend B, StorageScalar SA, StorageScalar SB, ComputeScalar T>
+void multiply(const B& backend, TensorView<const SA, 2> a, TensorView<const SB, 2> b,
+              TensorView<T, 2> c, const ProductOptions<T>& options, ProductWorkspace& workspace) {
+  if (c.rows() == 0 || c.cols() == 0) return;
+  if (c.stride[1] != 1 && c.cols() > 1) {
+    check(c.stride[0] == 1 || c.rows() == 1, "linalg::multiply", "c", c.stride,
+          "a stride of 1 along rows or columns");
+    const ProductOptions<T> transposed{options.accumulate, Half::Both, options.column_scale,
+                                       options.row_scale, options.depth_scale};
+    return multiply(backend, transpose(b), transpose(a), transpose(c), transposed, workspace);
+  }
+  if (a.cols() == 0) {
+    if (!options.accumulate) fill_zeros(c);
+    return;
+  }
+  if constexpr (has_pairs<SA, SB, T>)
+    if (!options.scales())
+      return detail::Product<true, B, SA, SB, T>(backend, a, b, c, options, workspace).run();
+  detail::Product<false, B, SA, SB, T>(backend, a, b, c, options, workspace).run();
+}
+
+/// c_ij = c_ji for i < j: completes a product of which the lower half was computed.
+template <KernelBackend B, ComputeScalar T>
+void mirror_lower(const B& backend, TensorView<T, 2> c) {
+  constexpr Index block = 64;
+  const Index blocks = (c.rows() + block - 1) / block;
+  parallel_for(backend.executor, blocks, [&](Index at, int) {
+    const Index begin = at * block, end = std::min(begin + block, c.rows());
+    for (Index column = 0; column < end; column += block)
+      for (Index i = begin; i < end; ++i)
+        for (Index j = column; j < std::min(column + block, i); ++j) c(j, i) = c(i, j);
+  });
+}
+
+PARE_ABI_END
+
+}  // namespace pare::linalg
+
+#include <pare/core/macros_on.hpp>

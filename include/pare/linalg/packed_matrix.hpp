@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Products of blocks of rows with one right factor that is packed once: what lets several products
+/// in a row keep a block in cache, where multiply would write out each of them.
+
+#include <pare/core/macros_off.hpp>
+
+#include <pare/core/aligned_buffer.hpp>
+#include <pare/core/backend.hpp>
+#include <pare/core/check.hpp>
+#include <pare/core/scratch.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/linalg/multiply.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <type_traits>
+
+namespace pare::linalg {
+PARE_ABI_BEGIN
+
+/// What products of S and U are summed in.
+template <StorageScalar S, StorageScalar U>
+using product_t =
+    std::conditional_t<std::is_same_v<S, double> || std::is_same_v<U, double>, double, float>;
+
+/// The same matrix with a stride of 1, as products want it; refused if it has none.
+template <class S>
+TensorView<S, 2> checked_lines(const char* function, const char* argument, TensorView<S, 2> m) {
+  check_view(function, argument, m);
+  // Nobody steps along an extent of 1, but kernels choose their way by the strides.
+  for (std::size_t d = 0; d < 2 && m.stride[0] != 1 && m.stride[1] != 1; ++d)
+    if (m.extent[d] <= 1) m.stride[d] = 1;
+  check(m.stride[0] == 1 || m.stride[1] == 1, function, argument, m.stride,
+        "a stride of 1 along rows or columns");
+  return m;
+}
+
+/// The most rows of a block: with a middle of 512 columns they take 384 KiB of L2.
+inline constexpr Index most_block_rows = 192;
+
+/// Rows that a worker takes at once. No element depends on it.
+inline Index block_rows(Index rows, Index workers) {
+  return std::min(rows_of_item(rows, workers), most_block_rows);
+}
+
+/// The right factor [depth x columns]; with Pairs it is bf16, and so is all that it is multiplied
+/// by. Sums run along the depth in the order of multiply.
+template <bool Pairs, ComputeScalar T>
+class PackedMatrix {
+ public:
+  /// Columns of a panel: the widest of any arch.
+  static constexpr Index panel_columns = 256 / static_cast<Index>(sizeof(T));
+
+  static Index whole_panels(Index columns) {
+    return (columns + panel_columns - 1) / panel_columns * panel_columns;
+  }
+
+  template <class B, class S>
+  PackedMatrix(const B& backend, TensorView<const S, 2> right, AlignedBuffer<std::byte>& buffer)
+      : depth_(right.rows()),
+        columns_(right.cols()),
+        panels_((columns_ + panel_columns - 1) / panel_columns),
+        packed_(make_room<T>(buffer, depth_ * panels_ * panel_columns)) {
+    const Index blocks = (depth_ + depth_block - 1) / depth_block;
+    parallel_for(backend.executor, blocks * panels_, [&](Index item, int) {
+      const Index begin = item / panels_ * depth_block, panel = item % panels_;
+      const Index column = panel * panel_columns;
+      launch(backend, kernel::PackRightLines<S, T, Pairs>{
+                          {&right(begin, column), right.stride[1], right.stride[0],
+                           std::min(panel_columns, columns_ - column),
+                           std::min(depth_block, depth_ - begin), nullptr, nullptr},
+                          panel_at(begin, panel)});
+    });
+  }
+
+  /// Scalars that `multiply` packs rows in.
+  static Index left_size(Index rows, Index depth) {
+    return whole_lines(rows * std::min(depth, depth_block));
+  }
+
+  /// C = A right for a block of rows, where C, by rows, may stop after whole panels. After each
+  /// part of A is packed, visit(packed, depth) sees it.
+  template <class B, class S, class Visit>
+  void multiply(const B& backend, TensorView<const S, 2> a, TensorView<T, 2> c, T* left,
+                const Visit& visit) const {
+    for (Index begin = 0; begin < depth_; begin += depth_block) {
+      const Index depth = std::min(depth_block, depth_ - begin);
+      pack_left(backend, a, begin, depth, left);
+      visit(static_cast<const T*>(left), depth);
+      for (Index column = 0; column < c.cols(); column += panel_columns)
+        launch(backend, kernel::MultiplyPanels<T, Pairs>{
+                            left, panel_at(begin, column / panel_columns), a.rows(),
+                            std::min(panel_columns, c.cols() - column), depth, &c(0, column),
+                            c.stride[0], begin > 0});
+    }
+  }
+
+  template <class B, class S>
+  void multiply(const B& backend, TensorView<const S, 2> a, TensorView<T, 2> c, T* left) const {
+    multiply(backend, a, c, left, [](const T*, Index) {});
+  }
+
+  /// visit(packed, depth) for each part of a block of rows, without a product.
+  template <class B, class S, class Visit>
+  static void each_left(const B& backend, TensorView<const S, 2> a, T* left, const Visit& visit) {
+    for (Index begin = 0; begin < a.cols(); begin += depth_block) {
+      const Index depth = std::min(depth_block, a.cols() - begin);
+      pack_left(backend, a, begin, depth, left);
+      visit(static_cast<const T*>(left), depth);
+    }
+  }
+
+ private:
+  static constexpr Index depth_block = Pairs ? 2 * product_depth : product_depth;
+
+  T* panel_at(Index begin, Index panel) const {
+    const Index depth = std::min(depth_block, depth_ - begin);
+    return packed_ + (begin * panels_ + panel * depth) * panel_columns;
+  }
+
+  template <class B, class S>
+  static void pack_left(const B& backend, TensorView<const S, 2> a, Index begin, Index depth,
+                        T* left) {
+    launch(backend,
+           kernel::PackLeftLines<S, T, Pairs>{
+               {&a(0, begin), a.stride[0], a.stride[1], a.rows(), depth, nullptr, nullptr}, left});
+  }
+
+  Index depth_;
+  Index columns_;
+  Index panels_;
+  T* packed_;
+};
+
+PARE_ABI_END
+}  // namespace pare::linalg
+
+#include <pare/core/macros_on.hpp>
