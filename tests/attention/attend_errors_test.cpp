@@ -187,7 +187,7 @@ TYPED_TEST(AttendErrorsTest, NumbersOutOfRange) {
   for (const double scale :
        {0.0, -0.0, -1.0, nan_value, infinity, -infinity, 1e-50, 1e300, 2.37e38})
     this->expect_bad_option("scale", {.scale = scale});  // 0, inf and, times log2 e, inf in float
-  for (const Index window : {Index{-1}, -largest})
+  for (const Index window : {Index{0}, Index{-1}, -largest})
     this->expect_bad_option("window", {.causal = true, .window = window});
   for (const Index side : {Index{-1}, -largest}) {
     this->expect_bad_option("window_left", {.window_left = side});

@@ -110,12 +110,12 @@ TEST(AttendOptions, AWindowPastAllTokensIsNone) {
 TEST(AttendOptions, TheFirstQueryStandsWhereTheCallSays) {
   on_both([](const auto& backend, const Inputs<float>& x) {
     for (const Index offset : {Index{0}, Index{17}, Index{-5}, Index{4000}})
-      for (const Index window : {0, 12})
+      for (const std::optional<Index> window : {std::optional<Index>{}, std::optional<Index>{12}})
         expect_attention(
             x, attended(backend, x, {.causal = true, .window = window, .query_offset = offset}),
             1e-5, [&](Index, Index, Index i, Index j) {
               const Index p = i + offset;
-              return j <= p && (window == 0 || p - j < window);
+              return j <= p && (!window || p - j < *window);
             });
     const Index usual = x.sizes.keys - x.sizes.queries;
     EXPECT_TRUE(same_outputs(attended(backend, x, {.causal = true, .query_offset = usual}),

@@ -57,7 +57,7 @@ struct Input {
     width = small(9);
     const Index flags = small(64);
     options.causal = (flags & 1) != 0;
-    options.window = bytes.number<Index>();
+    if (const Index window = bytes.number<Index>(); window != 0) options.window = window;
     options.sinks = bytes.number<Index>();
     const Index left = bytes.number<Index>(), right = bytes.number<Index>();
     const Index offset = bytes.number<Index>();
@@ -85,7 +85,7 @@ bool in_range(const std::optional<Index>& x, Index least, Index largest) {
 
 bool has_sound_options(const Input& x) {
   const AttendOptions& o = x.options;
-  return o.window >= 0 && (o.window == 0 || (!o.window_left && !o.window_right)) &&
+  return (!o.window || (*o.window >= 1 && !o.window_left && !o.window_right)) &&
          in_range(o.window_left, 0, std::numeric_limits<Index>::max()) &&
          in_range(o.window_right, 0, std::numeric_limits<Index>::max()) &&
          in_range(o.sinks, 0, most) && in_range(o.query_offset, -most, most);
@@ -94,12 +94,12 @@ bool has_sound_options(const Input& x) {
 /// Whether a query of a sequence of n keys may need key j: query 0 sees the farthest back.
 bool needs(const Input& x, Index n, Index j) {
   const AttendOptions& o = x.options;
-  const bool narrow = o.window > 0 && o.window <= most;
+  const bool narrow = o.window && *o.window <= most;
   const bool windowed = narrow || o.window_left || o.window_right;
   if (x.queries == 0) return false;
   if (windowed && j < o.sinks) return true;
   const Index p = o.query_offset.value_or(n - x.queries);
-  if (narrow) return p - j < o.window;
+  if (narrow) return p - j < *o.window;
   return !o.window_left || *o.window_left > most || p - j <= *o.window_left;
 }
 

@@ -237,6 +237,15 @@ AttendStats attend(const B& backend, const Q& q, const Source& source, O&& out,
 }
 
 /// \overload
+template <In<4> Q, KeyValueSource Source, Out<4> O, ScoreModifier M>
+requires(std::is_same_v<scalar_of<Q>, typename Source::scalar> &&
+         OutputOf<scalar_of<O>, scalar_of<Q>>)
+AttendStats attend(const Q& q, const Source& source, O&& out, const M& modifier,
+                   const AttendOptions& options = {}) {
+  return attend(simd, q, source, out, modifier, options);
+}
+
+/// \overload
 template <In<4> Q, KeyValueSource Source, Out<4> O>
 requires(std::is_same_v<scalar_of<Q>, typename Source::scalar> &&
          OutputOf<scalar_of<O>, scalar_of<Q>>)
@@ -253,8 +262,8 @@ PARE_REFUSE_CALLS(attend, "attention::attend",
                   (INPUT, (roles::ReadsSame<4>), "v", "[batch, kv heads, keys, value dim]"),
                   (OUTPUT, (roles::WritesEither<4>), "out", "[batch, heads, queries, value dim]"))
 PARE_REFUSE_CALLS(attend, "attention::attend",
-                  "after out: wanted AttendOptions, members spelt and ordered as declared, or "
-                  "after a backend a ScoreModifier and AttendOptions",
+                  "after out: wanted AttendOptions, members spelt and ordered as declared, or a "
+                  "ScoreModifier and AttendOptions",
                   (INPUT, (roles::Reads<4>), "q", "[batch, heads, queries, key dim]"),
                   (PLAIN, (roles::Takes<detail::IsSource, roles::other_call>), "source",
                    "a KeyValueSource"),

@@ -79,9 +79,9 @@ struct AttendOptions {
   /// 1 / sqrt(key dim).
   std::optional<double> scale{};
 
-  /// Sliding window in tokens: with `causal` keys (p - window, p], without |p - j| < window. 0, and
-  /// any number from 2^30 on: none.
-  Index window = 0;
+  /// Sliding window in tokens, at least 1: with `causal` keys (p - window, p], without
+  /// |p - j| < window. Left out, and any number from 2^30 on: none.
+  std::optional<Index> window{};
 
   /// The sides of a window: query at p sees keys in [p - window_left, p + window_right]; these are
   /// window_size = (left, right) of FlashAttention. Left out: no limit on that side (their -1).

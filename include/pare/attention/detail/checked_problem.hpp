@@ -83,14 +83,15 @@ void check_apart_from_inputs(const char* function, const char* output, const Ten
 
 /// A window of more than that many tokens is none, however large.
 inline bool has_window(const AttendOptions& o) {
-  return (o.window != 0 && o.window <= most_tokens) || o.window_left || o.window_right;
+  return (o.window && *o.window <= most_tokens) || o.window_left || o.window_right;
 }
 
 /// What each query sees, as far as the options alone say it.
 inline void set_visibility(const char* function, const AttendOptions& o, Problem& p) {
-  check(o.window >= 0, function, "window", o.window, "a number of tokens, or 0 for none");
-  check(o.window == 0 || (!o.window_left && !o.window_right), function, "window", o.window,
-        "0 beside window_left and window_right");
+  const Index window = o.window.value_or(most_tokens + 1);
+  check(window >= 1, function, "window", window, "at least 1 token; left out for none");
+  check(!o.window || (!o.window_left && !o.window_right), function, "window", window,
+        "none beside window_left and window_right");
   const auto check_side = [&](const char* name, const std::optional<Index>& side) {
     check(!side || *side >= 0, function, name, side.value_or(0),
           "a number of keys; left out for no limit");
@@ -110,7 +111,7 @@ inline void set_visibility(const char* function, const AttendOptions& o, Problem
   p.causal = o.causal;
   p.left = limit(o.window_left);
   p.right = limit(o.window_right);
-  if (o.window > 0 && o.window <= most_tokens) p.left = p.right = o.window - 1;
+  if (window <= most_tokens) p.left = p.right = window - 1;
   p.sinks = has_window(o) ? o.sinks : 0;
   p.query_offset = o.query_offset;
 }
@@ -118,7 +119,7 @@ inline void set_visibility(const char* function, const AttendOptions& o, Problem
 /// For methods that choose keys by place: no window, and the last query beside the last key.
 inline void check_plain_visibility(const char* function, const AttendOptions& o,
                                    const char* wanted) {
-  check(!has_window(o) && o.window >= 0, function, "window", o.window, wanted);
+  check(!has_window(o), function, "window", o.window.value_or(0), wanted);
   check(!o.query_offset, function, "query_offset", o.query_offset.value_or(0), wanted);
 }
 
