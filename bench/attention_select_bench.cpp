@@ -12,8 +12,8 @@
 #include "counters.hpp"
 #include "workload.hpp"
 
-#include "recall/heads.hpp"
-#include "recall/text.hpp"
+#include "recall_text/heads.hpp"
+#include "recall_text/text.hpp"
 
 #include <pare/attention/attend.hpp>
 #include <pare/attention/mean_pool.hpp>

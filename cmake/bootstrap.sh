@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # From a bare machine to a result, in one command:
-#   cmake/bootstrap.sh demo [arguments]    embeds a real graph and scores it   (examples/fast_rp.cpp)
+#   cmake/bootstrap.sh demo [arguments]    embeds a real graph and scores it   (examples/studies/graph)
 #   cmake/bootstrap.sh test [arguments]    builds and runs the tests           (arguments go to ctest)
 #   cmake/bootstrap.sh bench [arguments]   builds and runs the benchmarks      (build/release/bench/pare_bench)
 #   cmake/bootstrap.sh deps [package ...]  only installs what is missing, and these packages
@@ -216,10 +216,10 @@ cd "$root"
 case $command in
   demo)
     need_for demo
-    build release fast_rp
-    step "running build/release/examples/fast_rp $*"
+    build release pare_study_graph
+    step "running build/release/examples/studies/graph $*"
     cd "$invoked_from"
-    exec "$root/build/release/examples/fast_rp" "$@"
+    exec "$root/build/release/examples/studies/graph" "$@"
     ;;
   test)
     need_for test
