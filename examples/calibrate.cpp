@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which threshold gives a density of a quarter? It depends on the data: ask a sample.
+// Prints the density that the threshold found gives: at most 0.25, and close to it.
+
+#include <pare/attention/attend.hpp>
+#include <pare/attention/calibrate.hpp>
+#include <pare/attention/early_stop.hpp>
+
+#include <Eigen/Core>
+#include <unsupported/Eigen/CXX11/Tensor>
+
+#include <algorithm>
+#include <cstdio>
+#include <random>
+
+namespace {
+
+using Tensor = Eigen::Tensor<float, 4, Eigen::RowMajor>;  // [batch, heads, tokens, dim]
+
+Tensor random_tensor(Eigen::Index heads, Eigen::Index tokens, unsigned seed) {
+  std::mt19937 bits(seed);
+  std::normal_distribution<float> normal;
+  Tensor tensor(1, heads, tokens, 64);
+  std::generate_n(tensor.data(), tensor.size(), [&] { return normal(bits); });
+  return tensor;
+}
+
+/// Gives all queries one direction that one key in 16 has, which is what sparse attention lives on.
+void plant_heavy_keys(Tensor& q, Tensor& k) {
+  for (Eigen::Index h = 0; h < q.dimension(1); ++h)
+    for (Eigen::Index t = 0; t < q.dimension(2); ++t) {
+      q(0, h, t, 0) += 4;
+      if (t % 16 == 0) k(0, h, t, 0) += 12;
+    }
+}
+
+/// sum |a - b|^2 / sum |b|^2
+double relative_square_error(const Tensor& a, const Tensor& b) {
+  const Eigen::Map<const Eigen::VectorXf> x(a.data(), a.size()), y(b.data(), b.size());
+  return double((x - y).squaredNorm() / y.squaredNorm());
+}
+
+}  // namespace
+
+int main() {
+  Tensor q = random_tensor(2, 1024, 1), k = random_tensor(2, 1024, 2);
+  const Tensor v = random_tensor(2, 1024, 3);
+  plant_heavy_keys(q, k);
+  Tensor exact(1, 2, 1024, 64), out(1, 2, 1024, 64);
+
+  pare::attention::attend(q, k, v, exact, {.causal = true});
+  const auto found = pare::attention::calibrate(q, k, v, pare::attention::EarlyStop{.segment = 64},
+                                                {.density = 0.25});
+  const auto stats = pare::attention::attend(q, k, v, out, found.policy, {.causal = true});
+  std::printf("density %.3f at threshold %.3g, relative square error %.3f\n", stats.density,
+              found.threshold, relative_square_error(out, exact));
+  return stats.density <= 0.25 && stats.density > 0.2 ? 0 : 1;
+}
