@@ -5,6 +5,7 @@
 /// Eigen's decompositions that oracles and the reference path share, compiled once a test program:
 /// each would take every file that uses it 20 seconds.
 
+#include <Eigen/Cholesky>
 #include <Eigen/Eigenvalues>
 #include <Eigen/QR>
 #include <Eigen/SVD>
@@ -20,4 +21,10 @@ PARE_TEST_DECOMPOSITIONS class Eigen::JacobiSVD<Eigen::MatrixXd,
 PARE_TEST_DECOMPOSITIONS class Eigen::JacobiSVD<Eigen::MatrixXd>;
 #endif
 PARE_TEST_DECOMPOSITIONS class Eigen::ColPivHouseholderQR<Eigen::MatrixXd>;
+PARE_TEST_DECOMPOSITIONS class Eigen::HouseholderQR<Eigen::MatrixXd>;
 PARE_TEST_DECOMPOSITIONS class Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd>;
+PARE_TEST_DECOMPOSITIONS Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd>&
+Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd>::compute(const Eigen::EigenBase<Eigen::MatrixXd>&,
+                                                        int);
+PARE_TEST_DECOMPOSITIONS Eigen::LLT<Eigen::MatrixXd>& Eigen::LLT<Eigen::MatrixXd>::compute(
+    const Eigen::EigenBase<Eigen::MatrixXd>&);

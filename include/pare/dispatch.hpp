@@ -25,7 +25,7 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/cpu_features.hpp>
-#include <pare/dispatch/entry.hpp>
+#include <pare/core/kernel_entry.hpp>
 
 #include <array>
 #include <cstdlib>
@@ -128,7 +128,7 @@ inline std::size_t chosen_arch() {
 template <class Arguments, class... Archs>
 constexpr auto entries_of(std::tuple<Archs...>) {
   return std::array<void (*)(const Arguments&) noexcept, sizeof...(Archs)>{
-      &DispatchEntry<Archs, Arguments>::run...};
+      &KernelEntry<Archs, Arguments>::run...};
 }
 
 PARE_ABI_END

@@ -24,6 +24,7 @@ using namespace pare::factor;
 using pare::bf16;
 using pare::f16;
 using pare::Index;
+using pare::RowMatrix;
 using pare::testing::equal_bits;
 using pare::testing::normal_matrix;
 using pare::testing::random_matrix;

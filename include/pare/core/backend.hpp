@@ -18,6 +18,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/arch.hpp>
+#include <pare/core/kernel_entry.hpp>
 #include <pare/core/parallel.hpp>
 
 #include <type_traits>
@@ -65,6 +66,15 @@ concept KernelBackend = Backend<B> && requires(const std::remove_cvref_t<B>& b) 
 /// The definition of every algorithm: scalar, single-threaded, accumulating in double. Slow.
 inline constexpr Reference reference{};
 
+namespace detail {
+
+/// Whether another translation unit of the program compiles a kernel, for all that launch it. Every
+/// unit of a program must give the same answer.
+template <class Arch, class Arguments>
+inline constexpr bool compiled_elsewhere = false;
+
+}  // namespace detail
+
 PARE_ABI_BEGIN
 /// The fast path for one arch by name. The translation unit must be compiled for it, and the
 /// processor must support it (`cpu_supports`): nothing checks that at run time.
@@ -77,7 +87,10 @@ inline constexpr Simd<arch::best> simd{};
 /// Runs a kernel: the argument struct names it, its namespace holds `run_kernel(Arch, arguments)`.
 template <class Arch, class E, class Arguments>
 PARE_ALWAYS_INLINE void launch(const Simd<Arch, E>&, const Arguments& arguments) noexcept {
-  run_kernel(Arch{}, arguments);
+  if constexpr (detail::compiled_elsewhere<Arch, Arguments>)
+    detail::KernelEntry<Arch, Arguments>::run(arguments);
+  else
+    run_kernel(Arch{}, arguments);
 }
 PARE_ABI_END
 

@@ -16,7 +16,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/arch.hpp>
-#include <pare/dispatch/entry.hpp>
+#include <pare/core/kernel_entry.hpp>
 
 #if !defined(PARE_DISPATCH_ARCH)
 #error "pare/dispatch/instantiate.hpp is for the files that pare_add_dispatch generates"
@@ -25,7 +25,7 @@
 namespace pare::detail {
 
 template <class Arch, class Arguments>
-void DispatchEntry<Arch, Arguments>::run(const Arguments& arguments) noexcept {
+void KernelEntry<Arch, Arguments>::run(const Arguments& arguments) noexcept {
   run_kernel(Arch{}, arguments);
 }
 
@@ -33,6 +33,6 @@ void DispatchEntry<Arch, Arguments>::run(const Arguments& arguments) noexcept {
 
 /// Compiles the kernel of an argument struct for this translation unit's instruction set.
 #define PARE_INSTANTIATE(...) \
-  template struct pare::detail::DispatchEntry<pare::arch::PARE_DISPATCH_ARCH, __VA_ARGS__>;
+  template struct pare::detail::KernelEntry<pare::arch::PARE_DISPATCH_ARCH, __VA_ARGS__>;
 
 #include <pare/core/macros_on.hpp>

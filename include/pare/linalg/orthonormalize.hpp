@@ -89,8 +89,8 @@ void replace_dependent_columns(const B& backend, RowMatrix<T>& y, const RowMatri
   const Index size = gram.rows();
   const Eigen::VectorXd scale = gram.diagonal().unaryExpr(
       [](double square) { return square > 0.0 ? 1.0 / std::sqrt(square) : 0.0; });
-  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(scale.asDiagonal() * gram *
-                                                             scale.asDiagonal());
+  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(
+      Eigen::MatrixXd{scale.asDiagonal() * gram * scale.asDiagonal()});
   const Eigen::VectorXd values = eigen.eigenvalues().reverse();
   Index kept = 0;
   while (kept < size && values[kept] > 1e-11 * values[0]) ++kept;

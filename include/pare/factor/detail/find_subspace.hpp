@@ -43,7 +43,7 @@ struct FoundSubspace {
 /// All eigenvectors of a stored G.
 template <class T>
 Subspace<T> all_eigenvectors(const RowMatrix<double>& gram, Index rank) {
-  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(gram);
+  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(Eigen::MatrixXd{gram});
   return {eigen.eigenvectors().rightCols(rank).rowwise().reverse().template cast<T>(),
           eigen.eigenvalues().tail(rank).reverse().cwiseMax(0.0), 0};
 }

@@ -165,7 +165,8 @@ template <class T>
 ReferenceCovariance reference_covariance(const char* function, const char* name,
                                          const CovarianceView<T>& c) {
   const Eigen::MatrixXd matrix = reference_matrix(c.matrix);
-  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen((matrix + matrix.transpose()) / 2);
+  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(
+      Eigen::MatrixXd{(matrix + matrix.transpose()) / 2});
   const Eigen::VectorXd& values = eigen.eigenvalues();
   check_semi_definite(function, name, values.minCoeff(), values.maxCoeff());
   return {values.cwiseMax(0.0), eigen.eigenvectors(), c.ridge};

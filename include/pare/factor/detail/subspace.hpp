@@ -80,8 +80,8 @@ Subspace<T> leading_vectors(const B& backend, SymmetricOperator<T>& g, const Row
     return c;
   };
   const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(
-      product(transpose(const_view(inverse)),
-              const_view(product(const_view(rayleigh), const_view(inverse)))));
+      Eigen::MatrixXd{product(transpose(const_view(inverse)),
+                              const_view(product(const_view(rayleigh), const_view(inverse))))});
   const RowMatrix<double> vectors = eigen.eigenvectors().rightCols(rank).rowwise().reverse();
   factor = product(const_view(inverse), const_view(vectors)).template cast<T>();
   least = std::max(0.0, eigen.eigenvalues()[0]);

@@ -11,7 +11,7 @@ namespace pare::detail {
 /// `run` is defined only where instantiate.hpp is included, so that a combination nobody
 /// instantiated is an undefined reference. The arch is part of the name: no two objects share it.
 template <class Arch, class Arguments>
-struct DispatchEntry {
+struct KernelEntry {
   static void run(const Arguments& arguments) noexcept;
 };
 

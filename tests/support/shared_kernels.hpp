@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Pare's kernels for the instruction set of a test program are compiled once, in
+/// shared_kernels.cpp, not in every file that calls a method. Precompiled, so that all files agree.
+
+#include <pare/core/backend.hpp>
+
+#define PARE_INSTANTIATE(...) \
+  template <>                 \
+  inline constexpr bool pare::detail::compiled_elsewhere<pare::arch::best, __VA_ARGS__> = true;
+
+#include <pare/dispatch/kernels/attention.inc>
+#include <pare/dispatch/kernels/factor.inc>
+#include <pare/dispatch/kernels/feature.inc>
+#include <pare/dispatch/kernels/graph.inc>
+#include <pare/dispatch/kernels/linalg.inc>
+#include <pare/dispatch/kernels/projection.inc>
+
+#undef PARE_INSTANTIATE
