@@ -20,3 +20,11 @@ if(PARE_NATIVE AND NOT CMAKE_CROSSCOMPILING)
     target_compile_options(pare_native INTERFACE -march=native)
   endif()
 endif()
+
+# Pages of the public headers, in docs/html of the build; a warning of Doxygen's fails the target.
+find_program(PARE_DOXYGEN doxygen)
+mark_as_advanced(PARE_DOXYGEN)
+if(PARE_DOXYGEN)
+  configure_file("${CMAKE_CURRENT_LIST_DIR}/Doxyfile.in" "${CMAKE_CURRENT_BINARY_DIR}/Doxyfile" @ONLY)
+  add_custom_target(pare_docs COMMAND "${PARE_DOXYGEN}" "${CMAKE_CURRENT_BINARY_DIR}/Doxyfile" VERBATIM)
+endif()

@@ -157,7 +157,7 @@ PARE_ABI_BEGIN
 /// \param k       [batch, kv heads, keys, key dim]
 /// \param v       [batch, kv heads, keys, value dim]
 /// \param out     [batch, heads, queries, value dim], written; must not overlap an input
-/// \param rule    an EarlyStop: when to stop
+/// \param policy  an EarlyStop: when to stop
 /// \param options `causal` must be set, as it is when options are left out; lengths, packed
 ///                sequences, scale, lse and workspace as for exact attention; neither window,
 ///                query_offset, sink_logits, order nor mask
@@ -182,10 +182,10 @@ PARE_ABI_BEGIN
 /// guides are rounded to the scalar of the tensors.
 template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, std::derived_from<EarlyStop> P>
 requires detail::AttendScalars<Q, K, V, O>
-AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out, const P& rule,
+AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out, const P& policy,
                    const AttendOptions& options = {.causal = true}) {
   return detail::attend_early(backend, as_const(to_view(q)), as_const(to_view(k)),
-                              as_const(to_view(v)), to_view(out), rule, options);
+                              as_const(to_view(v)), to_view(out), policy, options);
 }
 
 PARE_ABI_END

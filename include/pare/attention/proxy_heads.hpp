@@ -83,10 +83,9 @@ SelectedBlocks select_blocks(const Q& q, const K& k, const ProxyHeads& policy,
 }
 
 /// Causal attention over the blocks that ProxyAttn picks; parameters as those of `attend` and
-/// `select_blocks`.
+/// `select_blocks`. Of the options, `causal` must be true, which it is if they are left out; scale,
+/// lse and workspace apply as for exact attention.
 ///
-/// \param options `causal` must be true, which it is if options are left out; scale, lse and
-///                workspace apply as for exact attention
 /// \returns       density, mass as `select_blocks` gives it, and the seconds of selecting
 /// \throws std::invalid_argument as `attend` and `select_blocks` do, or if the options are not
 ///         causal or have a mask, an order, a window, a query_offset, lengths or offsets. Nothing

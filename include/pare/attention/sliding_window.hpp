@@ -11,8 +11,9 @@
 ///
 /// Xiao et al., "Efficient Streaming Language Models with Attention Sinks" (StreamingLLM, arXiv
 /// 2309.17453): recent tokens and a few first ones. The blocks are those that hold a visible key,
-/// so some keys outside the window come with them; AttendOptions::window and ::sinks hide those, as
-/// they do without any mask. As a mask it joins other selections.
+/// so some keys outside the window come with them; AttendOptions::window and
+/// AttendOptions::sinks hide those, as they do without any mask. As a mask it joins other
+/// selections.
 
 #include <pare/core/macros_off.hpp>
 

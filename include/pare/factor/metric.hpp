@@ -15,7 +15,7 @@
 /// that is such a diagonal of the inputs or has R R^T = C, the covariance of the inputs. With
 /// D W R = U S V^T, cut after the first k:
 ///
-/// | weighed | A | B | \ref Split "carries S" |
+/// | weighed | A | B | carries S (Split) |
 /// |---|---|---|---|
 /// | neither, or outputs | W V | V^T | A |
 /// | inputs | U | U^T W | B |

@@ -47,7 +47,7 @@ constexpr std::ptrdiff_t steps_of(std::ptrdiff_t depth) noexcept {
 }
 
 /// What storage scalars S are multiplied as on Arch: pairs where bf16 products are native, and
-/// compute_t<S> elsewhere. Packed operands of both are kept in arrays of compute_t<S>.
+/// `compute_t<S>` elsewhere. Packed operands of both are kept in arrays of `compute_t<S>`.
 template <StorageScalar S, class Arch>
 using element_t =
     std::conditional_t<std::is_same_v<S, bf16> && Arch::has_bf16_dot, Bf16Pair, compute_t<S>>;
