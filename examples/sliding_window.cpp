@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // StreamingLLM: the last 200 tokens and the first 4. The mask skips blocks that the window hides,
 // and the options hide the rest of the blocks that it touches. Prints the largest difference to the
-// window without a mask, which computes the same: 0.
+// window without a mask, which computes the same: 3e-7.
 
 #include <pare/attention/attend.hpp>
 #include <pare/attention/sliding_window.hpp>

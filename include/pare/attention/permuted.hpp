@@ -188,11 +188,10 @@ PARE_ABI_BEGIN
 ///
 /// q [batch, heads, queries, key dim], k [batch, kv heads, keys, key dim], v [batch, kv heads,
 /// keys, value dim] and out [batch, heads, queries, value dim] as for exact attention; query i
-/// stands at position i + keys - queries.
+/// stands at position i + keys - queries. `policy` says how to order and select. Of the options,
+/// `causal` must be true, which it is if they are left out; neither order, mask, window,
+/// query_offset, lengths nor offsets may be given; sink_logits count in the output alone.
 ///
-/// \param policy  how to order and select
-/// \param options `causal` must be true, which it is if options are left out; neither order, mask,
-///                window, query_offset, lengths nor offsets; sink_logits count in the output alone
 /// \returns the density by the paper's convention, the mean share of block scores that was kept
 ///          (an estimate; 1 if exact) and the seconds spent on ordering and selecting
 /// \throws std::invalid_argument if a block, segment, stride or number of queries is below 1,
