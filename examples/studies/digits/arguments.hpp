@@ -4,8 +4,8 @@
 /// \file
 /// The command line of the digits study.
 
-#include "common/options.hpp"
 #include "common/digits_data.hpp"
+#include "common/options.hpp"
 #include "digits/gradients.hpp"
 
 #include <algorithm>

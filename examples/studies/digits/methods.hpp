@@ -4,8 +4,8 @@
 /// \file
 /// The ways to factor a layer's weights: every call into Pare but that of the factored layer.
 
-#include "digits/compress.hpp"
 #include "common/digits_data.hpp"
+#include "digits/compress.hpp"
 #include "digits/gradients.hpp"
 #include "digits/network.hpp"
 

@@ -12,8 +12,8 @@
 #include "graph/score_table.hpp"
 #include "graph/statistics.hpp"
 
-#include <pare/io/npy.hpp>
 #include <pare/graph/fast_rp.hpp>
+#include <pare/io/npy.hpp>
 
 #include <algorithm>
 #include <chrono>

@@ -4,11 +4,11 @@
 /// \file
 /// Times a method on some heads and holds its output against the exact one.
 
-#include "recall_text/heads.hpp"
 #include "recall/methods.hpp"
 #include "recall/plot.hpp"
 #include "recall/scores.hpp"
 #include "recall/table.hpp"
+#include "recall_text/heads.hpp"
 
 #include <chrono>
 #include <cstdio>

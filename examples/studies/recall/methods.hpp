@@ -5,9 +5,9 @@
 /// The methods that the attention example compares, each with the settings that it sweeps.
 
 #include "recall/arguments.hpp"
-#include "recall_text/heads.hpp"
 #include "recall/scores.hpp"
 #include "recall/vertical_slash.hpp"
+#include "recall_text/heads.hpp"
 
 #include <pare/attention/antidiagonal.hpp>
 #include <pare/attention/attend.hpp>
