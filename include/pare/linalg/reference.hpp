@@ -5,8 +5,7 @@
 /// The definitions of this folder, in plain loops that accumulate in double on one thread.
 ///
 /// ```cpp
-/// multiply(pare::reference, a, b, c, options, workspace);  // the backend that runs them
-/// spmm(pare::reference, a, b, c);
+/// spmm(pare::reference, a, b, c);  // the backend that runs them
 /// ```
 
 #include <pare/core/macros_off.hpp>
