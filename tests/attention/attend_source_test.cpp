@@ -328,4 +328,19 @@ TEST(AttendSource, EigensTensors) {
     EXPECT_TRUE(same_bits(lse.data()[i], wanted.lse.list[i]));
 }
 
+TEST(AttendSource, AModifierNeedsNoBackend) {
+  const Inputs<float> x(Sizes{2, 2, 1, 5, 30, 8, 5});
+  const Pages<float> pages(x, {30, 12}, 7, Layout::by_token);
+  const pare::attention::SoftCap cap{.cap = 3};
+  Outputs<float> wanted(x.sizes), got(x.sizes);
+  attend(pare::simd, x.q.view(), pages.source(), wanted.out.writable(), cap,
+         {.causal = true, .lse = wanted.lse_view()});
+  attend(x.q.view(), pages.source(), got.out.writable(), cap,
+         {.causal = true, .lse = got.lse_view()});
+  EXPECT_TRUE(same_outputs(got, wanted));
+  attend(pare::simd, x.q.view(), pages.source(), wanted.out.writable(), cap);
+  attend(x.q.view(), pages.source(), got.out.writable(), cap);
+  EXPECT_TRUE(same_bits(got.out(1, 1, 4, 0), wanted.out(1, 1, 4, 0)));
+}
+
 }  // namespace

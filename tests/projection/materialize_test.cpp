@@ -3,11 +3,13 @@
 
 #include <Eigen/Core>
 
+#include <cmath>
 #include <limits>
 #include <string>
 #include <utility>
 
 #include <pare/projection/materialize.hpp>
+#include <pare/projection/nonzeros.hpp>
 #include <pare/projection/project.hpp>
 
 #include "support/matrices.hpp"
@@ -121,6 +123,68 @@ TEST(Materialize, RefusesBlocksOutside) {
                                        {most, most}})
       expect_refused(first, count, of_rows);
   }
+}
+
+template <class B, class R>
+Eigen::MatrixXd visited(const B& backend, const R& r, Index first, Index last) {
+  Eigen::MatrixXd dense = Eigen::MatrixXd::Zero(r.output_dim, r.input_dim);
+  Index column_before = -1, row_before = -1;
+  const pare::projection::Nonzeros nonzeros(r);
+  nonzeros.visit(backend, first, last, [&](Index column, Index row, bool negative) {
+    EXPECT_TRUE(column > column_before || (column == column_before && row > row_before));
+    column_before = column;
+    row_before = row;
+    dense(row, column) += negative ? -r.entry_scale() : r.entry_scale();
+  });
+  return dense;
+}
+
+template <class R>
+void expect_nonzeros(const R& r) {
+  const Eigen::MatrixXd wanted = materialize<double>(r).toDense();
+  EXPECT_EQ(visited(pare::simd, r, 0, r.input_dim), wanted);
+  EXPECT_EQ(visited(pare::reference, r, 0, r.input_dim), wanted);
+  Eigen::MatrixXd part = wanted;
+  part.leftCols(3).setZero();
+  part.rightCols(r.input_dim - 7).setZero();
+  EXPECT_EQ(visited(pare::simd, r, 3, 7), part);
+  EXPECT_EQ(visited(pare::reference, r, 3, 7), part);
+  EXPECT_EQ(visited(pare::simd, r, 5, 5).norm(), 0);
+}
+
+TEST(Nonzeros, AreThoseOfTheMatrix) {
+  expect_nonzeros(SparseProjection{.input_dim = 90, .output_dim = 70, .density = 0.2, .seed = 3});
+  expect_nonzeros(
+      SparseSignProjection{.input_dim = 50, .output_dim = 24, .nonzeros = 4, .seed = 4});
+}
+
+TEST(Nonzeros, RefuseAnOperatorOutOfRange) {
+  refusal([] { pare::projection::Nonzeros(SparseProjection{.input_dim = 0, .output_dim = 3}); },
+          "projection::Nonzeros", "input_dim");
+}
+
+template <class B>
+void expect_signs(const B& backend) {
+  const SparseProjection r{.input_dim = 33, .output_dim = 21, .density = 0.3, .seed = 6};
+  const auto x = pare::testing::integer_matrix<Eigen::MatrixXf>(9, 33, 7);
+  const Eigen::MatrixXd signs = materialize<double>(r).toDense() / r.entry_scale();
+  const Eigen::MatrixXd wanted =
+      0.25 *
+      (x.cast<double>() * signs.unaryExpr([](double s) { return std::round(s); }).transpose());
+  Eigen::MatrixXf y = Eigen::MatrixXf::Constant(9, 21, 5.0f);
+  pare::projection::Workspace workspace;
+  pare::projection::project_signs(backend, x, r, 0.25, y, workspace);
+  EXPECT_EQ(y.cast<double>(), wanted);
+  Eigen::MatrixXf narrow(9, 20), before = narrow.setConstant(4);
+  refusal([&] { pare::projection::project_signs(backend, x, r, 0.25, narrow, workspace); },
+          "projection::project_signs", "y");
+  EXPECT_EQ(narrow, before);
+}
+
+// Sums of small integers times a power of two are exact.
+TEST(ProjectSigns, HasTheCallersValueForEveryNonzero) {
+  expect_signs(pare::reference);
+  expect_signs(pare::simd.threads(2));
 }
 
 }  // namespace

@@ -1,23 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The kernels that shared_kernels.hpp promises.
-#include <pare/core/arch.hpp>
-#include <pare/core/kernel_entry.hpp>
+#define PARE_DISPATCH_ARCH best
+#include <pare/dispatch/instantiate.hpp>
 
-namespace pare::detail {
-
-template <class Arch, class Arguments>
-void KernelEntry<Arch, Arguments>::run(const Arguments& arguments) noexcept {
-  run_kernel(Arch{}, arguments);
-}
-
-}  // namespace pare::detail
-
-#define PARE_INSTANTIATE(...) \
-  template struct pare::detail::KernelEntry<pare::arch::best, __VA_ARGS__>;
-
-#include <pare/dispatch/kernels/attention.inc>
-#include <pare/dispatch/kernels/factor.inc>
-#include <pare/dispatch/kernels/feature.inc>
-#include <pare/dispatch/kernels/graph.inc>
-#include <pare/dispatch/kernels/linalg.inc>
-#include <pare/dispatch/kernels/projection.inc>
+#include "support/shared_kernels.hpp"

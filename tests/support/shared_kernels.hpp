@@ -7,9 +7,12 @@
 
 #include <pare/core/backend.hpp>
 
+// dispatch/instantiate.hpp has defined it where they are compiled.
+#if !defined(PARE_INSTANTIATE)
 #define PARE_INSTANTIATE(...) \
   template <>                 \
   inline constexpr bool pare::detail::compiled_elsewhere<pare::arch::best, __VA_ARGS__> = true;
+#endif
 
 #include <pare/dispatch/kernels/attention.inc>
 #include <pare/dispatch/kernels/factor.inc>

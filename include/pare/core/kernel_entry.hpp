@@ -2,7 +2,12 @@
 #pragma once
 
 /// \file
-/// The one symbol that joins a program compiled for the baseline to kernels compiled for more.
+/// The one symbol by which a kernel that another translation unit compiles is called: that of a
+/// higher instruction set (dispatch.hpp), or one that a program compiles once for all its units.
+///
+/// ```cpp
+/// detail::KernelEntry<arch::avx2, kernel::SignedSum<float>>::run(arguments);
+/// ```
 
 #include <pare/core/macros_off.hpp>
 

@@ -2,7 +2,13 @@
 #pragma once
 
 /// \file
-/// Random words that are a function of (seed, step, stream, purpose) and their place alone.
+/// Random words that are a function of (seed, step, stream, purpose) and their place alone: draws
+/// of a training loop that no backend and no thread can change.
+///
+/// ```cpp
+/// WordStream words(step_key(seed, step, field, RandomPurpose::Values));
+/// const std::uint32_t donor = words.below(rows);  // uniform in [0, rows)
+/// ```
 
 #include <pare/core/macros_off.hpp>
 

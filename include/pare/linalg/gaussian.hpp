@@ -3,6 +3,11 @@
 
 /// \file
 /// A matrix of independent standard normal numbers, each a function of (seed, row, column).
+///
+/// ```cpp
+/// RowMatrix<float> omega(n, k);
+/// fill_normal(pare::simd.threads(4).executor, 7, 0, omega);  // the same bits on one thread
+/// ```
 
 #include <pare/core/macros_off.hpp>
 
@@ -17,8 +22,15 @@
 namespace pare::linalg {
 PARE_ABI_BEGIN
 
-/// Fills columns [first_column, cols) by Box and Muller's transform: two numbers from four random
-/// words.
+/// Fills columns [first_column, cols) of `out` by Box and Muller's transform: columns 2 i and
+/// 2 i + 1 of a row share four random words, a radius and an angle.
+///
+/// \param executor     where it runs; rows are shared out, and no number depends on how
+/// \param first_column from 0 to the columns of `out`; columns before it keep what they hold
+///
+/// Cost: one Philox block, logarithm, root and sine or cosine per number, in double, which bind.
+/// Memory: none. Source: Box and Muller, "A note on the generation of random normal deviates",
+/// 1958.
 template <class E, class T>
 void fill_normal(const E& executor, std::uint64_t seed, Index first_column, RowMatrix<T>& out) {
   const PhiloxKey key(seed);

@@ -4,6 +4,11 @@
 /// \file
 /// C += X^T X in double, with products in float: the lower half.
 ///
+/// ```cpp
+/// ChunkedGram<decltype(pare::simd), float>(pare::simd, x, c).run();  // x [tokens x n], c [n x n]
+/// mirror_lower(pare::simd, c);                                       // the upper half too
+/// ```
+///
 /// Adding the float products of every 512 tokens to a double matrix as large as C would read and
 /// write it as often, for a third of the time of the products. So a tile of C takes four such
 /// chunks while it is in L2, whose packed tokens wait in the last-level cache.
@@ -25,7 +30,13 @@
 namespace pare::linalg {
 PARE_ABI_BEGIN
 
-/// One call. The tokens are cut from the first on, so that sums do not depend on the executor.
+/// One call: adds x^T x of x [tokens x n], any storage scalar but double, rows or columns
+/// contiguous, to c [n x n], row-major, whose elements above the diagonal no one may rely on. The
+/// caller has checked shapes.
+///
+/// Products of `chunk` tokens are summed in float, chunks in double. The tokens are cut from the
+/// first on, so that sums do not depend on the executor. Cost: tokens n^2 FLOPs, which bind.
+/// Memory: four chunks of at most 2048 columns, and of the rows and the tile of C of each worker.
 template <class B, class S>
 class ChunkedGram {
   static constexpr bool pairs = has_pairs<S, S, float>;
@@ -36,7 +47,7 @@ class ChunkedGram {
 
   ChunkedGram(const B& backend, TensorView<const S, 2> x, TensorView<double, 2> c)
       : backend_(backend), x_(x), c_(c), workers_(worker_count(backend.executor, x.cols())) {
-    item_rows_ = block_rows(x.cols(), workers_);
+    item_rows_ = rows_of_item(x.cols(), workers_);
     left_size_ = item_rows_ * chunk;
     const Index panels = panels_of(std::min(columns_at_once, x.cols()));
     panels_.resize(to_size(panels * chunks * panel_size));

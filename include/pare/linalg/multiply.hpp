@@ -55,10 +55,11 @@ PARE_ABI_BEGIN
 inline constexpr Index product_depth = 512;
 /// Columns of B that are packed at a time, for all workers: they lie in the last-level cache.
 inline constexpr Index product_columns = 2048;
-/// Rows of C that a worker takes at once: A's block stays in L2 beside a panel of B.
+/// The most rows of C that a worker takes at once: A's block stays in L2 beside a panel of B.
 inline constexpr Index product_rows = 192;
 
-/// Rows of an item: fewer than product_rows where that leaves workers without one.
+/// Rows that a worker takes at once: fewer than product_rows where that leaves workers without any.
+/// No element depends on it.
 inline Index rows_of_item(Index rows, Index workers) {
   const Index share = (rows + 4 * workers - 1) / (4 * workers);
   const Index groups = (share + kernel::tile_rows - 1) / kernel::tile_rows;

@@ -4,6 +4,12 @@
 /// \file
 /// Orthonormal columns for tall matrices, by Cholesky decomposition of their Gram matrix.
 ///
+/// ```cpp
+/// RowMatrix<float> y = ..., scratch;  // [rows x cols], rows >= cols
+/// ProductWorkspace workspace;
+/// orthonormalize(pare::simd.threads(4), y, 7, scratch, workspace);  // y^T y = I
+/// ```
+///
 /// The Gram matrix is summed in double and its columns are scaled to unit length first, so that the
 /// decomposition holds up to condition numbers of about 1e6 of float data, where one in float fails
 /// at 4e3. Beyond that columns are first turned to their principal directions; those that are
@@ -104,9 +110,13 @@ void replace_dependent_columns(const B& backend, RowMatrix<T>& y, const RowMatri
   fill_normal(backend.executor, seed, columns_beyond_rounding(y, kept, size), y);
 }
 
-/// Makes the columns of y orthonormal: to the unit roundoff of T times their condition number, and
-/// that of double times its square (Yamamoto et al. 2015, Roundoff error analysis of the
-/// CholeskyQR2 algorithm). Whether they span what they did: false if dependent ones were replaced.
+/// Makes the columns of y [rows x cols], rows >= cols, orthonormal: to the unit roundoff of T times
+/// their condition number, and that of double times its square (Yamamoto et al. 2015, Roundoff
+/// error analysis of the CholeskyQR2 algorithm). Columns that depend on others are replaced by
+/// random ones of `seed`. The same bits for any number of threads.
+///
+/// \param scratch   any size; holds what y held before
+/// \param workspace scratch of the products
 ///
 /// Cost: 3 rows cols^2 FLOPs, a third of them in double. Memory: a second y, and cols^2 doubles.
 template <class B, class T>

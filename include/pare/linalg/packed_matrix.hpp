@@ -4,6 +4,13 @@
 /// \file
 /// Products of blocks of rows with one right factor that is packed once: what lets several products
 /// in a row keep a block in cache, where multiply would write out each of them.
+///
+/// ```cpp
+/// const PackedMatrix<false, float> packed(pare::simd, right, memory);  // right [depth x columns]
+/// AlignedBuffer<float> left(PackedMatrix<false, float>::left_size(rows, depth));
+/// packed.multiply(pare::simd, a, c, left.data());                      // c = a right, a [rows x
+/// depth]
+/// ```
 
 #include <pare/core/macros_off.hpp>
 
@@ -38,16 +45,13 @@ TensorView<S, 2> checked_lines(const char* function, const char* argument, Tenso
   return m;
 }
 
-/// The most rows of a block: with a middle of 512 columns they take 384 KiB of L2.
-inline constexpr Index most_block_rows = 192;
-
-/// Rows that a worker takes at once. No element depends on it.
-inline Index block_rows(Index rows, Index workers) {
-  return std::min(rows_of_item(rows, workers), most_block_rows);
-}
-
-/// The right factor [depth x columns]; with Pairs it is bf16, and so is all that it is multiplied
-/// by. Sums run along the depth in the order of multiply.
+/// The right factor [depth x columns] in panels; with Pairs it is bf16, and so is all that it is
+/// multiplied by. Sums run along the depth in the order of `multiply`, whose bits the products
+/// have. The caller has checked shapes; matrices have a stride of 1 along rows or columns
+/// (`checked_lines`).
+///
+/// Cost: 2 rows depth columns FLOPs a product, which bind where the packed panels stay in cache.
+/// Memory: `right` once more in T, columns rounded up to whole panels, in the caller's buffer.
 template <bool Pairs, ComputeScalar T>
 class PackedMatrix {
  public:

@@ -3,6 +3,16 @@
 
 /// \file
 /// Scores of a few rows against many keys, tile by tile: what selectors are built on.
+///
+/// ```cpp
+/// ScoreRows<B, float> scores(backend, memory, rows, dim);
+/// scores.set_rows(rows, [&](pare::Index r) { return &q(r, 0); });
+/// scores.over_keys(0, keys, [&](pare::Index j) { return &k(j, 0); }, scale,
+///                  [&](pare::Index first, pare::Index count, float* tile) {
+///                    for (pare::Index j = 0; j < count; ++j)
+///                      largest = std::max(largest, tile[j]);  // row 0; row r at r * tile_keys
+///                  });
+/// ```
 
 #include <pare/core/macros_off.hpp>
 
@@ -19,6 +29,10 @@ namespace pare::linalg {
 PARE_ABI_BEGIN
 
 /// Keeps rows packed and computes their scores against tiles of keys, which it packs one by one.
+/// Rows and keys are `depth` contiguous scalars each, wherever they lie; sums are kept in
+/// compute_t. For one thread: workers have an object and a memory of their own. Nothing is checked.
+///
+/// Cost: 2 rows depth FLOPs per key, which bind from about eight rows on; below, packing the keys.
 /// Memory: rows * (depth + tile_keys) scalars, and a tile of keys.
 template <class B, StorageScalar S>
 class ScoreRows {
@@ -28,10 +42,7 @@ class ScoreRows {
   /// Room for `rows` rows of `depth` scalars in `memory`, which must outlive this.
   ScoreRows(const B& backend, AlignedBuffer<std::byte>& memory, Index rows, Index depth)
       : backend_(backend), depth_(depth) {
-    Carver count(nullptr);
-    carve(count, rows);
-    Carver place(memory.resize(count.used()));
-    carve(place, rows);
+    carve_from(memory, [&](Carver& take) { carve(take, rows); });
   }
 
   /// Packs rows row(0) ... row(count - 1), given as pointers to their scalars.

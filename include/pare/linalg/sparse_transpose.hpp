@@ -20,7 +20,11 @@
 namespace pare::linalg {
 PARE_ABI_BEGIN
 
-/// The same matrix stored by lines of the other direction; entries of a line keep their order.
+/// The same matrix stored by lines of the other direction; entries of a line keep their order, and
+/// equal indices stay apart. The caller has checked the offsets and indices (`check_compressed`).
+///
+/// Cost: two passes over the entries, bound by scattered writes. Memory: a copy of the entries and
+/// one offset per line, which this owns.
 template <class T, class I>
 struct SparseTranspose {
   std::vector<I> outer, inner;

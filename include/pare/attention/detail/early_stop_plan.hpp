@@ -127,10 +127,7 @@ struct StopScratch {
   StopTile* live = nullptr;              ///< [rows]
 
   StopScratch(AlignedBuffer<std::byte>& memory, const StopPlan& plan, Index key_dim) {
-    Carver count(nullptr);
-    carve(count, plan, key_dim);
-    Carver place(memory.resize(count.used()));
-    carve(place, plan, key_dim);
+    carve_from(memory, [&](Carver& take) { carve(take, plan, key_dim); });
   }
 
  private:
@@ -165,10 +162,7 @@ struct StopShared {
       guides_per_head = 1;
     if (plan.rule.permute_queries && plan.rule.guide == EarlyStop::Guide::MeanPrefixKey)
       guides_per_head = plan.segments();
-    Carver count(nullptr);
-    carve(count, p, items);
-    Carver place(memory.resize(count.used()));
-    carve(place, p, items);
+    carve_from(memory, [&](Carver& take) { carve(take, p, items); });
   }
 
  private:

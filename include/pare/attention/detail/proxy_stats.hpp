@@ -38,10 +38,7 @@ class RowStats {
         cells_(cells),
         depth_(depth),
         stride_(kernel::padded_columns<T>(cells.cells())) {
-    Carver count(nullptr);
-    carve(count, rows);
-    Carver place(memory.resize(count.used()));
-    carve(place, rows);
+    carve_from(memory, [&](Carver& take) { carve(take, rows); });
   }
 
   /// Begins with `count` rows; their pointers, or packed queries, and positions are to be filled

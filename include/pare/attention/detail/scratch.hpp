@@ -37,10 +37,7 @@ struct Scratch {
   T** lse_rows = nullptr;
 
   Scratch(AlignedBuffer<std::byte>& memory, Index rows, Index key_dim, Index value_dim) {
-    Carver count(nullptr);
-    carve(count, rows, key_dim, value_dim);
-    Carver place(memory.resize(count.used()));
-    carve(place, rows, key_dim, value_dim);
+    carve_from(memory, [&](Carver& take) { carve(take, rows, key_dim, value_dim); });
   }
 
  private:
@@ -68,11 +65,7 @@ template <class T>
 class Parts {
  public:
   Parts(AlignedBuffer<std::byte>& memory, Index rows, Index columns) : columns_(columns) {
-    Carver count(nullptr);
-    carve(count, rows);
-    if (rows == 0) return;
-    Carver place(memory.resize(count.used()));
-    carve(place, rows);
+    if (rows > 0) carve_from(memory, [&](Carver& take) { carve(take, rows); });
   }
 
   /// Points a scratch to the rows of a part.

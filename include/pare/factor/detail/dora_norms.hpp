@@ -120,7 +120,7 @@ class DoraNorms {
   template <class Body>
   void each_block(Index rows, const Body& body) {
     const Index workers = worker_count(backend_.executor, rows);
-    const Index block = linalg::block_rows(rows, workers), line = whole_lines(block * rank_);
+    const Index block = linalg::rows_of_item(rows, workers), line = whole_lines(block * rank_);
     const Index left =
         std::max(Adapter::left_size(block, w_.cols()), Gram::left_size(block, rank_));
     constexpr auto widths = static_cast<Index>(sizeof(double) / sizeof(T));
@@ -217,7 +217,7 @@ void row_squares(const B& backend, TensorView<const S, 2> w, double* squares) {
   using T = compute_t<S>;
   using Rows = linalg::PackedMatrix<linalg::has_pairs<S, S, T>, T>;
   const Index workers = worker_count(backend.executor, w.rows());
-  const Index block = linalg::block_rows(w.rows(), workers),
+  const Index block = linalg::rows_of_item(w.rows(), workers),
               size = Rows::left_size(block, w.cols());
   AlignedBuffer<std::byte> buffer;
   T* left = make_room<T>(buffer, workers * size);

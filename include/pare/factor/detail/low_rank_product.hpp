@@ -64,7 +64,7 @@ class LowRankProduct {
     const linalg::PackedMatrix<pairs, T> first(backend_, transpose(right_), workspace_.right);
     const linalg::PackedMatrix<false, T> second(backend_, transpose(left_), workspace_.left);
     const Index workers = worker_count(backend_.executor, x_.rows());
-    const Index block = linalg::block_rows(x_.rows(), workers),
+    const Index block = linalg::rows_of_item(x_.rows(), workers),
                 middle_size = whole_lines(block * rank());
     const Index size =
         middle_size + std::max(first.left_size(block, x_.cols()), second.left_size(block, rank()));
@@ -87,7 +87,7 @@ class LowRankProduct {
     const linalg::ProductOptions<T> plain;
     linalg::multiply(backend_, right_, transpose(x_), middle, plain, workspace_.product);
     linalg::multiply(backend_, left_, as_const(middle), y, plain, workspace_.product);
-    each_range(linalg::most_block_rows, [&](Index begin, Index rows, int) { finish(begin, rows); });
+    each_range(linalg::product_rows, [&](Index begin, Index rows, int) { finish(begin, rows); });
   }
 
   template <class Finish>

@@ -7,9 +7,7 @@
 /// Fields are cut into items by the shape alone, and each piece of a field has sums of its own,
 /// which are added in the order of the pieces: the same bits come out for every executor. Two
 /// routes lead to the kernels, which see contiguous runs only:
-/// - by rows, where a field's rows are contiguous and not too narrow: runs of whole rows, in place
-///   where they follow each other and their donors too (FieldBlocked with shifts), gathered into L1
-///   otherwise;
+/// - by rows, where a field's rows are contiguous and not too narrow (mix_rows.hpp);
 /// - by columns, for narrow fields between others (RowMajor) and columns of ColumnMajor: tiles of
 ///   columns are turned into L2, mixed column by column, and turned back.
 
@@ -18,6 +16,8 @@
 #include <pare/feature/fields/donors.hpp>
 #include <pare/feature/fields/field_layout.hpp>
 #include <pare/feature/leap/detail/mix_plan.hpp>
+#include <pare/feature/leap/detail/mix_problem.hpp>
+#include <pare/feature/leap/detail/mix_rows.hpp>
 #include <pare/kernel/mix_fields.hpp>
 
 #include <algorithm>
@@ -28,55 +28,6 @@
 #include <vector>
 
 namespace pare::feature::detail {
-
-/// What one worker writes while it runs an item.
-template <class T>
-struct MixScratch {
-  AlignedBuffer<T> x_rows, donor_rows, grad_rows, source_rows, out_rows;  ///< [run of rows]
-  AlignedBuffer<T> x_tile, grad_tile, out_tile;                           ///< [columns x rows]
-  AlignedBuffer<std::uint32_t> donors, sources;                           ///< [rows]
-  AlignedBuffer<double> distances;                                        ///< [rows]
-};
-
-/// Memory of mix_forward and mix_backward that calls share.
-template <class T>
-struct MixMemory {
-  MixPlan plan;
-  std::vector<PieceSums> pieces;
-  std::vector<MixScratch<T>> scratch;
-};
-
-/// Everything a pass reads and writes.
-template <class T>
-struct MixProblem {
-  FieldBatch<const T> x;
-  FieldBatch<const T> grad_mixed;  ///< no data: forward
-  FieldBatch<T> out;               ///< mixed, or the gradient by x; no data: not wanted
-  std::span<const double> gates;   ///< [fields]
-  const Donors* donors = nullptr;
-  bool live = false;   ///< backward: donors pass gradients on
-  bool norms = false;  ///< backward: the lengths of the displacements too
-};
-
-/// Whether the gradient by x takes the place of the one by the mix.
-template <class T>
-bool is_in_place(const MixProblem<T>& p) {
-  return p.out.data != nullptr && p.out.data == p.grad_mixed.data &&
-         p.out.storage == p.grad_mixed.storage && p.out.stride == p.grad_mixed.stride;
-}
-
-/// One field, or one column of one, with rows of `width` contiguous scalars.
-template <class T>
-struct MixLines {
-  const T* x = nullptr;
-  Index x_stride = 0;
-  const T* grad_mixed = nullptr;
-  Index grad_stride = 0;
-  T* out = nullptr;
-  Index out_stride = 0;
-  Index width = 1;
-  T gate = 1, rest = 0;
-};
 
 PARE_ABI_BEGIN
 
@@ -92,7 +43,8 @@ class MixPass {
         // Beyond what caches hold, the output is not found there by its reader either; lines that
         // were read to be overwritten are in the cache already.
         streaming_(rows_ * layout().dim() * Index{sizeof(T)} >= streaming_from &&
-                   !is_in_place(problem)) {}
+                   !is_in_place(problem)),
+        mix_rows_(backend, problem, streaming_) {}
 
   void run() {
     const int tiles = backward_ ? (p_.live ? 3 : 2) : 2;
@@ -113,9 +65,6 @@ class MixPass {
  private:
   /// Narrower rows between others are turned rather than copied one by one.
   static constexpr Index narrow = 16;
-  /// Scalars of a run of rows that is gathered: a few of these fit L1.
-  static constexpr Index run_size = 1024;
-
   const FieldLayout& layout() const { return *p_.x.layout; }
   bool writes() const { return p_.out.data != nullptr; }
 
@@ -131,7 +80,8 @@ class MixPass {
   }
 
   void prepare(MixScratch<T>& s) const {
-    const auto run = static_cast<std::size_t>(std::max(run_size, memory_.plan.widest));
+    const auto run =
+        static_cast<std::size_t>(std::max(MixRows<B, T>::run_size, memory_.plan.widest));
     const auto rows = static_cast<std::size_t>(rows_);
     const auto tile = static_cast<std::size_t>(memory_.plan.tile_columns * tile_stride());
     s.x_rows.resize(run);
@@ -160,7 +110,7 @@ class MixPass {
     if (item.by_columns) return run_tiles(item, s);
     for (Index j = item.first_field; j < item.last_field; ++j) {
       draw(j, s);
-      run_rows(lines_of(j), j, item.first_row, item.last_row, s, piece(item, j));
+      mix_rows_.run(lines_of(j), j, item.first_row, item.last_row, s, piece(item, j));
     }
   }
 
@@ -203,133 +153,6 @@ class MixPass {
     lines.rest = static_cast<T>(1 - g);
   }
 
-  /// Whether rows follow each other in all that is read and written.
-  bool is_packed(const MixLines<T>& lines) const {
-    return lines.x_stride == lines.width && (!backward_ || lines.grad_stride == lines.width) &&
-           (!writes() || lines.out_stride == lines.width);
-  }
-
-  /// Rows [begin, end), cut where the donors or sources of a shift begin anew.
-  void run_rows(const MixLines<T>& lines, Index j, Index begin, Index end, MixScratch<T>& s,
-                PieceSums* sums) const {
-    if (!p_.donors->cyclic()) return run_runs(lines, begin, end, 0, 0, s, sums);
-    const Index shift = p_.donors->shift(j);
-    if (is_packed(lines) && !p_.live && !(p_.norms && lines.width > 1))
-      return run_packed(lines, shift, begin, end, sums);
-    for (Index b = begin; b < end;) {
-      Index stop = b < rows_ - shift ? std::min(end, rows_ - shift) : end;
-      if (p_.live && b < shift) stop = std::min(stop, shift);
-      const Index donor = b < rows_ - shift ? b + shift : b + shift - rows_;
-      const Index source = b < shift ? b + rows_ - shift : b - shift;
-      run_runs(lines, b, stop, donor, source, s, sums);
-      b = stop;
-    }
-  }
-
-  /// Rows [begin, end) at once, in place.
-  void run_packed(const MixLines<T>& lines, Index shift, Index begin, Index end,
-                  PieceSums* sums) const {
-    const Index width = lines.width, turn = rows_ - shift;
-    kernel::DonorRun<T> donor;
-    if (begin < turn)
-      donor = {lines.x + (begin + shift) * width, lines.x, (turn - begin) * width};
-    else
-      donor.first = lines.x + (begin - turn) * width;
-    T* out = writes() ? lines.out + begin * width : nullptr;
-    const T* x = lines.x + begin * width;
-    const Index size = (end - begin) * width;
-    if (backward_)
-      launch(backend_, kernel::MixBackward<T>{x, donor, lines.grad_mixed + begin * width, nullptr,
-                                              out, size, lines.gate, lines.rest, streams(lines),
-                                              sums->values, ahead(lines)});
-    else
-      launch(backend_, kernel::MixForward<T>{x, donor, out, size, lines.gate, lines.rest,
-                                             streams(lines), ahead(lines)});
-  }
-
-  /// Rows [begin, end) whose donors and sources follow each other from the given rows on, or are
-  /// those in the scratch; as many at a time as need be.
-  void run_runs(const MixLines<T>& lines, Index begin, Index end, Index donor, Index source,
-                MixScratch<T>& s, PieceSums* sums) const {
-    const bool in_place = p_.donors->cyclic() && is_packed(lines);
-    const Index most =
-        in_place && !p_.norms ? end - begin : std::max(Index{1}, run_size / lines.width);
-    for (Index b = begin; b < end; b += most) {
-      const Index count = std::min(most, end - b);
-      const T* x = rows_at(lines.x, lines.x_stride, lines.width, b, count, s.x_rows);
-      const T* t = moved(lines.x, lines.x_stride, lines.width, s.donors, b, donor + b - begin,
-                         count, s.donor_rows);
-      T* out = lines.out_stride == lines.width ? lines.out + b * lines.width : s.out_rows.data();
-      if (!writes()) out = nullptr;
-      if (backward_)
-        run_backward(lines, x, t, out, b, source + b - begin, count, s, sums);
-      else
-        launch(backend_, kernel::MixForward<T>{x,
-                                               {.first = t},
-                                               out,
-                                               count * lines.width,
-                                               lines.gate,
-                                               lines.rest,
-                                               streams(lines),
-                                               ahead(lines)});
-      if (writes() && lines.out_stride != lines.width)
-        launch(backend_, kernel::GatherRows<T>{out, lines.width, nullptr, 0, count, lines.width,
-                                               lines.out + b * lines.out_stride, lines.out_stride});
-    }
-  }
-
-  bool streams(const MixLines<T>& lines) const {
-    return streaming_ && lines.out_stride == lines.width;
-  }
-
-  /// From a small contiguous block to the next one; large ones are streams by themselves.
-  Index ahead(const MixLines<T>& lines) const {
-    const Index size = rows_ * lines.width;
-    return lines.x_stride == lines.width && size <= (Index{64} << 10) / Index{sizeof(T)} ? size : 0;
-  }
-
-  void run_backward(const MixLines<T>& lines, const T* x, const T* t, T* out, Index b, Index source,
-                    Index count, MixScratch<T>& s, PieceSums* sums) const {
-    const T* g = rows_at(lines.grad_mixed, lines.grad_stride, lines.width, b, count, s.grad_rows);
-    const T* from = nullptr;
-    if (p_.live && writes())
-      from = moved(lines.grad_mixed, lines.grad_stride, lines.width, s.sources, b, source, count,
-                   s.source_rows);
-    launch(backend_, kernel::MixBackward<T>{x,
-                                            {.first = t},
-                                            g,
-                                            from,
-                                            out,
-                                            count * lines.width,
-                                            lines.gate,
-                                            lines.rest,
-                                            streams(lines),
-                                            sums->values,
-                                            ahead(lines)});
-    if (p_.norms && lines.width > 1)
-      launch(backend_,
-             kernel::AddRowDistances<T>{x, t, count, lines.width, &sums->values[PieceSums::norm]});
-  }
-
-  /// Rows [b, b + count), where they are if they follow each other.
-  const T* rows_at(const T* data, Index stride, Index width, Index b, Index count,
-                   AlignedBuffer<T>& scratch) const {
-    if (stride == width) return data + b * width;
-    launch(backend_,
-           kernel::GatherRows<T>{data, stride, nullptr, b, count, width, scratch.data(), width});
-    return scratch.data();
-  }
-
-  /// The rows that belong to [b, b + count): from `first` on, or by index.
-  const T* moved(const T* data, Index stride, Index width,
-                 const AlignedBuffer<std::uint32_t>& index, Index b, Index first, Index count,
-                 AlignedBuffer<T>& scratch) const {
-    if (p_.donors->cyclic()) return rows_at(data, stride, width, first, count, scratch);
-    launch(backend_, kernel::GatherRows<T>{data, stride, index.data() + b, 0, count, width,
-                                           scratch.data(), width});
-    return scratch.data();
-  }
-
   /// Columns of fields, a tile at a time.
   void run_tiles(const MixItem& item, MixScratch<T>& s) {
     const Index end = layout().offset(item.last_field);
@@ -362,7 +185,7 @@ class MixPass {
       lines.grad_mixed =
           in_place(p_.grad_mixed, j) ? column_of(p_.grad_mixed, column) : s.grad_tile.data() + at;
     if (writes()) lines.out = in_place(p_.out, j) ? column_of(p_.out, column) : out_tile + at;
-    run_rows(lines, j, 0, rows_, s, piece(item, j));
+    mix_rows_.run(lines, j, 0, rows_, s, piece(item, j));
     if (p_.norms && layout().width(j) > 1) add_distances(item, j, column, lines.x, s);
   }
 
@@ -371,12 +194,12 @@ class MixPass {
     double* squares = s.distances.data();
     if (column == layout().offset(j)) std::fill_n(squares, rows_, 0.0);
     for (Index b = 0; b < rows_;) {
-      Index count = std::min(run_size, rows_ - b), donor = 0;
+      Index count = std::min(MixRows<B, T>::run_size, rows_ - b), donor = 0;
       if (p_.donors->cyclic()) {
         donor = (b + p_.donors->shift(j)) % rows_;
         count = std::min(count, rows_ - donor);
       }
-      const T* t = moved(x, 1, 1, s.donors, b, donor, count, s.donor_rows);
+      const T* t = mix_rows_.moved(x, 1, 1, s.donors, b, donor, count, s.donor_rows);
       launch(backend_, kernel::AddSquaredDifferences<T>{x + b, t, count, squares + b});
       b += count;
     }
@@ -430,6 +253,7 @@ class MixPass {
   MixMemory<T>& memory_;
   const Index rows_;
   const bool backward_, streaming_;
+  const MixRows<B, T> mix_rows_;
 };
 
 PARE_ABI_END

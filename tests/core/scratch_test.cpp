@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+// Arrays carved from one buffer, and parts of matrices as views.
+#include <gtest/gtest.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include <pare/core/matrix.hpp>
+#include <pare/core/scratch.hpp>
+
+namespace {
+
+using pare::AlignedBuffer;
+using pare::Carver;
+using pare::Index;
+using pare::RowMatrix;
+
+TEST(CarveFrom, ArraysHaveCacheLinesOfTheirOwn) {
+  AlignedBuffer<std::byte> memory;
+  for (const Index size : {Index{0}, Index{1}, Index{17}, Index{64}}) {
+    char* first = nullptr;
+    double* second = nullptr;
+    std::uint16_t* third = nullptr;
+    pare::carve_from(memory, [&](Carver& take) {
+      take(first, size);
+      take(second, size);
+      take(third, size);
+    });
+    const auto at = [&](const void* p) {
+      return static_cast<Index>(static_cast<const std::byte*>(p) - memory.data());
+    };
+    EXPECT_EQ(at(first), 0);
+    EXPECT_GE(at(second), at(first) + size);
+    EXPECT_GE(at(third), at(second) + 8 * size);
+    EXPECT_EQ(at(second) % 64, 0);
+    EXPECT_EQ(at(third) % 64, 0);
+    // Every element may be written.
+    for (Index i = 0; i < size; ++i) first[i] = 1, second[i] = 2, third[i] = 3;
+  }
+}
+
+TEST(CarveFrom, WithoutMemoryItOnlyCounts) {
+  Carver count(nullptr);
+  float* array = nullptr;
+  count(array, 17);
+  EXPECT_EQ(array, nullptr);
+  EXPECT_EQ(count.used(), 128u);
+}
+
+TEST(WholeLines, RoundsUpToTheWidestLine) {
+  EXPECT_EQ(pare::whole_lines(0), 0);
+  EXPECT_EQ(pare::whole_lines(1), 64);
+  EXPECT_EQ(pare::whole_lines(64), 64);
+  EXPECT_EQ(pare::whole_lines(65), 128);
+}
+
+TEST(PartsOfMatrices, AreTheSameMemory) {
+  RowMatrix<float> m(3, 5);
+  for (Index i = 0; i < 3; ++i)
+    for (Index j = 0; j < 5; ++j) m(i, j) = static_cast<float>(10 * i + j);
+  const auto part = pare::columns_of(pare::rows_of(pare::const_view(m), 1, 2), 2, 3);
+  EXPECT_EQ(part.rows(), 2);
+  EXPECT_EQ(part.cols(), 3);
+  for (Index i = 0; i < 2; ++i)
+    for (Index j = 0; j < 3; ++j) EXPECT_EQ(&part(i, j), &m(i + 1, j + 2));
+}
+
+}  // namespace
