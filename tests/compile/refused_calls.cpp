@@ -12,6 +12,8 @@
 using namespace pare::attention;
 using namespace pare::factor;
 using namespace pare::feature;
+using namespace pare::graph;
+using namespace pare::linalg;
 using namespace pare::projection;
 
 using Tensor = Eigen::Tensor<float, 4, Eigen::RowMajor>;
@@ -102,6 +104,8 @@ concept AttendAccepted = requires(Q a, const Q ca, O o, pare::Simd<pare::arch::b
   attend(a, ca, a, o, SoftCap{.cap = 50});
   attend(backend, a, a, a, o, SoftCap{.cap = 50}, {.causal = true});
   attend(a, pages, o);
+  attend(a, pages, o, SoftCap{.cap = 50});
+  attend(a, pages, o, SoftCap{.cap = 50}, {.causal = true});
   attend(backend, a, pages, o, {.causal = true});
   attend(a, a, a, o, EarlyStop{});
   attend(a, a, a, o, Permuted{});
