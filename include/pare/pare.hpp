@@ -18,6 +18,7 @@
 /// name: pare/io (files; safetensors.hpp also needs nlohmann-json) and pare/dispatch.hpp (which
 /// needs the translation units that `pare_add_dispatch` generates).
 
+#include <pare/core/executor_ref.hpp>
 #include <pare/core/macros_off.hpp>
 
 #include <pare/attention/antidiagonal.hpp>

@@ -13,8 +13,10 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
+#include <pare/core/executor_ref.hpp>
 #include <pare/core/parallel.hpp>
 
 #if defined(__linux__)
@@ -486,6 +488,60 @@ TEST(Executors, OpenMpTeamIsNoLargerThanTheWorkAskedFor) {
   EXPECT_LE(largest.load(), 2);
 }
 #endif
+
+/// Counts what it is asked to run.
+struct CountingExecutor {
+  int* runs;
+  int workers;
+
+  int concurrency() const { return workers; }
+  template <class F>
+  void run(int n, const F& f) const {
+    ++*runs;
+    for (int i = n - 1; i >= 0; --i) f(i);
+  }
+};
+
+TEST(ExecutorRef, RunsOnTheExecutorThatItNames) {
+  int runs = 0;
+  const CountingExecutor executor{&runs, 3};
+  const pare::ExecutorRef any(executor);
+  EXPECT_EQ(any.concurrency(), 3);
+  std::vector<int> workers;
+  parallel_for(any, 5, [&](Index item, int worker) {
+    workers.push_back(worker);
+    EXPECT_EQ(item, static_cast<Index>(workers.size()) - 1);
+  });
+  EXPECT_EQ(runs, 1);
+  EXPECT_EQ(workers, std::vector<int>(5, 2));  // the pool begins with its last worker
+  int calls = 0;
+  any.run(4, std::function<void(int)>([&](int i) { calls += 1 << i; }));
+  EXPECT_EQ(calls, 15);
+  EXPECT_EQ(runs, 2);
+}
+
+TEST(ExecutorRef, BackendsOfAllExecutorsBecomeOneType) {
+  int runs = 0;
+  const auto pool = pare::simd.on(CountingExecutor{&runs, 2});
+  const auto any = pare::on_any_executor(pool);
+  static_assert(std::is_same_v<decltype(pare::on_any_executor(pare::simd)),
+                               decltype(pare::on_any_executor(pool))>);
+  static_assert(
+      std::is_same_v<decltype(pare::on_any_executor(any)), std::remove_const_t<decltype(any)>>);
+  static_assert(std::is_same_v<decltype(pare::on_any_executor(pare::reference)), pare::Reference>);
+  const auto again = pare::on_any_executor(any);
+  parallel_for(again.executor, 2, [](Index, int) {});
+  EXPECT_EQ(runs, 1);
+}
+
+TEST(ExecutorRef, WhatABodyThrowsLeavesTheLoop) {
+  const pare::ThreadExecutor executor{2};
+  EXPECT_THROW(parallel_for(pare::ExecutorRef(executor), 4,
+                            [](Index item, int) {
+                              if (item == 1) throw std::runtime_error("one");
+                            }),
+               std::runtime_error);
+}
 
 #if defined(__linux__)
 /// True if a forked child computes all items within twenty seconds.

@@ -43,6 +43,7 @@
 #include <pare/attention/score_modifier.hpp>
 #include <pare/attention/workspace.hpp>
 #include <pare/core/backend.hpp>
+#include <pare/core/executor_ref.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 
@@ -85,7 +86,8 @@ AttendStats attend_checked(const B& backend, TensorView<const S, 4> q, const Sou
   const Call<S, O, Source, M> call{problem, q, source, out, modifier, options};
   if constexpr (KernelBackend<B>) {
     Workspace own;
-    run_call(backend, call, key_slots, options.workspace != nullptr ? *options.workspace : own);
+    run_call(on_any_executor(backend), call, key_slots,
+             options.workspace != nullptr ? *options.workspace : own);
   } else {
     run_reference(call);
   }

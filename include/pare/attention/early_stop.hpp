@@ -36,6 +36,7 @@
 #include <pare/attention/detail/early_stop_engine.hpp>
 #include <pare/attention/detail/reference_early_stop.hpp>
 #include <pare/attention/early_stop_options.hpp>
+#include <pare/core/executor_ref.hpp>
 
 #include <algorithm>
 #include <concepts>
@@ -138,7 +139,7 @@ AttendStats attend_early(const B& backend, TensorView<const S, 4> q, TensorView<
     if (rule.threshold == 0 || rule.segment >= longest)
       return attend_checked(backend, q, source, k.extent[2], out, exact, options);
     Workspace own;
-    return run_early_stop(backend, call, rule,
+    return run_early_stop(on_any_executor(backend), call, rule,
                           options.workspace != nullptr ? *options.workspace : own);
   } else {
     return run_reference_early_stop(call, rule, longest);

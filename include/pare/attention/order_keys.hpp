@@ -23,6 +23,7 @@
 #include <pare/attention/reference.hpp>
 #include <pare/attention/select_blocks.hpp>
 #include <pare/core/backend.hpp>
+#include <pare/core/executor_ref.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/linalg/top_k.hpp>
@@ -141,8 +142,9 @@ KeyOrder order_views(const B& backend, TensorView<const S, 4> q, TensorView<cons
   for (Index order = 0; order < orders; ++order)
     std::iota(positions.begin() + order * keys, positions.begin() + (order + 1) * keys, 0u);
   if constexpr (KernelBackend<B>) {
-    const KeyImportance<B, S> importance(backend, q, k, scale, sizes);
-    order_segments(backend, importance, orders, keys, options.segment, positions);
+    const auto any = on_any_executor(backend);
+    const KeyImportance<OnAnyExecutor<B>, S> importance(any, q, k, scale, sizes);
+    order_segments(any, importance, orders, keys, options.segment, positions);
   } else {
     for (Index order = 0; order < orders; ++order)
       reference_order(q, k, order, sizes, options, scale, positions.data() + order * keys);

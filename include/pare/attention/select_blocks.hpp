@@ -28,6 +28,7 @@
 #include <pare/attention/score_modifier.hpp>
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
+#include <pare/core/executor_ref.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 
@@ -204,12 +205,13 @@ SelectedBlocks select_views(const B& backend, TensorView<const S, 4> q, TensorVi
   const Index heads = shape.batch * shape.heads;
   std::vector<std::vector<std::vector<std::int32_t>>> lists(static_cast<std::size_t>(heads));
   std::vector<double> masses(lists.size());
+  const auto any = on_any_executor(backend);
   const auto select_head = [&](Index i, AlignedBuffer<std::byte>& memory) {
     SelectorHead<S> head =
         selector_head(q, k, i / shape.heads, i % shape.heads, order, scale, options.causal);
     head.memory = &memory;
     BlockLists keep(shape.row_blocks(), shape.column_blocks());
-    masses[static_cast<std::size_t>(i)] = selector.select(backend, head, keep);
+    masses[static_cast<std::size_t>(i)] = selector.select(any, head, keep);
     lists[static_cast<std::size_t>(i)] = keep.take();
   };
   if constexpr (KernelBackend<B>) {

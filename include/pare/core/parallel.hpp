@@ -35,6 +35,7 @@
 #include <functional>
 #include <memory>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #if PARE_HAS_OPENMP
@@ -295,17 +296,30 @@ inline void finish_workers(WorkerClaims& claims, int workers, ItemLoop& loop) {
   claims.wait_for(begun);
 }
 
+/// What an executor is given to run: a worker of a loop. Copies of it may outlive the call, so that
+/// a late call finds its worker claimed and does not touch the loop, which is gone.
+class Worker {
+ public:
+  Worker(std::shared_ptr<WorkerClaims> claims, ItemLoop& loop)
+      : claims_(std::move(claims)), loop_(&loop) {}
+
+  void operator()(int worker) const {
+    if (!claims_->claim(worker)) return;
+    loop_->run(worker);
+    claims_->finish();
+  }
+
+ private:
+  std::shared_ptr<WorkerClaims> claims_;
+  ItemLoop* loop_;
+};
+
 /// parallel_for with more than one worker.
 template <Executor E>
 void run_items(const E& executor, int workers, Index items, const ItemBody& body) {
   const auto claims = open_claims(workers);
   ItemLoop loop(items, body);
-  // A late call finds its worker claimed and does not touch the loop, which is gone.
-  const auto work = [claims, &loop](int worker) {
-    if (!claims->claim(worker)) return;
-    loop.run(worker);
-    claims->finish();
-  };
+  const Worker work(claims, loop);
 #if defined(PARE_NO_EXCEPTIONS)
   executor.run(workers, work);
 #else

@@ -19,6 +19,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/backend.hpp>
+#include <pare/core/executor_ref.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/low_rank_product.hpp>
@@ -70,7 +71,8 @@ void apply_views(const B& backend, TensorView<const U, 2> left, TensorView<const
   if (y.rows() == 0 || y.cols() == 0) return;
   if constexpr (KernelBackend<B>) {
     if (x.cols() == 0 || right.rows() == 0) return linalg::fill_zeros(y);
-    LowRankProduct<B, S, U>(backend, l, r, from, to, workspace).run([](Index, Index) {});
+    const auto any = on_any_executor(backend);
+    LowRankProduct<OnAnyExecutor<B>, S, U>(any, l, r, from, to, workspace).run([](Index, Index) {});
   } else {
     reference_low_rank_product(l, r, from, to);
   }

@@ -19,6 +19,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/backend.hpp>
+#include <pare/core/executor_ref.hpp>
 #include <pare/core/sparse_view.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/low_rank.hpp>
@@ -223,10 +224,10 @@ auto centred_svd(const B& backend, const X& x, const SvdOptions& options) {
     dense += x;
     return centred_svd(backend, dense, options);
   } else if constexpr (bool(X::IsRowMajor)) {
-    return detail::centred_sparse(function, backend, lines, options);
+    return detail::centred_sparse(function, on_any_executor(backend), lines, options);
   } else {
     const linalg::SparseTranspose rows(lines);
-    return detail::centred_sparse(function, backend, rows.view(), options);
+    return detail::centred_sparse(function, on_any_executor(backend), rows.view(), options);
   }
 }
 

@@ -19,6 +19,7 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/executor_ref.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/reference_statistics.hpp>
@@ -79,12 +80,13 @@ void add_covariance(const B& backend, TensorView<const S, 2> x, CovarianceProduc
     for (Index i = 0; i < sum.dim; ++i)
       for (Index j = 0; j <= i; ++j) sum.view()(i, j) += all(i, j);
   } else {
+    const auto any = on_any_executor(backend);
     if constexpr (!std::is_same_v<S, double>)
       if (products == CovarianceProducts::Float)
-        return linalg::ChunkedGram<B, S>(backend, x, sum.view()).run();
+        return linalg::ChunkedGram<OnAnyExecutor<B>, S>(any, x, sum.view()).run();
     linalg::ProductWorkspace workspace;
     linalg::multiply(
-        backend, transpose(x), x, sum.view(),
+        any, transpose(x), x, sum.view(),
         linalg::ProductOptions<double>{.accumulate = true, .half = linalg::Half::Lower}, workspace);
   }
 }

@@ -32,6 +32,7 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/executor_ref.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/dora_compose.hpp>
@@ -175,7 +176,7 @@ DoraBase dora_base(const B& backend, const W& w) {
   check(view.cols() >= 1, function, "w", view.extent, "at least 1 input");
   if constexpr (KernelBackend<B>) {
     DoraBase base{Eigen::VectorXd(view.rows())};
-    if (view.rows() > 0) detail::row_squares(backend, view, base.squares.data());
+    if (view.rows() > 0) detail::row_squares(on_any_executor(backend), view, base.squares.data());
     return base;
   } else {
     return {detail::reference_matrix(view).rowwise().squaredNorm()};
@@ -225,7 +226,8 @@ void dora_norms(const B& backend, const W& w, const A& a, const L& b, double sca
                      as_const(to_vector_view(options.base->squares)));
   DoraWorkspace own;
   detail::each_dora_norm(
-      backend, layer, options.base, options.workspace != nullptr ? *options.workspace : own,
+      on_any_executor(backend), layer, options.base,
+      options.workspace != nullptr ? *options.workspace : own,
       [&](Index row, double norm) { to(row) = static_cast<scalar_of<N>>(norm); });
 }
 
@@ -337,12 +339,12 @@ void dora_forward(const B& backend, const X& x, const W& w, const A& a, const L&
   if (to.rows() == 0 || to.cols() == 0) return;
   Eigen::VectorXd gains(layer.w.rows());
   DoraWorkspace own;
-  detail::each_dora_norm(backend, layer, options.base,
+  detail::each_dora_norm(on_any_executor(backend), layer, options.base,
                          options.workspace != nullptr ? *options.workspace : own,
                          [&](Index row, double norm) {
                            gains(row) = detail::dora_gain(detail::value_of(m(row)), norm, epsilon);
                          });
-  detail::dora_layer(backend, from, layer.w, layer.a, layer.b, gains, scale,
+  detail::dora_layer(on_any_executor(backend), from, layer.w, layer.a, layer.b, gains, scale,
                      linalg::checked_lines(function, "y", to));
 }
 

@@ -27,6 +27,7 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/executor_ref.hpp>
 #include <pare/core/matrix.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
@@ -195,7 +196,8 @@ double elementwise_loss_views(const char* function, const B& backend, TensorView
   check_finite(function, "right", right);
   double loss = 0;
   if constexpr (KernelBackend<B>) {
-    auto problem = elementwise_problem(backend, w, f);
+    const auto any = on_any_executor(backend);
+    auto problem = elementwise_problem(any, w, f);
     loss = problem.scale * scaled_loss(problem, {wide_factor(transpose(left)), wide_factor(right)});
   } else {
     loss = reference_loss(reference_matrix(w), reference_matrix(f),
@@ -231,7 +233,8 @@ auto elementwise_svd(const B& backend, const W& w, const F& f, const Elementwise
   const auto weight = as_const(to_view(w));
   const auto importance = as_const(to_view(f));
   if constexpr (KernelBackend<B>)
-    return detail::elementwise_views(function, backend, weight, importance, options);
+    return detail::elementwise_views(function, on_any_executor(backend), weight, importance,
+                                     options);
   else
     return detail::reference_elementwise_svd(function, weight, importance, options);
 }
@@ -259,7 +262,8 @@ auto elementwise_svd(const B& backend, const W& w, const F& f, const L& left, co
       detail::checked_start(function, as_const(to_view(left)), as_const(to_view(right)),
                             weight.rows(), weight.cols(), options);
   if constexpr (KernelBackend<B>)
-    return detail::elementwise_views(function, backend, weight, importance, options, start);
+    return detail::elementwise_views(function, on_any_executor(backend), weight, importance,
+                                     options, start);
   else
     return detail::reference_elementwise_svd(function, weight, importance, options, start);
 }

@@ -26,6 +26,7 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/executor_ref.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/fisher_sums.hpp>
@@ -108,7 +109,7 @@ void add_checked_gradient(const B& backend, TensorView<const S, 2> gradient, Fis
   check_extents<2>(name, "gradient", gradient.extent, {sums.out(), sums.in()});
   gradient = linalg::checked_lines(name, "gradient", gradient);
   if constexpr (KernelBackend<B>) {
-    add_gradient(backend, gradient, sums);
+    add_gradient(on_any_executor(backend), gradient, sums);
   } else {
     Eigen::MatrixXd squares = Eigen::MatrixXd::Zero(sums.out(), sums.in());
     reference_add_gradient(gradient, squares);
@@ -133,7 +134,7 @@ void add_checked_layer(const char* name, const B& backend, TensorView<const S, 2
   delta = linalg::checked_lines(name, "delta", delta);
   x = linalg::checked_lines(name, "x", x);
   if constexpr (KernelBackend<B>) {
-    add_layer(backend, delta, x, offsets, sums);
+    add_layer(on_any_executor(backend), delta, x, offsets, sums);
   } else {
     Eigen::MatrixXd squares = Eigen::MatrixXd::Zero(sums.out(), sums.in());
     reference_add_layer(delta, x, offsets, squares);

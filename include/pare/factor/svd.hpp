@@ -44,6 +44,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/backend.hpp>
+#include <pare/core/executor_ref.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/factorize.hpp>
@@ -71,8 +72,9 @@ LowRank<compute_t<S>> factorize_views(const char* function, const B& backend,
                                       const SvdOptions& options) {
   if constexpr (KernelBackend<B>) {
     check_factorize(function, w, metric, options);
-    FactorProblem<B, S> problem(function, backend, w, metric.output_weights(),
-                                metric.input_weights(), options);
+    const auto any = on_any_executor(backend);
+    FactorProblem<OnAnyExecutor<B>, S> problem(function, any, w, metric.output_weights(),
+                                               metric.input_weights(), options);
     const auto covariance = metric.input_covariance();
     if (covariance.empty()) return factorize_weighted(problem);
     return factorize_covariance(problem, covariance);
@@ -138,10 +140,10 @@ auto truncated_svd(const B& backend, const W& w, const SvdOptions& options) {
   check_compressed(function, "w", lines);
   if constexpr (KernelBackend<B>) {
     if constexpr (bool(W::IsRowMajor)) {
-      return detail::sparse_svd(function, backend, lines, options);
+      return detail::sparse_svd(function, on_any_executor(backend), lines, options);
     } else {
       const linalg::SparseTranspose rows(lines);
-      return detail::sparse_svd(function, backend, rows.view(), options);
+      return detail::sparse_svd(function, on_any_executor(backend), rows.view(), options);
     }
   } else {
     RowMatrix<sparse_scalar_of<W>> dense = RowMatrix<sparse_scalar_of<W>>::Zero(w.rows(), w.cols());
@@ -165,7 +167,7 @@ template <Backend B, LinearOperator W>
 auto truncated_svd(const B& backend, const W& w, const SvdOptions& options) {
   constexpr const char* function = "factor::truncated_svd";
   if constexpr (KernelBackend<B>) {
-    return detail::operator_svd(function, backend, w, options);
+    return detail::operator_svd(function, on_any_executor(backend), w, options);
   } else {
     using T = typename W::scalar;
     detail::check_operator_options<T>(function, options, w.rows(), w.cols());

@@ -13,6 +13,7 @@
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/executor_ref.hpp>
 #include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/kernel/product_tile.hpp>
@@ -215,10 +216,12 @@ void multiply(const B& backend, TensorView<const SA, 2> a, TensorView<const SB, 
     if (!options.accumulate) fill_zeros(c);
     return;
   }
+  using Any = OnAnyExecutor<B>;
+  const Any any = on_any_executor(backend);
   if constexpr (has_pairs<SA, SB, T>)
     if (!options.scales())
-      return detail::Product<true, B, SA, SB, T>(backend, a, b, c, options, workspace).run();
-  detail::Product<false, B, SA, SB, T>(backend, a, b, c, options, workspace).run();
+      return detail::Product<true, Any, SA, SB, T>(any, a, b, c, options, workspace).run();
+  detail::Product<false, Any, SA, SB, T>(any, a, b, c, options, workspace).run();
 }
 
 /// c_ij = c_ji for i < j: completes a product of which the lower half was computed.

@@ -21,6 +21,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/backend.hpp>
+#include <pare/core/executor_ref.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/sparse_view.hpp>
 #include <pare/core/tensor_view.hpp>
@@ -66,7 +67,8 @@ void project_views(const B& backend, TensorView<const X, 2> x, const R& r, doubl
                    TensorView<T, 2> y, Workspace& workspace) {
   if (x.rows() == 0) return;
   if constexpr (KernelBackend<B>)
-    project_dense(backend, x, make_sampler(r), r.expected_column_nonzeros(), scale, y, workspace);
+    project_dense(on_any_executor(backend), x, make_sampler(r), r.expected_column_nonzeros(), scale,
+                  y, workspace);
   else
     reference_project(x, r, scale, y);
 }
@@ -89,7 +91,8 @@ template <class B, RandomOperator R, class T, class I>
 void project_rows(const B& backend, const CompressedView<T, I>& x, const R& r, TensorView<T, 2> y) {
   if (x.outer_size == 0) return;
   if constexpr (KernelBackend<B>)
-    project_sparse(backend, x, make_sampler(r), r.expected_column_nonzeros(), r.entry_scale(), y);
+    project_sparse(on_any_executor(backend), x, make_sampler(r), r.expected_column_nonzeros(),
+                   r.entry_scale(), y);
   else
     reference_project(x, r, y);
 }

@@ -14,6 +14,7 @@
 #include <pare/attention/select_blocks.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/ceil_div.hpp>
+#include <pare/core/executor_ref.hpp>
 #include <pare/core/tensor_view.hpp>
 
 #include <algorithm>
@@ -188,9 +189,10 @@ SelectedBlocks select_proxy(const char* function, const B& backend, const Tensor
   const auto start = std::chrono::steady_clock::now();
   const BlockMask::Shape shape{q.extent[0], q.extent[1],       q.extent[2],
                                k.extent[2], options.row_block, options.column_block};
-  SelectedBlocks selected = keeps_all(options, shape)
-                                ? SelectedBlocks{BlockMask::causal(shape), 1, 0}
-                                : proxy_blocks(backend, q, k, options, shape, factor);
+  SelectedBlocks selected =
+      keeps_all(options, shape)
+          ? SelectedBlocks{BlockMask::causal(shape), 1, 0}
+          : proxy_blocks(on_any_executor(backend), q, k, options, shape, factor);
   selected.seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return selected;

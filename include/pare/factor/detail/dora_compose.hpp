@@ -6,6 +6,7 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/executor_ref.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/low_rank_product.hpp>
 #include <pare/factor/detail/reference_svd.hpp>
@@ -110,7 +111,8 @@ void dora_delta_views(const B& backend, TensorView<const O, 2> base_output,
   const auto to = linalg::checked_lines(function, "delta", delta);
   if (to.rows() == 0 || to.cols() == 0) return;
   if constexpr (KernelBackend<B>) {
-    LowRankProduct<B, S, U>(backend, left, right, from, to, workspace)
+    const auto any = on_any_executor(backend);
+    LowRankProduct<OnAnyExecutor<B>, S, U>(any, left, right, from, to, workspace)
         .run(compose_delta(base_output, gains, scale, to));
   } else {
     RowMatrix<double> exact(to.rows(), to.cols());

@@ -26,6 +26,7 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/executor_ref.hpp>
 #include <pare/feature/fields/detail/column_moments.hpp>
 #include <pare/feature/fields/donors.hpp>
 #include <pare/feature/fields/field_layout.hpp>
@@ -132,7 +133,7 @@ std::vector<double> divergence_closed(const B& backend, const FieldLayout& layou
   check(batch.rows >= 2, function, "x", batch.rows, "at least 2 rows");
   std::vector<double> variance;
   if constexpr (KernelBackend<B>)
-    variance = detail::total_variances(backend, batch);
+    variance = detail::total_variances(on_any_executor(backend), batch);
   else
     variance = detail::reference_total_variances(batch);
   const auto rows = static_cast<double>(batch.rows);

@@ -25,6 +25,7 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/executor_ref.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/feature/fields/donors.hpp>
 #include <pare/feature/fields/field_layout.hpp>
@@ -98,6 +99,11 @@ inline void check_gates(const char* function, const FieldLayout& layout,
 }
 
 template <class B, class T>
+void run_mix(const B& backend, const MixProblem<T>& p, MixMemory<T>& memory) {
+  MixPass<B, T>(backend, p, memory).run();
+}
+
+template <class B, class T>
 void mix_forward_checked(const B& backend, const MixProblem<T>& p, MixMemory<T>& memory) {
   constexpr const char* function = "feature::mix_forward";
   check_batch(function, "x", p.x, *p.donors);
@@ -106,7 +112,7 @@ void mix_forward_checked(const B& backend, const MixProblem<T>& p, MixMemory<T>&
   check_no_overlap(function, "mixed", whole_batch(p.out), "x", whole_batch(p.x));
   check_no_overlap(function, "mixed", whole_batch(p.out), "gates", to_vector_view(p.gates));
   if constexpr (KernelBackend<B>)
-    MixPass<B, T>(backend, p, memory).run();
+    run_mix(on_any_executor(backend), p, memory);
   else
     reference_mix_forward(p);
 }
@@ -170,7 +176,7 @@ void mix_backward_checked(const B& backend, const MixProblem<T>& p, MixGradients
                        whole_batch(p.grad_mixed));
   }
   if constexpr (KernelBackend<B>) {
-    MixPass<B, T>(backend, p, memory).run();
+    run_mix(on_any_executor(backend), p, memory);
     set_gradients(*p.x.layout, p.x.rows, p.norms, &memory.plan, memory.pieces, gradients);
   } else {
     set_gradients(*p.x.layout, p.x.rows, p.norms, nullptr, reference_mix_backward(p), gradients);

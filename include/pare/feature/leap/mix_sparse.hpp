@@ -21,6 +21,7 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/executor_ref.hpp>
 #include <pare/core/permutation.hpp>
 #include <pare/feature/fields/detail/exchange.hpp>
 #include <pare/feature/fields/donors.hpp>
@@ -241,10 +242,12 @@ void sparse_backward_checked(const B& backend, const SparseFields<T>& x,
   SparseMixAccess<T> mix(mixed);
   check(is_mix_of(x, mix), function, "mixed", "another batch", "the mix of x");
   const auto same = [&] {
-    if constexpr (KernelBackend<B>)
-      return SparsePass<B, T>(backend, x, gates, mix.memory).same_entries(grad_mixed, mix.fields);
-    else
+    if constexpr (KernelBackend<B>) {
+      const auto any = on_any_executor(backend);
+      return SparsePass(any, x, gates, mix.memory).same_entries(grad_mixed, mix.fields);
+    } else {
       return grad_mixed.same_pattern(mix.fields);
+    }
   };
   check(same(), function, "grad_mixed", "other entries", "the entries of mixed");
   if (grad_x != nullptr) {
@@ -253,11 +256,13 @@ void sparse_backward_checked(const B& backend, const SparseFields<T>& x,
     grad_x->assume_pattern(x);
     std::fill(grad_x->defaults().begin(), grad_x->defaults().end(), T(0));
   }
-  if constexpr (KernelBackend<B>)
-    SparsePass<B, T>(backend, x, gates, mix.memory)
+  if constexpr (KernelBackend<B>) {
+    const auto any = on_any_executor(backend);
+    SparsePass(any, x, gates, mix.memory)
         .backward(grad_mixed, mix.begins, mix.links, !options.detach, options.norms, grad_x);
-  else
+  } else {
     reference_sparse_backward(x, gates, grad_mixed, !options.detach, grad_x, mix);
+  }
   set_gradients(x.layout(), x.rows(), options.norms, nullptr, mix.memory.sums, gradients);
 }
 
@@ -286,11 +291,13 @@ void mix_forward(const B& backend, const SparseFields<T>& x, std::span<const dou
   detail::SparseMixAccess<T> mix(mixed);
   check(&mix.fields != &x, "feature::mix_forward", "mixed", "x", "memory apart from x");
   detail::reserve_mix(x, mix);
-  if constexpr (KernelBackend<B>)
-    detail::SparsePass<B, T>(backend, x, gates, mix.memory)
+  if constexpr (KernelBackend<B>) {
+    const auto any = on_any_executor(backend);
+    detail::SparsePass(any, x, gates, mix.memory)
         .forward(donors, exchange, mix.fields, mix.begins, mix.links);
-  else
+  } else {
     detail::reference_sparse_forward(x, gates, donors, exchange, mix);
+  }
 }
 
 /// \overload

@@ -4,6 +4,7 @@
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/ceil_div.hpp>
+#include <pare/core/executor_ref.hpp>
 #include <pare/graph/detail/fast_rp_problem.hpp>
 #include <pare/graph/detail/standardize.hpp>
 #include <pare/graph/fast_rp_options.hpp>
@@ -273,8 +274,9 @@ void fast_rp_entry(const B& backend, const S& adjacency, TensorView<const T, 2> 
     if (rows.outer_size == 0) return;
     const FastRpProblem problem(rows, o);
     if constexpr (KernelBackend<B>) {
-      propagate(backend, problem, features, out);
-      if (o.standardize) standardize_columns(backend.executor, out);
+      const auto any = on_any_executor(backend);
+      propagate(any, problem, features, out);
+      if (o.standardize) standardize_columns(any.executor, out);
     } else {
       reference_fast_rp(problem, features, out);
     }
