@@ -73,9 +73,9 @@ struct Choice {
                                           {.segment = policy.segment, .queries = policy.queries})),
         blocks(pare::attention::select_blocks(
             pare::simd.threads(threads), heads.q, heads.k, order,
-            pare::attention::MeanPool{.mass = policy.mass,
-                                      .head_masses = policy.head_masses,
-                                      .segment = policy.segment})) {}
+            pare::attention::MeanPool{
+                .mass = policy.mass, .head_masses = policy.head_masses, .segment = policy.segment},
+            {.causal = true})) {}
 
   KeyOrder order;
   SelectedBlocks blocks;
@@ -260,9 +260,9 @@ bool selection_is_right() {
   const pare::attention::ProxyHeads small{
       .mass = 0.5f, .row_block = 32, .column_block = 32, .min_budget = 64};
   const BlockMask wanted =
-      pare::attention::select_blocks(pare::reference, data.q(), data.k(), small);
-  const BlockMask got =
-      pare::attention::select_blocks(pare::simd.threads(2), data.q(), data.k(), small);
+      pare::attention::select_blocks(pare::reference, data.q(), data.k(), small, {.causal = true});
+  const BlockMask got = pare::attention::select_blocks(pare::simd.threads(2), data.q(), data.k(),
+                                                       small, {.causal = true});
   Index missing = 0;
   for (Index head = 0; head < proxy_heads; ++head)
     for (Index m = 0; m < wanted.row_blocks(); ++m) {
@@ -303,7 +303,7 @@ void proxy_selection(benchmark::State& state) {
   const double before = dense_seconds(work.data, work.out);
   const double own = time_alone(state, [&] {
     density = pare::attention::select_blocks(pare::simd.threads(all_threads()), work.data.q(),
-                                             work.data.k(), proxy)
+                                             work.data.k(), proxy, {.causal = true})
                   .density(true);
   });
   const double dense = 0.5 * (before + dense_seconds(work.data, work.out));

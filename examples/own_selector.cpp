@@ -49,7 +49,7 @@ int main() {
   const Tensor v = random_tensor(2, 1024, 3);
   Tensor out(1, 2, 1024, 64);
 
-  const auto blocks = pare::attention::select_blocks(q, k, Strided{});
+  const auto blocks = pare::attention::select_blocks(q, k, Strided{}, {.causal = true});
   const auto stats = pare::attention::attend(q, k, v, out, {.causal = true, .mask = &blocks});
 
   std::printf("computed share of the causal blocks: %.4f\n", stats.density);

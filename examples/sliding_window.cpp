@@ -41,7 +41,7 @@ int main() {
   Tensor out(1, 2, 1024, 64), expected(1, 2, 1024, 64);
 
   const auto blocks = pare::attention::select_blocks(
-      q, k, pare::attention::SlidingWindow{.window = 200, .sinks = 4});
+      q, k, pare::attention::SlidingWindow{.window = 200, .sinks = 4}, {.causal = true});
   pare::attention::AttendOptions options{.causal = true, .window = 200, .sinks = 4};
   pare::attention::attend(q, k, v, expected, options);
   options.mask = &blocks;

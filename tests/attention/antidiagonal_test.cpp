@@ -71,8 +71,10 @@ struct Problem {
   }
   template <class B>
   SelectedBlocks select(const B& backend, const Antidiagonal& selector) const {
-    if (c.segment == 0) return select_blocks(backend, q.view(), k.view(), selector, {.scale = 0.9});
-    return select_blocks(backend, q.view(), k.view(), order, selector, {.scale = 0.9});
+    if (c.segment == 0)
+      return select_blocks(backend, q.view(), k.view(), selector, {.causal = true, .scale = 0.9});
+    return select_blocks(backend, q.view(), k.view(), order, selector,
+                         {.causal = true, .scale = 0.9});
   }
 };
 
@@ -236,7 +238,7 @@ TYPED_TEST(Diagonals, RefuseWhatDoesNotFit) {
   using T = typename TestFixture::Scalar;
   const Heads<T> q(1, 2, 64, 4), k(1, 2, 64, 4), few(1, 2, 60, 4);
   const auto call = [&](const Antidiagonal& selector) {
-    select_blocks(this->backend(), q.view(), k.view(), selector);
+    select_blocks(this->backend(), q.view(), k.view(), selector, {.causal = true});
   };
   EXPECT_NO_THROW(call({}));
   EXPECT_THROW(call({.row_block = 0}), std::invalid_argument);
@@ -251,8 +253,9 @@ TYPED_TEST(Diagonals, RefuseWhatDoesNotFit) {
   EXPECT_THROW(call({.mass = 0.0f}), std::invalid_argument);
   EXPECT_THROW(call({.mass = nan_value<float>}), std::invalid_argument);
   EXPECT_THROW(call({.head_masses = {0.5f}}), std::invalid_argument);
-  EXPECT_THROW(select_blocks(this->backend(), q.view(), few.view(), Antidiagonal{}),
-               std::invalid_argument);
+  EXPECT_THROW(
+      select_blocks(this->backend(), q.view(), few.view(), Antidiagonal{}, {.causal = true}),
+      std::invalid_argument);
   EXPECT_THROW(
       select_blocks(this->backend(), q.view(), k.view(), Antidiagonal{}, {.causal = false}),
       std::invalid_argument);
@@ -263,7 +266,8 @@ TYPED_TEST(Diagonals, TakeBlocksAndCellsOfAnySize) {
   const auto q = normal_heads<T>(1, 2, 40, 8, 70), k = normal_heads<T>(1, 2, 50, 8, 71);
   constexpr Index huge = std::numeric_limits<Index>::max(), large = Index{1} << 62;
   const auto lists = [&](const Antidiagonal& selector) {
-    const auto blocks = select_blocks(this->backend(), q.view(), k.view(), selector);
+    const auto blocks =
+        select_blocks(this->backend(), q.view(), k.view(), selector, {.causal = true});
     std::vector<std::int32_t> columns(blocks.columns().begin(), blocks.columns().end());
     return std::pair{columns, blocks.mass};
   };
@@ -282,9 +286,9 @@ TYPED_TEST(Diagonals, TakeBlocksAndCellsOfAnySize) {
 TYPED_TEST(Diagonals, StopWhereTheMassIsReachedExactly) {
   using T = typename TestFixture::Scalar;
   const Heads<T> q(1, 1, 16, 4), k(1, 1, 16, 4);
-  const auto blocks =
-      select_blocks(this->backend(), q.view(), k.view(),
-                    Antidiagonal{.row_block = 4, .column_block = 4, .stride = 4, .mass = 0.5f});
+  const auto blocks = select_blocks(
+      this->backend(), q.view(), k.view(),
+      Antidiagonal{.row_block = 4, .column_block = 4, .stride = 4, .mass = 0.5f}, {.causal = true});
   const auto columns = blocks.row(0, 0, 3);
   EXPECT_EQ(std::vector<std::int32_t>(columns.begin(), columns.end()),
             (std::vector<std::int32_t>{0, 3}));
@@ -296,8 +300,9 @@ TYPED_TEST(Diagonals, TakeCellsLargerThanTheQueries) {
   const auto q = normal_heads<T>(1, 1, 5, 8, 72), k = normal_heads<T>(1, 1, 90, 8, 73);
   for (const Index stride : {8, 16}) {
     const Antidiagonal selector{16, 16, stride, 0.4f, {}, 0, false};
-    const auto few = select_blocks(this->backend(), q.view(), k.view(), selector);
-    const auto wanted = select_blocks(pare::reference, q.view(), k.view(), selector);
+    const auto few = select_blocks(this->backend(), q.view(), k.view(), selector, {.causal = true});
+    const auto wanted =
+        select_blocks(pare::reference, q.view(), k.view(), selector, {.causal = true});
     EXPECT_EQ(static_cast<const BlockMask&>(few), static_cast<const BlockMask&>(wanted));
     EXPECT_LT(few.selected(), 6);
   }
@@ -310,10 +315,10 @@ TEST(DiagonalsThreads, DoNotChangeABit) {
     const KeyOrder order = order_keys(q.view(), k.view(), {.segment = 32});
     const Antidiagonal selector{
         .row_block = 8, .column_block = 8, .stride = 2, .mass = 0.5f, .segment = 32};
-    const auto one = select_blocks(q.view(), k.view(), order, selector);
+    const auto one = select_blocks(q.view(), k.view(), order, selector, {.causal = true});
     for (const int threads : {2, 3, 7}) {
-      const auto many =
-          select_blocks(pare::simd.threads(threads), q.view(), k.view(), order, selector);
+      const auto many = select_blocks(pare::simd.threads(threads), q.view(), k.view(), order,
+                                      selector, {.causal = true});
       EXPECT_EQ(static_cast<const BlockMask&>(many), static_cast<const BlockMask&>(one));
       EXPECT_TRUE(pare::testing::same_bits(many.mass, one.mass));
     }

@@ -134,11 +134,13 @@ TEST(Calibrate, TakesAnyPolicyWithAMass) {
   EXPECT_LT(found.policy.mass, 1);
 }
 
-TEST(Calibrate, LeavesTheLogSumExpOfTheOptionsAlone) {
+TEST(Calibrate, RefusesToWriteALogSumExp) {
   Sample<float> x = sample();
   std::vector<float> lse(400, -77.0f);
   const pare::TensorView<float, 3> view{lse.data(), {1, 2, 200}, {400, 200, 1}};
-  calibrate(x.q(), x.k(), x.v(), rule, {.density = 0.5}, {.causal = true, .lse = view});
+  EXPECT_THROW(
+      calibrate(x.q(), x.k(), x.v(), rule, {.density = 0.5}, {.causal = true, .lse = view}),
+      std::invalid_argument);
   for (const float value : lse) EXPECT_EQ(value, -77.0f);
 }
 

@@ -70,8 +70,10 @@ struct Problem {
   }
   template <class B>
   SelectedBlocks select(const B& backend, const MeanPool& selector) const {
-    if (c.segment == 0) return select_blocks(backend, q.view(), k.view(), selector, {.scale = 0.9});
-    return select_blocks(backend, q.view(), k.view(), order, selector, {.scale = 0.9});
+    if (c.segment == 0)
+      return select_blocks(backend, q.view(), k.view(), selector, {.causal = true, .scale = 0.9});
+    return select_blocks(backend, q.view(), k.view(), order, selector,
+                         {.causal = true, .scale = 0.9});
   }
 };
 
@@ -215,8 +217,10 @@ TYPED_TEST(Pool, AnOrderLowersTheDensityOnHeavyHitters) {
   pare::testing::plant_heavy_hitters(q, k, 30, 100.0);
   const MeanPool selector{.row_block = 32, .column_block = 32, .segment = 128};
   const KeyOrder order = order_keys(this->backend(), q.view(), k.view(), {.segment = 128});
-  const auto permuted = select_blocks(this->backend(), q.view(), k.view(), order, selector);
-  const auto natural = select_blocks(this->backend(), q.view(), k.view(), selector);
+  const auto permuted =
+      select_blocks(this->backend(), q.view(), k.view(), order, selector, {.causal = true});
+  const auto natural =
+      select_blocks(this->backend(), q.view(), k.view(), selector, {.causal = true});
   EXPECT_LT(permuted.density(true), 0.75 * natural.density(true));
 }
 
@@ -277,7 +281,7 @@ TYPED_TEST(Pool, RefusesWhatDoesNotFit) {
   using T = typename TestFixture::Scalar;
   const Heads<T> q(1, 2, 64, 4), k(1, 2, 64, 4), few(1, 2, 60, 4);
   const auto call = [&](const MeanPool& selector) {
-    select_blocks(this->backend(), q.view(), k.view(), selector);
+    select_blocks(this->backend(), q.view(), k.view(), selector, {.causal = true});
   };
   EXPECT_NO_THROW(call({}));
   EXPECT_THROW(call({.row_block = 0}), std::invalid_argument);
@@ -297,7 +301,7 @@ TYPED_TEST(Pool, RefusesWhatDoesNotFit) {
     refusal([&] { call({.padding = static_cast<BlockPadding>(number)}); },
             "attention::select_blocks", "padding");
   }
-  EXPECT_THROW(select_blocks(this->backend(), q.view(), few.view(), MeanPool{}),
+  EXPECT_THROW(select_blocks(this->backend(), q.view(), few.view(), MeanPool{}, {.causal = true}),
                std::invalid_argument);
   EXPECT_THROW(select_blocks(this->backend(), q.view(), k.view(), MeanPool{}, {.causal = false}),
                std::invalid_argument);
@@ -312,7 +316,8 @@ TYPED_TEST(Pool, RefusesAnOrderThatLeavesItsSegments) {
   const KeyOrder order({1, 1, 64}, swapped);
   const auto call = [&](Index segment) {
     select_blocks(this->backend(), q.view(), q.view(), order,
-                  MeanPool{.row_block = 8, .column_block = 8, .segment = segment});
+                  MeanPool{.row_block = 8, .column_block = 8, .segment = segment},
+                  {.causal = true});
   };
   EXPECT_NO_THROW(call(32));
   EXPECT_THROW(call(16), std::invalid_argument);
@@ -325,7 +330,8 @@ TYPED_TEST(Pool, TakesBlocksOfAnySize) {
   const auto q = normal_heads<T>(1, 2, 40, 8, 38), k = normal_heads<T>(1, 2, 50, 8, 39);
   constexpr Index huge = std::numeric_limits<Index>::max();
   const auto lists = [&](const MeanPool& selector) {
-    const auto blocks = select_blocks(this->backend(), q.view(), k.view(), selector);
+    const auto blocks =
+        select_blocks(this->backend(), q.view(), k.view(), selector, {.causal = true});
     std::vector<std::int32_t> columns(blocks.columns().begin(), blocks.columns().end());
     return std::pair{columns, blocks.mass};
   };
@@ -349,7 +355,8 @@ TYPED_TEST(Pool, StopsWhereTheMassIsReachedExactly) {
   const Heads<T> q(1, 1, 16, 4), k(1, 1, 16, 4);
   MeanPool selector{.row_block = 4, .column_block = 4, .mass = 0.5f, .force_first = false};
   const auto row = [&] {
-    const auto blocks = select_blocks(this->backend(), q.view(), k.view(), selector);
+    const auto blocks =
+        select_blocks(this->backend(), q.view(), k.view(), selector, {.causal = true});
     const auto columns = blocks.row(0, 0, 3);
     return std::vector<std::int32_t>(columns.begin(), columns.end());
   };
@@ -364,10 +371,10 @@ TEST(PoolThreads, DoNotChangeABit) {
                k = normal_heads<float>(2, heads, 700, 16, 37);
     const KeyOrder order = order_keys(q.view(), k.view(), {.segment = 16});
     const MeanPool selector{.row_block = 8, .column_block = 8, .segment = 16};
-    const auto one = select_blocks(q.view(), k.view(), order, selector);
+    const auto one = select_blocks(q.view(), k.view(), order, selector, {.causal = true});
     for (const int threads : {2, 3, 16}) {
-      const auto many =
-          select_blocks(pare::simd.threads(threads), q.view(), k.view(), order, selector);
+      const auto many = select_blocks(pare::simd.threads(threads), q.view(), k.view(), order,
+                                      selector, {.causal = true});
       EXPECT_EQ(static_cast<const BlockMask&>(many), static_cast<const BlockMask&>(one));
       EXPECT_TRUE(pare::testing::same_bits(many.mass, one.mass));
     }

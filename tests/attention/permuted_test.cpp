@@ -99,9 +99,10 @@ TYPED_TEST(PermutedAttention, IsOrderSelectionAndAttention) {
         const auto blocks =
             score == BlockScore::MeanPool
                 ? select_blocks(this->backend(), p.q.view(), p.k.view(), order,
-                                MeanPool{16, 16, 0.6f, {}, 32}, {.scale = 0.4})
+                                MeanPool{16, 16, 0.6f, {}, 32}, {.causal = true, .scale = 0.4})
                 : select_blocks(this->backend(), p.q.view(), p.k.view(), order,
-                                Antidiagonal{16, 16, 4, 0.6f, {}, 32}, {.scale = 0.4});
+                                Antidiagonal{16, 16, 4, 0.6f, {}, 32},
+                                {.causal = true, .scale = 0.4});
         Heads<T> wanted(2, 4, queries, 6);
         attend(this->backend(), p.q.view(), p.k.view(), p.v.view(), wanted.writable(),
                {.causal = true, .scale = 0.4, .order = &order, .mask = &blocks});
@@ -320,8 +321,11 @@ TEST(PermutedViews, ThatCannotBeReadAreRefused) {
     };
     refuses([](const auto& a, const auto& b) { order_keys(a, b, {.segment = 32}); });
     refuses([](const auto& a, const auto& b) { order_keys(pare::reference, a, b); });
-    refuses([](const auto& a, const auto& b) { select_blocks(a, b, MeanPool{}); });
-    refuses([](const auto& a, const auto& b) { select_blocks(a, b, Antidiagonal{}); });
+    refuses(
+        [](const auto& a, const auto& b) { select_blocks(a, b, MeanPool{}, {.causal = true}); });
+    refuses([](const auto& a, const auto& b) {
+      select_blocks(a, b, Antidiagonal{}, {.causal = true});
+    });
     refuses([&](const auto& a, const auto& b) { attend(a, b, good, out.writable(), small()); });
     EXPECT_THROW(attend(good, good, bad, out.writable(), small()), std::invalid_argument);
   }

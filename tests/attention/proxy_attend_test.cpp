@@ -77,8 +77,8 @@ TYPED_TEST(ProxyAttend, IsAttentionOverTheBlocksSelected) {
   AttendInput<S> x(2, 4, 2, 120, 150, 9);
   auto y = x;
   const auto stats = x.attend(backend, half, {.causal = true, .scale = 0.5});
-  const auto blocks =
-      select_blocks(backend, x.q.view(), x.k.view(), half, SelectOptions{.scale = 0.5});
+  const auto blocks = select_blocks(backend, x.q.view(), x.k.view(), half,
+                                    SelectOptions{.causal = true, .scale = 0.5});
   attend(backend, y.q.view(), y.k.view(), y.v.view(), y.out.view(),
          {.causal = true, .scale = 0.5, .mask = &blocks, .lse = y.lse_view()});
   EXPECT_EQ(x.out.list, y.out.list);
@@ -230,7 +230,7 @@ void expect_refused(const B& backend) {
     EXPECT_EQ(x.lse, lse);
   };
   const auto selects = [&](const std::string& argument, const ProxyHeads& policy,
-                           const SelectOptions& options = {}) {
+                           const SelectOptions& options = {.causal = true}) {
     const std::string message =
         refusal([&] { select_blocks(backend, x.q.view(), x.k.view(), policy, options); });
     EXPECT_NE(message.find("attention::select_blocks: " + argument), std::string::npos)
@@ -243,9 +243,10 @@ void expect_refused(const B& backend) {
   for (const double scale : {0.0, -1.0, std::numeric_limits<double>::quiet_NaN(),
                              std::numeric_limits<double>::infinity()}) {
     attends("scale", half, {.causal = true, .scale = scale});
-    selects("scale", half, {.scale = scale});
+    selects("scale", half, {.causal = true, .scale = scale});
   }
   selects("causal", half, {.causal = false});
+  selects("causal", half, {});
   attends("causal", half, {.causal = false});
   attends("causal", half, AttendOptions{});
   const BlockMask mask = BlockMask::causal(x.shape(16, 16));
@@ -267,10 +268,16 @@ TEST(ProxyErrors, PolicyAndOptions) {
 TEST(ProxyErrors, GroupsDivideTheKeyValueHeads) {
   const ProxyInput<float> x(1, 12, 6, 40, 40, 8);
   for (const Index groups : {1, 2, 3, 6})
-    EXPECT_EQ(refusal([&] { select_blocks(x.q.view(), x.k.view(), ProxyHeads{.groups = groups}); }),
+    EXPECT_EQ(refusal([&] {
+                select_blocks(x.q.view(), x.k.view(), ProxyHeads{.groups = groups},
+                              {.causal = true});
+              }),
               "");
   for (const Index groups : {4, 5, 12})
-    EXPECT_NE(refusal([&] { select_blocks(x.q.view(), x.k.view(), ProxyHeads{.groups = groups}); }),
+    EXPECT_NE(refusal([&] {
+                select_blocks(x.q.view(), x.k.view(), ProxyHeads{.groups = groups},
+                              {.causal = true});
+              }),
               "");
 }
 
@@ -278,7 +285,8 @@ TEST(ProxyErrors, Tensors) {
   const auto both = [](const std::string& argument, AttendInput<float> x,
                        const ProxyHeads& policy = half) {
     const auto untouched = x.out.list;
-    const std::string selecting = refusal([&] { select_blocks(x.q.view(), x.k.view(), policy); });
+    const std::string selecting =
+        refusal([&] { select_blocks(x.q.view(), x.k.view(), policy, {.causal = true}); });
     EXPECT_NE(selecting.find(argument), std::string::npos) << argument << ": " << selecting;
     const std::string attending = refusal([&] { x.attend(pare::simd, policy); });
     EXPECT_NE(attending.find(argument), std::string::npos) << argument << ": " << attending;

@@ -48,7 +48,7 @@ struct ProxyHeadsTest : testing::Test {
   using Scalar = typename Case::scalar;
 
   static SelectedBlocks select(const ProxyInput<Scalar>& x, const ProxyHeads& policy,
-                               const SelectOptions& options = {}) {
+                               const SelectOptions& options = {.causal = true}) {
     return select_blocks(Case::backend::make(), x.q.view(), x.k.view(), policy, options);
   }
 };
@@ -341,7 +341,8 @@ TYPED_TEST(ProxyHeadsTest, HiddenKeysCountForNothing) {
     for (Index h = 0; h < 2; ++h)
       for (Index j = 0; j < hidden; ++j)
         x.k.at(0, h, j, 0) = static_cast<S>(-std::numeric_limits<T>::infinity());
-    const auto wanted = select_blocks(pare::reference, x.q.view(), x.k.view(), small_blocks(0.5f));
+    const auto wanted = select_blocks(pare::reference, x.q.view(), x.k.view(), small_blocks(0.5f),
+                                      {.causal = true});
     const auto blocks = this->select(x, small_blocks(0.5f));
     EXPECT_EQ(static_cast<const BlockMask&>(blocks), static_cast<const BlockMask&>(wanted));
     EXPECT_EQ(std::isnan(blocks.mass), hidden == 140);
@@ -367,7 +368,7 @@ TYPED_TEST(ProxyThreads, DoNotChangeWhatIsSelected) {
   auto policy = small_blocks(0.8f);
   policy.groups = 2;
   const auto select = [&](const auto& backend) {
-    return select_blocks(backend, x.q.view(), x.k.view(), policy);
+    return select_blocks(backend, x.q.view(), x.k.view(), policy, {.causal = true});
   };
   const auto one = select(pare::simd);
   const auto check = [&one](const SelectedBlocks& other) {
@@ -377,7 +378,7 @@ TYPED_TEST(ProxyThreads, DoNotChangeWhatIsSelected) {
   check(select(pare::simd));
   for (const int n : {2, 3, 5}) check(select(pare::simd.threads(n)));
   check(select(pare::simd.on(ReversePool{4})));
-  check(select_blocks(x.q.view(), x.k.view(), policy));
+  check(select_blocks(x.q.view(), x.k.view(), policy, {.causal = true}));
 }
 
 /// Counts how often work is handed to it.
@@ -396,7 +397,8 @@ TEST(ProxyHeadsWork, NothingIsComputedWhereEveryBlockIsKept) {
   const ProxyInput<float> x(1, 4, 4, 200, 200, 16);
   const auto runs = [&](const ProxyHeads& policy) {
     const CountingExecutor executor;
-    const auto blocks = select_blocks(pare::simd.on(executor), x.q.view(), x.k.view(), policy);
+    const auto blocks =
+        select_blocks(pare::simd.on(executor), x.q.view(), x.k.view(), policy, {.causal = true});
     EXPECT_TRUE(*executor.runs > 0 ||
                 static_cast<const BlockMask&>(blocks) ==
                     BlockMask::causal(x.shape(policy.row_block, policy.column_block)));

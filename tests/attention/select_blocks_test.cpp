@@ -144,6 +144,28 @@ TYPED_TEST(SelectBlocks, GivesEachHeadItsKeysInTheirOrder) {
   EXPECT_EQ(by_head.mass, 0.75);
 }
 
+/// Says what it was told.
+struct Causality {
+  Index row_block = 4, column_block = 4;
+  template <class B, class S>
+  double select(const B&, const SelectorHead<S>& head, BlockLists&) const {
+    return head.causal ? 1 : 0;
+  }
+  void validate(const char*, Index, Index) const {}
+};
+
+TYPED_TEST(SelectBlocks, IsCausalWhereAttentionWithTheSameOptionsIs) {
+  using T = typename TestFixture::Scalar;
+  const Heads<T> q(1, 1, 8, 4);
+  const auto causal = [&](const auto&... options) {
+    return select_blocks(this->backend(), q.view(), q.view(), Causality{}, options...).mass == 1;
+  };
+  EXPECT_EQ(causal(), pare::attention::AttendOptions{}.causal);
+  EXPECT_EQ(causal(pare::attention::SelectOptions{.scale = 1}),
+            pare::attention::AttendOptions{.scale = 1}.causal);
+  EXPECT_TRUE(causal(pare::attention::SelectOptions{.causal = true}));
+}
+
 TYPED_TEST(SelectBlocks, RefusesWhatDoesNotFit) {
   using T = typename TestFixture::Scalar;
   const Heads<T> q(1, 2, 8, 4), k(1, 2, 8, 4), other(1, 2, 8, 5), three(1, 3, 8, 4),

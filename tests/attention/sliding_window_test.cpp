@@ -72,8 +72,8 @@ TYPED_TEST(Window, LosesNothingThatTheWindowSees) {
   const auto q = normal_heads<T>(1, 2, 120, 8, 1), k = normal_heads<T>(1, 1, 120, 8, 2),
              v = normal_heads<T>(1, 1, 120, 8, 3);
   Heads<T> masked(1, 2, 120, 8), plain(1, 2, 120, 8);
-  const auto blocks =
-      select_blocks(this->backend(), q.view(), k.view(), SlidingWindow{8, 8, 11, 2});
+  const auto blocks = select_blocks(this->backend(), q.view(), k.view(), SlidingWindow{8, 8, 11, 2},
+                                    {.causal = true});
   EXPECT_LT(blocks.density(true), 0.5);
   attend(this->backend(), q.view(), k.view(), v.view(), plain.writable(),
          {.causal = true, .window = 11, .sinks = 2});

@@ -31,7 +31,8 @@ pare::attention::SelectedBlocks select(const F& logit, const VerticalSlash& sele
     q(0, 0, i, i) = 1;
     for (Index j = 0; j < tokens; ++j) k(0, 0, j, i) = logit(i, j);
   }
-  return pare::attention::select_blocks(pare::reference, q, k, selector, {.scale = 1});
+  return pare::attention::select_blocks(pare::reference, q, k, selector,
+                                        {.causal = true, .scale = 1});
 }
 
 std::vector<std::int32_t> row(const pare::attention::SelectedBlocks& blocks, Index m) {

@@ -57,7 +57,8 @@ pare::attention::AttendStats attend(const Call& call, const Policy&... policy) {
 template <class Selector>
 pare::attention::AttendStats attend_selected(const Call& call, const Selector& selector) {
   const Heads& h = call.heads;
-  const auto blocks = pare::attention::select_blocks(call.backend, h.q, h.k, selector);
+  const auto blocks =
+      pare::attention::select_blocks(call.backend, h.q, h.k, selector, {.causal = true});
   auto stats = pare::attention::attend(call.backend, h.q, h.k, h.v, call.out,
                                        {.causal = true, .mask = &blocks, .lse = call.lse});
   stats.select_seconds = blocks.seconds;

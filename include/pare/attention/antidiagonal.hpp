@@ -5,8 +5,10 @@
 /// Choosing blocks by sums of scores along antidiagonals.
 ///
 /// ```cpp
-/// const auto blocks = select_blocks(q, k, Antidiagonal{.stride = 16});           // XAttention
-/// const auto fewer = select_blocks(q, k, order, Antidiagonal{.segment = 256});   // PBS-Attn+
+/// const auto blocks =  // XAttention
+///     select_blocks(q, k, Antidiagonal{.stride = 16}, {.causal = true});
+/// const auto fewer =  // PBS-Attn+
+///     select_blocks(q, k, order, Antidiagonal{.segment = 256}, {.causal = true});
 /// ```
 ///
 /// Xu et al., "XAttention: Block Sparse Attention with Antidiagonal Scoring" (arXiv 2503.16428).

@@ -129,7 +129,7 @@ class Trial {
  public:
   Trial(const B& backend, Input q, Input k, Input v, const P& policy, const AttendOptions& options)
       : backend_(backend), q_(q), k_(k), v_(v), policy_(policy), options_(options) {
-    options_.lse = {};
+    check(!options.lse.wanted(), calibrate_name, "lse", "a view", "none: no call is the last one");
     check_view(calibrate_name, "q", q);
     check_view(calibrate_name, "k", k);
     check_view(calibrate_name, "v", v);
@@ -228,11 +228,11 @@ PARE_ABI_BEGIN
 /// \param policy  EarlyStop, Permuted, ProxyHeads, or any policy of `attend` with a `threshold` or
 ///                a `mass`; its other members stay as they are
 /// \param goal    a density, or an error
-/// \param options of both the exact and the sparse calls; lse is not written
+/// \param options of both the exact and the sparse calls, without lse
 /// \returns the policy with its threshold or mass set, and the density and error measured with it
-/// \throws std::invalid_argument if the goal does not make sense, the policy has masses for each
-///         head, the exact output holds NaN or infinity, the policy is exact on the sample however
-///         sparse it is set, or `attend` refuses the rest
+/// \throws std::invalid_argument if the goal does not make sense, lse is wanted, the policy has
+///         masses for each head, the exact output holds NaN or infinity, the policy is exact on the
+///         sample however sparse it is set, or `attend` refuses the rest
 ///
 /// Take a sample as long as what is to come: policies that are exact for short sequences, as
 /// Permuted is below its `dense_below`, tell nothing there. A density that the sparsest setting

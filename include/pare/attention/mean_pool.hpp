@@ -5,8 +5,9 @@
 /// Choosing blocks by the product of their mean query and mean key.
 ///
 /// ```cpp
-/// const auto blocks = select_blocks(q, k, MeanPool{.mass = 0.95f});              // natural order
-/// const auto fewer = select_blocks(q, k, order, MeanPool{.segment = 256});       // PBS-Attn
+/// const auto blocks = select_blocks(q, k, MeanPool{.mass = 0.95f}, {.causal = true});
+/// const auto fewer =  // PBS-Attn
+///     select_blocks(q, k, order, MeanPool{.segment = 256}, {.causal = true});
 /// ```
 ///
 /// Row block m keeps the column blocks n of the largest softmax_n(scale mean(q of m).mean(k of n))

@@ -7,7 +7,8 @@
 ///
 /// ```cpp
 /// const auto order = order_keys(q, k, {.segment = 256});
-/// const auto blocks = select_blocks(q, k, order, MeanPool{.mass = 0.9f, .segment = 256});
+/// const auto blocks = select_blocks(q, k, order, MeanPool{.mass = 0.9f, .segment = 256},
+///                                   {.causal = true});
 /// attend(q, k, v, out, {.causal = true, .order = &order, .mask = &blocks});
 /// ```
 ///

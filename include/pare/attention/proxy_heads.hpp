@@ -7,7 +7,7 @@
 ///
 /// ```cpp
 /// const auto stats = attend(q, k, v, out, ProxyHeads{.mass = 0.9f});
-/// const auto blocks = select_blocks(q, k, ProxyHeads{.groups = 4});
+/// const auto blocks = select_blocks(q, k, ProxyHeads{.groups = 4}, {.causal = true});
 /// attend(q, k, v, out, {.causal = true, .mask = &blocks});   // the same in two steps
 /// ```
 ///
@@ -50,7 +50,7 @@ PARE_ABI_BEGIN
 /// \param k       [batch, kv heads, keys, dim], the scalar of q, keys >= queries; the last query
 ///                stands beside the last key
 /// \param policy  groups, budgets, strides and block sizes
-/// \param options `causal` must be true
+/// \param options `causal` must be true, which it is not by default
 /// \returns       a mask with rows of its own for every head. Its mass is the mean over heads of
 ///                the mass that the budget step found in the b_h heaviest blocks; rows keep blocks
 ///                that the proxy ranked, which may hold less.

@@ -15,7 +15,7 @@
 ///   }
 ///   void validate(const char*, Index queries, Index keys) const {}
 /// };
-/// const auto blocks = select_blocks(q, k, Diagonal{});
+/// const auto blocks = select_blocks(q, k, Diagonal{}, {.causal = true});
 /// attend(q, k, v, out, {.causal = true, .mask = &blocks});
 /// ```
 
@@ -137,9 +137,10 @@ struct SelectedBlocks : BlockMask {
   double seconds = 0;  ///< spent on selecting
 };
 
-/// Options of `select_blocks`; as in AttendOptions.
+/// Options of `select_blocks`, with the meaning and the defaults that they have in AttendOptions:
+/// the call of `attend` that takes the blocks is to be given the same.
 struct SelectOptions {
-  bool causal = true;
+  bool causal = false;
   std::optional<double> scale{};
 };
 
@@ -249,7 +250,7 @@ PARE_ABI_BEGIN
 /// \param k        [batch, kv heads, keys, dim], the scalar of q
 /// \param order    the order that attention will read keys in; left out: natural
 /// \param selector MeanPool, Antidiagonal, SlidingWindow or the user's own
-/// \param options  whether attention will be causal, and its scale
+/// \param options  whether attention is to be causal, and its scale
 /// \returns a mask with rows of its own for every head, to pass to `attend`, with the mass kept and
 ///          the time taken
 /// \throws std::invalid_argument if shapes, order or selector do not fit each other

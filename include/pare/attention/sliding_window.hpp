@@ -5,7 +5,8 @@
 /// Choosing the blocks of a sliding window and of the first tokens.
 ///
 /// ```cpp
-/// const auto blocks = select_blocks(q, k, SlidingWindow{.window = 4096, .sinks = 4});
+/// const SlidingWindow recent{.window = 4096, .sinks = 4};
+/// const auto blocks = select_blocks(q, k, recent, {.causal = true});
 /// attend(q, k, v, out, {.causal = true, .mask = &blocks});
 /// ```
 ///
