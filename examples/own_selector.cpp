@@ -5,6 +5,7 @@
 
 #include <pare/attention/attend.hpp>
 #include <pare/attention/select_blocks.hpp>
+#include <pare/attention/selector.hpp>
 
 #include <Eigen/Core>
 #include <unsupported/Eigen/CXX11/Tensor>
@@ -26,7 +27,7 @@ Tensor random_tensor(Eigen::Index heads, Eigen::Index tokens, unsigned seed) {
   return tensor;
 }
 
-struct Strided {
+struct Strided : pare::attention::SelectorHooks {
   pare::Index row_block = 64, column_block = 64, stride = 4;
 
   template <class B, class S>
@@ -39,7 +40,6 @@ struct Strided {
     }
     return NAN;  // no estimate of the mass kept
   }
-  void validate(const char*, pare::Index, pare::Index) const {}
 };
 
 }  // namespace

@@ -30,6 +30,7 @@
 #include <pare/attention/permuted.hpp>
 #include <pare/attention/proxy_heads.hpp>
 #include <pare/attention/select_blocks.hpp>
+#include <pare/attention/selector.hpp>
 #include <pare/attention/sliding_window.hpp>
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/arch.hpp>

@@ -21,11 +21,13 @@ using pare::attention::BlockSelector;
 using pare::attention::KeyOrder;
 using pare::attention::select_blocks;
 using pare::attention::SelectedBlocks;
+using pare::attention::SelectorCall;
 using pare::attention::SelectorHead;
+using pare::attention::SelectorHooks;
 using pare::testing::Heads;
 
 /// A user's selector: the diagonal, and how much of it is left to a function.
-struct Diagonal {
+struct Diagonal : SelectorHooks {
   Index row_block = 4, column_block = 8;
 
   template <class B, class S>
@@ -38,13 +40,13 @@ struct Diagonal {
     }
     return 0.25 + static_cast<double>(head.head + 10 * head.batch + 100 * head.heads);
   }
-  void validate(const char* function, Index queries, Index keys) const {
-    pare::check(queries <= keys, function, "queries", queries, keys);
+  void validate(const char* function, const SelectorCall& call) const {
+    pare::check(call.queries <= call.keys, function, "queries", call.queries, call.keys);
   }
 };
 
 /// Records the first key and query that a head is given, as block numbers.
-struct FirstKey {
+struct FirstKey : SelectorHooks {
   Index row_block = 1, column_block = 1;
   template <class B, class S>
   double select(const B&, const SelectorHead<S>& head, BlockLists& keep) const {
@@ -52,10 +54,9 @@ struct FirstKey {
     keep.add(1, static_cast<Index>(static_cast<double>(head.query(1)[0])));
     return head.scale;
   }
-  void validate(const char*, Index, Index) const {}
 };
 
-struct OutOfRange {
+struct OutOfRange : SelectorHooks {
   Index row_block = 4, column_block = 4;
   Index column = 0;
   template <class B, class S>
@@ -63,22 +64,20 @@ struct OutOfRange {
     if (head.head == 1) keep.add(0, column);
     return 1;
   }
-  void validate(const char*, Index, Index) const {}
 };
 
 /// Throws while heads run, maybe on several threads.
-struct Refuses {
+struct Refuses : SelectorHooks {
   Index row_block = 4, column_block = 4;
   template <class B, class S>
   double select(const B&, const SelectorHead<S>& head, BlockLists&) const {
     pare::check(head.heads == 3 && head.head != 2, "test", "head", head.head, "another");
     return 1;
   }
-  void validate(const char*, Index, Index) const {}
 };
 
 /// Counts how many heads run at once by the scratch they are given.
-struct WholeHeads {
+struct WholeHeads : SelectorHooks {
   static constexpr bool shares_rows = true;
   Index row_block = 4, column_block = 4;
   template <class B, class S>
@@ -87,11 +86,25 @@ struct WholeHeads {
     if constexpr (pare::KernelBackend<B>) return pare::worker_count(backend.executor, 100);
     return 0;
   }
-  void validate(const char*, Index, Index) const {}
 };
 
 static_assert(BlockSelector<Diagonal> && BlockSelector<FirstKey> && BlockSelector<WholeHeads>);
 static_assert(!BlockSelector<int>);
+
+/// Has what a selector has, and no hooks.
+struct NoHooks {
+  Index row_block = 4, column_block = 4;
+  template <class B, class S>
+  double select(const B&, const SelectorHead<S>&, BlockLists&) const {
+    return 1;
+  }
+};
+struct OwnHooks : NoHooks {
+  static constexpr bool shares_rows = true;
+  void validate(const char*, const SelectorCall&) const {}
+  bool keeps_all(const SelectorCall&) const { return false; }
+};
+static_assert(!BlockSelector<NoHooks> && BlockSelector<OwnHooks>);
 
 template <class P>
 class SelectBlocks : public testing::Test {
@@ -145,13 +158,18 @@ TYPED_TEST(SelectBlocks, GivesEachHeadItsKeysInTheirOrder) {
 }
 
 /// Says what it was told.
-struct Causality {
+struct Causality : SelectorHooks {
   Index row_block = 4, column_block = 4;
   template <class B, class S>
   double select(const B&, const SelectorHead<S>& head, BlockLists&) const {
     return head.causal ? 1 : 0;
   }
-  void validate(const char*, Index, Index) const {}
+  void validate(const char*, const SelectorCall& call) const {
+    if (call.heads != 1 || call.kv_heads != 1 || call.queries != 8 || call.order != nullptr)
+      throw std::logic_error("not the call");
+    if (seen != nullptr) *seen = call.causal;
+  }
+  bool* seen = nullptr;
 };
 
 TYPED_TEST(SelectBlocks, IsCausalWhereAttentionWithTheSameOptionsIs) {
@@ -164,6 +182,9 @@ TYPED_TEST(SelectBlocks, IsCausalWhereAttentionWithTheSameOptionsIs) {
   EXPECT_EQ(causal(pare::attention::SelectOptions{.scale = 1}),
             pare::attention::AttendOptions{.scale = 1}.causal);
   EXPECT_TRUE(causal(pare::attention::SelectOptions{.causal = true}));
+  bool told = false;
+  select_blocks(this->backend(), q.view(), q.view(), Causality{{}, 4, 4, &told}, {.causal = true});
+  EXPECT_TRUE(told);
 }
 
 TYPED_TEST(SelectBlocks, RefusesWhatDoesNotFit) {
@@ -179,10 +200,10 @@ TYPED_TEST(SelectBlocks, RefusesWhatDoesNotFit) {
   EXPECT_THROW(call(three, k, Diagonal{}), std::invalid_argument);
   EXPECT_THROW(call(q, few, Diagonal{}), std::invalid_argument) << "validate";
   EXPECT_THROW(call(q, k, Diagonal{}, {.scale = -1.0}), std::invalid_argument);
-  EXPECT_THROW(call(q, k, Diagonal{.row_block = 0}), std::invalid_argument);
-  EXPECT_NO_THROW(call(q, k, OutOfRange{.column = 1}));
-  EXPECT_THROW(call(q, k, OutOfRange{.column = 2}), std::invalid_argument);
-  EXPECT_THROW(call(q, k, OutOfRange{.column = -1}), std::invalid_argument);
+  EXPECT_THROW(call(q, k, Diagonal{{}, 0}), std::invalid_argument);
+  EXPECT_NO_THROW(call(q, k, OutOfRange{{}, 4, 4, 1}));
+  EXPECT_THROW(call(q, k, OutOfRange{{}, 4, 4, 2}), std::invalid_argument);
+  EXPECT_THROW(call(q, k, OutOfRange{{}, 4, 4, -1}), std::invalid_argument);
   EXPECT_THROW(call(three, three, Refuses{}), std::invalid_argument);
   const KeyOrder order = KeyOrder::identity({1, 2, 7});
   EXPECT_THROW(select_blocks(this->backend(), q.view(), k.view(), order, Diagonal{}),

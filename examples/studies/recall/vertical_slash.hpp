@@ -5,6 +5,7 @@
 /// A block selector that Pare does not have: what it takes to write one's own.
 
 #include <pare/attention/select_blocks.hpp>
+#include <pare/attention/selector.hpp>
 #include <pare/core/check.hpp>
 
 #include <Eigen/Core>
@@ -53,10 +54,12 @@ struct VerticalSlash {
     return std::numeric_limits<double>::quiet_NaN();  // no estimate of the mass that is kept
   }
 
-  void validate(const char* function, Index queries, Index keys) const {
+  static constexpr bool shares_rows = false;
+  bool keeps_all(const pare::attention::SelectorCall&) const { return share >= 1; }
+  void validate(const char* function, const pare::attention::SelectorCall& call) const {
     pare::check(share > 0 && share <= 1, function, "share", share, "a number in (0, 1]");
     pare::check(row_block == column_block, function, "column_block", column_block, row_block);
-    pare::check(queries == keys, function, "queries", queries, keys);
+    pare::check(call.queries == call.keys, function, "queries", call.queries, call.keys);
   }
 
  private:

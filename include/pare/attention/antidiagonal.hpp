@@ -21,6 +21,7 @@
 
 #include <pare/attention/detail/keep_mass.hpp>
 #include <pare/attention/select_blocks.hpp>
+#include <pare/attention/selector.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/ceil_div.hpp>
 #include <pare/kernel/score_tile.hpp>
@@ -66,15 +67,18 @@ struct Antidiagonal {
 
   /// \throws std::invalid_argument as MeanPool::validate, or if the stride is below 1 or does not
   /// divide both block sizes.
-  void validate(const char* function, Index queries, Index keys) const {
-    detail::check_grid(function, grid(queries, keys));
+  void validate(const char* function, const SelectorCall& call) const {
+    detail::check_grid(function, grid(call.queries, call.keys));
+    detail::check_causal_segments(function, call, segment);
     check(stride >= 1 && stride <= std::min(row_block, column_block), function, "stride", stride,
           "at least 1 and at most the block");
     check(row_block % stride == 0 && column_block % stride == 0, function, "stride", stride,
           "a divisor of both block sizes");
-    detail::check_mass(function, mass);
-    for (const float m : head_masses) detail::check_mass(function, m);
+    detail::check_masses(function, mass, head_masses, call.heads);
   }
+
+  /// Whether every mass is 1 or more.
+  bool keeps_all(const SelectorCall&) const { return detail::whole_masses(mass, head_masses); }
 
   /// Adds the blocks of every row, and returns the mean over rows of the share of the block scores
   /// that was kept. Cost: 2 dim / stride FLOPs for each visible (query, key) pair, which binds: at
@@ -256,9 +260,9 @@ class AntidiagonalSelection {
 template <class B, class S>
 double select_antidiagonal(const B& backend, const SelectorHead<S>& head,
                            const Antidiagonal& options, BlockLists& blocks) {
-  check_causal_segments(select_name, head, options.segment);
+  check_segments(select_name, head, options.segment);
   const BlockGrid grid = options.grid(head.q.rows(), head.k.rows());
-  const MassRule rule{mass_of(select_name, head, options.mass, options.head_masses),
+  const MassRule rule{mass_of(head, options.mass, options.head_masses),
                       options.force_first ? first_token_block(head, options.column_block) : -1,
                       true};
   if (rule.mass >= 1) return keep_all(grid, rule, blocks);

@@ -21,6 +21,7 @@
 #include <pare/attention/detail/keep_mass.hpp>
 #include <pare/attention/detail/reference_max_pool.hpp>
 #include <pare/attention/select_blocks.hpp>
+#include <pare/attention/selector.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/ceil_div.hpp>
 #include <pare/linalg/score_rows.hpp>
@@ -74,21 +75,25 @@ struct MeanPool {
   BlockPadding padding = BlockPadding::None;
 
   /// \throws std::invalid_argument if a block size is below 1, the segment is negative or not a
-  /// multiple of column_block, a mass is NaN or not above 0, or there are more queries than keys.
-  void validate(const char* function, Index queries, Index keys) const {
-    detail::check_grid(function, grid(queries, keys));
-    detail::check_mass(function, mass);
-    for (const float m : head_masses) detail::check_mass(function, m);
+  /// multiple of column_block, a mass is NaN or not above 0, head_masses are not one for each query
+  /// head, there are more queries than keys, attention is not causal, or there is an order but no
+  /// segment.
+  void validate(const char* function, const SelectorCall& call) const {
+    detail::check_grid(function, grid(call.queries, call.keys));
+    detail::check_causal_segments(function, call, segment);
+    detail::check_masses(function, mass, head_masses, call.heads);
     check_enumerator(function, "pooling", pooling, BlockPooling::Max);
     check_enumerator(function, "padding", padding, BlockPadding::Zeros);
   }
+
+  /// Whether every mass is 1 or more.
+  bool keeps_all(const SelectorCall&) const { return detail::whole_masses(mass, head_masses); }
 
   /// Adds the blocks of every row, and returns the mean over rows of the share of the block scores
   /// that was kept; this is the selector's belief, not attention mass, and leaves out the blocks
   /// that are kept without a score. Cost: one reading of q and k, and 2 dim FLOPs for each pair of
   /// blocks. Memory: the pooled keys and, per thread, 48 rows of block scores.
-  /// \throws std::invalid_argument if attention is not causal, there is an order but no segment,
-  /// the order moves keys out of their segment, or head_masses are not one for each query head.
+  /// \throws std::invalid_argument if an order moves keys out of their segment.
   template <class B, StorageScalar S>
   PARE_ALWAYS_INLINE double select(const B& backend, const SelectorHead<S>& head,
                                    BlockLists& blocks) const;
@@ -214,9 +219,9 @@ std::vector<double> reference_pool_scores(const SelectorHead<S>& head, const Mea
 template <class B, class S>
 double select_mean_pool(const B& backend, const SelectorHead<S>& head, const MeanPool& options,
                         BlockLists& blocks) {
-  check_causal_segments(select_name, head, options.segment);
+  check_segments(select_name, head, options.segment);
   const BlockGrid grid = options.grid(head.q.rows(), head.k.rows());
-  const MassRule rule{mass_of(select_name, head, options.mass, options.head_masses),
+  const MassRule rule{mass_of(head, options.mass, options.head_masses),
                       options.force_first ? first_token_block(head, options.column_block) : -1,
                       false};
   if (rule.mass >= 1) return keep_all(grid, rule, blocks);

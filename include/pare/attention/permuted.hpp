@@ -114,18 +114,16 @@ inline Antidiagonal antidiagonal_of(const Permuted& p) {
   return selector;
 }
 
-inline void check_permuted(const Permuted& p, const AttendOptions& options, Index heads,
-                           Index queries, Index keys) {
+inline void check_permuted(const Permuted& p, const AttendOptions& options,
+                           const SelectorCall& call) {
   check(p.block >= 1, attend_name, "block", p.block, "at least 1");
   check(p.segment >= 1, attend_name, "segment", p.segment, "at least 1 key");
   check(p.queries >= 1, attend_name, "queries", p.queries, "at least 1 query");
   check_enumerator(attend_name, "score", p.score, BlockScore::Antidiagonal);
   if (p.score == BlockScore::MeanPool)
-    mean_pool_of(p).validate(attend_name, queries, keys);
+    mean_pool_of(p).validate(attend_name, call);
   else
-    antidiagonal_of(p).validate(attend_name, queries, keys);
-  check(p.head_masses.empty() || static_cast<Index>(p.head_masses.size()) == heads, attend_name,
-        "head_masses", p.head_masses.size(), heads);
+    antidiagonal_of(p).validate(attend_name, call);
   check(!is_nan(p.dense_above), attend_name, "dense_above", p.dense_above, "a density");
   check(options.causal, attend_name, "causal", "false", "true with Permuted");
   check(options.order == nullptr && options.mask == nullptr, attend_name, "order, mask",
@@ -138,10 +136,8 @@ inline void check_permuted(const Permuted& p, const AttendOptions& options, Inde
 
 /// Whether a call is exact before anything was looked at.
 inline bool wants_dense(const Permuted& p, Index queries, Index keys) {
-  const bool all = p.head_masses.empty()
-                       ? p.mass >= 1
-                       : std::ranges::all_of(p.head_masses, [](float m) { return m >= 1; });
-  return all || keys <= p.segment || keys < p.dense_below || queries < p.dense_below_queries;
+  return whole_masses(p.mass, p.head_masses) || keys <= p.segment || keys < p.dense_below ||
+         queries < p.dense_below_queries;
 }
 
 template <class B, class S, class O>
@@ -158,7 +154,7 @@ template <class B, class S, class O>
 AttendStats attend_permuted(const B& backend, TensorView<const S, 4> q, TensorView<const S, 4> k,
                             TensorView<const S, 4> v, TensorView<O, 4> out, const Permuted& p,
                             AttendOptions options) {
-  check_permuted(p, options, q.extent[1], q.extent[2], k.extent[2]);
+  check_permuted(p, options, selector_call(q, k, nullptr, options.causal));
   if (wants_dense(p, q.extent[2], k.extent[2]))
     return attend_exactly(backend, q, k, v, out, options, 0);
   const auto start = std::chrono::steady_clock::now();

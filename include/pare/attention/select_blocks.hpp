@@ -2,21 +2,12 @@
 #pragma once
 
 /// \file
-/// Choosing the blocks that attention computes: the concept of a selector, and the loop over heads.
+/// Choosing the blocks that attention computes: the loop of a selector over heads.
 ///
 /// ```cpp
-/// struct Diagonal {                                  // a user's own selector
-///   Index row_block = 128, column_block = 128;
-///   template <class B, class S>
-///   double select(const B&, const SelectorHead<S>& head, BlockLists& keep) const {
-///     for (Index m = 0; m < keep.rows(); ++m)
-///       keep.add(m, head.position(m * row_block) / column_block);
-///     return NAN;                                    // no estimate of the mass kept
-///   }
-///   void validate(const char*, Index queries, Index keys) const {}
-/// };
-/// const auto blocks = select_blocks(q, k, Diagonal{}, {.causal = true});
-/// attend(q, k, v, out, {.causal = true, .mask = &blocks});
+/// const auto blocks = select_blocks(q, k, MeanPool{.mass = 0.9f}, {.causal = true});
+/// attend(q, k, v, out, {.causal = true, .mask = &blocks});  // causality and scale as above
+/// if (blocks.mass < 0.8) std::puts("much was left out");
 /// ```
 
 #include <pare/core/macros_off.hpp>
@@ -26,109 +17,23 @@
 #include <pare/attention/key_order.hpp>
 #include <pare/attention/key_value.hpp>
 #include <pare/attention/score_modifier.hpp>
+#include <pare/attention/selector.hpp>
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/executor_ref.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 
-#include <algorithm>
 #include <array>
 #include <chrono>
-#include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <optional>
-#include <span>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 namespace pare::attention {
-
-/// What a selector sees of one query head: its queries [n_q, dim], the keys [n_k, dim] of its
-/// key/value head, and the order that puts keys into slots.
-template <StorageScalar S>
-struct SelectorHead {
-  Index batch = 0;
-  Index head = 0;
-  TensorView<const S, 2> q{};
-  TensorView<const S, 2> k{};
-  std::span<const std::uint32_t> order{};  ///< slot -> position; empty: natural
-  double scale = 1;
-  bool causal = true;
-  AlignedBuffer<std::byte>* memory = nullptr;  ///< scratch of this worker
-  Index heads = 1;                             ///< query heads of the call
-
-  /// Where a query stands among the keys: query + n_k - n_q (bottom-right aligned).
-  Index position(Index query) const { return query + k.rows() - q.rows(); }
-  /// The key in a slot, [dim]; `query(i)` is query i.
-  /// \throws std::invalid_argument, like `query`, if there is none.
-  const S* key(Index slot) const {
-    check(slot >= 0 && slot < k.rows() && (order.empty() || slot < Index(order.size())), name_,
-          "slot", slot, "a slot of the keys");
-    const Index at =
-        order.empty() ? slot : static_cast<Index>(order[static_cast<std::size_t>(slot)]);
-    return k.data + at * k.stride[0];
-  }
-  const S* query(Index i) const {
-    check(i >= 0 && i < q.rows(), name_, "query", i, "a query of the head");
-    return q.data + i * q.stride[0];
-  }
-
- private:
-  static constexpr const char* name_ = "attention::SelectorHead";
-};
-
-/// The blocks of one head as a selector collects them, in any order; twice the same counts once.
-class BlockLists {
- public:
-  /// \throws std::invalid_argument if rows are negative, or columns not in [0, 2^31).
-  BlockLists(Index rows, Index columns) : columns_(columns) {
-    check(rows >= 0 && columns >= 0 && columns <= std::numeric_limits<std::int32_t>::max(), name_,
-          "rows, columns", std::array<Index, 2>{rows, columns}, "sizes of a mask");
-    lists_.resize(static_cast<std::size_t>(rows));
-  }
-
-  /// Row blocks and column blocks of the mask.
-  Index rows() const { return static_cast<Index>(lists_.size()); }
-  Index columns() const { return columns_; }
-  /// Selects a block. Rows may be added to on several threads, each row on one.
-  /// \throws std::invalid_argument if the block lies outside the mask.
-  void add(Index row, Index column) {
-    check(row >= 0 && row < rows() && column >= 0 && column < columns_, name_, "row, column",
-          std::array<Index, 2>{row, column}, "a block of the mask");
-    lists_[static_cast<std::size_t>(row)].push_back(static_cast<std::int32_t>(column));
-  }
-
-  /// The columns of each row, sorted, each once; the object is empty afterwards.
-  std::vector<std::vector<std::int32_t>> take() {
-    for (auto& list : lists_) {
-      std::sort(list.begin(), list.end());
-      list.erase(std::unique(list.begin(), list.end()), list.end());
-    }
-    return std::move(lists_);
-  }
-
- private:
-  static constexpr const char* name_ = "attention::BlockLists";
-
-  Index columns_;
-  std::vector<std::vector<std::int32_t>> lists_;
-};
-
-/// A type that picks blocks for one head at a time. `select` adds the blocks of every row and
-/// returns the mean attention mass it believes they hold, or NaN; it is called for several heads at
-/// once. `validate` throws `std::invalid_argument` if its members or the sizes do not fit.
-template <class P>
-concept BlockSelector = requires(const P& selector, const SelectorHead<float>& head,
-                                 BlockLists& keep, const char* function, Index n) {
-  { selector.row_block } -> std::convertible_to<Index>;
-  { selector.column_block } -> std::convertible_to<Index>;
-  { selector.select(reference, head, keep) } -> std::convertible_to<double>;
-  selector.validate(function, n, n);
-};
 
 /// A mask, and what choosing it told.
 struct SelectedBlocks : BlockMask {
@@ -148,14 +53,6 @@ namespace detail {
 PARE_ABI_BEGIN
 
 inline constexpr const char* select_name = "attention::select_blocks";
-
-/// Whether a selector has a member `shares_rows` that says true: it runs the rows of a head on
-/// several threads itself, and is called for one head at a time where heads are fewer than those.
-template <class P>
-inline constexpr bool shares_rows = false;
-template <class P>
-requires requires { P::shares_rows; }
-inline constexpr bool shares_rows<P> = P::shares_rows;
 
 template <class S>
 SelectorHead<S> selector_head(TensorView<const S, 4> q, TensorView<const S, 4> k, Index batch,
@@ -192,14 +89,25 @@ double check_selection(const char* function, TensorView<const S, 4> q, TensorVie
   return checked_problem(function, q, keys, out, Exact{}, options, k.extent[2]).scale;
 }
 
+template <class S>
+SelectorCall selector_call(const TensorView<const S, 4>& q, const TensorView<const S, 4>& k,
+                           const KeyOrder* order, bool causal) {
+  return {q.extent[0], q.extent[1], k.extent[1], q.extent[2], k.extent[2], causal, order};
+}
+
+template <BlockSelector P>
+void check_selector(const char* function, const P& selector, const SelectorCall& call) {
+  check(selector.row_block >= 1 && selector.column_block >= 1, function, "selector",
+        std::array<Index, 2>{selector.row_block, selector.column_block}, "blocks of at least 1");
+  selector.validate(function, call);
+}
+
 template <class B, class S, BlockSelector P>
 SelectedBlocks select_views(const B& backend, TensorView<const S, 4> q, TensorView<const S, 4> k,
                             const KeyOrder* order, const P& selector,
                             const SelectOptions& options) {
   const double scale = check_selection(select_name, q, k, order, options.causal, options.scale);
-  check(selector.row_block >= 1 && selector.column_block >= 1, select_name, "selector",
-        std::array<Index, 2>{selector.row_block, selector.column_block}, "blocks of at least 1");
-  selector.validate(select_name, q.extent[2], k.extent[2]);
+  check_selector(select_name, selector, selector_call(q, k, order, options.causal));
   const auto start = std::chrono::steady_clock::now();
   const BlockMask::Shape shape{q.extent[0], q.extent[1],        q.extent[2],
                                k.extent[2], selector.row_block, selector.column_block};
@@ -218,7 +126,7 @@ SelectedBlocks select_views(const B& backend, TensorView<const S, 4> q, TensorVi
   if constexpr (KernelBackend<B>) {
     std::vector<AlignedBuffer<std::byte>> memory(
         static_cast<std::size_t>(worker_count(backend.executor, heads)));
-    if (shares_rows<P> && heads < Index{backend.executor.concurrency()}) {
+    if (P::shares_rows && heads < Index{backend.executor.concurrency()}) {
       for (Index i = 0; i < heads; ++i) select_head(i, memory[0]);
     } else {
       parallel_for(backend.executor, heads, [&](Index i, int worker) {

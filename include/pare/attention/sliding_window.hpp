@@ -19,6 +19,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/attention/select_blocks.hpp>
+#include <pare/attention/selector.hpp>
 #include <pare/core/check.hpp>
 
 #include <algorithm>
@@ -38,12 +39,18 @@ struct SlidingWindow {
   /// First tokens that stay visible, at least 0; StreamingLLM's default.
   Index sinks = 4;
 
-  /// \throws std::invalid_argument if a block size, the window or sinks are out of range.
-  void validate(const char* function, Index queries, Index keys) const;
+  /// Rows are quickly chosen: a head is the work of one thread.
+  static constexpr bool shares_rows = false;
+
+  /// \throws std::invalid_argument if a block size, the window or sinks are out of range, or there
+  /// is a key order, which would scatter the window.
+  void validate(const char* function, const SelectorCall& call) const;
+
+  /// Whether the window holds all keys.
+  bool keeps_all(const SelectorCall& call) const { return call.keys <= window; }
 
   /// Adds the blocks of every row and returns NaN, since no attention is looked at. Cost: one step
   /// for each block chosen.
-  /// \throws std::invalid_argument if there is a key order, which would scatter the window.
   template <class B, StorageScalar S>
   PARE_ALWAYS_INLINE double select(const B& backend, const SelectorHead<S>& head,
                                    BlockLists& blocks) const;
@@ -94,15 +101,14 @@ void reference_select_window(const SelectorHead<S>& head, const SlidingWindow& o
 PARE_ABI_END
 }  // namespace detail
 
-inline void SlidingWindow::validate(const char* function, Index, Index) const {
+inline void SlidingWindow::validate(const char* function, const SelectorCall& call) const {
   detail::check_window(function, *this);
+  check(call.order == nullptr, function, "order", "a key order", "none for a sliding window");
 }
 
 template <class B, StorageScalar S>
 PARE_ALWAYS_INLINE double SlidingWindow::select(const B&, const SelectorHead<S>& head,
                                                 BlockLists& blocks) const {
-  check(head.order.empty(), detail::select_name, "order", "a key order",
-        "none for a sliding window");
   if constexpr (KernelBackend<B>)
     detail::select_window(head, *this, blocks);
   else

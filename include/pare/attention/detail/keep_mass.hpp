@@ -6,6 +6,7 @@
 
 #include <pare/attention/reference.hpp>
 #include <pare/attention/select_blocks.hpp>
+#include <pare/attention/selector.hpp>
 #include <pare/core/ceil_div.hpp>
 #include <pare/core/check.hpp>
 #include <pare/linalg/top_k.hpp>
@@ -62,6 +63,21 @@ inline void check_mass(const char* function, float mass) {
   check(!is_nan(mass) && mass > 0, function, "mass", mass, "above 0; from 1 on all is kept");
 }
 
+/// One mass for all heads, or one for each.
+inline void check_masses(const char* function, float mass, const std::vector<float>& head_masses,
+                         Index heads) {
+  check_mass(function, mass);
+  for (const float m : head_masses) check_mass(function, m);
+  check(head_masses.empty() || static_cast<Index>(head_masses.size()) == heads, function,
+        "head_masses", head_masses.size(), heads);
+}
+
+/// Whether every head keeps all that it sees.
+inline bool whole_masses(float mass, const std::vector<float>& head_masses) {
+  return head_masses.empty() ? mass >= 1
+                             : std::ranges::all_of(head_masses, [](float m) { return m >= 1; });
+}
+
 /// What the selectors of this folder ask of their members and of the sizes.
 inline void check_grid(const char* function, const BlockGrid& grid) {
   check(grid.row_block >= 1, function, "row_block", grid.row_block, "at least 1");
@@ -72,13 +88,16 @@ inline void check_grid(const char* function, const BlockGrid& grid) {
   check(grid.queries <= grid.keys, function, "queries", grid.queries, "at most the number of keys");
 }
 
-/// A selector that knows blocks up to the diagonal needs causality, and keys that an order leaves
-/// in their segment.
+/// A selector that knows blocks up to the diagonal needs causality, and with an order a segment.
+inline void check_causal_segments(const char* function, const SelectorCall& call, Index segment) {
+  check(call.causal, function, "causal", "false", "true for this selector");
+  check(call.order == nullptr || segment > 0, function, "segment", segment,
+        "the segment of the order");
+}
+
+/// An order must leave keys in their segment.
 template <class S>
-void check_causal_segments(const char* function, const SelectorHead<S>& head, Index segment) {
-  check(head.causal, function, "causal", "false", "true for this selector");
-  if (head.order.empty()) return;
-  check(segment > 0, function, "segment", segment, "the segment of the order");
+void check_segments(const char* function, const SelectorHead<S>& head, Index segment) {
   const auto length = static_cast<std::size_t>(segment);
   for (std::size_t slot = 0; slot < head.order.size(); ++slot)
     check(head.order[slot] / length == slot / length, function, "order", head.order[slot],
@@ -87,11 +106,8 @@ void check_causal_segments(const char* function, const SelectorHead<S>& head, In
 
 /// The mass wanted of a head.
 template <class S>
-double mass_of(const char* function, const SelectorHead<S>& head, float mass,
-               const std::vector<float>& head_masses) {
+double mass_of(const SelectorHead<S>& head, float mass, const std::vector<float>& head_masses) {
   if (head_masses.empty()) return static_cast<double>(mass);
-  check(static_cast<Index>(head_masses.size()) == head.heads, function, "head_masses",
-        head_masses.size(), head.heads);
   return static_cast<double>(head_masses[static_cast<std::size_t>(head.head)]);
 }
 

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// What a type must have to choose the blocks that attention computes.
+///
+/// ```cpp
+/// struct Diagonal : SelectorHooks {                  // a user's own selector
+///   Index row_block = 128, column_block = 128;
+///   template <class B, class S>
+///   double select(const B&, const SelectorHead<S>& head, BlockLists& keep) const {
+///     for (Index m = 0; m < keep.rows(); ++m)
+///       keep.add(m, head.position(m * row_block) / column_block);
+///     return NAN;                                    // no estimate of the mass kept
+///   }
+/// };
+/// const auto blocks = select_blocks(q, k, Diagonal{}, {.causal = true});
+/// attend(q, k, v, out, {.causal = true, .mask = &blocks});
+/// ```
+
+#include <pare/core/macros_off.hpp>
+
+#include <pare/attention/key_order.hpp>
+#include <pare/core/aligned_buffer.hpp>
+#include <pare/core/backend.hpp>
+#include <pare/core/check.hpp>
+#include <pare/core/tensor_view.hpp>
+
+#include <algorithm>
+#include <array>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <utility>
+#include <vector>
+
+namespace pare::attention {
+
+/// The call that blocks are selected for, as far as it is known before tensors are read.
+struct SelectorCall {
+  Index batch = 0;
+  Index heads = 0;  ///< query heads
+  Index kv_heads = 0;
+  Index queries = 0;
+  Index keys = 0;
+  bool causal = false;
+  const KeyOrder* order = nullptr;  ///< in which keys are read; null: natural
+};
+
+/// What a selector sees of one query head: its queries [n_q, dim], the keys [n_k, dim] of its
+/// key/value head, and the order that puts keys into slots.
+template <StorageScalar S>
+struct SelectorHead {
+  Index batch = 0;
+  Index head = 0;
+  TensorView<const S, 2> q{};
+  TensorView<const S, 2> k{};
+  std::span<const std::uint32_t> order{};  ///< slot -> position; empty: natural
+  double scale = 1;
+  bool causal = false;
+  AlignedBuffer<std::byte>* memory = nullptr;  ///< scratch of this worker
+  Index heads = 1;                             ///< query heads of the call
+
+  /// Where a query stands among the keys: query + n_k - n_q (bottom-right aligned).
+  Index position(Index query) const { return query + k.rows() - q.rows(); }
+  /// The key in a slot, [dim]; `query(i)` is query i.
+  /// \throws std::invalid_argument, like `query`, if there is none.
+  const S* key(Index slot) const {
+    check(slot >= 0 && slot < k.rows() && (order.empty() || slot < Index(order.size())), name_,
+          "slot", slot, "a slot of the keys");
+    const Index at =
+        order.empty() ? slot : static_cast<Index>(order[static_cast<std::size_t>(slot)]);
+    return k.data + at * k.stride[0];
+  }
+  const S* query(Index i) const {
+    check(i >= 0 && i < q.rows(), name_, "query", i, "a query of the head");
+    return q.data + i * q.stride[0];
+  }
+
+ private:
+  static constexpr const char* name_ = "attention::SelectorHead";
+};
+
+/// The blocks of one head as a selector collects them, in any order; twice the same counts once.
+class BlockLists {
+ public:
+  /// \throws std::invalid_argument if rows are negative, or columns not in [0, 2^31).
+  BlockLists(Index rows, Index columns) : columns_(columns) {
+    check(rows >= 0 && columns >= 0 && columns <= std::numeric_limits<std::int32_t>::max(), name_,
+          "rows, columns", std::array<Index, 2>{rows, columns}, "sizes of a mask");
+    lists_.resize(static_cast<std::size_t>(rows));
+  }
+
+  /// Row blocks and column blocks of the mask.
+  Index rows() const { return static_cast<Index>(lists_.size()); }
+  Index columns() const { return columns_; }
+  /// Selects a block. Rows may be added to on several threads, each row on one.
+  /// \throws std::invalid_argument if the block lies outside the mask.
+  void add(Index row, Index column) {
+    check(row >= 0 && row < rows() && column >= 0 && column < columns_, name_, "row, column",
+          std::array<Index, 2>{row, column}, "a block of the mask");
+    lists_[static_cast<std::size_t>(row)].push_back(static_cast<std::int32_t>(column));
+  }
+
+  /// The columns of each row, sorted, each once; the object is empty afterwards.
+  std::vector<std::vector<std::int32_t>> take() {
+    for (auto& list : lists_) {
+      std::sort(list.begin(), list.end());
+      list.erase(std::unique(list.begin(), list.end()), list.end());
+    }
+    return std::move(lists_);
+  }
+
+ private:
+  static constexpr const char* name_ = "attention::BlockLists";
+
+  Index columns_;
+  std::vector<std::vector<std::int32_t>> lists_;
+};
+
+/// What a selector says of itself beside its blocks, and what it says if it has nothing to say: a
+/// base for selectors of one's own. A type may have the three without it, as those of this folder
+/// do (of an aggregate with a base, g++ 12 says under -Wextra that designators leave that out).
+struct SelectorHooks {
+  /// Whether `select` shares out the rows of a head over threads itself. It is then called for one
+  /// head at a time where heads are fewer than threads.
+  static constexpr bool shares_rows = false;
+
+  /// Throws std::invalid_argument, in the name of `function`, if members or call do not fit.
+  void validate(const char* /*function*/, const SelectorCall& /*call*/) const {}
+
+  /// Whether every row keeps all that it sees, so that attention may as well be exact, and nothing
+  /// need be selected: policies that select and attend ask. Called after `validate`.
+  bool keeps_all(const SelectorCall& /*call*/) const { return false; }
+};
+
+/// A type that picks blocks of row_block queries and column_block key slots for one head at a time.
+/// `select` adds the blocks of every row and returns the mean attention mass it believes they hold,
+/// or NaN; it is called for several heads at once. All else is as in SelectorHooks.
+template <class P>
+concept BlockSelector = requires(const P& selector, const SelectorHead<float>& head,
+                                 BlockLists& keep, const char* function, const SelectorCall& call) {
+  { selector.row_block } -> std::convertible_to<Index>;
+  { selector.column_block } -> std::convertible_to<Index>;
+  { P::shares_rows } -> std::convertible_to<bool>;
+  { selector.select(reference, head, keep) } -> std::convertible_to<double>;
+  { selector.keeps_all(call) } -> std::convertible_to<bool>;
+  selector.validate(function, call);
+};
+
+}  // namespace pare::attention
+
+#include <pare/core/macros_on.hpp>
