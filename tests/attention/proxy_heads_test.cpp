@@ -171,7 +171,7 @@ TYPED_TEST(ProxyHeadsTest, SelectsWhatTheDefinitionSaysByBruteForce) {
                           .force_diagonal = false}}};
   for (const Case& c : cases) {
     const ProxyInput<S> x(c.batch, c.heads, c.kv_heads, c.queries, c.keys, c.dim, 0.7);
-    const auto blocks = this->select(x, c.policy, {.scale = 0.5});
+    const auto blocks = this->select(x, c.policy, {.causal = true, .scale = 0.5});
     EXPECT_LT(blocks.density(true), 0.9);
     for (Index b = 0; b < c.batch; ++b)
       for (Index h = 0; h < c.heads; ++h)
@@ -183,7 +183,7 @@ TYPED_TEST(ProxyHeadsTest, SelectsWhatTheDefinitionSaysByBruteForce) {
 TYPED_TEST(ProxyHeadsTest, MassIsTheMeanOfWhatTheBudgetsHold) {
   using S = typename TypeParam::scalar;
   const ProxyInput<S> x(2, 4, 2, 150, 150, 16, 1.5);
-  const auto blocks = this->select(x, small_blocks(0.7f), {.scale = 0.5});
+  const auto blocks = this->select(x, small_blocks(0.7f), {.causal = true, .scale = 0.5});
   double wanted = 0;
   for (Index i = 0; i < 8; ++i) {
     auto masses =
@@ -210,7 +210,7 @@ TYPED_TEST(ProxyHeadsTest, MassOneKeepsEveryVisibleBlock) {
 TYPED_TEST(ProxyHeadsTest, EqualHeadsKeepEqualBlocks) {
   using S = typename TypeParam::scalar;
   const ProxyInput<S> x(1, 4, 2, 200, 200, 16, 0.0);
-  const auto blocks = this->select(x, small_blocks(0.7f), {.scale = 0.5});
+  const auto blocks = this->select(x, small_blocks(0.7f), {.causal = true, .scale = 0.5});
   EXPECT_LT(blocks.density(true), 0.9);
   for (Index h = 1; h < 4; ++h) EXPECT_EQ(rows_of(blocks, 0, h), rows_of(blocks, 0, 0));
 }
@@ -221,10 +221,10 @@ TYPED_TEST(ProxyHeadsTest, BlocksOfAMassAreAmongThoseOfALargerOne) {
   for (const auto budget : {ProxyBudget::VisibleBlocks, ProxyBudget::AllBlocks}) {
     auto policy = small_blocks(0.1f);
     policy.budget = budget;
-    auto before = this->select(x, policy, {.scale = 0.5});
+    auto before = this->select(x, policy, {.causal = true, .scale = 0.5});
     for (const float mass : {0.3f, 0.6f, 0.9f, 0.95f, 0.999f, 1.0f}) {
       policy.mass = mass;
-      const auto blocks = this->select(x, policy, {.scale = 0.5});
+      const auto blocks = this->select(x, policy, {.causal = true, .scale = 0.5});
       for (Index h = 0; h < 4; ++h)
         for (Index m = 0; m < blocks.row_blocks(); ++m) {
           const auto few = before.row(0, h, m), many = blocks.row(0, h, m);
@@ -316,8 +316,8 @@ TYPED_TEST(ProxyHeadsTest, LargeScoresAndNaNLeaveAValidMask) {
       }
     return true;
   };
-  EXPECT_TRUE(sane(this->select(x, small_blocks(0.5f), {.scale = 1e4})));
-  EXPECT_TRUE(sane(this->select(x, small_blocks(0.5f), {.scale = 1e-30})));
+  EXPECT_TRUE(sane(this->select(x, small_blocks(0.5f), {.causal = true, .scale = 1e4})));
+  EXPECT_TRUE(sane(this->select(x, small_blocks(0.5f), {.causal = true, .scale = 1e-30})));
   x.k.at(0, 1, 20, 0) = static_cast<S>(std::numeric_limits<T>::quiet_NaN());
   x.q.at(0, 0, 30, 0) = static_cast<S>(std::numeric_limits<T>::infinity());
   const auto blocks = this->select(x, small_blocks(0.5f));
