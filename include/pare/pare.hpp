@@ -23,6 +23,7 @@
 
 #include <pare/attention/antidiagonal.hpp>
 #include <pare/attention/attend.hpp>
+#include <pare/attention/attend_selected.hpp>
 #include <pare/attention/calibrate.hpp>
 #include <pare/attention/early_stop.hpp>
 #include <pare/attention/mean_pool.hpp>

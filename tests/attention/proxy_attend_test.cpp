@@ -31,6 +31,8 @@ using pare::testing::ReferenceBackend;
 using pare::testing::Tokens;
 using pare::testing::within;
 
+static_assert(LayerSelector<ProxyHeads> && !HeadSelector<ProxyHeads>);
+
 constexpr ProxyHeads half{.mass = 0.5f, .row_block = 16, .column_block = 32, .min_budget = 0};
 
 /// q, k, v, and room for an output and its log-sum-exp.
@@ -139,6 +141,55 @@ TYPED_TEST(ProxyAttend, ConstantValuesComeOutAsTheyAre) {
       }
       EXPECT_TRUE(within(static_cast<double>(x.out.at(0, h, i, 2)), 0.5, 1e-5));
     }
+}
+
+/// A selector of one's own, of heads: the diagonal, and the first block if the head is even.
+struct OwnHeads : SelectorHooks {
+  Index row_block = 16, column_block = 32;
+  bool all = false;
+  template <class B, class S>
+  double select(const B&, const SelectorHead<S>& head, BlockLists& keep) const {
+    for (Index m = 0; m < keep.rows(); ++m) {
+      keep.add(m, head.position(m * row_block) / column_block);
+      if (head.head % 2 == 0) keep.add(m, 0);
+    }
+    return 0.25;
+  }
+  bool keeps_all(const SelectorCall& call) const { return all && call.causal; }
+  void validate(const char* function, const SelectorCall& call) const {
+    pare::check(call.causal, function, "causal", "false", "true");
+  }
+};
+
+TYPED_TEST(ProxyAttend, TakesAnySelector) {
+  using S = typename TypeParam::scalar;
+  const auto backend = TypeParam::backend::make();
+  AttendInput<S> x(1, 4, 2, 70, 100, 9), y = x, z = x;
+  const OwnHeads own;
+  const auto call = [&](AttendInput<S>& to, const auto&... rest) {
+    return attend(backend, to.q.view(), to.k.view(), to.v.view(), to.out.view(), rest...);
+  };
+  const AttendStats stats = call(x, own);
+  const auto blocks = select_blocks(backend, x.q.view(), x.k.view(), own, {.causal = true});
+  call(y, AttendOptions{.causal = true, .mask = &blocks});
+  EXPECT_EQ(x.out.list, y.out.list);
+  EXPECT_EQ(stats.density, blocks.density(true));
+  EXPECT_LT(stats.density, 0.9);
+  EXPECT_EQ(stats.selected_mass, 0.25);
+  OwnHeads all = own;
+  all.all = true;
+  EXPECT_EQ(call(x, all).selected_mass, 1);
+  call(z, AttendOptions{.causal = true});
+  EXPECT_EQ(x.out.list, z.out.list);
+  std::fill(x.out.list.begin(), x.out.list.end(), 7);
+  const auto untouched = x.out.list;
+  OwnHeads wide = own;
+  wide.row_block = 0;
+  EXPECT_THROW(call(x, wide), std::invalid_argument);
+  EXPECT_THROW(call(x, own, AttendOptions{}), std::invalid_argument) << "validate";
+  EXPECT_THROW(call(x, own, AttendOptions{.causal = true, .mask = &blocks}), std::invalid_argument);
+  EXPECT_THROW(call(x, own, AttendOptions{.causal = true, .window = 8}), std::invalid_argument);
+  EXPECT_EQ(x.out.list, untouched);
 }
 
 TEST(ProxyAttendThreads, DoNotChangeTheBits) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <limits>
 #include <numeric>
+#include <span>
 #include <stdexcept>
 #include <vector>
 
@@ -24,6 +25,7 @@ using pare::attention::SelectedBlocks;
 using pare::attention::SelectorCall;
 using pare::attention::SelectorHead;
 using pare::attention::SelectorHooks;
+using pare::attention::SelectorLayer;
 using pare::testing::Heads;
 
 /// A user's selector: the diagonal, and how much of it is left to a function.
@@ -88,7 +90,32 @@ struct WholeHeads : SelectorHooks {
   }
 };
 
+/// A selector of layers: each head keeps the block whose number is the mean of the first scalars of
+/// all its queries, of all heads.
+struct MeanOfHeads : SelectorHooks {
+  Index row_block = 4, column_block = 1;
+  template <class B, class S>
+  double select_layer(const B&, const SelectorLayer<S>& layer, std::span<BlockLists> keep) const {
+    const SelectorCall call = layer.call();
+    for (Index b = 0; b < call.batch; ++b)
+      for (Index h = 0; h < call.heads; ++h) {
+        double mean = 0;
+        for (Index other = 0; other < call.heads; ++other)
+          mean +=
+              static_cast<double>(layer.of(b, other).query(0)[0]) / static_cast<double>(call.heads);
+        BlockLists& head = keep[static_cast<std::size_t>(b * call.heads + h)];
+        for (Index m = 0; m < head.rows(); ++m)
+          head.add(m, static_cast<Index>(mean) + static_cast<Index>(layer.of(b, h).key(0)[0]));
+      }
+    return layer.scale + static_cast<double>(keep.size());
+  }
+};
+
 static_assert(BlockSelector<Diagonal> && BlockSelector<FirstKey> && BlockSelector<WholeHeads>);
+using pare::attention::HeadSelector;
+using pare::attention::LayerSelector;
+static_assert(HeadSelector<Diagonal> && !LayerSelector<Diagonal>);
+static_assert(LayerSelector<MeanOfHeads> && !HeadSelector<MeanOfHeads>);
 static_assert(!BlockSelector<int>);
 
 /// Has what a selector has, and no hooks.
@@ -155,6 +182,32 @@ TYPED_TEST(SelectBlocks, GivesEachHeadItsKeysInTheirOrder) {
   }
   EXPECT_EQ(plain.mass, 1) << "1 / sqrt(dim)";
   EXPECT_EQ(by_head.mass, 0.75);
+}
+
+TYPED_TEST(SelectBlocks, ShowsASelectorOfLayersAllHeads) {
+  using T = typename TestFixture::Scalar;
+  Heads<T> q(2, 4, 5, 1), k(2, 2, 20, 1);
+  for (Index b = 0; b < 2; ++b)
+    for (Index h = 0; h < 4; ++h) {
+      q(b, h, 0, 0) = static_cast<T>(2 * h + 4 * b);  // means 3 and 7
+      k(b, h / 2, 0, 0) = static_cast<T>(h / 2);
+      k(b, h / 2, 1, 0) = static_cast<T>(10);
+    }
+  const SelectedBlocks blocks =
+      select_blocks(this->backend(), q.view(), k.view(), MeanOfHeads{}, {.scale = 0.5});
+  EXPECT_EQ(blocks.shape(), (pare::attention::BlockMask::Shape{2, 4, 5, 20, 4, 1}));
+  EXPECT_EQ(blocks.mass, 0.5 + 8);
+  std::vector<std::uint32_t> slots(20);
+  std::iota(slots.begin(), slots.end(), 0u);
+  std::swap(slots[0], slots[1]);
+  const auto ordered = select_blocks(this->backend(), q.view(), k.view(),
+                                     KeyOrder({1, 1, 20}, slots), MeanOfHeads{});
+  for (Index b = 0; b < 2; ++b)
+    for (Index h = 0; h < 4; ++h)
+      for (Index m = 0; m < 2; ++m) {
+        EXPECT_EQ(blocks.row(b, h, m)[0], 3 + 4 * b + h / 2);
+        EXPECT_EQ(ordered.row(b, h, m)[0], 3 + 4 * b + 10);
+      }
 }
 
 /// Says what it was told.

@@ -16,6 +16,7 @@
 
 #include <pare/attention/antidiagonal.hpp>
 #include <pare/attention/attend.hpp>
+#include <pare/attention/attend_selected.hpp>
 #include <pare/attention/mean_pool.hpp>
 #include <pare/attention/order_keys.hpp>
 #include <pare/attention/select_blocks.hpp>
@@ -141,22 +142,12 @@ inline bool wants_dense(const Permuted& p, Index queries, Index keys) {
 }
 
 template <class B, class S, class O>
-AttendStats attend_exactly(const B& backend, TensorView<const S, 4> q, TensorView<const S, 4> k,
-                           TensorView<const S, 4> v, TensorView<O, 4> out,
-                           const AttendOptions& options, double seconds) {
-  AttendStats stats = attend_dense(backend, q, k, v, out, Exact{}, options);
-  stats.selected_mass = 1;
-  stats.select_seconds = seconds;
-  return stats;
-}
-
-template <class B, class S, class O>
 AttendStats attend_permuted(const B& backend, TensorView<const S, 4> q, TensorView<const S, 4> k,
                             TensorView<const S, 4> v, TensorView<O, 4> out, const Permuted& p,
                             AttendOptions options) {
-  check_permuted(p, options, selector_call(q, k, nullptr, options.causal));
+  check_permuted(p, options, SelectorLayer<S>{q, k, nullptr, 1, options.causal}.call());
   if (wants_dense(p, q.extent[2], k.extent[2]))
-    return attend_exactly(backend, q, k, v, out, options, 0);
+    return attend_whole(backend, q, k, v, out, options, 0);
   const auto start = std::chrono::steady_clock::now();
   const KeyOrder order = order_views(backend, q, k, order_options(p, options));
   const SelectOptions select{true, options.scale};
@@ -167,13 +158,9 @@ AttendStats attend_permuted(const B& backend, TensorView<const S, 4> q, TensorVi
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (blocks.density(true) > static_cast<double>(p.dense_above))
-    return attend_exactly(backend, q, k, v, out, options, seconds);
+    return attend_whole(backend, q, k, v, out, options, seconds);
   options.order = &order;
-  options.mask = &blocks;
-  AttendStats stats = attend_dense(backend, q, k, v, out, Exact{}, options);
-  stats.selected_mass = blocks.mass;
-  stats.select_seconds = seconds;
-  return stats;
+  return attend_masked(backend, q, k, v, out, blocks, options, seconds);
 }
 
 PARE_ABI_END

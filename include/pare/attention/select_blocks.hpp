@@ -29,6 +29,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -54,27 +55,6 @@ PARE_ABI_BEGIN
 
 inline constexpr const char* select_name = "attention::select_blocks";
 
-template <class S>
-SelectorHead<S> selector_head(TensorView<const S, 4> q, TensorView<const S, 4> k, Index batch,
-                              Index head, const KeyOrder* order, double scale, bool causal) {
-  const Index kv_head = head / (q.extent[1] / k.extent[1]);
-  SelectorHead<S> h;
-  h.batch = batch;
-  h.head = head;
-  h.q = {q.data + batch * q.stride[0] + head * q.stride[1],
-         {q.extent[2], q.extent[3]},
-         {q.stride[2], q.stride[3]}};
-  h.k = {k.data + batch * k.stride[0] + kv_head * k.stride[1],
-         {k.extent[2], k.extent[3]},
-         {k.stride[2], k.stride[3]}};
-  if (order != nullptr)
-    h.order = order->of(batch, order->shape().heads == k.extent[1] ? kv_head : head);
-  h.scale = scale;
-  h.causal = causal;
-  h.heads = q.extent[1];
-  return h;
-}
-
 /// Shapes of q and k, and the factor of their product.
 template <class S>
 double check_selection(const char* function, TensorView<const S, 4> q, TensorView<const S, 4> k,
@@ -90,38 +70,37 @@ double check_selection(const char* function, TensorView<const S, 4> q, TensorVie
 }
 
 template <class S>
-SelectorCall selector_call(const TensorView<const S, 4>& q, const TensorView<const S, 4>& k,
-                           const KeyOrder* order, bool causal) {
-  return {q.extent[0], q.extent[1], k.extent[1], q.extent[2], k.extent[2], causal, order};
+SelectorLayer<S> checked_layer(const char* function, TensorView<const S, 4> q,
+                               TensorView<const S, 4> k, const KeyOrder* order,
+                               const SelectOptions& options) {
+  const double scale = check_selection(function, q, k, order, options.causal, options.scale);
+  return {q, k, order, scale, options.causal};
 }
 
 template <BlockSelector P>
 void check_selector(const char* function, const P& selector, const SelectorCall& call) {
-  check(selector.row_block >= 1 && selector.column_block >= 1, function, "selector",
-        std::array<Index, 2>{selector.row_block, selector.column_block}, "blocks of at least 1");
+  check(selector.row_block >= 1, function, "row_block", selector.row_block, "at least 1");
+  check(selector.column_block >= 1, function, "column_block", selector.column_block, "at least 1");
   selector.validate(function, call);
 }
 
-template <class B, class S, BlockSelector P>
-SelectedBlocks select_views(const B& backend, TensorView<const S, 4> q, TensorView<const S, 4> k,
-                            const KeyOrder* order, const P& selector,
-                            const SelectOptions& options) {
-  const double scale = check_selection(select_name, q, k, order, options.causal, options.scale);
-  check_selector(select_name, selector, selector_call(q, k, order, options.causal));
-  const auto start = std::chrono::steady_clock::now();
-  const BlockMask::Shape shape{q.extent[0], q.extent[1],        q.extent[2],
-                               k.extent[2], selector.row_block, selector.column_block};
-  const Index heads = shape.batch * shape.heads;
-  std::vector<std::vector<std::vector<std::int32_t>>> lists(static_cast<std::size_t>(heads));
+/// Whether attention may as well be exact: no row loses a key, or there is none.
+template <BlockSelector P>
+bool keeps_all(const P& selector, const SelectorCall& call) {
+  return call.batch == 0 || call.heads == 0 || call.queries == 0 || selector.keeps_all(call);
+}
+
+/// Asks a selector for one head after the other; returns the mean of what it believes.
+template <class B, class S, HeadSelector P>
+double select_heads(const B& backend, const SelectorLayer<S>& layer, const P& selector,
+                    std::span<BlockLists> lists) {
+  const auto heads = static_cast<Index>(lists.size());
   std::vector<double> masses(lists.size());
-  const auto any = on_any_executor(backend);
   const auto select_head = [&](Index i, AlignedBuffer<std::byte>& memory) {
-    SelectorHead<S> head =
-        selector_head(q, k, i / shape.heads, i % shape.heads, order, scale, options.causal);
+    const auto at = static_cast<std::size_t>(i);
+    SelectorHead<S> head = layer.of(i / layer.q.extent[1], i % layer.q.extent[1]);
     head.memory = &memory;
-    BlockLists keep(shape.row_blocks(), shape.column_blocks());
-    masses[static_cast<std::size_t>(i)] = selector.select(any, head, keep);
-    lists[static_cast<std::size_t>(i)] = keep.take();
+    masses[at] = selector.select(backend, head, lists[at]);
   };
   if constexpr (KernelBackend<B>) {
     std::vector<AlignedBuffer<std::byte>> memory(
@@ -137,14 +116,41 @@ SelectedBlocks select_views(const B& backend, TensorView<const S, 4> q, TensorVi
     AlignedBuffer<std::byte> memory;
     for (Index i = 0; i < heads; ++i) select_head(i, memory);
   }
+  double sum = 0;
+  for (const double mass : masses) sum += mass / static_cast<double>(heads);
+  return sum;
+}
+
+/// The blocks of a layer, after all was checked.
+template <class B, class S, BlockSelector P>
+SelectedBlocks select_layer(const B& backend, const SelectorLayer<S>& layer, const P& selector) {
+  const auto start = std::chrono::steady_clock::now();
+  const SelectorCall call = layer.call();
+  const BlockMask::Shape shape{call.batch, call.heads,         call.queries,
+                               call.keys,  selector.row_block, selector.column_block};
+  std::vector<BlockLists> lists(static_cast<std::size_t>(call.batch * call.heads),
+                                BlockLists(shape.row_blocks(), shape.column_blocks()));
+  double mass = 0;
+  if constexpr (LayerSelector<P>)
+    mass = selector.select_layer(on_any_executor(backend), layer, std::span(lists));
+  else
+    mass = select_heads(on_any_executor(backend), layer, selector, std::span(lists));
   std::vector<std::vector<std::int32_t>> rows;
-  for (auto& head : lists)
-    for (auto& row : head) rows.push_back(std::move(row));
-  SelectedBlocks selected{BlockMask::from_lists(shape, rows), 0, 0};
-  for (const double mass : masses) selected.mass += mass / static_cast<double>(heads);
+  for (BlockLists& head : lists)
+    for (auto& row : head.take()) rows.push_back(std::move(row));
+  SelectedBlocks selected{BlockMask::from_lists(shape, rows), mass, 0};
   selected.seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return selected;
+}
+
+template <class B, class S, BlockSelector P>
+SelectedBlocks select_views(const B& backend, TensorView<const S, 4> q, TensorView<const S, 4> k,
+                            const KeyOrder* order, const P& selector,
+                            const SelectOptions& options) {
+  const SelectorLayer<S> layer = checked_layer(select_name, q, k, order, options);
+  check_selector(select_name, selector, layer.call());
+  return select_layer(backend, layer, selector);
 }
 
 PARE_ABI_END
@@ -157,14 +163,14 @@ PARE_ABI_BEGIN
 /// \param q        [batch, heads, queries, dim]
 /// \param k        [batch, kv heads, keys, dim], the scalar of q
 /// \param order    the order that attention will read keys in; left out: natural
-/// \param selector MeanPool, Antidiagonal, SlidingWindow or the user's own
+/// \param selector MeanPool, Antidiagonal, SlidingWindow, ProxyHeads or the user's own
 /// \param options  whether attention is to be causal, and its scale
 /// \returns a mask with rows of its own for every head, to pass to `attend`, with the mass kept and
 ///          the time taken
 /// \throws std::invalid_argument if shapes, order or selector do not fit each other
 ///
-/// Heads are shared out over threads; the result does not depend on how. Cost: the selector's.
-/// Memory: the selector's, and the blocks selected, twice.
+/// Heads are shared out over threads, or left to a LayerSelector; the result does not depend on
+/// how. Cost: the selector's. Memory: the selector's, and the blocks selected, twice.
 template <Backend B, In<4> Q, In<4> K, BlockSelector P>
 requires std::is_same_v<scalar_of<Q>, scalar_of<K>>
 SelectedBlocks select_blocks(const B& backend, const Q& q, const K& k, const KeyOrder& order,

@@ -83,6 +83,40 @@ struct SelectorHead {
   static constexpr const char* name_ = "attention::SelectorHead";
 };
 
+/// What a selector of layers sees: all heads at once.
+template <StorageScalar S>
+struct SelectorLayer {
+  TensorView<const S, 4> q{};       ///< [batch, heads, queries, dim]
+  TensorView<const S, 4> k{};       ///< [batch, kv heads, keys, dim]
+  const KeyOrder* order = nullptr;  ///< in which keys are read; null: natural
+  double scale = 1;
+  bool causal = false;
+
+  SelectorCall call() const {
+    return {q.extent[0], q.extent[1], k.extent[1], q.extent[2], k.extent[2], causal, order};
+  }
+
+  /// What a selector of heads sees of a query head, without scratch.
+  SelectorHead<S> of(Index batch, Index head) const {
+    const Index kv_head = head / (q.extent[1] / k.extent[1]);
+    SelectorHead<S> h;
+    h.batch = batch;
+    h.head = head;
+    h.q = {q.data + batch * q.stride[0] + head * q.stride[1],
+           {q.extent[2], q.extent[3]},
+           {q.stride[2], q.stride[3]}};
+    h.k = {k.data + batch * k.stride[0] + kv_head * k.stride[1],
+           {k.extent[2], k.extent[3]},
+           {k.stride[2], k.stride[3]}};
+    if (order != nullptr)
+      h.order = order->of(batch, order->shape().heads == k.extent[1] ? kv_head : head);
+    h.scale = scale;
+    h.causal = causal;
+    h.heads = q.extent[1];
+    return h;
+  }
+};
+
 /// The blocks of one head as a selector collects them, in any order; twice the same counts once.
 class BlockLists {
  public:
@@ -107,7 +141,7 @@ class BlockLists {
   /// The columns of each row, sorted, each once; the object is empty afterwards.
   std::vector<std::vector<std::int32_t>> take() {
     for (auto& list : lists_) {
-      std::sort(list.begin(), list.end());
+      if (!std::ranges::is_sorted(list)) std::ranges::sort(list);
       list.erase(std::unique(list.begin(), list.end()), list.end());
     }
     return std::move(lists_);
@@ -125,7 +159,7 @@ class BlockLists {
 /// do (of an aggregate with a base, g++ 12 says under -Wextra that designators leave that out).
 struct SelectorHooks {
   /// Whether `select` shares out the rows of a head over threads itself. It is then called for one
-  /// head at a time where heads are fewer than threads.
+  /// head at a time where heads are fewer than threads. Nothing to a LayerSelector.
   static constexpr bool shares_rows = false;
 
   /// Throws std::invalid_argument, in the name of `function`, if members or call do not fit.
@@ -136,19 +170,41 @@ struct SelectorHooks {
   bool keeps_all(const SelectorCall& /*call*/) const { return false; }
 };
 
+namespace detail {
+/// Block sizes, and what SelectorHooks has.
+template <class P>
+concept HasSelectorHooks = requires(const P& p, const char* function, const SelectorCall& call) {
+  { p.row_block } -> std::convertible_to<Index>;
+  { p.column_block } -> std::convertible_to<Index>;
+  { P::shares_rows } -> std::convertible_to<bool>;
+  { p.keeps_all(call) } -> std::convertible_to<bool>;
+  p.validate(function, call);
+};
+}  // namespace detail
+
 /// A type that picks blocks of row_block queries and column_block key slots for one head at a time.
 /// `select` adds the blocks of every row and returns the mean attention mass it believes they hold,
 /// or NaN; it is called for several heads at once. All else is as in SelectorHooks.
 template <class P>
-concept BlockSelector = requires(const P& selector, const SelectorHead<float>& head,
-                                 BlockLists& keep, const char* function, const SelectorCall& call) {
-  { selector.row_block } -> std::convertible_to<Index>;
-  { selector.column_block } -> std::convertible_to<Index>;
-  { P::shares_rows } -> std::convertible_to<bool>;
-  { selector.select(reference, head, keep) } -> std::convertible_to<double>;
-  { selector.keeps_all(call) } -> std::convertible_to<bool>;
-  selector.validate(function, call);
-};
+concept HeadSelector =
+    detail::HasSelectorHooks<P> &&
+    requires(const P& selector, const SelectorHead<float>& head, BlockLists& keep) {
+      { selector.select(reference, head, keep) } -> std::convertible_to<double>;
+    };
+
+/// The same for all heads of a layer at once, where one head has a say in the blocks of another.
+/// `select_layer` is called once, with a list for each (batch, query head), batch entry by batch
+/// entry, and returns the mean mass over heads; it shares out its work over threads itself.
+template <class P>
+concept LayerSelector =
+    detail::HasSelectorHooks<P> &&
+    requires(const P& selector, const SelectorLayer<float>& layer, std::span<BlockLists> keep) {
+      { selector.select_layer(reference, layer, keep) } -> std::convertible_to<double>;
+    };
+
+/// What `select_blocks` takes. A type that is both selects by layers.
+template <class P>
+concept BlockSelector = HeadSelector<P> || LayerSelector<P>;
 
 }  // namespace pare::attention
 

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Attention over the blocks that a selector picks, in one call.
+///
+/// ```cpp
+/// const auto stats = attend(q, k, v, out, MeanPool{.mass = 0.95f});    // causal
+/// attend(q, k, v, out, SlidingWindow{.window = 512}, {.causal = false});
+/// attend(pare::simd.threads(4), q, k, v, out, ProxyHeads{}, {.causal = true, .lse = lse});
+/// ```
+///
+/// The same in two steps, which take a key order too: `select_blocks`, then `attend` with the mask.
+
+#include <pare/core/macros_off.hpp>
+
+#include <pare/attention/attend.hpp>
+#include <pare/attention/select_blocks.hpp>
+#include <pare/attention/selector.hpp>
+#include <pare/core/backend.hpp>
+#include <pare/core/tensor_view.hpp>
+
+namespace pare::attention {
+
+namespace detail {
+PARE_ABI_BEGIN
+
+/// Options that change what a row sees, or that come in place of the selection.
+inline void check_selected_options(const AttendOptions& o) {
+  check(o.mask == nullptr && o.order == nullptr, attend_name, "mask, order", "a mask or an order",
+        "neither where the call selects blocks");
+  check_plain_visibility(attend_name, o, "none where the call selects blocks");
+  check(o.key_lengths.empty() && o.key_offsets.empty() && o.query_offsets.empty(), attend_name,
+        "key_lengths, query_offsets, key_offsets", "lengths or offsets",
+        "none where the call selects blocks");
+}
+
+/// Exact attention in place of a selection that would leave out nothing, or too little.
+template <class B, class S, class O>
+AttendStats attend_whole(const B& backend, TensorView<const S, 4> q, TensorView<const S, 4> k,
+                         TensorView<const S, 4> v, TensorView<O, 4> out,
+                         const AttendOptions& options, double seconds) {
+  AttendStats stats = attend_dense(backend, q, k, v, out, Exact{}, options);
+  stats.selected_mass = 1;
+  stats.select_seconds = seconds;
+  return stats;
+}
+
+/// Attention under a mask that was selected, and what the selection told.
+template <class B, class S, class O>
+AttendStats attend_masked(const B& backend, TensorView<const S, 4> q, TensorView<const S, 4> k,
+                          TensorView<const S, 4> v, TensorView<O, 4> out,
+                          const SelectedBlocks& blocks, AttendOptions options, double seconds) {
+  options.mask = &blocks;
+  AttendStats stats = attend_dense(backend, q, k, v, out, Exact{}, options);
+  stats.selected_mass = blocks.mass;
+  stats.select_seconds = seconds;
+  return stats;
+}
+
+template <class B, class S, class O, BlockSelector P>
+AttendStats attend_selected(const B& backend, TensorView<const S, 4> q, TensorView<const S, 4> k,
+                            TensorView<const S, 4> v, TensorView<O, 4> out, const P& selector,
+                            const AttendOptions& options) {
+  check_selected_options(options);
+  const SelectorLayer<S> layer =
+      checked_layer(attend_name, q, k, nullptr, {options.causal, options.scale});
+  check_selector(attend_name, selector, layer.call());
+  if (keeps_all(selector, layer.call())) return attend_whole(backend, q, k, v, out, options, 0);
+  const SelectedBlocks blocks = select_layer(backend, layer, selector);
+  return attend_masked(backend, q, k, v, out, blocks, options, blocks.seconds);
+}
+
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
+/// Attention over the blocks that a selector picks.
+///
+/// \param backend  where and how; left out: pare::simd
+/// \param q        [batch, heads, queries, key dim]
+/// \param k        [batch, kv heads, keys, key dim]
+/// \param v        [batch, kv heads, keys, value dim]
+/// \param out      [batch, heads, queries, value dim], written; must not overlap an input
+/// \param selector a BlockSelector: MeanPool, Antidiagonal, SlidingWindow, ProxyHeads or your own
+/// \param options  causality, scale, sink_logits, lse and workspace as for exact attention; causal
+///                 if they are left out; neither mask, order, window, query_offset, lengths nor
+///                 offsets
+/// \returns the density of the selection, the mass that the selector believes it kept and the
+///          seconds of selecting; 1, 1 and 0 where it keeps all, and attention is exact
+/// \throws std::invalid_argument if the options are not as above, or as the selector's `validate`
+///         and exact attention do. Nothing is written then. No queries: a no-op.
+///
+/// Cost: that of `select_blocks`, and of exact attention times the density. Memory: that of both.
+/// The same bits for any number of threads, if the selector gives the same blocks.
+template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, BlockSelector P>
+requires detail::AttendScalars<Q, K, V, O>
+AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out, const P& selector,
+                   const AttendOptions& options = {.causal = true}) {
+  return detail::attend_selected(backend, as_const(to_view(q)), as_const(to_view(k)),
+                                 as_const(to_view(v)), to_view(out), selector, options);
+}
+
+PARE_ABI_END
+}  // namespace pare::attention
+
+#include <pare/core/macros_on.hpp>
