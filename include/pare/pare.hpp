@@ -82,11 +82,13 @@
 #include <pare/feature/ranking.hpp>
 #include <pare/feature/score.hpp>
 #include <pare/graph/fast_rp.hpp>
+#include <pare/linalg/epilogue.hpp>
 #include <pare/linalg/gaussian.hpp>
 #include <pare/linalg/gram.hpp>
 #include <pare/linalg/multiply.hpp>
 #include <pare/linalg/orthonormalize.hpp>
 #include <pare/linalg/packed_matrix.hpp>
+#include <pare/linalg/product_options.hpp>
 #include <pare/linalg/score_rows.hpp>
 #include <pare/linalg/sparse_transpose.hpp>
 #include <pare/linalg/spmm.hpp>

@@ -41,19 +41,29 @@ struct Case {
 
 template <class C>
 struct MultiplyTest : testing::Test {};
-using Cases =
-    testing::Types<Case<arch::scalar, float, float, float>,
-                   Case<arch::scalar, double, double, double>,
-                   Case<arch::scalar, bf16, bf16, float>, Case<arch::best, float, float, float>,
-                   Case<arch::best, double, double, double>, Case<arch::best, float, float, double>,
-                   Case<arch::best, float, double, double>, Case<arch::best, bf16, bf16, float>,
-                   Case<arch::best, f16, f16, float>, Case<arch::best, bf16, float, float>,
-                   Case<arch::best, bf16, bf16, double>, Case<arch::best, f16, f16, double>>;
+using Cases = testing::Types<
+    Case<pare::Reference, float, float, float>, Case<pare::Reference, double, double, double>,
+    Case<pare::Reference, bf16, float, float>, Case<arch::scalar, float, float, float>,
+    Case<arch::scalar, double, double, double>, Case<arch::scalar, bf16, bf16, float>,
+    Case<arch::best, float, float, float>, Case<arch::best, double, double, double>,
+    Case<arch::best, float, float, double>, Case<arch::best, float, double, double>,
+    Case<arch::best, bf16, bf16, float>, Case<arch::best, f16, f16, float>,
+    Case<arch::best, bf16, float, float>, Case<arch::best, bf16, bf16, double>,
+    Case<arch::best, f16, f16, double>>;
 TYPED_TEST_SUITE(MultiplyTest, Cases);
 
 template <class C>
 struct MultiplyScalarTest : testing::Test {};
 TYPED_TEST_SUITE(MultiplyScalarTest, pare::testing::ArchsAndScalars);
+
+/// The backend of a case: the definition, or the kernels of an arch.
+template <class C>
+auto backend_of() {
+  if constexpr (std::is_same_v<typename C::arch, pare::Reference>)
+    return pare::reference;
+  else
+    return pare::simd_for<typename C::arch>{};
+}
 
 /// How a matrix lies in memory: by rows or columns, which lie apart, or with every second element.
 enum class Order { rows, columns, apart };
@@ -166,7 +176,7 @@ void expect_product(const Shape& s, const Orders& orders, const Scales& scales, 
   if (accumulate) c.fill(start_at);
   const ScaleVector<T> row(scales.row, s.rows, 0), column(scales.column, s.columns, 1),
       depth(scales.depth, s.depth, 2);
-  linalg::multiply(pare::simd_for<typename C::arch>{}, a.view(), b.view(), c.view(),
+  linalg::multiply(backend_of<C>(), a.view(), b.view(), c.view(),
                    {.accumulate = accumulate,
                     .row_scale = row.data(),
                     .column_scale = column.data(),
@@ -245,7 +255,7 @@ TYPED_TEST(MultiplyTest, FactorsMayHaveNoStrideOfOne) {
 template <class C>
 void expect_lower(Index n, Index depth, const Orders& orders, bool accumulate) {
   using T = typename C::scalar;
-  const pare::simd_for<typename C::arch> backend{};
+  const auto backend = backend_of<C>();
   const Matrix<typename C::left> a(n, depth, orders.a, Guard::after, left_at);
   const Matrix<typename C::right> b(depth, n, orders.b, Guard::after, right_at);
   Matrix<T> c(n, n, orders.c);
@@ -261,7 +271,7 @@ void expect_lower(Index n, Index depth, const Orders& orders, bool accumulate) {
       ASSERT_EQ(c.at(i, j), static_cast<T>(wanted))
           << name({n, depth, n}, orders) << " at " << i << ' ' << j;
     }
-  linalg::mirror_lower(backend, c.view());
+  linalg::mirror_lower(pare::simd, c.view());
   for (Index i = 0; i < n; ++i)
     for (Index j = i; j < n; ++j)
       ASSERT_TRUE(same_bits(c.at(i, j), c.at(j, i))) << n << " at " << i << ' ' << j;
@@ -310,8 +320,8 @@ void expect_contained(double bad, const Orders& orders, bool in_left, Index line
   else
     b.view()(place, line) = stored<typename C::right>(bad);
   linalg::ProductWorkspace workspace;
-  linalg::multiply(pare::simd_for<typename C::arch>{}, pare::as_const(a.view()),
-                   pare::as_const(b.view()), c.view(), {}, workspace);
+  linalg::multiply(backend_of<C>(), pare::as_const(a.view()), pare::as_const(b.view()), c.view(),
+                   {}, workspace);
   for (Index i = 0; i < s.rows; ++i)
     for (Index j = 0; j < s.columns; ++j)
       ASSERT_EQ(std::isfinite(c.at(i, j)), (in_left ? i : j) != line)
@@ -338,30 +348,34 @@ double uneven(Index i, Index j) {
 
 TYPED_TEST(MultiplyTest, IsTheSameBitsOnEveryExecutor) {
   using T = typename TypeParam::scalar;
-  const pare::simd_for<typename TypeParam::arch> backend{};
-  const Shape s{211, 2 * linalg::product_depth + 47, 149};
-  const Matrix<typename TypeParam::left> a(s.rows, s.depth, Order::columns, Guard::after, uneven);
-  const Matrix<typename TypeParam::right> b(s.depth, s.columns, Order::rows, Guard::after,
-                                            [](Index i, Index j) { return uneven(j, i + 1000); });
-  linalg::ProductWorkspace workspace;
-  for (const Order order : {Order::rows, Order::columns})
-    for (const bool accumulate : {false, true}) {
-      Matrix<T> wanted(s.rows, s.columns, order, Guard::after, uneven);
-      linalg::multiply(backend, a.view(), b.view(), wanted.view(), {.accumulate = accumulate},
-                       workspace);
-      const auto expect_same = [&](const auto& other) {
-        Matrix<T> c(s.rows, s.columns, order, Guard::after, uneven);
-        linalg::multiply(other, a.view(), b.view(), c.view(), {.accumulate = accumulate},
+  if constexpr (std::is_same_v<typename TypeParam::arch, pare::Reference>) {
+    GTEST_SKIP() << "has no executor";
+  } else {
+    const pare::simd_for<typename TypeParam::arch> backend{};
+    const Shape s{211, 2 * linalg::product_depth + 47, 149};
+    const Matrix<typename TypeParam::left> a(s.rows, s.depth, Order::columns, Guard::after, uneven);
+    const Matrix<typename TypeParam::right> b(s.depth, s.columns, Order::rows, Guard::after,
+                                              [](Index i, Index j) { return uneven(j, i + 1000); });
+    linalg::ProductWorkspace workspace;
+    for (const Order order : {Order::rows, Order::columns})
+      for (const bool accumulate : {false, true}) {
+        Matrix<T> wanted(s.rows, s.columns, order, Guard::after, uneven);
+        linalg::multiply(backend, a.view(), b.view(), wanted.view(), {.accumulate = accumulate},
                          workspace);
-        for (Index i = 0; i < s.rows; ++i)
-          for (Index j = 0; j < s.columns; ++j)
-            ASSERT_TRUE(same_bits(c.at(i, j), wanted.at(i, j))) << i << ' ' << j;
-      };
-      expect_same(backend.threads(2));
-      expect_same(backend.threads(3));
-      for (const int workers : {1, 5, 64})
-        expect_same(backend.on(pare::testing::ReversePool{workers}));
-    }
+        const auto expect_same = [&](const auto& other) {
+          Matrix<T> c(s.rows, s.columns, order, Guard::after, uneven);
+          linalg::multiply(other, a.view(), b.view(), c.view(), {.accumulate = accumulate},
+                           workspace);
+          for (Index i = 0; i < s.rows; ++i)
+            for (Index j = 0; j < s.columns; ++j)
+              ASSERT_TRUE(same_bits(c.at(i, j), wanted.at(i, j))) << i << ' ' << j;
+        };
+        expect_same(backend.threads(2));
+        expect_same(backend.threads(3));
+        for (const int workers : {1, 5, 64})
+          expect_same(backend.on(pare::testing::ReversePool{workers}));
+      }
+  }
 }
 
 TYPED_TEST(MultiplyScalarTest, LowerHalfIsTheSameBitsOnEveryExecutor) {
@@ -488,6 +502,140 @@ TYPED_TEST(MultiplyScalarTest, OneWorkspaceServesEveryShapeAndScalar) {
     expect_product<Case<Arch, double, double, double>>(shape, orders, {}, false, workspace);
     expect_product<Case<Arch, bf16, bf16, float>>(shape, orders, {}, false, workspace);
     expect_product<Case<Arch, float, float, float>>(shape, orders, {}, false, workspace);
+  }
+}
+
+/// Each of them and two together, of numbers whose sums are exact.
+template <class C, class Make>
+void expect_epilogue(const Shape& s, Order order, bool accumulate, const Make& make,
+                     linalg::ProductWorkspace& workspace) {
+  using T = typename C::scalar;
+  const Matrix<T> a(s.rows, s.depth, Order::rows, Guard::after, left_at);
+  const Matrix<T> b(s.depth, s.columns, Order::rows, Guard::after, right_at);
+  Matrix<T> plain(s.rows, s.columns, order), c(s.rows, s.columns, order);
+  if (accumulate) {
+    plain.fill(start_at);
+    c.fill(start_at);
+  }
+  const ScaleVector<T> row(true, s.rows, 0), column(true, s.columns, 1);
+  const auto epilogue = make(row.data(), column.data());
+  linalg::multiply(backend_of<C>(), a.view(), b.view(), plain.view(), {.accumulate = accumulate},
+                   workspace);
+  linalg::multiply(backend_of<C>(), a.view(), b.view(), c.view(), {.accumulate = accumulate},
+                   workspace, epilogue);
+  for (Index i = 0; i < s.rows; ++i)
+    for (Index j = 0; j < s.columns; ++j)
+      ASSERT_EQ(c.at(i, j), epilogue(i, j, plain.at(i, j)))
+          << name(s, {Order::rows, Order::rows, order}) << " at " << i << ' ' << j;
+  ASSERT_TRUE(c.gaps_untouched());
+}
+
+const auto for_each_finish = [](const auto& f) {
+  constexpr Index depth = linalg::product_depth;
+  for (const Order order : {Order::rows, Order::columns})
+    for (const bool accumulate : {false, true})
+      for (const Shape& shape : {Shape{1, 1, 1}, Shape{13, 35, 37}, Shape{7, 2 * depth + 9, 131},
+                                 Shape{2 * linalg::product_rows + 5, depth + 1, 66}})
+        f(shape, order, accumulate);
+};
+
+template <class C>
+struct EpilogueTest : testing::Test {};
+using EpilogueCases =
+    testing::Types<Case<pare::Reference, float, float, float>,
+                   Case<pare::Reference, double, double, double>,
+                   Case<arch::best, float, float, float>, Case<arch::best, double, double, double>>;
+TYPED_TEST_SUITE(EpilogueTest, EpilogueCases);
+
+TYPED_TEST(EpilogueTest, AreAppliedToTheSums) {
+  using T = typename TypeParam::scalar;
+  linalg::ProductWorkspace workspace;
+  for_each_finish([&](const Shape& s, Order order, bool accumulate) {
+    expect_epilogue<TypeParam>(
+        s, order, accumulate,
+        [](const T* row, const T* column) {
+          return linalg::Then{linalg::ScaleRows<T>{row},
+                              linalg::Then{linalg::AddBias<T>{column}, linalg::Relu{}}};
+        },
+        workspace);
+    expect_epilogue<TypeParam>(
+        s, order, accumulate,
+        [](const T*, const T* column) { return linalg::ScaleColumns<T>{column}; }, workspace);
+  });
+}
+
+TYPED_TEST(EpilogueTest, OfTheUserSeesEachCompleteSumOnce) {
+  using T = typename TypeParam::scalar;
+  linalg::ProductWorkspace workspace;
+  for_each_finish([&](const Shape& s, Order order, bool accumulate) {
+    const Matrix<T> a(s.rows, s.depth, Order::columns, Guard::after, left_at);
+    const Matrix<T> b(s.depth, s.columns, Order::columns, Guard::after, right_at);
+    Matrix<T> c(s.rows, s.columns, order);
+    if (accumulate) c.fill(start_at);
+    std::vector<T> seen(static_cast<std::size_t>(s.rows * s.columns));
+    std::vector<int> calls(seen.size());
+    linalg::multiply(backend_of<TypeParam>(), a.view(), b.view(), c.view(),
+                     {.accumulate = accumulate}, workspace, [&](Index i, Index j, T sum) {
+                       seen[static_cast<std::size_t>(i * s.columns + j)] = sum;
+                       ++calls[static_cast<std::size_t>(i * s.columns + j)];
+                       return i - j;
+                     });
+    for (Index i = 0; i < s.rows; ++i)
+      for (Index j = 0; j < s.columns; ++j) {
+        int wanted = accumulate ? start_at(i, j) : 0;
+        for (Index d = 0; d < s.depth; ++d) wanted += left_at(i, d) * right_at(d, j);
+        const auto at = static_cast<std::size_t>(i * s.columns + j);
+        ASSERT_EQ(calls[at], 1) << i << ' ' << j;
+        ASSERT_EQ(seen[at], static_cast<T>(wanted)) << i << ' ' << j;
+        ASSERT_EQ(c.at(i, j), static_cast<T>(i - j));
+      }
+  });
+}
+
+TYPED_TEST(EpilogueTest, FinishesALowerHalfAndAProductWithoutDepth) {
+  using T = typename TypeParam::scalar;
+  linalg::ProductWorkspace workspace;
+  const auto finish = [](Index i, Index j, T sum) { return sum + static_cast<T>(100 * i + j); };
+  const Index n = 193, depth = 2 * linalg::product_depth + 5;
+  for (const Index k : {Index{0}, Index{5}, depth})
+    for (const Order order : {Order::rows, Order::columns}) {
+      const Matrix<T> a(n, k, Order::rows, Guard::after, left_at);
+      const Matrix<T> b(k, n, Order::rows, Guard::after, right_at);
+      Matrix<T> plain(n, n, order, Guard::after, start_at), c(n, n, order, Guard::after, start_at);
+      linalg::multiply(backend_of<TypeParam>(), a.view(), b.view(), plain.view(),
+                       {.accumulate = true}, workspace);
+      linalg::multiply(backend_of<TypeParam>(), a.view(), b.view(), c.view(),
+                       {.accumulate = true, .half = linalg::Half::Lower}, workspace, finish);
+      for (Index i = 0; i < n; ++i)
+        for (Index j = 0; j <= i; ++j)
+          ASSERT_EQ(c.at(i, j), finish(i, j, plain.at(i, j))) << k << ": " << i << ' ' << j;
+    }
+}
+
+TYPED_TEST(EpilogueTest, GivesTheSameBitsOnEveryExecutor) {
+  using T = typename TypeParam::scalar;
+  if constexpr (std::is_same_v<typename TypeParam::arch, pare::Reference>) {
+    GTEST_SKIP() << "has no executor";
+  } else {
+    const Shape s{211, linalg::product_depth + 47, 149};
+    const Matrix<T> a(s.rows, s.depth, Order::rows, Guard::after, uneven);
+    const Matrix<T> b(s.depth, s.columns, Order::rows, Guard::after, uneven);
+    const Matrix<T> bias(1, s.columns, Order::rows, Guard::after, uneven);
+    linalg::ProductWorkspace workspace;
+    const auto product = [&](const auto& backend, Order order) {
+      Matrix<T> c(s.rows, s.columns, order);
+      linalg::multiply(backend, a.view(), b.view(), c.view(), {}, workspace,
+                       linalg::Then{linalg::AddBias<T>{bias.view().data}, linalg::Relu{}});
+      std::vector<T> values;
+      for (Index i = 0; i < s.rows; ++i)
+        for (Index j = 0; j < s.columns; ++j) values.push_back(c.at(i, j));
+      return values;
+    };
+    for (const Order order : {Order::rows, Order::columns}) {
+      const auto wanted = product(pare::simd, order);
+      EXPECT_EQ(product(pare::simd.threads(3), order), wanted);
+      EXPECT_EQ(product(pare::simd.on(pare::testing::ReversePool{7}), order), wanted);
+    }
   }
 }
 

@@ -4,9 +4,16 @@
 /// \file
 /// C = A B for matrices of any size, on the register tile of gemm.hpp.
 ///
+/// ```cpp
+/// ProductWorkspace workspace;
+/// multiply(pare::simd, a, b, c, {}, workspace);                    // c = a b
+/// multiply(pare::reference, a, b, c, {}, workspace);               // the definition
+/// multiply(pare::simd, a, b, c, {}, workspace, AddBias<float>{bias.data()});  // epilogue.hpp
+/// ```
+///
 /// The depth is cut into blocks, whose products are added in ascending order, and every element of
-/// C is summed by one worker at a time: the same bits come out for every executor. For those who
-/// launch kernels; dispatch units need product_tile.hpp only.
+/// C is summed by one worker at a time: the same bits come out for every executor. Dispatch units
+/// need product_tile.hpp only.
 
 #include <pare/core/macros_off.hpp>
 
@@ -17,31 +24,15 @@
 #include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/kernel/product_tile.hpp>
+#include <pare/linalg/epilogue.hpp>
+#include <pare/linalg/product_options.hpp>
+#include <pare/linalg/reference.hpp>
 
 #include <algorithm>
 #include <cstddef>
 #include <type_traits>
 
 namespace pare::linalg {
-
-/// Which elements of C are wanted.
-enum class Half {
-  Both,
-  Lower,  ///< c_ij for i >= j; of what lies above some is written too, how much no one may rely on
-};
-
-template <ComputeScalar T>
-struct ProductOptions {
-  bool accumulate = false;          ///< C += A B
-  Half half = Half::Both;           ///< Lower saves half of the work where C is row-major
-  const T* row_scale = nullptr;     ///< [m] multiplies the rows of A
-  const T* column_scale = nullptr;  ///< [n] multiplies the columns of B
-  const T* depth_scale = nullptr;   ///< [k] multiplies the columns of A, which are the rows of B
-
-  bool scales() const {
-    return row_scale != nullptr || column_scale != nullptr || depth_scale != nullptr;
-  }
-};
 
 /// Scratch of `multiply`: in float at most 4 MiB of panels of B and 384 KiB of A a worker; in
 /// double, and for pairs of bf16, twice that. Two calls must not use one object at the same time.
@@ -84,15 +75,16 @@ namespace detail {
 PARE_ABI_BEGIN
 
 /// One product with row-major C.
-template <bool pairs, class B, class SA, class SB, class T>
+template <bool pairs, class B, class SA, class SB, class T, class E>
 class Product {
   // Two storage scalars an element where products are of pairs; a block's worth of both elsewhere.
   static constexpr Index depth_block = pairs ? 2 * product_depth : product_depth;
 
  public:
   Product(const B& backend, TensorView<const SA, 2> a, TensorView<const SB, 2> b,
-          TensorView<T, 2> c, const ProductOptions<T>& options, ProductWorkspace& workspace)
-      : backend_(backend), a_(a), b_(b), c_(c), options_(options) {
+          TensorView<T, 2> c, const ProductOptions<T>& options, ProductWorkspace& workspace,
+          const E& epilogue)
+      : backend_(backend), a_(a), b_(b), c_(c), options_(options), epilogue_(epilogue) {
     const Index workers = worker_count(backend.executor, a.rows());
     item_rows_ = rows_of_item(a.rows(), workers);
     const Index depth = std::min(depth_block, a.cols());
@@ -163,12 +155,17 @@ class Product {
       // Tiles wholly above the diagonal are left out.
       const Index above =
           options_.half == Half::Lower ? std::max<Index>(block.column + column - row, 0) : 0;
+      const Index first_row = above / kernel::tile_rows * kernel::tile_rows,
+                  width = std::min(kernel_width, columns - column);
       launch(backend_, kernel::MultiplyPanels<T, pairs>{
-                           left, panels_ + column / kernel_width * panel_size_, rows,
-                           std::min(kernel_width, columns - column), block.depth,
-                           &c_(row, block.column + column), c_.stride[0],
-                           options_.accumulate || block.depth_begin > 0,
-                           above / kernel::tile_rows * kernel::tile_rows});
+                           left, panels_ + column / kernel_width * panel_size_, rows, width,
+                           block.depth, &c_(row, block.column + column), c_.stride[0],
+                           options_.accumulate || block.depth_begin > 0, first_row});
+      if constexpr (!is_empty_epilogue<E>)
+        if (block.depth_begin + block.depth == a_.cols())
+          for (Index i = row + first_row; i < row + rows; ++i)
+            finish_line<kernel_width>(epilogue_, i, block.column + column, width,
+                                      &c_(i, block.column + column));
     }
   }
 
@@ -177,6 +174,7 @@ class Product {
   TensorView<const SB, 2> b_;
   TensorView<T, 2> c_;
   const ProductOptions<T>& options_;
+  const E& epilogue_;
   Index item_rows_ = 0;
   Index panel_size_ = 0;
   Index left_size_ = 0;
@@ -184,44 +182,63 @@ class Product {
   T* left_ = nullptr;
 };
 
+/// A product with row-major C, which is not empty.
+template <class B, class SA, class SB, class T, class E>
+void multiply_rows(const B& backend, TensorView<const SA, 2> a, TensorView<const SB, 2> b,
+                   TensorView<T, 2> c, const ProductOptions<T>& options,
+                   ProductWorkspace& workspace, const E& epilogue) {
+  if (a.cols() == 0) {
+    for (Index i = 0; i < c.rows(); ++i)
+      for (Index j = 0; j < c.cols(); ++j)
+        c(i, j) = static_cast<T>(epilogue(i, j, options.accumulate ? c(i, j) : T(0)));
+    return;
+  }
+  if constexpr (has_pairs<SA, SB, T>)
+    if (!options.scales())
+      return Product<true, B, SA, SB, T, E>(backend, a, b, c, options, workspace, epilogue).run();
+  Product<false, B, SA, SB, T, E>(backend, a, b, c, options, workspace, epilogue).run();
+}
+
 PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
 
-/// C = A B, or C += A B.
+/// C = epilogue(A B), or epilogue(C + A B).
 ///
+/// \param backend   `pare::reference` (plain loops, one thread, sums in double, no memory), or one
+///                  that launches kernels
 /// \param a         [m x k], any storage scalar; rows or columns contiguous, or it is read slowly
 /// \param b         [k x n], the same
 /// \param c         [m x n], float or double, rows or columns contiguous; does not overlap a or b
 /// \param options   see ProductOptions
 /// \param workspace scratch to reuse
+/// \param epilogue  see Epilogue; runs in this translation unit, whatever unit has the kernels
 ///
 /// The caller has checked shapes. Sums are kept in T; bf16 times bf16 into float uses native
 /// products of pairs, which take subnormals for 0, where the arch has them and nothing is scaled.
 /// Cost: 2 m n k FLOPs (half of them for a lower half), which bind; a and b are read once for every
 /// 2048 columns, c is read and written once for every 512 of the depth. Memory: ProductWorkspace.
 /// \throws std::invalid_argument if neither rows nor columns of c are contiguous.
-template <KernelBackend B, StorageScalar SA, StorageScalar SB, ComputeScalar T>
+template <Backend B, StorageScalar SA, StorageScalar SB, ComputeScalar T,
+          Epilogue<T> E = NoEpilogue>
 void multiply(const B& backend, TensorView<const SA, 2> a, TensorView<const SB, 2> b,
-              TensorView<T, 2> c, const ProductOptions<T>& options, ProductWorkspace& workspace) {
+              TensorView<T, 2> c, const ProductOptions<T>& options, ProductWorkspace& workspace,
+              const E& epilogue = {}) {
   if (c.rows() == 0 || c.cols() == 0) return;
-  if (c.stride[1] != 1 && c.cols() > 1) {
+  const bool by_columns = c.stride[1] != 1 && c.cols() > 1;
+  if (by_columns)
     check(c.stride[0] == 1 || c.rows() == 1, "linalg::multiply", "c", c.stride,
           "a stride of 1 along rows or columns");
+  if constexpr (!KernelBackend<B>) {
+    detail::reference_multiply(a, b, c, options, epilogue);
+  } else if (by_columns) {
     const ProductOptions<T> transposed{options.accumulate, Half::Both, options.column_scale,
                                        options.row_scale, options.depth_scale};
-    return multiply(backend, transpose(b), transpose(a), transpose(c), transposed, workspace);
+    detail::multiply_rows(on_any_executor(backend), transpose(b), transpose(a), transpose(c),
+                          transposed, workspace, detail::transpose_epilogue(epilogue));
+  } else {
+    detail::multiply_rows(on_any_executor(backend), a, b, c, options, workspace, epilogue);
   }
-  if (a.cols() == 0) {
-    if (!options.accumulate) fill_zeros(c);
-    return;
-  }
-  using Any = OnAnyExecutor<B>;
-  const Any any = on_any_executor(backend);
-  if constexpr (has_pairs<SA, SB, T>)
-    if (!options.scales())
-      return detail::Product<true, Any, SA, SB, T>(any, a, b, c, options, workspace).run();
-  detail::Product<false, Any, SA, SB, T>(any, a, b, c, options, workspace).run();
 }
 
 /// c_ij = c_ji for i < j: completes a product of which the lower half was computed.

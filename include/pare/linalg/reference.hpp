@@ -5,16 +5,41 @@
 /// The definitions of this folder, in plain loops that accumulate in double on one thread.
 ///
 /// ```cpp
-/// spmm(pare::reference, a, b, c);  // the backend that runs them
+/// spmm(pare::reference, a, b, c);                     // the backend that runs them
+/// multiply(pare::reference, a, b, c, {}, workspace);
 /// ```
 
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/sparse_view.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/linalg/product_options.hpp>
+
+#include <algorithm>
 
 namespace pare::linalg::detail {
 PARE_ABI_BEGIN
+
+/// c_ij = epilogue(sum_k r_i a_ik d_k b_kj s_j), with r, d and s the scales of the options.
+template <class SA, class SB, class T, class E>
+void reference_multiply(TensorView<const SA, 2> a, TensorView<const SB, 2> b, TensorView<T, 2> c,
+                        const ProductOptions<T>& options, const E& epilogue) {
+  const auto at = [](const T* scale, Index i) {
+    return scale != nullptr ? static_cast<double>(scale[i]) : 1.0;
+  };
+  const auto widened = [](auto x) {
+    return static_cast<double>(static_cast<compute_t<decltype(x)>>(x));
+  };
+  for (Index i = 0; i < c.rows(); ++i)
+    for (Index j = 0; j < (options.half == Half::Lower ? std::min(i + 1, c.cols()) : c.cols());
+         ++j) {
+      double sum = options.accumulate ? static_cast<double>(c(i, j)) : 0.0;
+      for (Index k = 0; k < a.cols(); ++k)
+        sum += at(options.row_scale, i) * widened(a(i, k)) * at(options.depth_scale, k) *
+               widened(b(k, j)) * at(options.column_scale, j);
+      c(i, j) = static_cast<T>(epilogue(i, j, static_cast<T>(sum)));
+    }
+}
 
 /// C = A B with the rows of a sparse A.
 template <class T, class I>

@@ -135,12 +135,9 @@ void dora_layer(const B& backend, TensorView<const S, 2> x, TensorView<const V, 
     linalg::multiply(backend, x, transpose(a), to_view(middle), plain, workspace);
     middle *= static_cast<T>(scale);
     linalg::multiply(backend, x, transpose(w), y, plain, workspace);
-    linalg::multiply(backend, as_const(to_view(middle)), transpose(b), y,
-                     linalg::ProductOptions<T>{.accumulate = true}, workspace);
     const Eigen::Matrix<T, Eigen::Dynamic, 1> gain = gains.cast<T>();
-    parallel_for(backend.executor, y.rows(), [&](Index row, int) {
-      transform_rows(y, row, 1, [&](Index, Index j, T sum) { return gain(j) * sum; });
-    });
+    linalg::multiply(backend, as_const(to_view(middle)), transpose(b), y, {.accumulate = true},
+                     workspace, linalg::ScaleColumns<T>{gain.data()});
   } else {
     const Eigen::MatrixXd inputs = reference_matrix(x),
                           weight = reference_matrix(w) +

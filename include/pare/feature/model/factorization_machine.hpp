@@ -127,8 +127,8 @@ class FactorizationMachine {
     set_delta(grad_logits);
     const TensorView<T, 2> gradients =
         detail::matrix_of(parameters_.gradients(0, dim_ * width_), width_);
-    detail::multiply(backend_, transpose(x_), as_const(to_view(delta_)), gradients, true,
-                     workspace_);
+    linalg::multiply(backend_, transpose(x_), as_const(to_view(delta_)), gradients,
+                     {.accumulate = true}, workspace_);
     const std::vector<double> squares = detail::weighted_column_squares(x_, grad_logits);
     for (Index i = 0; i < dim_; ++i)
       for (Index f = 1; f < width_; ++f)
@@ -147,8 +147,8 @@ class FactorizationMachine {
     detail::check_input_gradient(function, x_.rows(), dim_, grad_logits, grad_x);
     check_no_overlap(function, "grad_x", grad_x, "x", x_);
     set_delta(grad_logits);
-    detail::multiply(backend_, as_const(to_view(delta_)), transpose(std::as_const(*this).weights()),
-                     grad_x, false, workspace_);
+    linalg::multiply(backend_, as_const(to_view(delta_)), transpose(std::as_const(*this).weights()),
+                     grad_x, {}, workspace_);
     for (Index b = 0; b < grad_x.rows(); ++b)
       for (Index i = 0; i < dim_; ++i)
         grad_x(b, i) -= T(2) * grad_logits[static_cast<std::size_t>(b)] *

@@ -79,27 +79,15 @@ inline MlpPlaces places_of(const char* function, Index dim, const MlpOptions& op
   return places;
 }
 
-/// relu(z + bias) in place.
+/// relu(z + bias) in the columns that have a bias; the linear path behind them stays.
 template <class T>
-void add_bias_and_clip(TensorView<T, 2> z, std::span<const T> bias) {
-  for (Index b = 0; b < z.rows(); ++b) {
-    T* row = &z(b, 0);
-    for (std::size_t h = 0; h < bias.size(); ++h) {
-      const T value = row[h] + bias[h];
-      row[h] = value > T(0) ? value : T(0);
-    }
+struct Activate {
+  std::span<const T> bias;
+  T operator()(Index row, Index column, T z) const {
+    if (column >= static_cast<Index>(bias.size())) return z;
+    return linalg::Then{linalg::AddBias<T>{bias.data()}, linalg::Relu{}}(row, column, z);
   }
-}
-
-/// delta = 0 where the activation was clipped.
-template <class T>
-void clip_gradient(TensorView<const T, 2> activation, TensorView<T, 2> delta) {
-  for (Index b = 0; b < delta.rows(); ++b) {
-    const T* a = &activation(b, 0);
-    T* d = &delta(b, 0);
-    for (Index h = 0; h < delta.cols(); ++h) d[h] = a[h] > T(0) ? d[h] : T(0);
-  }
-}
+};
 
 template <class T>
 void add_column_sums(TensorView<const T, 2> m, std::span<T> sums) {
@@ -164,7 +152,8 @@ class Mlp {
     detail::check_forward("feature::Mlp::forward", x, dim(), logits);
     x_ = x;
     const TensorView<T, 2> state = resized(states_.front(), x.rows(), state_width());
-    enter(x, state);
+    detail::multiply_input(backend_, x, std::as_const(*this).first_weights(), state, turned_,
+                           workspace_, activate_first());
     propagate(state, logits);
   }
 
@@ -174,10 +163,10 @@ class Mlp {
   void backward(std::span<const T> grad_logits) {
     detail::check_rows("feature::Mlp::backward", x_, dim(), grad_logits.size());
     descend(grad_logits, true);
-    detail::multiply(
+    linalg::multiply(
         backend_, transpose(x_), as_const(to_view(deltas_.front())),
-        detail::matrix_of(parameters_.gradients(0, dim() * state_width()), state_width()), true,
-        workspace_);
+        detail::matrix_of(parameters_.gradients(0, dim() * state_width()), state_width()),
+        {.accumulate = true}, workspace_);
   }
 
   /// Writes dL/dx of the last forward; the sums stay.
@@ -188,8 +177,8 @@ class Mlp {
     constexpr const char* function = "feature::Mlp::input_gradient";
     detail::check_input_gradient(function, x_.rows(), dim(), grad_logits, grad_x);
     descend(grad_logits, false);
-    detail::multiply(backend_, as_const(to_view(deltas_.front())),
-                     transpose(std::as_const(*this).first_weights()), grad_x, false, workspace_);
+    linalg::multiply(backend_, as_const(to_view(deltas_.front())),
+                     transpose(std::as_const(*this).first_weights()), grad_x, {}, workspace_);
   }
 
   /// One step of Adam with the sums, which start at 0 again.
@@ -218,8 +207,9 @@ class Mlp {
     detail::check_state("feature::Mlp::leave", state, static_cast<Index>(logits.size()),
                         state_width());
     const TensorView<T, 2> own = resized(states_.front(), state.rows(), state_width());
+    const detail::Activate<T> activate = activate_first();
     for (Index b = 0; b < state.rows(); ++b)
-      std::copy(&state(b, 0), &state(b, 0) + state_width(), &own(b, 0));
+      for (Index s = 0; s < state_width(); ++s) own(b, s) = activate(b, s, state(b, s));
     propagate(own, logits);
   }
 
@@ -231,6 +221,9 @@ class Mlp {
 
   std::span<const T> bias(std::size_t layer) const {
     return parameters_.values(places_.bias[layer], places_.hidden[layer]);
+  }
+  detail::Activate<T> activate_first() const {
+    return {layers() == 0 ? std::span<const T>() : bias(0)};
   }
   Index weights_size(std::size_t layer) const {
     return places_.hidden[layer] * places_.outputs(layer);
@@ -267,16 +260,17 @@ class Mlp {
     return view;
   }
 
-  /// Logits of the state x W_0, of which the units become activations.
-  void propagate(TensorView<T, 2> state, std::span<T> logits) {
+  /// Logits of the activations of the first layer, beside which lies the linear path.
+  void propagate(TensorView<const T, 2> state, std::span<T> logits) {
     for (std::size_t layer = 0; layer < layers(); ++layer) {
-      const TensorView<T, 2> activation = units(states_, layer);
-      detail::add_bias_and_clip(activation, bias(layer));
-      const bool last = layer + 1 == layers();
-      detail::multiply(backend_, as_const(activation), weights(layer),
-                       last ? detail::column_of(logits)
-                            : resized(states_[layer + 1], state.rows(), places_.outputs(layer)),
-                       false, workspace_);
+      const TensorView<const T, 2> below = as_const(units(states_, layer));
+      if (layer + 1 == layers())
+        linalg::multiply(backend_, below, weights(layer), detail::column_of(logits), {},
+                         workspace_);
+      else
+        linalg::multiply(backend_, below, weights(layer),
+                         resized(states_[layer + 1], state.rows(), places_.outputs(layer)), {},
+                         workspace_, detail::Activate<T>{bias(layer + 1)});
     }
     const T output_bias = parameters_.values(places_.output_bias, 1)[0];
     for (std::size_t b = 0; b < logits.size(); ++b) {
@@ -296,13 +290,14 @@ class Mlp {
       const TensorView<const T, 2> activation = as_const(units(states_, layer));
       const TensorView<T, 2> delta = units(deltas_, layer);
       if (accumulate)
-        detail::multiply(
+        linalg::multiply(
             backend_, transpose(activation), above,
             detail::matrix_of(parameters_.gradients(places_.weights[layer], weights_size(layer)),
                               places_.outputs(layer)),
-            true, workspace_);
-      detail::multiply(backend_, above, transpose(weights(layer)), delta, false, workspace_);
-      detail::clip_gradient(activation, delta);
+            {.accumulate = true}, workspace_);
+      // 0 where the activation was clipped.
+      linalg::multiply(backend_, above, transpose(weights(layer)), delta, {}, workspace_,
+                       [&](Index b, Index h, T d) { return activation(b, h) > T(0) ? d : T(0); });
       above = as_const(delta);
       if (accumulate)
         detail::add_column_sums(above,

@@ -2,8 +2,8 @@
 #pragma once
 
 /// \file
-/// What the built-in models share: products on any backend, parameters with their gradients, and
-/// the layer that meets the input.
+/// What the built-in models share: parameters with their gradients, and the layer that meets the
+/// input.
 
 #include <pare/core/backend.hpp>
 #include <pare/core/matrix.hpp>
@@ -26,32 +26,16 @@ namespace pare::feature::detail {
 
 PARE_ABI_BEGIN
 
-/// C = A B, or C += A B. The reference sums each element in double.
-template <Backend B, ComputeScalar T>
-void multiply(const B& backend, TensorView<const T, 2> a, TensorView<const T, 2> b,
-              TensorView<T, 2> c, bool accumulate, linalg::ProductWorkspace& workspace) {
-  if constexpr (KernelBackend<B>) {
-    linalg::multiply(backend, a, b, c, linalg::ProductOptions<T>{.accumulate = accumulate},
-                     workspace);
-  } else {
-    for (Index i = 0; i < c.rows(); ++i)
-      for (Index j = 0; j < c.cols(); ++j) {
-        double sum = accumulate ? static_cast<double>(c(i, j)) : 0.0;
-        for (Index k = 0; k < a.cols(); ++k)
-          sum += static_cast<double>(a(i, k)) * static_cast<double>(b(k, j));
-        c(i, j) = static_cast<T>(sum);
-      }
-  }
-}
-
-/// C = X W with C by rows. Of an X by columns the product is made by columns too, which reads it
-/// the way it lies, and turned.
-template <Backend B, ComputeScalar T>
+/// C = epilogue(X W) with C by rows. Of an X by columns the product is made by columns too, which
+/// reads it the way it lies, and turned.
+template <Backend B, ComputeScalar T, linalg::Epilogue<T> E = linalg::NoEpilogue>
 void multiply_input(const B& backend, TensorView<const T, 2> x, TensorView<const T, 2> w,
-                    TensorView<T, 2> c, RowMatrix<T>& turned, linalg::ProductWorkspace& workspace) {
-  if (x.stride[1] == 1 || c.cols() == 1) return multiply(backend, x, w, c, false, workspace);
+                    TensorView<T, 2> c, RowMatrix<T>& turned, linalg::ProductWorkspace& workspace,
+                    const E& epilogue = {}) {
+  if (x.stride[1] == 1 || c.cols() == 1)
+    return linalg::multiply(backend, x, w, c, {}, workspace, epilogue);
   if (turned.rows() != c.cols() || turned.cols() != c.rows()) turned.resize(c.cols(), c.rows());
-  multiply(backend, x, w, transpose(to_view(turned)), false, workspace);
+  linalg::multiply(backend, x, w, transpose(to_view(turned)), {}, workspace, epilogue);
   for (Index b = 0; b < c.rows(); ++b)
     for (Index s = 0; s < c.cols(); ++s) c(b, s) = turned(s, b);
 }
