@@ -45,8 +45,8 @@ struct DecodeWork {
 
   void run(int threads) {
     const AttentionData<bf16>& layer = layers[turn++ % layers.size()];
-    pare::attention::attend(pare::simd.threads(threads), layer.q(), layer.k(), layer.v(),
-                            layer.out(), {.causal = true, .workspace = &workspace});
+    pare::attention::attend(pare::simd.threads(threads).with(workspace), layer.q(), layer.k(),
+                            layer.v(), layer.out(), {.causal = true});
   }
 
   bool is_right(int threads) {
@@ -61,7 +61,7 @@ struct DecodeWork {
   }
 
   std::array<AttentionData<bf16>, 2> layers;
-  pare::attention::Workspace workspace;
+  pare::Workspace workspace;
   std::size_t turn = 0;
 };
 

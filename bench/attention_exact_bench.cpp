@@ -37,8 +37,8 @@ struct ExactWork {
   explicit ExactWork(const AttentionData<U>& other) : data(other) {}
 
   void run(int threads) {
-    pare::attention::attend(pare::simd.threads(threads), data.q(), data.k(), data.v(), data.out(),
-                            {.causal = true, .workspace = &workspace});
+    pare::attention::attend(pare::simd.threads(threads).with(workspace), data.q(), data.k(),
+                            data.v(), data.out(), {.causal = true});
   }
 
   // Once for a workload: sixteen thousand tokens take seconds.
@@ -52,7 +52,7 @@ struct ExactWork {
   }
 
   AttentionData<T> data;
-  pare::attention::Workspace workspace;
+  pare::Workspace workspace;
   std::vector<float> peer_out;  ///< kept, since a slow peer runs once
   bool checked = false;
   double error = 0.0;

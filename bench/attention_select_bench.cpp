@@ -91,20 +91,20 @@ struct PermutedWork {
       : heads(make_two_heads(tokens)), out(heads.v.dimensions()), exact_out(out) {}
 
   void run_exact() {
-    pare::attention::attend(pare::simd.threads(all_threads()), heads.q, heads.k, heads.v, exact_out,
-                            {.causal = true, .workspace = &workspace});
+    pare::attention::attend(pare::simd.threads(all_threads()).with(workspace), heads.q, heads.k,
+                            heads.v, exact_out, {.causal = true});
   }
 
   AttendStats run(const Permuted& policy) {
-    return pare::attention::attend(pare::simd.threads(all_threads()), heads.q, heads.k, heads.v,
-                                   out, policy, {.causal = true, .workspace = &workspace});
+    return pare::attention::attend(pare::simd.threads(all_threads()).with(workspace), heads.q,
+                                   heads.k, heads.v, out, policy, {.causal = true});
   }
 
   double bytes() const { return 4.0 * sizeof(float) * static_cast<double>(heads.q.size()); }
 
   recall::Heads heads;
   recall::Tensor out, exact_out;
-  pare::attention::Workspace workspace;
+  pare::Workspace workspace;
   std::map<const Permuted*, Verdict> verdicts;
 };
 

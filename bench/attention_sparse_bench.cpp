@@ -73,11 +73,11 @@ bool selects(const BlockMask& mask, Index head, Index row, Index column) {
 
 struct SparseWork {
   AttentionData<float> data{AttentionShape::prefill(heads, tokens, 128)};
-  pare::attention::Workspace workspace;
+  pare::Workspace workspace;
 
   pare::attention::AttendStats run(const BlockMask* mask) {
-    return pare::attention::attend(pare::simd, data.q(), data.k(), data.v(), data.out(),
-                                   {.causal = true, .mask = mask, .workspace = &workspace});
+    return pare::attention::attend(pare::simd.with(workspace), data.q(), data.k(), data.v(),
+                                   data.out(), {.causal = true, .mask = mask});
   }
 
   bool is_right(const BlockMask& mask) {

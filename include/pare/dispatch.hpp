@@ -26,6 +26,7 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/cpu_features.hpp>
 #include <pare/core/kernel_entry.hpp>
+#include <pare/core/workspace.hpp>
 
 #include <array>
 #include <cstdlib>
@@ -43,10 +44,13 @@ struct Dispatched {
 
   [[no_unique_address]] E executor{};
 
+  /// Where calls keep their memory; null: each call allocates what it needs.
+  Workspace* workspace = nullptr;
+
   /// The same kernels on the user's own pool; the executor is copied.
   template <Executor Other>
   constexpr Dispatched<Other> on(Other other) const {
-    return {std::move(other)};
+    return {std::move(other), workspace};
   }
 
   /// The same kernels on `n` threads, as `pare::simd.threads(n)`.
@@ -54,8 +58,12 @@ struct Dispatched {
   template <Executor Threads = DefaultExecutor>
   Dispatched<Threads> threads(int n) const {
     check(n >= 1, "Dispatched::threads", "n", n, "at least 1");
-    return {Threads{n}};
+    return {Threads{n}, workspace};
   }
+
+  /// The same, with memory that stays between calls, as `pare::simd.with(workspace)`.
+  constexpr Dispatched with(Workspace& kept) const { return {executor, &kept}; }
+  Dispatched with(Workspace&&) const = delete;
 };
 
 /// The backend that chooses at run time.

@@ -16,10 +16,11 @@
 namespace {
 
 using pare::Index;
+using pare::Workspace;
 using pare::attention::AttendOptions;
 using pare::attention::BlockMask;
 using pare::attention::KeyOrder;
-using pare::attention::Workspace;
+using pare::attention::detail::AttendMemory;
 using pare::testing::attended;
 using pare::testing::Coins;
 using pare::testing::Inputs;
@@ -100,12 +101,13 @@ TEST(AttendDeterminism, MergesOnManyThreadsDoNotMeet) {
 TEST(AttendDeterminism, AWorkerUsesNoScratchButItsOwn) {
   const Inputs<float> x(Sizes{4, 1, 1, 2, 4100, 8, 5});
   Workspace workspace;
-  attended(pare::simd.on(ReversePool{3}), x, {.workspace = &workspace});
-  ASSERT_EQ(workspace.workers.size(), 3u);
-  EXPECT_GE(workspace.merges.size(), 3u);
-  EXPECT_EQ(workspace.workers[0].capacity(), 0u);
-  EXPECT_EQ(workspace.workers[1].capacity(), 0u);
-  EXPECT_GT(workspace.workers[2].capacity(), 0u);
+  attended(pare::simd.on(ReversePool{3}).with(workspace), x);
+  const auto kept = workspace.lease<AttendMemory>();
+  ASSERT_EQ(kept->workers.size(), 3u);
+  EXPECT_GE(kept->merges.size(), 3u);
+  EXPECT_EQ(kept->workers[0].capacity(), 0u);
+  EXPECT_EQ(kept->workers[1].capacity(), 0u);
+  EXPECT_GT(kept->workers[2].capacity(), 0u);
 }
 
 TYPED_TEST(AttendDeterminismTest, AUsedWorkspaceLeavesTheResult) {
@@ -114,12 +116,12 @@ TYPED_TEST(AttendDeterminismTest, AUsedWorkspaceLeavesTheResult) {
   const Inputs<S> x(kinds.sizes), few(kinds.few);
   const Inputs<double> other(Sizes{1, 2, 1, 17, 33, 40, 70});
   Workspace workspace;
-  const auto expect_same = [&](const Inputs<S>& inputs, AttendOptions options) {
+  const auto kept = pare::simd.with(workspace);
+  const auto expect_same = [&](const Inputs<S>& inputs, const AttendOptions& options) {
     const Outputs<S> wanted = attended(pare::simd, inputs, options);
-    options.workspace = &workspace;
-    EXPECT_TRUE(same_outputs(attended(pare::simd.threads(3), inputs, options), wanted));
-    attended(pare::simd, other, {.workspace = &workspace});
-    EXPECT_TRUE(same_outputs(attended(pare::simd, inputs, options), wanted));
+    EXPECT_TRUE(same_outputs(attended(kept.threads(3), inputs, options), wanted));
+    attended(kept, other);
+    EXPECT_TRUE(same_outputs(attended(kept, inputs, options), wanted));
   };
   for (const AttendOptions& options : kinds.dense()) expect_same(x, options);
   for (const AttendOptions& options : kinds.decode()) expect_same(few, options);

@@ -12,10 +12,10 @@
 namespace {
 
 using pare::Index;
+using pare::Workspace;
 using pare::attention::AttendOptions;
 using pare::attention::BlockMask;
 using pare::attention::KeyOrder;
-using pare::attention::Workspace;
 using pare::testing::allocations;
 using pare::testing::Coins;
 using pare::testing::Inputs;
@@ -31,10 +31,9 @@ void expect_second_call_allocates_nothing(const B& backend, const Sizes& sizes,
   const Inputs<float> x(sizes);
   Outputs<float> first(sizes), second(sizes);
   Workspace workspace;
-  options.workspace = &workspace;
   const auto call = [&](Outputs<float>& y) {
     options.lse = y.lse_view();
-    attend(backend, x.q.view(), x.k.view(), x.v.view(), y.out.writable(), options);
+    attend(backend.with(workspace), x.q.view(), x.k.view(), x.v.view(), y.out.writable(), options);
   };
   const long start = allocations.load();
   call(first);

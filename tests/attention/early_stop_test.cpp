@@ -10,9 +10,9 @@
 #include <vector>
 
 #include <pare/attention/early_stop.hpp>
-#include <pare/attention/workspace.hpp>
 
 #include "attention/early_stop_data.hpp"
+#include "support/allocations.hpp"
 #include "support/backends.hpp"
 #include "support/tolerance.hpp"
 
@@ -25,6 +25,7 @@ using pare::Index;
 using pare::attention::AttendOptions;
 using pare::attention::AttendStats;
 using pare::attention::EarlyStop;
+using pare::testing::allocations;
 using pare::testing::EarlyRun;
 using pare::testing::keys_read;
 using pare::testing::Oracle;
@@ -474,33 +475,28 @@ TEST(EarlyStopThreads, BitsDependOnNeitherThreadsNorCallsNorWorkspace) {
     const auto one = run_early(pare::simd, x, rule);
     EXPECT_LT(one.stats.density, 0.9);
     EXPECT_GT(one.stats.select_seconds, 0);
-    pare::attention::Workspace workspace;
+    pare::Workspace workspace;
     for (const int threads : {1, 2, 3, 7})
       for (int again = 0; again < 2; ++again)
-        expect_same_bits(run_early(pare::simd.threads(threads), x, rule,
-                                   {.causal = true, .workspace = &workspace}),
-                         one);
+        expect_same_bits(run_early(pare::simd.with(workspace).threads(threads), x, rule), one);
     expect_same_bits(run_early(pare::simd.on(pare::testing::ReversePool{3}), x, rule), one);
   }
 }
 
 TEST(EarlyStopWorkspace, SecondCallAllocatesNothing) {
   Sample<float> x({.heads = 2, .queries = 300, .keys = 300}, 27, 2);
-  pare::attention::Workspace workspace;
-  const EarlyStop rule{.threshold = 0.03, .segment = 32};
-  const AttendOptions options{.causal = true, .workspace = &workspace};
-  run_early(pare::simd, x, rule, options);
-  std::vector<const void*> before;
-  for (const auto& buffer : workspace.workers) before.push_back(buffer.data());
-  before.push_back(workspace.parts.data());
-  before.push_back(workspace.items.data());
-  for (const void* memory : before) EXPECT_NE(memory, nullptr);
-  run_early(pare::simd, x, rule, options);
-  std::vector<const void*> after;
-  for (const auto& buffer : workspace.workers) after.push_back(buffer.data());
-  after.push_back(workspace.parts.data());
-  after.push_back(workspace.items.data());
-  EXPECT_EQ(before, after);
+  std::vector<float> memory(2 * 300 * 5);
+  const pare::TensorView<float, 4> out{memory.data(), {1, 2, 300, 5}, {3000, 1500, 5, 1}};
+  pare::Workspace workspace;
+  const auto call = [&] {
+    attend(pare::simd.with(workspace), x.q(), x.k(), x.v(), out,
+           EarlyStop{.threshold = 0.03, .segment = 32});
+  };
+  call();
+  EXPECT_FALSE(workspace.lease<pare::attention::detail::AttendMemory>()->items.empty());
+  const long before = allocations.load();
+  call();
+  EXPECT_EQ(allocations.load(), before);
 }
 
 TEST(EarlyStopBits, UsesTheSameGroupedHeadsAsRepeatedOnes) {

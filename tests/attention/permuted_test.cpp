@@ -367,11 +367,11 @@ TEST(PermutedThreads, DoNotChangeABit) {
 
 TEST(PermutedOptions, ReachTheCall) {
   Problem<float> p(200, 200);
-  pare::attention::Workspace workspace;
+  pare::Workspace workspace;
   std::vector<float> lse(2 * 4 * 200, 9.0f);
   const pare::TensorView<float, 3> view{lse.data(), {2, 4, 200}, {800, 200, 1}};
-  p.run(pare::simd, small(), {.causal = true, .lse = view, .workspace = &workspace});
-  EXPECT_FALSE(workspace.items.empty());
+  p.run(pare::simd.with(workspace), small(), {.causal = true, .lse = view});
+  EXPECT_FALSE(workspace.lease<pare::attention::detail::AttendMemory>()->items.empty());
   for (const float x : lse) EXPECT_NE(x, 9.0f);
   Problem<float> by_default(200, 200);
   const AttendStats stats = attend(by_default.q.view(), by_default.k.view(), by_default.v.view(),

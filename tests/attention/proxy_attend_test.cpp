@@ -208,8 +208,8 @@ TEST(ProxyAttendThreads, DoNotChangeTheBits) {
 TEST(ProxyAttendCalls, LeaveOutTheBackendAndAreCausalThen) {
   AttendInput<float> x(1, 2, 1, 100, 100, 8), y = x;
   attend(x.q.view(), x.k.view(), x.v.view(), x.out.view(), half);
-  Workspace workspace;
-  y.attend(pare::simd, half, {.causal = true, .workspace = &workspace});
+  pare::Workspace workspace;
+  y.attend(pare::simd.with(workspace), half, {.causal = true});
   EXPECT_EQ(x.out.list, y.out.list);
   attend(pare::simd, x.q.view(), x.k.view(), x.v.view(), x.out.view(), half);
   EXPECT_EQ(x.out.list, y.out.list);

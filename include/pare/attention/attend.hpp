@@ -9,6 +9,7 @@
 /// attend(q, k, v, out, {.causal = true});
 /// attend(q, k, v, out, SoftCap{.cap = 50}, {.causal = true, .window = 4096});
 /// attend(pare::simd.threads(4), q, cache, out, {.causal = true});   // a KeyValueSource
+/// attend(pare::simd.with(workspace), q, k, v, out);                 // memory kept for the next
 /// attend(heads_first(q), heads_first(k), heads_first(v), heads_first(out));
 /// //     tensors that lie as [batch, tokens, heads, dim], as PyTorch's and FlashAttention's do
 /// ```
@@ -41,7 +42,6 @@
 #include <pare/attention/key_value.hpp>
 #include <pare/attention/options.hpp>
 #include <pare/attention/score_modifier.hpp>
-#include <pare/attention/workspace.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/executor_ref.hpp>
 #include <pare/core/refused_call.hpp>
@@ -84,13 +84,10 @@ AttendStats attend_checked(const B& backend, TensorView<const S, 4> q, const Sou
   if (options.mask != nullptr) stats.density = options.mask->density(options.causal);
   if (q.extent[0] == 0 || q.extent[1] == 0 || q.extent[2] == 0) return stats;
   const Call<S, O, Source, M> call{problem, q, source, out, modifier, options};
-  if constexpr (KernelBackend<B>) {
-    Workspace own;
-    run_call(on_any_executor(backend), call, key_slots,
-             options.workspace != nullptr ? *options.workspace : own);
-  } else {
+  if constexpr (KernelBackend<B>)
+    run_call(on_any_executor(backend), call, key_slots);
+  else
     run_reference(call);
-  }
   return stats;
 }
 
@@ -155,8 +152,9 @@ PARE_ABI_BEGIN
 ///         queries: a no-op.
 ///
 /// Cost: 2 (key dim + value dim) FLOPs for each visible (query, key) pair of the computed blocks,
-/// which binds; packing a tile of keys again for every few hundred rows adds some percent. Memory:
-/// a Workspace. The same bits for any number of threads.
+/// which binds; packing a tile of keys again for every few hundred rows adds some percent. Memory,
+/// kept in the backend's workspace: about 1 MiB for each thread, at a head size of 128. The same
+/// bits for any number of threads.
 template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, ScoreModifier M>
 requires std::is_same_v<scalar_of<Q>, scalar_of<K>> && std::is_same_v<scalar_of<Q>, scalar_of<V>> &&
          OutputOf<scalar_of<O>, scalar_of<Q>>

@@ -138,9 +138,7 @@ AttendStats attend_early(const B& backend, TensorView<const S, 4> q, TensorView<
   if constexpr (KernelBackend<B>) {
     if (rule.threshold == 0 || rule.segment >= longest)
       return attend_checked(backend, q, source, k.extent[2], out, exact, options);
-    Workspace own;
-    return run_early_stop(on_any_executor(backend), call, rule,
-                          options.workspace != nullptr ? *options.workspace : own);
+    return run_early_stop(on_any_executor(backend), call, rule);
   } else {
     return run_reference_early_stop(call, rule, longest);
   }
@@ -160,7 +158,7 @@ PARE_ABI_BEGIN
 /// \param out     [batch, heads, queries, value dim], written; must not overlap an input
 /// \param policy  an EarlyStop: when to stop
 /// \param options `causal` must be set, as it is when options are left out; lengths, packed
-///                sequences, scale, lse and workspace as for exact attention; neither window,
+///                sequences, scale and lse as for exact attention; neither window,
 ///                query_offset, sink_logits, order nor mask
 /// \returns the density and the seconds of ranking, as below
 /// \throws std::invalid_argument if a shape, stride or option does not fit, the threshold is

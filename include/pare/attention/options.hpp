@@ -26,8 +26,6 @@
 
 namespace pare::attention {
 
-struct Workspace;
-
 namespace detail {
 /// A side of a window that has none.
 inline constexpr Index no_limit = Index{1} << 40;
@@ -122,9 +120,6 @@ struct AttendOptions {
   /// Natural logarithm of the sum of e^score of each row, [batch, heads, queries]; -infinity for a
   /// row that sees no key.
   LogSumExp lse{};
-
-  /// Scratch to reuse, of one call at a time; null: allocated in the call.
-  Workspace* workspace = nullptr;
 };
 
 /// What a user judges a sparse call by.

@@ -6,7 +6,7 @@
 ///
 /// ```cpp
 /// attend(q, k, v, out, Permuted{});
-/// attend(q, k, v, out, Permuted{.mass = 0.95f}, {.causal = true, .workspace = &workspace});
+/// attend(pare::simd.threads(4), q, k, v, out, Permuted{.mass = 0.95f}, {.causal = true});
 /// ```
 ///
 /// Wang et al., "Sparser Block-Sparse Attention via Token Permutation" (arXiv 2510.21270). Where

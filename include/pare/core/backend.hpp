@@ -9,6 +9,7 @@
 /// project(pare::reference, x, omega, y);                   // the definition
 /// project(pare::simd.threads(4), x, omega, y);
 /// project(pare::simd.on(my_pool), x, omega, y);
+/// project(pare::simd.threads(4).with(workspace), x, omega, y);  // memory kept between calls
 /// project(pare::simd_for<pare::arch::avx2>{}, x, omega, y);
 /// ```
 ///
@@ -20,6 +21,7 @@
 #include <pare/core/arch.hpp>
 #include <pare/core/kernel_entry.hpp>
 #include <pare/core/parallel.hpp>
+#include <pare/core/workspace.hpp>
 
 #include <type_traits>
 #include <utility>
@@ -31,7 +33,7 @@ struct Reference {
   using pare_backend = void;
 };
 
-/// The fast path for one arch, on an executor.
+/// The fast path for one arch, on an executor, in memory of its own or of a workspace.
 template <class Arch, Executor E = SerialExecutor>
 struct Simd {
   using pare_backend = void;
@@ -39,10 +41,13 @@ struct Simd {
 
   [[no_unique_address]] E executor{};
 
+  /// Where calls keep their memory; null: each call allocates what it needs.
+  Workspace* workspace = nullptr;
+
   /// The same kernels on the user's own pool; the executor is copied.
   template <Executor Other>
   constexpr Simd<Arch, Other> on(Other other) const {
-    return {std::move(other)};
+    return {std::move(other), workspace};
   }
 
   /// The same kernels on `n` threads (OpenMP where it is switched on, standard threads elsewhere
@@ -51,8 +56,13 @@ struct Simd {
   template <Executor Threads = DefaultExecutor>
   Simd<Arch, Threads> threads(int n) const {
     check(n >= 1, "Simd::threads", "n", n, "at least 1");
-    return {Threads{n}};
+    return {Threads{n}, workspace};
   }
+
+  /// The same, with memory that stays between calls. The workspace must outlive them, and serves
+  /// one call at a time.
+  constexpr Simd with(Workspace& kept) const { return {executor, &kept}; }
+  Simd with(Workspace&&) const = delete;
 };
 
 /// What an algorithm takes as its first argument: Reference, Simd, or Dispatched.
@@ -73,6 +83,27 @@ namespace detail {
 template <class Arch, class Arguments>
 inline constexpr bool compiled_elsewhere = false;
 
+PARE_ABI_BEGIN
+
+/// A T for the call to work in: kept in the workspace that the backend carries, or of its own.
+template <class T, Backend B>
+Lease<T> leased(const B& backend) {
+  if constexpr (KernelBackend<B>)
+    return Lease<T>(backend.workspace);
+  else
+    return Lease<T>(nullptr);
+}
+
+/// The backend of a call that makes many: what it carries, or else `own`, keeps their memory.
+template <Backend B>
+B keeping(const B& backend, Workspace& own) {
+  if constexpr (KernelBackend<B>)
+    return backend.workspace != nullptr ? backend : backend.with(own);
+  else
+    return backend;
+}
+
+PARE_ABI_END
 }  // namespace detail
 
 PARE_ABI_BEGIN

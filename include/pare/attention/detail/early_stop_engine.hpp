@@ -50,25 +50,25 @@ void make_guides(const C& call, const StopPlan& plan, const StopShared<C>& share
 
 /// Runs a checked call with a threshold above 0 on a backend that launches kernels.
 template <class B, class C>
-AttendStats run_early_stop(const B& backend, const C& call, const EarlyStop& rule,
-                           Workspace& workspace) {
+AttendStats run_early_stop(const B& backend, const C& call, const EarlyStop& rule) {
   const Problem& p = call.problem;
+  const auto kept = pare::detail::leased<AttendMemory>(backend);
   const StopPlan plan =
-      make_stop_plan(p, rule, [&call](Index i) { return call.sequence(i); }, workspace.items);
-  const auto items = static_cast<Index>(workspace.items.size());
-  const StopShared<C> shared(workspace.parts, p, plan, items);
+      make_stop_plan(p, rule, [&call](Index i) { return call.sequence(i); }, kept->items);
+  const auto items = static_cast<Index>(kept->items.size());
+  const StopShared<C> shared(kept->parts, p, plan, items);
   if (shared.guides_per_head > 0)
     parallel_for(backend.executor, p.sequences * p.kv_heads,
                  [&](Index head, int) { make_guides(call, plan, shared, head); });
   const int workers = worker_count(backend.executor, items);
   const std::size_t buffers = 3 * static_cast<std::size_t>(workers);
-  if (workspace.workers.size() < buffers) workspace.workers.resize(buffers);
+  if (kept->workers.size() < buffers) kept->workers.resize(buffers);
   parallel_for(backend.executor, items, [&](Index i, int worker) {
-    AlignedBuffer<std::byte>* memory = &workspace.workers[3 * static_cast<std::size_t>(worker)];
+    AlignedBuffer<std::byte>* memory = &kept->workers[3 * static_cast<std::size_t>(worker)];
     const Scratch<C> scratch(memory[0], plan.rows(), p.key_dim, p.value_dim);
     const StopScratch<C> own(memory[1], plan, p.key_dim);
-    StopRunner<B, C> runner(backend, call, plan, shared,
-                            workspace.items[static_cast<std::size_t>(i)], scratch, own, memory[2]);
+    StopRunner<B, C> runner(backend, call, plan, shared, kept->items[static_cast<std::size_t>(i)],
+                            scratch, own, memory[2]);
     runner.run();
     shared.computed[i] = runner.computed();
     shared.seconds[i] = runner.seconds();

@@ -6,13 +6,14 @@
 ///
 /// As in plan.hpp the cut depends on the problem alone, never on the number of threads.
 
+#include <pare/attention/detail/attend_memory.hpp>
 #include <pare/attention/detail/problem.hpp>
 #include <pare/attention/detail/scratch.hpp>
 #include <pare/attention/early_stop_options.hpp>
-#include <pare/attention/workspace.hpp>
 #include <pare/linalg/top_k.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <vector>
 
@@ -105,8 +106,13 @@ StopPlan make_stop_plan(const Problem& p, const EarlyStop& rule, const SequenceO
       item.head_end = h + plan.sharing;
       add_stop_items(plan, sequence_of(i), item, items);
     }
-  std::stable_sort(items.begin(), items.end(),
-                   [](const AttendItem& a, const AttendItem& b) { return a.cost > b.cost; });
+  // In a total order, since std::stable_sort would allocate.
+  std::sort(items.begin(), items.end(), [](const AttendItem& a, const AttendItem& b) {
+    const auto place = [](const AttendItem& i) {
+      return std::array{i.sequence, i.head_begin, i.query_begin};
+    };
+    return a.cost != b.cost ? a.cost > b.cost : place(a) < place(b);
+  });
   return plan;
 }
 

@@ -344,30 +344,31 @@ void finish_rows(const B& backend, const C& call, const AttendItem& item,
 
 /// Runs a call on a backend that launches kernels.
 template <class B, class C>
-void run_call(const B& backend, const C& call, Index key_slots, Workspace& workspace) {
+void run_call(const B& backend, const C& call, Index key_slots) {
   using T = typename C::T;
   const Problem& p = call.problem;
+  const auto memory = pare::detail::leased<AttendMemory>(backend);
   const Index part_rows = make_plan(
       p, key_slots, call.q.extent[0] * call.q.extent[2],
-      [&call](Index i) { return call.sequence(i); }, workspace);
-  Parts<T> parts(workspace.parts, part_rows, kernel::padded_columns<T>(p.value_dim));
-  const auto items = static_cast<Index>(workspace.items.size());
+      [&call](Index i) { return call.sequence(i); }, *memory);
+  Parts<T> parts(memory->parts, part_rows, kernel::padded_columns<T>(p.value_dim));
+  const auto items = static_cast<Index>(memory->items.size());
   Index most_rows = 0;
-  for (const AttendItem& item : workspace.items) most_rows = std::max(most_rows, item.rows());
+  for (const AttendItem& item : memory->items) most_rows = std::max(most_rows, item.rows());
   const auto workers = static_cast<std::size_t>(worker_count(backend.executor, items));
-  if (workspace.workers.size() < workers) workspace.workers.resize(workers);
+  if (memory->workers.size() < workers) memory->workers.resize(workers);
   parallel_for(backend.executor, items, [&](Index i, int worker) {
-    const AttendItem& item = workspace.items[static_cast<std::size_t>(i)];
-    Scratch<C> scratch(workspace.workers[static_cast<std::size_t>(worker)], most_rows, p.key_dim,
+    const AttendItem& item = memory->items[static_cast<std::size_t>(i)];
+    Scratch<C> scratch(memory->workers[static_cast<std::size_t>(worker)], most_rows, p.key_dim,
                        p.value_dim);
     if (item.part >= 0) parts.state_of(item.part, scratch);
     ItemRunner<B, C>(backend, call, item, scratch).run();
     if (item.part < 0) finish_rows(backend, call, item, scratch);
   });
-  parallel_for(backend.executor, static_cast<Index>(workspace.merges.size()),
+  parallel_for(backend.executor, static_cast<Index>(memory->merges.size()),
                [&](Index i, int worker) {
-                 const MergeItem& merge = workspace.merges[static_cast<std::size_t>(i)];
-                 Scratch<C> scratch(workspace.workers[static_cast<std::size_t>(worker)], most_rows,
+                 const MergeItem& merge = memory->merges[static_cast<std::size_t>(i)];
+                 Scratch<C> scratch(memory->workers[static_cast<std::size_t>(worker)], most_rows,
                                     p.key_dim, p.value_dim);
                  parts.state_of(merge.rows.part, scratch);
                  launch(backend, kernel::MergeRows<T>{scratch.maximum, scratch.sum, scratch.state,

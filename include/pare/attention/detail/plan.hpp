@@ -7,8 +7,8 @@
 /// The cut depends on the problem alone, never on the number of threads, so the bits of the result
 /// do not either.
 
+#include <pare/attention/detail/attend_memory.hpp>
 #include <pare/attention/detail/problem.hpp>
-#include <pare/attention/workspace.hpp>
 #include <pare/kernel/gemm.hpp>
 
 #include <algorithm>
@@ -74,23 +74,23 @@ inline double item_cost(const Problem& p, const Sequence& s, const AttendItem& i
 
 /// Appends the items of some heads and queries: one, or one for each part of the keys.
 inline Index add_items(const Problem& p, const Sequence& s, AttendItem item, Index slots,
-                       Index next_part, Workspace& workspace) {
+                       Index next_part, AttendMemory& memory) {
   item.cost = item_cost(p, s, item);
   const bool split = s.queries < split_below_queries && slots > split_keys;
   if (!split) {
     item.slot_end = slots;
-    workspace.items.push_back(item);
+    memory.items.push_back(item);
     return next_part;
   }
   item.part = next_part;
   MergeItem merge{item, 0};
   for (; item.slot_begin < slots; item.slot_begin = item.slot_end) {
     item.slot_end = std::min(slots, item.slot_begin + split_keys);
-    workspace.items.push_back(item);
+    memory.items.push_back(item);
     item.part += item.rows();
     ++merge.parts;
   }
-  workspace.merges.push_back(merge);
+  memory.merges.push_back(merge);
   return item.part;
 }
 
@@ -106,9 +106,9 @@ inline Index item_end(const Problem& p, Index begin, Index queries, Index at_onc
 /// gives the tokens of a sequence, `slots_of(i)` how many key slots it has.
 template <class SequenceOf>
 Index make_plan(const Problem& p, Index key_slots, Index total_queries,
-                const SequenceOf& sequence_of, Workspace& workspace) {
-  workspace.items.clear();
-  workspace.merges.clear();
+                const SequenceOf& sequence_of, AttendMemory& memory) {
+  memory.items.clear();
+  memory.merges.clear();
   Index parts = 0;
   for (Index i = 0; i < p.sequences; ++i) {
     const Sequence s = sequence_of(i);
@@ -124,17 +124,16 @@ Index make_plan(const Problem& p, Index key_slots, Index total_queries,
           item.head_end = std::min(shared + sharing, h + sizes.heads);
           item.query_begin = query;
           item.query_end = query = item_end(p, query, s.queries, sizes.queries);
-          parts = add_items(p, s, item, slots, parts, workspace);
+          parts = add_items(p, s, item, slots, parts, memory);
         }
   }
   // In a total order, since std::stable_sort would allocate.
-  std::sort(workspace.items.begin(), workspace.items.end(),
-            [](const AttendItem& a, const AttendItem& b) {
-              const auto place = [](const AttendItem& i) {
-                return std::array{i.sequence, i.head_begin, i.query_begin, i.slot_begin};
-              };
-              return a.cost != b.cost ? a.cost > b.cost : place(a) < place(b);
-            });
+  std::sort(memory.items.begin(), memory.items.end(), [](const AttendItem& a, const AttendItem& b) {
+    const auto place = [](const AttendItem& i) {
+      return std::array{i.sequence, i.head_begin, i.query_begin, i.slot_begin};
+    };
+    return a.cost != b.cost ? a.cost > b.cost : place(a) < place(b);
+  });
   return parts;
 }
 

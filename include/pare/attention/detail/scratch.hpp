@@ -2,9 +2,9 @@
 #pragma once
 
 /// \file
-/// The arrays of one worker, carved from a workspace.
+/// The arrays of one worker, carved from the call's memory.
 
-#include <pare/attention/workspace.hpp>
+#include <pare/attention/detail/attend_memory.hpp>
 #include <pare/core/scratch.hpp>
 #include <pare/kernel/attend_tile.hpp>
 #include <pare/kernel/pack.hpp>

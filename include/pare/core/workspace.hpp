@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Memory that calls keep between them: a backend carries it, and each call finds there what the
+/// last one left.
+///
+/// ```cpp
+/// pare::Workspace workspace;
+/// const auto backend = pare::simd.threads(4).with(workspace);
+/// for (const Eigen::MatrixXf& x : batches) project(backend, x, omega, y);  // allocates once
+/// ```
+///
+/// A call leases what it works in by type, so one workspace serves calls of every kind. Without a
+/// workspace a call allocates its memory and frees it. Results are the same bits either way.
+///
+/// A method of your own keeps its memory in the same place:
+///
+/// ```cpp
+/// auto scratch = workspace.lease<std::vector<float>>();  // as the last lease left it, or empty
+/// scratch->resize(n);
+/// ```
+
+#include <pare/core/macros_off.hpp>
+
+#include <pare/core/config.hpp>
+
+#include <concepts>
+#include <optional>
+#include <utility>
+
+namespace pare {
+
+namespace detail {
+
+/// What a workspace knows of an object that it keeps.
+struct KeptObject {
+  const void* type = nullptr;
+  void (*destroy)(KeptObject*) = nullptr;
+  KeptObject* next = nullptr;
+  bool leased = false;
+};
+
+PARE_ABI_BEGIN
+
+/// Its address stands for a type. Not const: a linker may give equal constants one address.
+template <class T>
+inline char type_mark = 0;
+
+template <class T>
+struct Kept : KeptObject {
+  T object{};
+
+  static void destroy_this(KeptObject* kept) { delete static_cast<Kept*>(kept); }
+};
+
+PARE_ABI_END
+}  // namespace detail
+
+PARE_ABI_BEGIN
+template <std::default_initializable T>
+class Lease;
+PARE_ABI_END
+
+/// Owns what calls keep between them; moved, not copied. It grows to what the largest calls need,
+/// and `workspace = {}` gives all of it back.
+///
+/// One workspace serves one call at a time: calls that run at the same time on different threads
+/// need one each. A call inside another on the same thread is right; it leases objects of its own.
+/// A workspace must outlive the calls of the backends that carry it.
+class Workspace {
+ public:
+  /// Keeps nothing, and allocates nothing.
+  constexpr Workspace() = default;
+  /// What is moved from keeps nothing, and may be used.
+  PARE_ALWAYS_INLINE Workspace(Workspace&& other) noexcept
+      : first_(std::exchange(other.first_, nullptr)) {}
+  PARE_ALWAYS_INLINE Workspace& operator=(Workspace&& other) noexcept {
+    if (this != &other) {
+      destroy();
+      first_ = std::exchange(other.first_, nullptr);
+    }
+    return *this;
+  }
+  /// Nothing may be leased any more, here and where another is moved to this.
+  PARE_ALWAYS_INLINE ~Workspace() { destroy(); }
+
+  /// An object of type T for the life of the lease: one that an earlier lease left, as it was left,
+  /// or a new one. Allocates only if every T that it keeps is leased.
+  template <std::default_initializable T>
+  Lease<T> lease() {
+    return Lease<T>(this);
+  }
+
+ private:
+  template <std::default_initializable T>
+  friend class PARE_ABI_NAMESPACE::Lease;
+
+  PARE_ALWAYS_INLINE void destroy() noexcept {
+    while (first_ != nullptr) {
+      detail::KeptObject* const kept = std::exchange(first_, first_->next);
+      kept->destroy(kept);
+    }
+  }
+
+  detail::KeptObject* first_ = nullptr;
+};
+
+PARE_ABI_BEGIN
+
+/// A T to work in: of a workspace, to which it goes back when the lease ends, even by an exception,
+/// or, where there is no workspace, of the lease itself.
+template <std::default_initializable T>
+class Lease {
+ public:
+  /// \param workspace null: none
+  explicit Lease(Workspace* workspace) {
+    if (workspace == nullptr)
+      object_ = &own_.emplace();
+    else
+      take(*workspace);
+  }
+  Lease(const Lease&) = delete;
+  Lease& operator=(const Lease&) = delete;
+  ~Lease() {
+    if (kept_ != nullptr) kept_->leased = false;
+  }
+
+  T& operator*() const { return *object_; }
+  T* operator->() const { return object_; }
+
+ private:
+  void take(Workspace& workspace) {
+    detail::KeptObject* kept = workspace.first_;
+    while (kept != nullptr && (kept->leased || kept->type != &detail::type_mark<T>))
+      kept = kept->next;
+    if (kept == nullptr) {
+      kept = new detail::Kept<T>;
+      kept->type = &detail::type_mark<T>;
+      kept->destroy = &detail::Kept<T>::destroy_this;
+      kept->next = std::exchange(workspace.first_, kept);
+    }
+    kept->leased = true;
+    kept_ = kept;
+    object_ = &static_cast<detail::Kept<T>*>(kept)->object;
+  }
+
+  std::optional<T> own_;
+  detail::KeptObject* kept_ = nullptr;
+  T* object_ = nullptr;
+};
+
+PARE_ABI_END
+}  // namespace pare
+
+#include <pare/core/macros_on.hpp>
