@@ -18,7 +18,6 @@
 /// name: pare/io (files; safetensors.hpp also needs nlohmann-json) and pare/dispatch.hpp (which
 /// needs the translation units that `pare_add_dispatch` generates).
 
-#include <pare/core/executor_ref.hpp>
 #include <pare/core/macros_off.hpp>
 
 #include <pare/attention/antidiagonal.hpp>
@@ -39,6 +38,7 @@
 #include <pare/core/check.hpp>
 #include <pare/core/cpu_features.hpp>
 #include <pare/core/matrix.hpp>
+#include <pare/core/executor_ref.hpp>
 #include <pare/core/parallel.hpp>
 #include <pare/core/permutation.hpp>
 #include <pare/core/random.hpp>
