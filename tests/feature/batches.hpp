@@ -11,9 +11,11 @@
 #include <Eigen/Core>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <vector>
 
 #include "support/matrices.hpp"
@@ -78,14 +80,22 @@ class OwnedBatch {
   FieldBatch<T> batch_;
 };
 
-/// Normal numbers that T represents.
+/// Normal numbers that T represents. Large ones are kept: tests ask for them once per storage.
 template <class T>
 Eigen::MatrixXd normal_batch(Index rows, Index cols, std::uint64_t seed) {
-  Engine random(seed);
-  Eigen::MatrixXd m(rows, cols);
-  for (Index b = 0; b < rows; ++b)
-    for (Index c = 0; c < cols; ++c) m(b, c) = static_cast<double>(static_cast<T>(normal(random)));
-  return m;
+  static std::map<std::array<std::int64_t, 3>, Eigen::MatrixXd> kept;
+  const auto draw = [&] {
+    Engine random(seed);
+    Eigen::MatrixXd m(rows, cols);
+    for (Index b = 0; b < rows; ++b)
+      for (Index c = 0; c < cols; ++c)
+        m(b, c) = static_cast<double>(static_cast<T>(normal(random)));
+    return m;
+  };
+  if (rows * cols < 10000) return draw();
+  const auto [at, is_new] = kept.try_emplace({rows, cols, static_cast<std::int64_t>(seed)});
+  if (is_new) at->second = draw();
+  return at->second;
 }
 
 /// Gates in (0, 1), and 0, 1 and 1/2 among them.
