@@ -2,6 +2,21 @@
 # What Pare's own tests, benchmarks and examples are compiled with; never part of pare::pare.
 include_guard(GLOBAL)
 
+# What was compiled once is not compiled again, in another checkout neither: paths below the
+# source directory are relative in the key. Precompiled headers want the two sloppinesses,
+# and g++ -fpch-preprocess.
+find_program(PARE_CCACHE ccache)
+mark_as_advanced(PARE_CCACHE)
+if(PARE_CCACHE AND PROJECT_IS_TOP_LEVEL AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER
+      "${CMAKE_COMMAND}" -E env "CCACHE_BASEDIR=${PROJECT_SOURCE_DIR}" CCACHE_NOHASHDIR=1
+      CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime
+      "${PARE_CCACHE}")
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    add_compile_options(-fpch-preprocess)
+  endif()
+endif()
+
 add_library(pare_dev_warnings INTERFACE)
 target_compile_options(
   pare_dev_warnings INTERFACE -Wall -Wextra -Wpedantic -Wconversion -Wshadow

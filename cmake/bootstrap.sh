@@ -42,7 +42,7 @@ packages_for() {
     apt-get)
       echo g++ cmake ninja-build libeigen3-dev libxsimd-dev nlohmann-json3-dev
       case $1 in
-        test) echo libgtest-dev pkg-config ;;
+        test) echo libgtest-dev pkg-config ccache ;;
         demo) echo libbenchmark-dev ;;
         bench)
           echo libbenchmark-dev libopenblas-dev liblapacke-dev libspectra-dev
@@ -53,7 +53,7 @@ packages_for() {
     dnf)
       echo gcc-c++ cmake ninja-build eigen3-devel xsimd-devel json-devel
       case $1 in
-        test) echo gtest-devel pkgconf-pkg-config ;;
+        test) echo gtest-devel pkgconf-pkg-config ccache ;;
         demo) echo google-benchmark-devel ;;
         bench) echo google-benchmark-devel openblas-devel lapack-devel python3-numpy python3-scipy ;;
       esac
@@ -61,7 +61,7 @@ packages_for() {
     pacman)
       echo gcc cmake ninja eigen xsimd nlohmann-json
       case $1 in
-        test) echo gtest pkgconf ;;
+        test) echo gtest pkgconf ccache ;;
         demo) echo benchmark ;;
         bench) echo benchmark openblas lapacke python-numpy python-scipy ;;
       esac
@@ -69,7 +69,7 @@ packages_for() {
     brew)
       echo cmake ninja eigen xsimd nlohmann-json libomp
       case $1 in
-        test) echo googletest pkgconf ;;
+        test) echo googletest pkgconf ccache ;;
         demo) echo google-benchmark ;;
         bench) echo google-benchmark openblas numpy scipy ;;
       esac

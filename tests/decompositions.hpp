@@ -28,3 +28,17 @@ Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd>::compute(const Eigen::EigenBase<E
                                                         int);
 PARE_TEST_DECOMPOSITIONS Eigen::LLT<Eigen::MatrixXd>& Eigen::LLT<Eigen::MatrixXd>::compute(
     const Eigen::EigenBase<Eigen::MatrixXd>&);
+
+// Products of matrices, and of a matrix and a vector.
+#define PARE_TEST_PRODUCT(T, LEFT, RIGHT)                                         \
+  PARE_TEST_DECOMPOSITIONS struct Eigen::internal::general_matrix_matrix_product< \
+      Eigen::Index, T, Eigen::LEFT, false, T, Eigen::RIGHT, false, Eigen::ColMajor, 1>;
+PARE_TEST_PRODUCT(double, ColMajor, ColMajor)
+PARE_TEST_PRODUCT(double, ColMajor, RowMajor)
+PARE_TEST_PRODUCT(double, RowMajor, ColMajor)
+PARE_TEST_PRODUCT(double, RowMajor, RowMajor)
+PARE_TEST_PRODUCT(float, ColMajor, ColMajor)
+PARE_TEST_PRODUCT(float, ColMajor, RowMajor)
+PARE_TEST_PRODUCT(float, RowMajor, ColMajor)
+PARE_TEST_PRODUCT(float, RowMajor, RowMajor)
+#undef PARE_TEST_PRODUCT

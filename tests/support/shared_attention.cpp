@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+// What shared_methods.hpp promises of attention.
+#define PARE_TEST_SHARED_ATTENTION template
+
+#include "support/shared_kernels.hpp"
+#include "support/shared_methods.hpp"
