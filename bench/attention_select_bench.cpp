@@ -51,8 +51,8 @@ constexpr std::uint64_t seed = 7;
 // The share of block scores that is kept is not the attention mass that comes out, which is higher
 // where a block's mean hides a heavy key. `literal` keeps 0.9 of the scores, and these heads then
 // little less than everything; `by_head` keeps of each head about what holds 0.9 of its attention.
-const Permuted literal{.mass = 0.9f};
-const Permuted by_head{.head_masses = {0.5f, 0.8f}};
+const Permuted<> literal{.selector = {.mass = 0.9f}};
+const Permuted<> by_head{.selector = {.head_masses = {0.5f, 0.8f}}};
 
 // ---------------------------------------------------------------- heads over text
 
@@ -68,13 +68,14 @@ recall::Heads make_two_heads(Index tokens) {
 
 // The two steps that Permuted takes before it attends.
 struct Choice {
-  Choice(const recall::Heads& heads, const Permuted& policy, int threads)
+  Choice(const recall::Heads& heads, const Permuted<>& policy, int threads)
       : order(pare::attention::order_keys(pare::simd.threads(threads), heads.q, heads.k,
                                           {.segment = policy.segment, .queries = policy.queries})),
         blocks(pare::attention::select_blocks(
             pare::simd.threads(threads), heads.q, heads.k, order,
-            pare::attention::MeanPool{
-                .mass = policy.mass, .head_masses = policy.head_masses, .segment = policy.segment},
+            pare::attention::MeanPool{.mass = policy.selector.mass,
+                                      .head_masses = policy.selector.head_masses,
+                                      .segment = policy.segment},
             {.causal = true})) {}
 
   KeyOrder order;
@@ -95,7 +96,7 @@ struct PermutedWork {
                             heads.v, exact_out, {.causal = true});
   }
 
-  AttendStats run(const Permuted& policy) {
+  AttendStats run(const Permuted<>& policy) {
     return pare::attention::attend(pare::simd.threads(all_threads()).with(workspace), heads.q,
                                    heads.k, heads.v, out, policy, {.causal = true});
   }
@@ -105,7 +106,7 @@ struct PermutedWork {
   recall::Heads heads;
   recall::Tensor out, exact_out;
   pare::Workspace workspace;
-  std::map<const Permuted*, Verdict> verdicts;
+  std::map<const Permuted<>*, Verdict> verdicts;
 };
 
 PermutedWork& permuted_work(Index tokens) {
@@ -164,7 +165,7 @@ double covered_mass(recall::Heads& heads, const VisibleKeys& keep) {
 
 // Rows against the definition over the keys of the blocks that were chosen; over all keys where the
 // call was exact, which its density tells.
-Verdict judge(PermutedWork& work, const Permuted& policy) {
+Verdict judge(PermutedWork& work, const Permuted<>& policy) {
   const AttendStats stats = work.run(policy);
   const auto q = pare::to_view(std::as_const(work.heads.q)),
              k = pare::to_view(std::as_const(work.heads.k)),
@@ -201,13 +202,14 @@ void permuted_in_child() {
 // bytes a key), the scores and lists of all blocks (16 bytes a block), the pooled keys.
 double memory_bound(const PermutedWork& work) {
   const auto heads = static_cast<double>(work.heads.q.dimension(1));
-  const double tokens = memory_tokens, blocks = tokens / static_cast<double>(by_head.block);
+  const double tokens = memory_tokens,
+               blocks = tokens / static_cast<double>(by_head.selector.column_block);
   const double chosen =
       heads * (16.0 * tokens + 16.0 * blocks * blocks + 4.0 * blocks * recall::head_dim);
   return work.bytes() + chosen + static_cast<double>(2 + 2 * all_threads()) * (1 << 20);
 }
 
-void permuted(benchmark::State& state, Index tokens, const Permuted& policy) {
+void permuted(benchmark::State& state, Index tokens, const Permuted<>& policy) {
   const bool shows_memory = tokens == memory_tokens && &policy == &by_head;
   const double peak = shows_memory ? peak_bytes_in_child(memory_task) : 0.0;
   PermutedWork& work = permuted_work(tokens);
@@ -316,7 +318,7 @@ const bool registered = [] {
   register_memory_task(memory_task, permuted_in_child);
   const auto add_permuted = [](Index tokens, int calls, int repetitions) {
     const std::string name = "attention/pbs/d128/n" + std::to_string(tokens);
-    const auto add = [&](const std::string& full_name, const Permuted& policy) {
+    const auto add = [&](const std::string& full_name, const Permuted<>& policy) {
       large(benchmark::RegisterBenchmark(
                 full_name.c_str(),
                 [tokens, &policy](benchmark::State& state) { permuted(state, tokens, policy); }),

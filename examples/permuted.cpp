@@ -48,7 +48,8 @@ int main() {
   Tensor exact(1, 2, 1024, 64), out(1, 2, 1024, 64);
 
   pare::attention::attend(q, k, v, exact, {.causal = true});
-  pare::attention::Permuted policy{.segment = 256, .block = 64, .mass = 0.9f};
+  pare::attention::Permuted policy{
+      pare::attention::MeanPool{.row_block = 64, .column_block = 64, .mass = 0.9f}};
   policy.dense_below = policy.dense_below_queries = 0;  // shorter prompts do not pay, but show it
   const auto stats = pare::attention::attend(q, k, v, out, policy, {.causal = true});
   const double error = relative_square_error(out, exact);

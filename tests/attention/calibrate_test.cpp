@@ -188,10 +188,11 @@ void expect_refused(const CalibrationGoal& goal, const std::string& argument) {
 // Masses that are set for each head take the place of the one that is turned.
 TEST(Calibrate, RefusesAPolicyThatDoesNotLookAtItsMass) {
   Sample<float> x({.heads = 2, .queries = 64, .keys = 64, .value_dim = 4}, 1, 2);
-  pare::attention::Permuted policy{
-      .segment = 16, .block = 8, .dense_below = 0, .dense_below_queries = 0, .dense_above = 1};
+  pare::attention::Permuted<> policy{
+      .segment = 16, .dense_below = 0, .dense_below_queries = 0, .dense_above = 1};
+  policy.selector.row_block = policy.selector.column_block = 8;
   EXPECT_LE(calibrate(x.q(), x.k(), x.v(), policy, {.density = 0.8}).density, 0.8);
-  policy.head_masses = {0.9f, 0.9f};
+  policy.selector.head_masses = {0.9f, 0.9f};
   expect_refused(x, policy, {.density = 0.8}, "policy");
   expect_refused(x, policy, {.error = 0.1}, "policy");
 }

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <optional>
 #include <stdexcept>
+#include <type_traits>
 #include <vector>
 
 #include <pare/attention/permuted.hpp>
+#include <pare/attention/sliding_window.hpp>
 
 #include "attention/heads.hpp"
 #include "attention/oracle.hpp"
@@ -22,12 +25,15 @@ using pare::attention::Antidiagonal;
 using pare::attention::attend;
 using pare::attention::AttendOptions;
 using pare::attention::AttendStats;
-using pare::attention::BlockScore;
+using pare::attention::BlockLists;
 using pare::attention::KeyOrder;
 using pare::attention::MeanPool;
 using pare::attention::order_keys;
 using pare::attention::Permuted;
 using pare::attention::select_blocks;
+using pare::attention::SelectorCall;
+using pare::attention::SelectorHead;
+using pare::attention::SelectorHooks;
 using pare::testing::Heads;
 using pare::testing::normal_heads;
 using pare::testing::refusal;
@@ -36,16 +42,20 @@ using pare::testing::Tolerance;
 using pare::testing::within;
 
 /// Sparse at sizes of a test.
-Permuted small() {
-  return {.segment = 32,
-          .block = 16,
-          .mass = 0.6f,
+template <class Selector>
+Permuted<Selector> small(const Selector& selector) {
+  return {.selector = selector,
+          .segment = 32,
           .queries = 16,
-          .stride = 4,
           .dense_below = 0,
           .dense_below_queries = 0,
           .dense_above = 1};
 }
+
+const MeanPool means{.row_block = 16, .column_block = 16, .mass = 0.6f};
+const Antidiagonal diagonals{.row_block = 16, .column_block = 16, .stride = 4, .mass = 0.6f};
+
+Permuted<MeanPool> small() { return small(means); }
 
 template <class T>
 struct Problem {
@@ -56,8 +66,8 @@ struct Problem {
         v(normal_heads<T>(2, 2, keys, 6, 53)),
         out(2, 4, queries, 6, T(7)) {}
 
-  template <class B>
-  AttendStats run(const B& backend, const Permuted& policy, const AttendOptions& options) {
+  template <class B, class P>
+  AttendStats run(const B& backend, const Permuted<P>& policy, const AttendOptions& options) {
     return attend(backend, q.view(), k.view(), v.view(), out.writable(), policy, options);
   }
   template <class B>
@@ -82,38 +92,84 @@ class PermutedAttention : public testing::Test {
 };
 TYPED_TEST_SUITE(PermutedAttention, pare::testing::BackendsAndScalars);
 
+template <class B, class T, class Selector>
+void expect_three_steps(const B& backend, Problem<T> p, bool share, const Selector& selector) {
+  Permuted<Selector> policy = small(selector);
+  policy.share_kv_heads = share;
+  const AttendStats stats = p.run(backend, policy, {.causal = true, .scale = 0.4});
+  const KeyOrder order =
+      order_keys(backend, p.q.view(), p.k.view(),
+                 {.segment = 32, .queries = 16, .share_kv_heads = share, .scale = 0.4});
+  EXPECT_EQ(order.shape().heads, share ? 2 : 4);
+  Selector with_segment = selector;
+  if constexpr (requires { with_segment.segment = 32; }) with_segment.segment = 32;
+  const auto blocks = select_blocks(backend, p.q.view(), p.k.view(), order, with_segment,
+                                    {.causal = true, .scale = 0.4});
+  Heads<T> wanted(2, 4, p.q.tokens, 6);
+  attend(backend, p.q.view(), p.k.view(), p.v.view(), wanted.writable(),
+         {.causal = true, .scale = 0.4, .order = &order, .mask = &blocks});
+  expect_same(p.out, wanted);
+  EXPECT_EQ(stats.density, blocks.density(true));
+  EXPECT_LT(stats.density, 1);
+  EXPECT_EQ(stats.selected_mass, blocks.mass);
+  EXPECT_GE(stats.selected_mass, 0.6 - 1e-5);
+  EXPECT_GT(stats.select_seconds, 0);
+}
+
+/// A selector of one's own, without a segment: the block where most of the largest keys are.
+struct LargestKeys : SelectorHooks {
+  Index row_block = 16, column_block = 16;
+  template <class B, class S>
+  double select(const B&, const SelectorHead<S>& head, BlockLists& keep) const {
+    for (Index m = 0; m < keep.rows(); ++m) {
+      const Index last = head.position(std::min((m + 1) * row_block, head.q.rows()) - 1);
+      for (Index n = 0; n <= last / 32 * 2 + 1 && n < keep.columns(); ++n)
+        if (n >= last / 32 * 2 || head.key(n * column_block)[0] > S(0)) keep.add(m, n);
+    }
+    return 0.75;
+  }
+  bool keeps_all(const SelectorCall& call) const { return call.keys == 299; }
+  void validate(const char* function, const SelectorCall& call) const {
+    pare::check(call.ordered && call.causal && call.heads == 4, function, "call", "another",
+                "this");
+  }
+};
+
 TYPED_TEST(PermutedAttention, IsOrderSelectionAndAttention) {
   using T = typename TestFixture::Scalar;
-  for (const auto score : {BlockScore::MeanPool, BlockScore::Antidiagonal})
-    for (const bool share : {true, false})
-      for (const Index queries : {300, 70}) {
-        Problem<T> p(queries, 300);
-        Permuted policy = small();
-        policy.score = score;
-        policy.share_kv_heads = share;
-        const AttendStats stats = p.run(this->backend(), policy, {.causal = true, .scale = 0.4});
-        const KeyOrder order =
-            order_keys(this->backend(), p.q.view(), p.k.view(),
-                       {.segment = 32, .queries = 16, .share_kv_heads = share, .scale = 0.4});
-        EXPECT_EQ(order.shape().heads, share ? 2 : 4);
-        const auto blocks =
-            score == BlockScore::MeanPool
-                ? select_blocks(this->backend(), p.q.view(), p.k.view(), order,
-                                MeanPool{16, 16, 0.6f, {}, 32}, {.causal = true, .scale = 0.4})
-                : select_blocks(this->backend(), p.q.view(), p.k.view(), order,
-                                Antidiagonal{16, 16, 4, 0.6f, {}, 32},
-                                {.causal = true, .scale = 0.4});
-        Heads<T> wanted(2, 4, queries, 6);
-        attend(this->backend(), p.q.view(), p.k.view(), p.v.view(), wanted.writable(),
-               {.causal = true, .scale = 0.4, .order = &order, .mask = &blocks});
-        expect_same(p.out, wanted);
-        EXPECT_EQ(stats.density, blocks.density(true));
-        EXPECT_LT(stats.density, 1);
-        EXPECT_EQ(stats.selected_mass, blocks.mass);
-        EXPECT_GE(stats.selected_mass, 0.6 - 1e-5);
-        EXPECT_GT(stats.select_seconds, 0);
-      }
+  for (const bool share : {true, false})
+    for (const Index queries : {300, 70}) {
+      const Problem<T> p(queries, 300);
+      expect_three_steps(this->backend(), p, share, means);
+      expect_three_steps(this->backend(), p, share, diagonals);
+      expect_three_steps(this->backend(), p, share, LargestKeys{});
+    }
 }
+
+TYPED_TEST(PermutedAttention, TellsAndAsksASelectorOfTheUser) {
+  using T = typename TestFixture::Scalar;
+  Problem<T> p(299, 299);
+  EXPECT_EQ(p.run(this->backend(), small(LargestKeys{}), {.causal = true}).density, 1);
+  expect_same(p.out, p.exact(this->backend()));
+  pare::attention::SlidingWindow window;
+  EXPECT_THROW(p.run(this->backend(), Permuted{window}, {.causal = true}), std::invalid_argument)
+      << "an order, though the call would be exact";
+  Permuted<MeanPool> policy = small();
+  policy.selector.segment = 64;
+  refusal([&] { p.run(this->backend(), policy, {.causal = true}); }, "attention::attend",
+          "selector.segment");
+  policy.selector.segment = 32;
+  EXPECT_LT(p.run(this->backend(), policy, {.causal = true}).density, 1);
+}
+
+static_assert(std::is_same_v<decltype(Permuted{}), Permuted<MeanPool>>);
+static_assert(std::is_same_v<decltype(Permuted{diagonals}), Permuted<Antidiagonal>>);
+static_assert(std::is_same_v<decltype(Permuted{LargestKeys{}, 512}), Permuted<LargestKeys>>);
+#if __cpp_deduction_guides >= 201907L
+static_assert(std::is_same_v<decltype(Permuted{.selector = diagonals, .segment = 512}),
+                             Permuted<Antidiagonal>>);
+static_assert(std::is_same_v<decltype(Permuted{.segment = 512}), Permuted<MeanPool>>);
+#endif
 
 /// The weights of the blocks that are kept add up to 1.
 TYPED_TEST(PermutedAttention, LeavesConstantValuesAsTheyAre) {
@@ -127,14 +183,14 @@ TYPED_TEST(PermutedAttention, LeavesConstantValuesAsTheyAre) {
 
 TYPED_TEST(PermutedAttention, IsExactWhereSkippingCannotPay) {
   using T = typename TestFixture::Scalar;
-  std::vector<Permuted> policies(6, small());
-  policies[0].mass = 1;
-  policies[1].head_masses = {1, 1, 2, std::numeric_limits<float>::infinity()};
+  std::vector<Permuted<MeanPool>> policies(6, small());
+  policies[0].selector.mass = 1;
+  policies[1].selector.head_masses = {1, 1, 2, std::numeric_limits<float>::infinity()};
   policies[2].segment = 304;
   policies[3].dense_below = 301;
   policies[4].dense_below_queries = 301;
   policies[5] = Permuted{};
-  for (const Permuted& policy : policies) {
+  for (const Permuted<MeanPool>& policy : policies) {
     Problem<T> p(300, 300);
     const AttendStats stats = p.run(this->backend(), policy, {.causal = true});
     expect_same(p.out, p.exact(this->backend()));
@@ -143,7 +199,7 @@ TYPED_TEST(PermutedAttention, IsExactWhereSkippingCannotPay) {
     EXPECT_EQ(stats.select_seconds, 0);
   }
   Problem<T> p(300, 300);
-  Permuted dense = small();
+  Permuted<MeanPool> dense = small();
   dense.dense_above = 0;
   const AttendStats stats = p.run(this->backend(), dense, {.causal = true});
   expect_same(p.out, p.exact(this->backend()));
@@ -170,7 +226,7 @@ struct OppositeHeads {
 
   /// The least mean mass covered of a head.
   template <class B>
-  double covered(const B& backend, const Permuted& policy, double& density) {
+  double covered(const B& backend, const Permuted<MeanPool>& policy, double& density) {
     std::vector<T> exact(512), sparse(512);
     const auto view = [](std::vector<T>& list) {
       return pare::TensorView<T, 3>{list.data(), {1, 2, 256}, {512, 256, 1}};
@@ -190,7 +246,7 @@ struct OppositeHeads {
 TYPED_TEST(PermutedAttention, HeadsOfAGroupThatLookElsewhereKeepTheirMass) {
   using T = typename TestFixture::Scalar;
   OppositeHeads<T> p;
-  Permuted policy = small();
+  Permuted<MeanPool> policy = small();
   policy.segment = 64;
   double density = 0, shared_density = 0;
   EXPECT_GT(p.covered(this->backend(), policy, density), 0.93);
@@ -203,8 +259,8 @@ TYPED_TEST(PermutedAttention, HeadsOfAGroupThatLookElsewhereKeepTheirMass) {
 TYPED_TEST(PermutedAttention, TakesAMassForEachHead) {
   using T = typename TestFixture::Scalar;
   Problem<T> p(300, 300);
-  Permuted policy = small();
-  policy.head_masses = {1, 0.3f, 0.3f, 1};
+  Permuted<MeanPool> policy = small();
+  policy.selector.head_masses = {1, 0.3f, 0.3f, 1};
   p.run(this->backend(), policy, {.causal = true});
   const Heads<T> exact = p.exact(this->backend());
   for (const Index h : {0, 1, 2, 3}) {
@@ -250,7 +306,7 @@ TYPED_TEST(PermutedAttention, RefusesBeforeItWrites) {
   const auto refuses = [&](const auto& change, const AttendOptions& options) {
     Problem<T> p(96, 96);
     for (const Index dense_below : {Index{0}, Index{1000}}) {
-      Permuted policy = small();
+      Permuted<MeanPool> policy = small();
       policy.dense_below = dense_below;
       change(policy);
       EXPECT_THROW(p.run(this->backend(), policy, options), std::invalid_argument);
@@ -259,32 +315,23 @@ TYPED_TEST(PermutedAttention, RefusesBeforeItWrites) {
   };
   const AttendOptions causal{.causal = true};
   constexpr float nan = std::numeric_limits<float>::quiet_NaN();
-  refuses([](Permuted& p) { p.block = 0; }, causal);
-  refuses([](Permuted& p) { p.segment = 0; }, causal);
-  refuses([](Permuted& p) { p.segment = -32; }, causal);
-  refuses([](Permuted& p) { p.segment = 24; }, causal);
-  refuses([](Permuted& p) { p.mass = 0; }, causal);
-  refuses([](Permuted& p) { p.mass = nan; }, causal);
-  refuses([](Permuted& p) { p.head_masses = {0.5f, 0.5f}; }, causal);
-  refuses([](Permuted& p) { p.head_masses = {0.5f, 0.5f, nan, 0.5f}; }, causal);
-  refuses([](Permuted& p) { p.queries = 0; }, causal);
-  refuses([](Permuted& p) { p.dense_above = nan; }, causal);
-  for (const int number : {-1, 2, 77})
-    refusal(
-        [&] {
-          Permuted policy = small();
-          policy.score = static_cast<BlockScore>(number);
-          Problem<T>(96, 96).run(this->backend(), policy, causal);
-        },
-        "attention::attend", "score");
-  for (const Index stride : {0, 3, 32})
-    refuses(
-        [stride](Permuted& p) {
-          p.score = BlockScore::Antidiagonal;
-          p.stride = stride;
-        },
-        causal);
-  const auto nothing = [](Permuted&) {};
+  refuses([](auto& p) { p.selector.row_block = 0; }, causal);
+  refuses([](auto& p) { p.segment = 0; }, causal);
+  refuses([](auto& p) { p.segment = -32; }, causal);
+  refuses([](auto& p) { p.segment = 24; }, causal);
+  refuses([](auto& p) { p.selector.mass = 0; }, causal);
+  refuses([](auto& p) { p.selector.mass = nan; }, causal);
+  refuses([](auto& p) { p.selector.head_masses = {0.5f, 0.5f}; }, causal);
+  refuses([](auto& p) { p.selector.head_masses = {0.5f, 0.5f, nan, 0.5f}; }, causal);
+  refuses([](auto& p) { p.queries = 0; }, causal);
+  refuses([](auto& p) { p.dense_above = nan; }, causal);
+  for (const Index stride : {0, 3, 32}) {
+    Permuted<Antidiagonal> policy = small(diagonals);
+    policy.selector.stride = stride;
+    for (policy.dense_below = 0; policy.dense_below <= 1000; policy.dense_below += 1000)
+      EXPECT_THROW(Problem<T>(96, 96).run(this->backend(), policy, causal), std::invalid_argument);
+  }
+  const auto nothing = [](auto&) {};
   const KeyOrder order = KeyOrder::identity({1, 1, 96});
   const auto mask = pare::attention::BlockMask::causal({1, 1, 96, 96, 16, 16});
   const std::vector<Index> lengths{96, 96}, offsets{0, 96};

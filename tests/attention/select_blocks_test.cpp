@@ -218,7 +218,7 @@ struct Causality : SelectorHooks {
     return head.causal ? 1 : 0;
   }
   void validate(const char*, const SelectorCall& call) const {
-    if (call.heads != 1 || call.kv_heads != 1 || call.queries != 8 || call.order != nullptr)
+    if (call.heads != 1 || call.kv_heads != 1 || call.queries != 8 || call.ordered)
       throw std::logic_error("not the call");
     if (seen != nullptr) *seen = call.causal;
   }

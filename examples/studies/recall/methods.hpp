@@ -94,7 +94,7 @@ inline std::vector<Method> all_methods() {
        }},
       {"pbs", "PBS-Attn", "mass", 0.9, masses,
        [](const Call& call, double mass) {
-         return recall::attend(call, Permuted{.mass = static_cast<float>(mass)});
+         return recall::attend(call, Permuted{MeanPool{.mass = static_cast<float>(mass)}});
        }},
       {"s2o",
        "S2O",

@@ -7,7 +7,7 @@
 /// ```cpp
 /// const auto found = calibrate(q, k, v, EarlyStop{}, {.density = 0.25});
 /// attend(q2, k2, v2, out, found.policy);                    // found.threshold, .density, .error
-/// calibrate(q, k, v, Permuted{}, {.error = 1e-3});          // sets .mass
+/// calibrate(q, k, v, Permuted{}, {.error = 1e-3});          // sets .selector.mass
 /// ```
 ///
 /// No threshold suits all models, layers and lengths; the papers of the field tune it on samples,
@@ -58,9 +58,11 @@ struct Calibration {
 template <class P>
 concept ThresholdPolicy = requires(P& policy) { policy.threshold = 0.5f; };
 
-/// A policy of `attend` that is sparser the lower its `mass`, and exact at 1.
+/// A policy of `attend` that is sparser the lower its `mass`, or that of its `selector`, and exact
+/// at 1.
 template <class P>
-concept MassPolicy = !ThresholdPolicy<P> && requires(P& policy) { policy.mass = 0.5f; };
+concept MassPolicy = !ThresholdPolicy<P> && (requires(P& policy) { policy.mass = 0.5f; } ||
+                                             requires(P& policy) { policy.selector.mass = 0.5f; });
 
 namespace detail {
 PARE_ABI_BEGIN
@@ -82,7 +84,9 @@ inline void check_goal(const CalibrationGoal& goal) {
 /// A policy whose masses are set head by head does not look at the one that is to be found.
 template <class P>
 void check_knob(const P& policy) {
-  if constexpr (requires { policy.head_masses.empty(); })
+  if constexpr (requires { policy.selector.mass; })
+    check_knob(policy.selector);
+  else if constexpr (requires { policy.head_masses.empty(); })
     check(policy.head_masses.empty(), calibrate_name, "policy", "head_masses that are set",
           "none, since they take the place of the mass to be found");
 }
@@ -96,6 +100,8 @@ double set_sparsity(P& policy, double sparsity) {
     const double value = sparsity > 0 ? std::exp2(41 * sparsity - 40) : 0;
     policy.threshold = static_cast<decltype(policy.threshold)>(value);
     return static_cast<double>(policy.threshold);
+  } else if constexpr (requires { policy.selector.mass; }) {
+    return set_sparsity(policy.selector, sparsity);
   } else {
     policy.mass = static_cast<decltype(policy.mass)>(1 - sparsity * (1 - 0x1p-10));
     return static_cast<double>(policy.mass);
@@ -225,8 +231,8 @@ PARE_ABI_BEGIN
 ///
 /// \param backend where and how; left out: pare::simd
 /// \param q       [batch, heads, queries, key dim]; k, v as for `attend`
-/// \param policy  EarlyStop, Permuted, ProxyHeads, or any policy of `attend` with a `threshold` or
-///                a `mass`; its other members stay as they are
+/// \param policy  EarlyStop, Permuted, ProxyHeads, MeanPool, or any policy of `attend` with a
+///                `threshold`, a `mass` or a selector with one; its other members stay as they are
 /// \param goal    a density, or an error
 /// \param options of both the exact and the sparse calls, without lse
 /// \returns the policy with its threshold or mass set, and the density and error measured with it

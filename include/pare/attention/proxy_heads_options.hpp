@@ -93,7 +93,7 @@ inline void check_proxy(const char* function, const ProxyHeads& p, const Selecto
   check(p.min_budget >= 0, function, "min_budget", p.min_budget, "0 or a number of tokens");
   check_enumerator(function, "budget", p.budget, ProxyBudget::AllBlocks);
   check(call.causal, function, "causal", "false", "true with ProxyHeads");
-  check(call.order == nullptr, function, "order", "a key order", "none with ProxyHeads");
+  check(!call.ordered, function, "order", "a key order", "none with ProxyHeads");
   check(call.queries <= call.keys, function, "q", call.queries, "no more queries than keys");
 }
 

@@ -46,7 +46,7 @@ struct SelectorCall {
   Index queries = 0;
   Index keys = 0;
   bool causal = false;
-  const KeyOrder* order = nullptr;  ///< in which keys are read; null: natural
+  bool ordered = false;  ///< whether keys are read in a KeyOrder
 };
 
 /// What a selector sees of one query head: its queries [n_q, dim], the keys [n_k, dim] of its
@@ -93,7 +93,8 @@ struct SelectorLayer {
   bool causal = false;
 
   SelectorCall call() const {
-    return {q.extent[0], q.extent[1], k.extent[1], q.extent[2], k.extent[2], causal, order};
+    return {q.extent[0], q.extent[1], k.extent[1],     q.extent[2],
+            k.extent[2], causal,      order != nullptr};
   }
 
   /// What a selector of heads sees of a query head, without scratch.

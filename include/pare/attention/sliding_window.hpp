@@ -103,7 +103,7 @@ PARE_ABI_END
 
 inline void SlidingWindow::validate(const char* function, const SelectorCall& call) const {
   detail::check_window(function, *this);
-  check(call.order == nullptr, function, "order", "a key order", "none for a sliding window");
+  check(!call.ordered, function, "order", "a key order", "none for a sliding window");
 }
 
 template <class B, StorageScalar S>

@@ -91,8 +91,7 @@ inline void check_grid(const char* function, const BlockGrid& grid) {
 /// A selector that knows blocks up to the diagonal needs causality, and with an order a segment.
 inline void check_causal_segments(const char* function, const SelectorCall& call, Index segment) {
   check(call.causal, function, "causal", "false", "true for this selector");
-  check(call.order == nullptr || segment > 0, function, "segment", segment,
-        "the segment of the order");
+  check(!call.ordered || segment > 0, function, "segment", segment, "the segment of the order");
 }
 
 /// An order must leave keys in their segment.
