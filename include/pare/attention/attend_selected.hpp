@@ -83,7 +83,7 @@ PARE_ABI_BEGIN
 /// \param v        [batch, kv heads, keys, value dim]
 /// \param out      [batch, heads, queries, value dim], written; must not overlap an input
 /// \param selector a BlockSelector: MeanPool, Antidiagonal, SlidingWindow, ProxyHeads or your own
-/// \param options  causality, scale, sink_logits, lse and workspace as for exact attention; causal
+/// \param options  causality, scale, sink_logits and lse as for exact attention; causal
 ///                 if they are left out; neither mask, order, window, query_offset, lengths nor
 ///                 offsets
 /// \returns the density of the selection, the mass that the selector believes it kept and the
