@@ -300,7 +300,7 @@ TEST(SelectorHead, RefusesTokensThatAreNotThere) {
   EXPECT_THROW(head.key(0), std::invalid_argument);
   EXPECT_THROW(head.query(0), std::invalid_argument);
   head.q = {tokens.data(), {2, 3}, {3, 1}};
-  head.k = {tokens.data(), {4, 3}, {3, 1}};
+  head.k = pare::TensorView<const float, 2>{tokens.data(), {4, 3}, {3, 1}};
   EXPECT_EQ(head.key(3), tokens.data() + 9);
   EXPECT_EQ(head.query(1), tokens.data() + 3);
   for (const Index i : {-1, 4}) EXPECT_THROW(head.key(i), std::invalid_argument);

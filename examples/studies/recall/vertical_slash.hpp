@@ -35,7 +35,9 @@ struct VerticalSlash {
     using Vectors = Eigen::Map<const Weights, 0, Eigen::OuterStride<>>;
     const Index n = head.q.rows(), d = head.q.cols(), last = std::min<Index>(n, 64);
     const Vectors q(head.query(n - last), last, d, Eigen::OuterStride<>(head.q.stride[0]));
-    const Vectors k(head.k.data, n, d, Eigen::OuterStride<>(head.k.stride[0]));
+    std::vector<S> copy;
+    const auto keys = head.k.matrix(copy);
+    const Vectors k(keys.data, n, d, Eigen::OuterStride<>(keys.stride[0]));
     Weights weight = S(head.scale) * q * k.transpose();
     Eigen::VectorXd vertical = Eigen::VectorXd::Zero(keep.columns()), slash = vertical;
     for (Index i = 0, position = n - last; i < last; ++i, ++position) {

@@ -271,8 +271,9 @@ double select_antidiagonal(const B& backend, const SelectorHead<S>& head,
   } else {
     const ReferenceBlocks shape = reference_blocks(grid);
     const ReferenceCandidates which = reference_candidates(grid);
+    std::vector<S> copy;
     const std::vector<double> scores = reference_antidiagonal_scores(
-        head.q, head.k, head.order, shape, options.stride, head.scale, which);
+        head.q, head.k.matrix(copy), head.order, shape, options.stride, head.scale, which);
     return reference_keep(head, grid, rule, shape, which, scores, blocks);
   }
 }

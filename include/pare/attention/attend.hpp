@@ -66,9 +66,6 @@ concept AttendScalars =
     std::is_same_v<scalar_of<Q>, scalar_of<K>> && std::is_same_v<scalar_of<Q>, scalar_of<V>> &&
     OutputOf<scalar_of<O>, scalar_of<Q>>;
 
-template <class X>
-using IsSource = std::bool_constant<KeyValueSource<std::remove_cvref_t<X>>>;
-
 PARE_ABI_BEGIN
 
 inline constexpr const char* attend_name = "attention::attend";

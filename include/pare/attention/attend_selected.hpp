@@ -8,6 +8,7 @@
 /// const auto stats = attend(q, k, v, out, MeanPool{.mass = 0.95f});    // causal
 /// attend(q, k, v, out, SlidingWindow{.window = 512}, {.causal = false});
 /// attend(pare::simd.threads(4), q, k, v, out, ProxyHeads{}, {.causal = true, .lse = lse});
+/// attend(q, cache, out, MeanPool{});                                   // a KeyValueSource
 /// ```
 ///
 /// The same in two steps, which take a key order too: `select_blocks`, then `attend` with the mask.
@@ -15,10 +16,14 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/attention/attend.hpp>
+#include <pare/attention/key_value.hpp>
 #include <pare/attention/select_blocks.hpp>
 #include <pare/attention/selector.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/tensor_view.hpp>
+
+#include <concepts>
+#include <type_traits>
 
 namespace pare::attention {
 
@@ -35,40 +40,42 @@ inline void check_selected_options(const AttendOptions& o) {
         "none where the call selects blocks");
 }
 
+/// A call of exact attention that waits for its options.
+template <class F>
+concept AttendsExactly = requires(const F& attends, const AttendOptions& options) {
+  { attends(options) } -> std::same_as<AttendStats>;
+};
+
 /// Exact attention in place of a selection that would leave out nothing, or too little.
-template <class B, class S, class O>
-AttendStats attend_whole(const B& backend, TensorView<const S, 4> q, TensorView<const S, 4> k,
-                         TensorView<const S, 4> v, TensorView<O, 4> out,
-                         const AttendOptions& options, double seconds) {
-  AttendStats stats = attend_dense(backend, q, k, v, out, Exact{}, options);
+template <AttendsExactly F>
+AttendStats attend_whole(const F& attends, const AttendOptions& options, double seconds) {
+  AttendStats stats = attends(options);
   stats.selected_mass = 1;
   stats.select_seconds = seconds;
   return stats;
 }
 
 /// Attention under a mask that was selected, and what the selection told.
-template <class B, class S, class O>
-AttendStats attend_masked(const B& backend, TensorView<const S, 4> q, TensorView<const S, 4> k,
-                          TensorView<const S, 4> v, TensorView<O, 4> out,
-                          const SelectedBlocks& blocks, AttendOptions options, double seconds) {
+template <AttendsExactly F>
+AttendStats attend_masked(const F& attends, const SelectedBlocks& blocks, AttendOptions options,
+                          double seconds) {
   options.mask = &blocks;
-  AttendStats stats = attend_dense(backend, q, k, v, out, Exact{}, options);
+  AttendStats stats = attends(options);
   stats.selected_mass = blocks.mass;
   stats.select_seconds = seconds;
   return stats;
 }
 
-template <class B, class S, class O, BlockSelector P>
-AttendStats attend_selected(const B& backend, TensorView<const S, 4> q, TensorView<const S, 4> k,
-                            TensorView<const S, 4> v, TensorView<O, 4> out, const P& selector,
-                            const AttendOptions& options) {
+template <class B, class S, class K, BlockSelector P, AttendsExactly F>
+AttendStats attend_selected(const B& backend, TensorView<const S, 4> q, const K& k,
+                            const P& selector, const AttendOptions& options, const F& attends) {
   check_selected_options(options);
   const SelectorLayer<S> layer =
       checked_layer(attend_name, q, k, nullptr, {options.causal, options.scale});
   check_selector(attend_name, selector, layer.call());
-  if (keeps_all(selector, layer.call())) return attend_whole(backend, q, k, v, out, options, 0);
+  if (keeps_all(selector, layer.call())) return attend_whole(attends, options, 0);
   const SelectedBlocks blocks = select_layer(backend, layer, selector);
-  return attend_masked(backend, q, k, v, out, blocks, options, blocks.seconds);
+  return attend_masked(attends, blocks, options, blocks.seconds);
 }
 
 PARE_ABI_END
@@ -97,8 +104,30 @@ template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, BlockSelector P>
 requires detail::AttendScalars<Q, K, V, O>
 AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out, const P& selector,
                    const AttendOptions& options = {.causal = true}) {
-  return detail::attend_selected(backend, as_const(to_view(q)), as_const(to_view(k)),
-                                 as_const(to_view(v)), to_view(out), selector, options);
+  return detail::attend_selected(
+      backend, as_const(to_view(q)), as_const(to_view(k)), selector, options,
+      [&](const AttendOptions& o) { return attend(backend, q, k, v, out, Exact{}, o); });
+}
+
+/// \overload
+/// Of keys and values that a KeyValueSource points to, all sequences of one length.
+template <Backend B, In<4> Q, KeyValueSource Source, Out<4> O, BlockSelector P>
+requires std::is_same_v<scalar_of<Q>, typename Source::scalar> &&
+         OutputOf<scalar_of<O>, scalar_of<Q>>
+AttendStats attend(const B& backend, const Q& q, const Source& source, O&& out, const P& selector,
+                   const AttendOptions& options = {.causal = true}) {
+  return detail::attend_selected(
+      backend, as_const(to_view(q)), source, selector, options,
+      [&](const AttendOptions& o) { return attend(backend, q, source, out, Exact{}, o); });
+}
+
+/// \overload
+template <In<4> Q, KeyValueSource Source, Out<4> O, BlockSelector P>
+requires std::is_same_v<scalar_of<Q>, typename Source::scalar> &&
+         OutputOf<scalar_of<O>, scalar_of<Q>>
+AttendStats attend(const Q& q, const Source& source, O&& out, const P& selector,
+                   const AttendOptions& options = {.causal = true}) {
+  return attend(simd, q, source, out, selector, options);
 }
 
 PARE_ABI_END

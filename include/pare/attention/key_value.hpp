@@ -75,6 +75,10 @@ concept KeyValueSource = requires(const S& s, Index i, const char* function) {
 };
 
 namespace detail {
+
+template <class X>
+using IsSource = std::bool_constant<KeyValueSource<std::remove_cvref_t<X>>>;
+
 PARE_ABI_BEGIN
 
 /// Offsets of packed sequences: from 0 to `tokens`, never decreasing.

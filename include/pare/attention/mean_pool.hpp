@@ -209,11 +209,12 @@ std::vector<double> reference_pool_scores(const SelectorHead<S>& head, const Mea
                                           ReferenceCandidates candidates) {
   const auto padding = options.padding == BlockPadding::Zeros ? ReferenceBlockMean::ZeroPadded
                                                               : ReferenceBlockMean::TrueCount;
+  std::vector<S> copy;
+  const TensorView<const S, 2> k = head.k.matrix(copy);
   if (options.pooling == BlockPooling::Max)
-    return reference_max_pool_scores(head.q, head.k, head.order, blocks, head.scale, candidates,
+    return reference_max_pool_scores(head.q, k, head.order, blocks, head.scale, candidates,
                                      padding);
-  return reference_mean_pool_scores(head.q, head.k, head.order, blocks, head.scale, candidates,
-                                    padding);
+  return reference_mean_pool_scores(head.q, k, head.order, blocks, head.scale, candidates, padding);
 }
 
 template <class B, class S>

@@ -131,7 +131,7 @@ void reference_order(TensorView<const S, 4> q, TensorView<const S, 4> k, Index o
 template <class B, class S>
 KeyOrder order_views(const B& backend, TensorView<const S, 4> q, TensorView<const S, 4> k,
                      const OrderOptions& options) {
-  const double scale = check_selection(order_name, q, k, nullptr, true, options.scale);
+  const double scale = checked_layer(order_name, q, k, nullptr, {true, options.scale}).scale;
   check_order_options(options);
   const Index keys = k.extent[2];
   if (k.extent[1] == 0) return KeyOrder::identity({q.extent[0], 0, keys});

@@ -124,7 +124,10 @@ AttendStats attend_permuted(const B& backend, TensorView<const S, 4> q, TensorVi
   call.ordered = true;
   const P selector = selector_of(p);
   check_selector(attend_name, selector, call);
-  if (wants_dense(p, call)) return attend_whole(backend, q, k, v, out, options, 0);
+  const auto attends = [&](const AttendOptions& o) {
+    return attend_dense(backend, q, k, v, out, Exact{}, o);
+  };
+  if (wants_dense(p, call)) return attend_whole(attends, options, 0);
   const auto start = std::chrono::steady_clock::now();
   const KeyOrder order = order_views(backend, q, k, order_options(p, options));
   layer.order = &order;
@@ -132,9 +135,9 @@ AttendStats attend_permuted(const B& backend, TensorView<const S, 4> q, TensorVi
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (blocks.density(true) > static_cast<double>(p.dense_above))
-    return attend_whole(backend, q, k, v, out, options, seconds);
+    return attend_whole(attends, options, seconds);
   options.order = &order;
-  return attend_masked(backend, q, k, v, out, blocks, options, seconds);
+  return attend_masked(attends, blocks, options, seconds);
 }
 
 PARE_ABI_END

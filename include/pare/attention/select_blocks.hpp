@@ -8,6 +8,7 @@
 /// const auto blocks = select_blocks(q, k, MeanPool{.mass = 0.9f}, {.causal = true});
 /// attend(q, k, v, out, {.causal = true, .mask = &blocks});  // causality and scale as above
 /// if (blocks.mass < 0.8) std::puts("much was left out");
+/// const auto of_cache = select_blocks(q, cache, MeanPool{}, {.causal = true});  // a PagedKeyValue
 /// ```
 
 #include <pare/core/macros_off.hpp>
@@ -36,6 +37,11 @@
 
 namespace pare::attention {
 
+/// Keys that go with queries Q: a tensor or a source of the same scalar.
+template <class K, class Q>
+concept KeysFor = (In<K, 4> && std::is_same_v<scalar_of<Q>, scalar_of<K>>) ||
+                  (KeyValueSource<K> && std::is_same_v<scalar_of<Q>, typename K::scalar>);
+
 /// A mask, and what choosing it told.
 struct SelectedBlocks : BlockMask {
   /// Mean over heads of the mass the selector believes it kept; NaN: unknown.
@@ -55,26 +61,49 @@ PARE_ABI_BEGIN
 
 inline constexpr const char* select_name = "attention::select_blocks";
 
-/// Shapes of q and k, and the factor of their product.
+/// Keys [batch, kv heads, keys, dim] as far as checks look at them, with values of their size.
+struct KeySizes {
+  std::array<Index, 4> extent{};
+
+  Index sequences() const { return extent[0]; }
+  Index kv_heads() const { return extent[1]; }
+  Index key_dim() const { return extent[3]; }
+  Index value_dim() const { return extent[3]; }
+};
+
+/// Checks q against keys that are sound themselves; returns the factor of their product.
 template <class S>
-double check_selection(const char* function, TensorView<const S, 4> q, TensorView<const S, 4> k,
-                       const KeyOrder* order, bool causal, std::optional<double> scale) {
-  const DenseKeyValue<S> keys{k, k, {}, {}};
-  keys.validate(function);
+double checked_product_scale(const char* function, TensorView<const S, 4> q, const KeySizes& keys,
+                             const KeyOrder* order, const SelectOptions& select) {
   AttendOptions options;
-  options.causal = causal;
-  options.scale = scale;
+  options.causal = select.causal;
+  options.scale = select.scale;
   options.order = order;
   TensorView<const S, 4> out = q;  // only its shape is looked at
-  return checked_problem(function, q, keys, out, Exact{}, options, k.extent[2]).scale;
+  return checked_problem(function, q, keys, out, Exact{}, options, keys.extent[2]).scale;
 }
 
 template <class S>
 SelectorLayer<S> checked_layer(const char* function, TensorView<const S, 4> q,
-                               TensorView<const S, 4> k, const KeyOrder* order,
+                               const TensorView<const S, 4>& k, const KeyOrder* order,
                                const SelectOptions& options) {
-  const double scale = check_selection(function, q, k, order, options.causal, options.scale);
+  DenseKeyValue<S>{k, k, {}, {}}.validate(function);
+  const double scale = checked_product_scale(function, q, {k.extent}, order, options);
   return {q, k, order, scale, options.causal};
+}
+
+template <class S, KeyValueSource Source>
+SelectorLayer<S> checked_layer(const char* function, TensorView<const S, 4> q, const Source& source,
+                               const KeyOrder* order, const SelectOptions& options) {
+  source.validate(function);
+  const Index keys = source.sequences() > 0 ? Index{source.length(0)} : 0;
+  for (Index i = 0; i < source.sequences(); ++i)
+    check(source.length(i) == keys, function, "source", source.length(i),
+          Worded{"sequences of one length, as the first, ", keys});
+  const double scale = checked_product_scale(
+      function, q, {{source.sequences(), source.kv_heads(), keys, source.key_dim()}}, order,
+      options);
+  return {q, {source, keys}, order, scale, options.causal};
 }
 
 template <BlockSelector P>
@@ -144,13 +173,22 @@ SelectedBlocks select_layer(const B& backend, const SelectorLayer<S>& layer, con
   return selected;
 }
 
-template <class B, class S, BlockSelector P>
-SelectedBlocks select_views(const B& backend, TensorView<const S, 4> q, TensorView<const S, 4> k,
+template <class B, class S, class K, BlockSelector P>
+SelectedBlocks select_views(const B& backend, TensorView<const S, 4> q, const K& k,
                             const KeyOrder* order, const P& selector,
                             const SelectOptions& options) {
   const SelectorLayer<S> layer = checked_layer(select_name, q, k, order, options);
   check_selector(select_name, selector, layer.call());
   return select_layer(backend, layer, selector);
+}
+
+/// A source as it is, a tensor as a view.
+template <class K>
+decltype(auto) keys_of(const K& k) {
+  if constexpr (KeyValueSource<K>)
+    return (k);
+  else
+    return as_const(to_view(k));
 }
 
 PARE_ABI_END
@@ -161,44 +199,44 @@ PARE_ABI_BEGIN
 ///
 /// \param backend  where and how; left out: pare::simd
 /// \param q        [batch, heads, queries, dim]
-/// \param k        [batch, kv heads, keys, dim], the scalar of q
+/// \param k        [batch, kv heads, keys, dim], or a KeyValueSource, such as PagedKeyValue, of
+/// which
+///                 all sequences have one length; the scalar of q
 /// \param order    the order that attention will read keys in; left out: natural
 /// \param selector MeanPool, Antidiagonal, SlidingWindow, ProxyHeads or the user's own
 /// \param options  whether attention is to be causal, and its scale
 /// \returns a mask with rows of its own for every head, to pass to `attend`, with the mass kept and
 ///          the time taken
-/// \throws std::invalid_argument if shapes, order or selector do not fit each other
+/// \throws std::invalid_argument if shapes, order or selector do not fit each other, sequences of a
+///         source differ in length, or as its `validate`
 ///
 /// Heads are shared out over threads, or left to a LayerSelector; the result does not depend on
-/// how. Cost: the selector's. Memory: the selector's, and the blocks selected, twice.
-template <Backend B, In<4> Q, In<4> K, BlockSelector P>
-requires std::is_same_v<scalar_of<Q>, scalar_of<K>>
+/// how, nor on where keys lie. Cost: the selector's. Memory: the selector's, and the blocks
+/// selected, twice; ProxyHeads copies the keys of a source.
+template <Backend B, In<4> Q, KeysFor<Q> K, BlockSelector P>
 SelectedBlocks select_blocks(const B& backend, const Q& q, const K& k, const KeyOrder& order,
                              const P& selector, const SelectOptions& options = {}) {
-  return detail::select_views(backend, as_const(to_view(q)), as_const(to_view(k)), &order, selector,
+  return detail::select_views(backend, as_const(to_view(q)), detail::keys_of(k), &order, selector,
                               options);
 }
 
 /// \overload
-template <Backend B, In<4> Q, In<4> K, BlockSelector P>
-requires std::is_same_v<scalar_of<Q>, scalar_of<K>>
+template <Backend B, In<4> Q, KeysFor<Q> K, BlockSelector P>
 SelectedBlocks select_blocks(const B& backend, const Q& q, const K& k, const P& selector,
                              const SelectOptions& options = {}) {
-  return detail::select_views(backend, as_const(to_view(q)), as_const(to_view(k)),
+  return detail::select_views(backend, as_const(to_view(q)), detail::keys_of(k),
                               static_cast<const KeyOrder*>(nullptr), selector, options);
 }
 
 /// \overload
-template <In<4> Q, In<4> K, BlockSelector P>
-requires std::is_same_v<scalar_of<Q>, scalar_of<K>>
+template <In<4> Q, KeysFor<Q> K, BlockSelector P>
 SelectedBlocks select_blocks(const Q& q, const K& k, const KeyOrder& order, const P& selector,
                              const SelectOptions& options = {}) {
   return select_blocks(simd, q, k, order, selector, options);
 }
 
 /// \overload
-template <In<4> Q, In<4> K, BlockSelector P>
-requires std::is_same_v<scalar_of<Q>, scalar_of<K>>
+template <In<4> Q, KeysFor<Q> K, BlockSelector P>
 SelectedBlocks select_blocks(const Q& q, const K& k, const P& selector,
                              const SelectOptions& options = {}) {
   return select_blocks(simd, q, k, selector, options);
@@ -208,7 +246,14 @@ PARE_REFUSE_CALLS(select_blocks, "attention::select_blocks",
                   "after k: wanted [a KeyOrder,] a BlockSelector and SelectOptions, members spelt "
                   "and ordered as declared",
                   (INPUT, (roles::Reads<4>), "q", "[batch, heads, queries, dim]"),
-                  (INPUT, (roles::ReadsSame<4>), "k", "[batch, kv heads, keys, dim]"))
+                  (INPUT, (roles::Unless<roles::ReadsSame<4>, detail::IsSource, roles::other_call>),
+                   "k", "[batch, kv heads, keys, dim]"))
+PARE_REFUSE_CALLS(select_blocks, "attention::select_blocks",
+                  "after the source: wanted [a KeyOrder,] a BlockSelector and SelectOptions, "
+                  "members spelt and ordered as declared",
+                  (INPUT, (roles::Reads<4>), "q", "[batch, heads, queries, dim]"),
+                  (PLAIN, (roles::Takes<detail::IsSource, roles::other_call>), "source",
+                   "a KeyValueSource of the scalar of q"))
 
 PARE_ABI_END
 }  // namespace pare::attention

@@ -21,6 +21,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/attention/key_order.hpp>
+#include <pare/attention/key_rows.hpp>
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
@@ -56,7 +57,7 @@ struct SelectorHead {
   Index batch = 0;
   Index head = 0;
   TensorView<const S, 2> q{};
-  TensorView<const S, 2> k{};
+  KeyRows<S> k{};                          ///< by position
   std::span<const std::uint32_t> order{};  ///< slot -> position; empty: natural
   double scale = 1;
   bool causal = false;
@@ -70,9 +71,7 @@ struct SelectorHead {
   const S* key(Index slot) const {
     check(slot >= 0 && slot < k.rows() && (order.empty() || slot < Index(order.size())), name_,
           "slot", slot, "a slot of the keys");
-    const Index at =
-        order.empty() ? slot : static_cast<Index>(order[static_cast<std::size_t>(slot)]);
-    return k.data + at * k.stride[0];
+    return k[order.empty() ? slot : static_cast<Index>(order[static_cast<std::size_t>(slot)])];
   }
   const S* query(Index i) const {
     check(i >= 0 && i < q.rows(), name_, "query", i, "a query of the head");
@@ -87,30 +86,28 @@ struct SelectorHead {
 template <StorageScalar S>
 struct SelectorLayer {
   TensorView<const S, 4> q{};       ///< [batch, heads, queries, dim]
-  TensorView<const S, 4> k{};       ///< [batch, kv heads, keys, dim]
+  LayerKeys<S> k{};                 ///< [batch, kv heads, keys, dim]
   const KeyOrder* order = nullptr;  ///< in which keys are read; null: natural
   double scale = 1;
   bool causal = false;
 
   SelectorCall call() const {
-    return {q.extent[0], q.extent[1], k.extent[1],     q.extent[2],
-            k.extent[2], causal,      order != nullptr};
+    return {q.extent[0], q.extent[1], k.kv_heads(),    q.extent[2],
+            k.keys(),    causal,      order != nullptr};
   }
 
   /// What a selector of heads sees of a query head, without scratch.
   SelectorHead<S> of(Index batch, Index head) const {
-    const Index kv_head = head / (q.extent[1] / k.extent[1]);
+    const Index kv_head = head / (q.extent[1] / k.kv_heads());
     SelectorHead<S> h;
     h.batch = batch;
     h.head = head;
     h.q = {q.data + batch * q.stride[0] + head * q.stride[1],
            {q.extent[2], q.extent[3]},
            {q.stride[2], q.stride[3]}};
-    h.k = {k.data + batch * k.stride[0] + kv_head * k.stride[1],
-           {k.extent[2], k.extent[3]},
-           {k.stride[2], k.stride[3]}};
+    h.k = k.of(batch, kv_head);
     if (order != nullptr)
-      h.order = order->of(batch, order->shape().heads == k.extent[1] ? kv_head : head);
+      h.order = order->of(batch, order->shape().heads == k.kv_heads() ? kv_head : head);
     h.scale = scale;
     h.causal = causal;
     h.heads = q.extent[1];

@@ -76,9 +76,10 @@ class ProxyRows {
 
 /// The selection by kernels; returns the mean mass.
 template <KernelBackend B, class S>
-double proxy_blocks(const B& backend, const SelectorLayer<S>& layer, const ProxyHeads& options,
+double proxy_blocks(const B& backend, const SelectorLayer<S>& layer,
+                    const TensorView<const S, 4>& k, const ProxyHeads& options,
                     const BlockMask::Shape& shape, std::span<BlockLists> keep) {
-  const TensorView<const S, 4>&q = layer.q, &k = layer.k;
+  const TensorView<const S, 4>& q = layer.q;
   WorkerMemory memory(
       static_cast<std::size_t>(worker_count(backend.executor, std::numeric_limits<Index>::max())));
   const std::vector<HeadBudget> budgets =
@@ -104,10 +105,10 @@ double proxy_blocks(const B& backend, const SelectorLayer<S>& layer, const Proxy
 /// Adds the blocks of a group's heads [begin, end) by the definition, and returns the sum of their
 /// masses.
 template <class S>
-double reference_group(const SelectorLayer<S>& layer, Index batch, Index begin, Index end,
-                       const ProxyHeads& p, const BlockMask::Shape& shape,
+double reference_group(const SelectorLayer<S>& layer, const TensorView<const S, 4>& k, Index batch,
+                       Index begin, Index end, const ProxyHeads& p, const BlockMask::Shape& shape,
                        std::span<BlockLists> keep) {
-  const TensorView<const S, 4>&q = layer.q, &k = layer.k;
+  const TensorView<const S, 4>& q = layer.q;
   const Index kv_heads = k.extent[1] / p.groups, first = begin / (end - begin) * kv_heads;
   const std::vector<double> mean_q = reference_mean_heads(heads_of(q, batch, begin, end - begin));
   const std::vector<double> mean_k = reference_mean_heads(heads_of(k, batch, first, kv_heads));
@@ -119,13 +120,16 @@ double reference_group(const SelectorLayer<S>& layer, Index batch, Index begin, 
                                        p.min_budget, p.force_diagonal, p.force_first};
   double kept = 0;
   for (Index h = begin; h < end; ++h) {
-    const SelectorHead<S> head = layer.of(batch, h);
-    const Index budget = reference_head_budget(head.q, head.k, shape, p.mass, layer.scale);
+    const TensorView<const S, 2> own_q = layer.of(batch, h).q;
+    const auto heads_k = heads_of(k, batch, h / (q.extent[1] / k.extent[1]), 1);
+    const TensorView<const S, 2> own_k{
+        heads_k.data, {k.extent[2], k.extent[3]}, {k.stride[2], k.stride[3]}};
+    const Index budget = reference_head_budget(own_q, own_k, shape, p.mass, layer.scale);
     const auto lists = reference_proxy_select(scores, shape, budget, select);
     for (std::size_t m = 0; m < lists.size(); ++m)
       for (const std::int32_t n : lists[m])
         keep[static_cast<std::size_t>(batch * shape.heads + h)].add(static_cast<Index>(m), n);
-    std::vector<double> masses = reference_head_masses(head.q, head.k, shape, layer.scale);
+    std::vector<double> masses = reference_head_masses(own_q, own_k, shape, layer.scale);
     std::sort(masses.rbegin(), masses.rend());
     kept += std::accumulate(masses.begin(), masses.begin() + budget, 0.0);
   }
@@ -134,13 +138,14 @@ double reference_group(const SelectorLayer<S>& layer, Index batch, Index begin, 
 
 /// The selection by its definition.
 template <class S>
-double proxy_blocks(const Reference&, const SelectorLayer<S>& layer, const ProxyHeads& options,
+double proxy_blocks(const Reference&, const SelectorLayer<S>& layer,
+                    const TensorView<const S, 4>& k, const ProxyHeads& options,
                     const BlockMask::Shape& shape, std::span<BlockLists> keep) {
   const Index heads = shape.heads / options.groups;
   double kept = 0;
   for (Index b = 0; b < shape.batch; ++b)
     for (Index h = 0; h < shape.heads; h += heads)
-      kept += reference_group(layer, b, h, h + heads, options, shape, keep);
+      kept += reference_group(layer, k, b, h, h + heads, options, shape, keep);
   return kept / static_cast<double>(shape.batch * shape.heads);
 }
 
@@ -159,7 +164,8 @@ double select_proxy(const B& backend, const SelectorLayer<S>& layer, const Proxy
   const BlockMask::Shape shape{call.batch, call.heads,        call.queries,
                                call.keys,  options.row_block, options.column_block};
   if (keeps_all(options, call)) return keep_causal(shape, keep);
-  return proxy_blocks(backend, layer, options, shape, keep);
+  std::vector<S> copy;
+  return proxy_blocks(backend, layer, layer.k.tensor(copy), options, shape, keep);
 }
 
 PARE_ABI_END
