@@ -110,8 +110,13 @@ concept AttendAccepted = requires(Q a, const Q ca, O o, pare::Simd<pare::arch::b
   attend(a, a, a, o, EarlyStop{});
   attend(a, a, a, o, Permuted{});
   attend(a, a, a, o, ProxyHeads{});
+  attend(a, a, a, o, MeanPool{}, {.causal = true});
+  attend(a, pages, o, MeanPool{});
+  attend(backend, a, pages, o, ProxyHeads{}, {.causal = true});
+  attend(a, a, a, o, Permuted{Antidiagonal{}});
   order_keys(a, a);
   select_blocks(a, a, MeanPool{});
+  select_blocks(a, pages, MeanPool{}, {.causal = true});
 };
 static_assert(AttendAccepted<Tensor, Tensor> && AttendAccepted<Tensor, const TensorMap>);
 static_assert(AttendAccepted<TensorMap, pare::TensorView<float, 4>>);
@@ -187,6 +192,7 @@ void refused() {
   order_keys(q, doubles);  // refused: order_keys: k: wanted the scalar type
   order_keys(q, k, {.segments = 4});  // refused: order_keys: after k: wanted OrderOptions
   select_blocks(q, doubles, MeanPool{});  // refused: select_blocks: k: wanted the scalar type
+  select_blocks(q, pages, 3);  // refused: select_blocks: after k: wanted .*a BlockSelector
   select_blocks(q, k, 3);  // refused: select_blocks: after k: wanted .*a BlockSelector
   calibrate(q, k, doubles, EarlyStop{}, {});  // refused: calibrate: v: wanted the scalar type
   truncated_svd(w, 16);  // refused: pare::factor::truncated_svd: after w: wanted SvdOptions such as

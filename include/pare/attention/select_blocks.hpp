@@ -244,16 +244,10 @@ SelectedBlocks select_blocks(const Q& q, const K& k, const P& selector,
 
 PARE_REFUSE_CALLS(select_blocks, "attention::select_blocks",
                   "after k: wanted [a KeyOrder,] a BlockSelector and SelectOptions, members spelt "
-                  "and ordered as declared",
+                  "and ordered as declared (a KeyValueSource as k: of the scalar of q)",
                   (INPUT, (roles::Reads<4>), "q", "[batch, heads, queries, dim]"),
-                  (INPUT, (roles::Unless<roles::ReadsSame<4>, detail::IsSource, roles::other_call>),
-                   "k", "[batch, kv heads, keys, dim]"))
-PARE_REFUSE_CALLS(select_blocks, "attention::select_blocks",
-                  "after the source: wanted [a KeyOrder,] a BlockSelector and SelectOptions, "
-                  "members spelt and ordered as declared",
-                  (INPUT, (roles::Reads<4>), "q", "[batch, heads, queries, dim]"),
-                  (PLAIN, (roles::Takes<detail::IsSource, roles::other_call>), "source",
-                   "a KeyValueSource of the scalar of q"))
+                  (INPUT, (roles::Unless<roles::ReadsSame<4>, detail::IsSource, roles::right>), "k",
+                   "[batch, kv heads, keys, dim]"))
 
 PARE_ABI_END
 }  // namespace pare::attention
