@@ -89,6 +89,7 @@
 #include <pare/linalg/orthonormalize.hpp>
 #include <pare/linalg/packed_matrix.hpp>
 #include <pare/linalg/product_options.hpp>
+#include <pare/linalg/score_reducers.hpp>
 #include <pare/linalg/score_rows.hpp>
 #include <pare/linalg/sparse_transpose.hpp>
 #include <pare/linalg/spmm.hpp>

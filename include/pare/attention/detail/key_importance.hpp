@@ -134,16 +134,30 @@ class KeyImportance {
     }
   }
 
+  /// Keeps the scores of some rows of an order, and what TileStats finds in each of their tiles.
+  struct KeptStats {
+    KeyImportance& all;
+    Index order;
+    const std::int32_t* limits;  ///< of one tile; null where every row sees all
+
+    T* room(Index row, Index key) {
+      return all.scores_at(order, key / kernel::tile_keys) + row * kernel::tile_keys;
+    }
+    void add(const B& backend, const linalg::TileOfScores<T>& tile) {
+      const Index at = all.stats_at(order, tile.key / kernel::tile_keys) + tile.row;
+      launch(backend, kernel::TileStats<T>{tile.scores, tile.rows, tile.keys,
+                                           limits != nullptr ? limits + tile.row : nullptr,
+                                           all.maximum_.data() + at, all.sum_.data() + at, 1});
+    }
+  };
+
   void add_stats(const Part& part, Index order, Index range, AlignedBuffer<std::byte>& memory) {
-    const Index all = part.first_order + order;
+    const Index head = part.first_order + order;
     linalg::ScoreRows<B, S> scores(backend_, memory, part.rows, q_.extent[3]);
-    scores.set_rows(part.rows, [&](Index i) { return row(all, part.first_row + i); });
-    for_tiles(part, range, [&](Index t, Index first, Index count, const std::int32_t* limits) {
-      T* const tile = scores_at(order, t);
-      scores.score_into(tile, first, count, [&](Index j) { return key(all, j); }, scale_);
-      const Index at = stats_at(order, t);
-      launch(backend_, kernel::TileStats<T>{tile, part.rows, count, limits, maximum_.data() + at,
-                                            sum_.data() + at, 1});
+    scores.set_rows(part.rows, [&](Index i) { return row(head, part.first_row + i); });
+    for_tiles(part, range, [&](Index, Index first, Index count, const std::int32_t* limits) {
+      KeptStats stats{*this, order, limits};
+      scores.reduce_tile(first, count, [&](Index j) { return key(head, j); }, scale_, stats);
     });
   }
 

@@ -11,7 +11,6 @@
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/tensor_view.hpp>
-#include <pare/kernel/pack.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -100,27 +99,21 @@ class HeadBudgets {
 
   void gather(RowStats<B, S>& stats, Index batch, Index head, Index heads, Index first,
               Index count) {
-    stats.begin(heads * count);
-    for (Index h = 0; h < heads; ++h)
-      for (Index i = 0; i < count; ++i) {
-        const Index query = shape_.queries - last_ + first + i;
-        stats.row_pointers()[h * count + i] =
-            q_.data + batch * q_.stride[0] + (head + h) * q_.stride[1] + query * q_.stride[2];
-        stats.positions()[h * count + i] = query + shape_.keys - shape_.queries;
-      }
-    stats.pack_rows();
+    const auto query = [&](Index row) { return shape_.queries - last_ + first + row % count; };
+    stats.begin(heads * count, [&](Index row) {
+      return q_.data + batch * q_.stride[0] + (head + row / count) * q_.stride[1] +
+             query(row) * q_.stride[2];
+    });
+    for (Index row = 0; row < heads * count; ++row)
+      stats.positions()[row] = query(row) + shape_.keys - shape_.queries;
   }
 
   void pass(RowStats<B, S>& stats, Index batch, Index kv_head) {
     const S* keys = k_.data + batch * k_.stride[0] + kv_head * k_.stride[1];
-    for (Index tile = 0; tile < cells_.tiles(); ++tile) {
-      const Index columns = cells_.tile_columns(tile);
-      for (Index j = 0; j < columns; ++j)
-        stats.key_pointers()[j] = keys + cells_.key(tile, j) * k_.stride[2];
-      launch(backend_,
-             kernel::PackTransposed<S>{stats.key_pointers(), columns, k_.extent[3], stats.tile()});
-      stats.add_tile(tile, stats.tile(), scale_);
-    }
+    for (Index tile = 0; tile < cells_.tiles(); ++tile)
+      stats.add_tile(
+          tile, [&](Index column) { return keys + cells_.key(tile, column) * k_.stride[2]; },
+          scale_);
   }
 
   void add_mass(RowStats<B, S>& stats, Index begin, Index end, double* pooled) {

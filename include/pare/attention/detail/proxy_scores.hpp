@@ -124,16 +124,16 @@ class ProxyScores {
     std::vector<const S*> rows(static_cast<std::size_t>(room));
     for (Index first = 0; first < total; first += room) {
       const Index count = std::min(room, total - first);
-      stats.begin(count);
+      T* const queries = stats.begin(count);
       for (Index r = 0; r < count; ++r) {
         const Index token = samples_.token(begin, first + r);
         rows[static_cast<std::size_t>(r)] = q.data + token * q.stride[1];
         stats.positions()[r] = token + shape_.keys - shape_.queries;
       }
-      launch(backend_, kernel::MeanRows<S>{rows.data(), count, q.extent[0], q.stride[0], dim_,
-                                           stats.queries()});
+      launch(backend_,
+             kernel::MeanRows<S>{rows.data(), count, q.extent[0], q.stride[0], dim_, queries});
       for (Index tile = 0; tile < cells_.tiles(); ++tile)
-        stats.add_tile(tile, packed_.data() + tile * tile_size(), scale_);
+        stats.add_packed_tile(tile, packed_.data() + tile * tile_size(), scale_);
       for (Index m = begin; m < end; ++m) {
         const Index row = (m - begin) * samples_.per_block() - first;
         keep_largest(stats, m, std::max<Index>(0, row),
