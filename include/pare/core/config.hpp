@@ -103,14 +103,40 @@ or define PARE_ALLOW_FINITE_MATH to take the risk"
 #define PARE_ABI_BEGIN inline namespace PARE_ABI_NAMESPACE {
 #define PARE_ABI_END }
 
+// AddressSanitizer and ThreadSanitizer check every access, and keep an unrolled tile of registers
+// in memory: inlined into its callers it became 4 MB of code in one call of attention, which took
+// g++ 12 70 to 90 seconds to compile. Under them loops over a tile stay loops, in functions of
+// their own; the bits are the same.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define PARE_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || \
+    __has_feature(memory_sanitizer)
+#define PARE_SANITIZED 1
+#endif
+#endif
+#if !defined(PARE_SANITIZED)
+#define PARE_SANITIZED 0
+#endif
+
 #if defined(__GNUC__)
 #define PARE_ALWAYS_INLINE [[gnu::always_inline]] inline
 #define PARE_NOINLINE [[gnu::noinline]]
-/// Behind the parameters of a lambda.
-#define PARE_LAMBDA_INLINE __attribute__((always_inline))
 #else
 #define PARE_ALWAYS_INLINE inline
 #define PARE_NOINLINE
+#endif
+
+/// For parts of a tile, inside the ABI's namespace; PARE_LAMBDA_INLINE goes behind the parameters
+/// of a lambda.
+#if PARE_SANITIZED && defined(__GNUC__)
+#define PARE_TILE_INLINE [[gnu::noinline]] inline
+#define PARE_LAMBDA_INLINE __attribute__((noinline))
+#elif defined(__GNUC__)
+#define PARE_TILE_INLINE PARE_ALWAYS_INLINE
+#define PARE_LAMBDA_INLINE __attribute__((always_inline))
+#else
+#define PARE_TILE_INLINE inline
 #define PARE_LAMBDA_INLINE
 #endif
 

@@ -179,8 +179,8 @@ PARE_NOINLINE void far_exponents(T* scores, std::ptrdiff_t count, T factor, T ma
 
 /// The maximum of a row after the tile, in units of log2: a NaN among the scores may make it NaN.
 template <class Arch, class T>
-PARE_ALWAYS_INLINE T advance_maximum(const T* scores, std::ptrdiff_t padded, T factor,
-                                     T so_far) noexcept {
+PARE_TILE_INLINE T advance_maximum(const T* scores, std::ptrdiff_t padded, T factor,
+                                   T so_far) noexcept {
   constexpr std::ptrdiff_t n = lanes<T, Arch>;
   vec<T, Arch> largest = load<Arch>(scores);
   for (std::ptrdiff_t j = n; j < padded; j += n)
@@ -199,9 +199,9 @@ struct WeightSums {
 /// Turns scores [begin, end) of a row into weights 2^(factor s_j - maximum) and
 /// returns their sums; all are 0 in a row that has seen nothing.
 template <class Arch, class E, bool Direct, class T>
-PARE_ALWAYS_INLINE WeightSums<T> weigh_row(TileScratch<E, Direct>& scratch, std::ptrdiff_t row,
-                                           std::ptrdiff_t begin, std::ptrdiff_t end, T factor,
-                                           T maximum_now) noexcept {
+PARE_TILE_INLINE WeightSums<T> weigh_row(TileScratch<E, Direct>& scratch, std::ptrdiff_t row,
+                                         std::ptrdiff_t begin, std::ptrdiff_t end, T factor,
+                                         T maximum_now) noexcept {
   constexpr std::ptrdiff_t n = lanes<T, Arch>;
   const bool nothing = maximum_now == -std::numeric_limits<T>::infinity();
   T* scores = scratch.scores + row * row_room<Direct>;
@@ -232,7 +232,7 @@ PARE_ALWAYS_INLINE WeightSums<T> weigh_row(TileScratch<E, Direct>& scratch, std:
 /// What the state of each row is multiplied by when its maximum moves: 2^(before - now), 1 where
 /// both are -infinity.
 template <class Arch, class T>
-PARE_ALWAYS_INLINE void rescale_factors(const T* before, const T* now, T* rescale) noexcept {
+PARE_TILE_INLINE void rescale_factors(const T* before, const T* now, T* rescale) noexcept {
   constexpr std::ptrdiff_t n = lanes<T, Arch>;
   for (std::ptrdiff_t r = 0; r < group_room; r += n)
     store<Arch>(rescale + r, exp2<Arch>(load<Arch>(before + r) - load<Arch>(now + r)));

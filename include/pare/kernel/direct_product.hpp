@@ -30,15 +30,15 @@ inline constexpr std::ptrdiff_t direct_rows_ahead[] = {64, 16};
 template <int Rows, class S>
 class RowsAhead {
  public:
-  PARE_ALWAYS_INLINE RowsAhead(const S* const* rows, const S* const* row,
-                               std::ptrdiff_t left) noexcept {
+  PARE_TILE_INLINE RowsAhead(const S* const* rows, const S* const* row,
+                             std::ptrdiff_t left) noexcept {
     for (std::size_t d = 0; d < distances; ++d)
       rows_[d] = left >= direct_rows_ahead[d] + Rows ? rows + direct_rows_ahead[d] : row;
   }
 
   /// Fetches the lines that begin in `Bytes` bytes from `byte` on.
   template <std::ptrdiff_t Bytes>
-  PARE_ALWAYS_INLINE void fetch(std::ptrdiff_t byte) const noexcept {
+  PARE_TILE_INLINE void fetch(std::ptrdiff_t byte) const noexcept {
     if (Bytes % 64 != 0 && byte % 64 >= Bytes) return;
     [&]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
       (fetch_row<Bytes>(rows_[I / Rows][I % Rows], byte), ...);
@@ -47,7 +47,7 @@ class RowsAhead {
 
  private:
   template <std::ptrdiff_t Bytes>
-  PARE_ALWAYS_INLINE static void fetch_row(const S* row, std::ptrdiff_t byte) noexcept {
+  PARE_TILE_INLINE static void fetch_row(const S* row, std::ptrdiff_t byte) noexcept {
     prefetch<2>(row, byte);
     if constexpr (Bytes > 64) fetch_row<Bytes - 64>(row, byte + 64);
   }
@@ -58,7 +58,7 @@ class RowsAhead {
 
 /// The sums of the lanes of each of v[0] ... v[N - 1], in this order; N is a register's lanes.
 template <class Arch, class V, std::size_t N>
-PARE_ALWAYS_INLINE V sum_lanes_of_each(V (&v)[N]) noexcept {
+PARE_TILE_INLINE V sum_lanes_of_each(V (&v)[N]) noexcept {
   const auto halve = [&v]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
     constexpr std::size_t half = sizeof...(I);
     ((v[I] = interleave_low<Arch>(v[I], v[I + half]) + interleave_high<Arch>(v[I], v[I + half])),
@@ -73,7 +73,7 @@ PARE_ALWAYS_INLINE V sum_lanes_of_each(V (&v)[N]) noexcept {
 
 /// The elements at(step) ... at(steps - 1) and zeros behind them.
 template <class Arch, class E, class At>
-PARE_ALWAYS_INLINE auto load_end(std::ptrdiff_t step, std::ptrdiff_t steps, const At& at) noexcept {
+PARE_TILE_INLINE auto load_end(std::ptrdiff_t step, std::ptrdiff_t steps, const At& at) noexcept {
   constexpr std::ptrdiff_t n = lanes<typename product<E>::sum, Arch>;
   E end[static_cast<std::size_t>(n)] = {};
   for (std::ptrdiff_t s = step; s < steps; ++s) end[s - step] = at(s);
@@ -84,10 +84,10 @@ PARE_ALWAYS_INLINE auto load_end(std::ptrdiff_t step, std::ptrdiff_t steps, cons
 /// on, of which those past `count`, whatever they are, are not written. Rows * Keys is at most a
 /// register's lanes.
 template <class Arch, int Rows, int Keys, class S>
-PARE_ALWAYS_INLINE void score_block(const element_t<S, Arch>* q, const S* const* rows,
-                                    const RowsAhead<Keys, S>& next, std::ptrdiff_t count,
-                                    std::ptrdiff_t depth, compute_t<S>* scores,
-                                    std::ptrdiff_t stride) noexcept {
+PARE_TILE_INLINE void score_block(const element_t<S, Arch>* q, const S* const* rows,
+                                  const RowsAhead<Keys, S>& next, std::ptrdiff_t count,
+                                  std::ptrdiff_t depth, compute_t<S>* scores,
+                                  std::ptrdiff_t stride) noexcept {
   using E = element_t<S, Arch>;
   using T = compute_t<S>;
   constexpr std::ptrdiff_t n = lanes<T, Arch>;
@@ -159,8 +159,8 @@ void score_rows(const element_t<S, Arch>* q, const S* const* rows, std::ptrdiff_
 /// A step's registers from column c on; `Whole` where neither columns nor the second row of a pair
 /// end within them.
 template <bool Whole, class Arch, class E, class S, class V, std::size_t Registers>
-PARE_ALWAYS_INLINE void load_step_registers(const StepRows<S>& step, std::ptrdiff_t c,
-                                            std::ptrdiff_t columns, V (&row)[Registers]) noexcept {
+PARE_TILE_INLINE void load_step_registers(const StepRows<S>& step, std::ptrdiff_t c,
+                                          std::ptrdiff_t columns, V (&row)[Registers]) noexcept {
   constexpr auto n = static_cast<std::size_t>(lanes<typename product<E>::sum, Arch>);
   [&]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
     if constexpr (Whole && std::is_same_v<E, Bf16Pair> && Registers % 2 == 0) {
@@ -181,10 +181,10 @@ PARE_ALWAYS_INLINE void load_step_registers(const StepRows<S>& step, std::ptrdif
 /// sum += W X for the weights W [Rows x steps elements] of `count` rows of X, from column c on;
 /// behind the rows `ahead` more are to come.
 template <class Arch, class S, class Tile>
-PARE_ALWAYS_INLINE void multiply_rows(Tile& tile, const element_t<S, Arch>* weights,
-                                      std::ptrdiff_t stride, const S* const* rows,
-                                      std::ptrdiff_t count, std::ptrdiff_t ahead, std::ptrdiff_t c,
-                                      std::ptrdiff_t columns) noexcept {
+PARE_TILE_INLINE void multiply_rows(Tile& tile, const element_t<S, Arch>* weights,
+                                    std::ptrdiff_t stride, const S* const* rows,
+                                    std::ptrdiff_t count, std::ptrdiff_t ahead, std::ptrdiff_t c,
+                                    std::ptrdiff_t columns) noexcept {
   using E = element_t<S, Arch>;
   constexpr std::ptrdiff_t depth = product<E>::depth, width = Tile::registers * Tile::n;
   constexpr auto size = static_cast<std::ptrdiff_t>(sizeof(S));

@@ -81,13 +81,13 @@ inline constexpr std::ptrdiff_t tile_columns = tile_registers<Arch> * lanes<T, A
 
 /// A register of panel elements; pairs travel as the bits of floats.
 template <class Arch, class E>
-PARE_ALWAYS_INLINE vec<typename product<E>::sum, Arch> load_elements(const E* p) noexcept {
+PARE_TILE_INLINE vec<typename product<E>::sum, Arch> load_elements(const E* p) noexcept {
   return load<Arch>(reinterpret_cast<const typename product<E>::sum*>(p));
 }
 
 /// c plus the products of the elements in each lane of a and b.
 template <class Arch, class E, class V>
-PARE_ALWAYS_INLINE V multiply_vectors(V a, V b, V c) noexcept {
+PARE_TILE_INLINE V multiply_vectors(V a, V b, V c) noexcept {
   if constexpr (std::is_same_v<E, Bf16Pair>)
     return multiply_add_pairs<Arch>(a, b, c);
   else
@@ -96,7 +96,7 @@ PARE_ALWAYS_INLINE V multiply_vectors(V a, V b, V c) noexcept {
 
 /// The same for one element a.
 template <class Arch, class E, class V>
-PARE_ALWAYS_INLINE V multiply_elements(E a, V b, V c) noexcept {
+PARE_TILE_INLINE V multiply_elements(E a, V b, V c) noexcept {
   if constexpr (std::is_same_v<E, Bf16Pair>)
     return multiply_vectors<Arch, E>(broadcast<Arch>(std::bit_cast<float>(a.bits)), b, c);
   else
@@ -113,34 +113,39 @@ struct RegisterTile {
 
   vec<T, Arch> sum[Rows][Registers];
 
-  /// f(row, register) for each, unrolled at any optimisation level.
+  /// f(row, register) for each, unrolled at any optimisation level unless a sanitizer is on.
   template <class F>
-  PARE_ALWAYS_INLINE static void each(const F& f) noexcept {
+  PARE_TILE_INLINE static void each(const F& f) noexcept {
+#if PARE_SANITIZED
+    for (int r = 0; r < Rows; ++r)
+      for (int i = 0; i < Registers; ++i) f(r, i);
+#else
     [&]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
       (f(std::integral_constant<int, static_cast<int>(I) / Registers>{},
          std::integral_constant<int, static_cast<int>(I) % Registers>{}),
        ...);
     }(std::make_index_sequence<std::size_t(Rows) * std::size_t(Registers)>{});
+#endif
   }
 
-  PARE_ALWAYS_INLINE void clear() noexcept {
+  PARE_TILE_INLINE void clear() noexcept {
     each([&](auto r, auto c) PARE_LAMBDA_INLINE { sum[r][c] = broadcast<Arch>(T(0)); });
   }
 
   /// sum = C
-  PARE_ALWAYS_INLINE void load(const T* c, std::ptrdiff_t stride) noexcept {
+  PARE_TILE_INLINE void load(const T* c, std::ptrdiff_t stride) noexcept {
     each([&](auto r, auto i)
              PARE_LAMBDA_INLINE { sum[r][i] = kernel::load<Arch>(c + r * stride + i * n); });
   }
 
   /// sum = scale[row] * C
-  PARE_ALWAYS_INLINE void load_scaled(const T* c, std::ptrdiff_t stride, const T* scale) noexcept {
+  PARE_TILE_INLINE void load_scaled(const T* c, std::ptrdiff_t stride, const T* scale) noexcept {
     each([&](auto r, auto i) PARE_LAMBDA_INLINE {
       sum[r][i] = broadcast<Arch>(scale[r]) * kernel::load<Arch>(c + r * stride + i * n);
     });
   }
 
-  PARE_ALWAYS_INLINE void store_to(T* c, std::ptrdiff_t stride) const noexcept {
+  PARE_TILE_INLINE void store_to(T* c, std::ptrdiff_t stride) const noexcept {
     each([&](auto r, auto i)
              PARE_LAMBDA_INLINE { store<Arch>(c + r * stride + i * n, sum[r][i]); });
   }
@@ -148,8 +153,8 @@ struct RegisterTile {
   /// sum += a b for one element of depth: of A the elements a[r * a_stride], of B a row in
   /// registers.
   template <class E>
-  PARE_ALWAYS_INLINE void multiply_step(const E* a, std::ptrdiff_t a_stride,
-                                        const vec<T, Arch> (&b)[Registers]) noexcept {
+  PARE_TILE_INLINE void multiply_step(const E* a, std::ptrdiff_t a_stride,
+                                      const vec<T, Arch> (&b)[Registers]) noexcept {
     each([&](auto r, auto i) PARE_LAMBDA_INLINE {
       sum[r][i] = multiply_elements<Arch>(a[r * a_stride], b[i], sum[r][i]);
     });
@@ -158,8 +163,8 @@ struct RegisterTile {
   /// sum += A B over `steps` elements of depth: A rows `a_stride` apart, B a panel `Registers`
   /// registers wide.
   template <class E>
-  PARE_ALWAYS_INLINE void multiply(const E* a, std::ptrdiff_t a_stride, const E* b,
-                                   std::ptrdiff_t steps) noexcept {
+  PARE_TILE_INLINE void multiply(const E* a, std::ptrdiff_t a_stride, const E* b,
+                                 std::ptrdiff_t steps) noexcept {
     for (std::ptrdiff_t s = 0; s < steps; ++s) {
       [&]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
         const vec<T, Arch> row[] = {load_elements<Arch>(b + static_cast<std::ptrdiff_t>(I) * n)...};

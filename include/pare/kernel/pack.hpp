@@ -83,8 +83,8 @@ PARE_ABI_BEGIN
 
 /// The rows from begin / whole to end / whole of all.
 template <class S>
-PARE_ALWAYS_INLINE void fetch_part(const FetchRows<S>& a, std::ptrdiff_t begin, std::ptrdiff_t end,
-                                   std::ptrdiff_t whole) noexcept {
+PARE_TILE_INLINE void fetch_part(const FetchRows<S>& a, std::ptrdiff_t begin, std::ptrdiff_t end,
+                                 std::ptrdiff_t whole) noexcept {
   const auto bytes = a.columns * static_cast<std::ptrdiff_t>(sizeof(S));
   for (std::ptrdiff_t r = a.count * begin / whole; r < a.count * end / whole; ++r)
     for (std::ptrdiff_t byte = 0; byte < bytes; byte += 64) prefetch<2>(a.rows[r], byte);
@@ -92,8 +92,8 @@ PARE_ALWAYS_INLINE void fetch_part(const FetchRows<S>& a, std::ptrdiff_t begin, 
 
 /// Element `step` of a row of `depth` scalars.
 template <class E, class Source>
-PARE_ALWAYS_INLINE E element_at(const Source* row, std::ptrdiff_t step,
-                                std::ptrdiff_t depth) noexcept {
+PARE_TILE_INLINE E element_at(const Source* row, std::ptrdiff_t step,
+                              std::ptrdiff_t depth) noexcept {
   if constexpr (std::is_same_v<E, Bf16Pair>) {
     const std::uint32_t low = row[2 * step].bits;
     const std::uint32_t high = 2 * step + 1 < depth ? row[2 * step + 1].bits : 0;
@@ -105,7 +105,7 @@ PARE_ALWAYS_INLINE E element_at(const Source* row, std::ptrdiff_t step,
 
 /// A register of whole elements of a row from `step` on.
 template <class Arch, class E, class Source>
-PARE_ALWAYS_INLINE auto load_row(const Source* row, std::ptrdiff_t step) noexcept {
+PARE_TILE_INLINE auto load_row(const Source* row, std::ptrdiff_t step) noexcept {
   if constexpr (std::is_same_v<E, Bf16Pair>)
     return load_elements<Arch>(reinterpret_cast<const Bf16Pair*>(row + 2 * step));
   else
@@ -113,15 +113,15 @@ PARE_ALWAYS_INLINE auto load_row(const Source* row, std::ptrdiff_t step) noexcep
 }
 
 template <class Arch, class E, class V>
-PARE_ALWAYS_INLINE void store_elements(E* p, V v) noexcept {
+PARE_TILE_INLINE void store_elements(E* p, V v) noexcept {
   store<Arch>(reinterpret_cast<typename product<E>::sum*>(p), v);
 }
 
 /// One register of rows, transposed square by square into column `j` of a panel `width` wide.
 template <class Arch, class Source, class E>
-PARE_ALWAYS_INLINE void transpose_rows(const Source* const* rows, std::ptrdiff_t count,
-                                       std::ptrdiff_t depth, E* panel,
-                                       std::ptrdiff_t width) noexcept {
+PARE_TILE_INLINE void transpose_rows(const Source* const* rows, std::ptrdiff_t count,
+                                     std::ptrdiff_t depth, E* panel,
+                                     std::ptrdiff_t width) noexcept {
   using T = typename product<E>::sum;
   constexpr std::ptrdiff_t n = lanes<T, Arch>;
   const std::ptrdiff_t steps = steps_of<E>(depth);
@@ -151,8 +151,8 @@ struct StepRows {
   const S* second;
 };
 template <class E, class S>
-PARE_ALWAYS_INLINE StepRows<S> step_rows(const S* const* rows, std::ptrdiff_t count,
-                                         std::ptrdiff_t step) noexcept {
+PARE_TILE_INLINE StepRows<S> step_rows(const S* const* rows, std::ptrdiff_t count,
+                                       std::ptrdiff_t step) noexcept {
   if constexpr (product<E>::depth == 2)
     return {rows[2 * step], 2 * step + 1 < count ? rows[2 * step + 1] : nullptr};
   else
@@ -172,8 +172,8 @@ E step_element(const StepRows<S>& rows, std::ptrdiff_t c) noexcept {
 
 /// The elements of columns c to c + lanes; zeros from `columns` on.
 template <class Arch, class E, class S>
-PARE_ALWAYS_INLINE auto load_step(const StepRows<S>& rows, std::ptrdiff_t c,
-                                  std::ptrdiff_t columns) noexcept {
+PARE_TILE_INLINE auto load_step(const StepRows<S>& rows, std::ptrdiff_t c,
+                                std::ptrdiff_t columns) noexcept {
   constexpr std::ptrdiff_t n = lanes<typename product<E>::sum, Arch>;
   constexpr bool pairs = std::is_same_v<E, Bf16Pair>;
   if (c + n <= columns && (!pairs || rows.second != nullptr)) {

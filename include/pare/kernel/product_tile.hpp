@@ -111,7 +111,7 @@ class LineReader {
   }
 
   /// Steps [step, step + n) of a line; depth_stride is 1.
-  PARE_ALWAYS_INLINE V along(std::ptrdiff_t line, std::ptrdiff_t step) const noexcept {
+  PARE_TILE_INLINE V along(std::ptrdiff_t line, std::ptrdiff_t step) const noexcept {
     const S* p = lines_.data + line * lines_.line_stride + step * product<E>::depth;
     if constexpr (pairs) {
       return load_elements<Arch>(reinterpret_cast<const Bf16Pair*>(p));
@@ -123,7 +123,7 @@ class LineReader {
   }
 
   /// Lines [line, line + n) at a step; line_stride is 1.
-  PARE_ALWAYS_INLINE V across(std::ptrdiff_t line, std::ptrdiff_t step) const noexcept {
+  PARE_TILE_INLINE V across(std::ptrdiff_t line, std::ptrdiff_t step) const noexcept {
     const S* p = lines_.data + line + step * product<E>::depth * lines_.depth_stride;
     if constexpr (pairs) {
       return load_pairs<Arch>(p, p + lines_.depth_stride);
@@ -135,15 +135,14 @@ class LineReader {
   }
 
   /// Element by element, for what `along` or `across` cannot reach.
-  PARE_ALWAYS_INLINE V gather(std::ptrdiff_t line, std::ptrdiff_t step,
-                              bool across) const noexcept {
+  PARE_TILE_INLINE V gather(std::ptrdiff_t line, std::ptrdiff_t step, bool across) const noexcept {
     E e[static_cast<std::size_t>(n)];
     for (std::ptrdiff_t i = 0; i < n; ++i) e[i] = across ? at(line + i, step) : at(line, step + i);
     return load_elements<Arch>(static_cast<const E*>(e));
   }
 
  private:
-  PARE_ALWAYS_INLINE static V load_as(const S* p) noexcept {
+  PARE_TILE_INLINE static V load_as(const S* p) noexcept {
     if constexpr (std::is_same_v<compute_t<S>, T>) {
       return load_widened<Arch>(p);
     } else {
@@ -159,9 +158,9 @@ class LineReader {
 
 /// n x n elements from (line, step) on, as registers along the depth or across lines.
 template <class Arch, class Reader>
-PARE_ALWAYS_INLINE void read_square(const Reader& reader, std::ptrdiff_t line, std::ptrdiff_t step,
-                                    bool stored_across, bool wanted_across,
-                                    typename Reader::V (&v)[std::size_t(Reader::n)]) noexcept {
+PARE_TILE_INLINE void read_square(const Reader& reader, std::ptrdiff_t line, std::ptrdiff_t step,
+                                  bool stored_across, bool wanted_across,
+                                  typename Reader::V (&v)[std::size_t(Reader::n)]) noexcept {
   for (std::ptrdiff_t i = 0; i < Reader::n; ++i) {
     const std::ptrdiff_t l = stored_across ? line : line + i, s = stored_across ? step + i : step;
     if (stored_across)
@@ -201,8 +200,8 @@ void multiply_block(const E* left, const E* panel, std::ptrdiff_t steps, T* c,
 /// Asks for the rows [begin, end) of C, `width` columns of them: they come from beyond L2, and a
 /// tile would wait for them for a tenth of its time.
 template <class T>
-PARE_ALWAYS_INLINE void prefetch_tile(const T* c, std::ptrdiff_t c_stride, std::ptrdiff_t begin,
-                                      std::ptrdiff_t end, std::ptrdiff_t width) noexcept {
+PARE_TILE_INLINE void prefetch_tile(const T* c, std::ptrdiff_t c_stride, std::ptrdiff_t begin,
+                                    std::ptrdiff_t end, std::ptrdiff_t width) noexcept {
   constexpr std::ptrdiff_t line = 64 / static_cast<std::ptrdiff_t>(sizeof(T));
   for (std::ptrdiff_t row = begin; row < end; ++row)
     for (std::ptrdiff_t j = 0; j < width; j += line) prefetch(c + row * c_stride + j);
