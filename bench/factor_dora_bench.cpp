@@ -68,11 +68,8 @@ void dense_norms(NormWork& work, int threads) {
     work.dense.middleRows(begin, end - begin) = work.w.middleRows(begin, end - begin);
   });
   const std::vector<float> factors(static_cast<std::size_t>(out), static_cast<float>(scale));
-  pare::linalg::ProductWorkspace workspace;
-  pare::linalg::multiply(
-      backend, as_const(to_view(work.b)), as_const(to_view(work.a)), to_view(work.dense),
-      pare::linalg::ProductOptions<float>{.accumulate = true, .row_scale = factors.data()},
-      workspace);
+  pare::linalg::multiply(backend, as_const(to_view(work.b)), as_const(to_view(work.a)),
+                         to_view(work.dense), {.accumulate = true, .row_scale = factors.data()});
   over_ranges(threads, out, 64, [&](Index begin, Index end) {
     work.peer_norms.segment(begin, end - begin) =
         work.dense.middleRows(begin, end - begin).rowwise().norm();
@@ -124,10 +121,10 @@ bool norms_are_right(const NormWork& work) {
 void dora_norm(benchmark::State& state, int threads) {
   const double peak = peak_bytes_in_child(norm_name);
   NormWork& work = workload<NormWork>("dora norm", make_norm_work);
-  pare::factor::DoraWorkspace workspace;
+  pare::Workspace workspace;
   const auto run = [&] {
-    pare::factor::dora_norms(pare::simd.threads(threads), work.w, work.a, work.b, scale, work.norms,
-                             {.workspace = &workspace});
+    pare::factor::dora_norms(pare::simd.threads(threads).with(workspace), work.w, work.a, work.b,
+                             scale, work.norms);
   };
   run();
   if (!norms_are_right(work)) return state.SkipWithError("result differs from the reference");
@@ -179,25 +176,21 @@ bool apply_is_right(const ApplyWork& work) {
 
 void apply_layer(benchmark::State& state, int threads) {
   ApplyWork& work = workload<ApplyWork>("apply", [] { return ApplyWork(); });
-  const auto backend = pare::simd.threads(threads);
-  pare::factor::ApplyWorkspace workspace;
-  const auto run = [&] {
-    pare::factor::apply(backend, work.left, work.right, work.x, work.y, workspace);
-  };
+  pare::Workspace workspace;
+  const auto backend = pare::simd.threads(threads).with(workspace);
+  const auto run = [&] { pare::factor::apply(backend, work.left, work.right, work.x, work.y); };
   run();
   if (!apply_is_right(work)) return state.SkipWithError("result differs from the reference");
   LimitProbe probe(threads, {{Limit::fma_f32, apply_flops()}});
   const double own = time_between_probes(state, probe, run);
   set_of_limit(state, probe.seconds(), own);
   const std::string t = " t" + std::to_string(threads);
-  pare::linalg::ProductWorkspace product;
-  const double dense = peer_seconds(
-      "dense layer" + t, {{"X W^T by linalg::multiply", [&] {
-                             pare::linalg::multiply(backend, as_const(to_view(work.x)),
-                                                    transpose(as_const(to_view(work.w))),
-                                                    to_view(work.dense_y),
-                                                    pare::linalg::ProductOptions<float>{}, product);
-                           }}});
+  const double dense = peer_seconds("dense layer" + t, {{"X W^T by linalg::multiply", [&] {
+                                                           pare::linalg::multiply(
+                                                               backend, as_const(to_view(work.x)),
+                                                               transpose(as_const(to_view(work.w))),
+                                                               to_view(work.dense_y));
+                                                         }}});
   set_vs(state, "dense", dense, own);
   const double flop_ratio = 2.0 * tokens * side * side / apply_flops();
   state.counters["of_flop_saving"] = dense / own / flop_ratio;

@@ -115,20 +115,19 @@ double spectra_seconds([[maybe_unused]] const SvdWork& work, [[maybe_unused]] co
 /// second over the peak of fused multiply-adds.
 double products_of_limit(const SvdWork& work, const Shape& shape, int threads) {
   namespace linalg = pare::linalg;
-  const auto backend = pare::simd.threads(threads);
+  pare::Workspace workspace;
+  const auto backend = pare::simd.threads(threads).with(workspace);
   const Index width = shape.rank + shape.rank * 5 / 16 + 16;
   RowMatrix gram(shape.rows, shape.rows), q = uniform_matrix(shape.rows, width, 3),
                                           y(shape.rows, width), right(shape.rank, shape.cols);
   const auto w = pare::as_const(pare::to_view(work.w));
-  linalg::ProductWorkspace workspace;
   const auto basis = pare::columns_of(pare::as_const(pare::to_view(q)), 0, shape.rank);
   const auto run = [&] {
     linalg::multiply(backend, w, pare::transpose(w), pare::to_view(gram),
-                     linalg::ProductOptions<float>{.half = linalg::Half::Lower}, workspace);
+                     {.half = linalg::Half::Lower});
     linalg::multiply(backend, pare::as_const(pare::to_view(gram)), pare::as_const(pare::to_view(q)),
-                     pare::to_view(y), linalg::ProductOptions<float>{}, workspace);
-    linalg::multiply(backend, pare::transpose(basis), w, pare::to_view(right),
-                     linalg::ProductOptions<float>{}, workspace);
+                     pare::to_view(y));
+    linalg::multiply(backend, pare::transpose(basis), w, pare::to_view(right));
   };
   const auto r = static_cast<double>(shape.rows), c = static_cast<double>(shape.cols);
   const double flops = r * r * c + 2 * r * r * static_cast<double>(width) +

@@ -198,7 +198,7 @@ TEST(Workspace, ABackendKeepsItOnAnyExecutor) {
 }
 
 TEST(Workspace, WhatACallLeasesIsOfItsBackend) {
-  using pare::detail::leased;
+  using pare::keeping, pare::leased;
   Workspace workspace, own;
   {
     leased<Counted>(pare::simd.with(workspace))->value = 1;
@@ -206,10 +206,9 @@ TEST(Workspace, WhatACallLeasesIsOfItsBackend) {
   EXPECT_EQ(leased<Counted>(pare::simd.with(workspace))->value, 1);
   EXPECT_EQ(leased<Counted>(pare::simd)->value, 0);
   EXPECT_EQ(leased<Counted>(pare::reference)->value, 0);
-  EXPECT_EQ(pare::detail::keeping(pare::simd, own).workspace, &own);
-  EXPECT_EQ(pare::detail::keeping(pare::simd.with(workspace), own).workspace, &workspace);
-  static_assert(
-      std::is_same_v<decltype(pare::detail::keeping(pare::reference, own)), pare::Reference>);
+  EXPECT_EQ(keeping(pare::simd, own).workspace, &own);
+  EXPECT_EQ(keeping(pare::simd.with(workspace), own).workspace, &workspace);
+  static_assert(std::is_same_v<decltype(keeping(pare::reference, own)), pare::Reference>);
 }
 
 }  // namespace

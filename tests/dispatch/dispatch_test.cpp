@@ -125,10 +125,10 @@ void expect_product_agrees() {
   for (const T* row_scale : {static_cast<const T*>(nullptr), scale.data()}) {
     const auto product = [&](const auto& backend) {
       std::vector<T> c(static_cast<std::size_t>(rows * columns));
-      pare::linalg::ProductWorkspace workspace;
-      pare::linalg::multiply(backend, left, right,
+      pare::Workspace workspace;
+      pare::linalg::multiply(keeping(backend, workspace), left, right,
                              pare::TensorView<T, 2>{c.data(), {rows, columns}, {columns, 1}},
-                             {.row_scale = row_scale}, workspace);
+                             {.row_scale = row_scale});
       return c;
     };
     const std::vector<T> picked = product(pare::dispatched);

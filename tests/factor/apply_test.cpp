@@ -210,7 +210,7 @@ void expect_same_bits() {
                 right = random_matrix<Rows<S>>(70, 1100, 2),
                 x = random_matrix<Rows<S>>(300, 1100, 3);
   Rows<T> wanted(300, 90);
-  apply(pare::simd, left, right, x, wanted);
+  apply(left, right, x, wanted);
   const auto same = [&](const auto& backend, Index begin, Index count) {
     Rows<T> y(count, 90);
     apply(backend, left, right, x.middleRows(begin, count), y);
@@ -238,10 +238,10 @@ TEST(Apply, AWorkspaceAllocatesNothingTheSecondTime) {
   for (const Index tokens : {9, 200}) {
     const Rows<float> x = random_matrix<Rows<float>>(tokens, 110, 3);
     Rows<float> y(tokens, 90);
-    ApplyWorkspace workspace;
-    apply(pare::simd, left, right, x, y, workspace);
+    pare::Workspace workspace;
+    apply(pare::simd.with(workspace), left, right, x, y);
     const long before = pare::testing::allocations.load();
-    apply(pare::simd, left, right, x, y, workspace);
+    apply(pare::simd.with(workspace), left, right, x, y);
     EXPECT_EQ(pare::testing::allocations.load(), before);
   }
 }

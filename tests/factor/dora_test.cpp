@@ -579,18 +579,23 @@ TEST(Dora, RowsDoNotDependOnWhichOthersThereAre) {
 
 TEST(Dora, AWorkspaceAllocatesNothingTheSecondTime) {
   const Layer<Rows<float>> layer(200, 300, 20);
-  Vector norms(200);
-  DoraWorkspace workspace;
+  const Rows<float> x = random_matrix<Rows<float>>(150, 300, 4);
+  Vector norms(200), gains = Vector::Constant(200, 1.5);
+  Rows<float> delta(150, 200), y(150, 200);
+  pare::Workspace workspace;
+  const auto backend = pare::simd.with(workspace);
   const auto call = [&] {
-    dora_norms(pare::simd, layer.w, layer.a, layer.b, layer.scale, norms,
-               {.workspace = &workspace});
+    dora_norms(backend, layer.w, layer.a, layer.b, layer.scale, norms);
+    dora_delta(backend, y, x, layer.a, layer.b, gains, layer.scale, delta);
+    dora_forward(backend, x, layer.w, layer.a, layer.b, norms, layer.scale, y);
   };
   call();
   const long before = pare::testing::allocations.load();
   call();
   EXPECT_EQ(pare::testing::allocations.load(), before);
-  EXPECT_GT(workspace.workers.capacity(), 0u);
-  EXPECT_LT(workspace.workers.capacity(), sizeof(float) * 200 * 300)
+  const auto kept = workspace.lease<pare::factor::detail::DoraMemory>();
+  EXPECT_GT(kept->workers.capacity(), 0u);
+  EXPECT_LT(kept->workers.capacity(), sizeof(float) * 200 * 300)
       << "scratch as large as W would be the matrix that is not to be formed";
 }
 

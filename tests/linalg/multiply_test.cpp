@@ -168,7 +168,7 @@ class ScaleVector {
 /// C = A B or C += A B by a plain triple loop.
 template <class C>
 void expect_product(const Shape& s, const Orders& orders, const Scales& scales, bool accumulate,
-                    linalg::ProductWorkspace& workspace, Guard guard = Guard::after) {
+                    pare::Workspace& workspace, Guard guard = Guard::after) {
   using T = typename C::scalar;
   const Matrix<typename C::left> a(s.rows, s.depth, orders.a, guard, left_at);
   const Matrix<typename C::right> b(s.depth, s.columns, orders.b, guard, right_at);
@@ -176,12 +176,11 @@ void expect_product(const Shape& s, const Orders& orders, const Scales& scales, 
   if (accumulate) c.fill(start_at);
   const ScaleVector<T> row(scales.row, s.rows, 0), column(scales.column, s.columns, 1),
       depth(scales.depth, s.depth, 2);
-  linalg::multiply(backend_of<C>(), a.view(), b.view(), c.view(),
+  linalg::multiply(keeping(backend_of<C>(), workspace), a.view(), b.view(), c.view(),
                    {.accumulate = accumulate,
                     .row_scale = row.data(),
                     .column_scale = column.data(),
-                    .depth_scale = depth.data()},
-                   workspace);
+                    .depth_scale = depth.data()});
   for (Index i = 0; i < s.rows; ++i)
     for (Index j = 0; j < s.columns; ++j) {
       double wanted = 0;
@@ -202,7 +201,7 @@ void for_each_order(const F& f) {
 }
 
 TYPED_TEST(MultiplyTest, IsTheProductForEveryTailAndOrder) {
-  linalg::ProductWorkspace workspace;
+  pare::Workspace workspace;
   for_each_order([&](const Orders& orders) {
     for (const Guard guard : {Guard::before, Guard::after})
       for (const Index rows : {1, 2, 6, 7, 17, 25})
@@ -216,7 +215,7 @@ TYPED_TEST(MultiplyTest, IsTheProductForEveryTailAndOrder) {
 TYPED_TEST(MultiplyTest, IsTheProductAcrossBlocks) {
   constexpr Index columns = linalg::product_columns, depth = linalg::product_depth;
   constexpr Index rows = linalg::product_rows;
-  linalg::ProductWorkspace workspace;
+  pare::Workspace workspace;
   for_each_order([&](const Orders& orders) {
     for (const bool accumulate : {false, true}) {
       expect_product<TypeParam>({7, depth + 1, 19}, orders, {}, accumulate, workspace);
@@ -230,7 +229,7 @@ TYPED_TEST(MultiplyTest, IsTheProductAcrossBlocks) {
 
 TYPED_TEST(MultiplyTest, ScalesRowsColumnsAndDepth) {
   constexpr Index depth = linalg::product_depth;
-  linalg::ProductWorkspace workspace;
+  pare::Workspace workspace;
   for_each_order([&](const Orders& orders) {
     for (const Scales scales : {Scales{true, false, false}, Scales{false, true, false},
                                 Scales{false, false, true}, Scales{true, true, true}})
@@ -242,7 +241,7 @@ TYPED_TEST(MultiplyTest, ScalesRowsColumnsAndDepth) {
 }
 
 TYPED_TEST(MultiplyTest, FactorsMayHaveNoStrideOfOne) {
-  linalg::ProductWorkspace workspace;
+  pare::Workspace workspace;
   for (const Order b : {Order::apart, Order::rows})
     for (const Shape& shape : {Shape{33, 1, 35}, Shape{1, 33, 35}, Shape{33, 35, 1},
                                Shape{40, 41, 42}, Shape{1, 40, 1}, Shape{40, 1, 1}}) {
@@ -260,9 +259,9 @@ void expect_lower(Index n, Index depth, const Orders& orders, bool accumulate) {
   const Matrix<typename C::right> b(depth, n, orders.b, Guard::after, right_at);
   Matrix<T> c(n, n, orders.c);
   if (accumulate) c.fill(start_at);
-  linalg::ProductWorkspace workspace;
-  linalg::multiply(backend, a.view(), b.view(), c.view(),
-                   {.accumulate = accumulate, .half = linalg::Half::Lower}, workspace);
+  pare::Workspace workspace;
+  linalg::multiply(keeping(backend, workspace), a.view(), b.view(), c.view(),
+                   {.accumulate = accumulate, .half = linalg::Half::Lower});
   ASSERT_TRUE(c.gaps_untouched());
   for (Index i = 0; i < n; ++i)
     for (Index j = 0; j <= i; ++j) {
@@ -293,9 +292,9 @@ TYPED_TEST(MultiplyScalarTest, LowerHalfLeavesMostOfTheUpper) {
   const Index n = 3 * linalg::product_rows;
   const Matrix<T> a(n, 3, Order::rows, Guard::after, left_at);
   Matrix<T> c(n, n, Order::rows);
-  linalg::ProductWorkspace workspace;
-  linalg::multiply(pare::simd_for<typename TypeParam::arch>{}, a.view(), transpose(a.view()),
-                   c.view(), {.half = linalg::Half::Lower}, workspace);
+  pare::Workspace workspace;
+  linalg::multiply(keeping(pare::simd_for<typename TypeParam::arch>{}, workspace), a.view(),
+                   transpose(a.view()), c.view(), {.half = linalg::Half::Lower});
   for (Index i = 0; i < linalg::product_rows; ++i)
     for (Index j = 2 * linalg::product_rows; j < n; ++j)
       ASSERT_TRUE(c.untouched(i, j)) << i << ' ' << j;
@@ -319,9 +318,9 @@ void expect_contained(double bad, const Orders& orders, bool in_left, Index line
     a.view()(line, place) = stored<typename C::left>(bad);
   else
     b.view()(place, line) = stored<typename C::right>(bad);
-  linalg::ProductWorkspace workspace;
-  linalg::multiply(backend_of<C>(), pare::as_const(a.view()), pare::as_const(b.view()), c.view(),
-                   {}, workspace);
+  pare::Workspace workspace;
+  linalg::multiply(keeping(backend_of<C>(), workspace), pare::as_const(a.view()),
+                   pare::as_const(b.view()), c.view(), {});
   for (Index i = 0; i < s.rows; ++i)
     for (Index j = 0; j < s.columns; ++j)
       ASSERT_EQ(std::isfinite(c.at(i, j)), (in_left ? i : j) != line)
@@ -356,16 +355,16 @@ TYPED_TEST(MultiplyTest, IsTheSameBitsOnEveryExecutor) {
     const Matrix<typename TypeParam::left> a(s.rows, s.depth, Order::columns, Guard::after, uneven);
     const Matrix<typename TypeParam::right> b(s.depth, s.columns, Order::rows, Guard::after,
                                               [](Index i, Index j) { return uneven(j, i + 1000); });
-    linalg::ProductWorkspace workspace;
+    pare::Workspace workspace;
     for (const Order order : {Order::rows, Order::columns})
       for (const bool accumulate : {false, true}) {
         Matrix<T> wanted(s.rows, s.columns, order, Guard::after, uneven);
-        linalg::multiply(backend, a.view(), b.view(), wanted.view(), {.accumulate = accumulate},
-                         workspace);
+        linalg::multiply(keeping(backend, workspace), a.view(), b.view(), wanted.view(),
+                         {.accumulate = accumulate});
         const auto expect_same = [&](const auto& other) {
           Matrix<T> c(s.rows, s.columns, order, Guard::after, uneven);
-          linalg::multiply(other, a.view(), b.view(), c.view(), {.accumulate = accumulate},
-                           workspace);
+          linalg::multiply(keeping(other, workspace), a.view(), b.view(), c.view(),
+                           {.accumulate = accumulate});
           for (Index i = 0; i < s.rows; ++i)
             for (Index j = 0; j < s.columns; ++j)
               ASSERT_TRUE(same_bits(c.at(i, j), wanted.at(i, j))) << i << ' ' << j;
@@ -383,11 +382,12 @@ TYPED_TEST(MultiplyScalarTest, LowerHalfIsTheSameBitsOnEveryExecutor) {
   const pare::simd_for<typename TypeParam::arch> backend{};
   const Index n = 211;
   const Matrix<T> a(n, 301, Order::rows, Guard::after, uneven);
-  linalg::ProductWorkspace workspace;
+  pare::Workspace workspace;
   const auto product = [&](const auto& other, linalg::Half half) {
     std::vector<T> c(static_cast<std::size_t>(n * n));
     const TensorView<T, 2> view{c.data(), {n, n}, {n, 1}};
-    linalg::multiply(other, a.view(), transpose(a.view()), view, {.half = half}, workspace);
+    linalg::multiply(keeping(other, workspace), a.view(), transpose(a.view()), view,
+                     {.half = half});
     if (half == linalg::Half::Lower) linalg::mirror_lower(other, view);
     return c;
   };
@@ -404,11 +404,12 @@ TYPED_TEST(MultiplyScalarTest, RunsInsideAWorker) {
   const Matrix<T> a(s.rows, s.depth, Order::rows, Guard::after, left_at);
   const Matrix<T> b(s.depth, s.columns, Order::rows, Guard::after, right_at);
   Matrix<T> outside(s.rows, s.columns, Order::rows), inside(s.rows, s.columns, Order::rows);
-  linalg::ProductWorkspace workspace;
-  linalg::multiply(backend, a.view(), b.view(), outside.view(), {}, workspace);
-  linalg::ProductWorkspace own[2];
+  pare::Workspace workspace;
+  linalg::multiply(keeping(backend, workspace), a.view(), b.view(), outside.view(), {});
+  pare::Workspace own[2];
   parallel_for(backend.executor, 2, [&](Index item, int worker) {
-    if (item == 1) linalg::multiply(backend, a.view(), b.view(), inside.view(), {}, own[worker]);
+    if (item == 1)
+      linalg::multiply(keeping(backend, own[worker]), a.view(), b.view(), inside.view(), {});
   });
   for (Index i = 0; i < s.rows; ++i)
     for (Index j = 0; j < s.columns; ++j) ASSERT_EQ(inside.at(i, j), outside.at(i, j));
@@ -416,7 +417,7 @@ TYPED_TEST(MultiplyScalarTest, RunsInsideAWorker) {
 
 TYPED_TEST(MultiplyScalarTest, ARowOrColumnOfCMayHaveAnyStride) {
   using T = typename TypeParam::scalar;
-  linalg::ProductWorkspace workspace;
+  pare::Workspace workspace;
   const Index n = 70, depth = 9;
   for (const bool row : {false, true})
     for (const Index along : {1, 2, 7})
@@ -427,8 +428,8 @@ TYPED_TEST(MultiplyScalarTest, ARowOrColumnOfCMayHaveAnyStride) {
         GuardedArray<T> memory((n - 1) * along + 1);
         const TensorView<T, 2> c{
             memory.data(), {s.rows, s.columns}, {row ? other : along, row ? along : other}};
-        linalg::multiply(pare::simd_for<typename TypeParam::arch>{}, a.view(), b.view(), c, {},
-                         workspace);
+        linalg::multiply(keeping(pare::simd_for<typename TypeParam::arch>{}, workspace), a.view(),
+                         b.view(), c, {});
         for (Index i = 0; i < memory.size(); ++i) {
           if (i % along != 0) {
             ASSERT_TRUE(memory.untouched(i)) << i;
@@ -453,10 +454,10 @@ TYPED_TEST(MultiplyScalarTest, RefusesCWithoutAStrideOfOneAndWritesNothing) {
       auto left = a.view();
       auto right = b.view();
       left.extent[1] = right.extent[0] = depth;
-      linalg::ProductWorkspace workspace;
+      pare::Workspace workspace;
       try {
-        linalg::multiply(pare::simd_for<typename TypeParam::arch>{}, left, right, c.view(),
-                         {.half = half}, workspace);
+        linalg::multiply(keeping(pare::simd_for<typename TypeParam::arch>{}, workspace), left,
+                         right, c.view(), {.half = half});
         FAIL() << "accepted";
       } catch (const std::invalid_argument& error) {
         const std::string message = error.what();
@@ -472,30 +473,31 @@ TYPED_TEST(MultiplyScalarTest, EmptyFactorsNeedNoMemory) {
   using T = typename TypeParam::scalar;
   const pare::simd_for<typename TypeParam::arch> backend{};
   const TensorView<const T, 2> none{};
-  linalg::ProductWorkspace workspace;
-  linalg::multiply(backend, none, none, TensorView<T, 2>{}, {}, workspace);
+  pare::Workspace workspace;
+  linalg::multiply(keeping(backend, workspace), none, none, TensorView<T, 2>{}, {});
   for (const bool rows : {false, true})
-    linalg::multiply(backend, TensorView<const T, 2>{nullptr, {rows ? 4 : 0, 0}, {1, 1}},
+    linalg::multiply(keeping(backend, workspace),
+                     TensorView<const T, 2>{nullptr, {rows ? 4 : 0, 0}, {1, 1}},
                      TensorView<const T, 2>{nullptr, {0, rows ? 0 : 4}, {1, 1}},
-                     TensorView<T, 2>{nullptr, {rows ? 4 : 0, rows ? 0 : 4}, {4, 1}}, {},
-                     workspace);
+                     TensorView<T, 2>{nullptr, {rows ? 4 : 0, rows ? 0 : 4}, {4, 1}}, {});
   for (const Order order : {Order::rows, Order::columns})
     for (const bool accumulate : {false, true}) {
       Matrix<T> c(4, 5, order, Guard::after, start_at);
-      linalg::multiply(backend, TensorView<const T, 2>{nullptr, {4, 0}, {0, 1}},
+      linalg::multiply(keeping(backend, workspace), TensorView<const T, 2>{nullptr, {4, 0}, {0, 1}},
                        TensorView<const T, 2>{nullptr, {0, 5}, {5, 1}}, c.view(),
-                       {.accumulate = accumulate}, workspace);
+                       {.accumulate = accumulate});
       for (Index i = 0; i < 4; ++i)
         for (Index j = 0; j < 5; ++j)
           EXPECT_EQ(c.at(i, j), accumulate ? static_cast<T>(start_at(i, j)) : T(0));
       EXPECT_TRUE(c.gaps_untouched());
     }
-  EXPECT_EQ(workspace.panels.capacity(), 0u);
-  EXPECT_EQ(workspace.left.capacity(), 0u);
+  const auto kept = workspace.lease<linalg::detail::ProductMemory>();
+  EXPECT_EQ(kept->panels.capacity(), 0u);
+  EXPECT_EQ(kept->left.capacity(), 0u);
 }
 
 TYPED_TEST(MultiplyScalarTest, OneWorkspaceServesEveryShapeAndScalar) {
-  linalg::ProductWorkspace workspace;
+  pare::Workspace workspace;
   using Arch = typename TypeParam::arch;
   const Orders orders{Order::rows, Order::rows, Order::rows};
   for (const Shape& shape : {Shape{3, 2, 4}, Shape{300, 40, 200}, Shape{5, 600, 9}}) {
@@ -508,7 +510,7 @@ TYPED_TEST(MultiplyScalarTest, OneWorkspaceServesEveryShapeAndScalar) {
 /// Each of them and two together, of numbers whose sums are exact.
 template <class C, class Make>
 void expect_epilogue(const Shape& s, Order order, bool accumulate, const Make& make,
-                     linalg::ProductWorkspace& workspace) {
+                     pare::Workspace& workspace) {
   using T = typename C::scalar;
   const Matrix<T> a(s.rows, s.depth, Order::rows, Guard::after, left_at);
   const Matrix<T> b(s.depth, s.columns, Order::rows, Guard::after, right_at);
@@ -519,10 +521,10 @@ void expect_epilogue(const Shape& s, Order order, bool accumulate, const Make& m
   }
   const ScaleVector<T> row(true, s.rows, 0), column(true, s.columns, 1);
   const auto epilogue = make(row.data(), column.data());
-  linalg::multiply(backend_of<C>(), a.view(), b.view(), plain.view(), {.accumulate = accumulate},
-                   workspace);
-  linalg::multiply(backend_of<C>(), a.view(), b.view(), c.view(), {.accumulate = accumulate},
-                   workspace, epilogue);
+  linalg::multiply(keeping(backend_of<C>(), workspace), a.view(), b.view(), plain.view(),
+                   {.accumulate = accumulate});
+  linalg::multiply(keeping(backend_of<C>(), workspace), a.view(), b.view(), c.view(),
+                   {.accumulate = accumulate}, epilogue);
   for (Index i = 0; i < s.rows; ++i)
     for (Index j = 0; j < s.columns; ++j)
       ASSERT_EQ(c.at(i, j), epilogue(i, j, plain.at(i, j)))
@@ -549,7 +551,7 @@ TYPED_TEST_SUITE(EpilogueTest, EpilogueCases);
 
 TYPED_TEST(EpilogueTest, AreAppliedToTheSums) {
   using T = typename TypeParam::scalar;
-  linalg::ProductWorkspace workspace;
+  pare::Workspace workspace;
   for_each_finish([&](const Shape& s, Order order, bool accumulate) {
     expect_epilogue<TypeParam>(
         s, order, accumulate,
@@ -566,7 +568,7 @@ TYPED_TEST(EpilogueTest, AreAppliedToTheSums) {
 
 TYPED_TEST(EpilogueTest, OfTheUserSeesEachCompleteSumOnce) {
   using T = typename TypeParam::scalar;
-  linalg::ProductWorkspace workspace;
+  pare::Workspace workspace;
   for_each_finish([&](const Shape& s, Order order, bool accumulate) {
     const Matrix<T> a(s.rows, s.depth, Order::columns, Guard::after, left_at);
     const Matrix<T> b(s.depth, s.columns, Order::columns, Guard::after, right_at);
@@ -574,8 +576,8 @@ TYPED_TEST(EpilogueTest, OfTheUserSeesEachCompleteSumOnce) {
     if (accumulate) c.fill(start_at);
     std::vector<T> seen(static_cast<std::size_t>(s.rows * s.columns));
     std::vector<int> calls(seen.size());
-    linalg::multiply(backend_of<TypeParam>(), a.view(), b.view(), c.view(),
-                     {.accumulate = accumulate}, workspace, [&](Index i, Index j, T sum) {
+    linalg::multiply(keeping(backend_of<TypeParam>(), workspace), a.view(), b.view(), c.view(),
+                     {.accumulate = accumulate}, [&](Index i, Index j, T sum) {
                        seen[static_cast<std::size_t>(i * s.columns + j)] = sum;
                        ++calls[static_cast<std::size_t>(i * s.columns + j)];
                        return i - j;
@@ -594,7 +596,7 @@ TYPED_TEST(EpilogueTest, OfTheUserSeesEachCompleteSumOnce) {
 
 TYPED_TEST(EpilogueTest, FinishesALowerHalfAndAProductWithoutDepth) {
   using T = typename TypeParam::scalar;
-  linalg::ProductWorkspace workspace;
+  pare::Workspace workspace;
   const auto finish = [](Index i, Index j, T sum) { return sum + static_cast<T>(100 * i + j); };
   const Index n = 193, depth = 2 * linalg::product_depth + 5;
   for (const Index k : {Index{0}, Index{5}, depth})
@@ -602,10 +604,10 @@ TYPED_TEST(EpilogueTest, FinishesALowerHalfAndAProductWithoutDepth) {
       const Matrix<T> a(n, k, Order::rows, Guard::after, left_at);
       const Matrix<T> b(k, n, Order::rows, Guard::after, right_at);
       Matrix<T> plain(n, n, order, Guard::after, start_at), c(n, n, order, Guard::after, start_at);
-      linalg::multiply(backend_of<TypeParam>(), a.view(), b.view(), plain.view(),
-                       {.accumulate = true}, workspace);
-      linalg::multiply(backend_of<TypeParam>(), a.view(), b.view(), c.view(),
-                       {.accumulate = true, .half = linalg::Half::Lower}, workspace, finish);
+      linalg::multiply(keeping(backend_of<TypeParam>(), workspace), a.view(), b.view(),
+                       plain.view(), {.accumulate = true});
+      linalg::multiply(keeping(backend_of<TypeParam>(), workspace), a.view(), b.view(), c.view(),
+                       {.accumulate = true, .half = linalg::Half::Lower}, finish);
       for (Index i = 0; i < n; ++i)
         for (Index j = 0; j <= i; ++j)
           ASSERT_EQ(c.at(i, j), finish(i, j, plain.at(i, j))) << k << ": " << i << ' ' << j;
@@ -621,10 +623,10 @@ TYPED_TEST(EpilogueTest, GivesTheSameBitsOnEveryExecutor) {
     const Matrix<T> a(s.rows, s.depth, Order::rows, Guard::after, uneven);
     const Matrix<T> b(s.depth, s.columns, Order::rows, Guard::after, uneven);
     const Matrix<T> bias(1, s.columns, Order::rows, Guard::after, uneven);
-    linalg::ProductWorkspace workspace;
+    pare::Workspace workspace;
     const auto product = [&](const auto& backend, Order order) {
       Matrix<T> c(s.rows, s.columns, order);
-      linalg::multiply(backend, a.view(), b.view(), c.view(), {}, workspace,
+      linalg::multiply(keeping(backend, workspace), a.view(), b.view(), c.view(), {},
                        linalg::Then{linalg::AddBias<T>{bias.view().data}, linalg::Relu{}});
       std::vector<T> values;
       for (Index i = 0; i < s.rows; ++i)

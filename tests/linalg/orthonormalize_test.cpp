@@ -49,8 +49,7 @@ class Orthonormal : public ::testing::Test {
   static auto backend() { return Case::backend::make(); }
   static Rows orthonormalized(const MatrixXd& m, std::uint64_t seed = 0) {
     Rows y = stored_in<Scalar>(m), scratch;
-    pare::linalg::ProductWorkspace workspace;
-    orthonormalize(backend(), y, seed, scratch, workspace);
+    orthonormalize(backend(), y, seed, scratch);
     return y;
   }
 };
@@ -123,9 +122,8 @@ TYPED_TEST(Orthonormal, TheSameBitsForEveryNumberOfThreads) {
   for (const MatrixXd& m : {normal_matrix(700, 290, 9), dependent}) {
     const auto one = this->orthonormalized(m);
     const auto expect_same = [&](const auto& backend) {
-      RowMatrix<T> y = stored_in<T>(m), scratch;
-      pare::linalg::ProductWorkspace workspace;
-      orthonormalize(backend, y, 0, scratch, workspace);
+      RowMatrix<T> y = stored_in<T>(m);
+      orthonormalize(backend, y, 0);
       EXPECT_TRUE(equal_bits(one, y));
     };
     const auto backend = this->backend();
@@ -137,8 +135,7 @@ TYPED_TEST(Orthonormal, TheSameBitsForEveryNumberOfThreads) {
 TYPED_TEST(Orthonormal, InnerProductsAreSummedInDouble) {
   using T = typename TypeParam::scalar;
   const RowMatrix<T> a = stored_in<T>(normal_matrix(600, 37, 10));
-  pare::linalg::ProductWorkspace workspace;
-  const RowMatrix<double> gram = inner_products(this->backend(), a, a, workspace);
+  const RowMatrix<double> gram = inner_products(this->backend(), a, a);
   const MatrixXd wanted = values_of(a).transpose() * values_of(a);
   for (Index i = 0; i < 37; ++i)
     for (Index j = 0; j < 37; ++j) {

@@ -83,9 +83,19 @@ namespace detail {
 template <class Arch, class Arguments>
 inline constexpr bool compiled_elsewhere = false;
 
-PARE_ABI_BEGIN
+}  // namespace detail
 
-/// A T for the call to work in: kept in the workspace that the backend carries, or of its own.
+PARE_ABI_BEGIN
+/// The fast path for one arch by name. The translation unit must be compiled for it, and the
+/// processor must support it (`cpu_supports`): nothing checks that at run time.
+template <class Arch>
+using simd_for = Simd<Arch, SerialExecutor>;
+
+/// The fast path for the best arch of this translation unit, on the calling thread.
+inline constexpr Simd<arch::best> simd{};
+
+/// What a method on a backend works in: a T of the workspace that the backend carries, as the last
+/// lease left it, or a new one. For the calling thread, not for workers.
 template <class T, Backend B>
 Lease<T> leased(const B& backend) {
   if constexpr (KernelBackend<B>)
@@ -102,18 +112,6 @@ B keeping(const B& backend, Workspace& own) {
   else
     return backend;
 }
-
-PARE_ABI_END
-}  // namespace detail
-
-PARE_ABI_BEGIN
-/// The fast path for one arch by name. The translation unit must be compiled for it, and the
-/// processor must support it (`cpu_supports`): nothing checks that at run time.
-template <class Arch>
-using simd_for = Simd<Arch, SerialExecutor>;
-
-/// The fast path for the best arch of this translation unit, on the calling thread.
-inline constexpr Simd<arch::best> simd{};
 
 /// Runs a kernel: the argument struct names it, its namespace holds `run_kernel(Arch, arguments)`.
 template <class Arch, class E, class Arguments>

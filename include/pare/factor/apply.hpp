@@ -6,9 +6,9 @@
 ///
 /// ```cpp
 /// auto lowrank = truncated_svd(w, {.rank = 128});
-/// apply(lowrank, x, y);                                   // x [tokens x in], y [tokens x out]
-/// apply(pare::simd.threads(4), lowrank, x, y, workspace);
-/// apply(pare::simd, left, right, x, y);                   // factors of any origin
+/// apply(lowrank, x, y);                    // x [tokens x in], y [tokens x out]
+/// apply(left, right, x, y);                // factors of any origin
+/// apply(pare::simd.threads(4).with(workspace), lowrank, x, y);
 /// ```
 ///
 /// The product in the middle [tokens x rank] is made a block of rows at a time and multiplied on
@@ -56,7 +56,7 @@ concept ProductOf = std::is_same_v<scalar_of<Y>, linalg::product_t<scalar_of<X>,
 
 template <class B, class S, class U, class T>
 void apply_views(const B& backend, TensorView<const U, 2> left, TensorView<const U, 2> right,
-                 TensorView<const S, 2> x, TensorView<T, 2> y, ApplyWorkspace& workspace) {
+                 TensorView<const S, 2> x, TensorView<T, 2> y) {
   constexpr const char* function = "factor::apply";
   check_extents<2>(function, "right", right.extent, {left.cols(), x.cols()});
   check_extents<2>(function, "y", y.extent, {x.rows(), left.rows()});
@@ -72,7 +72,7 @@ void apply_views(const B& backend, TensorView<const U, 2> left, TensorView<const
   if constexpr (KernelBackend<B>) {
     if (x.cols() == 0 || right.rows() == 0) return linalg::fill_zeros(y);
     const auto any = on_any_executor(backend);
-    LowRankProduct<OnAnyExecutor<B>, S, U>(any, l, r, from, to, workspace).run([](Index, Index) {});
+    LowRankProduct<OnAnyExecutor<B>, S, U>(any, l, r, from, to).run([](Index, Index) {});
   } else {
     reference_low_rank_product(l, r, from, to);
   }
@@ -84,45 +84,36 @@ PARE_ABI_BEGIN
 
 /// Y = (X right^T) left^T: the layer x -> left (right x) of each token.
 ///
-/// \param backend   where and how
-/// \param left      [out x rank], any dense Eigen matrix of any storage scalar
-/// \param right     [rank x in], of the same scalar
-/// \param x         [tokens x in], any storage scalar
-/// \param y         [tokens x out], written: double where a factor or x is, else float; must not
-///                  overlap an input
-/// \param workspace scratch to reuse; left out: allocated here
+/// \param backend left out: pare::simd
+/// \param left    [out x rank], any dense Eigen matrix of any storage scalar
+/// \param right   [rank x in], of the same scalar
+/// \param x       [tokens x in], any storage scalar
+/// \param y       [tokens x out], written: double where a factor or x is, else float; must not
+///                overlap an input
 /// \throws std::invalid_argument if shapes do not fit, a matrix is contiguous neither by rows nor
 ///         by columns, or y overlaps an input. Nothing is written then. No tokens: a no-op; rank
 ///         or in 0: y = 0.
 ///
 /// Cost: 2 tokens rank (in + out) FLOPs, which bind from a few dozen tokens on; below, reading the
-/// factors does. x is read once, y written once. Memory: ApplyWorkspace.
-template <Backend B, In<2> L, In<2> R, In<2> X, Out<2> Y>
-requires std::is_same_v<scalar_of<L>, scalar_of<R>> && detail::ProductOf<X, scalar_of<L>, Y>
-void apply(const B& backend, const L& left, const R& right, const X& x, Y&& y,
-           ApplyWorkspace& workspace) {
-  detail::apply_views(backend, as_const(to_view(left)), as_const(to_view(right)),
-                      as_const(to_view(x)), to_view(y), workspace);
-}
-
-/// \overload
+/// factors does. x is read once, y written once. Memory, kept in the backend's workspace: both
+/// factors once, and for each worker a block of at most 192 rows of the rank; for few rows, or
+/// columns of y contiguous, (rank + out) tokens scalars instead.
 template <Backend B, In<2> L, In<2> R, In<2> X, Out<2> Y>
 requires std::is_same_v<scalar_of<L>, scalar_of<R>> && detail::ProductOf<X, scalar_of<L>, Y>
 void apply(const B& backend, const L& left, const R& right, const X& x, Y&& y) {
-  ApplyWorkspace workspace;
-  apply(backend, left, right, x, y, workspace);
+  detail::apply_views(backend, as_const(to_view(left)), as_const(to_view(right)),
+                      as_const(to_view(x)), to_view(y));
+}
+
+/// \overload
+template <In<2> L, In<2> R, In<2> X, Out<2> Y>
+requires std::is_same_v<scalar_of<L>, scalar_of<R>> && detail::ProductOf<X, scalar_of<L>, Y>
+void apply(const L& left, const R& right, const X& x, Y&& y) {
+  apply(simd, left, right, x, y);
 }
 
 /// The same with the factors of a factorization's result; x [tokens x in], y [tokens x out].
 /// \throws std::invalid_argument as for two factors.
-template <Backend B, ComputeScalar T, In<2> X, Out<2> Y>
-requires detail::ProductOf<X, T, Y>
-void apply(const B& backend, const LowRank<T>& factors, const X& x, Y&& y,
-           ApplyWorkspace& workspace) {
-  apply(backend, factors.left, factors.right, x, y, workspace);
-}
-
-/// \overload
 template <Backend B, ComputeScalar T, In<2> X, Out<2> Y>
 requires detail::ProductOf<X, T, Y>
 void apply(const B& backend, const LowRank<T>& factors, const X& x, Y&& y) {
@@ -136,14 +127,12 @@ void apply(const LowRank<T>& factors, const X& x, Y&& y) {
   apply(simd, factors, x, y);
 }
 
-PARE_REFUSE_CALLS(apply, "factor::apply",
-                  "after y: wanted nothing, or an ApplyWorkspace after a backend",
+PARE_REFUSE_CALLS(apply, "factor::apply", "after y: wanted nothing",
                   (PLAIN, (roles::Unless<roles::TakesAny, detail::IsNoLowRank, roles::other_call>),
                    "factors", "a LowRank"),
                   (INPUT, (roles::Reads<2>), "x", "[tokens, in]"),
                   (OUTPUT, (roles::WritesTogether<2>), "y", "[tokens, out]"))
-PARE_REFUSE_CALLS(apply, "factor::apply",
-                  "after y: wanted nothing or an ApplyWorkspace, and a backend before left",
+PARE_REFUSE_CALLS(apply, "factor::apply", "after y: wanted nothing",
                   (INPUT, (roles::Unless<roles::Reads<2>, detail::IsLowRank, roles::other_call>),
                    "left", "[out, rank]"),
                   (INPUT, (roles::ReadsSame<2>), "right", "[rank, in]"),

@@ -84,10 +84,8 @@ void add_covariance(const B& backend, TensorView<const S, 2> x, CovarianceProduc
     if constexpr (!std::is_same_v<S, double>)
       if (products == CovarianceProducts::Float)
         return linalg::ChunkedGram<OnAnyExecutor<B>, S>(any, x, sum.view()).run();
-    linalg::ProductWorkspace workspace;
-    linalg::multiply(
-        any, transpose(x), x, sum.view(),
-        linalg::ProductOptions<double>{.accumulate = true, .half = linalg::Half::Lower}, workspace);
+    linalg::multiply(any, transpose(x), x, sum.view(),
+                     {.accumulate = true, .half = linalg::Half::Lower});
   }
 }
 

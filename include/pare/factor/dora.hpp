@@ -9,10 +9,10 @@
 ///
 /// ```cpp
 /// const DoraBase base = dora_base(w);                        // once: W is frozen
-/// dora_norms(backend, w, a, b, s, norms, {.base = &base});   // whenever A or B has changed
+/// dora_norms(w, a, b, s, norms, {.base = &base});            // whenever A or B has changed
 /// const auto gains = dora_gains(norms, magnitude, dora_epsilon<float>);
-/// dora_delta(backend, base_output, x, a, b, gains, s, delta);     // what the adapter adds
-/// dora_forward(backend, x, w, a, b, magnitude, s, y);             // or all of it
+/// dora_delta(base_output, x, a, b, gains, s, delta);         // what the adapter adds
+/// dora_forward(x, w, a, b, magnitude, s, y);                 // or all of it
 /// ```
 ///
 /// B A [out x in] is never formed. Of a row, with all sums over a row in double:
@@ -57,15 +57,13 @@ struct DoraBase {
 struct DoraNormOptions {
   /// dora_base of this W; null: summed in the same pass, which costs next to nothing.
   const DoraBase* base = nullptr;
-  DoraWorkspace* workspace = nullptr;  ///< null: allocated by the call
 };
 
 /// Options of dora_forward.
 struct DoraForwardOptions {
   /// Lower bound of the norms that m is divided by; 0: dora_epsilon of W's scalar.
   double epsilon = 0;
-  const DoraBase* base = nullptr;      ///< as of DoraNormOptions
-  DoraWorkspace* workspace = nullptr;  ///< null: allocated by the call
+  const DoraBase* base = nullptr;  ///< as of DoraNormOptions
 };
 
 /// A lower bound of norms that only prevents a division by 0: the one that DoRA's implementations
@@ -126,14 +124,14 @@ DoraLayer<S, U> checked_layer(const char* function, TensorView<const S, 2> w,
 /// norm(row, value) for every row.
 template <class B, class S, class U, class Norm>
 void each_dora_norm(const B& backend, const DoraLayer<S, U>& layer, const DoraBase* base,
-                    DoraWorkspace& workspace, const Norm& norm) {
+                    const Norm& norm) {
   const auto& [w, a, b, scale] = layer;
   Eigen::VectorXd values;
   if (w.rows() == 0) return;
   if constexpr (KernelBackend<B>) {
     if (scale != 0) {
       const double* squares = base != nullptr ? base->squares.data() : nullptr;
-      return DoraNorms<B, S, U>(backend, w, a, b, scale, squares, workspace).run(norm);
+      return DoraNorms<B, S, U>(backend, w, a, b, scale, squares).run(norm);
     }
     if (base == nullptr) {
       values.resize(w.rows());
@@ -206,8 +204,9 @@ DoraBase dora_base(const W& w) {
 /// hundred roundings of float at most where its sums nearly cancel, by few elsewhere; bf16 factors
 /// of a bf16 W are multiplied as they are.
 ///
-/// Cost: 2 out in rank + in rank^2 + 2 out rank^2 FLOPs, which bind; W is read once. Memory:
-/// DoraWorkspace. The same bits for every executor.
+/// Cost: 2 out in rank + in rank^2 + 2 out rank^2 FLOPs, which bind; W is read once. Memory,
+/// kept in the backend's workspace: rank (in + rank) scalars, and for each worker a block of 192
+/// rows of a few times the rank. The same bits for every executor.
 template <Backend B, In<2> W, In<2> A, In<2> L, detail::NormVector N>
 requires std::is_same_v<scalar_of<A>, scalar_of<L>>
 void dora_norms(const B& backend, const W& w, const A& a, const L& b, double scale, N&& norms,
@@ -224,10 +223,8 @@ void dora_norms(const B& backend, const W& w, const A& a, const L& b, double sca
   if (options.base != nullptr)
     check_no_overlap(function, "norms", to, "base",
                      as_const(to_vector_view(options.base->squares)));
-  DoraWorkspace own;
   detail::each_dora_norm(
       on_any_executor(backend), layer, options.base,
-      options.workspace != nullptr ? *options.workspace : own,
       [&](Index row, double norm) { to(row) = static_cast<scalar_of<N>>(norm); });
 }
 
@@ -265,7 +262,7 @@ Eigen::VectorXd dora_gains(const N& norms, const M& magnitude, double epsilon) {
 /// The form g .* (base_output + ...) - base_output loses all digits where g is near 1; this one has
 /// no such difference.
 ///
-/// \param backend     where and how
+/// \param backend     left out: pare::simd
 /// \param base_output [tokens x out] X W^T without a bias, any storage scalar
 /// \param x           [tokens x in], any storage scalar
 /// \param a           [rank x in], any storage scalar; rank at least 1
@@ -273,31 +270,29 @@ Eigen::VectorXd dora_gains(const N& norms, const M& magnitude, double epsilon) {
 /// \param gains       [out] of dora_gains; keep them in double, or g - 1 loses digits
 /// \param scale       finite in delta's scalar
 /// \param delta       [tokens x out], written: double where x or a is, else float
-/// \param workspace   scratch to reuse; left out: allocated here
 /// \throws std::invalid_argument if shapes do not fit, the rank or in is 0, scale is not finite, a
 ///         matrix is contiguous neither by rows nor by columns, or delta overlaps an input. Nothing
 ///         is written then. No tokens: a no-op.
 ///
 /// Cost: 2 tokens rank (in + out) FLOPs, which bind; base_output is read once. Memory:
-/// ApplyWorkspace. The same bits for every executor.
-template <Backend B, In<2> O, In<2> X, In<2> A, In<2> L, detail::WeightVector G, Out<2> D>
-requires std::is_same_v<scalar_of<A>, scalar_of<L>> &&
-         std::is_same_v<scalar_of<D>, linalg::product_t<scalar_of<X>, scalar_of<A>>>
-void dora_delta(const B& backend, const O& base_output, const X& x, const A& a, const L& b,
-                const G& gains, double scale, D&& delta, ApplyWorkspace& workspace) {
-  detail::dora_delta_views(backend, as_const(to_view(base_output)), as_const(to_view(x)),
-                           as_const(to_view(a)), as_const(to_view(b)),
-                           as_const(to_vector_view(gains)), scale, to_view(delta), workspace);
-}
-
-/// \overload
+/// that of apply, and 2 out scalars. The same bits for every executor.
 template <Backend B, In<2> O, In<2> X, In<2> A, In<2> L, detail::WeightVector G, Out<2> D>
 requires std::is_same_v<scalar_of<A>, scalar_of<L>> &&
          std::is_same_v<scalar_of<D>, linalg::product_t<scalar_of<X>, scalar_of<A>>>
 void dora_delta(const B& backend, const O& base_output, const X& x, const A& a, const L& b,
                 const G& gains, double scale, D&& delta) {
-  ApplyWorkspace workspace;
-  dora_delta(backend, base_output, x, a, b, gains, scale, delta, workspace);
+  detail::dora_delta_views(backend, as_const(to_view(base_output)), as_const(to_view(x)),
+                           as_const(to_view(a)), as_const(to_view(b)),
+                           as_const(to_vector_view(gains)), scale, to_view(delta));
+}
+
+/// \overload
+template <In<2> O, In<2> X, In<2> A, In<2> L, detail::WeightVector G, Out<2> D>
+requires std::is_same_v<scalar_of<A>, scalar_of<L>> &&
+         std::is_same_v<scalar_of<D>, linalg::product_t<scalar_of<X>, scalar_of<A>>>
+void dora_delta(const O& base_output, const X& x, const A& a, const L& b, const G& gains,
+                double scale, D&& delta) {
+  dora_delta(simd, base_output, x, a, b, gains, scale, delta);
 }
 
 /// The whole layer: Y = g .* (X W^T + scale X A^T B^T), norms and gains included.
@@ -314,8 +309,8 @@ void dora_delta(const B& backend, const O& base_output, const X& x, const A& a, 
 ///         not finite. Nothing is written then. No tokens: a no-op.
 ///
 /// Cost: that of dora_norms, and 2 tokens (in out + rank (in + out)) FLOPs. While W, A, B and m
-/// stay as they are, dora_delta with kept gains spares the norms. Memory: DoraWorkspace and tokens
-/// rank scalars. The same bits for every executor.
+/// stay as they are, dora_delta with kept gains spares the norms. Memory: that of dora_norms,
+/// tokens rank and 3 out scalars. The same bits for every executor.
 template <Backend B, In<2> X, In<2> W, In<2> A, In<2> L, detail::WeightVector M, Out<2> Y>
 requires std::is_same_v<scalar_of<A>, scalar_of<L>> &&
          std::is_same_v<scalar_of<Y>, detail::layer_t<X, W, A>>
@@ -337,10 +332,10 @@ void dora_forward(const B& backend, const X& x, const W& w, const A& a, const L&
   if (options.base != nullptr)
     check_no_overlap(function, "y", to, "base", as_const(to_vector_view(options.base->squares)));
   if (to.rows() == 0 || to.cols() == 0) return;
-  Eigen::VectorXd gains(layer.w.rows());
-  DoraWorkspace own;
+  const auto kept = leased<Eigen::VectorXd>(backend);
+  Eigen::VectorXd& gains = *kept;
+  gains.resize(layer.w.rows());
   detail::each_dora_norm(on_any_executor(backend), layer, options.base,
-                         options.workspace != nullptr ? *options.workspace : own,
                          [&](Index row, double norm) {
                            gains(row) = detail::dora_gain(detail::value_of(m(row)), norm, epsilon);
                          });
@@ -378,7 +373,7 @@ PARE_REFUSE_CALLS(
 
 PARE_REFUSE_CALLS(dora_delta, "factor::dora_delta",
                   "after scale: wanted delta, [tokens, out], of the scalar that x and a are "
-                  "computed in, and nothing or an ApplyWorkspace; before base_output a backend",
+                  "computed in",
                   (INPUT, (roles::Reads<2>), "base_output", "[tokens, out]"),
                   (INPUT, (roles::Reads<2>), "x", "[tokens, in]"),
                   (INPUT, (roles::Reads<2>), "a", "[rank, in]"),

@@ -120,14 +120,13 @@ std::vector<double> run_sweeps(ElementwiseProblem<B, T, F>& p, const Elementwise
 
 /// The factors of the documented form: singular values on the left, orthonormal rows on the right.
 template <class T, class B>
-LowRank<T> elementwise_result(const B& backend, ElementwiseFactors& factors,
-                              linalg::ProductWorkspace& workspace) {
+LowRank<T> elementwise_result(const B& backend, ElementwiseFactors& factors) {
   // Orthonormal to 1e-4 after the first at worst, to rounding after the second.
-  for (int pass = 0; pass < 2; ++pass) balance(backend, factors.right, factors.left, workspace);
+  for (int pass = 0; pass < 2; ++pass) balance(backend, factors.right, factors.left);
   RowMatrix<double> basis = factors.left;
-  const ReferenceSvd svd = reference_svd(orthonormal_rows(backend, basis, workspace));
-  multiply_left(backend, svd.v.transpose(), factors.left, workspace);
-  multiply_left(backend, svd.v.transpose(), factors.right, workspace);
+  const ReferenceSvd svd = reference_svd(orthonormal_rows(backend, basis));
+  multiply_left(backend, svd.v.transpose(), factors.left);
+  multiply_left(backend, svd.v.transpose(), factors.right);
   LowRank<T> result;
   result.left = factors.left.transpose().template cast<T>();
   result.right = factors.right.template cast<T>();
@@ -142,7 +141,9 @@ ElementwiseLowRank<compute_t<S>> elementwise_views(const char* function, const B
                                                    const ElementwiseOptions& options,
                                                    const ElementwiseStart& given = {}) {
   check_elementwise(function, w, f, options);
-  auto problem = elementwise_problem(backend, w, f);
+  Workspace own;
+  const B kept = keeping(backend, own);
+  auto problem = elementwise_problem(kept, w, f);
   const double squares = scaled_energy(problem), energy = squares * problem.scale;
   check_weighted_squares(function, w, f, squares);
   check(is_finite(energy), function, "w", energy, "a weighted sum of squares that is finite");
@@ -163,7 +164,7 @@ ElementwiseLowRank<compute_t<S>> elementwise_views(const char* function, const B
     result.losses = std::move(losses);
   }
   for (double& loss : result.losses) loss *= problem.scale;
-  result.factors = elementwise_result<compute_t<S>>(backend, factors, problem.workspace);
+  result.factors = elementwise_result<compute_t<S>>(kept, factors);
   check_factors(function, result.factors);
   result.factors.total_energy = energy;
   result.factors.captured_energy = energy - result.losses.back();
@@ -196,8 +197,9 @@ double elementwise_loss_views(const char* function, const B& backend, TensorView
   check_finite(function, "right", right);
   double loss = 0;
   if constexpr (KernelBackend<B>) {
-    const auto any = on_any_executor(backend);
-    auto problem = elementwise_problem(any, w, f);
+    Workspace own;
+    const auto kept = keeping(on_any_executor(backend), own);
+    auto problem = elementwise_problem(kept, w, f);
     loss = problem.scale * scaled_loss(problem, {wide_factor(transpose(left)), wide_factor(right)});
   } else {
     loss = reference_loss(reference_matrix(w), reference_matrix(f),

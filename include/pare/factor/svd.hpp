@@ -72,8 +72,9 @@ LowRank<compute_t<S>> factorize_views(const char* function, const B& backend,
                                       const SvdOptions& options) {
   if constexpr (KernelBackend<B>) {
     check_factorize(function, w, metric, options);
-    const auto any = on_any_executor(backend);
-    FactorProblem<OnAnyExecutor<B>, S> problem(function, any, w, metric.output_weights(),
+    Workspace own;
+    const auto kept = keeping(on_any_executor(backend), own);
+    FactorProblem<OnAnyExecutor<B>, S> problem(function, kept, w, metric.output_weights(),
                                                metric.input_weights(), options);
     const auto covariance = metric.input_covariance();
     if (covariance.empty()) return factorize_weighted(problem);

@@ -7,10 +7,10 @@
 ///
 /// ```cpp
 /// const linalg::Then layer{linalg::AddBias<float>{bias.data()}, linalg::Relu{}};
-/// linalg::multiply(pare::simd, x, w, y, {}, workspace, layer);  // y = relu(x w + bias)
+/// linalg::multiply(pare::simd, x, w, y, {}, layer);  // y = relu(x w + bias)
 ///
 /// const auto clamp = [](pare::Index, pare::Index, float sum) { return std::min(sum, 6.0f); };
-/// linalg::multiply(pare::simd, x, w, y, {}, workspace, linalg::Then{layer, clamp});  // your own
+/// linalg::multiply(pare::simd, x, w, y, {}, linalg::Then{layer, clamp});  // your own
 /// ```
 
 #include <pare/core/macros_off.hpp>

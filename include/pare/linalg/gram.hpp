@@ -28,6 +28,18 @@
 #include <cstddef>
 
 namespace pare::linalg {
+namespace detail {
+PARE_ABI_BEGIN
+
+struct GramMemory {
+  AlignedBuffer<float> panels;  ///< [panels x chunks x panel]
+  AlignedBuffer<float> left;    ///< the rows of each worker
+  AlignedBuffer<float> tiles;   ///< the tile of C of each worker
+};
+
+PARE_ABI_END
+}  // namespace detail
+
 PARE_ABI_BEGIN
 
 /// One call: adds x^T x of x [tokens x n], any storage scalar but double, rows or columns
@@ -36,7 +48,8 @@ PARE_ABI_BEGIN
 ///
 /// Products of `chunk` tokens are summed in float, chunks in double. The tokens are cut from the
 /// first on, so that sums do not depend on the executor. Cost: tokens n^2 FLOPs, which bind.
-/// Memory: four chunks of at most 2048 columns, and of the rows and the tile of C of each worker.
+/// Memory, kept in the backend's workspace: four chunks of at most 2048 columns, and of the rows
+/// and the tile of C of each worker.
 template <class B, class S>
 class ChunkedGram {
   static constexpr bool pairs = has_pairs<S, S, float>;
@@ -46,13 +59,17 @@ class ChunkedGram {
   static constexpr Index chunk = pairs ? 512 : 256;
 
   ChunkedGram(const B& backend, TensorView<const S, 2> x, TensorView<double, 2> c)
-      : backend_(backend), x_(x), c_(c), workers_(worker_count(backend.executor, x.cols())) {
+      : backend_(backend),
+        x_(x),
+        c_(c),
+        workers_(worker_count(backend.executor, x.cols())),
+        memory_(leased<detail::GramMemory>(backend)) {
     item_rows_ = rows_of_item(x.cols(), workers_);
     left_size_ = item_rows_ * chunk;
     const Index panels = panels_of(std::min(columns_at_once, x.cols()));
-    panels_.resize(to_size(panels * chunks * panel_size));
-    left_.resize(to_size(workers_ * chunks * left_size_));
-    tiles_.resize(to_size(workers_ * item_rows_ * panel_columns));
+    memory_->panels.resize(to_size(panels * chunks * panel_size));
+    memory_->left.resize(to_size(workers_ * chunks * left_size_));
+    memory_->tiles.resize(to_size(workers_ * item_rows_ * panel_columns));
   }
 
   void run() {
@@ -88,7 +105,7 @@ class ChunkedGram {
   }
 
   float* panel(Index at, Index of_chunk) const {
-    return panels_.data() + (at * chunks + of_chunk) * panel_size;
+    return memory_->panels.data() + (at * chunks + of_chunk) * panel_size;
   }
 
   void pack(const Block& block) {
@@ -114,8 +131,8 @@ class ChunkedGram {
   }
 
   void multiply_rows(const Block& block, Index row, Index rows, Index worker) {
-    float* left = left_.data() + worker * chunks * left_size_;
-    float* tile = tiles_.data() + worker * item_rows_ * panel_columns;
+    float* left = memory_->left.data() + worker * chunks * left_size_;
+    float* tile = memory_->tiles.data() + worker * item_rows_ * panel_columns;
     each_chunk(block, [&](Index i, Index token, Index tokens) {
       launch(backend_, kernel::PackLeftLines<S, float, pairs>{
                            {&x_(token, row), x_.stride[1], x_.stride[0], rows, tokens},
@@ -138,11 +155,9 @@ class ChunkedGram {
   TensorView<const S, 2> x_;
   TensorView<double, 2> c_;
   Index workers_;
+  const Lease<detail::GramMemory> memory_;
   Index item_rows_ = 0;
   Index left_size_ = 0;
-  AlignedBuffer<float> panels_;  ///< [panels x chunks x panel]
-  AlignedBuffer<float> left_;    ///< a worker's rows
-  AlignedBuffer<float> tiles_;   ///< a worker's tile of C
 };
 
 PARE_ABI_END

@@ -5,10 +5,10 @@
 /// C = A B for matrices of any size, on the register tile of gemm.hpp.
 ///
 /// ```cpp
-/// ProductWorkspace workspace;
-/// multiply(pare::simd, a, b, c, {}, workspace);                    // c = a b
-/// multiply(pare::reference, a, b, c, {}, workspace);               // the definition
-/// multiply(pare::simd, a, b, c, {}, workspace, AddBias<float>{bias.data()});  // epilogue.hpp
+/// multiply(pare::simd, a, b, c);                                   // c = a b
+/// multiply(pare::reference, a, b, c);                              // the definition
+/// multiply(pare::simd.with(workspace), a, b, c);                   // memory kept for the next
+/// multiply(pare::simd, a, b, c, {}, AddBias<float>{bias.data()});  // epilogue.hpp
 /// ```
 ///
 /// The depth is cut into blocks, whose products are added in ascending order, and every element of
@@ -33,14 +33,6 @@
 #include <type_traits>
 
 namespace pare::linalg {
-
-/// Scratch of `multiply`: in float at most 4 MiB of panels of B and 384 KiB of A a worker; in
-/// double, and for pairs of bf16, twice that. Two calls must not use one object at the same time.
-struct ProductWorkspace {
-  AlignedBuffer<std::byte> panels;
-  AlignedBuffer<std::byte> left;
-};
-
 PARE_ABI_BEGIN
 
 /// Of the depth, as many elements as keep six rows of A in L1 and a panel of B in L2.
@@ -74,6 +66,11 @@ PARE_ABI_END
 namespace detail {
 PARE_ABI_BEGIN
 
+struct ProductMemory {
+  AlignedBuffer<std::byte> panels;  ///< of B
+  AlignedBuffer<std::byte> left;    ///< a block of A for each worker
+};
+
 /// One product with row-major C.
 template <bool pairs, class B, class SA, class SB, class T, class E>
 class Product {
@@ -82,17 +79,22 @@ class Product {
 
  public:
   Product(const B& backend, TensorView<const SA, 2> a, TensorView<const SB, 2> b,
-          TensorView<T, 2> c, const ProductOptions<T>& options, ProductWorkspace& workspace,
-          const E& epilogue)
-      : backend_(backend), a_(a), b_(b), c_(c), options_(options), epilogue_(epilogue) {
+          TensorView<T, 2> c, const ProductOptions<T>& options, const E& epilogue)
+      : backend_(backend),
+        a_(a),
+        b_(b),
+        c_(c),
+        options_(options),
+        epilogue_(epilogue),
+        memory_(leased<ProductMemory>(backend)) {
     const Index workers = worker_count(backend.executor, a.rows());
     item_rows_ = rows_of_item(a.rows(), workers);
     const Index depth = std::min(depth_block, a.cols());
     panel_size_ = depth * kernel_width;
     const Index panels = (std::min(product_columns, b.cols()) + kernel_width - 1) / kernel_width;
-    panels_ = make_room<T>(workspace.panels, panels * panel_size_);
+    panels_ = make_room<T>(memory_->panels, panels * panel_size_);
     left_size_ = whole_lines(item_rows_ * depth);
-    left_ = make_room<T>(workspace.left, workers * left_size_);
+    left_ = make_room<T>(memory_->left, workers * left_size_);
   }
 
   void run() {
@@ -178,6 +180,7 @@ class Product {
   Index item_rows_ = 0;
   Index panel_size_ = 0;
   Index left_size_ = 0;
+  const Lease<ProductMemory> memory_;
   T* panels_ = nullptr;
   T* left_ = nullptr;
 };
@@ -185,8 +188,7 @@ class Product {
 /// A product with row-major C, which is not empty.
 template <class B, class SA, class SB, class T, class E>
 void multiply_rows(const B& backend, TensorView<const SA, 2> a, TensorView<const SB, 2> b,
-                   TensorView<T, 2> c, const ProductOptions<T>& options,
-                   ProductWorkspace& workspace, const E& epilogue) {
+                   TensorView<T, 2> c, const ProductOptions<T>& options, const E& epilogue) {
   if (a.cols() == 0) {
     for (Index i = 0; i < c.rows(); ++i)
       for (Index j = 0; j < c.cols(); ++j)
@@ -195,8 +197,8 @@ void multiply_rows(const B& backend, TensorView<const SA, 2> a, TensorView<const
   }
   if constexpr (has_pairs<SA, SB, T>)
     if (!options.scales())
-      return Product<true, B, SA, SB, T, E>(backend, a, b, c, options, workspace, epilogue).run();
-  Product<false, B, SA, SB, T, E>(backend, a, b, c, options, workspace, epilogue).run();
+      return Product<true, B, SA, SB, T, E>(backend, a, b, c, options, epilogue).run();
+  Product<false, B, SA, SB, T, E>(backend, a, b, c, options, epilogue).run();
 }
 
 PARE_ABI_END
@@ -205,25 +207,25 @@ PARE_ABI_BEGIN
 
 /// C = epilogue(A B), or epilogue(C + A B).
 ///
-/// \param backend   `pare::reference` (plain loops, one thread, sums in double, no memory), or one
-///                  that launches kernels
-/// \param a         [m x k], any storage scalar; rows or columns contiguous, or it is read slowly
-/// \param b         [k x n], the same
-/// \param c         [m x n], float or double, rows or columns contiguous; does not overlap a or b
-/// \param options   see ProductOptions
-/// \param workspace scratch to reuse
-/// \param epilogue  see Epilogue; runs in this translation unit, whatever unit has the kernels
+/// \param backend  `pare::reference` (plain loops, one thread, sums in double, no memory), or one
+///                 that launches kernels
+/// \param a        [m x k], any storage scalar; rows or columns contiguous, or it is read slowly
+/// \param b        [k x n], the same
+/// \param c        [m x n], float or double, rows or columns contiguous; does not overlap a or b
+/// \param options  see ProductOptions
+/// \param epilogue see Epilogue; runs in this translation unit, whatever unit has the kernels
 ///
 /// The caller has checked shapes. Sums are kept in T; bf16 times bf16 into float uses native
 /// products of pairs, which take subnormals for 0, where the arch has them and nothing is scaled.
 /// Cost: 2 m n k FLOPs (half of them for a lower half), which bind; a and b are read once for every
-/// 2048 columns, c is read and written once for every 512 of the depth. Memory: ProductWorkspace.
+/// 2048 columns, c is read and written once for every 512 of the depth. Memory, kept in the
+/// backend's workspace: in float at most 4 MiB of panels of b and 384 KiB of a for each worker; in
+/// double, and for pairs of bf16, twice that.
 /// \throws std::invalid_argument if neither rows nor columns of c are contiguous.
 template <Backend B, StorageScalar SA, StorageScalar SB, ComputeScalar T,
           Epilogue<T> E = NoEpilogue>
 void multiply(const B& backend, TensorView<const SA, 2> a, TensorView<const SB, 2> b,
-              TensorView<T, 2> c, const ProductOptions<T>& options, ProductWorkspace& workspace,
-              const E& epilogue = {}) {
+              TensorView<T, 2> c, const ProductOptions<T>& options = {}, const E& epilogue = {}) {
   if (c.rows() == 0 || c.cols() == 0) return;
   const bool by_columns = c.stride[1] != 1 && c.cols() > 1;
   if (by_columns)
@@ -235,9 +237,9 @@ void multiply(const B& backend, TensorView<const SA, 2> a, TensorView<const SB, 
     const ProductOptions<T> transposed{options.accumulate, Half::Both, options.column_scale,
                                        options.row_scale, options.depth_scale};
     detail::multiply_rows(on_any_executor(backend), transpose(b), transpose(a), transpose(c),
-                          transposed, workspace, detail::transpose_epilogue(epilogue));
+                          transposed, detail::transpose_epilogue(epilogue));
   } else {
-    detail::multiply_rows(on_any_executor(backend), a, b, c, options, workspace, epilogue);
+    detail::multiply_rows(on_any_executor(backend), a, b, c, options, epilogue);
   }
 }
 

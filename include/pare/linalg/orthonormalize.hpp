@@ -5,9 +5,8 @@
 /// Orthonormal columns for tall matrices, by Cholesky decomposition of their Gram matrix.
 ///
 /// ```cpp
-/// RowMatrix<float> y = ..., scratch;  // [rows x cols], rows >= cols
-/// ProductWorkspace workspace;
-/// orthonormalize(pare::simd.threads(4), y, 7, scratch, workspace);  // y^T y = I
+/// RowMatrix<float> y = ...;                        // [rows x cols], rows >= cols
+/// orthonormalize(pare::simd.threads(4), y, 7);     // y^T y = I
 /// ```
 ///
 /// The Gram matrix is summed in double and its columns are scaled to unit length first, so that the
@@ -34,11 +33,9 @@ PARE_ABI_BEGIN
 
 /// A^T B, or only A^T A when both are one matrix, summed in double.
 template <class B, class T>
-RowMatrix<double> inner_products(const B& backend, const RowMatrix<T>& a, const RowMatrix<T>& b,
-                                 ProductWorkspace& workspace) {
+RowMatrix<double> inner_products(const B& backend, const RowMatrix<T>& a, const RowMatrix<T>& b) {
   RowMatrix<double> out(a.cols(), b.cols());
-  multiply(backend, transpose(const_view(a)), const_view(b), to_view(out),
-           ProductOptions<double>{.half = Half::Lower}, workspace);
+  multiply(backend, transpose(const_view(a)), const_view(b), to_view(out), {.half = Half::Lower});
   mirror_lower(backend, to_view(out));
   return out;
 }
@@ -46,7 +43,7 @@ RowMatrix<double> inner_products(const B& backend, const RowMatrix<T>& a, const 
 /// y <- y R for an upper triangular R, whose zeros are skipped block by block.
 template <class B, class T>
 void multiply_upper(const B& backend, RowMatrix<T>& y, const Eigen::MatrixXd& upper,
-                    RowMatrix<T>& scratch, ProductWorkspace& workspace) {
+                    RowMatrix<T>& scratch) {
   constexpr Index block = 256;
   const RowMatrix<T> factor = upper.cast<T>();
   scratch.resize(y.rows(), upper.cols());
@@ -55,7 +52,7 @@ void multiply_upper(const B& backend, RowMatrix<T>& y, const Eigen::MatrixXd& up
     const Index depth = std::min(begin + count, upper.rows());
     multiply(backend, columns_of(const_view(y), 0, depth),
              columns_of(rows_of(const_view(factor), 0, depth), begin, count),
-             columns_of(to_view(scratch), begin, count), ProductOptions<T>{}, workspace);
+             columns_of(to_view(scratch), begin, count));
   }
   y.swap(scratch);
 }
@@ -90,8 +87,7 @@ Index columns_beyond_rounding(const RowMatrix<T>& y, Index kept, Index size) {
 /// from the large ones that hide them; those that are rounding become random ones.
 template <class B, class T>
 void replace_dependent_columns(const B& backend, RowMatrix<T>& y, const RowMatrix<double>& gram,
-                               std::uint64_t seed, RowMatrix<T>& scratch,
-                               ProductWorkspace& workspace) {
+                               std::uint64_t seed, RowMatrix<T>& scratch) {
   const Index size = gram.rows();
   const Eigen::VectorXd scale = gram.diagonal().unaryExpr(
       [](double square) { return square > 0.0 ? 1.0 / std::sqrt(square) : 0.0; });
@@ -104,8 +100,7 @@ void replace_dependent_columns(const B& backend, RowMatrix<T>& y, const RowMatri
   for (Index j = 0; j < kept; ++j) turn.col(j) /= std::sqrt(values[j]);
   const RowMatrix<T> factor = turn.cast<T>();
   scratch.resize(y.rows(), size);
-  multiply(backend, const_view(y), const_view(factor), to_view(scratch), ProductOptions<T>{},
-           workspace);
+  multiply(backend, const_view(y), const_view(factor), to_view(scratch));
   y.swap(scratch);
   fill_normal(backend.executor, seed, columns_beyond_rounding(y, kept, size), y);
 }
@@ -115,21 +110,27 @@ void replace_dependent_columns(const B& backend, RowMatrix<T>& y, const RowMatri
 /// error analysis of the CholeskyQR2 algorithm). Columns that depend on others are replaced by
 /// random ones of `seed`. The same bits for any number of threads.
 ///
-/// \param scratch   any size; holds what y held before
-/// \param workspace scratch of the products
+/// \param scratch any size, of what value ever; another in the end
 ///
-/// Cost: 3 rows cols^2 FLOPs, a third of them in double. Memory: a second y, and cols^2 doubles.
+/// Cost: 3 rows cols^2 FLOPs, a third of them in double. Memory: `scratch` becomes as large as y,
+/// and cols^2 doubles.
 template <class B, class T>
-void orthonormalize(const B& backend, RowMatrix<T>& y, std::uint64_t seed, RowMatrix<T>& scratch,
-                    ProductWorkspace& workspace) {
+void orthonormalize(const B& backend, RowMatrix<T>& y, std::uint64_t seed, RowMatrix<T>& scratch) {
   constexpr int attempts = 4;
   for (int attempt = 0; attempt < attempts; ++attempt) {
-    const RowMatrix<double> gram = inner_products(backend, y, y, workspace);
+    const RowMatrix<double> gram = inner_products(backend, y, y);
     const Eigen::MatrixXd inverse = inverse_cholesky_factor(gram);
-    if (inverse.rows() == y.cols()) return multiply_upper(backend, y, inverse, scratch, workspace);
+    if (inverse.rows() == y.cols()) return multiply_upper(backend, y, inverse, scratch);
     replace_dependent_columns(backend, y, gram, seed + static_cast<std::uint64_t>(attempt) + 1,
-                              scratch, workspace);
+                              scratch);
   }
+}
+
+/// The same with scratch from the backend's workspace.
+template <class B, class T>
+void orthonormalize(const B& backend, RowMatrix<T>& y, std::uint64_t seed) {
+  const auto scratch = leased<RowMatrix<T>>(backend);
+  orthonormalize(backend, y, seed, *scratch);
 }
 
 PARE_ABI_END

@@ -6,7 +6,7 @@
 /// half, to scale the factors.
 ///
 /// ```cpp
-/// linalg::multiply(pare::simd, a, b, c, {.accumulate = true}, workspace);  // c += a b
+/// linalg::multiply(pare::simd, a, b, c, {.accumulate = true});  // c += a b
 /// ```
 
 #include <pare/core/macros_off.hpp>

@@ -5,8 +5,8 @@
 /// The definitions of this folder, in plain loops that accumulate in double on one thread.
 ///
 /// ```cpp
-/// spmm(pare::reference, a, b, c);                     // the backend that runs them
-/// multiply(pare::reference, a, b, c, {}, workspace);
+/// spmm(pare::reference, a, b, c);  // the backend that runs them
+/// multiply(pare::reference, a, b, c);
 /// ```
 
 #include <pare/core/macros_off.hpp>

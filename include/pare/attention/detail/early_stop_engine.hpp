@@ -52,7 +52,7 @@ void make_guides(const C& call, const StopPlan& plan, const StopShared<C>& share
 template <class B, class C>
 AttendStats run_early_stop(const B& backend, const C& call, const EarlyStop& rule) {
   const Problem& p = call.problem;
-  const auto kept = pare::detail::leased<AttendMemory>(backend);
+  const auto kept = leased<AttendMemory>(backend);
   const StopPlan plan =
       make_stop_plan(p, rule, [&call](Index i) { return call.sequence(i); }, kept->items);
   const auto items = static_cast<Index>(kept->items.size());

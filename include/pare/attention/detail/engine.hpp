@@ -347,7 +347,7 @@ template <class B, class C>
 void run_call(const B& backend, const C& call, Index key_slots) {
   using T = typename C::T;
   const Problem& p = call.problem;
-  const auto memory = pare::detail::leased<AttendMemory>(backend);
+  const auto memory = leased<AttendMemory>(backend);
   const Index part_rows = make_plan(
       p, key_slots, call.q.extent[0] * call.q.extent[2],
       [&call](Index i) { return call.sequence(i); }, *memory);

@@ -61,12 +61,17 @@ void transform_rows(TensorView<T, 2> y, Index begin, Index rows, const F& f) {
   }
 }
 
+template <class T>
+struct GainMemory {
+  std::vector<T> gain, gain_less_one;
+};
+
 /// delta = gain_less_one .* base_output + gain .* (scale delta), where delta is the adapter's
 /// output.
 template <class O, class T>
 struct ComposeDelta {
   TensorView<const O, 2> base_output;
-  std::vector<T> gain_less_one, gain;
+  const GainMemory<T>& of;
   T scale;
   TensorView<T, 2> delta;
 
@@ -74,28 +79,28 @@ struct ComposeDelta {
     transform_rows(delta, begin, rows, [&](Index i, Index j, T adapter) {
       const T base = static_cast<T>(static_cast<compute_t<O>>(base_output(i, j)));
       const auto at = static_cast<std::size_t>(j);
-      return gain_less_one[at] * base + gain[at] * (scale * adapter);
+      return of.gain_less_one[at] * base + of.gain[at] * (scale * adapter);
     });
   }
 };
 
 template <class T, class O, class G>
 ComposeDelta<O, T> compose_delta(TensorView<const O, 2> base_output, TensorView<const G, 1> gains,
-                                 double scale, TensorView<T, 2> delta) {
-  ComposeDelta<O, T> compose{base_output, {}, {}, static_cast<T>(scale), delta};
+                                 double scale, TensorView<T, 2> delta, GainMemory<T>& memory) {
+  memory.gain.clear();
+  memory.gain_less_one.clear();
   for (Index j = 0; j < gains.extent[0]; ++j) {
     const auto gain = static_cast<double>(static_cast<compute_t<G>>(gains(j)));
-    compose.gain_less_one.push_back(static_cast<T>(gain - 1));
-    compose.gain.push_back(static_cast<T>(gain));
+    memory.gain_less_one.push_back(static_cast<T>(gain - 1));
+    memory.gain.push_back(static_cast<T>(gain));
   }
-  return compose;
+  return {base_output, memory, static_cast<T>(scale), delta};
 }
 
 template <class B, class O, class S, class U, class G, class T>
 void dora_delta_views(const B& backend, TensorView<const O, 2> base_output,
                       TensorView<const S, 2> x, TensorView<const U, 2> a, TensorView<const U, 2> b,
-                      TensorView<const G, 1> gains, double scale, TensorView<T, 2> delta,
-                      ApplyWorkspace& workspace) {
+                      TensorView<const G, 1> gains, double scale, TensorView<T, 2> delta) {
   constexpr const char* function = "factor::dora_delta";
   check(a.rows() >= 1 && a.cols() >= 1, function, "a", a.extent, "a rank and inputs of at least 1");
   check_extents<2>(function, "b", b.extent, {b.rows(), a.rows()});
@@ -112,12 +117,13 @@ void dora_delta_views(const B& backend, TensorView<const O, 2> base_output,
   if (to.rows() == 0 || to.cols() == 0) return;
   if constexpr (KernelBackend<B>) {
     const auto any = on_any_executor(backend);
-    LowRankProduct<OnAnyExecutor<B>, S, U>(any, left, right, from, to, workspace)
-        .run(compose_delta(base_output, gains, scale, to));
+    LowRankProduct<OnAnyExecutor<B>, S, U>(any, left, right, from, to)
+        .run(compose_delta(base_output, gains, scale, to, *leased<GainMemory<T>>(backend)));
   } else {
     RowMatrix<double> exact(to.rows(), to.cols());
     reference_low_rank_product(left, right, from, to_view(exact));
-    compose_delta(base_output, gains, scale, to_view(exact))(0, to.rows());
+    GainMemory<double> memory;
+    compose_delta(base_output, gains, scale, to_view(exact), memory)(0, to.rows());
     transform_rows(to, 0, to.rows(),
                    [&](Index i, Index j, T) { return static_cast<T>(exact(i, j)); });
   }
@@ -129,15 +135,15 @@ void dora_layer(const B& backend, TensorView<const S, 2> x, TensorView<const V, 
                 TensorView<const U, 2> a, TensorView<const U, 2> b, const Eigen::VectorXd& gains,
                 double scale, TensorView<T, 2> y) {
   if constexpr (KernelBackend<B>) {
-    linalg::ProductWorkspace workspace;
-    const linalg::ProductOptions<T> plain;
-    RowMatrix<T> middle(x.rows(), a.rows());
-    linalg::multiply(backend, x, transpose(a), to_view(middle), plain, workspace);
-    middle *= static_cast<T>(scale);
-    linalg::multiply(backend, x, transpose(w), y, plain, workspace);
-    const Eigen::Matrix<T, Eigen::Dynamic, 1> gain = gains.cast<T>();
-    linalg::multiply(backend, as_const(to_view(middle)), transpose(b), y, {.accumulate = true},
-                     workspace, linalg::ScaleColumns<T>{gain.data()});
+    const auto middle = leased<RowMatrix<T>>(backend);
+    middle->resize(x.rows(), a.rows());
+    linalg::multiply(backend, x, transpose(a), to_view(*middle));
+    *middle *= static_cast<T>(scale);
+    linalg::multiply(backend, x, transpose(w), y);
+    const auto gain = leased<Eigen::Matrix<T, Eigen::Dynamic, 1>>(backend);
+    *gain = gains.cast<T>();
+    linalg::multiply(backend, as_const(to_view(*middle)), transpose(b), y, {.accumulate = true},
+                     linalg::ScaleColumns<T>{gain->data()});
   } else {
     const Eigen::MatrixXd inputs = reference_matrix(x),
                           weight = reference_matrix(w) +

@@ -21,20 +21,17 @@
 #include <type_traits>
 #include <vector>
 
-namespace pare::factor {
+namespace pare::factor::detail {
+PARE_ABI_BEGIN
 
-/// Scratch of `dora_norms` and `dora_forward`: rank (in + rank) scalars, and for each worker a
-/// block of 192 rows of a few times the rank. Two calls must not use one object at the same time.
-struct DoraWorkspace {
+/// rank (in + rank) scalars, and for each worker a block of 192 rows of a few times the rank.
+struct DoraMemory {
   AlignedBuffer<std::byte> adapter;
   AlignedBuffer<std::byte> gram;
   AlignedBuffer<std::byte> packed_gram;
   AlignedBuffer<std::byte> workers;
   std::vector<double> adapter_squares;
 };
-
-namespace detail {
-PARE_ABI_BEGIN
 
 /// ||w + scale b A||^2 of one row in double, element by element: what the three sums cannot give.
 template <class S, class U>
@@ -85,7 +82,7 @@ class DoraNorms {
 
  public:
   DoraNorms(const B& backend, TensorView<const S, 2> w, TensorView<const U, 2> a,
-            TensorView<const U, 2> b, double scale, const double* base, DoraWorkspace& workspace)
+            TensorView<const U, 2> b, double scale, const double* base)
       : backend_(backend),
         w_(w),
         a_(a),
@@ -93,15 +90,15 @@ class DoraNorms {
         scale_(scale),
         base_(base),
         rank_(a.rows()),
-        adapter_(backend, transpose(a), workspace.adapter),
-        gram_{make_room<T>(workspace.gram, rank_ * rank_), {rank_, rank_}, {rank_, 1}},
-        workspace_(workspace) {}
+        memory_(leased<DoraMemory>(backend)),
+        adapter_(backend, transpose(a), memory_->adapter),
+        gram_{make_room<T>(memory_->gram, rank_ * rank_), {rank_, rank_}, {rank_, 1}} {}
 
   /// norm(row, value) for every row, by many workers.
   template <class Norm>
   void run(const Norm& norm) {
     multiply_adapter();
-    const Gram gram(backend_, as_const(gram_), workspace_.packed_gram);
+    const Gram gram(backend_, as_const(gram_), memory_->packed_gram);
     each_block(w_.rows(), [&](Index begin, Index rows, const Scratch& scratch) {
       sum_block(gram, begin, rows, scratch);
       for (Index i = 0; i < rows; ++i)
@@ -125,7 +122,7 @@ class DoraNorms {
         std::max(Adapter::left_size(block, w_.cols()), Gram::left_size(block, rank_));
     constexpr auto widths = static_cast<Index>(sizeof(double) / sizeof(T));
     const Index sums = whole_lines(4 * block), size = left + 3 * line + widths * sums;
-    T* memory = make_room<T>(workspace_.workers, workers * size);
+    T* memory = make_room<T>(memory_->workers, workers * size);
     parallel_for(backend_.executor, (rows + block - 1) / block, [&](Index item, int worker) {
       T* own = memory + worker * size;
       auto* d = reinterpret_cast<double*>(own + left + 3 * line);
@@ -139,7 +136,7 @@ class DoraNorms {
 
   /// The lower half of A A^T and what is above it, and the squares of A's rows.
   void multiply_adapter() {
-    std::vector<double>& all_squares = workspace_.adapter_squares;
+    std::vector<double>& all_squares = memory_->adapter_squares;
     all_squares.assign(static_cast<std::size_t>(rank_), 0.0);
     each_block(rank_, [&](Index begin, Index rows, const Scratch& scratch) {
       const Index columns = std::min(Adapter::whole_panels(begin + rows), rank_);
@@ -204,9 +201,9 @@ class DoraNorms {
   double scale_;
   const double* base_;
   Index rank_;
+  const Lease<DoraMemory> memory_;
   Adapter adapter_;
   TensorView<T, 2> gram_;
-  DoraWorkspace& workspace_;
   bool adapter_is_finite_ = true;
   bool adapter_is_ordinary_ = true;
 };
@@ -219,8 +216,8 @@ void row_squares(const B& backend, TensorView<const S, 2> w, double* squares) {
   const Index workers = worker_count(backend.executor, w.rows());
   const Index block = linalg::rows_of_item(w.rows(), workers),
               size = Rows::left_size(block, w.cols());
-  AlignedBuffer<std::byte> buffer;
-  T* left = make_room<T>(buffer, workers * size);
+  const auto buffer = leased<AlignedBuffer<std::byte>>(backend);
+  T* left = make_room<T>(*buffer, workers * size);
   std::fill(squares, squares + w.rows(), 0.0);
   parallel_for(backend.executor, (w.rows() + block - 1) / block, [&](Index item, int worker) {
     const Index begin = item * block, rows = std::min(block, w.rows() - begin);
@@ -233,5 +230,4 @@ void row_squares(const B& backend, TensorView<const S, 2> w, double* squares) {
 }
 
 PARE_ABI_END
-}  // namespace detail
-}  // namespace pare::factor
+}  // namespace pare::factor::detail

@@ -56,7 +56,7 @@ void pair_products(const B& backend, TensorView<const double, 2> v, Index begin,
 /// all products of two rows of V, in blocks that stay in cache.
 template <class B, class F>
 void weighted_grams(const B& backend, TensorView<const F, 2> f, TensorView<const double, 2> v,
-                    TensorView<double, 2> grams, linalg::ProductWorkspace& workspace) {
+                    TensorView<double, 2> grams) {
   constexpr Index depth = 256, width = 2048;
   RowMatrix<double> products(std::min(width, grams.cols()), std::min(depth, f.cols()));
   for (Index column = 0; column < grams.cols(); column += width)
@@ -66,8 +66,7 @@ void weighted_grams(const B& backend, TensorView<const F, 2> f, TensorView<const
       const auto block = columns_of(rows_of(to_view(products), 0, pairs), 0, count);
       pair_products(backend, columns_of(v, begin, count), column, block);
       linalg::multiply(backend, columns_of(f, begin, count), transpose(as_const(block)),
-                       columns_of(grams, column, pairs),
-                       linalg::ProductOptions<double>{.accumulate = begin > 0}, workspace);
+                       columns_of(grams, column, pairs), {.accumulate = begin > 0});
     }
 }
 
@@ -88,16 +87,14 @@ void weigh_residual(const B& backend, TensorView<const T, 2> w, TensorView<const
 /// transposes of matrices in rows.
 template <class B, class T, class F>
 RowMatrix<double> descent(const B& backend, TensorView<const T, 2> w, TensorView<const F, 2> f,
-                          TensorView<const double, 2> x, TensorView<const double, 2> v,
-                          linalg::ProductWorkspace& workspace) {
+                          TensorView<const double, 2> x, TensorView<const double, 2> v) {
   const bool turned = w.stride[1] != 1;
   RowMatrix<double> residual(turned ? w.cols() : w.rows(), turned ? w.rows() : w.cols());
-  linalg::multiply(backend, transpose(turned ? v : x), turned ? x : v, to_view(residual),
-                   linalg::ProductOptions<double>{}, workspace);
+  linalg::multiply(backend, transpose(turned ? v : x), turned ? x : v, to_view(residual));
   weigh_residual(backend, turned ? transpose(w) : w, turned ? transpose(f) : f, to_view(residual));
   RowMatrix<double> out(v.rows(), w.rows());
   linalg::multiply(backend, v, turned ? const_view(residual) : transpose(const_view(residual)),
-                   to_view(out), linalg::ProductOptions<double>{}, workspace);
+                   to_view(out));
   return out;
 }
 
@@ -124,8 +121,7 @@ inline void take_step(const double* gram, TensorView<const double, 2> descent,
 /// worker. Memory: at least 96 lines of k^2 / 2 and of n doubles, and 64 MiB where there are more.
 template <class B, class T, class F>
 void fit_lines(const B& backend, TensorView<const T, 2> w, TensorView<const F, 2> f,
-               TensorView<double, 2> x, TensorView<const double, 2> v,
-               linalg::ProductWorkspace& workspace) {
+               TensorView<double, 2> x, TensorView<const double, 2> v) {
   const Index k = v.rows(), pairs = triangle(k);
   const Index most = std::min(block_lines(std::max(pairs, v.cols())), w.rows());
   RowMatrix<double> grams(most, pairs);
@@ -136,9 +132,9 @@ void fit_lines(const B& backend, TensorView<const T, 2> w, TensorView<const F, 2
     const Index count = std::min(most, w.rows() - begin);
     const auto f_lines = rows_of(f, begin, count);
     const auto x_lines = columns_of(x, begin, count);
-    weighted_grams(backend, f_lines, v, rows_of(to_view(grams), 0, count), workspace);
+    weighted_grams(backend, f_lines, v, rows_of(to_view(grams), 0, count));
     const RowMatrix<double> right_sides =
-        descent(backend, rows_of(w, begin, count), f_lines, as_const(x_lines), v, workspace);
+        descent(backend, rows_of(w, begin, count), f_lines, as_const(x_lines), v);
     parallel_for(backend.executor, count, [&](Index i, int worker) {
       const auto at = static_cast<std::size_t>(worker);
       take_step(&grams(i, 0), columns_of(const_view(right_sides), i, 1), columns_of(x_lines, i, 1),
@@ -150,12 +146,12 @@ void fit_lines(const B& backend, TensorView<const T, 2> w, TensorView<const F, 2
 /// Rows of the left factor, then columns of the right.
 template <class B, class T, class F>
 void als_sweep(ElementwiseProblem<B, T, F>& p, ElementwiseFactors& factors) {
-  balance(p.backend, factors.right, factors.left, p.workspace);
+  balance(p.backend, factors.right, factors.left);
   fit_lines(p.backend, const_view(p.w), const_view(p.f), to_view(factors.left),
-            const_view(factors.right), p.workspace);
-  balance(p.backend, factors.left, factors.right, p.workspace);
+            const_view(factors.right));
+  balance(p.backend, factors.left, factors.right);
   fit_lines(p.backend, transpose(const_view(p.w)), transpose(const_view(p.f)),
-            to_view(factors.right), const_view(factors.left), p.workspace);
+            to_view(factors.right), const_view(factors.left));
 }
 
 PARE_ABI_END

@@ -23,7 +23,7 @@ void fill_expected(ElementwiseProblem<B, T, F>& p, double greatest,
                    const ElementwiseFactors& factors, RowMatrix<double>& m) {
   m.resize(p.w.rows(), p.w.cols());
   linalg::multiply(p.backend, transpose(const_view(factors.left)), const_view(factors.right),
-                   to_view(m), linalg::ProductOptions<double>{}, p.workspace);
+                   to_view(m));
   parallel_for(p.backend.executor, m.rows(), [&](Index i, int) {
     const T* w = &p.w(i, 0);
     const F* f = &p.f(i, 0);
@@ -38,15 +38,13 @@ void fill_expected(ElementwiseProblem<B, T, F>& p, double greatest,
 template <class B, class T, class F>
 void em_sweep(ElementwiseProblem<B, T, F>& p, double greatest, ElementwiseFactors& factors,
               RowMatrix<double>& m) {
-  const linalg::ProductOptions<double> plain{};
   fill_expected(p, greatest, factors, m);
   for (int iteration = 0; iteration < em_iterations; ++iteration) {
-    orthonormal_rows(p.backend, factors.right, p.workspace);
+    orthonormal_rows(p.backend, factors.right);
     linalg::multiply(p.backend, const_view(factors.right), transpose(const_view(m)),
-                     to_view(factors.left), plain, p.workspace);
-    orthonormal_rows(p.backend, factors.left, p.workspace);
-    linalg::multiply(p.backend, const_view(factors.left), const_view(m), to_view(factors.right),
-                     plain, p.workspace);
+                     to_view(factors.left));
+    orthonormal_rows(p.backend, factors.left);
+    linalg::multiply(p.backend, const_view(factors.left), const_view(m), to_view(factors.right));
   }
 }
 

@@ -17,11 +17,9 @@ PARE_ABI_BEGIN
 
 /// y <- m y for a small m.
 template <class B>
-void multiply_left(const B& backend, const Eigen::MatrixXd& m, RowMatrix<double>& y,
-                   linalg::ProductWorkspace& workspace) {
+void multiply_left(const B& backend, const Eigen::MatrixXd& m, RowMatrix<double>& y) {
   RowMatrix<double> out(m.rows(), y.cols());
-  linalg::multiply(backend, as_const(to_view(m)), const_view(y), to_view(out),
-                   linalg::ProductOptions<double>{}, workspace);
+  linalg::multiply(backend, as_const(to_view(m)), const_view(y), to_view(out));
   y.swap(out);
 }
 
@@ -30,17 +28,16 @@ void multiply_left(const B& backend, const Eigen::MatrixXd& m, RowMatrix<double>
 /// By the Gram matrix, whose products bind; rows that depend on others up to 1e-6 are left to
 /// Householder's method, which finds orthonormal rows for every Y.
 template <class B>
-Eigen::MatrixXd orthonormal_rows(const B& backend, RowMatrix<double>& y,
-                                 linalg::ProductWorkspace& workspace) {
+Eigen::MatrixXd orthonormal_rows(const B& backend, RowMatrix<double>& y) {
   const Index k = y.rows();
   RowMatrix<double> gram(k, k);
   linalg::multiply(backend, const_view(y), transpose(const_view(y)), to_view(gram),
-                   linalg::ProductOptions<double>{.half = linalg::Half::Lower}, workspace);
+                   {.half = linalg::Half::Lower});
   linalg::mirror_lower(backend, to_view(gram));
   const Eigen::MatrixXd inverse = linalg::inverse_cholesky_factor(gram);
   if (inverse.rows() == k) {
     const Eigen::MatrixXd transposed = inverse.transpose();
-    multiply_left(backend, transposed, y, workspace);
+    multiply_left(backend, transposed, y);
     Eigen::MatrixXd r = Eigen::MatrixXd::Identity(k, k);
     inverse.triangularView<Eigen::Upper>().solveInPlace(r);
     return r;
@@ -52,9 +49,8 @@ Eigen::MatrixXd orthonormal_rows(const B& backend, RowMatrix<double>& y,
 
 /// Makes the rows of `fixed` orthonormal and leaves other^T fixed as it is.
 template <class B>
-void balance(const B& backend, RowMatrix<double>& fixed, RowMatrix<double>& other,
-             linalg::ProductWorkspace& workspace) {
-  multiply_left(backend, orthonormal_rows(backend, fixed, workspace), other, workspace);
+void balance(const B& backend, RowMatrix<double>& fixed, RowMatrix<double>& other) {
+  multiply_left(backend, orthonormal_rows(backend, fixed), other);
 }
 
 PARE_ABI_END

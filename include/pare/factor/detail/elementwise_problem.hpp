@@ -34,7 +34,6 @@ struct ElementwiseProblem {
   RowMatrix<T> w;    ///< [out x in]
   RowMatrix<F> f;    ///< [out x in], the greatest near 1
   double scale = 1;  ///< the power of two by which f was divided
-  linalg::ProductWorkspace workspace{};
 };
 
 /// A copy in rows, each element times a factor.
@@ -119,8 +118,7 @@ double scaled_loss(ElementwiseProblem<B, T, F>& p, const ElementwiseFactors& fac
   for (Index begin = 0; begin < out; begin += most) {
     const Index count = std::min(most, out - begin);
     linalg::multiply(p.backend, transpose(columns_of(const_view(factors.left), begin, count)),
-                     const_view(factors.right), rows_of(to_view(x), 0, count),
-                     linalg::ProductOptions<double>{}, p.workspace);
+                     const_view(factors.right), rows_of(to_view(x), 0, count));
     parallel_for(p.backend.executor, count, [&](Index i, int) {
       lines[static_cast<std::size_t>(begin + i)] =
           line_loss(&p.w(begin + i, 0), &p.f(begin + i, 0), &x(i, 0), in);

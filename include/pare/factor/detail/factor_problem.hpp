@@ -57,7 +57,6 @@ struct FactorProblem {
   NormalizedWeights output_weights;
   NormalizedWeights input_weights;
   SvdOptions options;
-  linalg::ProductWorkspace workspace{};
   /// A power of two by which M is multiplied so that its squares stay within T.
   double factor = 1;
   /// By how many powers of two a covariance's root was divided.
@@ -85,8 +84,7 @@ struct FactorProblem {
   template <class T>
   ScaledMatrix<B, S, T> matrix(Axis side) {
     const bool outputs = side == Axis::Output;
-    return {backend, workspace, w,
-            weight_roots<T>(output_weights.values, w.rows(), outputs ? factor : 1.0),
+    return {backend, w, weight_roots<T>(output_weights.values, w.rows(), outputs ? factor : 1.0),
             weight_roots<T>(input_weights.values, w.cols(), outputs ? 1.0 : factor)};
   }
 

@@ -60,8 +60,7 @@ template <class B, class S, class C>
 FoundSubspace<double> find_covariance_subspace(FactorProblem<B, S>& problem,
                                                const CovarianceView<C>& covariance) {
   const auto m = problem.template matrix<double>(Axis::Output);
-  CovarianceOperator<B, ScaledMatrix<B, S, double>, C> g(problem.backend, m, covariance,
-                                                         problem.workspace);
+  CovarianceOperator<B, ScaledMatrix<B, S, double>, C> g(problem.backend, m, covariance);
   // Of a W whose inputs have no energy the sum is rounding, of either sign.
   FoundSubspace<double> found{{}, Route::Randomized, std::max(0.0, g.energy())};
   check_energy(problem.function, found.total_energy / (problem.factor * problem.factor),
@@ -75,7 +74,7 @@ FoundSubspace<double> find_covariance_subspace(FactorProblem<B, S>& problem,
       return all_eigenvectors<double>(g.rayleigh(identity), rank);
     }
     return leading_subspace<double>(problem.backend, g, rank, plan.width, plan.until(),
-                                    found.total_energy, problem.options, problem.workspace);
+                                    found.total_energy, problem.options);
   };
   found.space = solve_for_rank(problem.options, problem.limit(), found.total_energy, solve);
   return found;
@@ -106,7 +105,7 @@ RowMatrix<double> weigh_by(FactorProblem<B, S>& problem, const CovarianceView<C>
                            const RowMatrix<double>& x) {
   RowMatrix<double> weighed = covariance.ridge * x;
   linalg::multiply(problem.backend, const_view(x), covariance.matrix, to_view(weighed),
-                   linalg::ProductOptions<double>{.accumulate = true}, problem.workspace);
+                   {.accumulate = true});
   return weighed;
 }
 

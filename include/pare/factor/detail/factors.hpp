@@ -100,8 +100,7 @@ template <class T, class B, class A, class C>
 RowMatrix<T> product_of(FactorProblem<B, A>& problem, TensorView<const C, 2> a,
                         TensorView<const C, 2> b, const T* depth_scale = nullptr) {
   RowMatrix<T> out(a.rows(), b.cols());
-  linalg::multiply(problem.backend, a, b, to_view(out),
-                   linalg::ProductOptions<T>{.depth_scale = depth_scale}, problem.workspace);
+  linalg::multiply(problem.backend, a, b, to_view(out), {.depth_scale = depth_scale});
   return out;
 }
 
@@ -119,8 +118,7 @@ void factors_from_outputs(FactorProblem<B, S>& problem, const Subspace<T>& space
   const auto m = problem.template matrix<T>(Axis::Output);
   result.right.resize(space.basis.cols(), problem.w.cols());
   linalg::multiply(problem.backend, transpose(const_view(space.basis)), problem.w,
-                   to_view(result.right), linalg::ProductOptions<T>{.depth_scale = scale_of(m.row)},
-                   problem.workspace);
+                   to_view(result.right), {.depth_scale = scale_of(m.row)});
   if (problem.output_weights.empty()) {
     result.left = space.basis;
     return;
@@ -133,7 +131,7 @@ void factors_from_outputs(FactorProblem<B, S>& problem, const Subspace<T>& space
   RowMatrix<T> image(problem.w.rows(), space.basis.cols());
   const auto scale = factor_scale<T>(problem, problem.w.rows());
   linalg::multiply(problem.backend, problem.w, transpose(const_view(weighed)), to_view(image),
-                   linalg::ProductOptions<T>{.row_scale = scale_of(scale)}, problem.workspace);
+                   {.row_scale = scale_of(scale)});
   result.left = product_of<T>(problem, const_view(image), const_view(inverse.matrix));
 }
 
@@ -144,10 +142,8 @@ void factors_from_inputs(FactorProblem<B, S>& problem, const Subspace<T>& space,
   const auto scale = factor_scale<T>(problem, problem.w.rows());
   const auto column = weight_roots<T>(problem.input_weights.values, problem.w.cols(), 1.0);
   result.left.resize(problem.w.rows(), space.basis.cols());
-  linalg::multiply(
-      problem.backend, problem.w, const_view(space.basis), to_view(result.left),
-      linalg::ProductOptions<T>{.row_scale = scale_of(scale), .depth_scale = scale_of(column)},
-      problem.workspace);
+  linalg::multiply(problem.backend, problem.w, const_view(space.basis), to_view(result.left),
+                   {.row_scale = scale_of(scale), .depth_scale = scale_of(column)});
   if (column.empty()) {
     result.right = space.basis.transpose();
     return;
@@ -162,7 +158,7 @@ void factors_from_inputs(FactorProblem<B, S>& problem, const Subspace<T>& space,
     weighed.col(k) *= inverse.reciprocal[static_cast<std::size_t>(k)];
   RowMatrix<T> image(space.basis.cols(), problem.w.cols());
   linalg::multiply(problem.backend, transpose(const_view(weighed)), problem.w, to_view(image),
-                   linalg::ProductOptions<T>{.depth_scale = scale_of(scale)}, problem.workspace);
+                   {.depth_scale = scale_of(scale)});
   result.right = product_of<T>(problem, transpose(const_view(inverse.matrix)), const_view(image));
 }
 

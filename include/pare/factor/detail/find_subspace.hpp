@@ -105,7 +105,7 @@ bool resolves(double tolerance) {
 template <class T, class B, class S>
 std::optional<Subspace<T>> find_in(const B& backend, const ScaledMatrix<B, S, T>& m,
                                    const SvdOptions& options, Index limit, double total,
-                                   Route& route, linalg::ProductWorkspace& workspace) {
+                                   Route& route) {
   if (!std::is_same_v<T, double> && !resolves<T>(options.tolerance)) return std::nullopt;
   using Matrix = const ScaledMatrix<B, S, T>;
   std::optional<GramOperator<B, T>> gram;
@@ -113,13 +113,11 @@ std::optional<Subspace<T>> find_in(const B& backend, const ScaledMatrix<B, S, T>
     const SubspacePlan plan = plan_subspace(options, rank, m.rows(), m.cols());
     route = plan.route;
     if (plan.route == Route::Randomized) {
-      NormalOperator<B, Matrix> normal(backend, m, workspace);
-      return leading_subspace<T>(backend, normal, rank, plan.width, plan.until(), total, options,
-                                 workspace);
+      NormalOperator<B, Matrix> normal(backend, m);
+      return leading_subspace<T>(backend, normal, rank, plan.width, plan.until(), total, options);
     }
-    if (!gram) gram.emplace(backend, m, workspace);
-    return leading_subspace<T>(backend, *gram, rank, plan.width, plan.until(), total, options,
-                               workspace);
+    if (!gram) gram.emplace(backend, m);
+    return leading_subspace<T>(backend, *gram, rank, plan.width, plan.until(), total, options);
   };
   auto space = solve_for_rank(options, limit, total, solve);
   const double last = space.values[space.values.size() - 1];
@@ -137,13 +135,11 @@ inline Axis basis_side(Index out, Index in, bool outputs_weighed, bool inputs_we
 
 /// U - Q (Q^T U), for Q with orthonormal columns.
 template <class B>
-void take_out(const B& backend, const RowMatrix<double>& q, RowMatrix<double>& u,
-              linalg::ProductWorkspace& workspace) {
+void take_out(const B& backend, const RowMatrix<double>& q, RowMatrix<double>& u) {
   if (q.cols() == 0) return;
   RowMatrix<double> inside(q.cols(), u.cols()), image;
-  linalg::multiply(backend, transpose(const_view(q)), const_view(u), to_view(inside),
-                   linalg::ProductOptions<double>{}, workspace);
-  multiply_plain(backend, q, inside, image, workspace);
+  linalg::multiply(backend, transpose(const_view(q)), const_view(u), to_view(inside));
+  multiply_plain(backend, q, inside, image);
   u -= image;
 }
 
@@ -155,23 +151,21 @@ RowMatrix<double> deflated_basis(FactorProblem<B, S>& problem, Axis side, double
                                  Route& route, double& left) {
   const auto m = problem.template sided<double>(side);
   const B& backend = problem.backend;
-  linalg::ProductWorkspace& workspace = problem.workspace;
   RowMatrix<double> rest = m.dense(), q(m.rows(), 0), inside, image;
   const double wanted = problem.options.tolerance * problem.options.tolerance * total / 100;
   for (left = total; left > wanted && q.cols() < problem.limit();) {
     SvdOptions options = problem.options;
     options.tolerance = std::clamp(std::sqrt(wanted / left), 1e-6, 0.5);
-    const ScaledMatrix<B, double, double> part{backend, workspace, const_view(rest), {}, {}};
+    const ScaledMatrix<B, double, double> part{backend, const_view(rest), {}, {}};
     RowMatrix<double> u =
-        find_in<double>(backend, part, options, m.rows() - q.cols(), left, route, workspace)->basis;
+        find_in<double>(backend, part, options, m.rows() - q.cols(), left, route)->basis;
     for (int twice = 0; twice < 2; ++twice) {
-      take_out(backend, q, u, workspace);
-      linalg::orthonormalize(backend, u, options.seed + 1, image, workspace);
+      take_out(backend, q, u);
+      linalg::orthonormalize(backend, u, options.seed + 1, image);
     }
     inside.resize(u.cols(), rest.cols());
-    linalg::multiply(backend, transpose(const_view(u)), const_view(rest), to_view(inside),
-                     linalg::ProductOptions<double>{}, workspace);
-    multiply_plain(backend, u, inside, image, workspace);
+    linalg::multiply(backend, transpose(const_view(u)), const_view(rest), to_view(inside));
+    multiply_plain(backend, u, inside, image);
     rest -= image;
     left = rest.squaredNorm();
     q.conservativeResize(Eigen::NoChange, q.cols() + u.cols());
@@ -192,7 +186,7 @@ FoundSubspace<double> find_deflated(FactorProblem<B, S>& problem, Axis side, dou
   const ReferenceSvd svd = reference_svd(image);
   const Index rank = reference_rank(svd.s, left, problem.options);
   const RowMatrix<double> turn = svd.v.leftCols(rank);
-  multiply_plain(problem.backend, q, turn, found.space.basis, problem.workspace);
+  multiply_plain(problem.backend, q, turn, found.space.basis);
   found.space.values = svd.s.head(rank).cwiseAbs2();
   found.rounding = 1e-28;
   return found;
@@ -209,20 +203,19 @@ FoundSubspace<T> find_subspace(FactorProblem<B, S>& problem, Axis side, double t
     if (!resolves<double>(problem.options.tolerance)) return find_deflated(problem, side, total);
   if (plan.route == Route::Exact && problem.options.tolerance == 0) {
     const auto m = problem.template sided<double>(side);
-    const GramOperator<B, double> gram(problem.backend, m, problem.workspace);
+    const GramOperator<B, double> gram(problem.backend, m);
     found.space = all_eigenvectors<T>(gram.matrix(), problem.limit());
     return found;
   }
   const auto m = problem.template sided<T>(side);
-  auto space = find_in<T>(problem.backend, m, problem.options, problem.limit(), total, found.route,
-                          problem.workspace);
+  auto space = find_in<T>(problem.backend, m, problem.options, problem.limit(), total, found.route);
   if (space) {
     found.space = std::move(*space);
     return found;
   }
   const auto exact = problem.template sided<double>(side);
-  auto wide = find_in<double>(problem.backend, exact, problem.options, problem.limit(), total,
-                              found.route, problem.workspace);
+  auto wide =
+      find_in<double>(problem.backend, exact, problem.options, problem.limit(), total, found.route);
   found.space = {wide->basis.template cast<T>(), wide->values, wide->steps};
   return found;
 }

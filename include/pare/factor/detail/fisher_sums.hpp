@@ -179,7 +179,6 @@ void add_token_elements(const B& backend, TensorView<const S, 2> delta, TensorVi
                         FisherSums& sums) {
   constexpr Index at_once = linalg::product_depth;
   RowMatrix<double> left, right;
-  linalg::ProductWorkspace workspace;
   for (Index begin = 0; begin < x.rows(); begin += at_once) {
     const Index count = std::min(at_once, x.rows() - begin);
     left.setZero(count, sums.out());
@@ -189,7 +188,7 @@ void add_token_elements(const B& backend, TensorView<const S, 2> delta, TensorVi
     add_squares(backend, rows_of(x, begin, count),
                 SquareTargets<compute_t<U>>{.elements = to_view(right)});
     linalg::multiply(backend, transpose(const_view(left)), const_view(right), sums.element_view(),
-                     linalg::ProductOptions<double>{.accumulate = true}, workspace);
+                     {.accumulate = true});
   }
 }
 
@@ -214,6 +213,17 @@ struct TokenRange {
   Index end = 0;
 };
 
+/// A tile of G stays in L2; the packing of its factors is a tenth of its product.
+inline constexpr Index rows_of_tile = 192, columns_of_tile = 512;
+
+/// What one worker multiplies, squares and sums a tile in.
+template <class T>
+struct TileScratch {
+  Workspace products;
+  AlignedBuffer<T> tile{static_cast<std::size_t>(rows_of_tile * columns_of_tile)};
+  AlignedBuffer<T> columns{static_cast<std::size_t>(columns_of_tile)};
+};
+
 /// Examples of several tokens: a tile of Delta^T X is multiplied, squared, reduced and forgotten,
 /// for one example after the other.
 template <class B, class S, class U>
@@ -230,10 +240,12 @@ class SequenceSquares {
     const Index column_tiles = tiles(sums_.in(), columns_of_tile);
     rows_.assign(static_cast<std::size_t>(column_tiles * sums_.out()), 0.0);
     columns_.assign(static_cast<std::size_t>(row_tiles * sums_.in()), 0.0);
-    std::vector<Scratch> scratch(
-        static_cast<std::size_t>(worker_count(backend_.executor, row_tiles * column_tiles)));
+    const auto scratch = leased<std::vector<TileScratch<T>>>(backend_);
+    const int workers = worker_count(backend_.executor, row_tiles * column_tiles);
+    scratch->resize(std::max(scratch->size(), static_cast<std::size_t>(workers)));
     parallel_for(backend_.executor, row_tiles * column_tiles, [&](Index item, int worker) {
-      add_tile(item / column_tiles, item % column_tiles, scratch[static_cast<std::size_t>(worker)]);
+      add_tile(item / column_tiles, item % column_tiles,
+               (*scratch)[static_cast<std::size_t>(worker)]);
     });
     for (Index t = 0; t < column_tiles; ++t)
       add_to(backend_, rows_.data() + t * sums_.out(), sums_.outputs.data(), sums_.out());
@@ -242,18 +254,9 @@ class SequenceSquares {
   }
 
  private:
-  /// A tile of G stays in L2; the packing of its factors is a tenth of its product.
-  static constexpr Index rows_of_tile = 192, columns_of_tile = 512;
-
-  struct Scratch {
-    linalg::ProductWorkspace workspace;
-    AlignedBuffer<T> tile{static_cast<std::size_t>(rows_of_tile * columns_of_tile)};
-    AlignedBuffer<T> columns{static_cast<std::size_t>(columns_of_tile)};
-  };
-
   static Index tiles(Index size, Index tile) { return (size + tile - 1) / tile; }
 
-  void add_tile(Index row_tile, Index column_tile, Scratch& scratch) {
+  void add_tile(Index row_tile, Index column_tile, TileScratch<T>& scratch) {
     const Index row = row_tile * rows_of_tile, column = column_tile * columns_of_tile;
     const Index rows = std::min(rows_of_tile, sums_.out() - row);
     const Index columns = std::min(columns_of_tile, sums_.in() - column);
@@ -264,8 +267,7 @@ class SequenceSquares {
       const Index tokens = example.end - example.begin;
       const auto left = rows_of(columns_of(delta_, row, rows), example.begin, tokens);
       const auto right = rows_of(columns_of(x_, column, columns), example.begin, tokens);
-      linalg::multiply(backend_, transpose(left), right, tile, linalg::ProductOptions<T>{},
-                       scratch.workspace);
+      linalg::multiply(backend_.with(scratch.products), transpose(left), right, tile);
       std::fill_n(scratch.columns.data(), columns, T(0));
       launch(backend_, kernel::SquaredSums<T>{tile.data, columns, rows, columns, row_sums,
                                               scratch.columns.data()});

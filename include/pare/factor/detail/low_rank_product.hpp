@@ -15,20 +15,16 @@
 #include <algorithm>
 #include <cstddef>
 
-namespace pare::factor {
+namespace pare::factor::detail {
+PARE_ABI_BEGIN
 
-/// Scratch of `apply` and `dora_delta`: both factors once, and for each worker a block of at most
-/// 192 rows of the rank; for few rows, or columns of y contiguous, (rank + out) tokens scalars
-/// instead. Two calls must not use one object at the same time.
-struct ApplyWorkspace {
+/// Both factors once, and for each worker a block of at most 192 rows of the rank; for few rows, or
+/// columns of y contiguous, (rank + out) tokens scalars instead.
+struct LowRankMemory {
   AlignedBuffer<std::byte> right;
   AlignedBuffer<std::byte> left;
   AlignedBuffer<std::byte> workers;
-  linalg::ProductWorkspace product;
 };
-
-namespace detail {
-PARE_ABI_BEGIN
 
 /// Fewer tokens than these leave workers without a block; the rows of the factors are shared out
 /// then.
@@ -42,8 +38,13 @@ class LowRankProduct {
 
  public:
   LowRankProduct(const B& backend, TensorView<const U, 2> left, TensorView<const U, 2> right,
-                 TensorView<const S, 2> x, TensorView<T, 2> y, ApplyWorkspace& workspace)
-      : backend_(backend), left_(left), right_(right), x_(x), y_(y), workspace_(workspace) {}
+                 TensorView<const S, 2> x, TensorView<T, 2> y)
+      : backend_(backend),
+        left_(left),
+        right_(right),
+        x_(x),
+        y_(y),
+        memory_(leased<LowRankMemory>(backend)) {}
 
   /// finish(begin, rows) for blocks of rows of y, each once it is written, by many workers.
   template <class Finish>
@@ -61,14 +62,14 @@ class LowRankProduct {
 
   template <class Finish>
   void multiply_blocks(const Finish& finish) {
-    const linalg::PackedMatrix<pairs, T> first(backend_, transpose(right_), workspace_.right);
-    const linalg::PackedMatrix<false, T> second(backend_, transpose(left_), workspace_.left);
+    const linalg::PackedMatrix<pairs, T> first(backend_, transpose(right_), memory_->right);
+    const linalg::PackedMatrix<false, T> second(backend_, transpose(left_), memory_->left);
     const Index workers = worker_count(backend_.executor, x_.rows());
     const Index block = linalg::rows_of_item(x_.rows(), workers),
                 middle_size = whole_lines(block * rank());
     const Index size =
         middle_size + std::max(first.left_size(block, x_.cols()), second.left_size(block, rank()));
-    T* memory = make_room<T>(workspace_.workers, workers * size);
+    T* memory = make_room<T>(memory_->workers, workers * size);
     each_range(block, [&](Index begin, Index rows, int worker) {
       T *own = memory + worker * size, *packed = own + middle_size;
       const TensorView<T, 2> middle{own, {rows, rank()}, {rank(), 1}};
@@ -83,18 +84,16 @@ class LowRankProduct {
   void multiply_transposed(TensorView<T, 2> y, const Finish& finish) {
     const Index tokens = x_.rows();
     const TensorView<T, 2> middle{
-        make_room<T>(workspace_.right, rank() * tokens), {rank(), tokens}, {tokens, 1}};
-    const linalg::ProductOptions<T> plain;
-    linalg::multiply(backend_, right_, transpose(x_), middle, plain, workspace_.product);
-    linalg::multiply(backend_, left_, as_const(middle), y, plain, workspace_.product);
+        make_room<T>(memory_->right, rank() * tokens), {rank(), tokens}, {tokens, 1}};
+    linalg::multiply(backend_, right_, transpose(x_), middle);
+    linalg::multiply(backend_, left_, as_const(middle), y);
     each_range(linalg::product_rows, [&](Index begin, Index rows, int) { finish(begin, rows); });
   }
 
   template <class Finish>
   void multiply_few(const Finish& finish) {
     const Index tokens = x_.rows(), out = left_.rows();
-    const TensorView<T, 2> y{
-        make_room<T>(workspace_.left, out * tokens), {out, tokens}, {tokens, 1}};
+    const TensorView<T, 2> y{make_room<T>(memory_->left, out * tokens), {out, tokens}, {tokens, 1}};
     multiply_transposed(y, [](Index, Index) {});
     each_range(1, [&](Index token, Index, int) {
       for (Index i = 0; i < out; ++i) y_(token, i) = y(i, token);
@@ -115,7 +114,7 @@ class LowRankProduct {
   TensorView<const U, 2> left_, right_;
   TensorView<const S, 2> x_;
   TensorView<T, 2> y_;
-  ApplyWorkspace& workspace_;
+  const Lease<LowRankMemory> memory_;
 };
 
 /// Y = (X right^T) left^T in double, as it is written.
@@ -129,5 +128,4 @@ void reference_low_rank_product(TensorView<const U, 2> left, TensorView<const U,
 }
 
 PARE_ABI_END
-}  // namespace detail
-}  // namespace pare::factor
+}  // namespace pare::factor::detail

@@ -63,8 +63,7 @@ MeasuredEnergy measured_energy(FactorProblem<B, S>& problem, const Weigh& weigh,
     const Index rows = std::min(block, problem.w.rows() - begin);
     RowMatrix<double> rest(rows, problem.w.cols());
     linalg::multiply(problem.backend, rows_of(const_view(result.left), begin, rows),
-                     const_view(result.right), to_view(rest), linalg::ProductOptions<double>{},
-                     problem.workspace);
+                     const_view(result.right), to_view(rest));
     for (Index i = 0; i < rows; ++i)
       for (Index j = 0; j < rest.cols(); ++j) {
         const auto w = static_cast<double>(static_cast<compute_t<S>>(problem.w(begin + i, j)));

@@ -44,11 +44,10 @@ void sparse_sketch(const B& backend, TensorView<const S, 2> w, std::uint64_t see
 
 /// y = a b.
 template <class B, class T>
-void multiply_plain(const B& backend, const RowMatrix<T>& a, const RowMatrix<T>& b, RowMatrix<T>& y,
-                    linalg::ProductWorkspace& workspace) {
+void multiply_plain(const B& backend, const RowMatrix<T>& a, const RowMatrix<T>& b,
+                    RowMatrix<T>& y) {
   y.resize(a.rows(), b.cols());
-  linalg::multiply(backend, const_view(a), const_view(b), to_view(y), linalg::ProductOptions<T>{},
-                   workspace);
+  linalg::multiply(backend, const_view(a), const_view(b), to_view(y));
 }
 
 /// M = diag(row) W diag(column), never stored. An empty scale is all ones.
@@ -57,14 +56,13 @@ struct ScaledMatrix {
   using scalar = T;
 
   const B& backend;
-  linalg::ProductWorkspace& workspace;
   TensorView<const S, 2> w;
   std::vector<T> row;
   std::vector<T> column;
 
   Index rows() const { return w.rows(); }
   Index cols() const { return w.cols(); }
-  ScaledMatrix transposed() const { return {backend, workspace, transpose(w), column, row}; }
+  ScaledMatrix transposed() const { return {backend, transpose(w), column, row}; }
 
   /// M itself.
   RowMatrix<T> dense() const {
@@ -81,10 +79,8 @@ struct ScaledMatrix {
   /// y = M x.
   void multiply(const RowMatrix<T>& x, RowMatrix<T>& y) const {
     y.resize(rows(), x.cols());
-    linalg::multiply(
-        backend, w, const_view(x), to_view(y),
-        linalg::ProductOptions<T>{.row_scale = scale_of(row), .depth_scale = scale_of(column)},
-        workspace);
+    linalg::multiply(backend, w, const_view(x), to_view(y),
+                     {.row_scale = scale_of(row), .depth_scale = scale_of(column)});
   }
 
   /// y = M^T x.
@@ -134,8 +130,7 @@ class NormalOperator final : public SymmetricOperator<typename M::scalar> {
   using T = typename M::scalar;
 
  public:
-  NormalOperator(const B& backend, M& m, linalg::ProductWorkspace& workspace)
-      : backend_(backend), m_(m), workspace_(workspace) {}
+  NormalOperator(const B& backend, M& m) : backend_(backend), m_(m) {}
 
   Index dimension() const override { return m_.rows(); }
   void start(const SvdOptions& options, RowMatrix<T>& y) override { m_.sketch(options, y); }
@@ -144,24 +139,23 @@ class NormalOperator final : public SymmetricOperator<typename M::scalar> {
   /// the square root of the unit roundoff.
   void apply(const RowMatrix<T>& q, RowMatrix<T>& y) override {
     m_.multiply_transposed(q, half_);
-    linalg::orthonormalize(backend_, half_, 0, scratch_, workspace_);
+    linalg::orthonormalize(backend_, half_, 0, scratch_);
     m_.multiply(half_, y);
   }
 
   RowMatrix<double> rayleigh(const RowMatrix<T>& q) override {
     m_.multiply_transposed(q, half_);
-    return linalg::inner_products(backend_, half_, half_, workspace_);
+    return linalg::inner_products(backend_, half_, half_);
   }
 
   void image(const RowMatrix<T>& factor, RowMatrix<T>& y) override {
-    multiply_plain(backend_, half_, factor, scratch_, workspace_);
+    multiply_plain(backend_, half_, factor, scratch_);
     m_.multiply(scratch_, y);
   }
 
  private:
   const B& backend_;
   M& m_;
-  linalg::ProductWorkspace& workspace_;
   RowMatrix<T> half_, scratch_;
 };
 
@@ -170,16 +164,14 @@ template <class B, class T>
 class GramOperator final : public SymmetricOperator<T> {
  public:
   template <class S>
-  GramOperator(const B& backend, const ScaledMatrix<B, S, T>& m,
-               linalg::ProductWorkspace& workspace)
-      : backend_(backend), workspace_(workspace), gram_(m.rows(), m.rows()) {
+  GramOperator(const B& backend, const ScaledMatrix<B, S, T>& m)
+      : backend_(backend), gram_(m.rows(), m.rows()) {
     const std::vector<T> weights = squares_of(m.column);
     linalg::multiply(backend, m.w, transpose(m.w), to_view(gram_),
-                     linalg::ProductOptions<T>{.half = linalg::Half::Lower,
-                                               .row_scale = scale_of(m.row),
-                                               .column_scale = scale_of(m.row),
-                                               .depth_scale = scale_of(weights)},
-                     workspace);
+                     {.half = linalg::Half::Lower,
+                      .row_scale = scale_of(m.row),
+                      .column_scale = scale_of(m.row),
+                      .depth_scale = scale_of(weights)});
     linalg::mirror_lower(backend, to_view(gram_));
   }
 
@@ -197,22 +189,20 @@ class GramOperator final : public SymmetricOperator<T> {
 
   void apply(const RowMatrix<T>& q, RowMatrix<T>& y) override {
     y.resize(dimension(), q.cols());
-    linalg::multiply(backend_, const_view(gram_), const_view(q), to_view(y),
-                     linalg::ProductOptions<T>{}, workspace_);
+    linalg::multiply(backend_, const_view(gram_), const_view(q), to_view(y));
   }
 
   RowMatrix<double> rayleigh(const RowMatrix<T>& q) override {
     apply(q, image_);
-    return linalg::inner_products(backend_, q, image_, workspace_);
+    return linalg::inner_products(backend_, q, image_);
   }
 
   void image(const RowMatrix<T>& factor, RowMatrix<T>& y) override {
-    multiply_plain(backend_, image_, factor, y, workspace_);
+    multiply_plain(backend_, image_, factor, y);
   }
 
  private:
   const B& backend_;
-  linalg::ProductWorkspace& workspace_;
   RowMatrix<T> gram_, image_;
 };
 
@@ -222,9 +212,8 @@ class CovarianceOperator final : public SymmetricOperator<typename M::scalar> {
   using T = typename M::scalar;
 
  public:
-  CovarianceOperator(const B& backend, const M& m, const CovarianceView<C>& covariance,
-                     linalg::ProductWorkspace& workspace)
-      : backend_(backend), m_(m), covariance_(covariance), workspace_(workspace) {}
+  CovarianceOperator(const B& backend, const M& m, const CovarianceView<C>& covariance)
+      : backend_(backend), m_(m), covariance_(covariance) {}
 
   Index dimension() const override { return m_.rows(); }
 
@@ -243,19 +232,18 @@ class CovarianceOperator final : public SymmetricOperator<typename M::scalar> {
   RowMatrix<double> rayleigh(const RowMatrix<T>& q) override {
     m_.multiply_transposed(q, half_);
     weigh(half_, weighed_);
-    return linalg::inner_products(backend_, half_, weighed_, workspace_);
+    return linalg::inner_products(backend_, half_, weighed_);
   }
 
   void image(const RowMatrix<T>& factor, RowMatrix<T>& y) override {
-    multiply_plain(backend_, weighed_, factor, half_, workspace_);
+    multiply_plain(backend_, weighed_, factor, half_);
     m_.multiply(half_, y);
   }
 
   /// y = C x with the ridge.
   void weigh(const RowMatrix<T>& x, RowMatrix<T>& y) {
     y = static_cast<T>(covariance_.ridge) * x;
-    linalg::multiply(backend_, covariance_.matrix, const_view(x), to_view(y),
-                     linalg::ProductOptions<T>{.accumulate = true}, workspace_);
+    linalg::multiply(backend_, covariance_.matrix, const_view(x), to_view(y), {.accumulate = true});
   }
 
   /// tr G.
@@ -279,7 +267,6 @@ class CovarianceOperator final : public SymmetricOperator<typename M::scalar> {
   const B& backend_;
   const M& m_;
   CovarianceView<C> covariance_;
-  linalg::ProductWorkspace& workspace_;
   RowMatrix<T> half_, weighed_;
 };
 

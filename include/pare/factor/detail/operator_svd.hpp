@@ -181,15 +181,16 @@ void check_operator_options(const char* function, const SvdOptions& options, Ind
 
 /// min ||W - A B||_F for an operator, which is the one asked for times `scale`, a power of two.
 template <class B, LinearOperator W>
-LowRank<typename W::scalar> operator_svd(const char* function, const B& backend, const W& w,
+LowRank<typename W::scalar> operator_svd(const char* function, const B& given, const W& w,
                                          const SvdOptions& options, double scale = 1.0) {
   using T = typename W::scalar;
   const Index out = w.rows(), in = w.cols();
   check_operator_options<T>(function, options, out, in);
   const bool outputs = out <= in;
+  Workspace own;
+  const B backend = keeping(given, own);
   OperatorMatrix<B, W> m(function, backend, w, !outputs);
-  linalg::ProductWorkspace workspace;
-  NormalOperator<B, OperatorMatrix<B, W>> normal(backend, m, workspace);
+  NormalOperator<B, OperatorMatrix<B, W>> normal(backend, m);
   // The first sample tells the energy where the operator does not.
   RowMatrix<T> sample(m.rows(), std::min<Index>(32, m.rows()));
   m.sketch(options, sample);
@@ -204,7 +205,7 @@ LowRank<typename W::scalar> operator_svd(const char* function, const B& backend,
   const auto solve = [&](Index rank) {
     const SubspacePlan plan = plan_subspace(randomized, rank, m.rows(), m.cols());
     return leading_subspace<T>(backend, normal, rank, plan.width, plan.until(), found.total_energy,
-                               options, workspace);
+                               options);
   };
   found.space = solve_for_rank(options, rank_limit(options, out, in), found.total_energy, solve,
                                operator_rounding);

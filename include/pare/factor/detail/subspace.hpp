@@ -68,15 +68,14 @@ inline double likely_excess(double gain, double left, bool slow) {
 /// The leading `rank` vectors of the range of Q, which are Q times `factor`.
 template <class T, class B>
 Subspace<T> leading_vectors(const B& backend, SymmetricOperator<T>& g, const RowMatrix<T>& q,
-                            Index rank, RowMatrix<T>& factor, double& least,
-                            linalg::ProductWorkspace& workspace) {
+                            Index rank, RowMatrix<T>& factor, double& least) {
   // Q is orthonormal only up to its condition number: the small problem takes that into account.
   const RowMatrix<double> rayleigh = g.rayleigh(q);
   const RowMatrix<double> inverse =
-      linalg::inverse_cholesky_factor(linalg::inner_products(backend, q, q, workspace));
+      linalg::inverse_cholesky_factor(linalg::inner_products(backend, q, q));
   const auto product = [&](TensorView<const double, 2> a, TensorView<const double, 2> b) {
     RowMatrix<double> c(a.rows(), b.cols());
-    linalg::multiply(backend, a, b, to_view(c), linalg::ProductOptions<double>{}, workspace);
+    linalg::multiply(backend, a, b, to_view(c));
     return c;
   };
   const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(
@@ -87,8 +86,7 @@ Subspace<T> leading_vectors(const B& backend, SymmetricOperator<T>& g, const Row
   least = std::max(0.0, eigen.eigenvalues()[0]);
   Subspace<T> result{RowMatrix<T>(q.rows(), rank),
                      eigen.eigenvalues().tail(rank).reverse().cwiseMax(0.0)};
-  linalg::multiply(backend, const_view(q), const_view(factor), to_view(result.basis),
-                   linalg::ProductOptions<T>{}, workspace);
+  linalg::multiply(backend, const_view(q), const_view(factor), to_view(result.basis));
   return result;
 }
 
@@ -102,20 +100,19 @@ Subspace<T> leading_vectors(const B& backend, SymmetricOperator<T>& g, const Row
 /// a step and about 9 width^3 at the end; the last two again where steps are added.
 template <class T, class B>
 Subspace<T> leading_subspace(const B& backend, SymmetricOperator<T>& g, Index rank, Index width,
-                             const Convergence& until, double total, const SvdOptions& options,
-                             linalg::ProductWorkspace& workspace) {
+                             const Convergence& until, double total, const SvdOptions& options) {
   const std::uint64_t seed = options.seed;
   RowMatrix<T> q(g.dimension(), width), y, factor;
   g.start(options, q);
-  linalg::orthonormalize(backend, q, seed, y, workspace);
+  linalg::orthonormalize(backend, q, seed, y);
   double least = 0, before = 0;
   for (int step = 0, next = until.steps;;) {
     for (; step < next; ++step) {
       g.apply(q, y);
       q.swap(y);
-      linalg::orthonormalize(backend, q, seed, y, workspace);
+      linalg::orthonormalize(backend, q, seed, y);
     }
-    auto space = leading_vectors<T>(backend, g, q, rank, factor, least, workspace);
+    auto space = leading_vectors<T>(backend, g, q, rank, factor, least);
     space.steps = step;
     if (until.most == until.steps || width == g.dimension()) return space;
     g.image(factor, y);

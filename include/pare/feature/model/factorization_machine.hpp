@@ -127,8 +127,8 @@ class FactorizationMachine {
     set_delta(grad_logits);
     const TensorView<T, 2> gradients =
         detail::matrix_of(parameters_.gradients(0, dim_ * width_), width_);
-    linalg::multiply(backend_, transpose(x_), as_const(to_view(delta_)), gradients,
-                     {.accumulate = true}, workspace_);
+    linalg::multiply(kept(), transpose(x_), as_const(to_view(delta_)), gradients,
+                     {.accumulate = true});
     const std::vector<double> squares = detail::weighted_column_squares(x_, grad_logits);
     for (Index i = 0; i < dim_; ++i)
       for (Index f = 1; f < width_; ++f)
@@ -147,8 +147,8 @@ class FactorizationMachine {
     detail::check_input_gradient(function, x_.rows(), dim_, grad_logits, grad_x);
     check_no_overlap(function, "grad_x", grad_x, "x", x_);
     set_delta(grad_logits);
-    linalg::multiply(backend_, as_const(to_view(delta_)), transpose(std::as_const(*this).weights()),
-                     grad_x, {}, workspace_);
+    linalg::multiply(kept(), as_const(to_view(delta_)), transpose(std::as_const(*this).weights()),
+                     grad_x);
     for (Index b = 0; b < grad_x.rows(); ++b)
       for (Index i = 0; i < dim_; ++i)
         grad_x(b, i) -= T(2) * grad_logits[static_cast<std::size_t>(b)] *
@@ -166,7 +166,7 @@ class FactorizationMachine {
     detail::check_state(function, state, x.rows(), width_);
     const TensorView<const T, 2> all = std::as_const(*this).weights();
     for (Index i = 0; i < dim_; ++i) half_norms_[static_cast<std::size_t>(i)] = half_norm(i);
-    detail::multiply_input(backend_, x, all, state, turned_, workspace_);
+    detail::multiply_input(kept(), x, all, state, turned_);
     detail::subtract_weighted_row_squares(x, std::span<const T>(half_norms_), state);
   }
   void replace(Index offset, TensorView<const T, 2> before, TensorView<const T, 2> after,
@@ -196,6 +196,8 @@ class FactorizationMachine {
   }
 
  private:
+  B kept() { return keeping(backend_, workspace_); }
+
   T half_norm(Index i) const {
     const TensorView<const T, 2> all = weights();
     T sum = 0;
@@ -220,7 +222,7 @@ class FactorizationMachine {
   std::vector<T> half_norms_;  ///< |v_i|^2 / 2 as of the last `enter`
   TensorView<const T, 2> x_{};
   RowMatrix<T> state_, delta_, turned_;
-  linalg::ProductWorkspace workspace_;
+  Workspace workspace_;
 };
 
 PARE_ABI_END

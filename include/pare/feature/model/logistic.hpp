@@ -83,9 +83,8 @@ class Logistic {
   /// \throws std::invalid_argument unless there is a number for each row of the last forward
   void backward(std::span<const T> grad_logits) {
     detail::check_rows("feature::Logistic::backward", x_, dim_, grad_logits.size());
-    linalg::multiply(backend_, transpose(x_), detail::column_of(grad_logits),
-                     detail::column_of(parameters_.gradients(0, dim_)), {.accumulate = true},
-                     workspace_);
+    linalg::multiply(kept(), transpose(x_), detail::column_of(grad_logits),
+                     detail::column_of(parameters_.gradients(0, dim_)), {.accumulate = true});
     double sum = 0;
     for (const T g : grad_logits) sum += static_cast<double>(g);
     parameters_.gradients(dim_, 1)[0] += static_cast<T>(sum);
@@ -99,8 +98,8 @@ class Logistic {
     constexpr const char* function = "feature::Logistic::input_gradient";
     detail::check_input_gradient(function, x_.rows(), dim_, grad_logits, grad_x);
     const std::span<const T> w = std::as_const(*this).weights();
-    linalg::multiply(backend_, detail::column_of(grad_logits), transpose(detail::column_of(w)),
-                     grad_x, {}, workspace_);
+    linalg::multiply(kept(), detail::column_of(grad_logits), transpose(detail::column_of(w)),
+                     grad_x);
   }
 
   /// One step of Adam with the sums, which start at 0 again.
@@ -113,7 +112,7 @@ class Logistic {
     detail::check_rows(function, x, dim_, static_cast<std::size_t>(x.rows()));
     detail::check_state(function, state, x.rows(), 1);
     const std::span<const T> w = std::as_const(*this).weights();
-    linalg::multiply(backend_, x, detail::column_of(w), state, {}, workspace_);
+    linalg::multiply(kept(), x, detail::column_of(w), state);
   }
   void replace(Index offset, TensorView<const T, 2> before, TensorView<const T, 2> after,
                TensorView<T, 2> state) const {
@@ -131,11 +130,13 @@ class Logistic {
   }
 
  private:
+  B kept() { return keeping(backend_, workspace_); }
+
   B backend_;
   Index dim_;
   detail::Parameters<T> parameters_;
   TensorView<const T, 2> x_{};
-  linalg::ProductWorkspace workspace_;
+  Workspace workspace_;
 };
 
 PARE_ABI_END

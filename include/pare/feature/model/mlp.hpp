@@ -152,8 +152,8 @@ class Mlp {
     detail::check_forward("feature::Mlp::forward", x, dim(), logits);
     x_ = x;
     const TensorView<T, 2> state = resized(states_.front(), x.rows(), state_width());
-    detail::multiply_input(backend_, x, std::as_const(*this).first_weights(), state, turned_,
-                           workspace_, activate_first());
+    detail::multiply_input(kept(), x, std::as_const(*this).first_weights(), state, turned_,
+                           activate_first());
     propagate(state, logits);
   }
 
@@ -166,7 +166,7 @@ class Mlp {
     linalg::multiply(
         backend_, transpose(x_), as_const(to_view(deltas_.front())),
         detail::matrix_of(parameters_.gradients(0, dim() * state_width()), state_width()),
-        {.accumulate = true}, workspace_);
+        {.accumulate = true});
   }
 
   /// Writes dL/dx of the last forward; the sums stay.
@@ -177,8 +177,8 @@ class Mlp {
     constexpr const char* function = "feature::Mlp::input_gradient";
     detail::check_input_gradient(function, x_.rows(), dim(), grad_logits, grad_x);
     descend(grad_logits, false);
-    linalg::multiply(backend_, as_const(to_view(deltas_.front())),
-                     transpose(std::as_const(*this).first_weights()), grad_x, {}, workspace_);
+    linalg::multiply(kept(), as_const(to_view(deltas_.front())),
+                     transpose(std::as_const(*this).first_weights()), grad_x);
   }
 
   /// One step of Adam with the sums, which start at 0 again.
@@ -190,8 +190,7 @@ class Mlp {
     constexpr const char* function = "feature::Mlp::enter";
     detail::check_rows(function, x, dim(), static_cast<std::size_t>(x.rows()));
     detail::check_state(function, state, x.rows(), state_width());
-    detail::multiply_input(backend_, x, std::as_const(*this).first_weights(), state, turned_,
-                           workspace_);
+    detail::multiply_input(kept(), x, std::as_const(*this).first_weights(), state, turned_);
   }
   void replace(Index offset, TensorView<const T, 2> before, TensorView<const T, 2> after,
                TensorView<T, 2> state) const {
@@ -214,6 +213,8 @@ class Mlp {
   }
 
  private:
+  B kept() { return keeping(backend_, workspace_); }
+
   using Matrix = RowMatrix<T>;
 
   std::size_t layers() const { return places_.hidden.size(); }
@@ -265,12 +266,11 @@ class Mlp {
     for (std::size_t layer = 0; layer < layers(); ++layer) {
       const TensorView<const T, 2> below = as_const(units(states_, layer));
       if (layer + 1 == layers())
-        linalg::multiply(backend_, below, weights(layer), detail::column_of(logits), {},
-                         workspace_);
+        linalg::multiply(kept(), below, weights(layer), detail::column_of(logits));
       else
-        linalg::multiply(backend_, below, weights(layer),
+        linalg::multiply(kept(), below, weights(layer),
                          resized(states_[layer + 1], state.rows(), places_.outputs(layer)), {},
-                         workspace_, detail::Activate<T>{bias(layer + 1)});
+                         detail::Activate<T>{bias(layer + 1)});
     }
     const T output_bias = parameters_.values(places_.output_bias, 1)[0];
     for (std::size_t b = 0; b < logits.size(); ++b) {
@@ -294,9 +294,9 @@ class Mlp {
             backend_, transpose(activation), above,
             detail::matrix_of(parameters_.gradients(places_.weights[layer], weights_size(layer)),
                               places_.outputs(layer)),
-            {.accumulate = true}, workspace_);
+            {.accumulate = true});
       // 0 where the activation was clipped.
-      linalg::multiply(backend_, above, transpose(weights(layer)), delta, {}, workspace_,
+      linalg::multiply(kept(), above, transpose(weights(layer)), delta, {},
                        [&](Index b, Index h, T d) { return activation(b, h) > T(0) ? d : T(0); });
       above = as_const(delta);
       if (accumulate)
@@ -319,7 +319,7 @@ class Mlp {
       states_;  ///< activations of the hidden layers; the first with the linear path
   std::vector<Matrix> deltas_;  ///< gradients of the same
   Matrix turned_;
-  linalg::ProductWorkspace workspace_;
+  Workspace workspace_;
 };
 
 PARE_ABI_END

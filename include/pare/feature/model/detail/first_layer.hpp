@@ -30,12 +30,10 @@ PARE_ABI_BEGIN
 /// reads it the way it lies, and turned.
 template <Backend B, ComputeScalar T, linalg::Epilogue<T> E = linalg::NoEpilogue>
 void multiply_input(const B& backend, TensorView<const T, 2> x, TensorView<const T, 2> w,
-                    TensorView<T, 2> c, RowMatrix<T>& turned, linalg::ProductWorkspace& workspace,
-                    const E& epilogue = {}) {
-  if (x.stride[1] == 1 || c.cols() == 1)
-    return linalg::multiply(backend, x, w, c, {}, workspace, epilogue);
+                    TensorView<T, 2> c, RowMatrix<T>& turned, const E& epilogue = {}) {
+  if (x.stride[1] == 1 || c.cols() == 1) return linalg::multiply(backend, x, w, c, {}, epilogue);
   if (turned.rows() != c.cols() || turned.cols() != c.rows()) turned.resize(c.cols(), c.rows());
-  linalg::multiply(backend, x, w, transpose(to_view(turned)), {}, workspace, epilogue);
+  linalg::multiply(backend, x, w, transpose(to_view(turned)), {}, epilogue);
   for (Index b = 0; b < c.rows(); ++b)
     for (Index s = 0; s < c.cols(); ++s) c(b, s) = turned(s, b);
 }
