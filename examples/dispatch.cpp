@@ -36,12 +36,12 @@ int run() {
   const pare::projection::SparseProjection omega{.input_dim = 4096, .output_dim = 512, .seed = 7};
   const RowMajorMatrix x = RowMajorMatrix::Random(2048, omega.input_dim);
   RowMajorMatrix picked(x.rows(), omega.output_dim), baseline(x.rows(), omega.output_dim);
-  pare::projection::Workspace workspace;
+  pare::Workspace workspace;
 
   const double fast = milliseconds(
-      [&] { pare::projection::project(pare::dispatched, x, omega, picked, workspace); });
-  const double plain =
-      milliseconds([&] { pare::projection::project(pare::simd, x, omega, baseline, workspace); });
+      [&] { pare::projection::project(pare::dispatched.with(workspace), x, omega, picked); });
+  const double plain = milliseconds(
+      [&] { pare::projection::project(pare::simd.with(workspace), x, omega, baseline); });
 
   std::printf("compiled for %s, dispatched to %s\n", pare::arch::best::name,
               pare::dispatched_arch());

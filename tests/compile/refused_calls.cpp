@@ -161,7 +161,7 @@ void refused() {
   project(x + x, omega, y);  // refused: project: x: .*an expression: .eval\(\) it first
   project(x, omega, y + y);  // refused: project: y: wanted .* in memory
   project(x, 3, y);  // refused: project: r: wanted a RandomOperator
-  project(x, omega, y, 3);  // refused: project: after y: wanted nothing, or a Workspace
+  project(x, omega, y, 3);  // refused: project: after y: wanted nothing
   project(counts, omega, y);  // refused: project: x: wanted elements|project: x: wanted an
   project(flags, omega, y);  // refused: project: x: wanted \[n, input_dim\] in memory
   project(weights.data(), omega, y);  // refused: project: x: wanted \[n, input_dim\] in memory

@@ -172,11 +172,10 @@ void expect_signs(const B& backend) {
       0.25 *
       (x.cast<double>() * signs.unaryExpr([](double s) { return std::round(s); }).transpose());
   Eigen::MatrixXf y = Eigen::MatrixXf::Constant(9, 21, 5.0f);
-  pare::projection::Workspace workspace;
-  pare::projection::project_signs(backend, x, r, 0.25, y, workspace);
+  pare::projection::project_signs(backend, x, r, 0.25, y);
   EXPECT_EQ(y.cast<double>(), wanted);
   Eigen::MatrixXf narrow(9, 20), before = narrow.setConstant(4);
-  refusal([&] { pare::projection::project_signs(backend, x, r, 0.25, narrow, workspace); },
+  refusal([&] { pare::projection::project_signs(backend, x, r, 0.25, narrow); },
           "projection::project_signs", "y");
   EXPECT_EQ(narrow, before);
 }

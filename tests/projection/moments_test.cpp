@@ -60,9 +60,9 @@ void expect_moments(const Make& make, double norm_variance, double dot_variance)
   const auto xz = two_vectors();
   Sample norm, dot;
   Eigen::Matrix<double, 2, Eigen::Dynamic> y(2, output_dim);
-  pare::projection::Workspace workspace;
+  pare::Workspace workspace;
   for (int seed = 0; seed < seeds; ++seed) {
-    project(pare::simd, xz, make(static_cast<std::uint64_t>(seed)), y, workspace);
+    project(pare::simd.with(workspace), xz, make(static_cast<std::uint64_t>(seed)), y);
     norm.values.push_back(y.row(0).squaredNorm());
     dot.values.push_back(y.row(0).dot(y.row(1)));
   }

@@ -45,11 +45,11 @@ void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::fre
 namespace {
 
 using pare::Index;
+using pare::Workspace;
 using pare::projection::project;
 using pare::projection::sketch;
 using pare::projection::SparseProjection;
 using pare::projection::SparseSignProjection;
-using pare::projection::Workspace;
 using pare::testing::equal_bits;
 using pare::testing::random_matrix;
 
@@ -63,17 +63,18 @@ TEST(Workspace, TheCounterCounts) {
 }
 
 template <class Backend, class R>
-void expect_second_call_allocates_nothing(const Backend& backend, const R& r) {
+void expect_second_call_allocates_nothing(const Backend& executes, const R& r) {
   const Rows<float> x = random_matrix<Rows<float>>(70, r.input_dim, 1);
   Rows<float> first(70, r.output_dim), second(70, r.output_dim);
   Rows<float> left(r.output_dim, 70);
   const Rows<float> a = x.transpose();
   Workspace workspace;
-  project(backend, x, r, first, workspace);
-  sketch(backend, r, a, left, workspace);
+  const auto backend = executes.with(workspace);
+  project(backend, x, r, first);
+  sketch(backend, r, a, left);
   const long before = allocations.load();
-  project(backend, x, r, second, workspace);
-  sketch(backend, r, a, left, workspace);
+  project(backend, x, r, second);
+  sketch(backend, r, a, left);
   EXPECT_EQ(allocations.load(), before);
   EXPECT_TRUE(equal_bits(first, second));
   EXPECT_TRUE(equal_bits<Rows<float>>(first.transpose(), left));
@@ -110,10 +111,10 @@ TEST(Workspace, AnyUseInBetweenLeavesTheResult) {
     using T = decltype(scalar);
     const Rows<T> in = random_matrix<Rows<T>>(n, other.input_dim, 2);
     Rows<T> out(n, other.output_dim), fresh(n, other.output_dim);
-    project(backend, in, other, out, workspace);
+    project(backend.with(workspace), in, other, out);
     project(backend, in, other, fresh);
     EXPECT_TRUE(equal_bits(out, fresh));
-    project(pare::simd, x, r, y, workspace);
+    project(pare::simd.with(workspace), x, r, y);
     EXPECT_TRUE(equal_bits(y, wanted));
   };
   use(pare::simd, double{}, pare::projection::achlioptas(2500, 2100, 3), 5);

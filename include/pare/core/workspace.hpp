@@ -131,18 +131,18 @@ class Lease {
 
  private:
   void take(Workspace& workspace) {
-    detail::KeptObject* kept = workspace.first_;
-    while (kept != nullptr && (kept->leased || kept->type != &detail::type_mark<T>))
-      kept = kept->next;
-    if (kept == nullptr) {
-      kept = new detail::Kept<T>;
-      kept->type = &detail::type_mark<T>;
-      kept->destroy = &detail::Kept<T>::destroy_this;
-      kept->next = std::exchange(workspace.first_, kept);
+    // The oldest first, so that calls which lease several find each where they left it.
+    detail::KeptObject** place = &workspace.first_;
+    while (*place != nullptr && ((*place)->leased || (*place)->type != &detail::type_mark<T>))
+      place = &(*place)->next;
+    if (*place == nullptr) {
+      *place = new detail::Kept<T>;
+      (*place)->type = &detail::type_mark<T>;
+      (*place)->destroy = &detail::Kept<T>::destroy_this;
     }
-    kept->leased = true;
-    kept_ = kept;
-    object_ = &static_cast<detail::Kept<T>*>(kept)->object;
+    kept_ = *place;
+    kept_->leased = true;
+    object_ = &static_cast<detail::Kept<T>*>(kept_)->object;
   }
 
   std::optional<T> own_;

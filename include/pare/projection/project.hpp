@@ -8,6 +8,7 @@
 /// SparseProjection omega{.input_dim = d, .output_dim = k, .seed = 7};
 /// project(x, omega, y);          // Y = X R^T: rows of X [n x d] are vectors; y is [n x k]
 /// sketch(omega, a, b);           // B = R A: columns of A [d x m] are vectors; b is [k x m]
+/// project(pare::simd.threads(4).with(workspace), x, omega, y);  // allocates once
 /// ```
 ///
 /// x may be any dense Eigen matrix (row- or column-major, strided, a block) of float, double, bf16
@@ -30,7 +31,6 @@
 #include <pare/projection/detail/project_sparse.hpp>
 #include <pare/projection/reference.hpp>
 #include <pare/projection/sparse_projection.hpp>
-#include <pare/projection/workspace.hpp>
 
 #include <type_traits>
 
@@ -64,11 +64,11 @@ void check_project(const char* function, const char* in, const char* out, Tensor
 
 template <class B, RandomOperator R, class X, class T>
 void project_views(const B& backend, TensorView<const X, 2> x, const R& r, double scale,
-                   TensorView<T, 2> y, Workspace& workspace) {
+                   TensorView<T, 2> y) {
   if (x.rows() == 0) return;
   if constexpr (KernelBackend<B>)
     project_dense(on_any_executor(backend), x, make_sampler(r), r.expected_column_nonzeros(), scale,
-                  y, workspace);
+                  y);
   else
     reference_project(x, r, scale, y);
 }
@@ -115,31 +115,23 @@ PARE_ABI_BEGIN
 
 /// Y = X R^T for dense X: y_ik = sum_j r_kj x_ij.
 ///
-/// \param backend   where and how; left out: pare::simd
-/// \param x         [n x input_dim], each row a vector
-/// \param r         SparseProjection or SparseSignProjection
-/// \param y         [n x output_dim], written; must not overlap x
-/// \param workspace scratch to reuse; left out: allocated here
+/// \param backend where and how; left out: pare::simd
+/// \param x       [n x input_dim], each row a vector
+/// \param r       SparseProjection or SparseSignProjection
+/// \param y       [n x output_dim], written; must not overlap x
 /// \throws std::invalid_argument if a member of r is out of range, a shape does not fit, elements
 ///         of y share memory, or y overlaps x. Nothing is written then. n = 0 is a no-op.
 ///
 /// Cost: n * nnz(R) additions; X is read and Y written once (Y again for every 32 MiB of R's
-/// nonzeros, X again for every 2048 outputs). Memory: Workspace.
-template <Backend B, In<2> X, RandomOperator R = SparseProjection, Out<2> Y>
-requires detail::ProjectsTo<X, Y>
-void project(const B& backend, const X& x, const R& r, Y&& y, Workspace& workspace) {
-  const auto from = as_const(to_view(x));
-  const auto to = to_view(y);
-  detail::check_project("projection::project", "x", "y", from, r, to);
-  detail::project_views(backend, from, r, r.entry_scale(), to, workspace);
-}
-
-/// \overload
+/// nonzeros, X again for every 2048 outputs). Memory, kept in the backend's workspace: half a MiB
+/// for each worker, and the part of R in use, at most about 32 MiB however large R is.
 template <Backend B, In<2> X, RandomOperator R = SparseProjection, Out<2> Y>
 requires detail::ProjectsTo<X, Y>
 void project(const B& backend, const X& x, const R& r, Y&& y) {
-  Workspace workspace;
-  project(backend, x, r, y, workspace);
+  const auto from = as_const(to_view(x));
+  const auto to = to_view(y);
+  detail::check_project("projection::project", "x", "y", from, r, to);
+  detail::project_views(backend, from, r, r.entry_scale(), to);
 }
 
 /// \overload
@@ -153,12 +145,18 @@ void project(const X& x, const R& r, Y&& y) {
 /// of R in the place of its entry_scale(). Shapes, errors, cost and memory as `project`.
 template <Backend B, In<2> X, RandomOperator R = SparseProjection, Out<2> Y>
 requires detail::ProjectsTo<X, Y>
-void project_signs(const B& backend, const X& x, const R& r, double scale, Y&& y,
-                   Workspace& workspace) {
+void project_signs(const B& backend, const X& x, const R& r, double scale, Y&& y) {
   const auto from = as_const(to_view(x));
   const auto to = to_view(y);
   detail::check_project("projection::project_signs", "x", "y", from, r, to);
-  detail::project_views(backend, from, r, scale, to, workspace);
+  detail::project_views(backend, from, r, scale, to);
+}
+
+/// \overload
+template <In<2> X, RandomOperator R = SparseProjection, Out<2> Y>
+requires detail::ProjectsTo<X, Y>
+void project_signs(const X& x, const R& r, double scale, Y&& y) {
+  project_signs(simd, x, r, scale, y);
 }
 
 /// Y = X R^T for sparse X [n x input_dim] of float or double; y [n x output_dim] is dense.
@@ -183,27 +181,18 @@ void project(const S& x, const R& r, Y&& y) {
 /// B = R A for dense A: b_ki = sum_j r_kj a_ji. The same work and the same bits as projecting the
 /// rows of A^T.
 ///
-/// \param backend   where and how; left out: pare::simd
-/// \param r         SparseProjection or SparseSignProjection
-/// \param a         [input_dim x m], each column a vector
-/// \param out       [output_dim x m], written; must not overlap a
-/// \param workspace scratch to reuse; left out: allocated here
+/// \param backend where and how; left out: pare::simd
+/// \param r       SparseProjection or SparseSignProjection
+/// \param a       [input_dim x m], each column a vector
+/// \param out     [output_dim x m], written; must not overlap a
 /// \throws std::invalid_argument as project.
 template <Backend B, RandomOperator R = SparseProjection, In<2> A, Out<2> Y>
 requires detail::ProjectsTo<A, Y>
-void sketch(const B& backend, const R& r, const A& a, Y&& out, Workspace& workspace) {
+void sketch(const B& backend, const R& r, const A& a, Y&& out) {
   const auto from = transpose(as_const(to_view(a)));
   const auto to = transpose(to_view(out));
   detail::check_project("projection::sketch", "a (transposed)", "out (transposed)", from, r, to);
-  detail::project_views(backend, from, r, r.entry_scale(), to, workspace);
-}
-
-/// \overload
-template <Backend B, RandomOperator R = SparseProjection, In<2> A, Out<2> Y>
-requires detail::ProjectsTo<A, Y>
-void sketch(const B& backend, const R& r, const A& a, Y&& out) {
-  Workspace workspace;
-  sketch(backend, r, a, out, workspace);
+  detail::project_views(backend, from, r, r.entry_scale(), to);
 }
 
 /// \overload
@@ -230,14 +219,12 @@ void sketch(const R& r, const S& a, Y&& out) {
   sketch(simd, r, a, out);
 }
 
-PARE_REFUSE_CALLS(project, "projection::project",
-                  "after y: wanted nothing, or a Workspace for dense x and a backend",
+PARE_REFUSE_CALLS(project, "projection::project", "after y: wanted nothing",
                   (INPUT, (roles::ReadsMatrix), "x", "[n, input_dim]"),
                   (PLAIN, (roles::Takes<detail::IsOperator>), "r",
                    "a RandomOperator such as SparseProjection"),
                   (OUTPUT, (roles::WritesComputed<2>), "y", "[n, output_dim]"))
-PARE_REFUSE_CALLS(sketch, "projection::sketch",
-                  "after out: wanted nothing, or a Workspace for dense a and a backend",
+PARE_REFUSE_CALLS(sketch, "projection::sketch", "after out: wanted nothing",
                   (PLAIN, (roles::Takes<detail::IsOperator>), "r",
                    "a RandomOperator such as SparseProjection"),
                   (INPUT, (roles::ReadsMatrix), "a", "[input_dim, m]"),

@@ -96,10 +96,9 @@ void fill_start(const B& backend, const FastRpProblem<T, I>& p, TensorView<const
     });
   }
   if (r.features.output_dim > 0) {
-    projection::Workspace workspace;
     const TensorView<T, 2> part{
         start.data + node_dim, {start.rows(), r.features.output_dim}, start.stride};
-    projection::project_signs(backend, features, r.features, p.feature_value(), part, workspace);
+    projection::project_signs(backend, features, r.features, p.feature_value(), part);
   }
 }
 
@@ -147,29 +146,36 @@ struct Step {
   }
 };
 
+template <class T>
+struct PropagateMemory {
+  AlignedBuffer<T> front, back;  ///< [nodes x dim] steps
+  AlignedBuffer<T> rows;         ///< an item's rows for each worker
+};
+
 /// Calls body(first, last, scratch) for all rows, in items of linalg::rows_per_spmm_item.
 template <class T>
 class RowItems {
  public:
   template <Executor E>
-  RowItems(const E& executor, Index rows, Index columns)
+  RowItems(const E& executor, Index rows, Index columns, AlignedBuffer<T>& memory)
       : rows_(rows),
         items_(ceil_div(rows, linalg::rows_per_spmm_item)),
         scratch_size_(linalg::rows_per_spmm_item * columns),
-        scratch_(static_cast<std::size_t>(worker_count(executor, items_) * scratch_size_)) {}
+        scratch_(memory.resize(
+            static_cast<std::size_t>(worker_count(executor, items_) * scratch_size_))) {}
 
   template <Executor E, class Body>
   void run(const E& executor, const Body& body) const {
     parallel_for(executor, items_, [&](Index item, int worker) {
       body(item * linalg::rows_per_spmm_item,
            std::min(rows_, (item + 1) * linalg::rows_per_spmm_item),
-           scratch_.data() + worker * scratch_size_);
+           scratch_ + worker * scratch_size_);
     });
   }
 
  private:
   Index rows_, items_, scratch_size_;
-  AlignedBuffer<T> scratch_;
+  T* scratch_;
 };
 
 template <class T>
@@ -185,9 +191,9 @@ void propagate_late_sum(const B& backend, const FastRpProblem<T, I>& p,
   const CompressedView<T, I>& a = p.graph;
   const FastRpOptions& o = p.options;
   const Index steps = o.steps();
-  AlignedBuffer<T> buffer;
-  const TensorView<T, 2> side = contiguous(buffer, a.outer_size, o.dim);
-  const RowItems<T> items(backend.executor, a.outer_size, o.dim);
+  const auto memory = leased<PropagateMemory<T>>(backend);
+  const TensorView<T, 2> side = contiguous(memory->front, a.outer_size, o.dim);
+  const RowItems<T> items(backend.executor, a.outer_size, o.dim, memory->rows);
   // Step `steps - 1` has to end in `side`.
   const auto place = [&](Index i) { return (steps - 1 - i) % 2 == 0 ? side : out; };
   fill_start(backend, p, features, place(0));
@@ -228,11 +234,11 @@ void propagate_running_sum(const B& backend, const FastRpProblem<T, I>& p,
   const CompressedView<T, I>& a = p.graph;
   const FastRpOptions& o = p.options;
   const Index steps = o.steps();
-  AlignedBuffer<T> front, back;
-  TensorView<T, 2> current = contiguous(front, a.outer_size, o.dim);
+  const auto memory = leased<PropagateMemory<T>>(backend);
+  TensorView<T, 2> current = contiguous(memory->front, a.outer_size, o.dim);
   TensorView<T, 2> next{};
-  if (steps > 1) next = contiguous(back, a.outer_size, o.dim);
-  const RowItems<T> items(backend.executor, a.outer_size, o.dim);
+  if (steps > 1) next = contiguous(memory->back, a.outer_size, o.dim);
+  const RowItems<T> items(backend.executor, a.outer_size, o.dim, memory->rows);
   fill_start(backend, p, features, current);
   fill_sum(backend, items, as_const(current), out, o);
   for (Index i = 0; i < steps; ++i) {

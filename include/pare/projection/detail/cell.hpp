@@ -9,6 +9,7 @@
 #include <vector>
 
 namespace pare::projection::detail {
+PARE_ABI_BEGIN
 
 /// Columns of R handled at once: their panel of 1536 x 128 bytes leaves room in a small L2 for the
 /// sums and for what comes next.
@@ -32,8 +33,6 @@ struct CellScratch {
   std::vector<std::uint32_t> sizes;    ///< nonzeros of each row, then the place of its next one
   std::vector<std::uint32_t> starts;   ///< place of the next list of each length
 };
-
-PARE_ABI_BEGIN
 
 /// Sets targets and lengths: the rows that are not empty, by length and then by row (a counting
 /// sort).

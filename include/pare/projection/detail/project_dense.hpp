@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/ceil_div.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/kernel/panel.hpp>
 #include <pare/kernel/signed_sum.hpp>
-#include <pare/projection/workspace.hpp>
+#include <pare/projection/detail/cell.hpp>
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <vector>
 
 namespace pare::projection::detail {
 PARE_ABI_BEGIN
@@ -25,6 +27,18 @@ template <class T>
 T entry_factor(double scale) {
   return static_cast<T>(std::min(scale, static_cast<double>(std::numeric_limits<T>::max())));
 }
+
+/// Half a MiB for each worker, and the part of R in use, at most about 32 MiB however large R is.
+struct DenseMemory {
+  struct Worker {
+    AlignedBuffer<std::byte> panel;
+    AlignedBuffer<std::byte> sums;
+    CellScratch scratch;
+  };
+
+  std::vector<Worker> workers;
+  std::vector<Cell> cells;
+};
 
 /// How R is cut: a grid of cells, `cell_rows` high, of which a few columns are in memory at a time.
 struct CellGrid {
@@ -67,7 +81,7 @@ struct DensePass {
 
   /// The panel at `row`.
   template <KernelBackend B>
-  void run(const B& backend, Index row, Workspace::Worker& worker) const {
+  void run(const B& backend, Index row, DenseMemory::Worker& worker) const {
     const Index rows = std::min(width, x.rows() - row);
     T* panel = reinterpret_cast<T*>(worker.panel.data());
     T* sums = reinterpret_cast<T*>(worker.sums.data());
@@ -92,12 +106,12 @@ struct DensePass {
 };
 
 template <class T>
-void prepare_workers(Workspace& workspace, const CellGrid& grid, int workers) {
-  if (workspace.workers.size() < static_cast<std::size_t>(workers))
-    workspace.workers.resize(static_cast<std::size_t>(workers));
+void prepare_workers(DenseMemory& memory, const CellGrid& grid, int workers) {
+  if (memory.workers.size() < static_cast<std::size_t>(workers))
+    memory.workers.resize(static_cast<std::size_t>(workers));
   const Index columns = std::min(grid.input_dim, columns_per_cell);
   const Index outputs = std::min(grid.output_dim, rows_per_cell);
-  for (auto& worker : workspace.workers) {
+  for (auto& worker : memory.workers) {
     worker.panel.resize(static_cast<std::size_t>(columns) * kernel::panel_rows<T> * sizeof(T));
     worker.sums.resize(static_cast<std::size_t>(outputs) * kernel::panel_rows<T> * sizeof(T));
   }
@@ -107,27 +121,28 @@ void prepare_workers(Workspace& workspace, const CellGrid& grid, int workers) {
 /// runs over them. An output sums its columns in ascending order.
 template <class Sampler, class X, class T, KernelBackend B>
 void project_dense(const B& backend, TensorView<const X, 2> x, const Sampler& sampler,
-                   double column_nonzeros, double scale, TensorView<T, 2> y, Workspace& workspace) {
+                   double column_nonzeros, double scale, TensorView<T, 2> y) {
+  const auto memory = leased<DenseMemory>(backend);
   const CellGrid grid{x.cols(), y.cols()};
   constexpr Index width = kernel::panel_rows<T>;
   const Index panels = ceil_div(x.rows(), width);
   const Index step = grid.columns_in_memory(column_nonzeros);
   const Index most_items = std::max(panels, step * grid.cell_rows);
-  prepare_workers<T>(workspace, grid, worker_count(backend.executor, most_items));
+  prepare_workers<T>(*memory, grid, worker_count(backend.executor, most_items));
   for (Index first = 0; first < grid.cell_columns; first += step) {
     const Index last = std::min(grid.cell_columns, first + step);
     const Index cells = (last - first) * grid.cell_rows;
-    if (workspace.cells.size() < static_cast<std::size_t>(cells))
-      workspace.cells.resize(static_cast<std::size_t>(cells));
+    if (memory->cells.size() < static_cast<std::size_t>(cells))
+      memory->cells.resize(static_cast<std::size_t>(cells));
     parallel_for(backend.executor, cells, [&](Index i, int worker) {
       const Index c = first + i / grid.cell_rows, r = i % grid.cell_rows;
       build_cell(sampler, backend, grid.first_column(c), grid.last_column(c), grid.first_row(r),
-                 grid.last_row(r), workspace.workers[static_cast<std::size_t>(worker)].scratch,
-                 workspace.cells[static_cast<std::size_t>(i)]);
+                 grid.last_row(r), memory->workers[static_cast<std::size_t>(worker)].scratch,
+                 memory->cells[static_cast<std::size_t>(i)]);
     });
-    const DensePass<X, T> pass{x, y, grid, workspace.cells, first, last, scale};
+    const DensePass<X, T> pass{x, y, grid, memory->cells, first, last, scale};
     parallel_for(backend.executor, panels, [&](Index panel, int worker) {
-      pass.run(backend, panel * width, workspace.workers[static_cast<std::size_t>(worker)]);
+      pass.run(backend, panel * width, memory->workers[static_cast<std::size_t>(worker)]);
     });
   }
 }

@@ -20,6 +20,14 @@ struct ColumnLists {
   std::vector<std::uint32_t> entry;
 };
 
+template <class T>
+struct SparseMemory {
+  std::vector<AlignedBuffer<T>> sums;  ///< a row of Y for each worker
+  std::vector<std::uint8_t> used;
+  std::vector<Index> batch;
+  ColumnLists lists;
+};
+
 /// Marks the columns in [first, last) that some row of X touches.
 template <class T, class I>
 void mark_columns(const CompressedView<T, I>& x, Index first, Index last,
@@ -47,11 +55,12 @@ Index next_column(const CompressedView<T, I>& x, Index from) {
 /// Samples the columns of [first, last) that are marked; the others stay empty.
 template <class Sampler, KernelBackend B>
 void sample_used(const Sampler& sampler, const B& backend, Index first, Index output_dim,
-                 const std::vector<std::uint8_t>& used, ColumnLists& lists) {
+                 const std::vector<std::uint8_t>& used, std::vector<Index>& batch,
+                 ColumnLists& lists) {
   const auto columns = static_cast<Index>(used.size());
   lists.start.assign(used.size() + 1, 0);
   lists.entry.clear();
-  std::vector<Index> batch;
+  batch.clear();
   const auto flush = [&] {
     sampler.sample(backend, batch.data(), static_cast<Index>(batch.size()), 0, output_dim,
                    [&](Index position, Index row, std::uint64_t mask, std::uint64_t signs) {
@@ -104,26 +113,25 @@ void project_sparse(const B& backend, const CompressedView<T, I>& x, const Sampl
   const Index step =
       std::clamp(static_cast<Index>(columns_that_fit), Index{1}, std::max(Index{1}, x.inner_size));
   const Index items = ceil_div(x.outer_size, rows_per_item);
-  std::vector<AlignedBuffer<T>> sums(
-      static_cast<std::size_t>(worker_count(backend.executor, items)));
-  for (auto& buffer : sums) buffer.resize(static_cast<std::size_t>(outputs));
-  std::vector<std::uint8_t> used;
-  ColumnLists lists;
+  const auto memory = leased<SparseMemory<T>>(backend);
+  const auto workers = static_cast<std::size_t>(worker_count(backend.executor, items));
+  if (memory->sums.size() < workers) memory->sums.resize(workers);
+  for (auto& buffer : memory->sums) buffer.resize(static_cast<std::size_t>(outputs));
   bool begun = false;
   Index next = next_column(x, 0);
   do {
     const Index first = next / step * step;
     const Index last = first + std::min(step, x.inner_size - first);
     next = next_column(x, last);
-    mark_columns(x, first, last, used);
-    sample_used(sampler, backend, first, outputs, used, lists);
+    mark_columns(x, first, last, memory->used);
+    sample_used(sampler, backend, first, outputs, memory->used, memory->batch, memory->lists);
     const T factor = next == x.inner_size ? entry_factor<T>(scale) : T(1);
     parallel_for(backend.executor, items, [&](Index item, int worker) {
-      T* sum = sums[static_cast<std::size_t>(worker)].data();
+      T* sum = memory->sums[static_cast<std::size_t>(worker)].data();
       const Index end = std::min(x.outer_size, (item + 1) * rows_per_item);
       for (Index u = item * rows_per_item; u < end; ++u) {
         for (Index r = 0; r < outputs; ++r) sum[r] = begun ? y(u, r) : T(0);
-        add_sparse_row(x, u, lists, first, sum);
+        add_sparse_row(x, u, memory->lists, first, sum);
         for (Index r = 0; r < outputs; ++r) y(u, r) = factor * sum[r];
       }
     });
