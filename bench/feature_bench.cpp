@@ -35,7 +35,6 @@ using pare::feature::Donors;
 using pare::feature::FieldBatch;
 using pare::feature::FieldLayout;
 using pare::feature::MixGradients;
-using pare::feature::MixWorkspace;
 using pare::feature::Storage;
 
 constexpr std::uint64_t seed = 7;
@@ -73,11 +72,11 @@ struct DenseStep {
   }
 
   void run(int threads) {
-    const auto backend = pare::simd.threads(threads);
+    const auto backend = pare::simd.threads(threads).with(workspace);
     const Donors donors(policy, seed, step++, rows, layout);
-    pare::feature::mix_forward(backend, batch(x), gates, donors, batch(mixed), workspace);
+    pare::feature::mix_forward(backend, batch(x), gates, donors, batch(mixed));
     pare::feature::mix_backward(backend, batch(x), gates, donors, batch(gradient), batch(gradient),
-                                gradients, {}, workspace);
+                                gradients);
   }
 
   /// A step, of which some fields are compared with the definition.
@@ -116,7 +115,7 @@ struct DenseStep {
   Buffer x, mixed, gradient;
   std::vector<double> gates;
   MixGradients gradients;
-  MixWorkspace<float> workspace;
+  pare::Workspace workspace;
   std::uint64_t step = 0;
 };
 

@@ -76,7 +76,7 @@ struct SparseStep {
   Donors donors() const { return {DonorPolicy::Shift, seed, 0, x.rows(), layout}; }
 
   void run(int threads) {
-    const auto backend = pare::simd.threads(threads);
+    const auto backend = pare::simd.threads(threads).with(workspace);
     const Donors drawn = donors();
     mix_forward(backend, x, gates, drawn, mixed);
     mix_backward(backend, x, gates, drawn, mixed, gradient, grad_x, gradients);
@@ -113,18 +113,17 @@ struct DenseCopy {
   }
 
   void run(const SparseStep& step, int threads) {
-    const auto backend = pare::simd.threads(threads);
+    const auto backend = pare::simd.threads(threads).with(workspace);
     const Donors drawn = step.donors();
-    mix_forward(backend, batch(x), step.gates, drawn, batch(mixed), workspace);
-    mix_backward(backend, batch(x), step.gates, drawn, batch(gradient), batch(gradient), gradients,
-                 {}, workspace);
+    mix_forward(backend, batch(x), step.gates, drawn, batch(mixed));
+    mix_backward(backend, batch(x), step.gates, drawn, batch(gradient), batch(gradient), gradients);
   }
 
   FieldLayout layout;
   Index rows;
   pare::AlignedBuffer<float> x, mixed, gradient;
   MixGradients gradients;
-  MixWorkspace<float> workspace;
+  pare::Workspace workspace;
 };
 
 struct BothSteps {

@@ -12,6 +12,7 @@
 #include <pare/feature/leap/mix.hpp>
 
 #include "feature/batches.hpp"
+#include "support/allocations.hpp"
 #include "support/backends.hpp"
 #include "support/matrices.hpp"
 #include "support/tolerance.hpp"
@@ -24,7 +25,6 @@ using pare::Index;
 using pare::feature::DonorPolicy;
 using pare::feature::MixGradients;
 using pare::feature::MixOptions;
-using pare::feature::MixWorkspace;
 
 template <class Case>
 struct MixTest : testing::Test {};
@@ -562,14 +562,34 @@ TEST(Mix, TakesEigensMatricesAndAWorkspace) {
   const Eigen::MatrixXf x = normal_batch<float>(10, 6, 1).cast<float>();
   Eigen::Matrix<float, -1, -1, Eigen::RowMajor> mixed(12, 9);
   mixed.setZero();
-  MixWorkspace<float> workspace;
-  mix_forward(pare::simd, x, gates, donors, mixed.topLeftCorner(10, 6), workspace);
+  pare::Workspace workspace;
+  mix_forward(pare::simd.with(workspace), x, gates, donors, mixed.topLeftCorner(10, 6));
   expect_mixed<float>(mixed.topLeftCorner(10, 6).cast<double>(), x.cast<double>(), donors, gates);
   EXPECT_TRUE(mixed.bottomRows(2).isZero() && mixed.rightCols(3).isZero());
   MixGradients gradients, again;
-  mix_backward_gates(pare::simd, x, gates, donors, x, gradients, {}, workspace);
+  mix_backward_gates(pare::simd.with(workspace), x, gates, donors, x, gradients);
   mix_backward_gates(x, gates, donors, x, again);
   EXPECT_EQ(gradients.gates, again.gates);
+}
+
+TEST(Mix, AllocatesNothingTheSecondTimeInAWorkspace) {
+  const FieldLayout layout({2, 1, 3});
+  const Donors donors(DonorPolicy::Uniform, 1, 1, 90, layout);
+  const std::vector<double> gates{0.5, 0.25, 0.75};
+  const Eigen::MatrixXf x = normal_batch<float>(90, 6, 1).cast<float>();
+  Eigen::MatrixXf mixed(90, 6), gradient(90, 6);
+  MixGradients gradients;
+  pare::Workspace workspace;
+  const auto backend = pare::simd.with(workspace);
+  const auto call = [&] {
+    mix_forward(backend, x, gates, donors, mixed);
+    mix_backward(backend, x, gates, donors, mixed, gradient, gradients, {.detach = false});
+    mix_backward_gates(backend, x, gates, donors, mixed, gradients);
+  };
+  call();
+  const long before = pare::testing::allocations.load();
+  call();
+  EXPECT_EQ(pare::testing::allocations.load(), before);
 }
 
 }  // namespace

@@ -73,12 +73,11 @@ class PathIntegral {
     std::vector<T> logits(batch.labels.size()), slopes(batch.labels.size());
     for (std::size_t k = 0; k < quadrature_.nodes.size(); ++k) {
       const std::vector<double> gates(scores.size(), quadrature_.nodes[k]);
-      mix_forward(backend_, batch.x, gates, donors, mixed, workspace_);
+      mix_forward(backend_, batch.x, gates, donors, mixed);
       model_.forward(as_const(mixed), logits);
       logistic_gradient<T>(logits, batch.labels, slopes);
       model_.input_gradient(slopes, gradient);
-      mix_backward_gates(backend_, batch.x, gates, donors, gradient, gradients_, MixOptions{},
-                         workspace_);
+      mix_backward_gates(backend_, batch.x, gates, donors, gradient, gradients_);
       for (std::size_t j = 0; j < scores.size(); ++j)
         scores[j] -= weight * quadrature_.weights[k] * gradients_.gates[j];
     }
@@ -91,7 +90,6 @@ class PathIntegral {
   PathOptions options_;
   Quadrature quadrature_;
   AlignedBuffer<T> mixed_, gradient_;
-  MixWorkspace<T> workspace_;
   MixGradients gradients_;
 };
 
@@ -123,7 +121,9 @@ Ranking path_importance(const B& backend, M& model, const FieldLayout& layout, c
   detail::check_batch_rows(function, options.batch);
   check(options.nodes >= 1 && options.nodes <= 64, function, "nodes", options.nodes, "1 to 64");
   std::vector<double> scores(static_cast<std::size_t>(layout.fields()));
-  detail::PathIntegral<B, M> integral(backend, model, layout, options);
+  Workspace own;
+  const B kept = keeping(backend, own);
+  detail::PathIntegral<B, M> integral(kept, model, layout, options);
   const Index used = rows.rows() % options.batch == 1 ? rows.rows() - 1 : rows.rows();
   for (Index begin = 0; begin < used; begin += options.batch) {
     const Index count = std::min(options.batch, used - begin);

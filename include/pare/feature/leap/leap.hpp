@@ -85,7 +85,7 @@ class Leap {
     detail::check_leap_rows(function, state_.options, in, out);
     x_ = {};
     detail::draw_leap(layout_, in.rows, state_);
-    mix_forward(backend, in, state_.values, *state_.donors, out, workspace_);
+    mix_forward(keeping(backend, workspace_), in, state_.values, *state_.donors, out);
     x_ = in;
   }
 
@@ -117,8 +117,8 @@ class Leap {
     const FieldBatch<const T> in = last_x(function);
     const FieldBatch<const T> g = detail::to_batch(function, "grad_mixed", layout_, grad_mixed);
     const FieldBatch<T> out = detail::to_batch(function, "grad_x", layout_, grad_x);
-    mix_backward(backend, in, state_.values, *state_.donors, g, out, state_.gradients,
-                 mix_options(), workspace_);
+    mix_backward(keeping(backend, workspace_), in, state_.values, *state_.donors, g, out,
+                 state_.gradients, mix_options());
     state_.has_gradients = true;
   }
 
@@ -134,8 +134,8 @@ class Leap {
     constexpr const char* function = "feature::Leap::backward_gates";
     const FieldBatch<const T> in = last_x(function);
     const FieldBatch<const T> g = detail::to_batch(function, "grad_mixed", layout_, grad_mixed);
-    mix_backward_gates(backend, in, state_.values, *state_.donors, g, state_.gradients,
-                       mix_options(), workspace_);
+    mix_backward_gates(keeping(backend, workspace_), in, state_.values, *state_.donors, g,
+                       state_.gradients, mix_options());
     state_.has_gradients = true;
   }
 
@@ -207,7 +207,7 @@ class Leap {
     const FieldBatch<T> out = detail::to_batch(function, "mixed", layout_, mixed);
     detail::check_leap_rows(function, state_.options, in, out);
     const Donors donors = detail::evaluation_donors(layout_, in.rows, state_);
-    mix_forward(backend, in, detail::evaluation_gates(state_), donors, out, workspace_);
+    mix_forward(keeping(backend, workspace_), in, detail::evaluation_gates(state_), donors, out);
   }
 
   /// \overload
@@ -321,7 +321,7 @@ class Leap {
 
   FieldLayout layout_;
   detail::LeapGates state_;
-  MixWorkspace<T> workspace_;
+  Workspace workspace_;
   FieldBatch<const T> x_;
 };
 

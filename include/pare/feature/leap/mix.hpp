@@ -6,7 +6,7 @@
 ///
 /// ```cpp
 /// const Donors donors(DonorPolicy::BaseShift, seed, step, x.rows(), layout);
-/// mix_forward(x, gates, donors, mixed);
+/// mix_forward(x, gates, donors, mixed);    // or pare::simd.with(workspace) before x
 /// // ... the model's loss at `mixed`, and its gradient grad_mixed ...
 /// mix_backward(x, gates, donors, grad_mixed, grad_x, gradients);
 /// ```
@@ -36,7 +36,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <span>
-#include <string>
 #include <vector>
 
 namespace pare::feature {
@@ -55,16 +54,6 @@ struct MixOptions {
 struct MixGradients {
   std::vector<double> gates;  ///< [fields] dL/dg_j = sum_b <x_b - x_donor(b), G_b>
   Divergences divergence;
-};
-
-/// Memory that calls share: the second call of a shape allocates nothing.
-template <ComputeScalar T>
-class MixWorkspace {
- public:
-  detail::MixMemory<T>& memory() { return memory_; }
-
- private:
-  detail::MixMemory<T> memory_;
 };
 
 namespace detail {
@@ -86,14 +75,14 @@ template <class T>
 void check_batch(const char* function, const char* argument, const FieldBatch<T>& batch,
                  const Donors& donors) {
   check(batch.rows == donors.rows(), function, argument, batch.rows,
-        std::to_string(donors.rows()) + " rows, as many as the donors");
+        Worded{"", donors.rows(), " rows, as many as the donors"});
   check_lines(function, argument, batch);
 }
 
 inline void check_gates(const char* function, const FieldLayout& layout,
                         std::span<const double> gates) {
   check(static_cast<Index>(gates.size()) == layout.fields(), function, "gates", gates.size(),
-        std::to_string(layout.fields()) + " gates");
+        Worded{"", layout.fields(), " gates"});
   for (const double g : gates)
     check(is_finite(g) && g >= 0 && g <= 1, function, "gates", g, "gates in [0, 1]");
 }
@@ -104,7 +93,7 @@ void run_mix(const B& backend, const MixProblem<T>& p, MixMemory<T>& memory) {
 }
 
 template <class B, class T>
-void mix_forward_checked(const B& backend, const MixProblem<T>& p, MixMemory<T>& memory) {
+void mix_forward_checked(const B& backend, const MixProblem<T>& p) {
   constexpr const char* function = "feature::mix_forward";
   check_batch(function, "x", p.x, *p.donors);
   check_batch(function, "mixed", p.out, *p.donors);
@@ -112,7 +101,7 @@ void mix_forward_checked(const B& backend, const MixProblem<T>& p, MixMemory<T>&
   check_no_overlap(function, "mixed", whole_batch(p.out), "x", whole_batch(p.x));
   check_no_overlap(function, "mixed", whole_batch(p.out), "gates", to_vector_view(p.gates));
   if constexpr (KernelBackend<B>)
-    run_mix(on_any_executor(backend), p, memory);
+    run_mix(on_any_executor(backend), p, *leased<MixMemory<T>>(backend));
   else
     reference_mix_forward(p);
 }
@@ -161,8 +150,7 @@ inline void set_gradients(const FieldLayout& layout, Index rows, bool norms, con
 }
 
 template <class B, class T>
-void mix_backward_checked(const B& backend, const MixProblem<T>& p, MixGradients& gradients,
-                          MixMemory<T>& memory) {
+void mix_backward_checked(const B& backend, const MixProblem<T>& p, MixGradients& gradients) {
   constexpr const char* function = "feature::mix_backward";
   check_batch(function, "x", p.x, *p.donors);
   check_gates(function, *p.x.layout, p.gates);
@@ -176,8 +164,9 @@ void mix_backward_checked(const B& backend, const MixProblem<T>& p, MixGradients
                        whole_batch(p.grad_mixed));
   }
   if constexpr (KernelBackend<B>) {
-    run_mix(on_any_executor(backend), p, memory);
-    set_gradients(*p.x.layout, p.x.rows, p.norms, &memory.plan, memory.pieces, gradients);
+    const auto memory = leased<MixMemory<T>>(backend);
+    run_mix(on_any_executor(backend), p, *memory);
+    set_gradients(*p.x.layout, p.x.rows, p.norms, &memory->plan, memory->pieces, gradients);
   } else {
     set_gradients(*p.x.layout, p.x.rows, p.norms, nullptr, reference_mix_backward(p), gradients);
   }
@@ -189,36 +178,27 @@ PARE_ABI_BEGIN
 
 /// mixed = the permuted mix of x.
 ///
-/// \param backend   left out: pare::simd
-/// \param x         [rows x dim]
-/// \param gates     [fields] in [0, 1]
-/// \param donors    for as many rows; their layout is that of the batches
-/// \param mixed     [rows x dim], apart from x
-/// \param workspace memory to use again; may be left out
+/// \param backend left out: pare::simd
+/// \param x       [rows x dim]
+/// \param gates   [fields] in [0, 1]
+/// \param donors  for as many rows; their layout is that of the batches
+/// \param mixed   [rows x dim], apart from x
 /// \throws std::invalid_argument if an extent or stride does not fit, a gate is not in [0, 1], or
 ///         mixed overlaps x
 ///
 /// Cost: with FieldBlocked batches and DonorPolicy::Shift, x is read and mixed written once, which
 /// binds. Other donors gather each field from cache; RowMajor turns narrow fields on their way in
-/// and out. Memory: up to 1 MiB per worker while columns fit L2.
-template <Backend B, FieldsIn X, FieldsOut Y, ComputeScalar T = field_scalar_of<X>>
+/// and out. Memory, kept in the backend's workspace: up to 1 MiB per worker while columns fit L2.
+template <Backend B, FieldsIn X, FieldsOut Y>
 void mix_forward(const B& backend, const X& x, std::span<const double> gates, const Donors& donors,
-                 Y&& mixed, MixWorkspace<T>& workspace) {
+                 Y&& mixed) {
   constexpr const char* function = "feature::mix_forward";
-  detail::MixProblem<T> p;
+  detail::MixProblem<field_scalar_of<X>> p;
   p.x = detail::to_batch(function, "x", donors.layout(), x);
   p.out = detail::to_batch(function, "mixed", donors.layout(), mixed);
   p.gates = gates;
   p.donors = &donors;
-  detail::mix_forward_checked(backend, p, workspace.memory());
-}
-
-/// \overload
-template <Backend B, FieldsIn X, FieldsOut Y>
-void mix_forward(const B& backend, const X& x, std::span<const double> gates, const Donors& donors,
-                 Y&& mixed) {
-  MixWorkspace<field_scalar_of<X>> workspace;
-  mix_forward(backend, x, gates, donors, mixed, workspace);
+  detail::mix_forward_checked(backend, p);
 }
 
 /// \overload
@@ -238,27 +218,18 @@ void mix_forward(const X& x, std::span<const double> gates, const Donors& donors
 ///                   `detach`; apart from x, and apart from grad_mixed or, with `detach`, the
 ///                   same batch: then it takes the place of grad_mixed, which is the fastest
 /// \param gradients  by field
-/// \param workspace  memory to use again; may be left out
 /// \throws std::invalid_argument as mix_forward
 ///
 /// Sums of float go to double after at most 64 additions. Cost: as mix_forward, x and grad_mixed
 /// read and grad_x written once.
-template <Backend B, FieldsIn X, FieldsIn G, FieldsOut Y, ComputeScalar T = field_scalar_of<X>>
-void mix_backward(const B& backend, const X& x, std::span<const double> gates, const Donors& donors,
-                  const G& grad_mixed, Y&& grad_x, MixGradients& gradients,
-                  const MixOptions& options, MixWorkspace<T>& workspace) {
-  detail::MixProblem<T> p = detail::backward_problem<T>(x, gates, donors, grad_mixed, options);
-  p.out = detail::to_batch("feature::mix_backward", "grad_x", donors.layout(), grad_x);
-  detail::mix_backward_checked(backend, p, gradients, workspace.memory());
-}
-
-/// \overload
 template <Backend B, FieldsIn X, FieldsIn G, FieldsOut Y>
 void mix_backward(const B& backend, const X& x, std::span<const double> gates, const Donors& donors,
                   const G& grad_mixed, Y&& grad_x, MixGradients& gradients,
                   const MixOptions& options = {}) {
-  MixWorkspace<field_scalar_of<X>> workspace;
-  mix_backward(backend, x, gates, donors, grad_mixed, grad_x, gradients, options, workspace);
+  using T = field_scalar_of<X>;
+  detail::MixProblem<T> p = detail::backward_problem<T>(x, gates, donors, grad_mixed, options);
+  p.out = detail::to_batch("feature::mix_backward", "grad_x", donors.layout(), grad_x);
+  detail::mix_backward_checked(backend, p, gradients);
 }
 
 /// \overload
@@ -271,22 +242,14 @@ void mix_backward(const X& x, std::span<const double> gates, const Donors& donor
 
 /// The gradients by gates and the divergences alone, which is what a step of the gates needs.
 /// Parameters, errors and cost as mix_backward, without grad_x.
-template <Backend B, FieldsIn X, FieldsIn G, ComputeScalar T = field_scalar_of<X>>
-void mix_backward_gates(const B& backend, const X& x, std::span<const double> gates,
-                        const Donors& donors, const G& grad_mixed, MixGradients& gradients,
-                        const MixOptions& options, MixWorkspace<T>& workspace) {
-  const detail::MixProblem<T> p =
-      detail::backward_problem<T>(x, gates, donors, grad_mixed, options);
-  detail::mix_backward_checked(backend, p, gradients, workspace.memory());
-}
-
-/// \overload
 template <Backend B, FieldsIn X, FieldsIn G>
 void mix_backward_gates(const B& backend, const X& x, std::span<const double> gates,
                         const Donors& donors, const G& grad_mixed, MixGradients& gradients,
                         const MixOptions& options = {}) {
-  MixWorkspace<field_scalar_of<X>> workspace;
-  mix_backward_gates(backend, x, gates, donors, grad_mixed, gradients, options, workspace);
+  using T = field_scalar_of<X>;
+  const detail::MixProblem<T> p =
+      detail::backward_problem<T>(x, gates, donors, grad_mixed, options);
+  detail::mix_backward_checked(backend, p, gradients);
 }
 
 /// \overload
@@ -298,8 +261,7 @@ void mix_backward_gates(const X& x, std::span<const double> gates, const Donors&
 }
 
 PARE_REFUSE_CALLS(
-    mix_forward, "feature::mix_forward",
-    "after mixed: wanted nothing, or a MixWorkspace after a backend",
+    mix_forward, "feature::mix_forward", "after mixed: wanted nothing",
     (PLAIN,
      (roles::Unless<roles::Takes<detail::IsFieldsIn>, detail::IsNoMatrix, roles::other_call>), "x",
      "a FieldBatch or a matrix in memory [rows, dim], of float or double"),

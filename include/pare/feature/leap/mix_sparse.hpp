@@ -34,7 +34,6 @@
 #include <cstdint>
 #include <numeric>
 #include <span>
-#include <string>
 #include <utility>
 #include <vector>
 
@@ -89,9 +88,9 @@ template <class T>
 void check_sparse(const char* function, const SparseFields<T>& x, std::span<const double> gates,
                   const Donors& donors) {
   check(x.rows() == donors.rows(), function, "x", x.rows(),
-        std::to_string(donors.rows()) + " rows, as many as the donors");
+        Worded{"", donors.rows(), " rows, as many as the donors"});
   check(x.layout() == donors.layout(), function, "x", x.layout().dim(),
-        "the layout of the donors, of " + std::to_string(donors.layout().dim()) + " columns");
+        Worded{"the layout of the donors, of ", donors.layout().dim(), " columns"});
   check_gates(function, x.layout(), gates);
 }
 

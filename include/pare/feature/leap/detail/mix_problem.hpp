@@ -24,7 +24,7 @@ struct MixScratch {
   AlignedBuffer<double> distances;                                        ///< [rows]
 };
 
-/// Memory of mix_forward and mix_backward that calls share.
+/// Memory of mix_forward and mix_backward.
 template <class T>
 struct MixMemory {
   MixPlan plan;
