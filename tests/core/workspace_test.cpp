@@ -208,6 +208,7 @@ TEST(Workspace, WhatACallLeasesIsOfItsBackend) {
   EXPECT_EQ(leased<Counted>(pare::reference)->value, 0);
   EXPECT_EQ(keeping(pare::simd, own).workspace, &own);
   EXPECT_EQ(keeping(pare::simd.with(workspace), own).workspace, &workspace);
+  EXPECT_EQ(for_workers(pare::simd.with(workspace)).workspace, nullptr);
   static_assert(std::is_same_v<decltype(keeping(pare::reference, own)), pare::Reference>);
 }
 

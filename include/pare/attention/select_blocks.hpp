@@ -125,11 +125,12 @@ double select_heads(const B& backend, const SelectorLayer<S>& layer, const P& se
                     std::span<BlockLists> lists) {
   const auto heads = static_cast<Index>(lists.size());
   std::vector<double> masses(lists.size());
+  const B apart = for_workers(backend);
   const auto select_head = [&](Index i, AlignedBuffer<std::byte>& memory) {
     const auto at = static_cast<std::size_t>(i);
     SelectorHead<S> head = layer.of(i / layer.q.extent[1], i % layer.q.extent[1]);
     head.memory = &memory;
-    masses[at] = selector.select(backend, head, lists[at]);
+    masses[at] = selector.select(apart, head, lists[at]);
   };
   if constexpr (KernelBackend<B>) {
     std::vector<AlignedBuffer<std::byte>> memory(

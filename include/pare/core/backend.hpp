@@ -113,6 +113,13 @@ B keeping(const B& backend, Workspace& own) {
     return backend;
 }
 
+/// The backend of calls that workers make: it carries no workspace, which serves one call at a time.
+template <Backend B>
+B for_workers(B backend) {
+  if constexpr (KernelBackend<B>) backend.workspace = nullptr;
+  return backend;
+}
+
 /// Runs a kernel: the argument struct names it, its namespace holds `run_kernel(Arch, arguments)`.
 template <class Arch, class E, class Arguments>
 PARE_ALWAYS_INLINE void launch(const Simd<Arch, E>&, const Arguments& arguments) noexcept {
