@@ -113,7 +113,8 @@ B keeping(const B& backend, Workspace& own) {
     return backend;
 }
 
-/// The backend of calls that workers make: it carries no workspace, which serves one call at a time.
+/// The backend of calls that workers make: it carries no workspace, which serves one call at a
+/// time.
 template <Backend B>
 B for_workers(B backend) {
   if constexpr (KernelBackend<B>) backend.workspace = nullptr;
