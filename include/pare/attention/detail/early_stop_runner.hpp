@@ -7,6 +7,7 @@
 
 #include <pare/attention/detail/early_stop_plan.hpp>
 #include <pare/attention/detail/engine.hpp>
+#include <pare/attention/detail/tile_feed.hpp>
 #include <pare/linalg/score_rows.hpp>
 
 #include <algorithm>
@@ -66,7 +67,8 @@ class StopRunner {
         sequence_(call.sequence(item.sequence)),
         kv_head_(item.head_begin / call.problem.group()),
         row_scores_(backend, row_memory, plan.segments_at_once, call.problem.key_dim),
-        ranking_(own.ranked, own.rest) {}
+        ranking_(own.ranked, own.rest),
+        feed_(backend, call, item.sequence, kv_head_, scratch) {}
 
   void run() {
     score_history();
@@ -190,59 +192,27 @@ class StopRunner {
     std::fill_n(scratch_.state, rows_ * kernel::padded_columns<T>(p.value_dim), T(0));
   }
 
-  /// Packs the keys position(0) ... position(count - 1) while it fetches the `ahead` keys after
-  /// them, and says what the tile kernel needs.
+  /// Collects the keys position(0) ... position(n - 1), of which the feed has the first.
   template <class Position>
-  kernel::AttendTile<S, kernel::Exact> pack_tile(Index count, Index ahead,
-                                                 const Position& position) {
-    const Problem& p = call_.problem;
-    for (Index j = 0; j < count + ahead; ++j) {
-      const auto at = static_cast<std::int32_t>(position(j));
-      scratch_.positions[j] = at;
-      scratch_.key_rows[j] = call_.source.key(item_.sequence, kv_head_, at);
-      scratch_.value_rows[j] = call_.source.value(item_.sequence, kv_head_, at);
-    }
-    const S* const* const next = scratch_.key_rows + count;
-    const Index half = ahead / 2;
-    launch(backend_,
-           kernel::PackTransposed<S>{
-               scratch_.key_rows, count, p.key_dim, scratch_.keys, {next, half, p.key_dim}});
-    launch(backend_, kernel::PackRows<S>{scratch_.value_rows,
-                                         count,
-                                         p.value_dim,
-                                         scratch_.values,
-                                         {next + half, ahead - half, p.key_dim}});
-    kernel::AttendTile<S, kernel::Exact> tile;
-    tile.keys = scratch_.keys;
-    tile.values = scratch_.values;
-    tile.positions = scratch_.positions;
-    tile.count = count;
-    tile.key_depth = p.key_dim;
-    tile.value_columns = p.value_dim;
-    tile.scale = static_cast<T>(p.scale);
-    tile.batch = item_.sequence;
-    tile.queries = scratch_.queries;
-    tile.places = scratch_.places;
-    tile.maximum = scratch_.maximum;
-    tile.sum = scratch_.sum;
-    tile.out = scratch_.state;
-    tile.mass = call_.keeps_mass() ? scratch_.mass : nullptr;
-    tile.fetch = {scratch_.value_rows + count, ahead, p.value_dim};
-    return tile;
+  void collect(Index n, const Position& position) {
+    while (feed_.count() < n) feed_.add(position(feed_.count()));
   }
 
   /// The keys of the segment itself, hidden where they come after a query.
   void attend_own(const StopSegment& s) {
     const Index end = s.last + sequence_.keys - sequence_.queries;
+    feed_.clear();
     for (Index first = s.start; first < end; first += kernel::tile_keys) {
       const Index count = std::min<Index>(kernel::tile_keys, end - first);
-      const Index ahead = std::min<Index>(kernel::tile_keys, end - first - count);
-      auto tile = pack_tile(count, ahead, [first](Index j) { return first + j; });
+      collect(std::min<Index>(2 * kernel::tile_keys, end - first),
+              [first](Index j) { return first + j; });
+      auto tile = feed_.packed(count, Fetch::Throughout);
       tile.lowest = static_cast<std::int32_t>(first);
       tile.highest = static_cast<std::int32_t>(first + count - 1);
       tile.contiguous = true;
       tile.rows = rows_;
       launch(backend_, tile);
+      feed_.drop(count);
     }
   }
 
@@ -259,7 +229,9 @@ class StopRunner {
       set_sums_aside();
       while (at < end) {
         const Index count = std::min(most, end - at);
-        attend_ranked(s, at, count, std::min(most, fetched - at - count));
+        collect(count + std::min(most, fetched - at - count),
+                [&](Index j) { return ranking_[at + j]; });
+        attend_ranked(s, count);
         at += count;
       }
       retire(end);
@@ -267,8 +239,8 @@ class StopRunner {
     for (Index i = 0; i < live_; ++i) count_pairs(own_.live[i], s.start);
   }
 
-  void attend_ranked(const StopSegment& s, Index first, Index count, Index ahead) {
-    auto tile = pack_tile(count, ahead, [&](Index j) { return ranking_[first + j]; });
+  void attend_ranked(const StopSegment& s, Index count) {
+    auto tile = feed_.packed(count, Fetch::Throughout);
     tile.lowest = 0;
     tile.highest = static_cast<std::int32_t>(s.start - 1);
     for (Index i = 0; i < live_;) {
@@ -278,6 +250,7 @@ class StopRunner {
       launch(backend_, tile);
       tile.fetch.count = 0;
     }
+    feed_.drop(count);
   }
 
   /// Lets the sums begin at 0, so that they come to be what the next tile of keys adds: a small
@@ -355,6 +328,7 @@ class StopRunner {
   Index kv_head_;
   linalg::ScoreRows<B, S> row_scores_;
   linalg::LazyRanking<T> ranking_;
+  TileFeed<B, C> feed_;
   Index rows_ = 0;
   Index live_ = 0;
   double computed_ = 0;

@@ -2,11 +2,12 @@
 #pragma once
 
 /// \file
-/// The one tiled driver of attention: it gathers visible keys into tiles, packs each tile once for
-/// all rows of an item, and lets the tile kernel advance their softmax.
+/// The tiled driver of attention: it feeds the visible keys of an item to a TileFeed, which packs
+/// each tile once for all rows, and lets the tile kernel advance their softmax.
 
 #include <pare/attention/detail/plan.hpp>
 #include <pare/attention/detail/scratch.hpp>
+#include <pare/attention/detail/tile_feed.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/kernel/attend_finish.hpp>
 #include <pare/kernel/attend_tile.hpp>
@@ -73,7 +74,6 @@ template <class B, class C>
 class ItemRunner {
   using T = typename C::T;
   using S = typename C::Scalar;
-  using M = typename C::Modifier;
 
  public:
   ItemRunner(const B& backend, const C& call, const AttendItem& item, const Scratch<C>& scratch)
@@ -85,7 +85,8 @@ class ItemRunner {
         kv_head_(item.head_begin / call.problem.group()),
         rows_(item.heads() * sequence_.queries),
         tile_keys_(rows_ <= kernel::direct_tile_rows ? kernel::direct_tile_keys
-                                                     : kernel::tile_keys) {}
+                                                     : kernel::tile_keys),
+        feed_(backend, call, item.sequence, kv_head_, scratch) {}
 
   void run() {
     place_rows();
@@ -175,7 +176,7 @@ class ItemRunner {
 
   /// Takes slots [begin, end) for a set of heads, leaving out keys that no row of the item sees.
   void feed(Index begin, Index end, std::uint64_t heads) {
-    if (heads != heads_ && count_ > 0) flush();
+    if (heads != heads_ && feed_.count() > 0) flush();
     heads_ = heads;
     const Problem& p = call_.problem;
     if (p.order == nullptr) {
@@ -188,16 +189,15 @@ class ItemRunner {
         item_.sequence, p.order->shape().heads == p.kv_heads ? kv_head_ : item_.head_begin);
     for (Index slot = begin; slot < end; ++slot) {
       const auto position = static_cast<Index>(order[static_cast<std::size_t>(slot)]);
-      if (position <= highest_ && (position >= lowest_ || position < p.sinks))
-        take(static_cast<std::int32_t>(position));
+      if (position <= highest_ && (position >= lowest_ || position < p.sinks)) take(position);
     }
   }
 
   /// Two tiles are collected before the first runs, so that packing it can fetch the other.
-  void take(std::int32_t position) {
+  void take(Index position) {
     if (hides_key(call_.modifier, item_.sequence, position)) return;
-    if (count_ == 2 * tile_keys_) run_tile();
-    note(count_++, position);
+    if (feed_.count() == 2 * tile_keys_) run_tile();
+    feed_.add(position);
   }
 
   /// The same for positions [begin, end).
@@ -207,89 +207,30 @@ class ItemRunner {
         ++begin;
         continue;
       }
-      if (count_ == 2 * tile_keys_) run_tile();
-      const Index most = std::min(2 * tile_keys_ - count_, end - begin);
+      if (feed_.count() == 2 * tile_keys_) run_tile();
+      const Index most = std::min(2 * tile_keys_ - feed_.count(), end - begin);
       Index room = 1;
       while (room < most && !hides_key(call_.modifier, item_.sequence, begin + room)) ++room;
-      for (Index i = 0; i < room; ++i) note(count_ + i, static_cast<std::int32_t>(begin + i));
-      count_ += room;
+      feed_.add_run(begin, room);
       begin += room;
     }
   }
 
-  void note(Index at, std::int32_t position) {
-    scratch_.positions[at] = position;
-    scratch_.key_rows[at] = call_.source.key(item_.sequence, kv_head_, position);
-    scratch_.value_rows[at] = call_.source.value(item_.sequence, kv_head_, position);
-  }
-
   void flush() {
-    while (count_ > 0) run_tile();
+    while (feed_.count() > 0) run_tile();
   }
 
   /// Runs the first tile of what was collected.
   void run_tile() {
-    const Problem& p = call_.problem;
-    kernel::AttendTile<S, M> tile;
-    tile.count = std::min(count_, tile_keys_);
-    tile.positions = scratch_.positions;
-    const std::int32_t* positions = scratch_.positions;
-    const std::int32_t first = positions[0], count = static_cast<std::int32_t>(tile.count);
-    std::int32_t lowest = first, highest = first, jumps = 0;
-    for (std::int32_t j = 0; j < count; ++j) {
-      jumps |= (positions[j] - first) ^ j;  // 0 only where they are equal
-      lowest = positions[j] < lowest ? positions[j] : lowest;
-      highest = positions[j] > highest ? positions[j] : highest;
-    }
-    tile.lowest = lowest;
-    tile.highest = highest;
-    tile.contiguous = jumps == 0;
-    const Index next = count_ - tile.count;
-    if (rows_ <= direct_rows) {
-      tile.key_rows = scratch_.key_rows;
-      tile.value_rows = scratch_.value_rows;
-      tile.ahead = next;
-    } else {
-      pack_tile(tile.count, next);
-      tile.keys = scratch_.keys;
-      tile.values = scratch_.values;
-    }
-    tile.sinks = static_cast<std::int32_t>(p.sinks);
-    tile.key_depth = p.key_dim;
-    tile.value_columns = p.value_dim;
-    tile.scale = static_cast<T>(p.scale);
-    tile.batch = item_.sequence;
-    tile.modifier = call_.modifier;
-    tile.queries = scratch_.queries;
-    tile.places = scratch_.places;
-    tile.maximum = scratch_.maximum;
-    tile.sum = scratch_.sum;
-    tile.out = scratch_.state;
-    tile.mass = call_.keeps_mass() ? scratch_.mass : nullptr;
+    const Index count = std::min(feed_.count(), tile_keys_);
+    auto tile = rows_ <= direct_rows ? feed_.direct(count) : feed_.packed(count, Fetch::Packing);
+    note_positions(tile);
     run_heads(tile);
-    count_ = next;
-    std::copy_n(scratch_.positions + tile.count, count_, scratch_.positions);
-    std::copy_n(scratch_.key_rows + tile.count, count_, scratch_.key_rows);
-    std::copy_n(scratch_.value_rows + tile.count, count_, scratch_.value_rows);
-  }
-
-  /// Packs the first `count` keys and values, and fetches the `next` that follow.
-  void pack_tile(Index count, Index next) {
-    const Problem& p = call_.problem;
-    launch(backend_, kernel::PackTransposed<S>{scratch_.key_rows,
-                                               count,
-                                               p.key_dim,
-                                               scratch_.keys,
-                                               {scratch_.key_rows + count, next, p.key_dim}});
-    launch(backend_, kernel::PackRows<S>{scratch_.value_rows,
-                                         count,
-                                         p.value_dim,
-                                         scratch_.values,
-                                         {scratch_.value_rows + count, next, p.value_dim}});
+    feed_.drop(count);
   }
 
   /// The tile for each run of neighbouring heads that want it.
-  void run_heads(kernel::AttendTile<S, M>& tile) {
+  void run_heads(typename TileFeed<B, C>::Tile& tile) {
     const auto heads = static_cast<int>(item_.heads());
     for (int begin = 0; begin < heads;) {
       const std::uint64_t rest = heads_ >> begin;
@@ -315,7 +256,7 @@ class ItemRunner {
   Index tile_keys_;     ///< of a full tile
   Index lowest_ = 0;    ///< lowest position that some row sees, sinks apart
   Index highest_ = -1;  ///< highest position that some row sees
-  Index count_ = 0;     ///< keys collected and not yet run
+  TileFeed<B, C> feed_;
   std::uint64_t heads_ = 0;
 };
 

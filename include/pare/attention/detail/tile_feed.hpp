@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// How keys and values of a head become tiles: gathered by position, packed, handed to the kernel.
+
+#include <pare/attention/detail/scratch.hpp>
+#include <pare/core/backend.hpp>
+#include <pare/kernel/attend_tile.hpp>
+#include <pare/kernel/pack.hpp>
+
+#include <algorithm>
+#include <cstdint>
+
+namespace pare::attention::detail {
+PARE_ABI_BEGIN
+
+/// When the rows behind a tile are fetched.
+enum class Fetch {
+  Packing,    ///< keys while keys are packed, values while values are
+  Throughout  ///< keys while both are packed, values while the tile is computed: scattered rows
+};
+
+/// Collects keys and values of one key/value head in a scratch, in the order in which they are
+/// added, and makes tiles of the first of them. There is room for two tiles, so that the second can
+/// be fetched while the first is packed.
+template <class B, class C>
+class TileFeed {
+  using T = typename C::T;
+  using S = typename C::Scalar;
+
+ public:
+  using Tile = kernel::AttendTile<S, typename C::Modifier>;
+
+  TileFeed(const B& backend, const C& call, Index sequence, Index kv_head,
+           const Scratch<C>& scratch)
+      : backend_(backend), call_(call), sequence_(sequence), kv_head_(kv_head), scratch_(scratch) {}
+
+  /// Keys that were added and not yet left behind.
+  Index count() const { return count_; }
+
+  void add(Index position) { place(count_++, position); }
+  /// Positions [begin, begin + n).
+  void add_run(Index begin, Index n) {
+    for (Index i = 0; i < n; ++i) place(count_ + i, begin + i);
+    count_ += n;
+  }
+
+  /// The first `n` as they lie; the others are fetched meanwhile.
+  Tile direct(Index n) const {
+    Tile tile = tile_of(n);
+    tile.key_rows = scratch_.key_rows;
+    tile.value_rows = scratch_.value_rows;
+    tile.ahead = count_ - n;
+    return tile;
+  }
+
+  /// The first `n`, packed here; the others are fetched.
+  Tile packed(Index n, Fetch fetch) const {
+    const Problem& p = call_.problem;
+    const Index next = count_ - n, half = fetch == Fetch::Throughout ? next / 2 : next;
+    const S* const* const keys = scratch_.key_rows + n;
+    const S* const* const values = scratch_.value_rows + n;
+    launch(backend_, kernel::PackTransposed<S>{
+                         scratch_.key_rows, n, p.key_dim, scratch_.keys, {keys, half, p.key_dim}});
+    kernel::PackRows<S> pack{
+        scratch_.value_rows, n, p.value_dim, scratch_.values, {values, next, p.value_dim}};
+    Tile tile = tile_of(n);
+    if (fetch == Fetch::Throughout) {
+      pack.fetch = {keys + half, next - half, p.key_dim};
+      tile.fetch = {values, next, p.value_dim};
+    }
+    launch(backend_, pack);
+    tile.keys = scratch_.keys;
+    tile.values = scratch_.values;
+    return tile;
+  }
+
+  /// Leaves the first `n` behind.
+  void drop(Index n) {
+    count_ -= n;
+    std::copy_n(scratch_.positions + n, count_, scratch_.positions);
+    std::copy_n(scratch_.key_rows + n, count_, scratch_.key_rows);
+    std::copy_n(scratch_.value_rows + n, count_, scratch_.value_rows);
+  }
+  void clear() { count_ = 0; }
+
+ private:
+  void place(Index at, Index position) {
+    scratch_.positions[at] = static_cast<std::int32_t>(position);
+    scratch_.key_rows[at] = call_.source.key(sequence_, kv_head_, position);
+    scratch_.value_rows[at] = call_.source.value(sequence_, kv_head_, position);
+  }
+
+  /// All but the operands, the extremes of the positions and the rows.
+  Tile tile_of(Index n) const {
+    const Problem& p = call_.problem;
+    Tile tile;
+    tile.positions = scratch_.positions;
+    tile.count = n;
+    tile.sinks = static_cast<std::int32_t>(p.sinks);
+    tile.key_depth = p.key_dim;
+    tile.value_columns = p.value_dim;
+    tile.scale = static_cast<T>(p.scale);
+    tile.batch = sequence_;
+    tile.modifier = call_.modifier;
+    tile.queries = scratch_.queries;
+    tile.places = scratch_.places;
+    tile.maximum = scratch_.maximum;
+    tile.sum = scratch_.sum;
+    tile.out = scratch_.state;
+    tile.mass = call_.keeps_mass() ? scratch_.mass : nullptr;
+    return tile;
+  }
+
+  const B& backend_;
+  const C& call_;
+  Index sequence_;
+  Index kv_head_;
+  const Scratch<C>& scratch_;
+  Index count_ = 0;
+};
+
+/// Says of a tile what its positions are: their extremes, and whether one follows the other.
+template <class Tile>
+void note_positions(Tile& tile) {
+  const std::int32_t* const positions = tile.positions;
+  const std::int32_t first = positions[0], count = static_cast<std::int32_t>(tile.count);
+  std::int32_t lowest = first, highest = first, jumps = 0;
+  for (std::int32_t j = 0; j < count; ++j) {
+    jumps |= (positions[j] - first) ^ j;  // 0 only where they are equal
+    lowest = positions[j] < lowest ? positions[j] : lowest;
+    highest = positions[j] > highest ? positions[j] : highest;
+  }
+  tile.lowest = lowest;
+  tile.highest = highest;
+  tile.contiguous = jumps == 0;
+}
+
+PARE_ABI_END
+}  // namespace pare::attention::detail
