@@ -24,6 +24,8 @@ using pare::Index;
 using pare::testing::attended;
 using pare::testing::attended_from;
 using pare::testing::Inputs;
+using pare::testing::Int8Rows;
+using pare::testing::LatentRows;
 using pare::testing::Layout;
 using pare::testing::Outputs;
 using pare::testing::Pages;
@@ -31,6 +33,7 @@ using pare::testing::refusal;
 using pare::testing::Ring;
 using pare::testing::same_bits;
 using pare::testing::Sizes;
+using pare::testing::within;
 
 /// Blocks of pages are those of tensors, and so is attention over them.
 template <class B, class Source, class P>
@@ -104,6 +107,82 @@ TEST(SelectedSource, SelectionRefusesPagesThatItCannotRead) {
   refused({40, 33}, false, "source");
   refused({40, 40}, true, "table");
   refused({40}, false, "q");
+}
+
+/// Attention from a source has the bits of attention from the tensors of `x`.
+template <class B, class Source>
+void expect_bits(const B& backend, const Inputs<float>& x, const Source& source) {
+  const Sizes& n = x.sizes;
+  const KeyOrder order({1, 1, n.keys}, pare::testing::random_orders(1, n.keys, 5));
+  const auto mask = BlockMask::from_predicate(
+      {1, 1, n.queries, n.keys, 16, 32},
+      [](Index, Index, Index row, Index column) { return (row + column) % 3 != 0; });
+  for (const AttendOptions& options :
+       {AttendOptions{}, AttendOptions{.causal = true},
+        AttendOptions{.causal = true, .window = 60, .sinks = 3},
+        AttendOptions{.causal = true, .order = &order},
+        AttendOptions{.causal = true, .order = &order, .mask = &mask}})
+    EXPECT_TRUE(
+        same_outputs(attended_from(backend, x, source, options), attended(backend, x, options)));
+}
+
+/// Both with many rows, which are packed, and with few, which are not.
+template <class B>
+void expect_loaded(const B& backend) {
+  for (const Index queries : {3, 90}) {
+    Inputs<float> x(Sizes{2, 4, 2, queries, 300, 8, 5});
+    const Int8Rows rows(x);
+    expect_bits(backend, x, rows);
+    Inputs<float> y(Sizes{2, 4, 1, queries, 300, 8, 5});
+    const LatentRows latent(y);
+    expect_bits(backend, y, latent);
+  }
+}
+
+TEST(LoadedSource, GivesTheBitsOfTheTensorsOfItsRows) {
+  expect_loaded(pare::simd.threads(2));
+  expect_loaded(pare::reference);
+}
+
+/// Tiles of loaded rows are shorter than those of a tensor, and sums are rounded elsewhere; keys
+/// past 2048 are another part.
+TEST(LoadedSource, AgreesForOneQueryToo) {
+  Inputs<float> x(Sizes{2, 2, 1, 1, 5000, 8, 5});
+  const Int8Rows rows(x);
+  const auto got = attended_from(pare::simd, x, rows, {.causal = true});
+  const auto wanted = attended(pare::reference, x, {.causal = true});
+  for (std::size_t i = 0; i < got.out.list.size(); ++i)
+    EXPECT_TRUE(within(static_cast<double>(got.out.list[i]),
+                       static_cast<double>(wanted.out.list[i]),
+                       pare::testing::Tolerance<float>::scaled_sum(5000, 3)));
+}
+
+TEST(LoadedSource, CanBeSparse) {
+  Inputs<float> x(Sizes{2, 4, 2, 90, 140, 8, 5});
+  const Int8Rows rows(x);
+  const auto all = [&](const auto& backend) {
+    expect_sparse(backend, x, rows, MeanPool{.row_block = 16, .column_block = 16, .mass = 0.5f});
+    expect_sparse(backend, x, rows,
+                  ProxyHeads{.mass = 0.5f, .row_block = 16, .column_block = 16, .min_budget = 0});
+  };
+  all(pare::simd.threads(2));
+  all(pare::reference);
+}
+
+TEST(LoadedSource, IsRefusedWhereItIsNotSound) {
+  Inputs<float> x(Sizes{1, 2, 1, 8, 40, 8, 5});
+  Int8Rows rows(x);
+  rows.sound = false;
+  Outputs<float> y(x.sizes);
+  const auto before = y.out.list;
+  refusal([&] { attend(x.q.view(), rows, y.out.writable()); }, "attention::attend", "rows");
+  refusal([&] { select_blocks(x.q.view(), rows, MeanPool{}, {.causal = true}); },
+          "attention::select_blocks", "rows");
+  rows.sound = true;
+  rows.sizes.kv_heads = 3;
+  refusal([&] { attend(x.q.view(), rows, y.out.writable()); }, "attention::attend", "q");
+  for (std::size_t i = 0; i < before.size(); ++i)
+    EXPECT_TRUE(same_bits(y.out.list[i], before[i])) << i;
 }
 
 }  // namespace

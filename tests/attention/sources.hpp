@@ -4,6 +4,9 @@
 /// \file
 /// Keys and values of test inputs where no tensor holds them.
 
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <utility>
@@ -110,5 +113,96 @@ struct Ring {
   }
 };
 static_assert(attention::KeyValueSource<Ring<float>>);
+
+/// Rows of 8 bits with a scale each, which are loaded; made of inputs, which are rounded to them.
+struct Int8Rows {
+  using scalar = float;
+
+  Sizes sizes;
+  std::vector<std::int8_t> keys{}, values{};
+  std::vector<float> key_scales{}, value_scales{};
+  bool sound = true;
+
+  explicit Int8Rows(Inputs<float>& x) : sizes(x.sizes) {
+    quantise(x.k, keys, key_scales);
+    quantise(x.v, values, value_scales);
+  }
+
+  Index sequences() const { return sizes.batch; }
+  Index kv_heads() const { return sizes.kv_heads; }
+  Index key_dim() const { return sizes.key_dim; }
+  Index value_dim() const { return sizes.value_dim; }
+  Index length(Index) const { return sizes.keys; }
+  void load_key(Index b, Index h, Index j, float* out) const {
+    load(keys, key_scales, row(b, h, j), key_dim(), out);
+  }
+  void load_value(Index b, Index h, Index j, float* out) const {
+    load(values, value_scales, row(b, h, j), value_dim(), out);
+  }
+  void validate(const char* function) const {
+    check(sound, function, "rows", "unsound", "sound rows");
+  }
+
+ private:
+  std::size_t row(Index b, Index h, Index j) const {
+    check(j >= 0 && j < sizes.keys, "Int8Rows", "position", j, "a position of the sequence");
+    return static_cast<std::size_t>((b * sizes.kv_heads + h) * sizes.keys + j);
+  }
+  static void load(const std::vector<std::int8_t>& list, const std::vector<float>& scales,
+                   std::size_t row, Index dim, float* out) {
+    for (Index c = 0; c < dim; ++c)
+      out[c] = scales[row] *
+               static_cast<float>(
+                   list[row * static_cast<std::size_t>(dim) + static_cast<std::size_t>(c)]);
+  }
+  void quantise(Tensor<float>& x, std::vector<std::int8_t>& list, std::vector<float>& scales) {
+    for (Index b = 0; b < sizes.batch; ++b)
+      for (Index h = 0; h < sizes.kv_heads; ++h)
+        for (Index j = 0; j < sizes.keys; ++j) {
+          const float scale = 0.02f + 0.0003f * static_cast<float>(j % 17);
+          scales.push_back(scale);
+          for (Index c = 0; c < x.extent[3]; ++c) {
+            const float steps = std::clamp(std::round(x(b, h, j, c) / scale), -127.0f, 127.0f);
+            list.push_back(static_cast<std::int8_t>(steps));
+            x(b, h, j, c) = scale * static_cast<float>(list.back());
+          }
+        }
+  }
+};
+static_assert(attention::KeyValueSource<Int8Rows>);
+static_assert(attention::LoadsKeys<Int8Rows> && !attention::PointsToKeys<Int8Rows>);
+
+/// Keys of which all but the last 3 numbers are the value, and those lie apart, shared by heads.
+struct LatentRows {
+  using scalar = float;
+  static constexpr Index apart = 3;
+
+  Sizes sizes;
+  std::vector<float> latent{}, rope{};
+
+  explicit LatentRows(Inputs<float>& x) : sizes(x.sizes) {
+    for (Index b = 0; b < sizes.batch; ++b)
+      for (Index j = 0; j < sizes.keys; ++j)
+        for (Index c = 0; c < sizes.key_dim; ++c) {
+          (c < sizes.value_dim ? latent : rope).push_back(x.k(b, 0, j, c));
+          if (c < sizes.value_dim) x.v(b, 0, j, c) = x.k(b, 0, j, c);
+        }
+  }
+
+  Index sequences() const { return sizes.batch; }
+  Index kv_heads() const { return 1; }
+  Index key_dim() const { return sizes.key_dim; }
+  Index value_dim() const { return sizes.value_dim; }
+  Index length(Index) const { return sizes.keys; }
+  const float* value(Index b, Index, Index j) const {
+    return latent.data() + (b * sizes.keys + j) * value_dim();
+  }
+  void load_key(Index b, Index h, Index j, float* out) const {
+    std::copy_n(value(b, h, j), value_dim(), out);
+    std::copy_n(rope.data() + (b * sizes.keys + j) * apart, apart, out + value_dim());
+  }
+  void validate(const char*) const {}
+};
+static_assert(attention::KeyValueSource<LatentRows>);
 
 }  // namespace pare::testing

@@ -14,9 +14,11 @@
 
 #include <pare/core/macros_off.hpp>
 
-#include <pare/attention/key_value.hpp>
+#include <pare/attention/key_value_source.hpp>
 #include <pare/core/tensor_view.hpp>
 
+#include <algorithm>
+#include <cstddef>
 #include <vector>
 
 namespace pare::attention {
@@ -29,6 +31,13 @@ template <class Source>
 const typename Source::scalar* key_of(const void* source, Index sequence, Index head,
                                       Index position) {
   return static_cast<const Source*>(source)->key(sequence, head, position);
+}
+
+/// Loads such a key.
+template <class Source>
+void load_key_of(const void* source, Index sequence, Index head, Index position,
+                 typename Source::scalar* out) {
+  static_cast<const Source*>(source)->load_key(sequence, head, position, out);
 }
 
 PARE_ABI_END
@@ -85,15 +94,24 @@ class LayerKeys {
   template <KeyValueSource Source>
   LayerKeys(const Source& source, Index keys)
       : keys_{nullptr, {source.sequences(), source.kv_heads(), keys, source.key_dim()}, {}},
-        source_(&source),
-        find_(&detail::key_of<Source>) {}
+        source_(&source) {
+    if constexpr (LoadsKeys<Source>)
+      load_ = &detail::load_key_of<Source>;
+    else
+      find_ = &detail::key_of<Source>;
+  }
 
   Index batch() const { return keys_.extent[0]; }
   Index kv_heads() const { return keys_.extent[1]; }
   Index keys() const { return keys_.extent[2]; }
   Index dim() const { return keys_.extent[3]; }
 
-  /// Those of one key/value head.
+  /// The same keys where each has a place in memory; those that a source loads are loaded.
+  LayerKeys in_memory(std::vector<S>& copy) const {
+    return load_ == nullptr ? *this : LayerKeys(tensor(copy));
+  }
+
+  /// Those of one key/value head; they must have a place in memory.
   KeyRows<S> of(Index batch, Index kv_head) const {
     const TensorView<const S, 2> head{
         keys_.data == nullptr ? nullptr
@@ -106,21 +124,26 @@ class LayerKeys {
 
   /// All of them as a tensor, for which they are copied where they are none.
   TensorView<const S, 4> tensor(std::vector<S>& copy) const {
-    if (find_ == nullptr) return keys_;
-    copy.clear();
+    if (source_ == nullptr) return keys_;
+    copy.resize(static_cast<std::size_t>(batch() * kv_heads() * keys() * dim()));
+    S* out = copy.data();
     for (Index b = 0; b < batch(); ++b)
       for (Index h = 0; h < kv_heads(); ++h)
-        for (Index j = 0; j < keys(); ++j) {
-          const S* const row = find_(source_, b, h, j);
-          copy.insert(copy.end(), row, row + dim());
+        for (Index j = 0; j < keys(); ++j, out += dim()) {
+          if (load_ != nullptr)
+            load_(source_, b, h, j, out);
+          else
+            std::copy_n(find_(source_, b, h, j), dim(), out);
         }
-    return {copy.data(), keys_.extent, {kv_heads() * keys() * dim(), keys() * dim(), dim(), 1}};
+    const Index head = keys() * dim();
+    return {copy.data(), keys_.extent, {kv_heads() * head, head, dim(), 1}};
   }
 
  private:
   TensorView<const S, 4> keys_{};  ///< without data where there is a source
   const void* source_ = nullptr;
   typename KeyRows<S>::Find find_ = nullptr;
+  void (*load_)(const void*, Index, Index, Index, S*) = nullptr;
 };
 
 }  // namespace pare::attention

@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// Where keys and values come from: the concept, dense tensors and paged caches.
+/// Where keys and values come from: tensors and paged caches; key_value_source.hpp has the concept.
 ///
 /// ```cpp
 /// const PagedKeyValue<float> cache{.keys = to_view(key_pages),      // [pages, kv heads, 16, dim]
@@ -17,6 +17,7 @@
 
 #include <pare/core/macros_off.hpp>
 
+#include <pare/attention/key_value_source.hpp>
 #include <pare/core/ceil_div.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
@@ -25,14 +26,10 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <span>
 #include <type_traits>
 
 namespace pare::attention {
-
-/// Tokens of a sequence, at most: 2^30 - 1.
-inline constexpr Index most_tokens = std::numeric_limits<std::int32_t>::max() / 2;
 
 /// A list of token counts that somebody else keeps: a span that takes no temporary vector.
 struct TokenList : std::span<const Index> {
@@ -46,39 +43,7 @@ struct TokenList : std::span<const Index> {
   TokenList(X&&) = delete;
 };
 
-/// The keys of a sequence that a call reads: those at positions below `sinks`, and from `first` on.
-struct KeysRead {
-  Index sinks = 0;
-  Index first = 0;
-};
-
-/// Anything that can point to the key and the value of a token. `key(sequence, head, position)` is
-/// asked for positions below `length(sequence)` and returns `key_dim()` contiguous scalars; `value`
-/// returns `value_dim()`. Both are called from several threads at once. `validate(function)` throws
-/// `std::invalid_argument` if the source is not sound.
-///
-/// Two more are used where they are there: `validate(function, read_of)` in place of the other,
-/// with read_of(sequence) the KeysRead of a call, and `check_apart(function, output, view)`, which
-/// throws if the view of an output shares memory with the source.
-template <class S>
-concept KeyValueSource = requires(const S& s, Index i, const char* function) {
-  typename S::scalar;
-  requires StorageScalar<typename S::scalar>;
-  { s.sequences() } -> std::convertible_to<Index>;
-  { s.kv_heads() } -> std::convertible_to<Index>;
-  { s.key_dim() } -> std::convertible_to<Index>;
-  { s.value_dim() } -> std::convertible_to<Index>;
-  { s.length(i) } -> std::convertible_to<Index>;
-  { s.key(i, i, i) } -> std::same_as<const typename S::scalar*>;
-  { s.value(i, i, i) } -> std::same_as<const typename S::scalar*>;
-  s.validate(function);
-};
-
 namespace detail {
-
-template <class X>
-using IsSource = std::bool_constant<KeyValueSource<std::remove_cvref_t<X>>>;
-
 PARE_ABI_BEGIN
 
 /// Offsets of packed sequences: from 0 to `tokens`, never decreasing.

@@ -153,8 +153,10 @@ double select_heads(const B& backend, const SelectorLayer<S>& layer, const P& se
 
 /// The blocks of a layer, after all was checked.
 template <class B, class S, BlockSelector P>
-SelectedBlocks select_layer(const B& backend, const SelectorLayer<S>& layer, const P& selector) {
+SelectedBlocks select_layer(const B& backend, SelectorLayer<S> layer, const P& selector) {
   const auto start = std::chrono::steady_clock::now();
+  std::vector<S> loaded;
+  layer.k = layer.k.in_memory(loaded);
   const SelectorCall call = layer.call();
   const BlockMask::Shape shape{call.batch, call.heads,         call.queries,
                                call.keys,  selector.row_block, selector.column_block};
@@ -213,7 +215,7 @@ PARE_ABI_BEGIN
 ///
 /// Heads are shared out over threads, or left to a LayerSelector; the result does not depend on
 /// how, nor on where keys lie. Cost: the selector's. Memory: the selector's, and the blocks
-/// selected, twice; ProxyHeads copies the keys of a source.
+/// selected, twice; the keys of a source are copied if it loads them, and for ProxyHeads.
 template <Backend B, In<4> Q, KeysFor<Q> K, BlockSelector P>
 SelectedBlocks select_blocks(const B& backend, const Q& q, const K& k, const KeyOrder& order,
                              const P& selector, const SelectOptions& options = {}) {

@@ -29,6 +29,7 @@ template <class S, class O, class Source, class M>
 struct Call {
   using Scalar = S;
   using Output = O;
+  using Keys = Source;
   using Modifier = M;
   using T = compute_t<S>;
 
@@ -84,8 +85,7 @@ class ItemRunner {
         sequence_(call.sequence(item.sequence)),
         kv_head_(item.head_begin / call.problem.group()),
         rows_(item.heads() * sequence_.queries),
-        tile_keys_(rows_ <= kernel::direct_tile_rows ? kernel::direct_tile_keys
-                                                     : kernel::tile_keys),
+        tile_keys_(most_keys()),
         feed_(backend, call, item.sequence, kv_head_, scratch) {}
 
   void run() {
@@ -100,6 +100,13 @@ class ItemRunner {
 
  private:
   static constexpr std::uint64_t all_heads = ~std::uint64_t{0};
+
+  /// Keys of a tile: more for few rows, unless they are loaded into the worker's own memory.
+  Index most_keys() const {
+    constexpr bool loads = LoadsKeys<typename C::Keys> || LoadsValues<typename C::Keys>;
+    return rows_ <= kernel::direct_tile_rows && !loads ? kernel::direct_tile_keys
+                                                       : kernel::tile_keys;
+  }
 
   /// Packs the queries, and says where each row stands and what it sees.
   void place_rows() {

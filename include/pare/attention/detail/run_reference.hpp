@@ -5,10 +5,13 @@
 /// A call of attention by its definition, head by head.
 
 #include <pare/attention/detail/engine.hpp>
+#include <pare/attention/key_value_source.hpp>
 #include <pare/attention/reference.hpp>
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 namespace pare::attention::detail {
 PARE_ABI_BEGIN
@@ -25,6 +28,8 @@ void run_reference(const C& call) {
   using S = typename C::Scalar;
   using T = typename C::T;
   const Problem& p = call.problem;
+  std::vector<S> loaded_key(static_cast<std::size_t>(p.key_dim));
+  std::vector<S> loaded_value(static_cast<std::size_t>(p.value_dim));
   for (Index i = 0; i < p.sequences; ++i)
     for (Index h = 0; h < p.heads; ++h) {
       const Sequence s = call.sequence(i);
@@ -53,9 +58,10 @@ void run_reference(const C& call) {
       }
       const Index kv_head = h / p.group();
       reference_attend<S>(
-          head, rows_of(call.q), s.keys, [&](Index j) { return call.source.key(i, kv_head, j); },
-          [&](Index j) { return call.source.value(i, kv_head, j); }, call.modifier,
-          rows_of(call.out), lse);
+          head, rows_of(call.q), s.keys,
+          [&](Index j) { return key_row(call.source, i, kv_head, j, loaded_key.data()); },
+          [&](Index j) { return value_row(call.source, i, kv_head, j, loaded_value.data()); },
+          call.modifier, rows_of(call.out), lse);
     }
 }
 

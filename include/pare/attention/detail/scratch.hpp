@@ -5,6 +5,7 @@
 /// The arrays of one worker, carved from the call's memory.
 
 #include <pare/attention/detail/attend_memory.hpp>
+#include <pare/attention/key_value_source.hpp>
 #include <pare/core/scratch.hpp>
 #include <pare/kernel/attend_tile.hpp>
 #include <pare/kernel/pack.hpp>
@@ -14,6 +15,9 @@
 
 namespace pare::attention::detail {
 PARE_ABI_BEGIN
+
+/// Rows that a source loads stay in memory until their tile has run: those of two packed tiles.
+inline constexpr Index loaded_rows = 2 * kernel::tile_keys;
 
 /// What one worker needs for an item of up to `rows` rows.
 template <class C>
@@ -32,6 +36,8 @@ struct Scratch {
   kernel::RowPlace* places = nullptr;
   const S** key_rows = nullptr;
   const S** value_rows = nullptr;
+  S* loaded_keys = nullptr;    ///< of two tiles, where the source loads them
+  S* loaded_values = nullptr;  ///< likewise
   const S** query_rows = nullptr;
   typename C::Output** out_rows = nullptr;
   T** lse_rows = nullptr;
@@ -54,6 +60,8 @@ struct Scratch {
     take(places, rows);
     take(key_rows, 2 * kernel::direct_tile_keys);
     take(value_rows, 2 * kernel::direct_tile_keys);
+    take(loaded_keys, LoadsKeys<typename C::Keys> ? loaded_rows * key_dim : 0);
+    take(loaded_values, LoadsValues<typename C::Keys> ? loaded_rows * value_dim : 0);
     take(query_rows, rows);
     take(out_rows, rows);
     take(lse_rows, rows);

@@ -2,9 +2,11 @@
 #pragma once
 
 /// \file
-/// How keys and values of a head become tiles: gathered by position, packed, handed to the kernel.
+/// How keys and values of a head become tiles: gathered or loaded by position, packed, handed to
+/// the kernel.
 
 #include <pare/attention/detail/scratch.hpp>
+#include <pare/attention/key_value_source.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/kernel/attend_tile.hpp>
 #include <pare/kernel/pack.hpp>
@@ -28,6 +30,7 @@ template <class B, class C>
 class TileFeed {
   using T = typename C::T;
   using S = typename C::Scalar;
+  using Source = typename C::Keys;
 
  public:
   using Tile = kernel::AttendTile<S, typename C::Modifier>;
@@ -88,8 +91,14 @@ class TileFeed {
  private:
   void place(Index at, Index position) {
     scratch_.positions[at] = static_cast<std::int32_t>(position);
-    scratch_.key_rows[at] = call_.source.key(sequence_, kv_head_, position);
-    scratch_.value_rows[at] = call_.source.value(sequence_, kv_head_, position);
+    scratch_.key_rows[at] =
+        key_row(call_.source, sequence_, kv_head_, position,
+                LoadsKeys<Source> ? scratch_.loaded_keys + room_ * call_.problem.key_dim : nullptr);
+    scratch_.value_rows[at] = value_row(
+        call_.source, sequence_, kv_head_, position,
+        LoadsValues<Source> ? scratch_.loaded_values + room_ * call_.problem.value_dim : nullptr);
+    // Rows that were dropped leave room: no more than loaded_rows are held at a time.
+    if constexpr (LoadsKeys<Source> || LoadsValues<Source>) room_ = (room_ + 1) % loaded_rows;
   }
 
   /// All but the operands, the extremes of the positions and the rows.
@@ -119,6 +128,7 @@ class TileFeed {
   Index kv_head_;
   const Scratch<C>& scratch_;
   Index count_ = 0;
+  Index room_ = 0;  ///< of the rows that are loaded, where the next one goes
 };
 
 /// Says of a tile what its positions are: their extremes, and whether one follows the other.

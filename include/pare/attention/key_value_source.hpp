@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// What a store of keys and values must have for attention to read it.
+///
+/// ```cpp
+/// struct Int8Rows {                                   // a user's own: 8 bits and a scale a row
+///   using scalar = float;
+///   void load_key(Index sequence, Index head, Index position, float* out) const {
+///     const Index row = (sequence * kv_heads() + head) * length(sequence) + position;
+///     for (Index c = 0; c < dim; ++c) out[c] = scales[row] * float(keys[row * dim + c]);
+///   }
+///   // ... load_value, sizes and validate, as KeyValueSource below says
+/// };
+/// attend(q, Int8Rows{...}, out, {.causal = true});
+/// ```
+
+#include <pare/core/macros_off.hpp>
+
+#include <pare/core/check.hpp>
+#include <pare/core/tensor_view.hpp>
+
+#include <concepts>
+#include <cstdint>
+#include <limits>
+#include <type_traits>
+
+namespace pare::attention {
+
+/// Tokens of a sequence, at most: 2^30 - 1.
+inline constexpr Index most_tokens = std::numeric_limits<std::int32_t>::max() / 2;
+
+/// The keys of a sequence that a call reads: those at positions below `sinks`, and from `first` on.
+struct KeysRead {
+  Index sinks = 0;
+  Index first = 0;
+};
+
+/// A source that points to its keys: `key(sequence, head, position)` returns key_dim() contiguous
+/// scalars, which stay as they are during the call.
+template <class S>
+concept PointsToKeys = requires(const S& s, Index i) {
+  { s.key(i, i, i) } -> std::same_as<const typename S::scalar*>;
+};
+template <class S>
+concept PointsToValues = requires(const S& s, Index i) {
+  { s.value(i, i, i) } -> std::same_as<const typename S::scalar*>;
+};
+
+/// A source of keys that lie nowhere as scalars: `load_key(sequence, head, position, out)` writes
+/// key_dim() scalars to out. So are quantised rows with their scales read, or rows of which parts
+/// lie apart.
+template <class S>
+concept LoadsKeys =
+    requires(const S& s, Index i, typename S::scalar* out) { s.load_key(i, i, i, out); };
+template <class S>
+concept LoadsValues =
+    requires(const S& s, Index i, typename S::scalar* out) { s.load_value(i, i, i, out); };
+
+/// Anything that has the key and the value of a token: it points to a row or loads it, and if it
+/// could do both it is asked to load. Keys have key_dim() scalars, values value_dim(). It is asked
+/// for positions below `length(sequence)`, from several threads at once. `validate(function)`
+/// throws `std::invalid_argument` if the source is not sound.
+///
+/// Two more are used where they are there: `validate(function, read_of)` in place of the other,
+/// with read_of(sequence) the KeysRead of a call, and `check_apart(function, output, view)`, which
+/// throws if the view of an output shares memory with the source.
+///
+/// A row is loaded while its tile is gathered, once for some hundred rows of queries: results are
+/// those of a tensor of the loaded rows, and for 5 or more rows of queries have its bits. Memory:
+/// 256 rows of each for each thread.
+template <class S>
+concept KeyValueSource = requires(const S& s, Index i, const char* function) {
+  typename S::scalar;
+  requires StorageScalar<typename S::scalar>;
+  { s.sequences() } -> std::convertible_to<Index>;
+  { s.kv_heads() } -> std::convertible_to<Index>;
+  { s.key_dim() } -> std::convertible_to<Index>;
+  { s.value_dim() } -> std::convertible_to<Index>;
+  { s.length(i) } -> std::convertible_to<Index>;
+  s.validate(function);
+} && (PointsToKeys<S> || LoadsKeys<S>) && (PointsToValues<S> || LoadsValues<S>);
+
+namespace detail {
+
+template <class X>
+using IsSource = std::bool_constant<KeyValueSource<std::remove_cvref_t<X>>>;
+
+PARE_ABI_BEGIN
+
+/// The key of a token, in `room` if it is loaded.
+template <KeyValueSource Source>
+PARE_ALWAYS_INLINE const typename Source::scalar* key_row(const Source& source, Index sequence,
+                                                          Index head, Index position,
+                                                          typename Source::scalar* room) {
+  if constexpr (LoadsKeys<Source>) {
+    source.load_key(sequence, head, position, room);
+    return room;
+  } else {
+    return source.key(sequence, head, position);
+  }
+}
+
+/// The value of a token likewise.
+template <KeyValueSource Source>
+PARE_ALWAYS_INLINE const typename Source::scalar* value_row(const Source& source, Index sequence,
+                                                            Index head, Index position,
+                                                            typename Source::scalar* room) {
+  if constexpr (LoadsValues<Source>) {
+    source.load_value(sequence, head, position, room);
+    return room;
+  } else {
+    return source.value(sequence, head, position);
+  }
+}
+
+PARE_ABI_END
+}  // namespace detail
+
+}  // namespace pare::attention
+
+#include <pare/core/macros_on.hpp>
