@@ -167,7 +167,8 @@ class ScoreRows {
 /// \param reducer see ScoreReducer; without rows or keys it gets no tile
 ///
 /// Cost: 2 rows keys dim FLOPs, which bind from about eight rows on; below, packing the keys.
-/// Memory: that of ScoreRows, allocated anew. The same bits whatever rows come with a row.
+/// Memory: that of ScoreRows, in the workspace that the backend carries. The same bits whatever
+/// rows come with a row.
 /// \throws std::invalid_argument if q and k differ in dim, it is 0, or it is not contiguous
 template <Backend B, StorageScalar S, ScoreReducer<B, compute_t<S>> R>
 void score_rows(const B& backend, TensorView<const S, 2> q, TensorView<const S, 2> k,
@@ -183,8 +184,8 @@ void score_rows(const B& backend, TensorView<const S, 2> q, TensorView<const S, 
   if constexpr (!KernelBackend<B>) {
     detail::reference_score_rows(q, k, scale, reducer);
   } else {
-    AlignedBuffer<std::byte> memory;
-    ScoreRows<B, S> scores(backend, memory, q.rows(), q.cols());
+    const auto memory = leased<AlignedBuffer<std::byte>>(backend);
+    ScoreRows<B, S> scores(backend, *memory, q.rows(), q.cols());
     scores.set_rows(q.rows(), [&](Index r) { return &q(r, 0); });
     scores.reduce(0, k.rows(), [&](Index j) { return &k(j, 0); }, scale, reducer);
   }
