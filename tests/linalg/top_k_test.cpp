@@ -117,4 +117,32 @@ TYPED_TEST(EarlyStopRankTest, KnowsNoMoreThanItMust) {
   EXPECT_LT(ranking.known(), 5000);
 }
 
+TYPED_TEST(EarlyStopRankTest, TakesTheLargestUntilTheyReachAMass) {
+  using T = TypeParam;
+  const std::vector<T> scores{T(0.125), T(0.5), T(0), T(0.25), T(0.125)};
+  std::vector<std::uint32_t> rank;
+  const auto taken = [&](const std::vector<T>& of, double mass, double counted = 0) {
+    std::vector<std::uint32_t> list;
+    pare::linalg::take_mass(
+        std::span<const T>(of), mass, rank,
+        [&](std::uint32_t i) {
+          list.push_back(i);
+          return of[i];
+        },
+        counted);
+    return list;
+  };
+  using List = std::vector<std::uint32_t>;
+  EXPECT_EQ(taken(scores, 0.5), List({1}));
+  EXPECT_EQ(taken(scores, 0.51), List({1, 3}));
+  EXPECT_EQ(taken(scores, 0.8), List({1, 3, 0})) << "of equal ones the earlier";
+  EXPECT_EQ(taken(scores, 0.8, 0.3), List({1}));
+  EXPECT_EQ(taken(scores, 0), List());
+  EXPECT_EQ(taken(scores, 1), List({1, 3, 0, 4}));
+  EXPECT_EQ(taken(scores, 2), List({1, 3, 0, 4, 2}));
+  EXPECT_EQ(taken({}, 1), List());
+  EXPECT_EQ(taken({T(1), std::numeric_limits<T>::quiet_NaN(), T(0.5)}, 1.25), List({0, 2}));
+  EXPECT_EQ(taken({T(1), std::numeric_limits<T>::quiet_NaN(), T(0.5)}, 9), List({0, 2, 1}));
+}
+
 }  // namespace

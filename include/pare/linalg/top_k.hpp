@@ -2,13 +2,18 @@
 #pragma once
 
 /// \file
-/// Ranking scores: all of them, or no further than the ranking is read.
+/// Ranking scores: all of them, no further than the ranking is read, or until a mass is reached.
 ///
 /// The order is total: falling score, of equal ones the earlier first, NaN last.
 ///
 /// ```cpp
 /// std::vector<std::uint32_t> rank(scores.size());
 /// rank_scores<float>(scores, rank);  // scores[rank[0]] is the largest
+///
+/// take_mass<float>(scores, 0.9, rank, [&](std::uint32_t i) {  // the fewest that hold 0.9
+///   kept.push_back(i);
+///   return scores[i];
+/// });
 /// ```
 
 #include <pare/core/macros_off.hpp>
@@ -25,6 +30,7 @@
 #include <span>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace pare::linalg {
 PARE_ABI_BEGIN
@@ -38,6 +44,20 @@ void rank_scores(std::span<const T> scores, std::span<std::uint32_t> rank) {
     if (a_last || b_last) return a_last == b_last ? a < b : b_last;
     return scores[a] > scores[b] || (scores[a] == scores[b] && a < b);
   });
+}
+
+/// Calls take(i) for indices by falling score until what it returned adds up to `mass`, the one
+/// that crosses it included; for all of them if that is never so. A NaN comes last. `counted` is
+/// there from the start. Cost: as rank_scores. Memory: `rank`, which is resized.
+template <ComputeScalar T, class Take>
+void take_mass(std::span<const T> scores, double mass, std::vector<std::uint32_t>& rank,
+               const Take& take, double counted = 0) {
+  rank.resize(scores.size());
+  rank_scores(scores, std::span(rank));
+  for (const std::uint32_t i : rank) {
+    if (counted >= mass) return;
+    counted += static_cast<double>(take(i));
+  }
 }
 
 /// A score and whose it is, ordered by falling score, then by index; NaN comes last. This is an

@@ -147,17 +147,17 @@ class MassKeeper {
     for (std::size_t n = 0; n < scores.size(); ++n)
       if (forced(static_cast<Index>(n))) forced_mass += scores[n];
     if (rule_.count_forced) counted = forced_mass;
-    rank_.resize(scores.size());
-    linalg::rank_scores<double>(scores, rank_);
-    for (const std::uint32_t n : rank_) {
-      if (counted >= rule_.mass) break;
-      const bool already = forced(n);
-      if (already && rule_.count_forced) continue;
-      counted += scores[n];
-      if (already) continue;
-      chosen += scores[n];
-      blocks.add(m, n);
-    }
+    linalg::take_mass(
+        scores, rule_.mass, rank_,
+        [&](std::uint32_t n) {
+          const bool already = forced(n);
+          if (already && rule_.count_forced) return 0.0;
+          if (already) return scores[n];
+          chosen += scores[n];
+          blocks.add(m, n);
+          return scores[n];
+        },
+        counted);
     return forced_mass + chosen;
   }
 

@@ -7,13 +7,14 @@
 #include <pare/attention/block_mask.hpp>
 #include <pare/attention/detail/proxy_cells.hpp>
 #include <pare/attention/detail/proxy_stats.hpp>
-#include <pare/attention/detail/reference_row.hpp>
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/linalg/top_k.hpp>
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -32,11 +33,12 @@ inline HeadBudget budget_of(std::span<const double> pooled, double mass) {
   double total = 0;
   for (const double a : pooled) total += a;
   HeadBudget budget;
-  for (const std::uint32_t n : reference_rank(pooled)) {
-    if (budget.mass >= mass) break;
+  std::vector<std::uint32_t> rank;
+  linalg::take_mass(pooled, mass, rank, [&](std::uint32_t n) {
     budget.mass += pooled[n] / total;
     ++budget.blocks;
-  }
+    return pooled[n] / total;
+  });
   return budget;
 }
 
