@@ -23,8 +23,10 @@
 #include <pare/core/check.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/feature/fields/detail/field_columns.hpp>
 #include <pare/feature/fields/field_layout.hpp>
 #include <pare/feature/importance/detail/input_gradients.hpp>
+#include <pare/feature/model/detail/batch_cycle.hpp>
 #include <pare/feature/model/model.hpp>
 #include <pare/feature/ranking.hpp>
 #include <pare/optim/adam.hpp>

@@ -30,6 +30,7 @@
 #include <pare/core/tensor_view.hpp>
 #include <pare/feature/fields/field_layout.hpp>
 #include <pare/feature/importance/detail/input_gradients.hpp>
+#include <pare/feature/model/detail/batch_cycle.hpp>
 #include <pare/feature/model/model.hpp>
 #include <pare/feature/ranking.hpp>
 

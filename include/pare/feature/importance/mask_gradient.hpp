@@ -22,6 +22,7 @@
 #include <pare/core/check.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/feature/fields/detail/field_columns.hpp>
 #include <pare/feature/fields/field_layout.hpp>
 #include <pare/feature/importance/detail/input_gradients.hpp>
 #include <pare/feature/model/model.hpp>

@@ -23,9 +23,10 @@
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/feature/importance/detail/input_gradients.hpp>
-#include <pare/feature/leap/detail/leap_trainer.hpp>
+#include <pare/feature/leap/detail/mixed_model.hpp>
 #include <pare/feature/leap/leap.hpp>
 #include <pare/feature/metrics.hpp>
+#include <pare/feature/model/detail/batch_cycle.hpp>
 #include <pare/feature/model/model.hpp>
 
 #include <algorithm>

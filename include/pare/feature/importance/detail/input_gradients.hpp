@@ -8,7 +8,7 @@
 #include <pare/core/tensor_view.hpp>
 #include <pare/feature/detail/number_list.hpp>
 #include <pare/feature/fields/field_layout.hpp>
-#include <pare/feature/leap/detail/leap_trainer.hpp>
+#include <pare/feature/model/detail/labelled_rows.hpp>
 #include <pare/feature/model/model.hpp>
 
 #include <algorithm>

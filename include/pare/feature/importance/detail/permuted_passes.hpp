@@ -6,8 +6,10 @@
 
 #include <pare/core/permutation.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/feature/fields/detail/field_columns.hpp>
 #include <pare/feature/fields/field_layout.hpp>
 #include <pare/feature/model/detail/first_layer.hpp>
+#include <pare/feature/model/detail/labelled_rows.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -16,17 +18,6 @@
 
 namespace pare::feature::detail {
 PARE_ABI_BEGIN
-
-/// Columns of a field.
-template <class T>
-TensorView<T, 2> field_columns(const FieldLayout& layout, TensorView<T, 2> x, Index field) {
-  return {x.data + layout.offset(field) * x.stride[1], {x.rows(), layout.width(field)}, x.stride};
-}
-
-template <class T>
-TensorView<T, 2> row_range(TensorView<T, 2> x, Index begin, Index count) {
-  return {x.data + begin * x.stride[0], {count, x.cols()}, x.stride};
-}
 
 template <class T>
 void copy_elements(TensorView<const T, 2> from, TensorView<T, 2> to) {

@@ -9,7 +9,7 @@
 #include <pare/core/check.hpp>
 #include <pare/core/permutation.hpp>
 #include <pare/core/tensor_view.hpp>
-#include <pare/feature/leap/detail/leap_trainer.hpp>
+#include <pare/feature/model/detail/labelled_rows.hpp>
 
 #include <algorithm>
 #include <cmath>
