@@ -76,7 +76,7 @@ struct SparseStep {
   Donors donors() const { return {DonorPolicy::Shift, seed, 0, x.rows(), layout}; }
 
   void run(int threads) {
-    const auto backend = pare::simd.threads(threads).with(workspace);
+    const auto backend = pare::simd.threads(threads);
     const Donors drawn = donors();
     mix_forward(backend, x, gates, drawn, mixed);
     mix_backward(backend, x, gates, drawn, mixed, gradient, grad_x, gradients);

@@ -265,7 +265,7 @@ Index total_cost(const std::vector<LayerSpectrum>& layers, const Ranks& ranks) {
 /// Ranks that a layer may have, from the least; the dense matrix, 0, is the last.
 Ranks allowed_ranks(const LayerSpectrum& layer, DenseLayers dense, RankScore score) {
   const Index full = std::min(layer.out, layer.in);
-  const Index most = layer.bounds.max_rank == 0 ? full : layer.bounds.max_rank;
+  const Index most = layer.bounds.max_rank.value_or(full);
   Ranks allowed;
   bool may_be_dense = false;
   for (Index rank = layer.bounds.min_rank; rank <= most; ++rank) {
@@ -363,7 +363,7 @@ TEST(AllocateRanksToLayers, EnergyIsTheLeastLossThatAllLayersShare) {
   for (LayerSpectrum& layer : layers) {
     layer.out = layer.in = 60;  // far from the dense matrix
     layer.bounds = {};
-    layer.total_energy = 0;
+    layer.total_energy.reset();
   }
   for (const double lost : {0.6, 0.3, 0.1, 0.03}) {
     Ranks expected;
@@ -453,7 +453,7 @@ std::vector<double> least_losses(const std::vector<LayerSpectrum>& layers, Index
     for (const Index rank :
          allowed_ranks(layer, DenseLayers::Foreseen, RankScore::AbsoluteEnergy)) {
       const auto cost = static_cast<std::size_t>(layer.cost(rank));
-      const double lost = rank == 0 ? 0 : layer.total_energy - s.head(rank).squaredNorm();
+      const double lost = rank == 0 ? 0 : *layer.total_energy - s.head(rank).squaredNorm();
       for (std::size_t b = cost; b < next.size(); ++b)
         next[b] = std::min(next[b], least[b - cost] + layer.importance * lost);
     }
@@ -467,7 +467,7 @@ double loss_of(const std::vector<LayerSpectrum>& layers, const Ranks& ranks) {
   for (std::size_t l = 0; l < layers.size(); ++l)
     if (ranks[l] > 0)
       lost += layers[l].importance *
-              (layers[l].total_energy - layers[l].singular_values.head(ranks[l]).squaredNorm());
+              (*layers[l].total_energy - layers[l].singular_values.head(ranks[l]).squaredNorm());
   return lost;
 }
 
@@ -491,7 +491,7 @@ TEST(AllocateRanksToLayers, IsBestAtTheCornersOfWhatCanBeLost) {
   for (std::uint64_t seed = 0; seed < 30; ++seed) {
     const auto layers = random_layers(4, seed);
     double size = 0;
-    for (const LayerSpectrum& layer : layers) size += layer.importance * layer.total_energy;
+    for (const LayerSpectrum& layer : layers) size += layer.importance * *layer.total_energy;
     // Both losses are sums of the same at most 30 squares a layer, in another order.
     const double bound = 2 * pare::testing::Tolerance<double>::gamma(40) * size;
     const auto least = least_losses(layers, 8000);
@@ -543,6 +543,8 @@ TEST(AllocateRanksToLayers, RefusesWhatIsOutOfRange) {
   refused([](auto& layer) { layer.bounds.min_rank = 7; }, ".bounds.min_rank");
   refused([](auto& layer) { layer.bounds = {.min_rank = 3, .max_rank = 2}; }, ".bounds.min_rank");
   refused([](auto& layer) { layer.bounds.max_rank = -1; }, ".bounds.max_rank");
+  refused([](auto& layer) { layer.bounds.max_rank = 0; }, ".bounds.max_rank");
+  refused([](auto& layer) { layer.total_energy = 0; }, ".total_energy");
   refused([](auto& layer) { layer.bounds.max_rank = 7; }, ".bounds.max_rank");
   refused([](auto& layer) { layer.bounds.multiple = 0; }, ".bounds.multiple");
   refused([](auto& layer) { layer.bounds = {.max_rank = 2, .multiple = 3}; }, ".bounds");

@@ -414,7 +414,7 @@ TYPED_TEST(DoraTest, ForwardAndDeltaRefuseToo) {
   forward("scale", x, l.a, m, nan, y);
   forward("y", x, l.a, m, 1, Rows<T>(3, 6));
   forward("base", x, l.a, m, 1, y, {.base = &short_base});
-  for (const double bad : {-1.0, nan, infinity})
+  for (const double bad : {-1.0, 0.0, nan, infinity})
     forward("epsilon", x, l.a, m, 1, y, {.epsilon = bad});
   const auto delta = [&](const char* argument, const Rows<T>& from, const Rows<T>& in,
                          const Rows<T>& a, const Vector& gains, double scale, auto&& to) {

@@ -89,12 +89,14 @@ TEST(SvdOptionsTest, RefusesWhatIsOutOfRange) {
   refused({.rank = 6}, "rank", 5, 7);
   refused({.rank = -1, .tolerance = 0.1}, "rank");
   refused({.rank = 6, .tolerance = 0.1}, "rank");
-  for (const double tolerance : {-0.1, 1.0, 2.0, nan, infinity}) {
+  refused({.rank = 0, .tolerance = 0.1}, "rank");
+  refused({}, "rank");
+  for (const double tolerance : {-0.1, 0.0, 1.0, 2.0, nan, infinity}) {
     refused({.tolerance = tolerance}, "tolerance");
     refused({.rank = 1, .tolerance = tolerance}, "tolerance");
   }
-  refused({.rank = 1, .oversample = -2}, "oversample");
-  refused({.rank = 1, .steps = -2}, "steps");
+  refused({.rank = 1, .oversample = -1}, "oversample");
+  refused({.rank = 1, .steps = -1}, "steps");
   refused({.rank = 1}, "w", 0, 5);
   refused({.rank = 1}, "w", 7, 0);
   for (const SvdOptions& o : {SvdOptions{.rank = 5}, SvdOptions{.rank = 1, .steps = 0},

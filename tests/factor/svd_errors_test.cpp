@@ -58,16 +58,16 @@ TYPED_TEST_SUITE(SvdErrors, SolverCases);
 TYPED_TEST(SvdErrors, RanksOutOfRange) {
   for (const Index rank : {-1, 0, 5, 1000000})
     expect_wanted(this->refused(this->matrix(), {.rank = rank}, "rank"), "1 to min(out, in)");
-  for (const Index rank : {-1, 5})
+  for (const Index rank : {-1, 0, 5})
     this->refused(this->matrix(), {.rank = rank, .tolerance = 0.5}, "rank");
   EXPECT_NO_THROW(truncated_svd(this->backend(), this->matrix(), {.rank = 4}));
 }
 
 TYPED_TEST(SvdErrors, OptionsOutOfRange) {
-  for (const double tolerance : {-0.1, 1.0, 2.0, nan, infinity})
+  for (const double tolerance : {-0.1, 0.0, 1.0, 2.0, nan, infinity})
     this->refused(this->matrix(), {.rank = 2, .tolerance = tolerance}, "tolerance");
-  this->refused(this->matrix(), {.rank = 2, .oversample = -2}, "oversample");
-  this->refused(this->matrix(), {.rank = 2, .steps = -2}, "steps");
+  this->refused(this->matrix(), {.rank = 2, .oversample = -1}, "oversample");
+  this->refused(this->matrix(), {.rank = 2, .steps = -1}, "steps");
   for (const int none : {-1, 9}) {
     this->refused(this->matrix(), {.rank = 2, .accuracy = Accuracy(none)}, "accuracy");
     this->refused(this->matrix(), {.rank = 2, .route = Route(none)}, "route");
@@ -270,7 +270,7 @@ TYPED_TEST(SvdErrors, OperatorsThatAreNone) {
   }
   refused(this->matrix(), {.rank = 0}, "rank");
   refused(this->matrix(), {.rank = 5}, "rank");
-  refused(this->matrix(), {.rank = 2, .steps = -2}, "steps");
+  refused(this->matrix(), {.rank = 2, .steps = -1}, "steps");
   refused(RowMatrix<T>(0, 4), {.rank = 1}, "w");
 }
 

@@ -601,7 +601,7 @@ TEST(TruncatedSvdRule, RouteFollowsSizesAndCosts) {
   EXPECT_EQ(route(300, 400, {.rank = 60, .route = Route::Randomized}), Route::Randomized);
   EXPECT_EQ(route(60, 40, {.rank = 6, .route = Route::Gram}), Route::Gram);
   EXPECT_EQ(route(140, 141, {.rank = 6, .route = Route::Exact}), Route::Exact);
-  EXPECT_EQ(route(60, 40, {.rank = 0, .tolerance = 0.5}), Route::Exact);
+  EXPECT_EQ(route(60, 40, {.tolerance = 0.5}), Route::Exact);
 }
 
 TEST(TruncatedSvdRule, HighAccuracyTakesMoreSteps) {

@@ -83,8 +83,9 @@ TEST(FactorizationMachine, RefusesBadInput) {
   const std::string name = "feature::FactorizationMachine";
   refusal([] { FactorizationMachine<float>(0); }, name, "dim");
   refusal([] { FactorizationMachine<float>(3, {.factors = 0}); }, name, "factors");
-  refusal([] { FactorizationMachine<float>(3, {.initial_deviation = -1}); }, name,
-          "initial_deviation");
+  for (const double bad : {-1.0, 0.0})
+    refusal([&] { FactorizationMachine<float>(3, {.initial_deviation = bad}); }, name,
+            "initial_deviation");
   for (const Index factors : {std::numeric_limits<Index>::max(),
                               std::numeric_limits<Index>::max() / 3 - 1, Index{1} << 60})
     refusal([&] { FactorizationMachine<float>(3, {.factors = factors}); }, name, "factors");

@@ -734,6 +734,7 @@ TEST(TrainLeap, RefusesBadInput) {
   option("gate_every", {.gate_every = 0});
   option("pretrain_epochs", {.pretrain_epochs = -1});
   option("patience", {.patience = -1});
+  option("patience", {.patience = 0});
   refusal([] { Leap<float>(FieldLayout::scalars(3), {.alpha_per_field = -1}); }, "feature::Leap",
           "alpha_per_field");
   EXPECT_EQ(leap.steps(), 0);

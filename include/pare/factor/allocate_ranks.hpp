@@ -39,6 +39,7 @@
 #include <cmath>
 #include <cstddef>
 #include <limits>
+#include <optional>
 #include <ranges>
 #include <span>
 #include <string>
@@ -105,9 +106,9 @@ enum class DenseLayers {
 
 /// Ranks that a layer may have.
 struct RankBounds {
-  Index min_rank = 1;  ///< at least 1
-  Index max_rank = 0;  ///< at least min_rank; 0: the most there are
-  Index multiple = 1;  ///< ranks are multiples of it, which kernels like
+  Index min_rank = 1;               ///< at least 1
+  std::optional<Index> max_rank{};  ///< at least min_rank; left out: the most there are
+  Index multiple = 1;               ///< ranks are multiples of it, which kernels like
 };
 
 /// A weight W [out x in] to allocate a rank to.
@@ -118,8 +119,8 @@ struct LayerSpectrum {
   /// passes their number. Not read by UniformShare, nor where bounds leave only the dense matrix.
   Eigen::VectorXd singular_values{};
 
-  /// Squared norm of W in the metric; 0: that of the singular values.
-  double total_energy = 0;
+  /// Squared norm of W in the metric; left out: that of the singular values.
+  std::optional<double> total_energy{};
 
   double importance = 1;     ///< of its error beside that of others, at least 0
   Index parameter_cost = 1;  ///< of one number in units of the budget: 1 counts numbers, 2 bytes of
@@ -163,8 +164,9 @@ class ElementCheck {
 /// Sets what is known of a layer's energies. Tails are summed from the smallest value on, so that
 /// each is exact to a few units in the last place however small it is.
 inline void set_energies(const ElementCheck& verify, const char* member, std::span<const double> s,
-                         double total, RankedLayer& layer) {
-  verify(is_finite(total) && total >= 0, ".total_energy", total, "a finite energy of at least 0");
+                         std::optional<double> total, RankedLayer& layer) {
+  const double given = total.value_or(0);
+  verify(is_finite(given) && given >= 0, ".total_energy", given, "a finite energy of at least 0");
   for (std::size_t k = 0; k < s.size(); ++k) {
     verify(is_finite(s[k]) && s[k] >= 0, member, s[k], "finite values of at least 0");
     verify(k == 0 || s[k] <= s[k - 1], member, s[k], "values that do not increase");
@@ -175,9 +177,9 @@ inline void set_energies(const ElementCheck& verify, const char* member, std::sp
   verify(is_finite(sum), member, sum, "values whose squares have a finite sum");
   verify(s.empty() || s[0] == 0 || sum >= least_energy, member, sum,
          "values of 0, or whose squares sum to at least 1e-292");
-  verify(total == 0 || total >= sum * (1 - 1e-5), ".total_energy", total,
-         "0, or the squares of the singular values and more");
-  layer.tails.assign(s.size() + 1, std::max(total - sum, 0.0));
+  verify(!total || given >= sum * (1 - 1e-5), ".total_energy", given,
+         "at least the squares of the singular values");
+  layer.tails.assign(s.size() + 1, std::max(given - sum, 0.0));
   for (std::size_t k = s.size(); k-- > 0;) layer.tails[k] = layer.tails[k + 1] + layer.squares[k];
 }
 
@@ -204,9 +206,9 @@ inline Index bounded(const ElementCheck& verify, const std::string& prefix,
                      const RankBounds& bounds, Index ranks) {
   const auto name = [&](const char* member) { return prefix + member; };
   verify(bounds.multiple >= 1, name("multiple").c_str(), bounds.multiple, "at least 1");
-  verify(bounds.max_rank >= 0 && bounds.max_rank <= ranks, name("max_rank").c_str(),
-         bounds.max_rank, "0 to " + std::to_string(ranks));
-  const Index most = bounds.max_rank == 0 ? ranks : bounds.max_rank;
+  const Index most = bounds.max_rank.value_or(ranks);
+  verify(most >= 1 && most <= ranks, name("max_rank").c_str(), most,
+         "1 to " + std::to_string(ranks));
   verify(bounds.min_rank >= 1 && bounds.min_rank <= most, name("min_rank").c_str(), bounds.min_rank,
          "1 to " + std::to_string(most));
   return most;
@@ -255,7 +257,7 @@ inline RankedLayer ranked_layer(const ElementCheck& verify, std::span<const doub
   verify(ranks >= 1, "", ranks, "1 singular value or more");
   const Index most = bounded(verify, ": ", bounds, ranks);
   RankedLayer layer;
-  set_energies(verify, "", spectrum, 0, layer);
+  set_energies(verify, "", spectrum, std::nullopt, layer);
   set_ranks(verify, ": bounds", bounds, most, layer);
   return layer;
 }
@@ -345,7 +347,7 @@ inline std::vector<Index> allocate_ranks(std::span<const LayerSpectrum> layers, 
 /// of layers of one shape: the budget is the sum of ranks, and no layer is kept dense.
 ///
 /// \param spectra any range of vectors of singular values, whose squares sum to the layer's energy
-/// \param bounds  of each layer; max_rank 0: the number of its values
+/// \param bounds  of each layer; without max_rank: the number of its values
 /// \param budget  sum of all ranks, at least what the least ranks sum to
 /// \param options .dense is not read
 /// \return ranks in the order of spectra

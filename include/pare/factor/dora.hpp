@@ -44,6 +44,7 @@
 #include <Eigen/Core>
 
 #include <cmath>
+#include <optional>
 #include <type_traits>
 
 namespace pare::factor {
@@ -61,8 +62,8 @@ struct DoraNormOptions {
 
 /// Options of dora_forward.
 struct DoraForwardOptions {
-  /// Lower bound of the norms that m is divided by; 0: dora_epsilon of W's scalar.
-  double epsilon = 0;
+  /// Lower bound of the norms that m is divided by, above 0; left out: dora_epsilon of W's scalar.
+  std::optional<double> epsilon{};
   const DoraBase* base = nullptr;  ///< as of DoraNormOptions
 };
 
@@ -305,8 +306,8 @@ void dora_delta(const O& base_output, const X& x, const A& a, const L& b, const 
 /// \param magnitude [out]
 /// \param scale     finite in y's scalar
 /// \param y         [tokens x out], written: double where x, w or a is, else float
-/// \throws std::invalid_argument as dora_norms; if y overlaps an input; if epsilon is negative or
-///         not finite. Nothing is written then. No tokens: a no-op.
+/// \throws std::invalid_argument as dora_norms; if y overlaps an input; if epsilon is not a
+///         finite number above 0. Nothing is written then. No tokens: a no-op.
 ///
 /// Cost: that of dora_norms, and 2 tokens (in out + rank (in + out)) FLOPs. While W, A, B and m
 /// stay as they are, dora_delta with kept gains spares the norms. Memory: that of dora_norms,
@@ -321,7 +322,7 @@ void dora_forward(const B& backend, const X& x, const W& w, const A& a, const L&
                                            as_const(to_view(b)), scale, options.base);
   const auto m = as_const(to_vector_view(magnitude));
   check_extents<1>(function, "magnitude", m.extent, {layer.w.rows()});
-  const double epsilon = options.epsilon == 0 ? dora_epsilon<scalar_of<W>> : options.epsilon;
+  const double epsilon = options.epsilon.value_or(dora_epsilon<scalar_of<W>>);
   detail::check_epsilon(function, epsilon);
   detail::check_scale_in<scalar_of<Y>>(function, scale);
   const auto to = to_view(y);

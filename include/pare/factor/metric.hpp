@@ -330,14 +330,14 @@ void check_factorize(const char* function, TensorView<const S, 2> w, const M& me
   check_view(function, "w", w);
   validate(function, options, w.rows(), w.cols());
   if constexpr (std::is_same_v<compute_t<S>, float>)
-    check_tolerance(function, options.tolerance, 1e-6, "at least 1e-6 for factors in float, or 0");
+    check_tolerance(function, options.tolerance, 1e-6, "at least 1e-6 for factors in float");
   else
-    check_tolerance(function, options.tolerance, 2e-14, "at least 2e-14, or 0");
+    check_tolerance(function, options.tolerance, 2e-14, "at least 2e-14");
   check_metric(function, metric, w.rows(), w.cols());
   if (!metric.input_covariance().empty())
-    check_tolerance(function, options.tolerance, 2e-7, "at least 2e-7 with a covariance, or 0");
+    check_tolerance(function, options.tolerance, 2e-7, "at least 2e-7 with a covariance");
   if (!metric.output_weights().empty() && !metric.input_weights().empty())
-    check_tolerance(function, options.tolerance, 2e-7, "at least 2e-7 with both weights, or 0");
+    check_tolerance(function, options.tolerance, 2e-7, "at least 2e-7 with both weights");
   check_finite(function, "w", w);
 }
 

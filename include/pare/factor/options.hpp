@@ -17,6 +17,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <optional>
 
 namespace pare::factor {
 
@@ -58,20 +59,24 @@ enum class Signs {
 
 /// Options of every truncated singular value decomposition.
 struct SvdOptions {
-  /// Rank k in [1, min(out, in)]. With a tolerance: the largest rank allowed; 0: min(out, in).
-  Index rank = 0;
+  /// Rank k in [1, min(out, in)]. With a tolerance: the largest rank allowed; left out then:
+  /// min(out, in). One of both must be given.
+  std::optional<Index> rank{};
 
-  /// Relative metric error in [0, 1) for which the least rank is sought; 0: `rank` is the rank.
+  /// Relative metric error in (0, 1) for which the least rank is sought; left out: `rank` is the
+  /// rank.
   /// Smaller tolerances than these are refused, since rounding hides them: 1e-6 for factors in
   /// float and 2e-14 in double; 1e-3 and 5e-8 for sparse matrices and operators; 2e-7 with a
   /// covariance or with weights on both sides.
-  double tolerance = 0;
+  std::optional<double> tolerance{};
 
-  /// Directions that a route keeps beyond the rank while it iterates; -1: by rule.
-  Index oversample = -1;
+  /// Directions that a route keeps beyond the rank while it iterates, at least 0; left out: by
+  /// rule.
+  std::optional<Index> oversample{};
 
-  /// Power iterations; -1: by rule, then as many more as the accuracy needs (at most 100 in all).
-  int steps = -1;
+  /// Power iterations, at least 0; left out: by rule, then as many more as the accuracy needs (at
+  /// most 100 in all).
+  std::optional<int> steps{};
 
   Accuracy accuracy = Accuracy::Standard;
   Route route = Route::Auto;
@@ -112,19 +117,21 @@ PARE_ABI_BEGIN
 
 /// The largest rank that the options allow for W [out x in].
 inline Index rank_limit(const SvdOptions& options, Index out, Index in) {
-  return options.rank > 0 ? options.rank : std::min(out, in);
+  return options.rank.value_or(std::min(out, in));
 }
 
 /// \throws std::invalid_argument if W [out x in] is empty, or a member is out of its range.
 inline void validate(const char* function, const SvdOptions& o, Index out, Index in) {
   check(out >= 1 && in >= 1, function, "w", std::array<Index, 2>{out, in}, "extents of at least 1");
-  check(is_finite(o.tolerance) && o.tolerance >= 0 && o.tolerance < 1, function, "tolerance",
-        o.tolerance, "a relative error in [0, 1)");
-  check(o.rank >= 0 && o.rank <= std::min(out, in) && (o.rank > 0 || o.tolerance > 0), function,
-        "rank", o.rank,
-        Worded{"1 to min(out, in), ", std::min(out, in), ", or 0 with a tolerance"});
-  check(o.oversample >= -1, function, "oversample", o.oversample, "at least 0, or -1");
-  check(o.steps >= -1, function, "steps", o.steps, "at least 0, or -1");
+  if (o.tolerance)
+    check(is_finite(*o.tolerance) && *o.tolerance > 0 && *o.tolerance < 1, function, "tolerance",
+          *o.tolerance, "a relative error in (0, 1)");
+  check(o.rank || o.tolerance, function, "rank", "none", "a rank or a tolerance");
+  if (o.rank)
+    check(*o.rank >= 1 && *o.rank <= std::min(out, in), function, "rank", *o.rank,
+          Worded{"1 to min(out, in), ", std::min(out, in)});
+  if (o.oversample) check(*o.oversample >= 0, function, "oversample", *o.oversample, "at least 0");
+  if (o.steps) check(*o.steps >= 0, function, "steps", *o.steps, "at least 0");
   check_enumerator(function, "accuracy", o.accuracy, Accuracy::High);
   check_enumerator(function, "route", o.route, Route::Exact);
   check_enumerator(function, "split", o.split, Split::Right);
@@ -132,10 +139,10 @@ inline void validate(const char* function, const SvdOptions& o, Index out, Index
   check_enumerator(function, "signs", o.signs, Signs::Fixed);
 }
 
-/// Refuses a tolerance above 0 that rounding does not allow; `wanted` says which it does.
-inline void check_tolerance(const char* function, double tolerance, double least,
+/// Refuses a tolerance that rounding does not allow; `wanted` says which it does.
+inline void check_tolerance(const char* function, std::optional<double> tolerance, double least,
                             const char* wanted) {
-  check(tolerance == 0 || tolerance >= least, function, "tolerance", tolerance, wanted);
+  if (tolerance) check(*tolerance >= least, function, "tolerance", *tolerance, wanted);
 }
 
 /// \throws std::invalid_argument if W [out x in] is empty, or a member is out of its range.

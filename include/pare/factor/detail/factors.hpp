@@ -195,7 +195,7 @@ void restore_scale(RowMatrix<T>& with, RowMatrix<T>& against, int exponent) {
 /// where a tolerance is asked for.
 template <class T>
 LowRank<T> zero_result(Index out, Index in, const SvdOptions& options) {
-  const Index rank = options.tolerance == 0 ? rank_limit(options, out, in) : 1;
+  const Index rank = !options.tolerance ? rank_limit(options, out, in) : 1;
   LowRank<T> result;
   result.left = RowMatrix<T>::Identity(out, rank);
   result.right = RowMatrix<T>::Zero(rank, in);

@@ -75,10 +75,10 @@ void keep_rank(Subspace<T>& space, Index rank) {
 template <class Solve>
 auto solve_for_rank(const SvdOptions& options, Index limit, double total, const Solve& solve,
                     double rounding = energy_rounding) {
-  if (options.tolerance == 0) return solve(limit);
+  if (!options.tolerance) return solve(limit);
   for (Index rank = std::min<Index>(32, limit);; rank = std::min(2 * rank, limit)) {
     auto space = solve(rank);
-    const Index enough = rank_within(space.values, total, options.tolerance, rounding);
+    const Index enough = rank_within(space.values, total, *options.tolerance, rounding);
     if (enough <= rank || rank == limit) {
       keep_rank(space, std::min(enough, rank));
       return space;
@@ -97,8 +97,8 @@ constexpr double least_value(Route route) {
 /// Whether energies summed of products in T tell which rank leaves at most a tolerance: its square
 /// is a share of the energy, which those products know to a few roundings.
 template <class T>
-bool resolves(double tolerance) {
-  return tolerance == 0 || tolerance * tolerance > 64 * std::numeric_limits<T>::epsilon();
+bool resolves(std::optional<double> tolerance) {
+  return !tolerance || *tolerance * *tolerance > 64 * std::numeric_limits<T>::epsilon();
 }
 
 /// The subspace of M M^T, with products in T; none if T does not tell its values apart.
@@ -152,7 +152,7 @@ RowMatrix<double> deflated_basis(FactorProblem<B, S>& problem, Axis side, double
   const auto m = problem.template sided<double>(side);
   const B& backend = problem.backend;
   RowMatrix<double> rest = m.dense(), q(m.rows(), 0), inside, image;
-  const double wanted = problem.options.tolerance * problem.options.tolerance * total / 100;
+  const double wanted = *problem.options.tolerance * *problem.options.tolerance * total / 100;
   for (left = total; left > wanted && q.cols() < problem.limit();) {
     SvdOptions options = problem.options;
     options.tolerance = std::clamp(std::sqrt(wanted / left), 1e-6, 0.5);
@@ -201,7 +201,7 @@ FoundSubspace<T> find_subspace(FactorProblem<B, S>& problem, Axis side, double t
   const SubspacePlan plan = plan_subspace(problem.options, problem.limit(), dimension, other);
   if constexpr (std::is_same_v<T, double>)
     if (!resolves<double>(problem.options.tolerance)) return find_deflated(problem, side, total);
-  if (plan.route == Route::Exact && problem.options.tolerance == 0) {
+  if (plan.route == Route::Exact && !problem.options.tolerance) {
     const auto m = problem.template sided<double>(side);
     const GramOperator<B, double> gram(problem.backend, m);
     found.space = all_eigenvectors<T>(gram.matrix(), problem.limit());

@@ -171,10 +171,10 @@ void check_operator_options(const char* function, const SvdOptions& options, Ind
   validate(function, options, out, in);
   if constexpr (std::is_same_v<T, float>)
     check_tolerance(function, options.tolerance, 1e-3,
-                    "at least 1e-3 for what is known by its products in float, or 0");
+                    "at least 1e-3 for what is known by its products in float");
   else
     check_tolerance(function, options.tolerance, 5e-8,
-                    "at least 5e-8 for what is known by its products, or 0");
+                    "at least 5e-8 for what is known by its products");
   check(options.route == Route::Auto || options.route == Route::Randomized, function, "route",
         "Gram or Exact", "Auto or Randomized for what is known by its products");
 }

@@ -193,8 +193,8 @@ Eigen::MatrixXd reference_input_root(const char* function, const M& metric, Inde
 template <class = void>
 Index reference_rank(const Eigen::VectorXd& s, double floor, const SvdOptions& options) {
   Index rank = std::min(rank_limit(options, s.size(), s.size()), s.size());
-  if (options.tolerance == 0) return rank;
-  const double allowed = options.tolerance * options.tolerance * (s.squaredNorm() + floor);
+  if (!options.tolerance) return rank;
+  const double allowed = *options.tolerance * *options.tolerance * (s.squaredNorm() + floor);
   while (rank > 1 && s.tail(s.size() - rank + 1).squaredNorm() + floor <= allowed) --rank;
   return rank;
 }

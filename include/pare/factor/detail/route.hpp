@@ -40,11 +40,9 @@ inline SubspacePlan plan_route(const SvdOptions& options, Route route, Index ran
                                Index dimension) {
   const bool high = options.accuracy == Accuracy::High;
   const bool narrow = route == Route::Gram && !high;
-  const Index extra = options.oversample >= 0 ? options.oversample
-                      : narrow                ? rank * 5 / 16 + 16
-                                              : rank / 2 + 32;
-  const int steps = options.steps >= 0 ? options.steps : !high ? 2 : (route == Route::Gram ? 4 : 5);
-  return {route, rank + std::min(extra, dimension - rank), steps, options.steps >= 0 ? steps : 100,
+  const Index extra = options.oversample.value_or(narrow ? rank * 5 / 16 + 16 : rank / 2 + 32);
+  const int steps = options.steps.value_or(!high ? 2 : (route == Route::Gram ? 4 : 5));
+  return {route, rank + std::min(extra, dimension - rank), steps, options.steps ? steps : 100,
           high ? high_excess : standard_excess};
 }
 

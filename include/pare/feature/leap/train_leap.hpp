@@ -62,9 +62,11 @@ struct TrainLeapOptions {
   /// half of `epochs`.
   std::optional<Index> pretrain_epochs{};
 
-  Index patience = 0;  ///< epochs without a better AUC of the held-out rows (a lower loss,
-                       ///< where they are of one class) after which training stops and the
-                       ///< gates of the best epoch are taken; 0: none
+  /// Epochs without a better AUC of the held-out rows (a lower loss, where they are of one class)
+  /// after which training stops and the gates of the best epoch are taken, at least 1; none: all
+  /// epochs run.
+  std::optional<Index> patience{};
+
   bool gates_on_training = false;  ///< trains the gates on the model's own rows: what it memorised
                                    ///< then looks useful. To show that, not to use it
   std::uint64_t seed = 0;          ///< of the order of batches
@@ -98,7 +100,7 @@ inline void validate(const char* function, const TrainLeapOptions& options) {
   check_at_least(function, "gate_batch", options.gate_batch, 2);
   check(options.gate_every >= 1, function, "gate_every", options.gate_every, "at least 1");
   check_at_least(function, "pretrain_epochs", options.pretrain_epochs, 0);
-  check(options.patience >= 0, function, "patience", options.patience, "at least 0");
+  check_at_least(function, "patience", options.patience, 1);
 }
 
 /// Steps of the model in an epoch, at least; offsets of epochs leave out what is short of a batch.
@@ -143,7 +145,7 @@ class LeapTraining {
     for (Index epoch = 0; epoch < *options_.pretrain_epochs; ++epoch) pretrain_epoch();
     for (Index epoch = 0; epoch < *options_.epochs; ++epoch) {
       train_epoch();
-      if (options_.patience > 0 && !improves(epoch)) break;
+      if (options_.patience && !improves(epoch)) break;
     }
     if (!best_thetas_.empty()) leap_.set_thetas(best_thetas_);
     evaluate();
@@ -201,7 +203,7 @@ class LeapTraining {
       best_epoch_ = epoch;
       best_thetas_.assign(leap_.thetas().begin(), leap_.thetas().end());
     }
-    return epoch - best_epoch_ < options_.patience;
+    return epoch - best_epoch_ < *options_.patience;
   }
 
   void evaluate() {

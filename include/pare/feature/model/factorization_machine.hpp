@@ -23,6 +23,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <type_traits>
 #include <vector>
@@ -31,10 +32,13 @@ namespace pare::feature {
 
 /// Options of FactorizationMachine.
 struct FactorizationMachineOptions {
-  Index factors = 8;             ///< width of v_i, at least 1
-  double initial_deviation = 0;  ///< of v at the start; 0: 1 / sqrt(dim * factors), so that the
-                                 ///< pairs of unit columns add about 1 to the logit
-  std::uint64_t seed = 0;        ///< of v at the start
+  Index factors = 8;  ///< width of v_i, at least 1
+
+  /// Of v at the start, above 0; left out: 1 / sqrt(dim * factors), so that the pairs of unit
+  /// columns add about 1 to the logit.
+  std::optional<double> initial_deviation{};
+
+  std::uint64_t seed = 0;  ///< of v at the start
   optim::AdamOptions adam{};
 };
 
@@ -45,8 +49,9 @@ inline Index checked_size(const char* function, Index dim,
                           const FactorizationMachineOptions& options) {
   check_dim(function, dim);
   check(options.factors >= 1, function, "factors", options.factors, "at least 1");
-  check(is_finite(options.initial_deviation) && options.initial_deviation >= 0, function,
-        "initial_deviation", options.initial_deviation, "a finite number of at least 0");
+  const double deviation = options.initial_deviation.value_or(1);
+  check(is_finite(deviation) && deviation > 0, function, "initial_deviation", deviation,
+        "a finite number above 0");
   const Index weights = checked_product(function, "factors", dim,
                                         checked_sum(function, "factors", options.factors, 1));
   return checked_count(function, "factors", checked_sum(function, "factors", weights, 1),
@@ -80,10 +85,8 @@ class FactorizationMachine {
                     options.adam),
         width_(options.factors + 1),
         half_norms_(static_cast<std::size_t>(dim)) {
-    const double deviation =
-        options.initial_deviation > 0
-            ? options.initial_deviation
-            : 1 / std::sqrt(static_cast<double>(dim) * static_cast<double>(options.factors));
+    const double deviation = options.initial_deviation.value_or(
+        1 / std::sqrt(static_cast<double>(dim) * static_cast<double>(options.factors)));
     const TensorView<T, 2> all = weights();
     for (Index i = 0; i < dim_; ++i)
       for (Index f = 1; f < width_; ++f)
