@@ -37,6 +37,8 @@
 
 namespace pare::attention {
 
+PARE_ABI_BEGIN
+
 /// A BlockSelector. It needs causal attention and at most as many queries as keys; fewer queries
 /// than keys, aligned to the end of the keys, and blocks that are not square are extensions.
 struct Antidiagonal {
@@ -93,6 +95,8 @@ struct Antidiagonal {
     return {queries, keys, row_block, column_block, segment};
   }
 };
+
+PARE_ABI_END
 
 namespace detail {
 PARE_ABI_BEGIN

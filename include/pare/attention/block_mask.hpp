@@ -40,6 +40,8 @@ concept DenseMask =
      std::same_as<std::remove_const_t<typename view_of<const X>::scalar>, std::uint8_t>);
 }  // namespace detail
 
+PARE_ABI_BEGIN
+
 /// The selected (row block, column block) pairs of every (batch, head), immutable once made.
 ///
 /// Row block m holds queries [m row_block, (m+1) row_block), column block n holds key slots
@@ -266,6 +268,8 @@ class BlockMask {
   std::vector<Index> offsets_ = {0};
   std::vector<std::int32_t> columns_;
 };
+
+PARE_ABI_END
 
 }  // namespace pare::attention
 

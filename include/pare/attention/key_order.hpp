@@ -26,6 +26,8 @@
 
 namespace pare::attention {
 
+PARE_ABI_BEGIN
+
 /// One permutation of the keys for each (batch, head), immutable once made: slot s holds the key at
 /// position `of(batch, head)[s]`.
 ///
@@ -115,6 +117,8 @@ class KeyOrder {
   Shape shape_;
   std::vector<std::uint32_t> positions_;
 };
+
+PARE_ABI_END
 
 }  // namespace pare::attention
 

@@ -43,6 +43,8 @@ void load_key_of(const void* source, Index sequence, Index head, Index position,
 PARE_ABI_END
 }  // namespace detail
 
+PARE_ABI_BEGIN
+
 /// The keys of one key/value head by position, [keys, dim]; each row is contiguous.
 template <StorageScalar S>
 class KeyRows {
@@ -145,6 +147,8 @@ class LayerKeys {
   typename KeyRows<S>::Find find_ = nullptr;
   void (*load_)(const void*, Index, Index, Index, S*) = nullptr;
 };
+
+PARE_ABI_END
 
 }  // namespace pare::attention
 

@@ -31,6 +31,8 @@
 
 namespace pare::attention {
 
+PARE_ABI_BEGIN
+
 /// A list of token counts that somebody else keeps: a span that takes no temporary vector.
 struct TokenList : std::span<const Index> {
   TokenList() = default;
@@ -42,6 +44,8 @@ struct TokenList : std::span<const Index> {
   requires pare::detail::OwningRvalue<X>
   TokenList(X&&) = delete;
 };
+
+PARE_ABI_END
 
 namespace detail {
 PARE_ABI_BEGIN
@@ -57,6 +61,8 @@ inline void check_offsets(const char* function, const char* name, std::span<cons
 
 PARE_ABI_END
 }  // namespace detail
+
+PARE_ABI_BEGIN
 
 /// Keys [batch, kv heads, keys, key dim] and values [batch, kv heads, keys, value dim] in tensors.
 template <StorageScalar T>
@@ -218,6 +224,8 @@ struct PagedKeyValue {
     return x.data + page * x.stride[0] + head * x.stride[1] + position % x.extent[2] * x.stride[2];
   }
 };
+
+PARE_ABI_END
 
 }  // namespace pare::attention
 

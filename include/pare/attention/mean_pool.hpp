@@ -43,6 +43,8 @@ enum class BlockPadding {
   Zeros  ///< as if zeros filled it: the authors' code
 };
 
+PARE_ABI_BEGIN
+
 /// A BlockSelector. Defaults are those of the PBS-Attn code where nothing else is said. It needs
 /// causal attention and at most as many queries as keys; fewer queries than keys, aligned to the
 /// end of the keys, and blocks that are not square are extensions.
@@ -102,6 +104,8 @@ struct MeanPool {
     return {queries, keys, row_block, column_block, segment};
   }
 };
+
+PARE_ABI_END
 
 namespace detail {
 PARE_ABI_BEGIN

@@ -50,6 +50,8 @@ struct SelectorCall {
   bool ordered = false;  ///< whether keys are read in a KeyOrder
 };
 
+PARE_ABI_BEGIN
+
 /// What a selector sees of one query head: its queries [n_q, dim], the keys [n_k, dim] of its
 /// key/value head, and the order that puts keys into slots.
 template <StorageScalar S>
@@ -167,6 +169,8 @@ struct SelectorHooks {
   /// need be selected: policies that select and attend ask. Called after `validate`.
   bool keeps_all(const SelectorCall& /*call*/) const { return false; }
 };
+
+PARE_ABI_END
 
 namespace detail {
 /// Block sizes, and what SelectorHooks has.

@@ -27,6 +27,8 @@
 
 namespace pare::attention {
 
+PARE_ABI_BEGIN
+
 /// A BlockSelector that looks at positions alone. Query at p sees keys in (p - window, p], without
 /// causality those with |p - j| < window, and keys below `sinks`.
 struct SlidingWindow {
@@ -55,6 +57,8 @@ struct SlidingWindow {
   PARE_ALWAYS_INLINE double select(const B& backend, const SelectorHead<S>& head,
                                    BlockLists& blocks) const;
 };
+
+PARE_ABI_END
 
 namespace detail {
 PARE_ABI_BEGIN

@@ -30,6 +30,8 @@
 
 namespace pare {
 
+PARE_ABI_BEGIN
+
 /// An owned array of trivial elements; not copied. It never shrinks.
 template <class T>
 class AlignedBuffer {
@@ -102,6 +104,8 @@ class AlignedBuffer {
   Memory memory_;
   std::size_t capacity_ = 0;
 };
+
+PARE_ABI_END
 
 }  // namespace pare
 

@@ -18,6 +18,8 @@
 
 namespace pare::detail {
 
+PARE_ABI_BEGIN
+
 /// The totals step_0 z_0 + step_1 z_1 + ... over integers 0 <= z_k <= most_k, of at most N terms.
 /// The greatest total must fit 64 bits.
 template <std::size_t N>
@@ -79,6 +81,8 @@ class BoundedSum {
   std::size_t count_ = 0;
   int branches_ = 0;
 };
+
+PARE_ABI_END
 
 }  // namespace pare::detail
 

@@ -16,11 +16,12 @@
 /// static_assert(PARE_HAS_OPENMP == 0);
 /// ```
 ///
-/// Two objects of one program may be compiled with different flags. Code whose machine form depends
-/// on them therefore lives between `PARE_ABI_BEGIN` and `PARE_ABI_END`, in an inline namespace
-/// whose name carries version, instruction set and those macros, and the linker never merges two
-/// bodies that differ. Types that cross translation units (views, options, argument structs,
-/// results) stay outside it and have the same layout everywhere.
+/// Two objects of one program may be compiled with different flags, and the linker merges what has
+/// one name in both. All code and every type that has code of its own (a destructor, say) therefore
+/// lives between `PARE_ABI_BEGIN` and `PARE_ABI_END`, in an inline namespace whose name carries
+/// version, instruction set and those macros. To hand such a type from one object to the other is
+/// an error of the linker. Scalars, views, options, score modifiers and argument structs of kernels
+/// stay outside, have the same layout everywhere, and may be handed on.
 
 #include <pare/core/macros_off.hpp>
 

@@ -61,6 +61,8 @@ concept Executor =
       e.run(n, f);
     };
 
+PARE_ABI_BEGIN
+
 /// The calling thread alone.
 struct SerialExecutor {
   constexpr int concurrency() const { return 1; }
@@ -105,20 +107,25 @@ struct ThreadExecutor {
   }
 };
 
+PARE_ABI_END
+
 #if PARE_HAS_OPENMP
 namespace detail {
 PARE_ABI_BEGIN
+
 #if __has_include(<unistd.h>)
 inline const auto process_at_start = getpid();
 inline bool is_forked_child() { return getpid() != process_at_start; }
 #else
 inline bool is_forked_child() { return false; }
 #endif
+
 PARE_ABI_END
 }  // namespace detail
 #endif
 
 PARE_ABI_BEGIN
+
 #if PARE_HAS_OPENMP
 /// OpenMP's thread team; standard threads in a process forked from the one that loaded Pare.
 struct OpenMpExecutor {
@@ -138,11 +145,14 @@ using DefaultExecutor = OpenMpExecutor;
 #else
 using DefaultExecutor = ThreadExecutor;
 #endif
+
 PARE_ABI_END
 
 namespace detail {
 /// Set while this thread is a worker, so that a nested call does not start a second team.
 inline thread_local bool inside_parallel_for = false;
+
+PARE_ABI_BEGIN
 
 struct InsideParallelFor {
   bool outer = inside_parallel_for;
@@ -151,6 +161,8 @@ struct InsideParallelFor {
   InsideParallelFor(const InsideParallelFor&) = delete;
   InsideParallelFor& operator=(const InsideParallelFor&) = delete;
 };
+
+PARE_ABI_END
 }  // namespace detail
 
 PARE_ABI_BEGIN
@@ -166,6 +178,7 @@ int worker_count(const E& executor, Index items) {
 }
 
 PARE_ABI_END
+
 namespace detail {
 PARE_ABI_BEGIN
 

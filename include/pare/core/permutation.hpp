@@ -29,6 +29,8 @@
 
 namespace pare {
 
+PARE_ABI_BEGIN
+
 /// A permutation p of [0, n), kept as the list p(0) ... p(n-1); a bijection by construction.
 ///
 /// Convention, the one of indexed gather: `gather` reads through p, out[i] = in[p(i)], and
@@ -209,6 +211,8 @@ class Permutation {
 
   std::vector<value_type> indices_;
 };
+
+PARE_ABI_END
 
 Permutation compose(const Permutation& p, const Permutation& q);  // makes pare::compose findable
 

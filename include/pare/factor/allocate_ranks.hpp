@@ -111,6 +111,8 @@ struct RankBounds {
   Index multiple = 1;               ///< ranks are multiples of it, which kernels like
 };
 
+PARE_ABI_BEGIN
+
 /// A weight W [out x in] to allocate a rank to.
 struct LayerSpectrum {
   Index out = 0, in = 0;
@@ -132,6 +134,8 @@ struct LayerSpectrum {
     return (rank == 0 ? out * in : rank * (out + in)) * parameter_cost;
   }
 };
+
+PARE_ABI_END
 
 /// How ranks are allocated.
 struct AllocationOptions {

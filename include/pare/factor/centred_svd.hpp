@@ -37,12 +37,16 @@
 
 namespace pare::factor {
 
+PARE_ABI_BEGIN
+
 /// X ~ left right + 1 mean^T.
 template <ComputeScalar T>
 struct CentredLowRank {
   LowRank<T> factors;    ///< energies and errors are those of X - 1 mean^T
   Eigen::VectorXd mean;  ///< [features]
 };
+
+PARE_ABI_END
 
 namespace detail {
 PARE_ABI_BEGIN

@@ -46,6 +46,8 @@ enum class CovarianceProducts {
 
 namespace detail {
 
+PARE_ABI_BEGIN
+
 /// The accumulator of Covariance: X^T X, of which the lower half counts.
 struct CovarianceSum {
   Index dim = 0;
@@ -55,8 +57,6 @@ struct CovarianceSum {
   TensorView<const double, 2> view() const { return {products.data(), {dim, dim}, {dim, 1}}; }
   double at(Index i, Index j) const { return products[static_cast<std::size_t>(i * dim + j)]; }
 };
-
-PARE_ABI_BEGIN
 
 inline CovarianceSum empty_covariance(Index dim, CovarianceProducts products) {
   constexpr const char* name = "factor::Covariance";
@@ -123,6 +123,8 @@ inline RowMatrix<double> damped_covariance(const CovarianceSum& sum, Index count
 
 PARE_ABI_END
 }  // namespace detail
+
+PARE_ABI_BEGIN
 
 /// Accumulates X^T X of the tokens that a layer sees, in any grouping of calls.
 ///
@@ -206,6 +208,8 @@ class Covariance {
   CovarianceProducts products_;
   Index count_ = 0;
 };
+
+PARE_ABI_END
 
 }  // namespace pare::factor
 

@@ -49,10 +49,14 @@
 
 namespace pare::factor {
 
+PARE_ABI_BEGIN
+
 /// What the norms need of a frozen W alone.
 struct DoraBase {
   Eigen::VectorXd squares;  ///< [out] squared norms of the rows
 };
+
+PARE_ABI_END
 
 /// Options of dora_norms.
 struct DoraNormOptions {

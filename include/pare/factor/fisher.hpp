@@ -184,6 +184,8 @@ inline RowMatrix<double> mean_elements(const FisherSums& sums, Index count) {
 PARE_ABI_END
 }  // namespace detail
 
+PARE_ABI_BEGIN
+
 /// Accumulates squared gradients of examples, in any order and any grouping of calls.
 ///
 /// Sums are kept in double. Within a call squares of float and 16-bit gradients are added in float,
@@ -322,6 +324,8 @@ class FisherDiagonal {
   detail::FisherSums sums_;
   Index count_ = 0;
 };
+
+PARE_ABI_END
 
 /// The Fisher information of a range of gradients, one for each example.
 ///

@@ -26,6 +26,8 @@
 
 namespace pare::factor {
 
+PARE_ABI_BEGIN
+
 /// W ~ left right, W [out x in]. Energies are squares of the Frobenius norm in the metric of the
 /// call (metric.hpp), before the factors were rounded to T.
 template <ComputeScalar T>
@@ -100,6 +102,8 @@ struct ElementwiseLowRank {
   /// above the one before but for rounding.
   std::vector<double> losses;
 };
+
+PARE_ABI_END
 
 }  // namespace pare::factor
 

@@ -48,6 +48,8 @@
 
 namespace pare::factor {
 
+PARE_ABI_BEGIN
+
 /// C = matrix + ridge I [n x n], symmetric and positive semi-definite; a null matrix: none.
 template <ComputeScalar T>
 struct CovarianceView {
@@ -58,6 +60,8 @@ struct CovarianceView {
 
   bool empty() const { return matrix.data == nullptr; }
 };
+
+PARE_ABI_END
 
 namespace detail {
 template <class V>
@@ -77,12 +81,16 @@ concept Metric = requires(const M& m) {
   requires detail::is_covariance_view<decltype(m.input_covariance())>;
 };
 
+PARE_ABI_BEGIN
+
 /// The Frobenius norm, and the base of metrics.
 struct Uniform {
   std::span<const double> output_weights() const { return {}; }
   std::span<const double> input_weights() const { return {}; }
   CovarianceView<double> input_covariance() const { return {}; }
 };
+
+PARE_ABI_END
 
 namespace detail {
 
@@ -112,8 +120,6 @@ double diagonal_mean(TensorView<const T, 2> c, double share = 1) {
   return share * mean;
 }
 
-PARE_ABI_END
-
 /// A copy of weights, in double; empty ones are refused, since they would mean equal weight.
 class Weights {
  public:
@@ -140,7 +146,11 @@ class Weights {
   Eigen::VectorXd values_;
 };
 
+PARE_ABI_END
+
 }  // namespace detail
+
+PARE_ABI_BEGIN
 
 /// sum_i weight_i ||(W - AB)_i||^2 over outputs i, weights [out]: FWSVD with sums of the Fisher
 /// information. Takes any vector of Eigen's, std::vector or std::span of any storage scalar, or an
@@ -235,6 +245,8 @@ class InputCovariance : public Uniform {
 template <class X>
 requires In<std::remove_cvref_t<X>, 2>
 explicit InputCovariance(X&&, double = 0) -> InputCovariance<scalar_of<X>>;
+
+PARE_ABI_END
 
 namespace detail {
 PARE_ABI_BEGIN

@@ -25,6 +25,8 @@
 
 namespace pare::feature {
 
+PARE_ABI_BEGIN
+
 /// What a score rests on.
 enum class FieldStatus : unsigned char {
   Ok,            ///< enough batches said something about the field
@@ -42,6 +44,8 @@ struct Ranking {
 
   Index fields() const { return static_cast<Index>(scores.size()); }
 };
+
+PARE_ABI_END
 
 /// A share of the score that the best fields hold together.
 struct CumulativeMass {

@@ -95,6 +95,8 @@ struct ScoreOptions {
   std::uint64_t seed = 0;  ///< of split, batches, donors and model; added to the seeds inside
 };
 
+PARE_ABI_BEGIN
+
 /// What score_features found.
 struct Scores {
   /// Scores are gates. Fields whose gate is open come first, in the order of `importance`; the
@@ -110,6 +112,8 @@ struct Scores {
   Index importance_rows = 0;  ///< rows that passed the model forward, and back to the input, for
                               ///< `importance`
 };
+
+PARE_ABI_END
 
 namespace detail {
 PARE_ABI_BEGIN

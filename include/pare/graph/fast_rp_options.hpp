@@ -29,6 +29,8 @@ enum class Degree {
   Count      ///< number of entries of a row (Neo4j GDS)
 };
 
+PARE_ABI_BEGIN
+
 /// Options of `fast_rp`. Defaults are those of the authors' code; `gds_defaults()` gives Neo4j's.
 struct FastRpOptions {
   /// Columns of the embedding, at least 1. The paper's experiments use 512.
@@ -96,6 +98,8 @@ struct FastRpOptions {
   }
 };
 
+PARE_ABI_END
+
 /// The defaults of Neo4j's Graph Data Science for `dim` columns: weights [0, 1, 1], density 1/3,
 /// degrees counted without weights, no standardisation. Its random numbers are different, so
 /// vectors agree in distribution only. `dim` is not checked here.
@@ -110,6 +114,7 @@ inline FastRpOptions gds_defaults(Index dim) {
 }
 
 PARE_ABI_BEGIN
+
 /// Checks the options; messages name `function`.
 /// \throws std::invalid_argument if a member is out of its range.
 inline void validate(const char* function, const FastRpOptions& o) {
@@ -130,6 +135,7 @@ inline void validate(const char* function, const FastRpOptions& o) {
   check(!o.concatenate || o.self_influence == 0, function, "self_influence", o.self_influence,
         "0 when steps are concatenated");
 }
+
 PARE_ABI_END
 
 }  // namespace pare::graph

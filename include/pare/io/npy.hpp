@@ -65,6 +65,8 @@ namespace pare::io {
 template <class T>
 concept NpyReadable = NpyScalar<T> && !std::same_as<T, bool>;
 
+PARE_ABI_BEGIN
+
 /// An array read from a file: any number of dimensions, row-major, without gaps.
 ///
 /// A 0-d array has an empty shape and one element; an array with an extent of zero has none.
@@ -88,6 +90,8 @@ struct NpyArray {
   template <std::size_t Rank>
   void view() const&& = delete;
 };
+
+PARE_ABI_END
 
 namespace detail {
 PARE_ABI_BEGIN
@@ -232,6 +236,7 @@ void write_npy(const std::filesystem::path& path, const X& x) {
   detail::replace_file("io::write_npy", path,
                        [&](std::ostream& file) { detail::write_npy_output(file, output); });
 }
+
 PARE_ABI_END
 
 }  // namespace pare::io

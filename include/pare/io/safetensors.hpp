@@ -90,6 +90,8 @@ concept SafetensorsViewable = SafetensorsScalar<S> && !std::same_as<S, bool>;
 template <class X>
 concept SafetensorsWritable = SafetensorsScalar<scalar_of<X>>;
 
+PARE_ABI_BEGIN
+
 /// A checked .safetensors file, open for reading.
 ///
 /// The file is mapped where the system can (POSIX), and otherwise read. Views point into it and are
@@ -236,6 +238,8 @@ class NamedTensor {
   detail::SafetensorsOutput output_;
 };
 
+PARE_ABI_END
+
 namespace detail {
 PARE_ABI_BEGIN
 
@@ -287,6 +291,7 @@ inline void write_safetensors(const std::filesystem::path& path,
   detail::replace_file("io::write_safetensors", path,
                        [&plan](std::ostream& file) { plan.write(file); });
 }
+
 PARE_ABI_END
 
 }  // namespace pare::io

@@ -21,6 +21,8 @@ enum class Half {
   Lower,  ///< c_ij for i >= j; of what lies above some is written too, how much no one may rely on
 };
 
+PARE_ABI_BEGIN
+
 /// Options of `multiply`.
 template <ComputeScalar T>
 struct ProductOptions {
@@ -34,6 +36,8 @@ struct ProductOptions {
     return row_scale != nullptr || column_scale != nullptr || depth_scale != nullptr;
   }
 };
+
+PARE_ABI_END
 
 }  // namespace pare::linalg
 

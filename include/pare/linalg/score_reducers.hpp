@@ -43,6 +43,8 @@ namespace pare::linalg {
 /// Rows of a tile at most: their scores stay in the first-level cache.
 inline constexpr Index score_tile_rows = 8 * kernel::tile_rows;
 
+PARE_ABI_BEGIN
+
 /// The scores of rows [row, row + rows) and keys [key, key + keys). A reducer may overwrite them.
 template <ComputeScalar T>
 struct TileOfScores {
@@ -57,8 +59,6 @@ struct TileOfScores {
   /// How many keys of the tile its row r sees, from the first on.
   Index visible(Index r) const { return limits != nullptr ? Index{limits[r]} : keys; }
 };
-
-PARE_ABI_BEGIN
 
 /// Takes in tiles of scores: add(backend, tile). The tiles of a row come in the order of the keys,
 /// and hold every key once. What it finds must depend on the scores of a row alone, never on the

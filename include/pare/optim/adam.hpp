@@ -32,6 +32,7 @@ struct AdamOptions {
 };
 
 PARE_ABI_BEGIN
+
 /// Checks the options; messages name `function`.
 /// \throws std::invalid_argument if a member is out of its range
 inline void validate(const char* function, const AdamOptions& o) {
@@ -41,9 +42,12 @@ inline void validate(const char* function, const AdamOptions& o) {
   check(o.beta2 >= 0 && o.beta2 < 1, function, "beta2", o.beta2, "a decay in [0, 1)");
   check(is_finite(o.epsilon) && o.epsilon > 0, function, "epsilon", o.epsilon, "a number above 0");
 }
+
 PARE_ABI_END
 
 namespace detail {
+
+PARE_ABI_BEGIN
 
 /// What Adam remembers. Means are null-initialised; a parameter that was left out of a step has
 /// done one step less than the others.
@@ -53,8 +57,6 @@ struct AdamState {
   Index steps = 0;
   std::vector<Index> skipped;  ///< by parameter; empty until one was
 };
-
-PARE_ABI_BEGIN
 
 /// The factors of step t: rate / (1 - b1^t) of the mean, 1 / (1 - b2^t) of the square.
 struct AdamRates {
@@ -110,6 +112,8 @@ void check_adam_sizes(const char* function, const AdamState<T>& state, std::size
 
 PARE_ABI_END
 }  // namespace detail
+
+PARE_ABI_BEGIN
 
 /// m <- b1 m + (1 - b1) g, v <- b2 v + (1 - b2) g^2,
 /// p <- p - rate (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + epsilon), for each of `size`
@@ -172,6 +176,8 @@ class Adam {
   AdamOptions options_;
   detail::AdamState<T> state_;
 };
+
+PARE_ABI_END
 
 }  // namespace pare::optim
 

@@ -39,6 +39,8 @@ enum class GateKind {
   StraightThrough,  ///< 1 if Sigmoid's gate is above 1/2, else 0; the slope is Sigmoid's
 };
 
+PARE_ABI_BEGIN
+
 /// A temperature by step: start (end / start)^(step / steps), from `steps` on end; constant where
 /// steps is 0.
 struct TemperatureSchedule {
@@ -74,6 +76,8 @@ struct GateOptions {
   /// theta0 or its default.
   double initial_theta() const { return theta0.value_or(kind == GateKind::Stg ? 0.0 : 1.0); }
 };
+
+PARE_ABI_END
 
 /// A value and its derivative by theta.
 struct Gate {

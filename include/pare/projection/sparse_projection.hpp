@@ -27,6 +27,8 @@
 
 namespace pare::projection {
 
+PARE_ABI_BEGIN
+
 /// Independent entries: +-1/sqrt(density * output_dim) with probability density/2 each, else 0.
 ///
 /// - density 1/3: Achlioptas, "Database-friendly random projections" (2003);
@@ -84,6 +86,8 @@ struct SparseSignProjection {
   double expected_column_nonzeros() const { return static_cast<double>(nonzeros); }
 };
 
+PARE_ABI_END
+
 /// R of Achlioptas, density 1/3. Its members are checked where it is used.
 inline SparseProjection achlioptas(Index input_dim, Index output_dim, std::uint64_t seed = 0) {
   return {.input_dim = input_dim, .output_dim = output_dim, .density = 1.0 / 3.0, .seed = seed};
@@ -96,12 +100,14 @@ inline SparseProjection very_sparse(Index input_dim, Index output_dim, std::uint
 
 namespace detail {
 PARE_ABI_BEGIN
+
 template <class R>
 void check_dims(const char* function, const R& r) {
   check(r.input_dim >= 1, function, "input_dim", r.input_dim, "at least 1");
   check(r.output_dim >= 1 && r.output_dim < (Index{1} << 31), function, "output_dim", r.output_dim,
         "at least 1 and below 2^31");
 }
+
 PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
@@ -121,6 +127,7 @@ inline void validate(const char* function, const SparseSignProjection& r) {
   check(r.nonzeros >= 1 && r.nonzeros <= r.output_dim, function, "nonzeros", r.nonzeros,
         "at least 1 and at most output_dim");
 }
+
 PARE_ABI_END
 
 /// A random operator described by a few numbers: the two structs above. `project` and the others

@@ -43,6 +43,8 @@ enum class ReferenceCandidates {
   Causal            ///< all that start at or before the last query of the row: mean pooling
 };
 
+PARE_ABI_BEGIN
+
 /// Blocks and segments of one head.
 struct ReferenceBlocks {
   BlockMask::Shape shape{};  ///< batch and heads are not looked at
@@ -66,8 +68,6 @@ struct ReferenceBlocks {
     return which == ReferenceCandidates::Causal ? shape.causal_columns(m) : own(m).first;
   }
 };
-
-PARE_ABI_BEGIN
 
 /// s_j = mean over the last min(block, queries) queries i of softmax_j(scale q_i.k_j) (section 3.2,
 /// equation 7): the keys that the end of the prompt looks at. `complete_segments` leaves the keys

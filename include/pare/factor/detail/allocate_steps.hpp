@@ -15,6 +15,8 @@
 
 namespace pare::factor::detail {
 
+PARE_ABI_BEGIN
+
 /// A layer as allocation sees it. A rank of 0 stands for the dense matrix.
 struct RankedLayer {
   Index least = 1;  ///< rank that it starts at; 0: it is dense whatever the budget
@@ -42,8 +44,6 @@ struct RankStep {
     return a.score != b.score ? a.score < b.score : a.layer > b.layer;
   }
 };
-
-PARE_ABI_BEGIN
 
 /// Energy that the step captures. Summed from the squares: a difference of tails would cancel, and
 /// equal directions would no longer score the same.

@@ -25,6 +25,8 @@
 
 namespace pare::factor::detail {
 
+PARE_ABI_BEGIN
+
 /// The accumulators of FisherDiagonal: sums over examples, not means.
 struct FisherSums {
   std::vector<double> outputs;   ///< [out]
@@ -35,8 +37,6 @@ struct FisherSums {
   Index in() const { return static_cast<Index>(inputs.size()); }
   TensorView<double, 2> element_view() { return {elements.data(), {out(), in()}, {in(), 1}}; }
 };
-
-PARE_ABI_BEGIN
 
 /// sums += values, of the same length.
 template <class B, class T>

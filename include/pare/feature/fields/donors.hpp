@@ -63,6 +63,7 @@ enum class SparseExchange {
 };
 
 PARE_ABI_BEGIN
+
 /// \throws std::invalid_argument if it is none of the enumerators
 inline void validate(const char* function, DonorPolicy policy) {
   check_enumerator(function, "policy", policy, DonorPolicy::Derangement);
@@ -71,7 +72,6 @@ inline void validate(const char* function, DonorPolicy policy) {
 inline void validate(const char* function, SparseExchange exchange) {
   check_enumerator(function, "exchange", exchange, SparseExchange::Presence);
 }
-PARE_ABI_END
 
 /// The donors of one step.
 ///
@@ -314,6 +314,8 @@ class Donors {
   std::vector<std::uint32_t> order_;         ///< [rows - 1] what shifts are drawn from
   std::vector<std::uint32_t> base_, place_;  ///< [rows] P and its inverse
 };
+
+PARE_ABI_END
 
 }  // namespace pare::feature
 

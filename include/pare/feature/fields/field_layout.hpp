@@ -42,6 +42,8 @@ enum class Storage {
                  ///< as ColumnMajor
 };
 
+PARE_ABI_BEGIN
+
 /// The widths of the fields, in the order of their columns. Copies are cheap: they share the
 /// tables, which never change.
 class FieldLayout {
@@ -201,6 +203,8 @@ struct FieldBatch {
     return {data, rows, layout, storage, stride};
   }
 };
+
+PARE_ABI_END
 
 namespace detail {
 

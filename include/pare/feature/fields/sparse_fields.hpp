@@ -35,9 +35,13 @@
 namespace pare::feature {
 
 namespace detail {
+PARE_ABI_BEGIN
 template <ComputeScalar T>
 struct SparseEntries;
+PARE_ABI_END
 }  // namespace detail
+
+PARE_ABI_BEGIN
 
 /// Rows and values of the entries of every field, and the defaults of all other rows.
 ///
@@ -199,7 +203,11 @@ class SparseFields {
   std::vector<T> values_;
 };
 
+PARE_ABI_END
+
 namespace detail {
+
+PARE_ABI_BEGIN
 
 /// Entries as the mix writes them: rising by construction.
 template <ComputeScalar T>
@@ -211,8 +219,6 @@ struct SparseEntries {
     fields.counts_[static_cast<std::size_t>(j)] = static_cast<Index>(count);
   }
 };
-
-PARE_ABI_BEGIN
 
 /// The rows of field j in which a scalar differs from its default. A NaN differs from everything.
 template <class T>

@@ -64,6 +64,8 @@ struct PermutationOptions {
   Index block_rows = 256;  ///< of Blocked and Incremental, at least 1
 };
 
+PARE_ABI_BEGIN
+
 /// Area under the ROC curve of logits, as a score.
 struct RocAucScore {
   template <class T>
@@ -93,6 +95,8 @@ struct PermutationImportance {
     return rank_fields({mean.data(), static_cast<std::size_t>(mean.size())});
   }
 };
+
+PARE_ABI_END
 
 namespace detail {
 PARE_ABI_BEGIN

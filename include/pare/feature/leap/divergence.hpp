@@ -48,14 +48,14 @@ enum class Penalty {
   Squared,    ///< mean |Delta|_2^2: too steep in width and activity
 };
 
+PARE_ABI_BEGIN
+
 /// Means over the rows of a batch, by field.
 struct Divergences {
   std::vector<double> squared;   ///< of |Delta|_2^2
   std::vector<double> absolute;  ///< of |Delta|_1
   std::vector<double> norms;     ///< of |Delta|_2; empty unless asked for (MixOptions::norms)
 };
-
-PARE_ABI_BEGIN
 
 /// Whether a penalty needs Divergences::norms.
 constexpr bool needs_norms(Penalty penalty) { return penalty == Penalty::L2; }

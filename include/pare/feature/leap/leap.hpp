@@ -51,6 +51,8 @@
 
 namespace pare::feature {
 
+PARE_ABI_BEGIN
+
 /// The layer and its gates, for batches of T.
 ///
 /// Bits are a function of the calls, the seed, the scalar and the instruction set, not of threads.
@@ -324,6 +326,8 @@ class Leap {
   Workspace workspace_;
   FieldBatch<const T> x_;
 };
+
+PARE_ABI_END
 
 }  // namespace pare::feature
 

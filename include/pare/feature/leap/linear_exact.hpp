@@ -44,6 +44,8 @@
 
 namespace pare::feature {
 
+PARE_ABI_BEGIN
+
 /// What a linear model sees of the data.
 struct LinearMoments {
   Eigen::MatrixXd covariance;   ///< S [dim x dim] of the inputs, symmetric, positive semi-definite
@@ -58,6 +60,8 @@ struct LinearGateLoss {
   Eigen::VectorXd weights;   ///< [dim] of the mixed inputs
 };
 
+PARE_ABI_END
+
 /// Options of leap_linear_exact.
 struct LinearExactOptions {
   double alpha_per_field = 1e-3;  ///< as LeapOptions::alpha_per_field, at least 0
@@ -70,12 +74,16 @@ struct LinearExactOptions {
   Index iterations = 2000;      ///< at least 1; learning_rate * iterations should be 6 or more
 };
 
+PARE_ABI_BEGIN
+
 /// Where the gates end.
 struct LinearExact {
   Ranking ranking;
   std::vector<double> gates, thetas;  ///< [fields]
   LinearGateLoss model;               ///< at these gates
 };
+
+PARE_ABI_END
 
 namespace detail {
 PARE_ABI_BEGIN

@@ -50,11 +50,15 @@ struct MixOptions {
   bool norms = false;
 };
 
+PARE_ABI_BEGIN
+
 /// What mix_backward learns of each field.
 struct MixGradients {
   std::vector<double> gates;  ///< [fields] dL/dg_j = sum_b <x_b - x_donor(b), G_b>
   Divergences divergence;
 };
+
+PARE_ABI_END
 
 namespace detail {
 PARE_ABI_BEGIN

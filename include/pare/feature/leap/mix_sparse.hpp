@@ -40,9 +40,13 @@
 namespace pare::feature {
 
 namespace detail {
+PARE_ABI_BEGIN
 template <ComputeScalar T>
 struct SparseMixAccess;
+PARE_ABI_END
 }  // namespace detail
+
+PARE_ABI_BEGIN
 
 /// A mixed batch, again sparse, and where each of its entries came from. Used again, it allocates
 /// nothing while batches have no more entries than before.
@@ -63,7 +67,11 @@ class SparseMix {
   detail::SparseMemory<T> memory_;
 };
 
+PARE_ABI_END
+
 namespace detail {
+
+PARE_ABI_BEGIN
 
 /// The parts of a SparseMix.
 template <ComputeScalar T>
@@ -81,8 +89,6 @@ struct SparseMixAccess {
         links(mix.links_),
         memory(mix.memory_) {}
 };
-
-PARE_ABI_BEGIN
 
 template <class T>
 void check_sparse(const char* function, const SparseFields<T>& x, std::span<const double> gates,

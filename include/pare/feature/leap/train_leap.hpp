@@ -72,6 +72,8 @@ struct TrainLeapOptions {
   std::uint64_t seed = 0;          ///< of the order of batches
 };
 
+PARE_ABI_BEGIN
+
 /// What a training run cost, and where it ended.
 struct TrainLeapReport {
   Index model_steps = 0, gate_steps = 0;
@@ -83,6 +85,8 @@ struct TrainLeapReport {
   double holdout_auc = 0;          ///< the same; NaN where they are of one class
   std::vector<double> epoch_aucs;  ///< held out, after each epoch; only with patience
 };
+
+PARE_ABI_END
 
 namespace detail {
 

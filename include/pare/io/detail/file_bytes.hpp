@@ -26,13 +26,13 @@
 
 namespace pare::io::detail {
 
+PARE_ABI_BEGIN
+
 /// Bytes, and what keeps them where they are; the first lies at a multiple of 16.
 struct FileBytes {
   std::shared_ptr<const void> owner;
   std::span<const std::byte> bytes;
 };
-
-PARE_ABI_BEGIN
 
 inline FileBytes read_file_bytes(const Place& place, const std::filesystem::path& path,
                                  const char* wanted) {

@@ -28,6 +28,8 @@
 
 namespace pare::io {
 
+PARE_ABI_BEGIN
+
 /// What a .npy header says.
 struct NpyHeader {
   std::string dtype;  ///< byte order, kind and item size as NumPy spells them: `<f4`, `|u1`
@@ -35,6 +37,8 @@ struct NpyHeader {
   std::vector<Index> shape;    ///< one extent a dimension; empty for a 0-d array
   friend bool operator==(const NpyHeader&, const NpyHeader&) = default;
 };
+
+PARE_ABI_END
 
 /// Scalars with a .npy dtype: float, double, f16, bool, and integers of 8 to 64 bits. Character
 /// types are text and have none; nor has bf16.

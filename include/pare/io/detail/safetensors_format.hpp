@@ -29,6 +29,8 @@
 
 namespace pare::io {
 
+PARE_ABI_BEGIN
+
 /// A tensor of a file: what the header says of it, and its bytes, row-major and little endian.
 struct SafetensorsTensor {
   std::string name;
@@ -37,7 +39,11 @@ struct SafetensorsTensor {
   std::span<const std::byte> bytes;  ///< in the file's memory
 };
 
+PARE_ABI_END
+
 namespace detail {
+
+PARE_ABI_BEGIN
 
 /// A checked file: its tensors in the order of their data.
 struct SafetensorsContents {
@@ -47,8 +53,6 @@ struct SafetensorsContents {
   std::map<std::string, std::size_t, std::less<>> index;
   std::map<std::string, std::string> metadata;
 };
-
-PARE_ABI_BEGIN
 
 /// Checks one entry against the size of the data, and makes a tensor of it.
 inline SafetensorsTensor safetensors_tensor(const Place& file, SafetensorsEntry&& entry,

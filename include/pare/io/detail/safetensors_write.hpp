@@ -32,6 +32,8 @@ namespace pare::io {
 
 namespace detail {
 
+PARE_ABI_BEGIN
+
 /// A tensor that can be written, whatever holds it.
 struct SafetensorsOutput {
   std::string name, dtype;
@@ -40,8 +42,6 @@ struct SafetensorsOutput {
   std::size_t size = 0;
   std::function<void(std::ostream&)> write;
 };
-
-PARE_ABI_BEGIN
 
 inline constexpr const char* named_tensor = "io::NamedTensor";
 

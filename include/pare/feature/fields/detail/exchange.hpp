@@ -15,14 +15,14 @@
 
 namespace pare::feature::detail {
 
+PARE_ABI_BEGIN
+
 /// Entry entries[k] goes to row rows[k], which was at the default, as the entry's own row is then.
 struct PresenceExchange {
   std::vector<std::uint32_t> entries;  ///< in random order
   std::vector<std::uint32_t> rows;     ///< rising
   std::vector<char> taken;             ///< scratch; all 0 between draws
 };
-
-PARE_ABI_BEGIN
 
 /// `count` of [0, size), all subsets being equally likely, rising (Floyd's algorithm).
 /// Cost: count, and its logarithm times that.

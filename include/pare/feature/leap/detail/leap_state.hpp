@@ -24,6 +24,8 @@
 
 namespace pare::feature::detail {
 
+PARE_ABI_BEGIN
+
 /// What the gates have seen of a field in their steps.
 struct FieldEvidence {
   Index active = 0;         ///< batches in which the permutation moved it
@@ -48,8 +50,6 @@ struct LeapGates {
   Index steps = 0;  ///< of the gates
   bool has_gradients = false;
 };
-
-PARE_ABI_BEGIN
 
 inline LeapGates make_leap_gates(const FieldLayout& layout, const LeapOptions& options) {
   constexpr const char* function = "feature::Leap";

@@ -29,6 +29,8 @@ struct MixItem {
   bool by_columns = false;
 };
 
+PARE_ABI_BEGIN
+
 /// The items of a pass. Each piece of a field belongs to one item.
 struct MixPlan {
   std::vector<MixItem> items;
@@ -52,8 +54,6 @@ struct MixPlan {
     pieces += item.last_field - item.first_field;
   }
 };
-
-PARE_ABI_BEGIN
 
 /// Whole cache lines of columns, so that `tiles` of them fit a half of L2, one line at least.
 inline Index columns_of_tile(Index rows, Index scalar_bytes, int tiles, Index tile_bytes) {

@@ -15,6 +15,8 @@
 
 namespace pare::feature::detail {
 
+PARE_ABI_BEGIN
+
 /// What one worker writes while it runs an item.
 template <class T>
 struct MixScratch {
@@ -31,6 +33,8 @@ struct MixMemory {
   std::vector<PieceSums> pieces;
   std::vector<MixScratch<T>> scratch;
 };
+
+PARE_ABI_END
 
 /// Everything a pass reads and writes.
 template <class T>

@@ -39,6 +39,8 @@ struct GivenRow {
   std::uint32_t entry = 0;
 };
 
+PARE_ABI_BEGIN
+
 /// Scratch of sort_by_row.
 struct RowOrder {
   std::vector<std::uint64_t> bits;      ///< [rows / 64] all 0 between calls
@@ -62,8 +64,6 @@ struct SparseMemory {
   std::vector<PieceSums> sums;
   std::vector<SparseScratch<T>> scratch;
 };
-
-PARE_ABI_BEGIN
 
 /// Sorts rows that are all different: as bits of a word for every 64 rows, unless most of those
 /// would be 0. Comparisons of random rows would be branches that no processor foresees.

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// A call or two of every area, compiled for two instruction sets; check_abi_wall.sh compares what
+// the linker would merge.
+#include <pare/pare.hpp>
+
+#include <unsupported/Eigen/CXX11/Tensor>
+
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <vector>
+
+#include <pare/io/npy.hpp>
+
+using Matrix = Eigen::MatrixXf;
+using Tensor = Eigen::Tensor<float, 4, Eigen::RowMajor>;
+using Sparse = Eigen::SparseMatrix<float, Eigen::RowMajor>;
+using pare::Index;
+
+void calls_of_projection(const Matrix& x, const Sparse& sparse, Matrix& y) {
+  const pare::projection::SparseProjection omega{
+      .input_dim = 64, .output_dim = 8, .density = 0.1, .seed = 7};
+  pare::projection::project(pare::simd.threads(2), x, omega, y);
+  pare::projection::project(sparse, omega, y);
+  y = pare::projection::materialize<float>(omega);
+}
+
+void calls_of_graph(const Sparse& adjacency, Matrix& y) {
+  y = pare::graph::fast_rp(adjacency, {.dim = 64, .weights = {0, 0, 1, 2}, .seed = 7});
+}
+
+void calls_of_attention(const Tensor& q, const Tensor& k, const Tensor& v, Tensor& out,
+                        const pare::attention::PagedKeyValue<float>& pages,
+                        std::span<const float> slopes) {
+  namespace attention = pare::attention;
+  pare::Workspace workspace;
+  attention::attend(pare::simd.with(workspace), q, k, v, out, {.causal = true, .window = 8});
+  attention::attend(pare::simd, q, pages, out, attention::SoftCap{30.0f}, {.causal = true});
+  attention::attend(q, k, v, out, attention::Permuted{}, {.causal = true});
+  attention::attend(q, k, v, out, attention::EarlyStop{}, {.causal = true});
+  attention::attend(q, k, v, out, attention::ProxyHeads{}, {.causal = true});
+  attention::attend(q, k, v, out, attention::Alibi{slopes.data()}, {.causal = true});
+  const auto order = attention::order_keys(q, k);
+  const auto mask = attention::select_blocks(q, k, order, attention::Antidiagonal{});
+  attention::attend(q, k, v, out, {.causal = true, .order = &order, .mask = &mask});
+  attention::select_blocks(q, k, attention::SlidingWindow{.window = 64});
+}
+
+void calls_of_factor(const Matrix& w, const Matrix& x, const Eigen::VectorXf& g, Matrix& y) {
+  namespace factor = pare::factor;
+  factor::FisherDiagonal fisher(w.rows(), w.cols());
+  fisher.add_gradient(w);
+  factor::Covariance covariance(w.cols());
+  covariance.add(x);
+  const auto plain = factor::truncated_svd(w, {.rank = 8});
+  const auto weighted = factor::weighted_svd(w, fisher, {.rank = 8}, factor::Axis::Input);
+  const auto aware = factor::covariance_svd(w, covariance, {.rank = 8});
+  factor::apply(plain, x, y);
+  factor::apply(weighted, x, y);
+  factor::dora_forward(x, w, aware.right, aware.left, g, 0.5f, y);
+}
+
+void calls_of_feature(const Matrix& x, std::span<const float> labels, Matrix& mixed,
+                      std::vector<Index>& best) {
+  namespace feature = pare::feature;
+  const feature::FieldLayout layout({2, 1, 3});
+  const feature::Donors donors(feature::DonorPolicy::Shift, 1, 1, x.rows(), layout);
+  const std::vector<double> gates{0.5, 0.25, 0.75};
+  feature::mix_forward(x, gates, donors, mixed);
+  const auto scores = feature::score_features(x, labels);
+  for (const auto field : feature::top_k(scores.ranking, 3)) best.push_back(field);
+}
+
+void calls_of_files(const std::filesystem::path& path, Matrix& x) {
+  pare::io::write_npy(path, x);
+  x = pare::io::read_npy_matrix<float>(path);
+}
