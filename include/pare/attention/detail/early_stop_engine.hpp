@@ -4,6 +4,8 @@
 /// \file
 /// A whole call of attention that stops early: the guides, the items, and what they add up to.
 
+#include <pare/attention/detail/early_stop_plan.hpp>
+#include <pare/attention/detail/early_stop_ranking.hpp>
 #include <pare/attention/detail/early_stop_runner.hpp>
 #include <pare/attention/options.hpp>
 

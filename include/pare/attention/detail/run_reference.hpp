@@ -4,7 +4,7 @@
 /// \file
 /// A call of attention by its definition, head by head.
 
-#include <pare/attention/detail/engine.hpp>
+#include <pare/attention/detail/call.hpp>
 #include <pare/attention/key_value_source.hpp>
 #include <pare/attention/reference.hpp>
 

@@ -5,6 +5,7 @@
 /// How keys and values of a head become tiles: gathered or loaded by position, packed, handed to
 /// the kernel.
 
+#include <pare/attention/detail/problem.hpp>
 #include <pare/attention/detail/scratch.hpp>
 #include <pare/attention/key_value_source.hpp>
 #include <pare/core/backend.hpp>

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// A checked call of attention, with its tensors.
+
+#include <pare/attention/detail/problem.hpp>
+#include <pare/attention/options.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/kernel/score_modifier.hpp>
+
+#include <cstddef>
+#include <type_traits>
+
+namespace pare::attention::detail {
+PARE_ABI_BEGIN
+
+/// One call: tensors, source of keys and values, what is done to scores, and the plan.
+template <class S, class O, class Source, class M>
+struct Call {
+  using Scalar = S;
+  using Output = O;
+  using Keys = Source;
+  using Modifier = M;
+  using T = compute_t<S>;
+
+  Problem problem;
+  TensorView<const S, 4> q;
+  const Source& source;
+  TensorView<O, 4> out;
+  const M& modifier;
+  const AttendOptions& options;
+
+  /// Whether weights may be rounded before they are summed, and the log-sum-exp needs sums of its
+  /// own.
+  bool keeps_mass() const { return std::is_same_v<S, bf16> && options.lse.wanted(); }
+
+  Sequence sequence(Index i) const {
+    if (options.query_offsets.empty()) return {i, 0, q.extent[2], source.length(i)};
+    const auto at = static_cast<std::size_t>(i);
+    const Index begin = options.query_offsets[at];
+    return {0, begin, options.query_offsets[at + 1] - begin, source.length(i)};
+  }
+};
+
+/// Whether a modifier hides a key from every query of a sequence, so that it need not be read.
+template <class M>
+bool hides_key(const M& modifier, Index sequence, Index key) {
+  if constexpr (requires { modifier.hides(sequence, key); })
+    return modifier.hides(sequence, key);
+  else
+    return false;
+}
+
+template <class First, class Second>
+bool hides_key(const kernel::Chain<First, Second>& chain, Index sequence, Index key) {
+  return hides_key(chain.first, sequence, key) || hides_key(chain.second, sequence, key);
+}
+
+PARE_ABI_END
+}  // namespace pare::attention::detail
