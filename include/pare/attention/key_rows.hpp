@@ -70,7 +70,7 @@ class KeyRows {
   }
 
   /// All of them as a matrix, for which they are copied where they are no tensor.
-  TensorView<const S, 2> matrix(std::vector<S>& copy) const {
+  PARE_ALWAYS_INLINE TensorView<const S, 2> matrix(std::vector<S>& copy) const {
     if (find_ == nullptr) return rows_;
     copy.clear();
     for (Index j = 0; j < rows(); ++j) copy.insert(copy.end(), (*this)[j], (*this)[j] + cols());
@@ -94,7 +94,7 @@ class LayerKeys {
   LayerKeys(const TensorView<const S, 4>& keys) : keys_(keys) {}
   /// Those of a source, which must outlive this and of which every sequence has `keys` of them.
   template <KeyValueSource Source>
-  LayerKeys(const Source& source, Index keys)
+  PARE_ALWAYS_INLINE LayerKeys(const Source& source, Index keys)
       : keys_{nullptr, {source.sequences(), source.kv_heads(), keys, source.key_dim()}, {}},
         source_(&source) {
     if constexpr (LoadsKeys<Source>)
@@ -109,12 +109,12 @@ class LayerKeys {
   Index dim() const { return keys_.extent[3]; }
 
   /// The same keys where each has a place in memory; those that a source loads are loaded.
-  LayerKeys in_memory(std::vector<S>& copy) const {
+  PARE_ALWAYS_INLINE LayerKeys in_memory(std::vector<S>& copy) const {
     return load_ == nullptr ? *this : LayerKeys(tensor(copy));
   }
 
   /// Those of one key/value head; they must have a place in memory.
-  KeyRows<S> of(Index batch, Index kv_head) const {
+  PARE_ALWAYS_INLINE KeyRows<S> of(Index batch, Index kv_head) const {
     const TensorView<const S, 2> head{
         keys_.data == nullptr ? nullptr
                               : keys_.data + batch * keys_.stride[0] + kv_head * keys_.stride[1],
@@ -125,7 +125,7 @@ class LayerKeys {
   }
 
   /// All of them as a tensor, for which they are copied where they are none.
-  TensorView<const S, 4> tensor(std::vector<S>& copy) const {
+  PARE_ALWAYS_INLINE TensorView<const S, 4> tensor(std::vector<S>& copy) const {
     if (source_ == nullptr) return keys_;
     copy.resize(static_cast<std::size_t>(batch() * kv_heads() * keys() * dim()));
     S* out = copy.data();

@@ -99,7 +99,7 @@ struct SelectorLayer {
   }
 
   /// What a selector of heads sees of a query head, without scratch.
-  SelectorHead<S> of(Index batch, Index head) const {
+  PARE_ALWAYS_INLINE SelectorHead<S> of(Index batch, Index head) const {
     const Index kv_head = head / (q.extent[1] / k.kv_heads());
     SelectorHead<S> h;
     h.batch = batch;
