@@ -129,6 +129,11 @@ TEST(Calibrate, TakesAnyPolicyWithAMass) {
     EXPECT_GE(found.density, 0.98 * density);
     EXPECT_EQ(static_cast<double>(found.policy.mass), found.threshold);
   }
+  const pare::attention::MeanPool selector{.row_block = 8, .column_block = 8};
+  const auto blocks = calibrate(x.q(), x.k(), x.v(), selector, {.density = 0.5});
+  EXPECT_LE(blocks.density, 0.5);
+  EXPECT_GT(blocks.density, 0.25);
+  EXPECT_EQ(static_cast<double>(blocks.policy.mass), blocks.threshold);
   const auto found = calibrate(x.q(), x.k(), x.v(), user::LastKeys{}, {.error = 0.05});
   EXPECT_LE(found.error, 0.05);
   EXPECT_LT(found.policy.mass, 1);
