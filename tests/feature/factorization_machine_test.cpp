@@ -23,7 +23,8 @@ struct FactorizationMachineTest : testing::Test {
   using T = typename Case::scalar;
   static auto make(Index dim, const FactorizationMachineOptions& options) {
     const auto backend = Case::backend::make();
-    return FactorizationMachine<T, std::remove_const_t<decltype(backend)>>(backend, dim, options);
+    return OnBackend<FactorizationMachine<T>, std::remove_const_t<decltype(backend)>>(backend, dim,
+                                                                                      options);
   }
 };
 TYPED_TEST_SUITE(FactorizationMachineTest, BackendsAndScalars);
@@ -75,7 +76,7 @@ TEST(FactorizationMachine, StartsAsDocumented) {
 TEST(FactorizationMachine, BitsDoNotDependOnTheExecutor) {
   FactorizationMachine<float> alone(70);
   auto threads = pare::simd.threads(3);
-  FactorizationMachine<float, decltype(threads)> threaded(threads, 70);
+  OnBackend<FactorizationMachine<float>, decltype(threads)> threaded(threads, 70);
   expect_same_bits_after_steps(alone, threaded, 7);
 }
 

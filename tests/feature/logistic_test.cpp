@@ -23,7 +23,7 @@ struct LogisticTest : testing::Test {
   using T = typename Case::scalar;
   static auto make(Index dim) {
     const auto backend = Case::backend::make();
-    return Logistic<T, std::remove_const_t<decltype(backend)>>(backend, dim);
+    return OnBackend<Logistic<T>, std::remove_const_t<decltype(backend)>>(backend, dim);
   }
 };
 TYPED_TEST_SUITE(LogisticTest, BackendsAndScalars);
@@ -45,7 +45,7 @@ TYPED_TEST(LogisticTest, StepsStorageAndIncrements) {
 TEST(Logistic, StartsAtHalfAndBitsDoNotDependOnTheExecutor) {
   Logistic<float> alone(70);
   auto threads = pare::simd.threads(3);
-  Logistic<float, decltype(threads)> threaded(threads, 70);
+  OnBackend<Logistic<float>, decltype(threads)> threaded(threads, 70);
   const Rows<float> x = normal_rows<float>(3, 70, 1);
   std::vector<float> logits(3, 9.0f);
   alone.forward(pare::as_const(pare::to_view(x)), logits);

@@ -24,13 +24,13 @@ struct MlpTest : testing::Test {
   using T = typename Case::scalar;
   static auto make(Index dim, const MlpOptions& options) {
     const auto backend = Case::backend::make();
-    return Mlp<T, std::remove_const_t<decltype(backend)>>(backend, dim, options);
+    return OnBackend<Mlp<T>, std::remove_const_t<decltype(backend)>>(backend, dim, options);
   }
 };
 TYPED_TEST_SUITE(MlpTest, BackendsAndScalars);
 
 static_assert(pare::feature::IncrementalModel<Mlp<float>>);
-static_assert(pare::feature::IncrementalModel<Mlp<double, pare::Reference>>);
+static_assert(pare::feature::IncrementalModel<OnBackend<Mlp<double>, pare::Reference>>);
 
 const std::vector<MlpOptions> shapes{{.hidden = {5}},
                                      {.hidden = {7, 3}},
@@ -94,10 +94,10 @@ TEST(Mlp, BitsDoNotDependOnTheExecutor) {
   const MlpOptions options{.hidden = {33, 8}};
   Mlp<float> alone(70, options);
   auto threads = pare::simd.threads(3);
-  Mlp<float, decltype(threads)> threaded(threads, 70, options);
+  OnBackend<Mlp<float>, decltype(threads)> threaded(threads, 70, options);
   expect_same_bits_after_steps(alone, threaded, 7);
   auto pool = pare::simd.on(ReversePool{5});
-  Mlp<float, decltype(pool)> reversed(pool, 70, options);
+  OnBackend<Mlp<float>, decltype(pool)> reversed(pool, 70, options);
   Mlp<float> again(70, options);
   expect_same_bits_after_steps(again, reversed, 7);
 }

@@ -17,6 +17,7 @@
 #include <type_traits>
 #include <vector>
 
+#include <pare/feature/model/detail/model_on.hpp>
 #include <pare/feature/model/model.hpp>
 
 #include "support/matrices.hpp"
@@ -35,6 +36,30 @@ Rows<T> normal_rows(Index rows, Index cols, std::uint64_t seed) {
     for (Index j = 0; j < cols; ++j) m(i, j) = static_cast<T>(normal(random));
   return m;
 }
+
+/// A model whose passes run on a backend.
+template <class M, class B>
+class OnBackend : public M {
+ public:
+  using T = typename M::scalar;
+
+  template <class... A>
+  explicit OnBackend(const B& backend, const A&... arguments)
+      : M(arguments...), backend_(backend) {}
+
+  void forward(TensorView<const T, 2> x, std::span<T> logits) { on().forward(x, logits); }
+  void backward(std::span<const T> grad_logits) { on().backward(grad_logits); }
+  void input_gradient(std::span<const T> grad_logits, TensorView<T, 2> grad_x) {
+    on().input_gradient(grad_logits, grad_x);
+  }
+  void enter(TensorView<const T, 2> x, TensorView<T, 2> state) { on().enter(x, state); }
+  void leave(TensorView<const T, 2> state, std::span<T> logits) { on().leave(state, logits); }
+
+ private:
+  feature::detail::ModelOn<B, M> on() { return {backend_, *this}; }
+
+  B backend_;
+};
 
 /// Different numbers in every parameter, so that none is at a start that hides it.
 template <class M>

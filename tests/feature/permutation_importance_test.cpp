@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <limits>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -198,6 +199,42 @@ TEST(PermutationImportance, IsAFunctionOfTheSeed) {
   EXPECT_TRUE(equal_bits(run(1), run(1)));
   EXPECT_FALSE(equal_bits(run(1), run(2)));
   EXPECT_NE(run(1)(0, 0), run(1)(0, 1));
+}
+
+/// Counts the passes that ran on two threads, and those that no backend was handed to.
+struct Listening : Logistic<float> {
+  using Logistic<float>::Logistic;
+  int on_two_threads = 0, on_none = 0;
+
+  template <pare::KernelBackend B>
+  void forward(const B& backend, TensorView<const float, 2> x, std::span<float> logits) {
+    on_two_threads += backend.executor.concurrency() == 2;
+    Logistic<float>::forward(backend, x, logits);
+  }
+  void forward(TensorView<const float, 2> x, std::span<float> logits) {
+    ++on_none;
+    Logistic<float>::forward(x, logits);
+  }
+};
+
+TEST(PermutationImportance, HandsItsBackendToTheModel) {
+  const Rows<float> x = normal_rows<float>(40, 3, 1);
+  const std::vector<float> labels = [] {
+    std::vector<float> list(40, 0.0f);
+    for (std::size_t i = 0; i < 40; i += 3) list[i] = 1;
+    return list;
+  }();
+  const FieldLayout layout({1, 1, 1});
+  const PermutationOptions options{.repeats = 2, .passes = PermutationPasses::Full};
+  Listening model(3);
+  scatter_parameters(model, 2);
+  const auto threaded =
+      permutation_importance(pare::simd.threads(2), model, layout, x, labels, options);
+  EXPECT_EQ(model.on_two_threads, 7);
+  EXPECT_EQ(model.on_none, 0);
+  const auto alone = permutation_importance(model, layout, x, labels, options);
+  EXPECT_EQ(model.on_two_threads, 7);
+  EXPECT_EQ(threaded.repeats, alone.repeats);
 }
 
 TEST(PermutationImportance, RefusesBadInput) {

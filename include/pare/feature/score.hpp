@@ -161,9 +161,7 @@ Scores score_with(const B& backend, M&& model, const FieldLayout& layout, const 
   training.seed += options.seed;
   Leap<T> leap(layout, leap_options(options, training, rows.training.rows(), rows.holdout.rows()));
   Scores scores;
-  scores.training = LeapTraining<B, std::remove_cvref_t<M>>(backend, model, leap, rows.training,
-                                                            rows.holdout, training)
-                        .run();
+  scores.training = train_model(backend, model, leap, rows.training, rows.holdout, training);
   scores.gates = leap.gates();
   scores.polarization = leap.polarization();
   scores.importance = mean_path_importance(backend, model, layout, rows.holdout, options.seed,
@@ -224,15 +222,15 @@ Scores score_features(const B& backend, const X& x, const Y& labels,
     return scores;
   };
   if (options.model == ScoreModel::Logistic)
-    return run(Logistic<T, B>(backend, layout.dim(), options.logistic));
+    return run(Logistic<T>(layout.dim(), options.logistic));
   if (options.model == ScoreModel::FactorizationMachine) {
     FactorizationMachineOptions of_model = options.factorization_machine;
     of_model.seed += options.seed;
-    return run(FactorizationMachine<T, B>(backend, layout.dim(), of_model));
+    return run(FactorizationMachine<T>(layout.dim(), of_model));
   }
   MlpOptions of_model = options.mlp;
   of_model.seed += options.seed;
-  return run(Mlp<T, B>(backend, layout.dim(), of_model));
+  return run(Mlp<T>(layout.dim(), of_model));
 }
 
 /// \overload

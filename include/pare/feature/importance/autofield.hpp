@@ -27,6 +27,7 @@
 #include <pare/feature/fields/field_layout.hpp>
 #include <pare/feature/importance/detail/input_gradients.hpp>
 #include <pare/feature/model/detail/batch_cycle.hpp>
+#include <pare/feature/model/detail/model_on.hpp>
 #include <pare/feature/model/model.hpp>
 #include <pare/feature/ranking.hpp>
 #include <pare/optim/adam.hpp>
@@ -164,6 +165,7 @@ PARE_ABI_BEGIN
 
 /// Trains the model and the logits of its fields in turn, and ranks the fields by their keep logit.
 ///
+/// \param backend        of the passes of the model (model.hpp); left out: pare::simd
 /// \param model          at its start; trained here
 /// \param layout         the fields
 /// \param x              [rows x dim] of the model's scalar, at least 2 rows, in random order, rows
@@ -177,9 +179,10 @@ PARE_ABI_BEGIN
 ///
 /// Cost: epochs passes of the rows forward and back, and a 1 / gate_every share of that for the
 /// logits. Memory: two batches and the labels.
-template <Model M, RowsOf<M> X, NumberList Y, RowsOf<M> H, NumberList Z>
-Ranking autofield(M& model, const FieldLayout& layout, const X& x, const Y& labels,
-                  const H& holdout, const Z& holdout_labels, const AutoFieldOptions& options = {}) {
+template <Backend B, Model M, RowsOf<M> X, NumberList Y, RowsOf<M> H, NumberList Z>
+Ranking autofield(const B& backend, M& model, const FieldLayout& layout, const X& x,
+                  const Y& labels, const H& holdout, const Z& holdout_labels,
+                  const AutoFieldOptions& options = {}) {
   constexpr const char* function = "feature::autofield";
   using T = typename M::scalar;
   detail::validate(function, options);
@@ -192,13 +195,21 @@ Ranking autofield(M& model, const FieldLayout& layout, const X& x, const Y& labe
   detail::check_labelled(function, "holdout", "holdout_labels", held_out.x, z.size(), layout.dim());
   detail::BatchCycle<T> batches(training, options.batch, options.seed, 0);
   detail::BatchCycle<T> held_out_batches(held_out, options.batch, options.seed, 1);
-  detail::MaskedModel<M> masked(model, layout, options);
+  detail::ModelOn<B, M> on(backend, model);
+  detail::MaskedModel<detail::ModelOn<B, M>> masked(on, layout, options);
   Index steps = 0;
   for (Index epoch = 0; epoch < options.epochs; ++epoch) do {
       masked.step_model(batches.next());
       if (++steps % options.gate_every == 0) masked.step_masks(held_out_batches.next());
     } while (!batches.at_end());
   return rank_fields(masked.scores());
+}
+
+/// \overload
+template <Model M, RowsOf<M> X, NumberList Y, RowsOf<M> H, NumberList Z>
+Ranking autofield(M& model, const FieldLayout& layout, const X& x, const Y& labels,
+                  const H& holdout, const Z& holdout_labels, const AutoFieldOptions& options = {}) {
+  return autofield(simd, model, layout, x, labels, holdout, holdout_labels, options);
 }
 
 PARE_REFUSE_CALLS(

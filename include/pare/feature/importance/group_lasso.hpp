@@ -31,6 +31,7 @@
 #include <pare/feature/fields/field_layout.hpp>
 #include <pare/feature/importance/detail/input_gradients.hpp>
 #include <pare/feature/model/detail/batch_cycle.hpp>
+#include <pare/feature/model/detail/model_on.hpp>
 #include <pare/feature/model/model.hpp>
 #include <pare/feature/ranking.hpp>
 
@@ -99,6 +100,7 @@ PARE_ABI_BEGIN
 
 /// Trains the model under the penalty, and ranks the fields by |W_j|_F.
 ///
+/// \param backend of the passes of the model (model.hpp); left out: pare::simd
 /// \param model  at its start; trained here
 /// \param layout the fields
 /// \param x      [rows x dim] of the model's scalar, at least 2 rows, in random order, rows or
@@ -110,9 +112,9 @@ PARE_ABI_BEGIN
 ///
 /// Cost: epochs passes of the rows forward and back, and one pass over the first layer's weights
 /// per batch.
-template <FirstLayerModel M, RowsOf<M> X, NumberList Y>
-Ranking group_lasso(M& model, const FieldLayout& layout, const X& x, const Y& labels,
-                    const GroupLassoOptions& options = {}) {
+template <Backend B, FirstLayerModel M, RowsOf<M> X, NumberList Y>
+Ranking group_lasso(const B& backend, M& model, const FieldLayout& layout, const X& x,
+                    const Y& labels, const GroupLassoOptions& options = {}) {
   constexpr const char* function = "feature::group_lasso";
   using T = typename M::scalar;
   const auto y = detail::labels_of_rows<T>(function, labels, as_const(to_view(x)).rows());
@@ -124,15 +126,23 @@ Ranking group_lasso(M& model, const FieldLayout& layout, const X& x, const Y& la
   check(is_finite(options.rate) && options.rate > 0, function, "rate", options.rate,
         "a finite number above 0");
   check(options.epochs >= 1, function, "epochs", options.epochs, "at least 1");
+  detail::ModelOn<B, M> on(backend, model);
   detail::BatchCycle<T> batches(rows, options.batch, options.seed, 0);
   for (Index epoch = 0; epoch < options.epochs; ++epoch) do {
-      detail::step_model(model, batches.next());
+      detail::step_model(on, batches.next());
       detail::shrink_groups(layout, options.rate * options.strength, model.first_weights());
     } while (!batches.at_end());
   std::vector<double> scores;
   for (Index j = 0; j < layout.fields(); ++j)
     scores.push_back(detail::group_norm(layout, model.first_weights(), j));
   return rank_fields(scores);
+}
+
+/// \overload
+template <FirstLayerModel M, RowsOf<M> X, NumberList Y>
+Ranking group_lasso(M& model, const FieldLayout& layout, const X& x, const Y& labels,
+                    const GroupLassoOptions& options = {}) {
+  return group_lasso(simd, model, layout, x, labels, options);
 }
 
 PARE_REFUSE_CALLS(group_lasso, "feature::group_lasso",

@@ -25,6 +25,7 @@
 #include <pare/feature/fields/detail/field_columns.hpp>
 #include <pare/feature/fields/field_layout.hpp>
 #include <pare/feature/importance/detail/input_gradients.hpp>
+#include <pare/feature/model/detail/model_on.hpp>
 #include <pare/feature/model/model.hpp>
 #include <pare/feature/ranking.hpp>
 
@@ -45,6 +46,7 @@ PARE_ABI_BEGIN
 
 /// Ranks the fields by I_j.
 ///
+/// \param backend of the passes of the model (model.hpp); left out: pare::simd
 /// \param model   fitted, or trained for an epoch; its parameters are not changed
 /// \param layout  the fields
 /// \param x       [rows x dim] of the model's scalar, at least 2 rows, rows or columns contiguous
@@ -55,9 +57,9 @@ PARE_ABI_BEGIN
 ///
 /// Cost: one pass of at most batch * batches rows forward and back to the input. Memory: the
 /// gradient of one batch.
-template <Model M, RowsOf<M> X, NumberList Y>
-Ranking mask_gradient_importance(M& model, const FieldLayout& layout, const X& x, const Y& labels,
-                                 const MaskGradientOptions& options = {}) {
+template <Backend B, Model M, RowsOf<M> X, NumberList Y>
+Ranking mask_gradient_importance(const B& backend, M& model, const FieldLayout& layout, const X& x,
+                                 const Y& labels, const MaskGradientOptions& options = {}) {
   constexpr const char* function = "feature::mask_gradient_importance";
   using T = typename M::scalar;
   const TensorView<const T, 2> rows = as_const(to_view(x));
@@ -77,10 +79,18 @@ Ranking mask_gradient_importance(M& model, const FieldLayout& layout, const X& x
       total += std::abs(slope);
     }
   };
-  detail::for_each_input_gradient(model, {rows, y}, options.batch, options.batches, add);
+  detail::ModelOn<B, M> on(backend, model);
+  detail::for_each_input_gradient(on, {rows, y}, options.batch, options.batches, add);
   if (total > 0)
     for (double& score : scores) score /= total;
   return rank_fields(scores);
+}
+
+/// \overload
+template <Model M, RowsOf<M> X, NumberList Y>
+Ranking mask_gradient_importance(M& model, const FieldLayout& layout, const X& x, const Y& labels,
+                                 const MaskGradientOptions& options = {}) {
+  return mask_gradient_importance(simd, model, layout, x, labels, options);
 }
 
 PARE_REFUSE_CALLS(mask_gradient_importance, "feature::mask_gradient_importance",

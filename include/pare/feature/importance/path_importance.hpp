@@ -29,6 +29,7 @@
 #include <pare/feature/importance/detail/gauss_legendre.hpp>
 #include <pare/feature/importance/detail/input_gradients.hpp>
 #include <pare/feature/leap/mix.hpp>
+#include <pare/feature/model/detail/model_on.hpp>
 #include <pare/feature/model/model.hpp>
 #include <pare/feature/ranking.hpp>
 
@@ -99,7 +100,7 @@ PARE_ABI_BEGIN
 
 /// Ranks the fields by I_j.
 ///
-/// \param backend of the mix; left out: pare::simd
+/// \param backend of the mix and of the model's passes (model.hpp); left out: pare::simd
 /// \param model   fitted; its parameters are not changed
 /// \param layout  the fields
 /// \param x       [rows x dim] of the model's scalar, at least 2 rows, rows or columns contiguous
@@ -123,7 +124,8 @@ Ranking path_importance(const B& backend, M& model, const FieldLayout& layout, c
   std::vector<double> scores(static_cast<std::size_t>(layout.fields()));
   Workspace own;
   const B kept = keeping(backend, own);
-  detail::PathIntegral<B, M> integral(kept, model, layout, options);
+  detail::ModelOn<B, M> on(kept, model);
+  detail::PathIntegral<B, detail::ModelOn<B, M>> integral(kept, on, layout, options);
   const Index used = rows.rows() % options.batch == 1 ? rows.rows() - 1 : rows.rows();
   for (Index begin = 0; begin < used; begin += options.batch) {
     const Index count = std::min(options.batch, used - begin);

@@ -29,6 +29,7 @@
 #include <pare/feature/fields/field_layout.hpp>
 #include <pare/feature/importance/detail/permuted_passes.hpp>
 #include <pare/feature/metrics.hpp>
+#include <pare/feature/model/detail/model_on.hpp>
 #include <pare/feature/model/model.hpp>
 #include <pare/feature/ranking.hpp>
 
@@ -218,6 +219,7 @@ PermutationImportance permutation_importance(const FieldLayout& layout, const X&
 
 /// Permutation importance of a model of the scorers.
 ///
+/// \param backend of the passes of the model (model.hpp); left out: pare::simd
 /// \param model   fitted; its parameters are not changed
 /// \param layout  the fields
 /// \param x       [rows x dim] of the model's scalar, at least 2 rows, rows or columns contiguous
@@ -234,9 +236,9 @@ PermutationImportance permutation_importance(const FieldLayout& layout, const X&
 /// Incremental one such row costs width * state_width multiply-adds and what lies behind the first
 /// layer. Memory: a copy of x (Full), of block_rows of it (Blocked), the state (Incremental), and
 /// `repeats` lists of logits.
-template <Model M, RowsOf<M> X, NumberList Y, class Score = RocAucScore>
-PermutationImportance permutation_importance(M& model, const FieldLayout& layout, const X& x,
-                                             const Y& labels,
+template <Backend B, Model M, RowsOf<M> X, NumberList Y, class Score = RocAucScore>
+PermutationImportance permutation_importance(const B& backend, M& model, const FieldLayout& layout,
+                                             const X& x, const Y& labels,
                                              const PermutationOptions& options = {},
                                              const Score& score = {}) {
   constexpr const char* function = "feature::permutation_importance";
@@ -248,7 +250,17 @@ PermutationImportance permutation_importance(M& model, const FieldLayout& layout
   const std::vector<T> y = detail::labels_of_rows<T>(function, labels, rows.rows());
   check(IncrementalModel<M> || options.passes != PermutationPasses::Incremental, function, "passes",
         "Incremental", "Full or Blocked: the model is no IncrementalModel");
-  return detail::model_importance(model, layout, rows, std::span<const T>(y), options, score);
+  detail::ModelOn<B, M> on(backend, model);
+  return detail::model_importance(on, layout, rows, std::span<const T>(y), options, score);
+}
+
+/// \overload
+template <Model M, RowsOf<M> X, NumberList Y, class Score = RocAucScore>
+PermutationImportance permutation_importance(M& model, const FieldLayout& layout, const X& x,
+                                             const Y& labels,
+                                             const PermutationOptions& options = {},
+                                             const Score& score = {}) {
+  return permutation_importance(simd, model, layout, x, labels, options, score);
 }
 
 PARE_REFUSE_CALLS(permutation_importance, "feature::permutation_importance",

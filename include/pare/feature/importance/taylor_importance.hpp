@@ -24,6 +24,7 @@
 #include <pare/feature/fields/detail/field_columns.hpp>
 #include <pare/feature/fields/field_layout.hpp>
 #include <pare/feature/importance/detail/input_gradients.hpp>
+#include <pare/feature/model/detail/model_on.hpp>
 #include <pare/feature/model/model.hpp>
 #include <pare/feature/ranking.hpp>
 
@@ -74,6 +75,7 @@ PARE_ABI_BEGIN
 
 /// Ranks the fields by I_j.
 ///
+/// \param backend of the passes of the model (model.hpp); left out: pare::simd
 /// \param model   fitted; its parameters are not changed
 /// \param layout  the fields
 /// \param x       [rows x dim] of the model's scalar, at least 2 rows, rows or columns contiguous
@@ -83,9 +85,9 @@ PARE_ABI_BEGIN
 ///         its range, or a score is not finite
 ///
 /// Cost: one pass of the rows forward and back to the input. Memory: the gradient of one batch.
-template <Model M, RowsOf<M> X, NumberList Y>
-Ranking taylor_importance(M& model, const FieldLayout& layout, const X& x, const Y& labels,
-                          const TaylorOptions& options = {}) {
+template <Backend B, Model M, RowsOf<M> X, NumberList Y>
+Ranking taylor_importance(const B& backend, M& model, const FieldLayout& layout, const X& x,
+                          const Y& labels, const TaylorOptions& options = {}) {
   constexpr const char* function = "feature::taylor_importance";
   using T = typename M::scalar;
   const TensorView<const T, 2> rows = as_const(to_view(x));
@@ -103,9 +105,17 @@ Ranking taylor_importance(M& model, const FieldLayout& layout, const X& x, const
                                       detail::field_columns(layout, gradient, j),
                                       means.data() + layout.offset(j));
   };
-  detail::for_each_input_gradient(model, {rows, y}, options.batch,
-                                  std::numeric_limits<Index>::max(), add);
+  detail::ModelOn<B, M> on(backend, model);
+  detail::for_each_input_gradient(on, {rows, y}, options.batch, std::numeric_limits<Index>::max(),
+                                  add);
   return rank_fields(scores);
+}
+
+/// \overload
+template <Model M, RowsOf<M> X, NumberList Y>
+Ranking taylor_importance(M& model, const FieldLayout& layout, const X& x, const Y& labels,
+                          const TaylorOptions& options = {}) {
+  return taylor_importance(simd, model, layout, x, labels, options);
 }
 
 PARE_REFUSE_CALLS(taylor_importance, "feature::taylor_importance",

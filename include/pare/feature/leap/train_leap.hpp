@@ -27,6 +27,7 @@
 #include <pare/feature/leap/leap.hpp>
 #include <pare/feature/metrics.hpp>
 #include <pare/feature/model/detail/batch_cycle.hpp>
+#include <pare/feature/model/detail/model_on.hpp>
 #include <pare/feature/model/model.hpp>
 
 #include <algorithm>
@@ -233,13 +234,22 @@ class LeapTraining {
   std::vector<double> best_thetas_;
 };
 
+/// train_leap with checked parts and planned options.
+template <class B, class M, class T>
+TrainLeapReport train_model(const B& backend, M& model, Leap<T>& leap,
+                            const LabelledRows<T>& training, const LabelledRows<T>& holdout,
+                            const TrainLeapOptions& options) {
+  ModelOn<B, M> on(backend, model);
+  return LeapTraining<B, ModelOn<B, M>>(backend, on, leap, training, holdout, options).run();
+}
+
 PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
 
 /// Trains a model and the gates of its fields in turn.
 ///
-/// \param backend        of the mix; left out: pare::simd. The model has its own
+/// \param backend        of the mix and of the model's passes (model.hpp); left out: pare::simd
 /// \param model          at its start, or further; trained here
 /// \param leap           its gates; trained here
 /// \param x              [rows x dim] training rows in random order, rows or columns contiguous
@@ -269,9 +279,8 @@ TrainLeapReport train_leap(const B& backend, M& model, Leap<typename M::scalar>&
   const detail::LabelledRows<T> held_out{as_const(to_view(holdout)), z};
   detail::check_labelled(function, "x", "labels", training.x, y.size(), model.dim());
   detail::check_labelled(function, "holdout", "holdout_labels", held_out.x, z.size(), model.dim());
-  return detail::LeapTraining<B, M>(backend, model, leap, training, held_out,
-                                    detail::planned(options, training.rows()))
-      .run();
+  return detail::train_model(backend, model, leap, training, held_out,
+                             detail::planned(options, training.rows()));
 }
 
 /// \overload

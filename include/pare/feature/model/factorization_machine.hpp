@@ -67,20 +67,14 @@ PARE_ABI_BEGIN
 /// `backward` and `input_gradient` each as much again.
 ///
 /// \tparam T float or double
-/// \tparam B backend; the reference sums in double
-template <ComputeScalar T, Backend B = Simd<arch::best>>
+template <ComputeScalar T>
 class FactorizationMachine {
  public:
   using scalar = T;
 
   /// \throws std::invalid_argument if dim or factors is below 1, or an option is out of its range
   explicit FactorizationMachine(Index dim, const FactorizationMachineOptions& options = {})
-      : FactorizationMachine(B{}, dim, options) {}
-
-  /// \overload
-  FactorizationMachine(const B& backend, Index dim, const FactorizationMachineOptions& options = {})
-      : backend_(backend),
-        dim_(dim),
+      : dim_(dim),
         parameters_(detail::checked_size("feature::FactorizationMachine", dim, options),
                     options.adam),
         width_(options.factors + 1),
@@ -111,27 +105,33 @@ class FactorizationMachine {
   std::span<const T> gradients() const { return parameters_.gradients(); }
 
   /// The logits of x.
-  /// \param x      [rows x dim], which must live until the last pass back
-  /// \param logits [rows] written, apart from x
+  /// \param backend left out: pare::simd; the reference sums in double
+  /// \param x       [rows x dim], which must live until the last pass back
+  /// \param logits  [rows] written, apart from x
   /// \throws std::invalid_argument if shapes do not fit, or x is contiguous in no direction
-  void forward(TensorView<const T, 2> x, std::span<T> logits) {
+  template <Backend B>
+  void forward(const B& backend, TensorView<const T, 2> x, std::span<T> logits) {
     detail::check_forward("feature::FactorizationMachine::forward", x, dim_, logits);
     x_ = x;
     if (state_.rows() != x.rows()) state_.resize(x.rows(), width_);
-    enter(x, to_view(state_));
+    enter(backend, x, to_view(state_));
     leave(as_const(to_view(state_)), logits);
   }
+  /// \overload
+  void forward(TensorView<const T, 2> x, std::span<T> logits) { forward(simd, x, logits); }
 
   /// Adds dL/d(parameters) of the last forward to the sums.
+  /// \param backend     as of forward
   /// \param grad_logits [rows] dL/d(logits)
   /// \throws std::invalid_argument unless there is a number for each row of the last forward
-  void backward(std::span<const T> grad_logits) {
+  template <Backend B>
+  void backward(const B& backend, std::span<const T> grad_logits) {
     detail::check_rows("feature::FactorizationMachine::backward", x_, dim_, grad_logits.size());
     set_delta(grad_logits);
     const TensorView<T, 2> gradients =
         detail::matrix_of(parameters_.gradients(0, dim_ * width_), width_);
-    linalg::multiply(kept(), transpose(x_), as_const(to_view(delta_)), gradients,
-                     {.accumulate = true});
+    linalg::multiply(keeping(backend, workspace_), transpose(x_), as_const(to_view(delta_)),
+                     gradients, {.accumulate = true});
     const std::vector<double> squares = detail::weighted_column_squares(x_, grad_logits);
     for (Index i = 0; i < dim_; ++i)
       for (Index f = 1; f < width_; ++f)
@@ -140,22 +140,30 @@ class FactorizationMachine {
     for (const T g : grad_logits) sum += static_cast<double>(g);
     parameters_.gradients(dim_ * width_, 1)[0] += static_cast<T>(sum);
   }
+  /// \overload
+  void backward(std::span<const T> grad_logits) { backward(simd, grad_logits); }
 
   /// Writes dL/dx of the last forward; the sums stay.
+  /// \param backend     as of forward
   /// \param grad_logits [rows] dL/d(logits)
   /// \param grad_x      [rows x dim] written, apart from x
   /// \throws std::invalid_argument unless sizes are those of the last forward
-  void input_gradient(std::span<const T> grad_logits, TensorView<T, 2> grad_x) {
+  template <Backend B>
+  void input_gradient(const B& backend, std::span<const T> grad_logits, TensorView<T, 2> grad_x) {
     constexpr const char* function = "feature::FactorizationMachine::input_gradient";
     detail::check_input_gradient(function, x_.rows(), dim_, grad_logits, grad_x);
     check_no_overlap(function, "grad_x", grad_x, "x", x_);
     set_delta(grad_logits);
-    linalg::multiply(kept(), as_const(to_view(delta_)), transpose(std::as_const(*this).weights()),
-                     grad_x);
+    linalg::multiply(keeping(backend, workspace_), as_const(to_view(delta_)),
+                     transpose(std::as_const(*this).weights()), grad_x);
     for (Index b = 0; b < grad_x.rows(); ++b)
       for (Index i = 0; i < dim_; ++i)
         grad_x(b, i) -= T(2) * grad_logits[static_cast<std::size_t>(b)] *
                         half_norms_[static_cast<std::size_t>(i)] * x_(b, i);
+  }
+  /// \overload
+  void input_gradient(std::span<const T> grad_logits, TensorView<T, 2> grad_x) {
+    input_gradient(simd, grad_logits, grad_x);
   }
 
   /// One step of Adam with the sums, which start at 0 again.
@@ -163,15 +171,17 @@ class FactorizationMachine {
 
   // IncrementalModel: the state is x w - 1/2 sum_i |v_i|^2 x_i^2, then x v.
   Index state_width() const { return width_; }
-  void enter(TensorView<const T, 2> x, TensorView<T, 2> state) {
+  template <Backend B>
+  void enter(const B& backend, TensorView<const T, 2> x, TensorView<T, 2> state) {
     constexpr const char* function = "feature::FactorizationMachine::enter";
     detail::check_rows(function, x, dim_, static_cast<std::size_t>(x.rows()));
     detail::check_state(function, state, x.rows(), width_);
     const TensorView<const T, 2> all = std::as_const(*this).weights();
     for (Index i = 0; i < dim_; ++i) half_norms_[static_cast<std::size_t>(i)] = half_norm(i);
-    detail::multiply_input(kept(), x, all, state, turned_);
+    detail::multiply_input(keeping(backend, workspace_), x, all, state, turned_);
     detail::subtract_weighted_row_squares(x, std::span<const T>(half_norms_), state);
   }
+  void enter(TensorView<const T, 2> x, TensorView<T, 2> state) { enter(simd, x, state); }
   void replace(Index offset, TensorView<const T, 2> before, TensorView<const T, 2> after,
                TensorView<T, 2> state) const {
     constexpr const char* function = "feature::FactorizationMachine::replace";
@@ -199,8 +209,6 @@ class FactorizationMachine {
   }
 
  private:
-  B kept() { return keeping(backend_, workspace_); }
-
   T half_norm(Index i) const {
     const TensorView<const T, 2> all = weights();
     T sum = 0;
@@ -218,7 +226,6 @@ class FactorizationMachine {
     }
   }
 
-  B backend_;
   Index dim_;
   detail::Parameters<T> parameters_;
   Index width_;

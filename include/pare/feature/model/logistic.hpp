@@ -36,19 +36,14 @@ PARE_ABI_BEGIN
 /// binds.
 ///
 /// \tparam T float or double
-/// \tparam B backend; the reference sums in double
-template <ComputeScalar T, Backend B = Simd<arch::best>>
+template <ComputeScalar T>
 class Logistic {
  public:
   using scalar = T;
 
   /// \throws std::invalid_argument if dim is below 1 or an option is out of its range
-  explicit Logistic(Index dim, const LogisticOptions& options = {}) : Logistic(B{}, dim, options) {}
-
-  /// \overload
-  Logistic(const B& backend, Index dim, const LogisticOptions& options = {})
-      : backend_(backend),
-        dim_((detail::check_dim("feature::Logistic", dim), dim)),
+  explicit Logistic(Index dim, const LogisticOptions& options = {})
+      : dim_((detail::check_dim("feature::Logistic", dim), dim)),
         parameters_(checked_count("feature::Logistic", "dim",
                                   checked_sum("feature::Logistic", "dim", dim, 1), sizeof(double)),
                     options.adam) {}
@@ -68,38 +63,52 @@ class Logistic {
   std::span<const T> gradients() const { return parameters_.gradients(); }
 
   /// The logits of x.
-  /// \param x      [rows x dim], which must live until the last pass back
-  /// \param logits [rows] written, apart from x
+  /// \param backend left out: pare::simd; the reference sums in double
+  /// \param x       [rows x dim], which must live until the last pass back
+  /// \param logits  [rows] written, apart from x
   /// \throws std::invalid_argument if shapes do not fit, or x is contiguous in no direction
-  void forward(TensorView<const T, 2> x, std::span<T> logits) {
+  template <Backend B>
+  void forward(const B& backend, TensorView<const T, 2> x, std::span<T> logits) {
     detail::check_forward("feature::Logistic::forward", x, dim_, logits);
     x_ = x;
-    enter(x, detail::column_of(logits));
+    enter(backend, x, detail::column_of(logits));
     leave(as_const(detail::column_of(logits)), logits);
   }
+  /// \overload
+  void forward(TensorView<const T, 2> x, std::span<T> logits) { forward(simd, x, logits); }
 
   /// Adds dL/d(parameters) of the last forward to the sums.
+  /// \param backend     as of forward
   /// \param grad_logits [rows] dL/d(logits)
   /// \throws std::invalid_argument unless there is a number for each row of the last forward
-  void backward(std::span<const T> grad_logits) {
+  template <Backend B>
+  void backward(const B& backend, std::span<const T> grad_logits) {
     detail::check_rows("feature::Logistic::backward", x_, dim_, grad_logits.size());
-    linalg::multiply(kept(), transpose(x_), detail::column_of(grad_logits),
+    linalg::multiply(keeping(backend, workspace_), transpose(x_), detail::column_of(grad_logits),
                      detail::column_of(parameters_.gradients(0, dim_)), {.accumulate = true});
     double sum = 0;
     for (const T g : grad_logits) sum += static_cast<double>(g);
     parameters_.gradients(dim_, 1)[0] += static_cast<T>(sum);
   }
+  /// \overload
+  void backward(std::span<const T> grad_logits) { backward(simd, grad_logits); }
 
   /// Writes dL/dx of the last forward; the sums stay.
+  /// \param backend     as of forward
   /// \param grad_logits [rows] dL/d(logits)
   /// \param grad_x      [rows x dim] written
   /// \throws std::invalid_argument unless sizes are those of the last forward
-  void input_gradient(std::span<const T> grad_logits, TensorView<T, 2> grad_x) {
+  template <Backend B>
+  void input_gradient(const B& backend, std::span<const T> grad_logits, TensorView<T, 2> grad_x) {
     constexpr const char* function = "feature::Logistic::input_gradient";
     detail::check_input_gradient(function, x_.rows(), dim_, grad_logits, grad_x);
     const std::span<const T> w = std::as_const(*this).weights();
-    linalg::multiply(kept(), detail::column_of(grad_logits), transpose(detail::column_of(w)),
-                     grad_x);
+    linalg::multiply(keeping(backend, workspace_), detail::column_of(grad_logits),
+                     transpose(detail::column_of(w)), grad_x);
+  }
+  /// \overload
+  void input_gradient(std::span<const T> grad_logits, TensorView<T, 2> grad_x) {
+    input_gradient(simd, grad_logits, grad_x);
   }
 
   /// One step of Adam with the sums, which start at 0 again.
@@ -107,13 +116,15 @@ class Logistic {
 
   // IncrementalModel: the state is x w.
   Index state_width() const { return 1; }
-  void enter(TensorView<const T, 2> x, TensorView<T, 2> state) {
+  template <Backend B>
+  void enter(const B& backend, TensorView<const T, 2> x, TensorView<T, 2> state) {
     constexpr const char* function = "feature::Logistic::enter";
     detail::check_rows(function, x, dim_, static_cast<std::size_t>(x.rows()));
     detail::check_state(function, state, x.rows(), 1);
     const std::span<const T> w = std::as_const(*this).weights();
-    linalg::multiply(kept(), x, detail::column_of(w), state);
+    linalg::multiply(keeping(backend, workspace_), x, detail::column_of(w), state);
   }
+  void enter(TensorView<const T, 2> x, TensorView<T, 2> state) { enter(simd, x, state); }
   void replace(Index offset, TensorView<const T, 2> before, TensorView<const T, 2> after,
                TensorView<T, 2> state) const {
     constexpr const char* function = "feature::Logistic::replace";
@@ -130,9 +141,6 @@ class Logistic {
   }
 
  private:
-  B kept() { return keeping(backend_, workspace_); }
-
-  B backend_;
   Index dim_;
   detail::Parameters<T> parameters_;
   TensorView<const T, 2> x_{};

@@ -108,20 +108,15 @@ PARE_ABI_BEGIN
 /// FLOPs and the small layers behind; `backward` and `input_gradient` each as much again.
 ///
 /// \tparam T float or double
-/// \tparam B backend; the reference sums in double
-template <ComputeScalar T, Backend B = Simd<arch::best>>
+template <ComputeScalar T>
 class Mlp {
  public:
   using scalar = T;
 
   /// \throws std::invalid_argument if a width is below 1, there is neither a hidden layer nor the
   ///         linear path, or an option is out of its range
-  explicit Mlp(Index dim, const MlpOptions& options = {}) : Mlp(B{}, dim, options) {}
-
-  /// \overload
-  Mlp(const B& backend, Index dim, const MlpOptions& options = {})
-      : backend_(backend),
-        places_(detail::places_of("feature::Mlp", dim, options)),
+  explicit Mlp(Index dim, const MlpOptions& options = {})
+      : places_(detail::places_of("feature::Mlp", dim, options)),
         parameters_(places_.size(), options.adam),
         states_(std::max<std::size_t>(layers(), 1)),
         deltas_(states_.size()) {
@@ -145,40 +140,54 @@ class Mlp {
   std::span<const T> gradients() const { return parameters_.gradients(); }
 
   /// The logits of x.
-  /// \param x      [rows x dim], which must live until the last pass back
-  /// \param logits [rows] written, apart from x
+  /// \param backend left out: pare::simd; the reference sums in double
+  /// \param x       [rows x dim], which must live until the last pass back
+  /// \param logits  [rows] written, apart from x
   /// \throws std::invalid_argument if shapes do not fit, or x is contiguous in no direction
-  void forward(TensorView<const T, 2> x, std::span<T> logits) {
+  template <Backend B>
+  void forward(const B& backend, TensorView<const T, 2> x, std::span<T> logits) {
     detail::check_forward("feature::Mlp::forward", x, dim(), logits);
     x_ = x;
     const TensorView<T, 2> state = resized(states_.front(), x.rows(), state_width());
-    detail::multiply_input(kept(), x, std::as_const(*this).first_weights(), state, turned_,
-                           activate_first());
-    propagate(state, logits);
+    detail::multiply_input(keeping(backend, workspace_), x, std::as_const(*this).first_weights(),
+                           state, turned_, activate_first());
+    propagate(backend, state, logits);
   }
+  /// \overload
+  void forward(TensorView<const T, 2> x, std::span<T> logits) { forward(simd, x, logits); }
 
   /// Adds dL/d(parameters) of the last forward to the sums.
+  /// \param backend     as of forward
   /// \param grad_logits [rows] dL/d(logits)
   /// \throws std::invalid_argument unless there is a number for each row of the last forward
-  void backward(std::span<const T> grad_logits) {
+  template <Backend B>
+  void backward(const B& backend, std::span<const T> grad_logits) {
     detail::check_rows("feature::Mlp::backward", x_, dim(), grad_logits.size());
-    descend(grad_logits, true);
+    descend(backend, grad_logits, true);
     linalg::multiply(
-        backend_, transpose(x_), as_const(to_view(deltas_.front())),
+        keeping(backend, workspace_), transpose(x_), as_const(to_view(deltas_.front())),
         detail::matrix_of(parameters_.gradients(0, dim() * state_width()), state_width()),
         {.accumulate = true});
   }
+  /// \overload
+  void backward(std::span<const T> grad_logits) { backward(simd, grad_logits); }
 
   /// Writes dL/dx of the last forward; the sums stay.
+  /// \param backend     as of forward
   /// \param grad_logits [rows] dL/d(logits)
   /// \param grad_x      [rows x dim] written
   /// \throws std::invalid_argument unless sizes are those of the last forward
-  void input_gradient(std::span<const T> grad_logits, TensorView<T, 2> grad_x) {
+  template <Backend B>
+  void input_gradient(const B& backend, std::span<const T> grad_logits, TensorView<T, 2> grad_x) {
     constexpr const char* function = "feature::Mlp::input_gradient";
     detail::check_input_gradient(function, x_.rows(), dim(), grad_logits, grad_x);
-    descend(grad_logits, false);
-    linalg::multiply(kept(), as_const(to_view(deltas_.front())),
+    descend(backend, grad_logits, false);
+    linalg::multiply(keeping(backend, workspace_), as_const(to_view(deltas_.front())),
                      transpose(std::as_const(*this).first_weights()), grad_x);
+  }
+  /// \overload
+  void input_gradient(std::span<const T> grad_logits, TensorView<T, 2> grad_x) {
+    input_gradient(simd, grad_logits, grad_x);
   }
 
   /// One step of Adam with the sums, which start at 0 again.
@@ -186,12 +195,15 @@ class Mlp {
 
   // IncrementalModel: the state is x W_0.
   Index state_width() const { return places_.state_width; }
-  void enter(TensorView<const T, 2> x, TensorView<T, 2> state) {
+  template <Backend B>
+  void enter(const B& backend, TensorView<const T, 2> x, TensorView<T, 2> state) {
     constexpr const char* function = "feature::Mlp::enter";
     detail::check_rows(function, x, dim(), static_cast<std::size_t>(x.rows()));
     detail::check_state(function, state, x.rows(), state_width());
-    detail::multiply_input(kept(), x, std::as_const(*this).first_weights(), state, turned_);
+    detail::multiply_input(keeping(backend, workspace_), x, std::as_const(*this).first_weights(),
+                           state, turned_);
   }
+  void enter(TensorView<const T, 2> x, TensorView<T, 2> state) { enter(simd, x, state); }
   void replace(Index offset, TensorView<const T, 2> before, TensorView<const T, 2> after,
                TensorView<T, 2> state) const {
     constexpr const char* function = "feature::Mlp::replace";
@@ -202,19 +214,19 @@ class Mlp {
         before, after,
         detail::matrix_of(parameters_.values(offset * width, before.cols() * width), width), state);
   }
-  void leave(TensorView<const T, 2> state, std::span<T> logits) {
+  template <Backend B>
+  void leave(const B& backend, TensorView<const T, 2> state, std::span<T> logits) {
     detail::check_state("feature::Mlp::leave", state, static_cast<Index>(logits.size()),
                         state_width());
     const TensorView<T, 2> own = resized(states_.front(), state.rows(), state_width());
     const detail::Activate<T> activate = activate_first();
     for (Index b = 0; b < state.rows(); ++b)
       for (Index s = 0; s < state_width(); ++s) own(b, s) = activate(b, s, state(b, s));
-    propagate(own, logits);
+    propagate(backend, own, logits);
   }
+  void leave(TensorView<const T, 2> state, std::span<T> logits) { leave(simd, state, logits); }
 
  private:
-  B kept() { return keeping(backend_, workspace_); }
-
   using Matrix = RowMatrix<T>;
 
   std::size_t layers() const { return places_.hidden.size(); }
@@ -262,13 +274,15 @@ class Mlp {
   }
 
   /// Logits of the activations of the first layer, beside which lies the linear path.
-  void propagate(TensorView<const T, 2> state, std::span<T> logits) {
+  template <Backend B>
+  void propagate(const B& backend, TensorView<const T, 2> state, std::span<T> logits) {
     for (std::size_t layer = 0; layer < layers(); ++layer) {
       const TensorView<const T, 2> below = as_const(units(states_, layer));
       if (layer + 1 == layers())
-        linalg::multiply(kept(), below, weights(layer), detail::column_of(logits));
+        linalg::multiply(keeping(backend, workspace_), below, weights(layer),
+                         detail::column_of(logits));
       else
-        linalg::multiply(kept(), below, weights(layer),
+        linalg::multiply(keeping(backend, workspace_), below, weights(layer),
                          resized(states_[layer + 1], state.rows(), places_.outputs(layer)), {},
                          detail::Activate<T>{bias(layer + 1)});
     }
@@ -281,7 +295,8 @@ class Mlp {
   }
 
   /// dL/d(x W_0) in deltas_.front(), and the gradients of all that lies behind where wanted.
-  void descend(std::span<const T> grad_logits, bool accumulate) {
+  template <Backend B>
+  void descend(const B& backend, std::span<const T> grad_logits, bool accumulate) {
     const Index rows = x_.rows();
     TensorView<const T, 2> above = detail::column_of(grad_logits);
     resized(deltas_.front(), rows, state_width());
@@ -291,12 +306,12 @@ class Mlp {
       const TensorView<T, 2> delta = units(deltas_, layer);
       if (accumulate)
         linalg::multiply(
-            backend_, transpose(activation), above,
+            keeping(backend, workspace_), transpose(activation), above,
             detail::matrix_of(parameters_.gradients(places_.weights[layer], weights_size(layer)),
                               places_.outputs(layer)),
             {.accumulate = true});
       // 0 where the activation was clipped.
-      linalg::multiply(kept(), above, transpose(weights(layer)), delta, {},
+      linalg::multiply(keeping(backend, workspace_), above, transpose(weights(layer)), delta, {},
                        [&](Index b, Index h, T d) { return activation(b, h) > T(0) ? d : T(0); });
       above = as_const(delta);
       if (accumulate)
@@ -311,7 +326,6 @@ class Mlp {
                               parameters_.gradients(places_.output_bias, 1));
   }
 
-  B backend_;
   detail::MlpPlaces places_;
   detail::Parameters<T> parameters_;
   TensorView<const T, 2> x_{};

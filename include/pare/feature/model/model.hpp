@@ -17,7 +17,8 @@
 ///
 /// A model maps x [rows x dim] to one logit per row. It owns its parameters, the sums of their
 /// gradients and its optimiser; the scorers own the data. `Logistic`, `FactorizationMachine` and
-/// `Mlp` are such models; a user's own takes about thirty lines.
+/// `Mlp` are such models; a user's own takes about thirty lines. As theirs, its passes may also
+/// take a backend before the other arguments: the scorers then hand over their own.
 
 #include <pare/core/macros_off.hpp>
 
@@ -43,6 +44,9 @@ namespace pare::feature {
 /// - `input_gradient(grad_logits, grad_x)`: writes dL/dx of the last forward, leaves the sums as
 ///   they are;
 /// - `step()`: one step of its optimiser with the sums, which start at 0 again.
+///
+/// A pass that can also be called with a backend first, as `forward(backend, x, logits)`, is called
+/// so by scorers.
 template <class M>
 concept Model =
     ComputeScalar<typename M::scalar> &&
