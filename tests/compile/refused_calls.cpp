@@ -49,7 +49,7 @@ extern const Donors donors;
 extern SparseFields<float> sparse_fields;
 extern SparseMix<float> sparse_mix;
 extern MixGradients gradients;
-double score_rows(pare::TensorView<const float, 2> rows);
+double score_of_rows(pare::TensorView<const float, 2> rows);
 extern const std::vector<double> gates;
 extern const AttendOptions options;
 
@@ -74,7 +74,7 @@ concept Accepted = requires(X x, const X cx, Y y, pare::Simd<pare::arch::best> b
   dora_norms(x, w, w, 1.0f, weights, {});
   score_features(x, labels);
   permutation_importance(model, layout, x, labels);
-  permutation_importance(layout, x, score_rows);
+  permutation_importance(layout, x, score_of_rows);
   group_lasso(model, layout, cx, labels, {});
   mix_forward(sparse_fields, gates, donors, sparse_mix);
   mix_backward(sparse_fields, gates, donors, sparse_mix, sparse_fields, sparse_fields, gradients);

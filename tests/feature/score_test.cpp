@@ -601,7 +601,8 @@ struct EarlyStopping {
 };
 
 /// A network that overfits, so that the AUC of the held-out rows turns.
-EarlyStopping overfit(const Planted& data, Index epochs, Index patience, double rate = 3e-2) {
+EarlyStopping overfit(const Planted& data, Index epochs, std::optional<Index> patience = {},
+                      double rate = 3e-2) {
   Mlp<float> model(data.layout.dim(), {.hidden = {32}, .adam = {.learning_rate = rate}});
   Leap<float> leap(data.layout, {.alpha_per_field = 0, .learning_rate = 1e-3});
   EarlyStopping result;
@@ -624,9 +625,9 @@ TEST(TrainLeap, PatienceTakesTheGatesOfTheBestEpoch) {
     const auto best = std::max_element(aucs.begin(), aucs.end()) - aucs.begin();
     EXPECT_EQ(static_cast<Index>(aucs.size()), std::min<Index>(30, best + 1 + patience));
     EXPECT_LT(best, 29);
-    const EarlyStopping until_best = overfit(data, best + 1, 0);
+    const EarlyStopping until_best = overfit(data, best + 1);
     EXPECT_EQ(stopped.thetas, until_best.thetas);
-    EXPECT_NE(stopped.thetas, overfit(data, static_cast<Index>(aucs.size()), 0).thetas);
+    EXPECT_NE(stopped.thetas, overfit(data, static_cast<Index>(aucs.size())).thetas);
     EXPECT_TRUE(until_best.report.epoch_aucs.empty());
   }
 }
@@ -637,7 +638,8 @@ TEST(TrainLeap, PatienceJudgesHeldOutRowsOfOneClassByTheirLoss) {
   Planted data = planted(few_columns(), 300, 300, 15);
   std::fill(data.labels.begin() + 300, data.labels.end(), 1);
   std::vector<EarlyStopping> runs;
-  for (Index epochs = 1; epochs <= 6; ++epochs) runs.push_back(overfit(data, epochs, 0, 1e-3));
+  for (Index epochs = 1; epochs <= 6; ++epochs)
+    runs.push_back(overfit(data, epochs, std::nullopt, 1e-3));
   const auto best = std::min_element(runs.begin(), runs.end(), [](const auto& a, const auto& b) {
     return a.report.holdout_loss < b.report.holdout_loss;
   });
