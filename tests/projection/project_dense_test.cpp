@@ -131,7 +131,7 @@ TYPED_TEST(ProjectDenseTest, IntegersOf16BitsAreExactInEveryLayout) {
       expect_exact<Eigen::half, float>(this->backend(), exact_sign()[1], n);
     }
   } else {
-    static_assert(!pare::projection::detail::ProjectsTo<Columns<Eigen::half>, Columns<double>>);
+    static_assert(!pare::projection::ProjectsTo<Columns<Eigen::half>, Columns<double>>);
   }
 }
 

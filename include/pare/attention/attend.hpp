@@ -58,14 +58,16 @@ namespace pare::attention {
 template <class O, class S>
 concept OutputOf = std::is_same_v<O, S> || std::is_same_v<O, compute_t<S>>;
 
-namespace detail {
-
 /// q, k and v hold one scalar, and O what attend may write for it.
 template <class Q, class K, class V, class O>
-concept AttendScalars =
-    std::is_same_v<scalar_of<Q>, scalar_of<K>> && std::is_same_v<scalar_of<Q>, scalar_of<V>> &&
-    OutputOf<scalar_of<O>, scalar_of<Q>>;
+concept AttendScalars = SameScalar<Q, K, V> && OutputOf<scalar_of<O>, scalar_of<Q>>;
 
+/// The same of a source of keys and values.
+template <class Q, class Source, class O>
+concept SourceScalars =
+    std::is_same_v<scalar_of<Q>, typename Source::scalar> && OutputOf<scalar_of<O>, scalar_of<Q>>;
+
+namespace detail {
 PARE_ABI_BEGIN
 
 inline constexpr const char* attend_name = "attention::attend";
@@ -153,8 +155,7 @@ PARE_ABI_BEGIN
 /// kept in the backend's workspace: about 1 MiB for each thread, at a head size of 128. The same
 /// bits for any number of threads.
 template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, ScoreModifier M>
-requires std::is_same_v<scalar_of<Q>, scalar_of<K>> && std::is_same_v<scalar_of<Q>, scalar_of<V>> &&
-         OutputOf<scalar_of<O>, scalar_of<Q>>
+requires AttendScalars<Q, K, V, O>
 AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out, const M& modifier,
                    const AttendOptions& options = {}) {
   return detail::attend_dense(backend, as_const(to_view(q)), as_const(to_view(k)),
@@ -163,7 +164,7 @@ AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out
 
 /// \overload
 template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O>
-requires detail::AttendScalars<Q, K, V, O>
+requires AttendScalars<Q, K, V, O>
 AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out,
                    const AttendOptions& options = {}) {
   return attend(backend, q, k, v, out, Exact{}, options);
@@ -172,7 +173,7 @@ AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out
 /// \overload
 /// The policy is a ScoreModifier, or a method of this folder, such as EarlyStop.
 template <In<4> Q, In<4> K, In<4> V, Out<4> O, class P>
-requires(!std::is_convertible_v<P, AttendOptions> && detail::AttendScalars<Q, K, V, O>)
+requires(!std::is_convertible_v<P, AttendOptions> && AttendScalars<Q, K, V, O>)
 AttendStats attend(const Q& q, const K& k, const V& v, O&& out, const P& policy,
                    const AttendOptions& options) {
   return attend(simd, q, k, v, out, policy, options);
@@ -181,14 +182,14 @@ AttendStats attend(const Q& q, const K& k, const V& v, O&& out, const P& policy,
 /// \overload
 /// Options are then those that the policy has by default.
 template <In<4> Q, In<4> K, In<4> V, Out<4> O, class P>
-requires(!std::is_convertible_v<P, AttendOptions> && detail::AttendScalars<Q, K, V, O>)
+requires(!std::is_convertible_v<P, AttendOptions> && AttendScalars<Q, K, V, O>)
 AttendStats attend(const Q& q, const K& k, const V& v, O&& out, const P& policy) {
   return attend(simd, q, k, v, out, policy);
 }
 
 /// \overload
 template <In<4> Q, In<4> K, In<4> V, Out<4> O>
-requires detail::AttendScalars<Q, K, V, O>
+requires AttendScalars<Q, K, V, O>
 AttendStats attend(const Q& q, const K& k, const V& v, O&& out, const AttendOptions& options = {}) {
   return attend(simd, q, k, v, out, Exact{}, options);
 }
@@ -203,8 +204,7 @@ AttendStats attend(const Q& q, const K& k, const V& v, O&& out, const AttendOpti
 ///
 /// All else as above. A source without `check_apart` vouches that out does not overlap it.
 template <Backend B, In<4> Q, KeyValueSource Source, Out<4> O, ScoreModifier M>
-requires std::is_same_v<scalar_of<Q>, typename Source::scalar> &&
-         OutputOf<scalar_of<O>, scalar_of<Q>>
+requires SourceScalars<Q, Source, O>
 AttendStats attend(const B& backend, const Q& q, const Source& source, O&& out, const M& modifier,
                    const AttendOptions& options = {}) {
   const auto queries = as_const(to_view(q));
@@ -226,8 +226,7 @@ AttendStats attend(const B& backend, const Q& q, const Source& source, O&& out, 
 
 /// \overload
 template <Backend B, In<4> Q, KeyValueSource Source, Out<4> O>
-requires(std::is_same_v<scalar_of<Q>, typename Source::scalar> &&
-         OutputOf<scalar_of<O>, scalar_of<Q>>)
+requires SourceScalars<Q, Source, O>
 AttendStats attend(const B& backend, const Q& q, const Source& source, O&& out,
                    const AttendOptions& options = {}) {
   return attend(backend, q, source, out, Exact{}, options);
@@ -235,8 +234,7 @@ AttendStats attend(const B& backend, const Q& q, const Source& source, O&& out,
 
 /// \overload
 template <In<4> Q, KeyValueSource Source, Out<4> O, ScoreModifier M>
-requires(std::is_same_v<scalar_of<Q>, typename Source::scalar> &&
-         OutputOf<scalar_of<O>, scalar_of<Q>>)
+requires SourceScalars<Q, Source, O>
 AttendStats attend(const Q& q, const Source& source, O&& out, const M& modifier,
                    const AttendOptions& options = {}) {
   return attend(simd, q, source, out, modifier, options);
@@ -244,8 +242,7 @@ AttendStats attend(const Q& q, const Source& source, O&& out, const M& modifier,
 
 /// \overload
 template <In<4> Q, KeyValueSource Source, Out<4> O>
-requires(std::is_same_v<scalar_of<Q>, typename Source::scalar> &&
-         OutputOf<scalar_of<O>, scalar_of<Q>>)
+requires SourceScalars<Q, Source, O>
 AttendStats attend(const Q& q, const Source& source, O&& out, const AttendOptions& options = {}) {
   return attend(simd, q, source, out, Exact{}, options);
 }

@@ -101,7 +101,7 @@ PARE_ABI_BEGIN
 /// Cost: that of `select_blocks`, and of exact attention times the density. Memory: that of both.
 /// The same bits for any number of threads, if the selector gives the same blocks.
 template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, BlockSelector P>
-requires detail::AttendScalars<Q, K, V, O>
+requires AttendScalars<Q, K, V, O>
 AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out, const P& selector,
                    const AttendOptions& options = {.causal = true}) {
   return detail::attend_selected(
@@ -112,8 +112,7 @@ AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out
 /// \overload
 /// Of keys and values that a KeyValueSource points to, all sequences of one length.
 template <Backend B, In<4> Q, KeyValueSource Source, Out<4> O, BlockSelector P>
-requires std::is_same_v<scalar_of<Q>, typename Source::scalar> &&
-         OutputOf<scalar_of<O>, scalar_of<Q>>
+requires SourceScalars<Q, Source, O>
 AttendStats attend(const B& backend, const Q& q, const Source& source, O&& out, const P& selector,
                    const AttendOptions& options = {.causal = true}) {
   return detail::attend_selected(
@@ -123,8 +122,7 @@ AttendStats attend(const B& backend, const Q& q, const Source& source, O&& out, 
 
 /// \overload
 template <In<4> Q, KeyValueSource Source, Out<4> O, BlockSelector P>
-requires std::is_same_v<scalar_of<Q>, typename Source::scalar> &&
-         OutputOf<scalar_of<O>, scalar_of<Q>>
+requires SourceScalars<Q, Source, O>
 AttendStats attend(const Q& q, const Source& source, O&& out, const P& selector,
                    const AttendOptions& options = {.causal = true}) {
   return attend(simd, q, source, out, selector, options);

@@ -248,7 +248,7 @@ PARE_ABI_BEGIN
 /// scalar that is computed in. The same result for any number of threads. Source: ours.
 template <Backend B, In<4> Q, In<4> K, In<4> V, class Policy>
 requires((ThresholdPolicy<Policy> || MassPolicy<Policy>) &&
-         detail::AttendScalars<Q, K, V, TensorView<scalar_of<Q>, 4>>)
+         AttendScalars<Q, K, V, TensorView<scalar_of<Q>, 4>>)
 Calibration<Policy> calibrate(const B& backend, const Q& q, const K& k, const V& v,
                               const Policy& policy, const CalibrationGoal& goal,
                               const AttendOptions& options = {.causal = true}) {
@@ -262,7 +262,7 @@ Calibration<Policy> calibrate(const B& backend, const Q& q, const K& k, const V&
 /// \overload
 template <In<4> Q, In<4> K, In<4> V, class Policy>
 requires((ThresholdPolicy<Policy> || MassPolicy<Policy>) &&
-         detail::AttendScalars<Q, K, V, TensorView<scalar_of<Q>, 4>>)
+         AttendScalars<Q, K, V, TensorView<scalar_of<Q>, 4>>)
 Calibration<Policy> calibrate(const Q& q, const K& k, const V& v, const Policy& policy,
                               const CalibrationGoal& goal,
                               const AttendOptions& options = {.causal = true}) {

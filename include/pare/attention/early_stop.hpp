@@ -180,7 +180,7 @@ PARE_ABI_BEGIN
 /// the states of a segment's queries. The same bits for any number of threads. Mean queries and
 /// guides are rounded to the scalar of the tensors.
 template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, std::derived_from<EarlyStop> P>
-requires detail::AttendScalars<Q, K, V, O>
+requires AttendScalars<Q, K, V, O>
 AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out, const P& policy,
                    const AttendOptions& options = {.causal = true}) {
   return detail::attend_early(backend, as_const(to_view(q)), as_const(to_view(k)),

@@ -176,14 +176,14 @@ PARE_ABI_BEGIN
 /// of its scores. Memory: O(keys) for each order, and 128 scores for each key of as many orders
 /// as keep the threads busy. The same bits for any number of threads.
 template <Backend B, In<4> Q, In<4> K>
-requires std::is_same_v<scalar_of<Q>, scalar_of<K>>
+requires SameScalar<Q, K>
 KeyOrder order_keys(const B& backend, const Q& q, const K& k, const OrderOptions& options = {}) {
   return detail::order_views(backend, as_const(to_view(q)), as_const(to_view(k)), options);
 }
 
 /// \overload
 template <In<4> Q, In<4> K>
-requires std::is_same_v<scalar_of<Q>, scalar_of<K>>
+requires SameScalar<Q, K>
 KeyOrder order_keys(const Q& q, const K& k, const OrderOptions& options = {}) {
   return order_keys(simd, q, k, options);
 }

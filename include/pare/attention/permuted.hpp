@@ -170,7 +170,7 @@ PARE_ABI_BEGIN
 ///
 /// Rows are not those of a shorter prompt: later queries take part in the choice of blocks.
 template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, BlockSelector P>
-requires detail::AttendScalars<Q, K, V, O>
+requires AttendScalars<Q, K, V, O>
 AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out,
                    const Permuted<P>& policy, const AttendOptions& options = {.causal = true}) {
   return detail::attend_permuted(backend, as_const(to_view(q)), as_const(to_view(k)),

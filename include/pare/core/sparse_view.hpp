@@ -80,6 +80,10 @@ concept SparseRowsIn = SparseIn<S> && bool(S::IsRowMajor);
 template <SparseIn S>
 using sparse_scalar_of = detail::sparse_value<S>;
 
+/// Dense objects of the scalar of a sparse matrix.
+template <class S, class... X>
+concept SameScalarAsSparse = (std::is_same_v<sparse_scalar_of<S>, scalar_of<X>> && ...);
+
 /// The lines of a sparse matrix as it is stored: rows of a row-major one, columns of the other. The
 /// view is valid while the matrix lives unchanged; nothing is copied or checked.
 template <SparseIn S>

@@ -261,6 +261,10 @@ concept Out = requires { typename view_of<X>; } && view_of<X>::rank == Rank &&
 template <class X>
 using scalar_of = std::remove_const_t<typename view_of<const std::remove_reference_t<X>>::scalar>;
 
+/// Objects of one scalar.
+template <class X, class... Others>
+concept SameScalar = (std::is_same_v<scalar_of<X>, scalar_of<Others>> && ...);
+
 }  // namespace pare
 
 #include <pare/core/view_check.hpp>

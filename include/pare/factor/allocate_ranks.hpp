@@ -358,7 +358,7 @@ inline std::vector<Index> allocate_ranks(std::span<const LayerSpectrum> layers, 
 /// \throws std::invalid_argument as for layers
 /// Cost: as for layers.
 template <std::ranges::input_range R>
-requires detail::WeightVector<std::ranges::range_value_t<R>>
+requires WeightVector<std::ranges::range_value_t<R>>
 std::vector<Index> allocate_ranks(R&& spectra, Index budget, const RankBounds& bounds = {},
                                   const AllocationOptions& options = {}) {
   std::vector<detail::RankedLayer> ranked;

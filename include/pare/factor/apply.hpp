@@ -50,10 +50,6 @@ using IsNoLowRank = std::bool_constant<!IsLowRank<X>::value>;
 
 PARE_ABI_BEGIN
 
-/// y = x (left right)^T is stored in what it is summed in.
-template <class X, class U, class Y>
-concept ProductOf = std::is_same_v<scalar_of<Y>, linalg::product_t<scalar_of<X>, U>>;
-
 template <class B, class S, class U, class T>
 void apply_views(const B& backend, TensorView<const U, 2> left, TensorView<const U, 2> right,
                  TensorView<const S, 2> x, TensorView<T, 2> y) {
@@ -99,7 +95,7 @@ PARE_ABI_BEGIN
 /// factors once, and for each worker a block of at most 192 rows of the rank; for few rows, or
 /// columns of y contiguous, (rank + out) tokens scalars instead.
 template <Backend B, In<2> L, In<2> R, In<2> X, Out<2> Y>
-requires std::is_same_v<scalar_of<L>, scalar_of<R>> && detail::ProductOf<X, scalar_of<L>, Y>
+requires SameScalar<L, R> && ProductOf<X, scalar_of<L>, Y>
 void apply(const B& backend, const L& left, const R& right, const X& x, Y&& y) {
   detail::apply_views(backend, as_const(to_view(left)), as_const(to_view(right)),
                       as_const(to_view(x)), to_view(y));
@@ -107,7 +103,7 @@ void apply(const B& backend, const L& left, const R& right, const X& x, Y&& y) {
 
 /// \overload
 template <In<2> L, In<2> R, In<2> X, Out<2> Y>
-requires std::is_same_v<scalar_of<L>, scalar_of<R>> && detail::ProductOf<X, scalar_of<L>, Y>
+requires SameScalar<L, R> && ProductOf<X, scalar_of<L>, Y>
 void apply(const L& left, const R& right, const X& x, Y&& y) {
   apply(simd, left, right, x, y);
 }
@@ -115,14 +111,14 @@ void apply(const L& left, const R& right, const X& x, Y&& y) {
 /// The same with the factors of a factorization's result; x [tokens x in], y [tokens x out].
 /// \throws std::invalid_argument as for two factors.
 template <Backend B, ComputeScalar T, In<2> X, Out<2> Y>
-requires detail::ProductOf<X, T, Y>
+requires ProductOf<X, T, Y>
 void apply(const B& backend, const LowRank<T>& factors, const X& x, Y&& y) {
   apply(backend, factors.left, factors.right, x, y);
 }
 
 /// \overload
 template <ComputeScalar T, In<2> X, Out<2> Y>
-requires detail::ProductOf<X, T, Y>
+requires ProductOf<X, T, Y>
 void apply(const LowRank<T>& factors, const X& x, Y&& y) {
   apply(simd, factors, x, y);
 }

@@ -77,16 +77,18 @@ struct DoraForwardOptions {
 template <StorageScalar S>
 inline constexpr double dora_epsilon = 1e-12;
 
-namespace detail {
-
 /// A vector that is written: of Eigen's, or a range, of float or double.
 template <class V>
 concept NormVector = WeightVector<std::remove_reference_t<V>> && ComputeScalar<scalar_of<V>> &&
                      !std::is_const_v<pare::detail::element_of<std::remove_reference_t<V>>>;
 
-/// What a layer with an adapter is summed in.
-template <class X, class W, class A>
-using layer_t = linalg::product_t<linalg::product_t<scalar_of<X>, scalar_of<W>>, scalar_of<A>>;
+/// Y holds what a layer W with an adapter A is summed in.
+template <class X, class W, class A, class Y>
+concept LayerOutputOf =
+    std::is_same_v<scalar_of<Y>,
+                   linalg::product_t<linalg::product_t<scalar_of<X>, scalar_of<W>>, scalar_of<A>>>;
+
+namespace detail {
 
 template <class X>
 using IsWeightVector = std::bool_constant<WeightVector<std::remove_cvref_t<X>>>;
@@ -212,8 +214,8 @@ DoraBase dora_base(const W& w) {
 /// Cost: 2 out in rank + in rank^2 + 2 out rank^2 FLOPs, which bind; W is read once. Memory,
 /// kept in the backend's workspace: rank (in + rank) scalars, and for each worker a block of 192
 /// rows of a few times the rank. The same bits for every executor.
-template <Backend B, In<2> W, In<2> A, In<2> L, detail::NormVector N>
-requires std::is_same_v<scalar_of<A>, scalar_of<L>>
+template <Backend B, In<2> W, In<2> A, In<2> L, NormVector N>
+requires SameScalar<A, L>
 void dora_norms(const B& backend, const W& w, const A& a, const L& b, double scale, N&& norms,
                 const DoraNormOptions& options = {}) {
   constexpr const char* function = "factor::dora_norms";
@@ -234,8 +236,8 @@ void dora_norms(const B& backend, const W& w, const A& a, const L& b, double sca
 }
 
 /// \overload
-template <In<2> W, In<2> A, In<2> L, detail::NormVector N>
-requires std::is_same_v<scalar_of<A>, scalar_of<L>>
+template <In<2> W, In<2> A, In<2> L, NormVector N>
+requires SameScalar<A, L>
 void dora_norms(const W& w, const A& a, const L& b, double scale, N&& norms,
                 const DoraNormOptions& options = {}) {
   dora_norms(simd, w, a, b, scale, norms, options);
@@ -247,7 +249,7 @@ void dora_norms(const W& w, const A& a, const L& b, double scale, N&& norms,
 /// \param magnitude [out]
 /// \param epsilon   above 0: dora_epsilon<scalar of W>
 /// \throws std::invalid_argument if lengths differ, or epsilon is not a number above 0.
-template <detail::WeightVector N, detail::WeightVector M>
+template <WeightVector N, WeightVector M>
 Eigen::VectorXd dora_gains(const N& norms, const M& magnitude, double epsilon) {
   constexpr const char* function = "factor::dora_gains";
   const auto n = as_const(to_vector_view(norms));
@@ -281,9 +283,8 @@ Eigen::VectorXd dora_gains(const N& norms, const M& magnitude, double epsilon) {
 ///
 /// Cost: 2 tokens rank (in + out) FLOPs, which bind; base_output is read once. Memory:
 /// that of apply, and 2 out scalars. The same bits for every executor.
-template <Backend B, In<2> O, In<2> X, In<2> A, In<2> L, detail::WeightVector G, Out<2> D>
-requires std::is_same_v<scalar_of<A>, scalar_of<L>> &&
-         std::is_same_v<scalar_of<D>, linalg::product_t<scalar_of<X>, scalar_of<A>>>
+template <Backend B, In<2> O, In<2> X, In<2> A, In<2> L, WeightVector G, Out<2> D>
+requires SameScalar<A, L> && ProductOf<X, scalar_of<A>, D>
 void dora_delta(const B& backend, const O& base_output, const X& x, const A& a, const L& b,
                 const G& gains, double scale, D&& delta) {
   detail::dora_delta_views(backend, as_const(to_view(base_output)), as_const(to_view(x)),
@@ -292,9 +293,8 @@ void dora_delta(const B& backend, const O& base_output, const X& x, const A& a, 
 }
 
 /// \overload
-template <In<2> O, In<2> X, In<2> A, In<2> L, detail::WeightVector G, Out<2> D>
-requires std::is_same_v<scalar_of<A>, scalar_of<L>> &&
-         std::is_same_v<scalar_of<D>, linalg::product_t<scalar_of<X>, scalar_of<A>>>
+template <In<2> O, In<2> X, In<2> A, In<2> L, WeightVector G, Out<2> D>
+requires SameScalar<A, L> && ProductOf<X, scalar_of<A>, D>
 void dora_delta(const O& base_output, const X& x, const A& a, const L& b, const G& gains,
                 double scale, D&& delta) {
   dora_delta(simd, base_output, x, a, b, gains, scale, delta);
@@ -316,9 +316,8 @@ void dora_delta(const O& base_output, const X& x, const A& a, const L& b, const 
 /// Cost: that of dora_norms, and 2 tokens (in out + rank (in + out)) FLOPs. While W, A, B and m
 /// stay as they are, dora_delta with kept gains spares the norms. Memory: that of dora_norms,
 /// tokens rank and 3 out scalars. The same bits for every executor.
-template <Backend B, In<2> X, In<2> W, In<2> A, In<2> L, detail::WeightVector M, Out<2> Y>
-requires std::is_same_v<scalar_of<A>, scalar_of<L>> &&
-         std::is_same_v<scalar_of<Y>, detail::layer_t<X, W, A>>
+template <Backend B, In<2> X, In<2> W, In<2> A, In<2> L, WeightVector M, Out<2> Y>
+requires SameScalar<A, L> && LayerOutputOf<X, W, A, Y>
 void dora_forward(const B& backend, const X& x, const W& w, const A& a, const L& b,
                   const M& magnitude, double scale, Y&& y, const DoraForwardOptions& options = {}) {
   constexpr const char* function = "factor::dora_forward";
@@ -349,9 +348,8 @@ void dora_forward(const B& backend, const X& x, const W& w, const A& a, const L&
 }
 
 /// \overload
-template <In<2> X, In<2> W, In<2> A, In<2> L, detail::WeightVector M, Out<2> Y>
-requires std::is_same_v<scalar_of<A>, scalar_of<L>> &&
-         std::is_same_v<scalar_of<Y>, detail::layer_t<X, W, A>>
+template <In<2> X, In<2> W, In<2> A, In<2> L, WeightVector M, Out<2> Y>
+requires SameScalar<A, L> && LayerOutputOf<X, W, A, Y>
 void dora_forward(const X& x, const W& w, const A& a, const L& b, const M& magnitude, double scale,
                   Y&& y, const DoraForwardOptions& options = {}) {
   dora_forward(simd, x, w, a, b, magnitude, scale, y, options);

@@ -93,19 +93,20 @@ struct Uniform {
 PARE_ABI_END
 
 namespace detail {
-
 template <class X>
 concept EigenVector = bool(X::IsVectorAtCompileTime);
+}  // namespace detail
 
 /// A vector at compile time, in memory, of storage scalars.
 template <class X>
-concept WeightVector = (EigenVector<X> && In<X, 2> && pare::detail::DenseMatrix<const X>) ||
+concept WeightVector = (detail::EigenVector<X> && In<X, 2> && pare::detail::DenseMatrix<const X>) ||
                        (!requires { X::IsVectorAtCompileTime; } && In<X, 1>);
 
 /// The same without memory: a product, say, or a root of an array.
 template <class D>
-concept WeightExpression = EigenVector<D> && ComputeScalar<typename D::Scalar>;
+concept WeightExpression = detail::EigenVector<D> && ComputeScalar<typename D::Scalar>;
 
+namespace detail {
 PARE_ABI_BEGIN
 
 /// share tr(C) / n, also where the trace is beyond double.
@@ -159,9 +160,9 @@ class OutputWeights : public Uniform {
  public:
   /// \throws std::invalid_argument if there is no weight; their values and number are checked by
   ///         the solver.
-  template <detail::WeightVector X>
+  template <WeightVector X>
   explicit OutputWeights(const X& weights) : weights_("factor::OutputWeights", weights) {}
-  template <detail::WeightExpression D>
+  template <WeightExpression D>
   explicit OutputWeights(const Eigen::DenseBase<D>& weights) : OutputWeights(weights.eval()) {}
 
   std::span<const double> output_weights() const { return weights_.span(); }
@@ -173,9 +174,9 @@ class OutputWeights : public Uniform {
 /// sum_j weight_j ||column j of W - AB||^2 over inputs j, weights [in]: ASVD with squared scales.
 class InputWeights : public Uniform {
  public:
-  template <detail::WeightVector X>
+  template <WeightVector X>
   explicit InputWeights(const X& weights) : weights_("factor::InputWeights", weights) {}
-  template <detail::WeightExpression D>
+  template <WeightExpression D>
   explicit InputWeights(const Eigen::DenseBase<D>& weights) : InputWeights(weights.eval()) {}
 
   std::span<const double> input_weights() const { return weights_.span(); }

@@ -44,7 +44,7 @@ PARE_ABI_BEGIN
 /// \throws std::invalid_argument as factorize
 ///
 /// Cost, memory and determinism: those of truncated_svd; the weights are applied while W is packed.
-template <Backend B, In<2> W, detail::WeightVector X>
+template <Backend B, In<2> W, WeightVector X>
 auto weighted_svd(const B& backend, const W& w, const X& weights, const SvdOptions& options,
                   Axis axis = Axis::Input) {
   constexpr const char* function = "factor::weighted_svd";
@@ -56,7 +56,7 @@ auto weighted_svd(const B& backend, const W& w, const X& weights, const SvdOptio
 }
 
 /// \overload
-template <In<2> W, detail::WeightVector X>
+template <In<2> W, WeightVector X>
 auto weighted_svd(const W& w, const X& weights, const SvdOptions& options,
                   Axis axis = Axis::Input) {
   return weighted_svd(simd, w, weights, options, axis);
@@ -80,7 +80,7 @@ auto weighted_svd(const W& w, const FisherDiagonal& fisher, const SvdOptions& op
 
 /// min over A, B of sum_ij output_i (W - A B)_ij^2 input_j: both sides weighed.
 /// \throws std::invalid_argument as factorize
-template <Backend B, In<2> W, detail::WeightVector X, detail::WeightVector Y>
+template <Backend B, In<2> W, WeightVector X, WeightVector Y>
 auto weighted_svd(const B& backend, const W& w, const X& output_weights, const Y& input_weights,
                   const SvdOptions& options) {
   return detail::factorize_views("factor::weighted_svd", backend, as_const(to_view(w)),
@@ -88,7 +88,7 @@ auto weighted_svd(const B& backend, const W& w, const X& output_weights, const Y
 }
 
 /// \overload
-template <In<2> W, detail::WeightVector X, detail::WeightVector Y>
+template <In<2> W, WeightVector X, WeightVector Y>
 auto weighted_svd(const W& w, const X& output_weights, const Y& input_weights,
                   const SvdOptions& options) {
   return weighted_svd(simd, w, output_weights, input_weights, options);

@@ -69,7 +69,7 @@ PARE_ABI_BEGIN
 /// scalars gathered per step; the gather binds. Memory beside out: nodes * dim scalars if only the
 /// last two weights are not zero (as by default), twice that otherwise.
 template <Backend B, SparseIn S, Out<2> Y>
-requires std::is_same_v<sparse_scalar_of<S>, scalar_of<Y>>
+requires SameScalarAsSparse<S, Y>
 void fast_rp(const B& backend, const S& adjacency, Y&& out, const FastRpOptions& options) {
   using T = scalar_of<Y>;
   detail::fast_rp_entry(backend, adjacency, TensorView<const T, 2>{}, to_view(out), options);
@@ -82,8 +82,7 @@ void fast_rp(const B& backend, const S& adjacency, Y&& out, const FastRpOptions&
 ///                 without features
 /// \throws std::invalid_argument also if features has another number of rows, or no columns.
 template <Backend B, SparseIn S, In<2> X, Out<2> Y>
-requires std::is_same_v<sparse_scalar_of<S>, scalar_of<Y>> &&
-         std::is_same_v<scalar_of<X>, scalar_of<Y>>
+requires SameScalarAsSparse<S, X, Y>
 void fast_rp(const B& backend, const S& adjacency, const X& features, Y&& out,
              const FastRpOptions& options) {
   detail::fast_rp_entry(backend, adjacency, as_const(to_view(features)), to_view(out), options);

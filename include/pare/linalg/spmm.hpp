@@ -78,8 +78,7 @@ PARE_ABI_BEGIN
 /// 2 nnz(A) k FLOPs and nnz(A) k scalars gathered, which binds. Memory: none beside c. The
 /// reference sums in double.
 template <Backend B, SparseRowsIn S, In<2> X, Out<2> Y>
-requires std::is_same_v<sparse_scalar_of<S>, scalar_of<X>> &&
-         std::is_same_v<scalar_of<X>, scalar_of<Y>>
+requires SameScalarAsSparse<S, X, Y>
 void spmm(const B& backend, const S& a, const X& b, Y&& c) {
   const auto lines = to_compressed(a);
   const auto from = as_const(to_view(b));
@@ -100,8 +99,7 @@ void spmm(const B& backend, const S& a, const X& b, Y&& c) {
 
 /// \overload
 template <SparseRowsIn S, In<2> X, Out<2> Y>
-requires std::is_same_v<sparse_scalar_of<S>, scalar_of<X>> &&
-         std::is_same_v<scalar_of<X>, scalar_of<Y>>
+requires SameScalarAsSparse<S, X, Y>
 void spmm(const S& a, const X& b, Y&& c) {
   spmm(simd, a, b, c);
 }

@@ -36,19 +36,15 @@
 
 namespace pare::projection {
 
-namespace detail {
 /// Y's scalar is what X's is computed in.
 template <class X, class Y>
 concept ProjectsTo = std::is_same_v<compute_t<scalar_of<X>>, scalar_of<Y>>;
 
+namespace detail {
+
 template <class R>
 using IsOperator = std::bool_constant<RandomOperator<std::remove_cvref_t<R>>>;
 
-template <class S, class Y>
-concept SparseProjectsTo = std::is_same_v<sparse_scalar_of<S>, scalar_of<Y>>;
-}  // namespace detail
-
-namespace detail {
 PARE_ABI_BEGIN
 
 template <RandomOperator R, class X, class T>
@@ -126,7 +122,7 @@ PARE_ABI_BEGIN
 /// nonzeros, X again for every 2048 outputs). Memory, kept in the backend's workspace: half a MiB
 /// for each worker, and the part of R in use, at most about 32 MiB however large R is.
 template <Backend B, In<2> X, RandomOperator R = SparseProjection, Out<2> Y>
-requires detail::ProjectsTo<X, Y>
+requires ProjectsTo<X, Y>
 void project(const B& backend, const X& x, const R& r, Y&& y) {
   const auto from = as_const(to_view(x));
   const auto to = to_view(y);
@@ -136,7 +132,7 @@ void project(const B& backend, const X& x, const R& r, Y&& y) {
 
 /// \overload
 template <In<2> X, RandomOperator R = SparseProjection, Out<2> Y>
-requires detail::ProjectsTo<X, Y>
+requires ProjectsTo<X, Y>
 void project(const X& x, const R& r, Y&& y) {
   project(simd, x, r, y);
 }
@@ -144,7 +140,7 @@ void project(const X& x, const R& r, Y&& y) {
 /// Y = scale X sign(R)^T for dense X: as `project`, with a value of the caller's for every nonzero
 /// of R in the place of its entry_scale(). Shapes, errors, cost and memory as `project`.
 template <Backend B, In<2> X, RandomOperator R = SparseProjection, Out<2> Y>
-requires detail::ProjectsTo<X, Y>
+requires ProjectsTo<X, Y>
 void project_signs(const B& backend, const X& x, const R& r, double scale, Y&& y) {
   const auto from = as_const(to_view(x));
   const auto to = to_view(y);
@@ -154,7 +150,7 @@ void project_signs(const B& backend, const X& x, const R& r, double scale, Y&& y
 
 /// \overload
 template <In<2> X, RandomOperator R = SparseProjection, Out<2> Y>
-requires detail::ProjectsTo<X, Y>
+requires ProjectsTo<X, Y>
 void project_signs(const X& x, const R& r, double scale, Y&& y) {
   project_signs(simd, x, r, scale, y);
 }
@@ -165,7 +161,7 @@ void project_signs(const X& x, const R& r, double scale, Y&& y) {
 /// Cost: nnz(X) * (nonzeros of a column of R) additions; only the columns of R that X touches are
 /// generated. Memory: a column-major X is first copied to rows.
 template <Backend B, SparseIn S, RandomOperator R = SparseProjection, Out<2> Y>
-requires detail::SparseProjectsTo<S, Y>
+requires SameScalarAsSparse<S, Y>
 void project(const B& backend, const S& x, const R& r, Y&& y) {
   detail::project_sparse_matrix("projection::project", backend, x, bool(S::IsRowMajor), r,
                                 to_view(y));
@@ -173,7 +169,7 @@ void project(const B& backend, const S& x, const R& r, Y&& y) {
 
 /// \overload
 template <SparseIn S, RandomOperator R = SparseProjection, Out<2> Y>
-requires detail::SparseProjectsTo<S, Y>
+requires SameScalarAsSparse<S, Y>
 void project(const S& x, const R& r, Y&& y) {
   project(simd, x, r, y);
 }
@@ -187,7 +183,7 @@ void project(const S& x, const R& r, Y&& y) {
 /// \param out     [output_dim x m], written; must not overlap a
 /// \throws std::invalid_argument as project.
 template <Backend B, RandomOperator R = SparseProjection, In<2> A, Out<2> Y>
-requires detail::ProjectsTo<A, Y>
+requires ProjectsTo<A, Y>
 void sketch(const B& backend, const R& r, const A& a, Y&& out) {
   const auto from = transpose(as_const(to_view(a)));
   const auto to = transpose(to_view(out));
@@ -197,7 +193,7 @@ void sketch(const B& backend, const R& r, const A& a, Y&& out) {
 
 /// \overload
 template <RandomOperator R = SparseProjection, In<2> A, Out<2> Y>
-requires detail::ProjectsTo<A, Y>
+requires ProjectsTo<A, Y>
 void sketch(const R& r, const A& a, Y&& out) {
   sketch(simd, r, a, out);
 }
@@ -206,7 +202,7 @@ void sketch(const R& r, const A& a, Y&& out) {
 /// X; a row-major A is first copied to columns.
 /// \throws std::invalid_argument as project.
 template <Backend B, RandomOperator R = SparseProjection, SparseIn S, Out<2> Y>
-requires detail::SparseProjectsTo<S, Y>
+requires SameScalarAsSparse<S, Y>
 void sketch(const B& backend, const R& r, const S& a, Y&& out) {
   detail::project_sparse_matrix("projection::sketch", backend, a, !bool(S::IsRowMajor), r,
                                 transpose(to_view(out)));
@@ -214,7 +210,7 @@ void sketch(const B& backend, const R& r, const S& a, Y&& out) {
 
 /// \overload
 template <RandomOperator R = SparseProjection, SparseIn S, Out<2> Y>
-requires detail::SparseProjectsTo<S, Y>
+requires SameScalarAsSparse<S, Y>
 void sketch(const R& r, const S& a, Y&& out) {
   sketch(simd, r, a, out);
 }

@@ -14,8 +14,15 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <type_traits>
 
-namespace pare::factor::detail {
+namespace pare::factor {
+
+/// Y holds what products of X with factors of U are summed in.
+template <class X, class U, class Y>
+concept ProductOf = std::is_same_v<scalar_of<Y>, linalg::product_t<scalar_of<X>, U>>;
+
+namespace detail {
 PARE_ABI_BEGIN
 
 /// Both factors once, and for each worker a block of at most 192 rows of the rank; for few rows, or
@@ -128,4 +135,5 @@ void reference_low_rank_product(TensorView<const U, 2> left, TensorView<const U,
 }
 
 PARE_ABI_END
-}  // namespace pare::factor::detail
+}  // namespace detail
+}  // namespace pare::factor
