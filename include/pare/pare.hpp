@@ -93,6 +93,7 @@
 #include <pare/linalg/score_rows.hpp>
 #include <pare/linalg/sparse_transpose.hpp>
 #include <pare/linalg/spmm.hpp>
+#include <pare/linalg/symmetric_eigen.hpp>
 #include <pare/linalg/top_k.hpp>
 #include <pare/optim/adam.hpp>
 #include <pare/optim/gate.hpp>

@@ -24,7 +24,6 @@
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/low_rank_product.hpp>
 #include <pare/factor/low_rank.hpp>
-#include <pare/factor/reference.hpp>
 
 #include <type_traits>
 

@@ -38,8 +38,8 @@
 #include <pare/factor/detail/dora_compose.hpp>
 #include <pare/factor/detail/dora_norms.hpp>
 #include <pare/factor/detail/low_rank_product.hpp>
+#include <pare/factor/detail/reference_dora.hpp>
 #include <pare/factor/metric.hpp>
-#include <pare/factor/reference.hpp>
 
 #include <Eigen/Core>
 

@@ -37,10 +37,10 @@
 #include <pare/factor/detail/elementwise_problem.hpp>
 #include <pare/factor/detail/elementwise_start.hpp>
 #include <pare/factor/detail/factorize.hpp>
+#include <pare/factor/detail/reference_elementwise.hpp>
 #include <pare/factor/low_rank.hpp>
 #include <pare/factor/metric.hpp>
 #include <pare/factor/options.hpp>
-#include <pare/factor/reference.hpp>
 
 #include <Eigen/Core>
 

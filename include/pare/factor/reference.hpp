@@ -3,7 +3,7 @@
 
 /// \file
 /// The definitions of this folder, in double and on one thread, with Eigen's decompositions. Each
-/// group is a file of its own under detail/; this one holds the norms of DoRA.
+/// group is a file of its own under detail/, which is all that the methods themselves include.
 ///
 /// ```cpp
 /// auto exact = truncated_svd(pare::reference, w, {.rank = 128});   // the backend that runs them
@@ -12,27 +12,10 @@
 
 #include <pare/core/macros_off.hpp>
 
-#include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/reference_covariance.hpp>
+#include <pare/factor/detail/reference_dora.hpp>
 #include <pare/factor/detail/reference_elementwise.hpp>
 #include <pare/factor/detail/reference_statistics.hpp>
 #include <pare/factor/detail/reference_svd.hpp>
-
-#include <Eigen/Core>
-
-namespace pare::factor::detail {
-PARE_ABI_BEGIN
-
-/// The norm of each row of W + scale B A, with W [out x in], A [r x in] and B [out x r].
-template <StorageScalar S, StorageScalar U>
-Eigen::VectorXd reference_dora_norms(TensorView<const S, 2> w, TensorView<const U, 2> a,
-                                     TensorView<const U, 2> b, double scale) {
-  const Eigen::MatrixXd adapted =
-      reference_matrix(w) + scale * reference_matrix(b) * reference_matrix(a);
-  return adapted.rowwise().norm();
-}
-
-PARE_ABI_END
-}  // namespace pare::factor::detail
 
 #include <pare/core/macros_on.hpp>

@@ -20,9 +20,10 @@
 #include <pare/core/matrix.hpp>
 #include <pare/linalg/gaussian.hpp>
 #include <pare/linalg/multiply.hpp>
+#include <pare/linalg/symmetric_eigen.hpp>
 
 #include <Eigen/Cholesky>
-#include <Eigen/Eigenvalues>
+#include <Eigen/Core>
 
 #include <cmath>
 #include <cstdint>
@@ -57,21 +58,41 @@ void multiply_upper(const B& backend, RowMatrix<T>& y, const Eigen::MatrixXd& up
   y.swap(scratch);
 }
 
+/// 1 over the length of each column whose Gram matrix this is; 0 for a column of zeros.
+template <class = void>
+Eigen::VectorXd reciprocal_lengths(const RowMatrix<double>& gram) {
+  Eigen::VectorXd scale(gram.rows());
+  for (Index i = 0; i < scale.size(); ++i)
+    scale[i] = gram(i, i) > 0.0 ? 1.0 / std::sqrt(gram(i, i)) : 0.0;
+  return scale;
+}
+
+/// The Gram matrix of columns times `scale`.
+template <class = void>
+Eigen::MatrixXd scaled_gram(const RowMatrix<double>& gram, const Eigen::VectorXd& scale) {
+  Eigen::MatrixXd scaled(gram.rows(), gram.cols());
+  for (Index j = 0; j < gram.cols(); ++j)
+    for (Index i = 0; i < gram.rows(); ++i) scaled(i, j) = scale[i] * gram(i, j) * scale[j];
+  return scaled;
+}
+
 /// The upper triangular R of orthonormal columns Y R, from the Gram matrix of Y; empty if some
 /// column depends on others as far as double can tell.
 template <class = void>
 Eigen::MatrixXd inverse_cholesky_factor(const RowMatrix<double>& gram) {
   const Index size = gram.rows();
-  const Eigen::VectorXd scale = gram.diagonal().unaryExpr(
-      [](double square) { return square > 0.0 ? 1.0 / std::sqrt(square) : 0.0; });
-  if (size > 0 && !(scale.minCoeff() > 0.0)) return {};
-  const Eigen::MatrixXd scaled = scale.asDiagonal() * gram * scale.asDiagonal();
-  const Eigen::LLT<Eigen::MatrixXd> cholesky(scaled);
+  const Eigen::VectorXd scale = reciprocal_lengths(gram);
+  for (const double factor : scale)
+    if (!(factor > 0.0)) return {};
+  const Eigen::LLT<Eigen::MatrixXd> cholesky(scaled_gram(gram, scale));
   if (cholesky.info() != Eigen::Success) return {};
-  if (!(cholesky.matrixLLT().diagonal().minCoeff() > 1e-6)) return {};
+  for (Index i = 0; i < size; ++i)
+    if (!(cholesky.matrixLLT()(i, i) > 1e-6)) return {};
   Eigen::MatrixXd inverse = Eigen::MatrixXd::Identity(size, size);
   cholesky.matrixU().solveInPlace(inverse);
-  return scale.asDiagonal() * inverse;
+  for (Index j = 0; j < size; ++j)
+    for (Index i = 0; i < size; ++i) inverse(i, j) = scale[i] * inverse(i, j);
+  return inverse;
 }
 
 /// How many columns of y, of which the first `kept` are known to, hold more than the rounding of
@@ -89,15 +110,17 @@ template <class B, class T>
 void replace_dependent_columns(const B& backend, RowMatrix<T>& y, const RowMatrix<double>& gram,
                                std::uint64_t seed, RowMatrix<T>& scratch) {
   const Index size = gram.rows();
-  const Eigen::VectorXd scale = gram.diagonal().unaryExpr(
-      [](double square) { return square > 0.0 ? 1.0 / std::sqrt(square) : 0.0; });
-  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(
-      Eigen::MatrixXd{scale.asDiagonal() * gram * scale.asDiagonal()});
-  const Eigen::VectorXd values = eigen.eigenvalues().reverse();
+  const Eigen::VectorXd scale = reciprocal_lengths(gram);
+  const SymmetricEigen eigen = symmetric_eigen(scaled_gram(gram, scale));
+  const double largest = eigen.values[size - 1];
   Index kept = 0;
-  while (kept < size && values[kept] > 1e-11 * values[0]) ++kept;
-  Eigen::MatrixXd turn = scale.asDiagonal() * eigen.eigenvectors().rowwise().reverse();
-  for (Index j = 0; j < kept; ++j) turn.col(j) /= std::sqrt(values[j]);
+  while (kept < size && eigen.values[size - 1 - kept] > 1e-11 * largest) ++kept;
+  RowMatrix<double> turn = eigen.leading<double>(size);
+  for (Index i = 0; i < size; ++i)
+    for (Index j = 0; j < size; ++j) {
+      turn(i, j) *= scale[i];
+      if (j < kept) turn(i, j) /= std::sqrt(eigen.values[size - 1 - j]);
+    }
   const RowMatrix<T> factor = turn.cast<T>();
   scratch.resize(y.rows(), size);
   multiply(backend, const_view(y), const_view(factor), to_view(scratch));

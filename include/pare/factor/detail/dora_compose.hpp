@@ -9,7 +9,7 @@
 #include <pare/core/executor_ref.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/low_rank_product.hpp>
-#include <pare/factor/detail/reference_svd.hpp>
+#include <pare/factor/detail/reference_matrix.hpp>
 #include <pare/factor/low_rank.hpp>
 #include <pare/linalg/multiply.hpp>
 #include <pare/linalg/packed_matrix.hpp>

@@ -39,20 +39,32 @@ struct GramInverse {
 /// Lines of a factor are singular vectors times values up to the rounding of products in T, which
 /// shares of the largest values dominate in the lines of small ones: dividing by the values alone
 /// would multiply those by the ratio of both.
+///
+/// Loops, here and below, where expressions of Eigen's would do: they compile in a tenth of the
+/// time.
 template <class T>
 GramInverse<T> invert_gram(const RowMatrix<double>& gram) {
-  const double least = rounding_value<T> * gram.diagonal().maxCoeff();
-  const Eigen::VectorXd reciprocal = gram.diagonal().unaryExpr(
-      [&](double square) { return square > least ? 1 / std::sqrt(square) : 0.0; });
-  Eigen::MatrixXd unit = reciprocal.asDiagonal() * gram * reciprocal.asDiagonal();
+  const Index size = gram.rows();
+  double most = gram(0, 0);
+  for (Index i = 0; i < size; ++i) most = std::max(most, gram(i, i));
+  GramInverse<T> result{{}, RowMatrix<T>(size, size)};
+  Eigen::MatrixXd unit(size, size), inverse = Eigen::MatrixXd::Zero(size, size);
+  for (Index i = 0; i < size; ++i) {
+    const double square = gram(i, i);
+    inverse(i, i) = square > rounding_value<T> * most ? 1 / std::sqrt(square) : 0.0;
+    result.reciprocal.push_back(static_cast<T>(inverse(i, i)));
+  }
+  for (Index j = 0; j < size; ++j)
+    for (Index i = 0; i < size; ++i) unit(i, j) = inverse(i, i) * gram(i, j) * inverse(j, j);
   // Keeps lines that are rounding of others from being told apart, and the decomposition definite.
-  unit.diagonal().array() +=
+  const double added =
       std::max(16.0 * std::numeric_limits<T>::epsilon(),
-               8.0 * static_cast<double>(gram.rows()) * std::numeric_limits<double>::epsilon());
-  const Eigen::MatrixXd inverse =
-      Eigen::LLT<Eigen::MatrixXd>(unit).solve(Eigen::MatrixXd(reciprocal.asDiagonal()));
-  GramInverse<T> result{{}, inverse.cast<T>()};
-  for (const double value : reciprocal) result.reciprocal.push_back(static_cast<T>(value));
+               8.0 * static_cast<double>(size) * std::numeric_limits<double>::epsilon());
+  for (Index i = 0; i < size; ++i) unit(i, i) = unit(i, i) + added;
+  const Eigen::LLT<Eigen::MatrixXd> cholesky(unit);
+  cholesky.solveInPlace(inverse);
+  for (Index i = 0; i < size; ++i)
+    for (Index j = 0; j < size; ++j) result.matrix(i, j) = static_cast<T>(inverse(i, j));
   return result;
 }
 
@@ -65,20 +77,27 @@ Split wanted_split(const FactorProblem<B, S>& problem, bool inputs_weighed) {
 
 template <class T>
 void multiply_by_power(RowMatrix<T>& m, int exponent) {
-  m = m.unaryExpr([&](T x) { return static_cast<T>(std::ldexp(double{x}, exponent)); }).eval();
+  for (Index i = 0; i < m.size(); ++i)
+    m.data()[i] = static_cast<T>(std::ldexp(double{m.data()[i]}, exponent));
 }
 
 /// As move_singular_values, but for the factor of both.
 template <class T>
 void turn_singular_values(LowRank<T>& result, Split from, Split to, double factor,
                           double rounding) {
-  const Eigen::ArrayXd all = factor * result.singular_values.array();
-  const Eigen::ArrayXd values = (all > std::sqrt(rounding) * all[0]).select(all, 0.0);
-  const Eigen::ArrayXd moved = to == Split::Both ? Eigen::ArrayXd(values.sqrt()) : values;
-  const Eigen::ArrayXd back = (moved > 0).select(moved.inverse(), 0.0);
+  const Index rank = result.rank();
+  const double largest = factor * result.singular_values[0];
   const bool to_right = from == Split::Left;
-  result.left.array().rowwise() *= (to_right ? back : moved).template cast<T>().transpose();
-  result.right.array().colwise() *= (to_right ? moved : back).template cast<T>();
+  for (Index k = 0; k < rank; ++k) {
+    const double all = factor * result.singular_values[k];
+    const double value = all > std::sqrt(rounding) * largest ? all : 0.0;
+    const double moved = to == Split::Both ? std::sqrt(value) : value;
+    const double back = moved > 0 ? 1 / moved : 0.0;
+    const T left = static_cast<T>(to_right ? back : moved),
+            right = static_cast<T>(to_right ? moved : back);
+    for (Index i = 0; i < result.left.rows(); ++i) result.left(i, k) *= left;
+    for (Index j = 0; j < result.right.cols(); ++j) result.right(k, j) *= right;
+  }
 }
 
 /// Moves the singular values from the factor that carries them to the one that shall. A direction
@@ -170,8 +189,9 @@ void describe(const FoundSubspace<T>& found, double factor, int exponent, double
   const auto energy_of = [&](double value) {
     return std::ldexp(value / (factor * factor), 2 * exponent);
   };
-  result.singular_values = found.space.values.unaryExpr(
-      [&](double value) { return std::ldexp(std::sqrt(value) / factor, exponent); });
+  result.singular_values = found.space.values;
+  for (double& value : result.singular_values)
+    value = std::ldexp(std::sqrt(value) / factor, exponent);
   result.captured_energy = energy_of(found.space.values.sum());
   result.total_energy = energy_of(found.total_energy);
   result.route = found.route;

@@ -13,8 +13,7 @@
 #include <pare/factor/detail/subspace.hpp>
 #include <pare/factor/options.hpp>
 #include <pare/linalg/multiply.hpp>
-
-#include <Eigen/Eigenvalues>
+#include <pare/linalg/symmetric_eigen.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -43,9 +42,8 @@ struct FoundSubspace {
 /// All eigenvectors of a stored G.
 template <class T>
 Subspace<T> all_eigenvectors(const RowMatrix<double>& gram, Index rank) {
-  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(Eigen::MatrixXd{gram});
-  return {eigen.eigenvectors().rightCols(rank).rowwise().reverse().template cast<T>(),
-          eigen.eigenvalues().tail(rank).reverse().cwiseMax(0.0), 0};
+  const auto eigen = linalg::symmetric_eigen(Eigen::MatrixXd{gram});
+  return {eigen.template leading<T>(rank), eigen.leading_values(rank), 0};
 }
 
 /// By how much energies in double may be off, as a share of the total: sums of stored elements, and

@@ -6,7 +6,7 @@
 
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
-#include <pare/factor/detail/reference_svd.hpp>
+#include <pare/factor/detail/reference_matrix.hpp>
 #include <pare/factor/options.hpp>
 
 #include <Eigen/Core>

@@ -4,18 +4,19 @@
 /// \file
 /// The definition of the closed forms: a full singular value decomposition in double.
 ///
-/// What has no scalar to depend on is a template all the same, so that Eigen's decompositions, 25 s
-/// of compilation, are compiled only where they are called.
+/// What has no scalar to depend on is a template all the same, so that Eigen's decompositions are
+/// compiled only where they are called.
 
 #include <pare/core/check.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/factor/detail/reference_matrix.hpp>
 #include <pare/factor/low_rank.hpp>
 #include <pare/factor/metric.hpp>
 #include <pare/factor/options.hpp>
+#include <pare/linalg/symmetric_eigen.hpp>
 
 #include <Eigen/Core>
-#include <Eigen/Eigenvalues>
 #include <Eigen/Jacobi>
 #include <Eigen/QR>
 
@@ -30,15 +31,6 @@
 
 namespace pare::factor::detail {
 PARE_ABI_BEGIN
-
-template <StorageScalar S>
-Eigen::MatrixXd reference_matrix(TensorView<const S, 2> x) {
-  Eigen::MatrixXd m(x.rows(), x.cols());
-  for (Index i = 0; i < m.rows(); ++i)
-    for (Index j = 0; j < m.cols(); ++j)
-      m(i, j) = static_cast<double>(static_cast<compute_t<S>>(x(i, j)));
-  return m;
-}
 
 /// U S V^T, thin, with singular values that do not increase.
 struct ReferenceSvd {
@@ -73,6 +65,33 @@ void make_columns_orthogonal(Eigen::MatrixXd& x, Eigen::MatrixXd& v) {
   }
 }
 
+/// X <- Q X for the reflections of a QR decomposition, one after the other: in blocks, as
+/// householderQ() applies them, they took 6 s of compilation wherever a factorization is called.
+template <class = void>
+void apply_reflections(const Eigen::ColPivHouseholderQR<Eigen::MatrixXd>& qr, Eigen::MatrixXd& x) {
+  const Index rows = x.rows();
+  Eigen::VectorXd scratch(x.cols());
+  for (Index k = qr.hCoeffs().size() - 1; k >= 0; --k) {
+    const Eigen::Block<const Eigen::MatrixXd, Eigen::Dynamic, 1> reflector(qr.matrixQR(), k + 1, k,
+                                                                           rows - k - 1, 1);
+    x.bottomRightCorner(rows - k, x.cols())
+        .applyHouseholderOnTheLeft(reflector, qr.hCoeffs()[k], scratch.data());
+  }
+}
+
+/// Turns columns of V from `rank` on, which are those of the identity, into what completes the
+/// orthonormal ones before them.
+template <class = void>
+void complete_columns(Eigen::MatrixXd& v, Index rank) {
+  const Index n = v.rows();
+  if (rank == 0 || rank == n) return;
+  const Eigen::ColPivHouseholderQR<Eigen::MatrixXd> qr(v.leftCols(rank));
+  Eigen::MatrixXd rest = Eigen::MatrixXd::Zero(n, n - rank);
+  for (Index k = rank; k < n; ++k) rest(k, k - rank) = 1;
+  apply_reflections(qr, rest);
+  v.rightCols(n - rank) = rest;
+}
+
 /// The decomposition of M [rows x cols] with rows >= cols and elements of about 1: M P = Q R, then
 /// R^T V = U S by rotations, which converge the faster for being applied to R^T (Drmac and Veselic,
 /// New fast and accurate Jacobi SVD algorithm, 2008). Rows of R that are rounding are 0, and take
@@ -81,11 +100,13 @@ template <class = void>
 ReferenceSvd reference_tall_svd(const Eigen::MatrixXd& m) {
   const Index n = m.cols();
   const Eigen::ColPivHouseholderQR<Eigen::MatrixXd> qr(m);
-  const auto pivots = qr.matrixR().diagonal().cwiseAbs();
-  const Index rank = (pivots.array() > std::numeric_limits<double>::epsilon() * pivots[0]).count();
-  Eigen::MatrixXd x =
-      qr.matrixR().topRows(rank).template triangularView<Eigen::Upper>().transpose();
-  Eigen::MatrixXd v = Eigen::MatrixXd::Identity(rank, rank);
+  const Eigen::MatrixXd& r = qr.matrixQR();
+  Index rank = 0;
+  for (Index k = 0; k < n; ++k)
+    if (std::abs(r(k, k)) > std::numeric_limits<double>::epsilon() * std::abs(r(0, 0))) ++rank;
+  Eigen::MatrixXd x = Eigen::MatrixXd::Zero(n, rank), v = Eigen::MatrixXd::Identity(rank, rank);
+  for (Index k = 0; k < rank; ++k)
+    for (Index j = k; j < n; ++j) x(j, k) = r(k, j);
   make_columns_orthogonal(x, v);
   // A step of Newton and Schulz takes away what thousands of rotations left of rounding.
   v = (1.5 * v - 0.5 * v * (v.transpose() * v)).eval();
@@ -95,20 +116,17 @@ ReferenceSvd reference_tall_svd(const Eigen::MatrixXd& m) {
   std::stable_sort(order.begin(), order.end(),
                    [&](Index i, Index j) { return length[i] > length[j]; });
   ReferenceSvd svd{Eigen::MatrixXd::Identity(m.rows(), n), Eigen::VectorXd::Zero(n),
-                   Eigen::MatrixXd::Identity(n, n)};
+                   Eigen::MatrixXd(n, n)};
+  Eigen::MatrixXd turned = Eigen::MatrixXd::Identity(n, n);
   for (Index k = 0; k < rank; ++k) {
     const Index from = order[static_cast<std::size_t>(k)];
     svd.s[k] = length[from];
     svd.u.col(k).head(rank) = v.col(from);
-    svd.v.col(k) = x.col(from) / length[from];
+    turned.col(k) = x.col(from) / length[from];
   }
-  svd.u.applyOnTheLeft(qr.householderQ());
-  if (rank < n) {
-    const Eigen::HouseholderQR<Eigen::MatrixXd> basis(svd.v.leftCols(rank).eval());
-    svd.v.rightCols(n - rank) =
-        basis.householderQ() * Eigen::MatrixXd::Identity(n, n).rightCols(n - rank);
-  }
-  svd.v = qr.colsPermutation() * svd.v;
+  apply_reflections(qr, svd.u);
+  complete_columns(turned, rank);
+  for (Index i = 0; i < n; ++i) svd.v.row(qr.colsPermutation().indices()[i]) = turned.row(i);
   return svd;
 }
 
@@ -165,11 +183,10 @@ template <class T>
 ReferenceCovariance reference_covariance(const char* function, const char* name,
                                          const CovarianceView<T>& c) {
   const Eigen::MatrixXd matrix = reference_matrix(c.matrix);
-  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(
-      Eigen::MatrixXd{(matrix + matrix.transpose()) / 2});
-  const Eigen::VectorXd& values = eigen.eigenvalues();
+  const auto eigen = linalg::symmetric_eigen((matrix + matrix.transpose()) / 2);
+  const Eigen::VectorXd& values = eigen.values;
   check_semi_definite(function, name, values.minCoeff(), values.maxCoeff());
-  return {values.cwiseMax(0.0), eigen.eigenvectors(), c.ridge};
+  return {values.cwiseMax(0.0), eigen.vectors, c.ridge};
 }
 
 /// sqrt(weights) on a diagonal [n x n]; the identity without weights.

@@ -7,8 +7,9 @@
 #include <pare/core/matrix.hpp>
 #include <pare/factor/detail/normal_operator.hpp>
 #include <pare/linalg/orthonormalize.hpp>
+#include <pare/linalg/symmetric_eigen.hpp>
 
-#include <Eigen/Eigenvalues>
+#include <Eigen/Core>
 
 #include <algorithm>
 #include <cmath>
@@ -78,14 +79,13 @@ Subspace<T> leading_vectors(const B& backend, SymmetricOperator<T>& g, const Row
     linalg::multiply(backend, a, b, to_view(c));
     return c;
   };
-  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(
+  const auto eigen = linalg::symmetric_eigen(
       Eigen::MatrixXd{product(transpose(const_view(inverse)),
                               const_view(product(const_view(rayleigh), const_view(inverse))))});
-  const RowMatrix<double> vectors = eigen.eigenvectors().rightCols(rank).rowwise().reverse();
+  const RowMatrix<double> vectors = eigen.template leading<double>(rank);
   factor = product(const_view(inverse), const_view(vectors)).template cast<T>();
-  least = std::max(0.0, eigen.eigenvalues()[0]);
-  Subspace<T> result{RowMatrix<T>(q.rows(), rank),
-                     eigen.eigenvalues().tail(rank).reverse().cwiseMax(0.0)};
+  least = std::max(0.0, eigen.values[0]);
+  Subspace<T> result{RowMatrix<T>(q.rows(), rank), eigen.leading_values(rank)};
   linalg::multiply(backend, const_view(q), const_view(factor), to_view(result.basis));
   return result;
 }
