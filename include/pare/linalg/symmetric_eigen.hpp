@@ -28,6 +28,8 @@
 
 namespace pare::linalg {
 
+PARE_ABI_BEGIN
+
 /// Eigenvalues that do not decrease, and their vectors.
 struct SymmetricEigen {
   Eigen::VectorXd values;   ///< [n]
@@ -50,6 +52,8 @@ struct SymmetricEigen {
     return leading;
   }
 };
+
+PARE_ABI_END
 
 namespace detail {
 PARE_ABI_BEGIN
