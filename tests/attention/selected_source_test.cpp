@@ -91,9 +91,10 @@ TEST(SelectedSource, PagesAreOrderedAndSelectedAsTensorsAre) {
 
 TEST(SelectedSource, SelectionRefusesPagesThatItCannotRead) {
   const Inputs<float> x(Sizes{2, 4, 2, 8, 40, 8, 5});
-  const auto refused = [&](const std::vector<Index>& lengths, bool lose, const std::string& what) {
+  const auto refused = [&](const std::vector<Index>& lengths, const auto& change,
+                           const std::string& what) {
     Pages<float> pages(x, lengths, 16, Layout::by_head);
-    if (lose) pages.table[1] = -1;
+    change(pages);
     const auto source = pages.source();
     Outputs<float> y(x.sizes);
     const auto before = y.out.list;
@@ -104,9 +105,9 @@ TEST(SelectedSource, SelectionRefusesPagesThatItCannotRead) {
     for (std::size_t i = 0; i < before.size(); ++i)
       EXPECT_TRUE(same_bits(y.out.list[i], before[i])) << i;
   };
-  refused({40, 33}, false, "source");
-  refused({40, 40}, true, "table");
-  refused({40}, false, "q");
+  refused({40, 33}, [](Pages<float>&) {}, "source");
+  refused({40, 40}, [](Pages<float>& pages) { pages.table[1] = -1; }, "table");
+  refused({40, 40}, [](Pages<float>& pages) { pages.lengths.pop_back(); }, "q");
 }
 
 /// Attention from a source has the bits of attention from the tensors of `x`.
