@@ -108,10 +108,8 @@ TYPED_TEST(SimdTest, MultiplyAddRoundsOnceWhereTheMachineHasTheInstruction) {
   const auto got = lanes_of<T, Arch>(kernel::multiply_add<Arch>(kernel::broadcast<Arch>(T(1) + e),
                                                                 kernel::broadcast<Arch>(T(1) - e),
                                                                 kernel::broadcast<Arch>(T(-1))));
-  constexpr bool fused = std::is_same_v<Arch, pare::arch::avx2> ||
-                         kernel::detail::is_avx512<Arch> || std::is_same_v<Arch, pare::arch::neon>;
   for (const T value : got) {
-    if (fused)
+    if (Arch::has_fma)
       EXPECT_EQ(value, -e * e);
     else
       EXPECT_TRUE(value == -e * e || value == T(0)) << value;

@@ -62,18 +62,11 @@ constexpr int next_group(std::ptrdiff_t left) noexcept {
   return static_cast<int>((left + groups - 1) / groups);
 }
 
-namespace detail {
-PARE_ABI_BEGIN
-template <class Arch>
-inline constexpr int tile_registers_of =
-    is_avx512<Arch> || std::is_same_v<Arch, arch::neon> ? 4 : 2;
-PARE_ABI_END
-}  // namespace detail
 PARE_ABI_BEGIN
 
 /// Registers in a row of the full tile.
 template <class Arch>
-inline constexpr int tile_registers = detail::tile_registers_of<Arch>;
+inline constexpr int tile_registers = Arch::registers >= 32 ? 4 : 2;
 
 /// Columns of the full tile, which are the columns of a panel.
 template <class T, class Arch>

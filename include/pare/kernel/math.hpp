@@ -78,22 +78,10 @@ PARE_ALWAYS_INLINE V exp2(V x) noexcept {
   using Constants = detail::Exp2<T>;
   const V smallest = broadcast<Arch>(Constants::smallest);
   const V clamped = maximum<Arch>(smallest, x);
-#if defined(__AVX512F__)
-  if constexpr (detail::is_batch<V> && detail::is_avx512<Arch>) {
-    if constexpr (std::is_same_v<T, float>) {
-      const __m512 n = _mm512_maskz_roundscale_ps(0xffff, clamped, 0);
-      const V f = clamped - V(n);
-      const __mmask16 normal = _mm512_cmp_ps_mask(x, smallest, _CMP_NLT_UQ);
-      return V(_mm512_maskz_scalef_ps(normal, detail::exp2_polynomial<Arch>(f), n));
-    } else {
-      const __m512d n = _mm512_maskz_roundscale_pd(0xff, clamped, 0);
-      const V f = clamped - V(n);
-      const __mmask8 normal = _mm512_cmp_pd_mask(x, smallest, _CMP_NLT_UQ);
-      return V(_mm512_maskz_scalef_pd(normal, detail::exp2_polynomial<Arch>(f), n));
-    }
-  } else
-#endif
-  {
+  if constexpr (Arch::has_exponent_scale) {
+    const V n = round_nearest<Arch>(clamped);
+    return scale_exponent<Arch>(detail::exp2_polynomial<Arch>(clamped - n), n, x, smallest);
+  } else {
     using Bits = typename Constants::bits;
     const V shifted = clamped + broadcast<Arch>(Constants::round);
     const V f = clamped - (shifted - broadcast<Arch>(Constants::round));

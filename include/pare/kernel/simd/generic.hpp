@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Operations of the vector layer as xsimd has them, or lane by lane: for any arch that has none of
+/// its own.
+
+#include <pare/core/macros_off.hpp>
+
+#include <pare/kernel/simd/contract.hpp>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace pare::kernel::detail {
+PARE_ABI_BEGIN
+
+/// No arch: it makes the names known where no arch of this unit has an operation of its own.
+struct NoArch {};
+void store_streaming_on(NoArch);
+void streaming_fence_on(NoArch);
+void multiply_add_on(NoArch);
+void reduce_add_on(NoArch);
+void maximum_on(NoArch);
+void reduce_max_on(NoArch);
+void load_widened_on(NoArch);
+void multiply_add_pairs_on(NoArch);
+void store_rounded_on(NoArch);
+void load_pairs_on(NoArch);
+void multiply_low_words_on(NoArch);
+void high_words_on(NoArch);
+void interleave_low_on(NoArch);
+void interleave_high_on(NoArch);
+void round_nearest_on(NoArch);
+void scale_exponent_on(NoArch);
+
+template <class Arch, class V>
+PARE_ALWAYS_INLINE V generic_multiply_add(V a, V b, V c) noexcept {
+  if constexpr (is_batch<V>)
+    return xsimd::fma(a, b, c);
+  else
+    return a * b + c;
+}
+
+template <class Arch, class V>
+PARE_ALWAYS_INLINE auto generic_reduce_add(V v) noexcept {
+  if constexpr (!is_batch<V>) {
+    return v;
+  } else {
+#if XSIMD_VERSION_MAJOR >= 9
+    return xsimd::reduce_add(v);
+#else
+    return xsimd::hadd(v);
+#endif
+  }
+}
+
+template <class Arch, class V>
+PARE_ALWAYS_INLINE V generic_maximum(V a, V b) noexcept {
+  if constexpr (is_batch<V>)
+    return xsimd::max(a, b);
+  else
+    return a > b ? a : b;
+}
+
+template <class Arch, class V>
+PARE_ALWAYS_INLINE lane_t<V> generic_reduce_max(V v) noexcept {
+  if constexpr (is_batch<V>) {
+    constexpr std::ptrdiff_t n = lanes<lane_t<V>, Arch>;
+    lane_t<V> x[static_cast<std::size_t>(n)];
+    store<Arch>(static_cast<lane_t<V>*>(x), v);
+    for (std::ptrdiff_t i = 1; i < n; ++i) x[0] = x[i] > x[0] ? x[i] : x[0];
+    return x[0];
+  } else {
+    return v;
+  }
+}
+
+template <class Arch, StorageScalar T>
+PARE_ALWAYS_INLINE vec<compute_t<T>, Arch> generic_load_widened(const T* p) noexcept {
+  if constexpr (ComputeScalar<T>) {
+    return load<Arch>(p);
+  } else if constexpr (!is_batch<vec<float, Arch>>) {
+    return static_cast<float>(*p);
+  } else {
+    float widened[lanes<float, Arch>];
+    for (std::ptrdiff_t i = 0; i < lanes<float, Arch>; ++i) widened[i] = static_cast<float>(p[i]);
+    return load<Arch>(static_cast<const float*>(widened));
+  }
+}
+
+template <class Arch>
+PARE_ALWAYS_INLINE vec<float, Arch> generic_store_rounded(bf16* p, vec<float, Arch> v) noexcept {
+  constexpr std::ptrdiff_t n = lanes<float, Arch>;
+  float values[static_cast<std::size_t>(n)];
+  store<Arch>(static_cast<float*>(values), v);
+  for (std::ptrdiff_t i = 0; i < n; ++i) {
+    p[i] = bf16(values[i]);
+    values[i] = static_cast<float>(p[i]);
+  }
+  return load<Arch>(static_cast<const float*>(values));
+}
+
+template <class Arch>
+PARE_ALWAYS_INLINE vec<std::uint64_t, Arch> generic_multiply_low_words(
+    vec<std::uint64_t, Arch> a, vec<std::uint64_t, Arch> b) noexcept {
+  return (a & 0xffffffffu) * (b & 0xffffffffu);
+}
+
+PARE_ABI_END
+}  // namespace pare::kernel::detail
+
+#include <pare/core/macros_on.hpp>

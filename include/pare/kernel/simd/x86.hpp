@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Operations of the vector layer with intrinsics of x86-64, where xsimd lacks them or does them
+/// poorly. An overload for a tag serves all tags above it that have none of their own.
+///
+/// AVX-512 intrinsics take their zero-masked form with a full mask where the plain one makes g++ 12
+/// warn of an uninitialised operand; both compile to the same instruction.
+
+#include <pare/core/macros_off.hpp>
+
+#include <pare/kernel/simd/contract.hpp>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace pare::kernel::detail {
+PARE_ABI_BEGIN
+
+#if defined(__SSE2__)
+
+PARE_ALWAYS_INLINE float reduce_max_on(arch::sse2, vec<float, arch::sse2> v) noexcept {
+  const __m128 two = _mm_max_ps(v, _mm_movehl_ps(v, v));
+  return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+PARE_ALWAYS_INLINE double reduce_max_on(arch::sse2, vec<double, arch::sse2> v) noexcept {
+  return _mm_cvtsd_f64(_mm_max_sd(v, _mm_unpackhi_pd(v, v)));
+}
+
+PARE_ALWAYS_INLINE vec<std::uint64_t, arch::sse2> multiply_low_words_on(
+    arch::sse2, vec<std::uint64_t, arch::sse2> a, vec<std::uint64_t, arch::sse2> b) noexcept {
+  return _mm_mul_epu32(a, b);
+}
+
+#endif
+#if defined(__AVX2__) && defined(__FMA__)
+
+PARE_ALWAYS_INLINE float reduce_max_on(arch::avx2, vec<float, arch::avx2> v) noexcept {
+  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  return reduce_max_on(arch::sse2{}, vec<float, arch::sse2>(four));
+}
+PARE_ALWAYS_INLINE double reduce_max_on(arch::avx2, vec<double, arch::avx2> v) noexcept {
+  const __m128d two = _mm_max_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd(v, 1));
+  return reduce_max_on(arch::sse2{}, vec<double, arch::sse2>(two));
+}
+
+PARE_ALWAYS_INLINE vec<float, arch::avx2> load_widened_on(arch::avx2, const bf16* p) noexcept {
+  const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+}
+#if defined(__F16C__)
+PARE_ALWAYS_INLINE vec<float, arch::avx2> load_widened_on(arch::avx2, const f16* p) noexcept {
+  const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm256_cvtph_ps(bits);
+}
+#endif
+
+PARE_ALWAYS_INLINE vec<std::uint64_t, arch::avx2> multiply_low_words_on(
+    arch::avx2, vec<std::uint64_t, arch::avx2> a, vec<std::uint64_t, arch::avx2> b) noexcept {
+  return _mm256_mul_epu32(a, b);
+}
+
+// xsimd 8.1's zip_lo and zip_hi work within 16-byte lanes.
+PARE_ALWAYS_INLINE vec<float, arch::avx2> interleave_low_on(arch::avx2, vec<float, arch::avx2> a,
+                                                            vec<float, arch::avx2> b) noexcept {
+  return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x20);
+}
+PARE_ALWAYS_INLINE vec<double, arch::avx2> interleave_low_on(arch::avx2, vec<double, arch::avx2> a,
+                                                             vec<double, arch::avx2> b) noexcept {
+  return _mm256_permute2f128_pd(_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b), 0x20);
+}
+PARE_ALWAYS_INLINE vec<float, arch::avx2> interleave_high_on(arch::avx2, vec<float, arch::avx2> a,
+                                                             vec<float, arch::avx2> b) noexcept {
+  return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x31);
+}
+PARE_ALWAYS_INLINE vec<double, arch::avx2> interleave_high_on(arch::avx2, vec<double, arch::avx2> a,
+                                                              vec<double, arch::avx2> b) noexcept {
+  return _mm256_permute2f128_pd(_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b), 0x31);
+}
+
+#endif
+#if defined(__AVX512F__) && defined(__AVX512BW__)
+
+using Floats16 = vec<float, arch::avx512>;
+using Doubles8 = vec<double, arch::avx512>;
+using Words8 = vec<std::uint64_t, arch::avx512>;
+
+PARE_ALWAYS_INLINE void store_streaming_on(arch::avx512, float* p, Floats16 v) noexcept {
+  _mm512_stream_ps(p, v);
+}
+PARE_ALWAYS_INLINE void store_streaming_on(arch::avx512, double* p, Doubles8 v) noexcept {
+  _mm512_stream_pd(p, v);
+}
+PARE_ALWAYS_INLINE void streaming_fence_on(arch::avx512) noexcept { _mm_sfence(); }
+
+// xsimd 8.1 multiplies and adds, and clang does not contract that back.
+PARE_ALWAYS_INLINE Floats16 multiply_add_on(arch::avx512, Floats16 a, Floats16 b,
+                                            Floats16 c) noexcept {
+  return _mm512_fmadd_ps(a, b, c);
+}
+PARE_ALWAYS_INLINE Doubles8 multiply_add_on(arch::avx512, Doubles8 a, Doubles8 b,
+                                            Doubles8 c) noexcept {
+  return _mm512_fmadd_pd(a, b, c);
+}
+
+// xsimd halves registers of doubles with an intrinsic that g++ 12 warns of.
+PARE_ALWAYS_INLINE double reduce_add_on(arch::avx512, Doubles8 v) noexcept {
+  const __m256d low = _mm512_maskz_extractf64x4_pd(0xf, v, 0);
+  const __m256d high = _mm512_maskz_extractf64x4_pd(0xf, v, 1);
+  const __m256d halves = _mm256_add_pd(low, high);
+  const __m128d quarters =
+      _mm_add_pd(_mm256_castpd256_pd128(halves), _mm256_extractf128_pd(halves, 1));
+  return _mm_cvtsd_f64(_mm_add_sd(quarters, _mm_unpackhi_pd(quarters, quarters)));
+}
+
+PARE_ALWAYS_INLINE Floats16 maximum_on(arch::avx512, Floats16 a, Floats16 b) noexcept {
+  return _mm512_maskz_max_ps(0xffff, a, b);
+}
+PARE_ALWAYS_INLINE Doubles8 maximum_on(arch::avx512, Doubles8 a, Doubles8 b) noexcept {
+  return _mm512_maskz_max_pd(0xff, a, b);
+}
+
+PARE_ALWAYS_INLINE float reduce_max_on(arch::avx512, Floats16 v) noexcept {
+  const __m512d bits = _mm512_castps_pd(v);
+  const __m256 low = _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xf, bits, 0));
+  const __m256 high = _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xf, bits, 1));
+  return reduce_max_on(arch::avx2{}, vec<float, arch::avx2>(_mm256_max_ps(low, high)));
+}
+PARE_ALWAYS_INLINE double reduce_max_on(arch::avx512, Doubles8 v) noexcept {
+  const __m256d low = _mm512_maskz_extractf64x4_pd(0xf, v, 0);
+  const __m256d high = _mm512_maskz_extractf64x4_pd(0xf, v, 1);
+  return reduce_max_on(arch::avx2{}, vec<double, arch::avx2>(_mm256_max_pd(low, high)));
+}
+
+/// The bits of bf16 as floats.
+PARE_ALWAYS_INLINE Floats16 widen_words(__m256i bits) noexcept {
+  return _mm512_castsi512_ps(
+      _mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, bits), 16));
+}
+PARE_ALWAYS_INLINE Floats16 load_widened_on(arch::avx512, const bf16* p) noexcept {
+  return widen_words(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+PARE_ALWAYS_INLINE Floats16 load_widened_on(arch::avx512, const f16* p) noexcept {
+  return _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+
+PARE_ALWAYS_INLINE Words8 multiply_low_words_on(arch::avx512, Words8 a, Words8 b) noexcept {
+  return _mm512_maskz_mul_epu32(0xff, a, b);
+}
+PARE_ALWAYS_INLINE Words8 high_words_on(arch::avx512, Words8 a) noexcept {
+  return _mm512_maskz_srli_epi64(0xff, a, 32);
+}
+
+// xsimd 8.1 has none over the full register.
+PARE_ALWAYS_INLINE Floats16 interleave_low_on(arch::avx512, Floats16 a, Floats16 b) noexcept {
+  return _mm512_permutex2var_ps(
+      a, _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23), b);
+}
+PARE_ALWAYS_INLINE Doubles8 interleave_low_on(arch::avx512, Doubles8 a, Doubles8 b) noexcept {
+  return _mm512_permutex2var_pd(a, _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), b);
+}
+PARE_ALWAYS_INLINE Floats16 interleave_high_on(arch::avx512, Floats16 a, Floats16 b) noexcept {
+  return _mm512_permutex2var_ps(
+      a, _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31), b);
+}
+PARE_ALWAYS_INLINE Doubles8 interleave_high_on(arch::avx512, Doubles8 a, Doubles8 b) noexcept {
+  return _mm512_permutex2var_pd(a, _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15), b);
+}
+
+PARE_ALWAYS_INLINE Floats16 round_nearest_on(arch::avx512, Floats16 v) noexcept {
+  return _mm512_maskz_roundscale_ps(0xffff, v, 0);
+}
+PARE_ALWAYS_INLINE Doubles8 round_nearest_on(arch::avx512, Doubles8 v) noexcept {
+  return _mm512_maskz_roundscale_pd(0xff, v, 0);
+}
+PARE_ALWAYS_INLINE Floats16 scale_exponent_on(arch::avx512, Floats16 v, Floats16 n, Floats16 x,
+                                              Floats16 smallest) noexcept {
+  return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, smallest, _CMP_NLT_UQ), v, n);
+}
+PARE_ALWAYS_INLINE Doubles8 scale_exponent_on(arch::avx512, Doubles8 v, Doubles8 n, Doubles8 x,
+                                              Doubles8 smallest) noexcept {
+  return _mm512_maskz_scalef_pd(_mm512_cmp_pd_mask(x, smallest, _CMP_NLT_UQ), v, n);
+}
+
+#endif
+#if defined(__AVX512BF16__)
+
+PARE_ALWAYS_INLINE Floats16 multiply_add_pairs_on(arch::avx512_bf16, Floats16 a, Floats16 b,
+                                                  Floats16 c) noexcept {
+  return _mm512_dpbf16_ps(c, (__m512bh)_mm512_castps_si512(a), (__m512bh)_mm512_castps_si512(b));
+}
+
+PARE_ALWAYS_INLINE Floats16 store_rounded_on(arch::avx512_bf16, bf16* p, Floats16 v) noexcept {
+  const __m256i bits = (__m256i)_mm512_cvtneps_pbh(v);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), bits);
+  return widen_words(bits);
+}
+
+PARE_ALWAYS_INLINE Floats16 load_pairs_on(arch::avx512_bf16, const bf16* a,
+                                          const bf16* b) noexcept {
+  const __m512i low =
+      _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(a)));
+  const __m512i high =
+      _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b)));
+  return _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_maskz_slli_epi32(0xffff, high, 16)));
+}
+PARE_ALWAYS_INLINE void load_pairs_on(arch::avx512_bf16, const bf16* a, const bf16* b,
+                                      Floats16& first, Floats16& second) noexcept {
+  const __m512i x = _mm512_loadu_si512(a), y = _mm512_loadu_si512(b);
+  // Word 2 i is a's i-th, word 2 i + 1 b's; b's words are numbered from 32.
+  const __m512i low = _mm512_set_epi32(0x2f000f, 0x2e000e, 0x2d000d, 0x2c000c, 0x2b000b, 0x2a000a,
+                                       0x290009, 0x280008, 0x270007, 0x260006, 0x250005, 0x240004,
+                                       0x230003, 0x220002, 0x210001, 0x200000);
+  const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(0x100010));
+  first = Floats16(_mm512_castsi512_ps(_mm512_permutex2var_epi16(x, low, y)));
+  second = Floats16(_mm512_castsi512_ps(_mm512_permutex2var_epi16(x, high, y)));
+}
+
+#endif
+
+PARE_ABI_END
+}  // namespace pare::kernel::detail
+
+#include <pare/core/macros_on.hpp>
