@@ -9,7 +9,10 @@
 #include <vector>
 
 #include <pare/core/backend.hpp>
+#include <pare/kernel/column_statistics.hpp>
 #include <pare/kernel/mix_fields.hpp>
+#include <pare/kernel/move_rows.hpp>
+#include <pare/kernel/streaming.hpp>
 
 #include "kernel/archs.hpp"
 #include "kernel/guarded_array.hpp"

@@ -10,13 +10,10 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/kernel/simd.hpp>
+#include <pare/kernel/streaming.hpp>
 
 #include <cstddef>
-#include <cstdint>
-#include <cstring>
 #include <limits>
-#include <type_traits>
-#include <utility>
 
 namespace pare::kernel {
 
@@ -66,107 +63,8 @@ struct MixBackward {
   std::ptrdiff_t ahead = 0;  ///< x + ahead on is read next, in the same order; 0: not known
 };
 
-/// Orders what was streamed before all that follows. Kernels here do not: a fence waits for memory.
-struct FinishStreaming {};
-
-/// *sum += sum over rows of |x_b - donor_b|_2, each row's squares added in double.
-template <ComputeScalar T>
-struct AddRowDistances {
-  const T* x = nullptr;      ///< [rows x columns], contiguous
-  const T* donor = nullptr;  ///< [rows x columns], contiguous
-  std::ptrdiff_t rows = 0;
-  std::ptrdiff_t columns = 0;
-  double* sum = nullptr;
-};
-
-/// squares_i += (x_i - donor_i)^2 in double.
-template <ComputeScalar T>
-struct AddSquaredDifferences {
-  const T* x = nullptr;      ///< [size]
-  const T* donor = nullptr;  ///< [size]
-  std::ptrdiff_t size = 0;
-  double* squares = nullptr;  ///< [size]
-};
-
-/// to_b = from_index(b), rows of `columns` scalars; index(b) = first + b without `rows`.
-template <ComputeScalar T>
-struct GatherRows {
-  const T* from = nullptr;
-  std::ptrdiff_t from_stride = 0;
-  const std::uint32_t* index = nullptr;  ///< [rows], or null
-  std::ptrdiff_t first = 0;
-  std::ptrdiff_t rows = 0;
-  std::ptrdiff_t columns = 0;
-  T* to = nullptr;
-  std::ptrdiff_t to_stride = 0;
-};
-
-/// to_cb = from_bc: columns of a row-major matrix, each made contiguous.
-template <ComputeScalar T>
-struct ColumnsFromRows {
-  const T* from = nullptr;  ///< [rows x columns], rows contiguous
-  std::ptrdiff_t from_stride = 0;
-  std::ptrdiff_t rows = 0;
-  std::ptrdiff_t columns = 0;
-  T* to = nullptr;  ///< [columns x rows]
-  std::ptrdiff_t to_stride = 0;
-};
-
-/// to_bc = from_cb: the way back.
-template <ComputeScalar T>
-struct RowsFromColumns {
-  const T* from = nullptr;  ///< [columns x rows]
-  std::ptrdiff_t from_stride = 0;
-  std::ptrdiff_t rows = 0;
-  std::ptrdiff_t columns = 0;
-  T* to = nullptr;  ///< [rows x columns], rows contiguous
-  std::ptrdiff_t to_stride = 0;
-  bool streaming = false;
-};
-
-/// sums_c += sum_b (x_bc - x_0c), squares_c += sum_b (x_bc - x_0c)^2, in double.
-template <ComputeScalar T>
-struct ColumnMoments {
-  const T* data = nullptr;
-  std::ptrdiff_t row_stride = 0;
-  std::ptrdiff_t column_stride = 0;
-  std::ptrdiff_t rows = 0;
-  std::ptrdiff_t columns = 0;
-  double* sums = nullptr;     ///< [columns]
-  double* squares = nullptr;  ///< [columns]
-};
-
 namespace detail {
 PARE_ABI_BEGIN
-
-/// Elements until p is at the start of a cache line, at most `size`; 0 where it never will be.
-template <class T>
-std::ptrdiff_t to_next_line(const T* p, std::ptrdiff_t size) noexcept {
-  const auto past = static_cast<std::ptrdiff_t>(reinterpret_cast<std::uintptr_t>(p) % 64);
-  constexpr auto bytes = static_cast<std::ptrdiff_t>(sizeof(T));
-  if (past == 0 || past % bytes != 0) return 0;
-  const std::ptrdiff_t count = (64 - past) / bytes;
-  return count < size ? count : size;
-}
-
-/// Whether streaming stores may go to p and what follows it.
-template <class T>
-bool at_line(const T* p) noexcept {
-  return reinterpret_cast<std::uintptr_t>(p) % 64 == 0;
-}
-
-template <class T>
-void copy(const T* from, T* to, std::ptrdiff_t size) noexcept {
-  if (size > 0) std::memcpy(to, from, static_cast<std::size_t>(size) * sizeof(T));
-}
-
-template <class Arch, bool Streaming, class T>
-PARE_ALWAYS_INLINE void put(T* p, vec<T, Arch> v) noexcept {
-  if constexpr (Streaming)
-    store_streaming<Arch>(p, v);
-  else
-    store<Arch>(p, v);
-}
 
 /// Bytes between what is worked on and what is asked for: measured best of 1 to 16 KiB.
 inline constexpr std::ptrdiff_t prefetch_distance = 2048;
@@ -347,44 +245,6 @@ void copy_gradient(const MixBackward<T>& a) noexcept {
   for (std::ptrdiff_t i = 0; i < a.size; ++i) a.grad_x[i] = T(0);
 }
 
-/// Rows of a width known beforehand, which compilers turn into a few moves. The arguments are
-/// copied: what is written might change them for all that compilers know.
-template <std::ptrdiff_t Columns, class T>
-void gather_narrow(const GatherRows<T> a) noexcept {
-  const auto copy_row = [&a](std::ptrdiff_t b, std::ptrdiff_t row) PARE_LAMBDA_INLINE {
-    std::memcpy(a.to + b * a.to_stride, a.from + row * a.from_stride,
-                static_cast<std::size_t>(Columns) * sizeof(T));
-  };
-  if (a.index == nullptr)
-    for (std::ptrdiff_t b = 0; b < a.rows; ++b) copy_row(b, a.first + b);
-  else
-    for (std::ptrdiff_t b = 0; b < a.rows; ++b)
-      copy_row(b, static_cast<std::ptrdiff_t>(a.index[b]));
-}
-
-/// Turns [rows x columns] in square blocks of registers; what is left, one by one.
-template <class Arch, bool Streaming, class T>
-void turn(const T* from, std::ptrdiff_t from_stride, std::ptrdiff_t rows, std::ptrdiff_t columns,
-          T* to, std::ptrdiff_t to_stride) noexcept {
-  constexpr std::ptrdiff_t n = lanes<T, Arch>;
-  const std::ptrdiff_t whole_rows = rows / n * n, whole_columns = columns / n * n;
-  for (std::ptrdiff_t b = 0; b < whole_rows; b += n)
-    for (std::ptrdiff_t c = 0; c < whole_columns; c += n) {
-      vec<T, Arch> block[static_cast<std::size_t>(n)];
-      for (std::ptrdiff_t l = 0; l < n; ++l)
-        block[l] = load<Arch>(from + (b + l) * from_stride + c);
-      transpose_block<Arch>(block);
-      for (std::ptrdiff_t l = 0; l < n; ++l)
-        put<Arch, Streaming>(to + (c + l) * to_stride + b, block[l]);
-    }
-  for (std::ptrdiff_t c = 0; c < columns; ++c)
-    for (std::ptrdiff_t b = c < whole_columns ? whole_rows : 0; b < rows; ++b)
-      to[c * to_stride + b] = from[b * from_stride + c];
-}
-
-/// So many rows at a time: each lies in a page of its own.
-inline constexpr std::ptrdiff_t turned_rows = 16;
-
 PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
@@ -411,119 +271,6 @@ void run_kernel(Arch, const MixBackward<T>& a) noexcept {
     detail::mix_backward_all<Arch, true, true>(a);
   else
     detail::mix_backward_all<Arch, true, false>(a);
-}
-
-template <class Arch>
-void run_kernel(Arch, const FinishStreaming&) noexcept {
-  streaming_fence<Arch>();
-}
-
-template <class Arch, class T>
-void run_kernel(Arch, const AddRowDistances<T>& a) noexcept {
-  double sum = 0;
-  for (std::ptrdiff_t b = 0; b < a.rows; ++b) {
-    const T* x = a.x + b * a.columns;
-    const T* t = a.donor + b * a.columns;
-    double squares = 0;
-    for (std::ptrdiff_t c = 0; c < a.columns; ++c) {
-      const auto delta = static_cast<double>(x[c] - t[c]);
-      squares += delta * delta;
-    }
-    sum += square_root(squares);
-  }
-  *a.sum += sum;
-}
-
-template <class Arch, class T>
-void run_kernel(Arch, const AddSquaredDifferences<T>& a) noexcept {
-  // A length known beforehand is what compilers vectorise at -O2.
-  constexpr std::ptrdiff_t run = 16;
-  const auto add = [&a](std::ptrdiff_t i) PARE_LAMBDA_INLINE {
-    const auto delta = static_cast<double>(a.x[i] - a.donor[i]);
-    a.squares[i] += delta * delta;
-  };
-  std::ptrdiff_t i = 0;
-  for (; i + run <= a.size; i += run)
-    for (std::ptrdiff_t l = 0; l < run; ++l) add(i + l);
-  for (; i < a.size; ++i) add(i);
-}
-
-template <class Arch, class T>
-void run_kernel(Arch, const GatherRows<T>& a) noexcept {
-  switch (a.columns) {
-    case 1:
-      return detail::gather_narrow<1>(a);
-    case 2:
-      return detail::gather_narrow<2>(a);
-    case 4:
-      return detail::gather_narrow<4>(a);
-    case 8:
-      return detail::gather_narrow<8>(a);
-    case 16:
-      return detail::gather_narrow<16>(a);
-    default:
-      break;
-  }
-  for (std::ptrdiff_t b = 0; b < a.rows; ++b) {
-    const std::ptrdiff_t row =
-        a.index != nullptr ? static_cast<std::ptrdiff_t>(a.index[b]) : a.first + b;
-    detail::copy(a.from + row * a.from_stride, a.to + b * a.to_stride, a.columns);
-  }
-}
-
-template <class Arch, class T>
-void run_kernel(Arch, const ColumnsFromRows<T>& a) noexcept {
-  constexpr std::ptrdiff_t run = detail::turned_rows;
-  constexpr auto line = static_cast<std::ptrdiff_t>(64 / sizeof(T));
-  for (std::ptrdiff_t b = 0; b < a.rows; b += run) {
-    const std::ptrdiff_t rows = b + run < a.rows ? run : a.rows - b;
-    const T* from = a.from + b * a.from_stride;
-    // No processor fetches ahead into other pages by itself.
-    const std::ptrdiff_t ahead = 2 * run * a.from_stride * static_cast<std::ptrdiff_t>(sizeof(T));
-    for (std::ptrdiff_t l = 0; l < rows; ++l)
-      for (std::ptrdiff_t c = 0; c < a.columns; c += line)
-        prefetch(from + l * a.from_stride + c, ahead);
-    detail::turn<Arch, false>(from, a.from_stride, rows, a.columns, a.to + b, a.to_stride);
-  }
-}
-
-template <class Arch, class T>
-void run_kernel(Arch, const RowsFromColumns<T>& a) noexcept {
-  constexpr std::ptrdiff_t run = detail::turned_rows;
-  constexpr auto line = static_cast<std::ptrdiff_t>(64 / sizeof(T));
-  const bool lines = a.streaming && detail::at_line(a.to) && a.to_stride % line == 0;
-  const std::ptrdiff_t whole = lines ? a.columns / line * line : 0;
-  for (std::ptrdiff_t b = 0; b < a.rows; b += run) {
-    const std::ptrdiff_t rows = b + run < a.rows ? run : a.rows - b;
-    T* to = a.to + b * a.to_stride;
-    detail::turn<Arch, true>(a.from + b, a.from_stride, whole, rows, to, a.to_stride);
-    detail::turn<Arch, false>(a.from + whole * a.from_stride + b, a.from_stride, a.columns - whole,
-                              rows, to + whole, a.to_stride);
-  }
-}
-
-template <class Arch, class T>
-void run_kernel(Arch, const ColumnMoments<T>& a) noexcept {
-  if (a.rows < 1) return;
-  for (std::ptrdiff_t c = 0; c < a.columns; ++c) {
-    constexpr std::ptrdiff_t width = 8;
-    const T* x = a.data + c * a.column_stride;
-    const auto centre = static_cast<double>(x[0]);
-    double sums[width] = {}, squares[width] = {};
-    const auto add = [&](std::ptrdiff_t b, std::ptrdiff_t l) PARE_LAMBDA_INLINE {
-      const double delta = static_cast<double>(x[b * a.row_stride]) - centre;
-      sums[l] += delta;
-      squares[l] += delta * delta;
-    };
-    std::ptrdiff_t b = 0;
-    for (; b + width <= a.rows; b += width)
-      for (std::ptrdiff_t l = 0; l < width; ++l) add(b + l, l);
-    for (; b < a.rows; ++b) add(b, 0);
-    for (std::ptrdiff_t l = 0; l < width; ++l) {
-      a.sums[c] += sums[l];
-      a.squares[c] += squares[l];
-    }
-  }
 }
 
 PARE_ABI_END

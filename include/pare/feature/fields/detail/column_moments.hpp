@@ -6,7 +6,7 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/feature/fields/field_layout.hpp>
-#include <pare/kernel/mix_fields.hpp>
+#include <pare/kernel/column_statistics.hpp>
 
 #include <algorithm>
 #include <cstddef>

@@ -18,7 +18,9 @@
 #include <pare/feature/leap/detail/mix_plan.hpp>
 #include <pare/feature/leap/detail/mix_problem.hpp>
 #include <pare/feature/leap/detail/mix_rows.hpp>
-#include <pare/kernel/mix_fields.hpp>
+#include <pare/kernel/column_statistics.hpp>
+#include <pare/kernel/move_rows.hpp>
+#include <pare/kernel/streaming.hpp>
 
 #include <algorithm>
 #include <cmath>

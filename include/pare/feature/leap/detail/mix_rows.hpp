@@ -10,7 +10,9 @@
 #include <pare/feature/fields/donors.hpp>
 #include <pare/feature/leap/detail/mix_plan.hpp>
 #include <pare/feature/leap/detail/mix_problem.hpp>
+#include <pare/kernel/column_statistics.hpp>
 #include <pare/kernel/mix_fields.hpp>
+#include <pare/kernel/move_rows.hpp>
 
 #include <algorithm>
 #include <cstdint>

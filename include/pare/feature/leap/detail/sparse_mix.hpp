@@ -10,7 +10,9 @@
 #include <pare/feature/fields/donors.hpp>
 #include <pare/feature/fields/sparse_fields.hpp>
 #include <pare/feature/leap/detail/mix_plan.hpp>
+#include <pare/kernel/column_statistics.hpp>
 #include <pare/kernel/mix_fields.hpp>
+#include <pare/kernel/streaming.hpp>
 
 #include <algorithm>
 #include <atomic>
