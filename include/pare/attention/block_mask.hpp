@@ -31,14 +31,12 @@
 
 namespace pare::attention {
 
-namespace detail {
 /// A rank-4 view or tensor of bool or of bytes.
 template <class X>
 concept DenseMask =
     requires { typename view_of<const X>; } && view_of<const X>::rank == 4 &&
     (std::same_as<std::remove_const_t<typename view_of<const X>::scalar>, bool> ||
      std::same_as<std::remove_const_t<typename view_of<const X>::scalar>, std::uint8_t>);
-}  // namespace detail
 
 PARE_ABI_BEGIN
 
@@ -131,7 +129,7 @@ class BlockMask {
   /// selected): a view or a row-major tensor.
   /// \throws std::invalid_argument if its extents differ from those of the shape, or it is null.
   /// Cost: one pass.
-  template <detail::DenseMask X>
+  template <DenseMask X>
   static BlockMask from_dense(const Shape& shape, const X& dense) {
     const char* const name = "attention::BlockMask::from_dense";
     checked_rows(name, shape);
