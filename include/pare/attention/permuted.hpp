@@ -5,11 +5,11 @@
 /// Permuted block-sparse attention (PBS-Attn) in one call: order the keys, select blocks, attend.
 ///
 /// ```cpp
-/// attend(q, k, v, out, Permuted{});                            // PBS-Attn, causal
-/// attend(pare::simd.threads(4), q, k, v, out, Permuted{MeanPool{.mass = 0.95f}}, {.causal =
-/// true}); attend(q, k, v, out, Permuted{Antidiagonal{.stride = 16}});  // PBS-Attn+ attend(q, k,
-/// v, out, Permuted{MySelector{}});                // a BlockSelector of your own attend(q, k, v,
-/// out, Permuted<MeanPool>{.segment = 512});
+/// attend(q, k, v, out, Permuted{});                                  // PBS-Attn, causal
+/// attend(q, k, v, out, Permuted{MeanPool{.mass = 0.95f}}, {.causal = true});
+/// attend(q, k, v, out, Permuted{Antidiagonal{.stride = 16}});        // PBS-Attn+
+/// attend(q, k, v, out, Permuted{MySelector{}});                      // a selector of your own
+/// attend(pare::simd.threads(4), q, k, v, out, Permuted<MeanPool>{.segment = 512});
 /// ```
 ///
 /// g++ 12 and clang 17 also take `Permuted{.selector = MySelector{}, .segment = 512}`.

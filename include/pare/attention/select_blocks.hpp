@@ -202,9 +202,8 @@ PARE_ABI_BEGIN
 ///
 /// \param backend  where and how; left out: pare::simd
 /// \param q        [batch, heads, queries, dim]
-/// \param k        [batch, kv heads, keys, dim], or a KeyValueSource, such as PagedKeyValue, of
-/// which
-///                 all sequences have one length; the scalar of q
+/// \param k        [batch, kv heads, keys, dim], or a KeyValueSource such as PagedKeyValue, whose
+///                 sequences all have one length; the scalar of q
 /// \param order    the order that attention will read keys in; left out: natural
 /// \param selector MeanPool, Antidiagonal, SlidingWindow, ProxyHeads or the user's own
 /// \param options  whether attention is to be causal, and its scale

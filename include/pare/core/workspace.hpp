@@ -17,8 +17,8 @@
 /// A method of your own keeps its memory in the same place:
 ///
 /// ```cpp
-/// const auto scratch = leased<std::vector<float>>(backend);  // as the last lease left it, or
-/// empty scratch->resize(n);
+/// const auto scratch = leased<std::vector<float>>(backend);  // as last left, or empty
+/// scratch->resize(n);
 /// ```
 
 #include <pare/core/macros_off.hpp>

@@ -63,11 +63,10 @@ struct SvdOptions {
   /// min(out, in). One of both must be given.
   std::optional<Index> rank{};
 
-  /// Relative metric error in (0, 1) for which the least rank is sought; left out: `rank` is the
-  /// rank.
-  /// Smaller tolerances than these are refused, since rounding hides them: 1e-6 for factors in
-  /// float and 2e-14 in double; 1e-3 and 5e-8 for sparse matrices and operators; 2e-7 with a
-  /// covariance or with weights on both sides.
+  /// Relative metric error in (0, 1): the result has the least rank that reaches it. Left out:
+  /// `rank` is the rank. Tolerances that rounding hides are refused. The least ones allowed are
+  /// 1e-6 for factors in float and 2e-14 in double; 1e-3 and 5e-8 for sparse matrices and
+  /// operators; 2e-7 with a covariance or with weights on both sides.
   std::optional<double> tolerance{};
 
   /// Directions that a route keeps beyond the rank while it iterates, at least 0; left out: by

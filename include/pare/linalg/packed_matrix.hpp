@@ -8,8 +8,7 @@
 /// ```cpp
 /// const PackedMatrix<false, float> packed(pare::simd, right, memory);  // right [depth x columns]
 /// AlignedBuffer<float> left(PackedMatrix<false, float>::left_size(rows, depth));
-/// packed.multiply(pare::simd, a, c, left.data());                      // c = a right, a [rows x
-/// depth]
+/// packed.multiply(pare::simd, a, c, left.data());  // c = a right, a [rows x depth]
 /// ```
 
 #include <pare/core/macros_off.hpp>
