@@ -184,6 +184,8 @@ inline constexpr int row_major = 1;
 
 }  // namespace detail
 
+PARE_ABI_BEGIN
+
 /// A view is its own view.
 template <class T, std::size_t Rank>
 constexpr TensorView<T, Rank> to_view(TensorView<T, Rank> v) {
@@ -240,6 +242,8 @@ auto to_vector_view(E& e) {
     return to_view(e);
   }
 }
+
+PARE_ABI_END
 
 /// The view type of an object that may be an rvalue (a Map, a Block) or an lvalue.
 template <class X>

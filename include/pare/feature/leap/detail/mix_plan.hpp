@@ -11,6 +11,7 @@
 #include <vector>
 
 namespace pare::feature::detail {
+PARE_ABI_BEGIN
 
 /// Bytes of an output from which on its lines are written past the caches, which do not hold it.
 inline constexpr Index streaming_from = Index{8} << 20;
@@ -28,8 +29,6 @@ struct MixItem {
   Index first_piece = 0;  ///< field j's sums are piece first_piece + j - first_field
   bool by_columns = false;
 };
-
-PARE_ABI_BEGIN
 
 /// The items of a pass. Each piece of a field belongs to one item.
 struct MixPlan {
@@ -61,8 +60,6 @@ inline Index columns_of_tile(Index rows, Index scalar_bytes, int tiles, Index ti
   return std::clamp(tile_bytes / column / line, Index{1}, Index{4}) * line;
 }
 
-PARE_ABI_END
-
 template <class ByColumns>
 void MixPlan::make(const FieldLayout& layout, Index rows, Index scalar_bytes, int tiles,
                    const ByColumns& by_columns) {
@@ -90,4 +87,5 @@ void MixPlan::make(const FieldLayout& layout, Index rows, Index scalar_bytes, in
   }
 }
 
+PARE_ABI_END
 }  // namespace pare::feature::detail

@@ -34,8 +34,6 @@ struct MixMemory {
   std::vector<MixScratch<T>> scratch;
 };
 
-PARE_ABI_END
-
 /// Everything a pass reads and writes.
 template <class T>
 struct MixProblem {
@@ -68,4 +66,5 @@ struct MixLines {
   T gate = 1, rest = 0;
 };
 
+PARE_ABI_END
 }  // namespace pare::feature::detail
