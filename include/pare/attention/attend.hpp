@@ -14,24 +14,25 @@
 /// //     tensors that lie as [batch, tokens, heads, dim], as PyTorch's and FlashAttention's do
 /// ```
 ///
-/// Tensors are [batch, heads, tokens, dim] by extent, with any strides but a contiguous last
-/// dimension (an Eigen::Tensor must be RowMajor; only matrices may be column-major); q, k and v
-/// hold one storage scalar, and out holds it too or what is computed in. Query heads h r ... h r +
-/// r - 1 share key/value head h, r = heads / kv heads; nothing is copied for it. key dim and value
-/// dim may differ, and any size and length will do.
+/// Tensors are [batch, heads, tokens, dim]. Strides are free, except that the last dimension must
+/// be contiguous (an Eigen::Tensor must be RowMajor; only matrices may be column-major). q, k and v
+/// hold one storage scalar; out holds that scalar, or the one that it is computed in. With fewer
+/// key/value heads than query heads, r = heads / kv heads, query heads h r ... h r + r - 1 share
+/// key/value head h, and nothing is copied for it. key dim and value dim may differ. Any size and
+/// length is allowed.
 ///
-/// Scores are summed in float (double for double tensors) and the softmax runs online over tiles of
-/// 128 keys (Milakov and Gimelshein 2018; Dao et al., FlashAttention, 2022): memory beyond inputs
-/// and outputs is a few hundred rows for each thread. Where the arch has bf16 products, bf16
-/// tensors are multiplied by them: weights are then rounded to bf16, and subnormal products count
-/// as 0.
+/// Scores are summed in float (in double for double tensors). The softmax runs online over tiles of
+/// 128 keys (Milakov and Gimelshein 2018; Dao et al., FlashAttention, 2022): it keeps a running
+/// maximum and sum for each row, so that beyond inputs and outputs it needs memory for a few
+/// hundred rows per thread. Where the arch has bf16 products, bf16 tensors are multiplied by them.
+/// Weights are then rounded to bf16, and subnormal products count as 0.
 ///
-/// A row that sees no key is 0. A NaN query or key makes the rows that see it NaN, and so does a
-/// score of +infinity; a score of -infinity hides its key, whether a modifier made it or an
-/// infinite (or overflowing) product q.k. A NaN or infinite value may also reach rows of its tile
-/// that do not see it. Finite scores hide nothing: a row of which all scores are the lowest number
-/// is the mean of the values, as softmax says (and as PyTorch has it). Scores past 2.35e38
-/// (1.24e308 in double) in size count as that.
+/// A row that sees no key is 0. A NaN in a query or key makes the rows that see it NaN, and so does
+/// a score of +infinity. A score of -infinity hides its key, whether a modifier made it or the
+/// product q.k is infinite or overflows. A NaN or infinity in v may also reach rows that do not see
+/// it, if they share its tile. Finite scores hide nothing: if all scores of a row are the lowest
+/// number, the row is the mean of the values, as softmax says (and as PyTorch has it). Scores
+/// beyond +-2.35e38 (+-1.24e308 in double) count as that number.
 
 #include <pare/core/macros_off.hpp>
 
@@ -145,15 +146,16 @@ PARE_ABI_BEGIN
 /// \param out      [batch, heads, queries, value dim], written; must not overlap an input
 /// \param modifier what is done to scores, see score_modifier.hpp; left out: nothing
 /// \param options  causality, windows, scale, masks, lengths: see options.hpp
-/// \returns the density of the mask, 1 without one; no mass and no time, since nothing is selected
+/// \returns the density of the mask, which is 1 without one; selected_mass and select_seconds are
+///          not set, since nothing is selected
 /// \throws std::invalid_argument if a shape, stride, option, order, mask, bias or length does not
-///         fit, or out or lse overlaps an input, the other or itself. Nothing is written then. No
-///         queries: a no-op.
+///         fit, or if out or lse overlaps an input, the other or itself. Nothing is written then. A
+///         call without queries does nothing.
 ///
-/// Cost: 2 (key dim + value dim) FLOPs for each visible (query, key) pair of the computed blocks,
-/// which binds; packing a tile of keys again for every few hundred rows adds some percent. Memory,
-/// kept in the backend's workspace: about 1 MiB for each thread, at a head size of 128. The same
-/// bits for any number of threads.
+/// Cost: 2 (key dim + value dim) FLOPs for each visible (query, key) pair of the computed blocks;
+/// the multiplier binds. Each tile of keys is packed again for every few hundred rows, which adds
+/// some percent. Memory: about 1 MiB per thread at a head size of 128, kept in the backend's
+/// workspace. The bits are the same for any number of threads.
 template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, ScoreModifier M>
 requires AttendScalars<Q, K, V, O>
 AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out, const M& modifier,
@@ -171,7 +173,7 @@ AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out
 }
 
 /// \overload
-/// The policy is a ScoreModifier, or a method of this folder, such as EarlyStop.
+/// The policy is a ScoreModifier, a BlockSelector, or a method of this folder such as EarlyStop.
 template <In<4> Q, In<4> K, In<4> V, Out<4> O, class P>
 requires(!std::is_convertible_v<P, AttendOptions> && AttendScalars<Q, K, V, O>)
 AttendStats attend(const Q& q, const K& k, const V& v, O&& out, const P& policy,
@@ -194,15 +196,15 @@ AttendStats attend(const Q& q, const K& k, const V& v, O&& out, const AttendOpti
   return attend(simd, q, k, v, out, Exact{}, options);
 }
 
-/// Attention over keys and values that a KeyValueSource points to, such as PagedKeyValue; sequence
-/// i of the source belongs to batch entry i of q.
+/// Attention over keys and values of a KeyValueSource, such as PagedKeyValue. Sequence i of the
+/// source belongs to batch entry i of q.
 ///
-/// \param source  holds the scalar of q and has the lengths
-/// \param options without key_lengths and key_offsets, and for sequences of different lengths
-///                without order and mask
+/// \param source  holds the scalar of q and knows the lengths
+/// \param options without key_lengths and key_offsets; if sequences differ in length, also without
+///                order and mask
 /// \throws std::invalid_argument as above, or as the `validate` of the source
 ///
-/// All else as above. A source without `check_apart` vouches that out does not overlap it.
+/// All else is as above. A source that has no `check_apart` promises that out does not overlap it.
 template <Backend B, In<4> Q, KeyValueSource Source, Out<4> O, ScoreModifier M>
 requires SourceScalars<Q, Source, O>
 AttendStats attend(const B& backend, const Q& q, const Source& source, O&& out, const M& modifier,

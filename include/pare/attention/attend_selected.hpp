@@ -11,7 +11,7 @@
 /// attend(q, cache, out, MeanPool{});                                   // a KeyValueSource
 /// ```
 ///
-/// The same in two steps, which take a key order too: `select_blocks`, then `attend` with the mask.
+/// Two calls do the same and take a key order too: `select_blocks`, then `attend` with the mask.
 
 #include <pare/core/macros_off.hpp>
 
@@ -90,11 +90,11 @@ PARE_ABI_BEGIN
 /// \param v        [batch, kv heads, keys, value dim]
 /// \param out      [batch, heads, queries, value dim], written; must not overlap an input
 /// \param selector a BlockSelector: MeanPool, Antidiagonal, SlidingWindow, ProxyHeads or your own
-/// \param options  causality, scale, sink_logits and lse as for exact attention; causal
-///                 if they are left out; neither mask, order, window, query_offset, lengths nor
-///                 offsets
-/// \returns the density of the selection, the mass that the selector believes it kept and the
-///          seconds of selecting; 1, 1 and 0 where it keeps all, and attention is exact
+/// \param options  causality (true if options are left out), scale, sink_logits and lse as for
+///                 exact attention; neither mask, order, window, query_offset, lengths nor offsets
+/// \returns the density of the selection, the mass that the selector believes it kept, and the
+///          seconds of selecting; where the selector keeps all, attention is exact, and these are
+///          1, 1 and 0
 /// \throws std::invalid_argument if the options are not as above, or as the selector's `validate`
 ///         and exact attention do. Nothing is written then. No queries: a no-op.
 ///
@@ -110,7 +110,7 @@ AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out
 }
 
 /// \overload
-/// Of keys and values that a KeyValueSource points to, all sequences of one length.
+/// Keys and values come from a KeyValueSource, whose sequences all have one length.
 template <Backend B, In<4> Q, KeyValueSource Source, Out<4> O, BlockSelector P>
 requires SourceScalars<Q, Source, O>
 AttendStats attend(const B& backend, const Q& q, const Source& source, O&& out, const P& selector,

@@ -10,8 +10,8 @@
 /// calibrate(q, k, v, Permuted{}, {.error = 1e-3});          // sets .selector.mass
 /// ```
 ///
-/// No threshold suits all models, layers and lengths; the papers of the field tune it on samples,
-/// and so does this.
+/// No threshold suits all models, layers and lengths. The papers tune it on samples, and so does
+/// this.
 
 #include <pare/core/macros_off.hpp>
 
@@ -35,13 +35,13 @@ struct CalibrationGoal {
   /// Wanted relative mean square error, above 0: the sparsest setting that does not exceed it.
   std::optional<double> error{};
 
-  /// The search ends once what was measured falls short of the goal by at most this share of it; at
-  /// least 0.
+  /// The search ends once the measured value falls short of the goal by at most this share of it;
+  /// at least 0.
   double tolerance = 0.02;
 
-  /// Calls of the sparse method at most, at least 1; one more is made if none but the exact setting
-  /// meets an error. Fewer are made where no number lies between the settings that enclose the
-  /// goal.
+  /// The most calls of the sparse method, at least 1. One more is made if only the exact setting
+  /// meets an error. The search ends earlier when no number lies between the two settings around
+  /// the goal.
   int most_calls = 24;
 };
 
@@ -54,12 +54,12 @@ struct Calibration {
   double error = 0;      ///< on the sample: sum |out - exact|^2 / sum |exact|^2
 };
 
-/// A policy of `attend` that is sparser the higher its `threshold`, and exact at 0.
+/// A policy of `attend` that becomes sparser as its `threshold` grows, and is exact at 0.
 template <class P>
 concept ThresholdPolicy = requires(P& policy) { policy.threshold = 0.5f; };
 
-/// A policy of `attend` that is sparser the lower its `mass`, or that of its `selector`, and exact
-/// at 1.
+/// A policy of `attend` that becomes sparser as its `mass`, or that of its `selector`, falls, and
+/// is exact at 1.
 template <class P>
 concept MassPolicy = !ThresholdPolicy<P> && (requires(P& policy) { policy.mass = 0.5f; } ||
                                              requires(P& policy) { policy.selector.mass = 0.5f; });
@@ -226,8 +226,8 @@ PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
 
-/// The setting of `policy` that comes nearest to a goal on a sample without exceeding it, by
-/// bisection: the sparsest found for an error, the densest for a density.
+/// Finds, by bisection, the setting of `policy` that comes nearest to a goal on a sample without
+/// exceeding it: the sparsest for an error, the densest for a density.
 ///
 /// \param backend where and how; left out: pare::simd
 /// \param q       [batch, heads, queries, key dim]; k, v as for `attend`
@@ -240,12 +240,13 @@ PARE_ABI_BEGIN
 ///         masses for each head, the exact output holds NaN or infinity, the policy is exact on the
 ///         sample however sparse it is set, or `attend` refuses the rest
 ///
-/// Take a sample as long as what is to come: policies that are exact for short sequences, as
-/// Permuted is below its `dense_below`, tell nothing there. A density that the sparsest setting
-/// exceeds gives that setting: look at what was found. Density and error move in steps, and error
-/// does not always rise with sparsity, so a better setting may exist; what is returned was
-/// measured. Cost: one exact call and up to `most_calls` sparse ones. Memory: two outputs in the
-/// scalar that is computed in. The same result for any number of threads. Source: ours.
+/// Take a sample as long as the sequences to come: a policy that is exact for short sequences, as
+/// Permuted is below its `dense_below`, tells nothing there. If even the sparsest setting exceeds
+/// the wanted density, it is returned, so look at the density found. Density and error move in
+/// steps, and the error does not always rise with sparsity, so a better setting may exist; what is
+/// returned was measured. Cost: one exact call and up to `most_calls` sparse ones. Memory: two
+/// outputs in the scalar that is computed in. The result is the same for any number of threads.
+/// Source: ours.
 template <Backend B, In<4> Q, In<4> K, In<4> V, class Policy>
 requires((ThresholdPolicy<Policy> || MassPolicy<Policy>) &&
          AttendScalars<Q, K, V, TensorView<scalar_of<Q>, 4>>)

@@ -10,25 +10,25 @@
 /// attend(pare::simd.threads(4), q, k, v, out, EarlyStop{.segment = 512}, {.causal = true});
 /// ```
 ///
-/// The sequence is cut into segments. For each segment and head
+/// The sequence is cut into segments. For each segment and each head:
 ///
-/// 1. its queries are ranked by their product with a guide vector, and tiles of `row_tile` queries
-///    of like rank are formed: these stop together;
-/// 2. the keys before the segment, its history, are ranked by their product with the mean query of
-///    the segment;
-/// 3. every query sees the keys of its own segment, as causality allows;
-/// 4. tiles of `key_tile` keys of the history follow in the order of their rank. Of a query with
-///    the mass l before, and d = sum_j e^(score_j - max) added by the tile, the gain is d / (l +
-///    d). When the aggregate of the gains over a tile of queries is below the threshold, these
-///    queries are done; the tile of keys that failed is kept.
+/// 1. The queries of the segment are ranked by their product with a guide vector. Neighbours in
+///    this ranking form tiles of `row_tile` queries, and the queries of a tile stop together.
+/// 2. The keys before the segment, its history, are ranked by their product with the mean query of
+///    the segment.
+/// 3. Every query sees the keys of its own segment, as causality allows.
+/// 4. The history follows in the order of its rank, in tiles of `key_tile` keys. If l is the mass
+///    of a query so far, and a tile adds d = sum_j e^(score_j - max), the gain is d / (l + d). Once
+///    the gains of a tile of queries, taken together by `aggregate`, are below the threshold, these
+///    queries stop. The tile of keys that failed is still counted in.
 ///
-/// Nothing is moved: keys are gathered tile by tile where they lie, and a tile is packed once for
-/// all queries of the segment that are still live. The history is ranked no further than the last
+/// No key is moved: keys are gathered tile by tile from where they lie. A tile is packed once for
+/// all queries of the segment that have not stopped, and the history is ranked only as far as some
 /// query reads it.
 ///
-/// With e the share of a row's mass that was dropped, its output is wrong by at most 2 e max|v|.
+/// If e is the share of a row's mass that was dropped, its output is wrong by at most 2 e max|v|.
 /// The threshold does not bound e: keys are ranked for the mean query, and a query that differs
-/// from it may stop before its keys come.
+/// from it may stop before its own important keys come.
 
 #include <pare/core/macros_off.hpp>
 
@@ -164,21 +164,21 @@ PARE_ABI_BEGIN
 /// \throws std::invalid_argument if a shape, stride or option does not fit, the threshold is
 ///         negative or NaN, or a size is below 1. Nothing is written then. No queries: a no-op.
 ///
-/// `density` counts (query, key) pairs: those gone through over those that causality allows, over
-/// all heads. Of its own segment a query counts the keys up to itself, and of the history all keys
-/// of the tiles it read; this is the convention of blocks selected over T (T + 1) / 2 with blocks
-/// of one token, and is 1 for exact attention. `selected_mass` is not known. `select_seconds` is
-/// the time that ranking took, summed over threads and divided by their number; the reference does
-/// not measure it.
+/// `density` counts (query, key) pairs over all heads: those that were computed, divided by those
+/// that causality allows. A query counts the keys of its own segment up to itself, and all keys of
+/// the history tiles that it read. This equals the density of selected blocks over T (T + 1) / 2
+/// with blocks of one token, and is 1 for exact attention. `selected_mass` is not known.
+/// `select_seconds` is the time of ranking, summed over threads and divided by their number; the
+/// reference does not measure it.
 ///
-/// A threshold of 0, and sequences no longer than a segment, are exact, and run as exact attention.
-/// NaN scores rank last, and rows that are NaN do not keep their tile of queries going.
+/// A threshold of 0 is exact, and so are sequences no longer than a segment; both run as exact
+/// attention. NaN scores rank last, and a row that is NaN does not keep its tile of queries going.
 ///
-/// Cost: that of exact attention times the density; ranking takes one pass over the keys for every
-/// 8 segments and the products of each segment's mean query with its history, 1 / segment of exact
-/// attention's. Memory for each thread: about 50 bytes for each key of the longest sequence, and
-/// the states of a segment's queries. The same bits for any number of threads. Mean queries and
-/// guides are rounded to the scalar of the tensors.
+/// Cost: that of exact attention times the density. Ranking adds one pass over the keys for every 8
+/// segments, and the products of each segment's mean query with its history, which are 1 / segment
+/// of exact attention's. Memory per thread: about 50 bytes for each key of the longest sequence,
+/// and the states of a segment's queries. The bits are the same for any number of threads. Mean
+/// queries and guides are rounded to the scalar of the tensors.
 template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, std::derived_from<EarlyStop> P>
 requires AttendScalars<Q, K, V, O>
 AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out, const P& policy,

@@ -19,17 +19,17 @@ namespace pare::attention {
 /// Attention that reads the history of each segment in the order of its likely weight, and stops
 /// when a tile of keys adds too little: the policy S2O (arXiv 2602.22575), see early_stop.hpp.
 ///
-/// The paper's abstract and summaries give the outline, and no number. Ours are every default here,
-/// what queries are ranked by, how the gains of rows become one, that the tile which fails is kept,
-/// and that one such tile is enough. One threshold does not suit all models and lengths;
-/// `calibrate` finds one.
+/// The paper's abstract and summaries give the outline and no numbers. The following are our
+/// choices: every default here, what queries are ranked by, how the gains of rows become one
+/// number, that the tile which fails is kept, and that one such tile is enough to stop. One
+/// threshold does not suit all models and lengths; `calibrate` finds one.
 struct EarlyStop {
-  /// How the gains of the queries that stop together become the one that decides.
+  /// How the gains of the queries that stop together become the one number that decides.
   enum class Aggregate {
     Max,  ///< they go on as long as one of them gains: the careful choice
     Mean
   };
-  /// What the queries of a segment are ranked by their product with.
+  /// The guide vector: queries of a segment are ranked by their product with it.
   enum class Guide {
     MeanKey,        ///< mean of all keys of the head, later ones too
     MeanPrefixKey,  ///< mean of the keys before the segment

@@ -69,7 +69,7 @@ class KeyRows {
     return rows_.data + position * rows_.stride[0];
   }
 
-  /// All of them as a matrix, for which they are copied where they are no tensor.
+  /// All keys as a matrix. If they are not in a tensor, they are copied into `copy` first.
   PARE_ALWAYS_INLINE TensorView<const S, 2> matrix(std::vector<S>& copy) const {
     if (find_ == nullptr) return rows_;
     copy.clear();
@@ -108,12 +108,12 @@ class LayerKeys {
   Index keys() const { return keys_.extent[2]; }
   Index dim() const { return keys_.extent[3]; }
 
-  /// The same keys where each has a place in memory; those that a source loads are loaded.
+  /// The same keys, each in memory: if the source loads its keys, they are loaded into `copy`.
   PARE_ALWAYS_INLINE LayerKeys in_memory(std::vector<S>& copy) const {
     return load_ == nullptr ? *this : LayerKeys(tensor(copy));
   }
 
-  /// Those of one key/value head; they must have a place in memory.
+  /// The keys of one key/value head; they must be in memory (`in_memory`).
   PARE_ALWAYS_INLINE KeyRows<S> of(Index batch, Index kv_head) const {
     const TensorView<const S, 2> head{
         keys_.data == nullptr ? nullptr
@@ -124,7 +124,7 @@ class LayerKeys {
     return {source_, find_, batch, kv_head, head};
   }
 
-  /// All of them as a tensor, for which they are copied where they are none.
+  /// All keys as a tensor. If they are not in one, they are copied into `copy` first.
   PARE_ALWAYS_INLINE TensorView<const S, 4> tensor(std::vector<S>& copy) const {
     if (source_ == nullptr) return keys_;
     copy.resize(static_cast<std::size_t>(batch() * kv_heads() * keys() * dim()));

@@ -12,8 +12,8 @@
 /// attend(pare::simd.threads(4), q, cache, out, {.causal = true});
 /// ```
 ///
-/// Attention over tensors makes its DenseKeyValue itself. Sources view memory that the caller
-/// keeps.
+/// Attention over tensors makes its DenseKeyValue itself. A source views memory that the caller
+/// keeps alive.
 
 #include <pare/core/macros_off.hpp>
 
@@ -33,7 +33,7 @@ namespace pare::attention {
 
 PARE_ABI_BEGIN
 
-/// A list of token counts that somebody else keeps: a span that takes no temporary vector.
+/// A view of token counts that the caller keeps alive: a span that takes no temporary vector.
 struct TokenList : std::span<const Index> {
   TokenList() = default;
   template <class X>
@@ -140,9 +140,9 @@ struct DenseKeyValue {
   }
 };
 
-/// Keys and values in pages that a table strings together: token t of sequence s is row
-/// t % page_size of page table(s, t / page_size). The entries of pages of which a call reads no
-/// token, because its window has passed all of them, may hold anything, such as -1.
+/// Keys and values in pages that a table puts in order: token t of sequence s is row t % page_size
+/// of page table(s, t / page_size). If a window has passed all tokens of a page, the call reads
+/// none of them, and the page's entry may hold anything, such as -1.
 template <StorageScalar T>
 struct PagedKeyValue {
   using scalar = T;

@@ -31,14 +31,15 @@ namespace pare::attention {
 /// Tokens of a sequence, at most: 2^30 - 1.
 inline constexpr Index most_tokens = std::numeric_limits<std::int32_t>::max() / 2;
 
-/// The keys of a sequence that a call reads: those at positions below `sinks`, and from `first` on.
+/// The keys of a sequence that a call reads: those at positions below `sinks`, and those from
+/// `first` on.
 struct KeysRead {
   Index sinks = 0;
   Index first = 0;
 };
 
-/// A source that points to its keys: `key(sequence, head, position)` returns key_dim() contiguous
-/// scalars, which stay as they are during the call.
+/// A source whose keys lie in memory: `key(sequence, head, position)` returns a pointer to
+/// key_dim() contiguous scalars, which do not change during the call.
 template <class S>
 concept PointsToKeys = requires(const S& s, Index i) {
   { s.key(i, i, i) } -> std::same_as<const typename S::scalar*>;
@@ -48,9 +49,8 @@ concept PointsToValues = requires(const S& s, Index i) {
   { s.value(i, i, i) } -> std::same_as<const typename S::scalar*>;
 };
 
-/// A source of keys that lie nowhere as scalars: `load_key(sequence, head, position, out)` writes
-/// key_dim() scalars to out. So are quantised rows with their scales read, or rows of which parts
-/// lie apart.
+/// A source whose keys must be made: `load_key(sequence, head, position, out)` writes key_dim()
+/// scalars to out. Use it for quantised rows with scales, or for rows whose parts lie apart.
 template <class S>
 concept LoadsKeys =
     requires(const S& s, Index i, typename S::scalar* out) { s.load_key(i, i, i, out); };
@@ -58,18 +58,18 @@ template <class S>
 concept LoadsValues =
     requires(const S& s, Index i, typename S::scalar* out) { s.load_value(i, i, i, out); };
 
-/// Anything that has the key and the value of a token: it points to a row or loads it, and if it
-/// could do both it is asked to load. Keys have key_dim() scalars, values value_dim(). It is asked
-/// for positions below `length(sequence)`, from several threads at once. `validate(function)`
-/// throws `std::invalid_argument` if the source is not sound.
+/// Anything that has the key and the value of a token. It points to rows or loads them; if it can
+/// do both, it is asked to load. Keys have key_dim() scalars, values value_dim(). It is asked for
+/// positions below `length(sequence)`, by several threads at the same time. `validate(function)`
+/// throws `std::invalid_argument` if the source is broken.
 ///
-/// Two more are used where they are there: `validate(function, read_of)` in place of the other,
-/// with read_of(sequence) the KeysRead of a call, and `check_apart(function, output, view)`, which
-/// throws if the view of an output shares memory with the source.
+/// Two more members are optional. `validate(function, read_of)` is called instead of the other;
+/// read_of(sequence) says which keys the call reads (KeysRead). `check_apart(function, output,
+/// view)` throws if the view of an output shares memory with the source.
 ///
-/// A row is loaded while its tile is gathered, once for some hundred rows of queries: results are
-/// those of a tensor of the loaded rows, and for 5 or more rows of queries have its bits. Memory:
-/// 256 rows of each for each thread.
+/// A row is loaded when its tile is gathered, once for some hundred rows of queries. Results are
+/// those of a tensor that holds the loaded rows; from 5 rows of queries on they have the same bits.
+/// Memory: 256 keys and 256 values per thread.
 template <class S>
 concept KeyValueSource = requires(const S& s, Index i, const char* function) {
   typename S::scalar;

@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// What a call of `attend` may be told, and what it tells.
+/// Options of `attend`, and the statistics that it returns.
 ///
 /// ```cpp
 /// Eigen::Tensor<float, 3, Eigen::RowMajor> lse(batch, heads, queries);
@@ -73,36 +73,39 @@ struct AttendOptions {
   /// Query at p sees keys at positions <= p.
   bool causal = false;
 
-  /// Factor of q.k, from 1.2e-38 to 2.35e38 (2.3e-308 to 1.24e308 for double tensors); left out:
-  /// 1 / sqrt(key dim).
+  /// Factor of q.k, from 1.2e-38 to 2.35e38 (2.3e-308 to 1.24e308 for double tensors). Left out: 1
+  /// / sqrt(key dim).
   std::optional<double> scale{};
 
-  /// Sliding window in tokens, at least 1: with `causal` keys (p - window, p], without
-  /// |p - j| < window. Left out, and any number from 2^30 on: none.
+  /// Sliding window in tokens, at least 1. With `causal`, a query at p sees the keys in (p -
+  /// window, p]; without it, the keys j with |p - j| < window. Left out, or 2^30 and more: no
+  /// window.
   std::optional<Index> window{};
 
-  /// The sides of a window: query at p sees keys in [p - window_left, p + window_right]; these are
-  /// window_size = (left, right) of FlashAttention. Left out: no limit on that side (their -1).
-  /// Neither may come with `window`.
+  /// The two sides of a window: a query at p sees the keys in [p - window_left, p + window_right],
+  /// as with FlashAttention's window_size = (left, right). Left out: no limit on that side (their
+  /// -1). Neither may be given together with `window`.
   std::optional<Index> window_left{};
   std::optional<Index> window_right{};
 
-  /// With a window: keys at positions below `sinks` stay visible, if causality allows. At least 0,
-  /// below 2^30.
+  /// With a window: keys at positions below `sinks` stay visible to all queries that causality
+  /// allows. At least 0, below 2^30.
   Index sinks = 0;
 
-  /// Position of query 0 of every sequence, so that p = i + query_offset; 0 is the alignment of
-  /// causal masks at the top left. Below 2^30 in size. Left out: n_k - n_q, the bottom right. Not
-  /// with a mask.
+  /// Position of query 0 of every sequence, so that p = i + query_offset. 0 aligns causal masks at
+  /// the top left. Its size is below 2^30. Left out: n_k - n_q, which aligns them at the bottom
+  /// right. Not allowed together with a mask.
   std::optional<Index> query_offset{};
 
-  /// A learned logit of each query head, [query heads], that takes its share of the softmax but has
-  /// no value (the sinks of gpt-oss): out_i = sum_j e^(s_ij) v_j / (e^sink + sum_j e^(s_ij)). It
-  /// counts in `lse`. Within +-2e38; -infinity: none for that head. Empty: none.
+  /// One learned logit per query head, [query heads]. It takes its share of the softmax but has no
+  /// value (the sinks of gpt-oss): out_i = sum_j e^(s_ij) v_j / (e^sink + sum_j e^(s_ij)). `lse`
+  /// includes it. Each is within +-2e38, or -infinity for a head without one. Empty: no head has
+  /// one.
   std::span<const float> sink_logits{};
 
   /// The order in which keys are read, [1 or batch, 1 or kv heads or query heads, keys]; null:
-  /// natural. Changes rounding, and which keys a block of the mask holds, but nothing else.
+  /// their natural order. It changes rounding, and which keys a block of the mask holds, but
+  /// nothing else.
   const KeyOrder* order = nullptr;
 
   /// Blocks of (queries, key slots) that are computed, [1 or batch, 1 or query heads]; null: all.
@@ -117,16 +120,16 @@ struct AttendOptions {
   std::span<const Index> query_offsets{};
   std::span<const Index> key_offsets{};
 
-  /// Natural logarithm of the sum of e^score of each row, [batch, heads, queries]; -infinity for a
-  /// row that sees no key.
+  /// Receives the natural logarithm of the sum of e^score of each row, [batch, heads, queries];
+  /// -infinity for a row that sees no key.
   LogSumExp lse{};
 };
 
-/// What a user judges a sparse call by.
+/// What `attend` says of a call: how much of it was computed.
 struct AttendStats {
-  /// Computed share of the blocks of the mask, in [0, 1], mean over heads; 1 without a mask. If
-  /// causal, of the T (T + 1) / 2 blocks on and below the diagonal. EarlyStop counts (query, key)
-  /// pairs instead.
+  /// Share of the mask's blocks that were computed, in [0, 1], mean over heads; 1 without a mask.
+  /// If causal, it is the share of the T (T + 1) / 2 blocks on and below the diagonal. EarlyStop
+  /// counts (query, key) pairs instead.
   double density = 1;
 
   /// Mean over rows of the attention mass that the selector believes it kept; NaN where it has no

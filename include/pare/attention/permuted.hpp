@@ -14,8 +14,10 @@
 ///
 /// g++ 12 and clang 17 also take `Permuted{.selector = MySelector{}, .segment = 512}`.
 ///
-/// Wang et al., "Sparser Block-Sparse Attention via Token Permutation" (arXiv 2510.21270). Where
-/// skipping blocks cannot pay, the call is exact attention, and its density is 1.
+/// Wang et al., "Sparser Block-Sparse Attention via Token Permutation" (arXiv 2510.21270). The keys
+/// of each segment are put into an order that gathers those with much weight in few blocks; then
+/// blocks are selected over that order. Where skipping blocks cannot pay, the call is exact
+/// attention, and its density is 1.
 
 #include <pare/core/macros_off.hpp>
 
@@ -32,36 +34,39 @@
 
 namespace pare::attention {
 
-/// Policy of `attend`. Defaults are the paper's (section 4.1 and the authors' code) where nothing
-/// else is said.
+/// Policy of `attend`. A default is the paper's (section 4.1 and the authors' code), unless its
+/// comment says otherwise.
 template <BlockSelector P = MeanPool>
 struct Permuted {
-  /// Picks the blocks, over the slots of the order: MeanPool is PBS-Attn, Antidiagonal PBS-Attn+.
-  /// One with a member `segment` is given the one below, and must have that, or 0, itself; that
-  /// holds for both, and lets them compute the row's own segment always.
+  /// Picks the blocks of the ordered keys: MeanPool makes this PBS-Attn, Antidiagonal PBS-Attn+. If
+  /// the selector has a member `segment`, as those two have, it is set to the `segment` below:
+  /// leave it at 0, or give it the same number. Those two then always compute the row's own
+  /// segment.
   P selector{};
 
-  /// Keys that are ordered among themselves, at least 1.
+  /// Number of keys that are ordered among themselves, at least 1. Keys never leave their segment.
   Index segment = 256;
 
-  /// As in OrderOptions: by default one order for each query head, as in the paper.
+  /// Whether all query heads of a key/value head share one order, as in OrderOptions. By default
+  /// each query head has its own, as in the paper.
   bool share_kv_heads = false;
 
-  /// Last queries that decide the order, at least 1.
+  /// The order is decided by this many of the last queries, at least 1.
   Index queries = 128;
 
-  /// Fewer keys than this, and the call is exact: ordering costs some 280 / keys of exact attention
-  /// (3.4% at 8K tokens, 2.3% at 12K, 1.1% at 24K; 310 / keys at a head size of 64), which a dense
-  /// prompt would not earn back. Ours, measured on one AVX-512 core at a head size of 128 with an
-  /// order for each query head; the paper's GPU kernel breaks even between 8K and 16K tokens.
+  /// With fewer keys than this, the call is exact: ordering costs some 280 / keys of exact
+  /// attention (3.4% at 8K tokens, 2.3% at 12K, 1.1% at 24K; 310 / keys at a head size of 64),
+  /// which a prompt without sparsity would not earn back. Ours, measured on one AVX-512 core at a
+  /// head size of 128 with an order for each query head; the paper's GPU kernel breaks even between
+  /// 8K and 16K tokens.
   Index dense_below = 12288;
 
-  /// Fewer queries than this, as in a chunk of a prompt, and the call is exact: each order is worth
-  /// some 150 queries. Ours, measured likewise.
+  /// With fewer queries than this, as in a chunk of a prompt, the call is exact: each order costs
+  /// as much as some 150 queries. Ours, measured in the same way.
   Index dense_below_queries = 8192;
 
-  /// A density above this, and the call is exact: blocks of 128 queries run some 7% slower than
-  /// long runs. 1: never. Ours, measured likewise.
+  /// If the selected density is above this, the call is exact: blocks of 128 queries run some 7%
+  /// slower than long runs. At 1 this never happens. Ours, measured in the same way.
   float dense_above = 0.9f;
 };
 
@@ -147,10 +152,10 @@ PARE_ABI_BEGIN
 /// Causal attention over the blocks that PBS-Attn selects: `order_keys`, `select_blocks`, `attend`.
 ///
 /// q [batch, heads, queries, key dim], k [batch, kv heads, keys, key dim], v [batch, kv heads,
-/// keys, value dim] and out [batch, heads, queries, value dim] as for exact attention; query i
+/// keys, value dim] and out [batch, heads, queries, value dim] are as for exact attention; query i
 /// stands at position i + keys - queries. `policy` says how to order and select. Of the options,
-/// `causal` must be true, which it is if they are left out; neither order, mask, window,
-/// query_offset, lengths nor offsets may be given; sink_logits count in the output alone.
+/// `causal` must be true, which it is if options are left out. order, mask, window, query_offset,
+/// lengths and offsets may not be given. sink_logits count in the output, not in the selection.
 ///
 /// \returns the density by the paper's convention, the mean share of block scores that was kept
 ///          (an estimate; 1 if exact) and the seconds spent on ordering and selecting
@@ -160,15 +165,18 @@ PARE_ABI_BEGIN
 ///         ProxyHeads refuse every order), the options are not as above, or as exact attention.
 ///         Nothing is written then.
 ///
-/// Exact, with no time spent on selecting, if the selector keeps all (every mass is 1), keys fill
-/// no more than one segment, or there are fewer keys than `dense_below` or queries than
-/// `dense_below_queries`; exact after selecting if the density is above `dense_above`. Cost:
-/// `density` of exact attention, and for ordering with 128 queries about 280 / keys of it;
-/// selecting takes less, antidiagonal scores add 1 / (2 stride) of it. Memory: that of the three
-/// calls, with an order of 4 bytes per (batch, query head, key). The same bits for any number of
-/// threads.
+/// The call is exact, and spends no time on selecting, if the selector keeps all (every mass is 1),
+/// if the keys fill no more than one segment, or if there are fewer keys than `dense_below` or
+/// fewer queries than `dense_below_queries`. It is exact after selecting if the density is above
+/// `dense_above`.
 ///
-/// Rows are not those of a shorter prompt: later queries take part in the choice of blocks.
+/// Cost: `density` of exact attention; ordering by 128 queries adds about 280 / keys of it;
+/// selecting adds less, and antidiagonal scores add 1 / (2 stride) of it. Memory: that of the three
+/// calls, and an order of 4 bytes per (batch, query head, key). The bits are the same for any
+/// number of threads.
+///
+/// A row may differ from that of a shorter prompt, since later queries take part in the choice of
+/// blocks.
 template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, BlockSelector P>
 requires AttendScalars<Q, K, V, O>
 AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out,

@@ -11,32 +11,34 @@
 /// attend(q, k, v, out, {.causal = true, .mask = &blocks});          // the same in two steps
 /// ```
 ///
-/// 1. The proxy of a group is the mean of its query heads against the mean of its key heads. Block
-///    (m, n) scores A_mn = max softmax_j(scale q_i.k_j) over queries i of row block m and keys j of
-///    column block n, of which strides may leave some out.
+/// 1. The proxy of a group is one head: the mean of the group's query heads against the mean of its
+///    key heads. Block (m, n) gets the score A_mn = max softmax_j(scale q_i.k_j) over queries i of
+///    row block m and keys j of column block n; strides may leave some queries and keys out.
 /// 2. Head h needs b_h of the T column blocks: the fewest that hold the share `mass` of what its
 ///    last queries attend to.
-/// 3. Head h keeps in row block m the blocks that score highest, as many as b_h says for the row.
+/// 3. In row block m, head h keeps the blocks that score highest, as many as b_h allows for that
+///    row.
 ///
-/// The method is causal, and budgets are set by the last queries: an early row of a long prompt
-/// need not come out as it does alone. It pays where the heads of a group look at the same places.
+/// The method is causal. The last queries set the budgets, so an early row of a long prompt may
+/// differ from the same row of a short one. The method pays where the heads of a group look at the
+/// same places.
 ///
 /// Formulas and values called the paper's are those of its abstract and of published notes on it.
-/// What these leave open is an option, and its default a choice of this library: the block size,
-/// the side of the stride, which queries are the last, how b_h becomes a number of blocks for a
-/// row, and forced blocks.
+/// What these leave open is an option here, and its default is our choice: the block size, the side
+/// of the stride, which queries are the last, how b_h becomes a number of blocks for a row, and
+/// blocks that are always kept.
 ///
-/// The mass that comes with the blocks is the mean over heads of the mass that step 2 found in the
-/// b_h heaviest blocks; rows keep blocks that the proxy ranked, which may hold less. Where every
-/// row keeps all it can see (mass 1, or no more keys than min_budget), nothing is computed, and the
-/// mass is 1. A NaN in the last queries of a head or in its keys makes the head keep all; queries
-/// of the proxy that meet a NaN add nothing to the scores of blocks.
+/// The reported mass is the mean over heads of the mass that step 2 found in the b_h heaviest
+/// blocks. Rows keep the blocks that the proxy ranked highest, which may hold less. Where every row
+/// keeps all that it can see (mass 1, or no more keys than min_budget), nothing is computed, and
+/// the mass is 1. A NaN in the last queries of a head or in its keys makes the head keep all.
+/// Queries of the proxy that meet a NaN add nothing to the scores of blocks.
 ///
-/// Cost of selecting, with N tokens: N^2 dim / (stride_queries stride_keys) FLOPs per group and
-/// 2 row_block N dim per head, which bind, and two reads of k. Of exact attention, that is
-/// 1 / (2 stride_queries stride_keys) shared by the heads of a group, and row_block / N. Memory:
-/// the mean keys and the block scores of one group, and block statistics of a few hundred rows for
-/// each thread. The same bits for any number of threads.
+/// Cost of selecting, with N tokens: N^2 dim / (stride_queries stride_keys) FLOPs per group and 2
+/// row_block N dim FLOPs per head, which bind, and two reads of k. Compared with exact attention,
+/// this is 1 / (2 stride_queries stride_keys), shared by the heads of a group, and row_block / N.
+/// Memory: the mean keys and the block scores of one group, and block statistics of a few hundred
+/// rows per thread. The bits are the same for any number of threads.
 
 #include <pare/core/macros_off.hpp>
 

@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// Choosing the blocks that attention computes: the loop of a selector over heads.
+/// Choosing the blocks that attention computes: `select_blocks` asks a selector for every head.
 ///
 /// ```cpp
 /// const auto blocks = select_blocks(q, k, MeanPool{.mass = 0.9f}, {.causal = true});
@@ -49,8 +49,8 @@ struct SelectedBlocks : BlockMask {
   double seconds = 0;  ///< spent on selecting
 };
 
-/// Options of `select_blocks`, with the meaning and the defaults that they have in AttendOptions:
-/// the call of `attend` that takes the blocks is to be given the same.
+/// Options of `select_blocks`. They mean what they mean in AttendOptions, and have its defaults.
+/// Give the call of `attend` that takes the blocks the same ones.
 struct SelectOptions {
   bool causal = false;
   std::optional<double> scale{};
@@ -212,9 +212,9 @@ PARE_ABI_BEGIN
 /// \throws std::invalid_argument if shapes, order or selector do not fit each other, sequences of a
 ///         source differ in length, or as its `validate`
 ///
-/// Heads are shared out over threads, or left to a LayerSelector; the result does not depend on
-/// how, nor on where keys lie. Cost: the selector's. Memory: the selector's, and the blocks
-/// selected, twice; the keys of a source are copied if it loads them, and for ProxyHeads.
+/// Heads are shared among threads, or left to a LayerSelector. The result depends neither on that
+/// nor on where the keys lie. Cost: the selector's. Memory: the selector's, and the selected blocks
+/// twice. The keys of a source are copied if it loads them, and for ProxyHeads.
 template <Backend B, In<4> Q, KeysFor<Q> K, BlockSelector P>
 SelectedBlocks select_blocks(const B& backend, const Q& q, const K& k, const KeyOrder& order,
                              const P& selector, const SelectOptions& options = {}) {

@@ -2,7 +2,8 @@
 #pragma once
 
 /// \file
-/// What a type must have to choose the blocks that attention computes.
+/// What a type must have to choose the blocks that attention computes: your own selector needs two
+/// block sizes and one function.
 ///
 /// ```cpp
 /// struct Diagonal : SelectorHooks {                  // a user's own selector
@@ -39,7 +40,7 @@
 
 namespace pare::attention {
 
-/// The call that blocks are selected for, as far as it is known before tensors are read.
+/// The shapes and options of a call, which a selector may check before tensors are read.
 struct SelectorCall {
   Index batch = 0;
   Index heads = 0;  ///< query heads
@@ -53,7 +54,8 @@ struct SelectorCall {
 PARE_ABI_BEGIN
 
 /// What a selector sees of one query head: its queries [n_q, dim], the keys [n_k, dim] of its
-/// key/value head, and the order that puts keys into slots.
+/// key/value head, and the order of the keys. With an order, attention reads its keys slot by slot,
+/// and a column block is a block of slots; without one, slot and position are the same.
 template <StorageScalar S>
 struct SelectorHead {
   Index batch = 0;
@@ -66,10 +68,11 @@ struct SelectorHead {
   AlignedBuffer<std::byte>* memory = nullptr;  ///< scratch of this worker
   Index heads = 1;                             ///< query heads of the call
 
-  /// Where a query stands among the keys: query + n_k - n_q (bottom-right aligned).
+  /// Position of a query among the keys: query + n_k - n_q, so that the last query stands beside
+  /// the last key.
   Index position(Index query) const { return query + k.rows() - q.rows(); }
-  /// The key in a slot, [dim]; `query(i)` is query i.
-  /// \throws std::invalid_argument, like `query`, if there is none.
+  /// The key in a slot, [dim]; `query(i)` is query i, [dim].
+  /// \throws std::invalid_argument, as `query` does, if there is none.
   const S* key(Index slot) const {
     check(slot >= 0 && slot < k.rows() && (order.empty() || slot < Index(order.size())), name_,
           "slot", slot, "a slot of the keys");
@@ -117,7 +120,7 @@ struct SelectorLayer {
   }
 };
 
-/// The blocks of one head as a selector collects them, in any order; twice the same counts once.
+/// The blocks of one head, collected in any order. A block that is added twice counts once.
 class BlockLists {
  public:
   /// \throws std::invalid_argument if rows are negative, or columns not in [0, 2^31).
@@ -154,19 +157,20 @@ class BlockLists {
   std::vector<std::vector<std::int32_t>> lists_;
 };
 
-/// What a selector says of itself beside its blocks, and what it says if it has nothing to say: a
-/// base for selectors of one's own. A type may have the three without it, as those of this folder
-/// do (of an aggregate with a base, g++ 12 says under -Wextra that designators leave that out).
+/// What a selector says of itself besides its blocks. Derive your own from it, and define again
+/// what differs. A type may also have the three members without this base, as those of this folder
+/// do (g++ 12 warns under -Wextra of designators for an aggregate that has a base).
 struct SelectorHooks {
-  /// Whether `select` shares out the rows of a head over threads itself. It is then called for one
-  /// head at a time where heads are fewer than threads. Nothing to a LayerSelector.
+  /// Whether `select` itself shares the rows of a head among threads. It is then called for one
+  /// head at a time if there are fewer heads than threads. A LayerSelector ignores it.
   static constexpr bool shares_rows = false;
 
-  /// Throws std::invalid_argument, in the name of `function`, if members or call do not fit.
+  /// Throws std::invalid_argument, in the name of `function`, if the members or the call do not
+  /// fit.
   void validate(const char* /*function*/, const SelectorCall& /*call*/) const {}
 
-  /// Whether every row keeps all that it sees, so that attention may as well be exact, and nothing
-  /// need be selected: policies that select and attend ask. Called after `validate`.
+  /// Whether every row keeps all that it sees. Attention is then computed exactly, and nothing is
+  /// selected. Called after `validate`.
   bool keeps_all(const SelectorCall& /*call*/) const { return false; }
 };
 
@@ -184,9 +188,10 @@ concept HasSelectorHooks = requires(const P& p, const char* function, const Sele
 };
 }  // namespace detail
 
-/// A type that picks blocks of row_block queries and column_block key slots for one head at a time.
-/// `select` adds the blocks of every row and returns the mean attention mass it believes they hold,
-/// or NaN; it is called for several heads at once. All else is as in SelectorHooks.
+/// A type that picks blocks of row_block queries and column_block key slots, for one head at a
+/// time. `select` adds the blocks of every row and returns the mean attention mass that it believes
+/// they hold, or NaN if it has no estimate. It is called for several heads at the same time. The
+/// other members are those of SelectorHooks.
 template <class P>
 concept HeadSelector =
     detail::HasSelectorHooks<P> &&
@@ -194,9 +199,10 @@ concept HeadSelector =
       { selector.select(reference, head, keep) } -> std::convertible_to<double>;
     };
 
-/// The same for all heads of a layer at once, where one head has a say in the blocks of another.
-/// `select_layer` is called once, with a list for each (batch, query head), batch entry by batch
-/// entry, and returns the mean mass over heads; it shares out its work over threads itself.
+/// A type that picks blocks for all heads of a layer at once, where one head has a say in the
+/// blocks of another. `select_layer` is called once, with one list for each (batch, query head),
+/// all heads of a batch entry before the next entry. It returns the mean mass over heads, and
+/// shares its work among threads itself.
 template <class P>
 concept LayerSelector =
     detail::HasSelectorHooks<P> &&
