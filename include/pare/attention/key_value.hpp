@@ -141,8 +141,8 @@ struct DenseKeyValue {
 };
 
 /// Keys and values in pages that a table puts in order: token t of sequence s is row t % page_size
-/// of page table(s, t / page_size). If a window has passed all tokens of a page, the call reads
-/// none of them, and the page's entry may hold anything, such as -1.
+/// of page table(s, t / page_size). If a call reads no token of a page, because its window has
+/// passed all of them, the page's entry may hold anything, such as -1.
 template <StorageScalar T>
 struct PagedKeyValue {
   using scalar = T;

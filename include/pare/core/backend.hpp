@@ -13,8 +13,8 @@
 /// project(pare::simd_for<pare::arch::avx2>{}, x, omega, y);
 /// ```
 ///
-/// Backends are small values; to make or copy one allocates nothing. One backend and arch gives the
-/// same bits on any executor.
+/// Backends are small values; making or copying one allocates nothing. For one backend and arch,
+/// results have the same bits on any executor.
 
 #include <pare/core/macros_off.hpp>
 
@@ -33,7 +33,8 @@ struct Reference {
   using pare_backend = void;
 };
 
-/// The fast path for one arch, on an executor, in memory of its own or of a workspace.
+/// The fast path for one arch, on an executor. Its calls keep their memory in a workspace, if it
+/// has one.
 template <class Arch, Executor E = SerialExecutor>
 struct Simd {
   using pare_backend = void;
@@ -94,8 +95,8 @@ using simd_for = Simd<Arch, SerialExecutor>;
 /// The fast path for the best arch of this translation unit, on the calling thread.
 inline constexpr Simd<arch::best> simd{};
 
-/// What a method on a backend works in: a T of the workspace that the backend carries, as the last
-/// lease left it, or a new one. For the calling thread, not for workers.
+/// The memory that a method works in: a T from the backend's workspace, as the last lease left it,
+/// or a new one if there is no workspace. For the calling thread, not for workers.
 template <class T, Backend B>
 Lease<T> leased(const B& backend) {
   if constexpr (KernelBackend<B>)
@@ -104,7 +105,8 @@ Lease<T> leased(const B& backend) {
     return Lease<T>(nullptr);
 }
 
-/// The backend of a call that makes many: what it carries, or else `own`, keeps their memory.
+/// The backend for a call that makes many other calls: their memory stays in the workspace that
+/// `backend` carries, or else in `own`.
 template <Backend B>
 B keeping(const B& backend, Workspace& own) {
   if constexpr (KernelBackend<B>)
@@ -113,15 +115,16 @@ B keeping(const B& backend, Workspace& own) {
     return backend;
 }
 
-/// The backend of calls that workers make: it carries no workspace, which serves one call at a
-/// time.
+/// The backend for calls that workers make. It carries no workspace, because one workspace serves
+/// one call at a time.
 template <Backend B>
 B for_workers(B backend) {
   if constexpr (KernelBackend<B>) backend.workspace = nullptr;
   return backend;
 }
 
-/// Runs a kernel: the argument struct names it, its namespace holds `run_kernel(Arch, arguments)`.
+/// Runs the kernel that belongs to an argument struct: `run_kernel(Arch, arguments)` of its
+/// namespace.
 template <class Arch, class E, class Arguments>
 PARE_ALWAYS_INLINE void launch(const Simd<Arch, E>&, const Arguments& arguments) noexcept {
   if constexpr (detail::compiled_elsewhere<Arch, Arguments>)

@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// Any executor behind one type, so that a method is compiled once for all of them.
+/// One type that stands for any executor, so that a method is compiled once for all of them.
 ///
 /// ```cpp
 /// template <KernelBackend B>
@@ -25,8 +25,8 @@
 namespace pare {
 PARE_ABI_BEGIN
 
-/// An executor that is not owned: calls go on to it. It must outlive the reference.
-/// Cost: one indirect call for each loop that several workers share.
+/// Refers to an executor, which must outlive it, and passes calls on to it. Cost: one indirect call
+/// for each loop that several workers share.
 class ExecutorRef {
  public:
   template <class E>
@@ -57,8 +57,9 @@ class ExecutorRef {
   void (*run_function_)(const void*, int, const std::function<void(int)>&);
 };
 
-/// The same kernels on the executor of `backend`, whatever its type; the reference as it is. The
-/// backend must outlive what is returned.
+/// A backend with the same kernels, whose executor refers to that of `backend`: its type does not
+/// depend on the executor's. `pare::reference` is returned as it is. `backend` must outlive the
+/// result.
 template <Backend B>
 auto on_any_executor(const B& backend) {
   if constexpr (!KernelBackend<B>)
@@ -69,7 +70,7 @@ auto on_any_executor(const B& backend) {
     return backend.on(ExecutorRef(backend.executor));
 }
 
-/// What it returns.
+/// The type that on_any_executor returns.
 template <Backend B>
 using OnAnyExecutor = decltype(on_any_executor(std::declval<const B&>()));
 

@@ -15,14 +15,14 @@
 /// };
 /// ```
 ///
-/// Work is cut into items by the algorithm, never by the number of threads, and an item is computed
-/// by one worker from start to end. Which worker takes an item is left to chance; what it computes
-/// is not. Results are therefore the same bits under every executor.
+/// The algorithm cuts work into items, independently of the number of threads, and one worker
+/// computes an item from start to end. Which worker takes an item is left to chance, but what it
+/// computes is not. Results are therefore the same bits under every executor.
 ///
-/// fork: OpenMP's threads do not survive it, and a team started in the child waits for them for
-/// ever. `OpenMpExecutor` therefore uses standard threads in a child process. Code that is not
-/// Pare's has to avoid OpenMP there itself: call `Eigen::setNbThreads(1)` in a child if Eigen is
-/// compiled with OpenMP.
+/// After a fork, the child has none of OpenMP's threads, and a team started there would wait for
+/// them forever. `OpenMpExecutor` therefore uses standard threads in a child process. Other code
+/// has to avoid OpenMP there itself: call `Eigen::setNbThreads(1)` in a child if Eigen is compiled
+/// with OpenMP.
 
 #include <pare/core/macros_off.hpp>
 
@@ -51,9 +51,9 @@ namespace pare {
 /// and on any thread, and returns when all are done. f does not throw. `concurrency()` does not
 /// change while Pare runs an algorithm, which makes one workspace per worker.
 ///
-/// A pool that breaks this costs time, never results. The calling thread does what a pool leaves
-/// out. Calls of f with a number out of range, with a number a second time, or after `run` has
-/// returned do nothing (a pool that calls late must hold a copy of f).
+/// A pool that breaks this costs time, but never results. The calling thread does what a pool
+/// leaves out. Calls of f do nothing if their number is out of range or comes a second time, or if
+/// `run` has returned (a pool that calls so late must hold a copy of f).
 template <class E>
 concept Executor =
     std::copy_constructible<E> && requires(const E& e, int n, const std::function<void(int)>& f) {

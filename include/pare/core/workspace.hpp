@@ -2,8 +2,8 @@
 #pragma once
 
 /// \file
-/// Memory that calls keep between them: a backend carries it, and each call finds there what the
-/// last one left.
+/// Memory that stays between calls: a backend carries the workspace, and each call finds there the
+/// memory that an earlier call left.
 ///
 /// ```cpp
 /// pare::Workspace workspace;
@@ -11,8 +11,9 @@
 /// for (const Eigen::MatrixXf& x : batches) project(backend, x, omega, y);  // allocates once
 /// ```
 ///
-/// A call leases what it works in by type, so one workspace serves calls of every kind. Without a
-/// workspace a call allocates its memory and frees it. Results are the same bits either way.
+/// A call leases objects by their type, so one workspace serves calls of every kind. Without a
+/// workspace, each call allocates its memory and frees it. The results have the same bits either
+/// way.
 ///
 /// A method of your own keeps its memory in the same place:
 ///
@@ -62,17 +63,17 @@ template <std::default_initializable T>
 class Lease;
 PARE_ABI_END
 
-/// Owns what calls keep between them; moved, not copied. It grows to what the largest calls need,
-/// and `workspace = {}` gives all of it back.
+/// Owns the memory that stays between calls. It can be moved, not copied. It grows to what the
+/// largest calls need; `workspace = {}` frees all of it.
 ///
 /// One workspace serves one call at a time: calls that run at the same time on different threads
-/// need one each. A call inside another on the same thread is right; it leases objects of its own.
-/// A workspace must outlive the calls of the backends that carry it.
+/// need one each. A call inside another one on the same thread may use the same workspace; it
+/// leases objects of its own. A workspace must outlive the calls of the backends that carry it.
 class Workspace {
  public:
-  /// Keeps nothing, and allocates nothing.
+  /// An empty workspace; allocates nothing.
   constexpr Workspace() = default;
-  /// What is moved from keeps nothing, and may be used.
+  /// A workspace that was moved from is empty, and may be used.
   PARE_ALWAYS_INLINE Workspace(Workspace&& other) noexcept
       : first_(std::exchange(other.first_, nullptr)) {}
   PARE_ALWAYS_INLINE Workspace& operator=(Workspace&& other) noexcept {
@@ -82,11 +83,11 @@ class Workspace {
     }
     return *this;
   }
-  /// Nothing may be leased any more, here and where another is moved to this.
+  /// No object may be leased when a workspace is destroyed or another one is moved to it.
   PARE_ALWAYS_INLINE ~Workspace() { destroy(); }
 
-  /// An object of type T for the life of the lease: one that an earlier lease left, as it was left,
-  /// or a new one. Allocates only if every T that it keeps is leased.
+  /// Lends an object of type T for the life of the lease: one that an earlier lease returned, with
+  /// its content, or a new one. Allocates only if every T that it keeps is lent.
   template <std::default_initializable T>
   Lease<T> lease() {
     return Lease<T>(this);
@@ -108,8 +109,8 @@ class Workspace {
 
 PARE_ABI_BEGIN
 
-/// A T to work in: of a workspace, to which it goes back when the lease ends, even by an exception,
-/// or, where there is no workspace, of the lease itself.
+/// A T to work in. It belongs to a workspace and returns there when the lease ends, also by an
+/// exception; without a workspace, it belongs to the lease.
 template <std::default_initializable T>
 class Lease {
  public:

@@ -11,10 +11,10 @@
 /// apply(pare::simd.threads(4).with(workspace), lowrank, x, y);
 /// ```
 ///
-/// The product in the middle [tokens x rank] is made a block of rows at a time and multiplied on
-/// before it leaves the cache. Sums run along the inputs, then along the rank, in one order: the
-/// same bits come out for every executor, and for every number of tokens. A NaN or infinite token
-/// reaches its own row of y only.
+/// The product in the middle, [tokens x rank], is computed for a block of rows at a time, and
+/// multiplied by the left factor before it leaves the cache. Sums run along the inputs, then along
+/// the rank, in one order: the bits are the same for every executor and every number of tokens. A
+/// NaN or infinity in a token reaches its own row of y only.
 
 #include <pare/core/macros_off.hpp>
 
@@ -89,10 +89,10 @@ PARE_ABI_BEGIN
 ///         by columns, or y overlaps an input. Nothing is written then. No tokens: a no-op; rank
 ///         or in 0: y = 0.
 ///
-/// Cost: 2 tokens rank (in + out) FLOPs, which bind from a few dozen tokens on; below, reading the
-/// factors does. x is read once, y written once. Memory, kept in the backend's workspace: both
-/// factors once, and for each worker a block of at most 192 rows of the rank; for few rows, or
-/// columns of y contiguous, (rank + out) tokens scalars instead.
+/// Cost: 2 tokens rank (in + out) FLOPs, which bind from a few dozen tokens on; with fewer, reading
+/// the factors does. x is read once, y written once. Memory, kept in the backend's workspace: both
+/// factors once, and per worker a block of at most 192 rows of length rank. With few rows, or if
+/// columns of y are contiguous, it is (rank + out) tokens scalars instead of the blocks.
 template <Backend B, In<2> L, In<2> R, In<2> X, Out<2> Y>
 requires SameScalar<L, R> && ProductOf<X, scalar_of<L>, Y>
 void apply(const B& backend, const L& left, const R& right, const X& x, Y&& y) {

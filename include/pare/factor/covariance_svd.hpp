@@ -11,11 +11,11 @@
 /// auto lowrank = covariance_svd(w, covariance, {.rank = 128});
 /// ```
 ///
-/// minimises tr((W - A B) C (W - A B)^T) = ||(W - A B) X^T||_F^2. A = U and B = U^T W, with U the
-/// first eigenvectors of W C W^T, the covariance of the outputs: the same product as whitening by a
-/// root of C and its inverse, but neither is computed, so that a singular C is as good as any.
-/// Sources: Wang et al., SVD-LLM, arXiv 2403.07378; CARE, arXiv 2603.17946; the form without a root
-/// is also Swift-SVD's (arXiv 2604.01609). Everything is computed in double.
+/// The factors minimise tr((W - A B) C (W - A B)^T) = ||(W - A B) X^T||_F^2. They are A = U and B =
+/// U^T W, with U the first eigenvectors of W C W^T, the covariance of the outputs. SVD-LLM reaches
+/// the same product by whitening with a root of C and its inverse; neither is computed here, so C
+/// may be singular. Sources: Wang et al., SVD-LLM, arXiv 2403.07378; CARE, arXiv 2603.17946; the
+/// form without a root is also Swift-SVD's (arXiv 2604.01609). Everything is computed in double.
 
 #include <pare/core/macros_off.hpp>
 
@@ -32,8 +32,8 @@ PARE_ABI_BEGIN
 /// \param w          [out x in], any dense Eigen matrix of float, double, bf16 or f16
 /// \param covariance C [in x in] of the inputs; at least one token was added
 /// \param options    as of factorize (svd.hpp)
-/// \param damping    share of the mean variance that is added to each, at least 0; none is needed.
-///                   The sources use 0.01, for their inverse
+/// \param damping    this share of the mean variance is added to each variance; at least 0. None is
+///                   needed; the sources use 0.01, for their inverse
 /// \return           as factorize: a LowRank, whose energies are in the metric
 /// \throws std::invalid_argument as factorize, if no token was added, or if damping is negative or
 ///         not finite

@@ -2,8 +2,8 @@
 #pragma once
 
 /// \file
-/// DoRA: a low-rank adapter whose rows keep a magnitude of their own. With W [out x in],
-/// A [rank x in], B [out x rank] and a scale s the layer's weight is
+/// DoRA: a low-rank adapter in which each row of the weight has a magnitude of its own, m_o. With W
+/// [out x in], A [rank x in], B [out x rank] and a scale s, the layer's weight is
 ///
 ///     row o: g_o (W + s B A)_o,   g_o = m_o / max(||(W + s B A)_o||, epsilon)
 ///
@@ -15,14 +15,14 @@
 /// dora_forward(x, w, a, b, magnitude, s, y);                 // or all of it
 /// ```
 ///
-/// B A [out x in] is never formed. Of a row, with all sums over a row in double:
+/// B A [out x in] is never formed. The norm of a row follows from three sums in double:
 ///
 ///     norm^2 = base + 2 s cross + s^2 gram
 ///     base = sum_j W_j^2,  cross = B (W A^T)^T,  gram = B (A A^T) B^T
 ///
 /// Where the three cancel to less than 1e-3 of base + s^2 gram, or W A^T or A A^T leave the range
 /// of float, the row is computed from its elements in double, at rank * in operations per row. A
-/// few such rows cost next to nothing; a matrix of them takes tens of times longer.
+/// few such rows cost next to nothing, but a matrix full of them takes tens of times longer.
 ///
 /// Source: Liu et al., "DoRA: Weight-Decomposed Low-Rank Adaptation", ICML 2024; the factored norm
 /// and the stable form: Zelenin and Zhuravlyova, "Scaling DoRA", arXiv 2603.22276. The recomputed

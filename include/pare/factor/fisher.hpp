@@ -2,8 +2,8 @@
 #pragma once
 
 /// \file
-/// The diagonal of the Fisher information of a layer y = W x: how much the loss minds a change of
-/// each weight, and what FWSVD weighs its error with.
+/// The diagonal of the Fisher information of a layer y = W x. It says how much the loss changes
+/// with each weight; FWSVD weighs its error by it.
 ///
 /// ```cpp
 /// FisherDiagonal fisher(out, in);
@@ -12,15 +12,15 @@
 /// const Eigen::VectorXd weights = fisher.sums(Axis::Input);
 /// ```
 ///
-/// F_ij = 1 / N sum over examples e of (dL_e / dw_ij)^2. The square is of the gradient of one
-/// example: that of a batch's mean is another quantity, (E g)^2 + Var(g) / batch. Which Fisher
-/// information it is, is decided by the labels of the losses that the caller differentiates: those
-/// of the data give the empirical one, which FWSVD uses; labels drawn from the model's own
-/// predictions give an estimate of the true one.
+/// F_ij = 1 / N sum over examples e of (dL_e / dw_ij)^2. The gradient of each example is squared.
+/// The square of a batch's mean gradient is something else: (E g)^2 + Var(g) / batch. The labels
+/// decide which Fisher information this is. Losses on the labels of the data give the empirical
+/// one, which FWSVD uses; labels drawn from the model's own predictions give an estimate of the
+/// true one.
 ///
-/// Gradients are not searched for NaN and infinities: the sums of their rows and columns become
-/// such, and whoever takes them as weights refuses them. Source: Hsu et al., "Language model
-/// compression with weighted low-rank factorization", ICLR 2022, section 3.
+/// Gradients are not checked for NaN and infinities: the sums of their rows and columns become NaN
+/// or infinite, and a method that takes such sums as weights refuses them. Source: Hsu et al.,
+/// "Language model compression with weighted low-rank factorization", ICLR 2022, section 3.
 
 #include <pare/core/macros_off.hpp>
 
@@ -188,11 +188,11 @@ PARE_ABI_BEGIN
 
 /// Accumulates squared gradients of examples, in any order and any grouping of calls.
 ///
-/// Sums are kept in double. Within a call squares of float and 16-bit gradients are added in float,
-/// at most 256 at a time, so that a sum is off by at most 300 * 2^-24 of itself; squares below
-/// 2^-126, of gradients below 1e-19, are lost or rounded, and squares beyond 3.4e38 infinite. The
-/// elements are squared and added in double. Doubles are added in double everywhere. Bits depend on
-/// the order of the calls and not on the executor.
+/// Sums are kept in double. Within a call, squares of float and 16-bit gradients are added in
+/// float, at most 256 at a time, so that a sum is off by at most 300 * 2^-24 of itself. Squares
+/// below 2^-126 (gradients below 1e-19) are lost or rounded, and squares beyond 3.4e38 are
+/// infinite. Elements, and gradients in double, are squared and added in double. Bits depend on the
+/// order of the calls, not on the executor.
 class FisherDiagonal {
  public:
   /// Of a weight [out x in].
@@ -232,8 +232,8 @@ class FisherDiagonal {
     add_gradient(simd, gradient);
   }
 
-  /// Adds examples of one or more tokens from what passes the layer, without their gradients
-  /// G_e = sum over tokens t of example e of delta_t x_t^T being stored.
+  /// Adds examples of one or more tokens, given the layer's inputs and output gradients. The
+  /// examples' gradients G_e = sum over tokens t of example e of delta_t x_t^T are not stored.
   ///
   /// \param backend         left out: pare::simd
   /// \param delta           [tokens x out] gradient of the examples' losses by y

@@ -12,31 +12,34 @@
 /// plain.left, plain.right, plain.relative_error(), plain.parameter_saving(), small.rank()
 /// ```
 ///
-/// Only a basis of the dominant subspace is computed, of the side that is smaller; the other factor
-/// is W projected on it, hence the least-squares optimum for that basis. Which route finds the
-/// basis (Route::Auto):
+/// Only a basis of the dominant subspace is computed, on the smaller side. The other factor is W
+/// projected on it, which is the least-squares optimum for that basis. Route::Auto chooses how to
+/// find the basis:
 ///
-/// - **Exact**: all eigenvectors of the Gram matrix in double, when a side has at most 128 elements
-///   or the sample would be as wide as the side.
-/// - **Gram**: the Gram matrix G of the smaller side is formed, then subspace iteration on it, when
-///   that needs fewer FLOPs than Randomized and G is at most four times the sample and its image.
+/// - **Exact**: all eigenvectors of the Gram matrix in double. Chosen if a side has at most 128
+///   elements, or if the sample would be as wide as the side.
+/// - **Gram**: forms the Gram matrix G of the smaller side, then iterates on it (subspace
+///   iteration). Chosen if that needs fewer FLOPs than Randomized, and G is at most four times as
+///   large as the sample and its image.
 /// - **Randomized**: subspace iteration with W itself (Halko, Martinsson and Tropp 2011).
 ///
-/// Gram iterates on a sample 21/16 k + 16 columns wide, Randomized on 3/2 k + 32, at least 2 steps
-/// each; for Accuracy::High on 3/2 k + 32, 4 and 5 steps: our choice, by measurement on singular
-/// values i^-0.6. Then the residuals of the vectors tell what another step would gain, and steps
-/// are added, 100 in all at most, until the excess over the best possible error is what the
-/// accuracy promises: an estimate with a margin, which held for singular values i^-0.1 to i^-1 and
-/// for normal matrices (i^-0.1 needs 5 to 10 steps for Standard, i^-0.6 2 or 3). For i^-0.05, which
-/// falls by a quarter in all, Standard reached an excess of 0.0035 at small ranks, and of 0.0051
-/// where one value lies far above the others.
+/// The iteration starts from a random sample. Gram's is 21/16 k + 16 columns wide, Randomized's 3/2
+/// k + 32, with at least 2 steps each; for Accuracy::High it is 3/2 k + 32 wide, with 4 and 5
+/// steps. These are our choice, by measurement on singular values i^-0.6. Then the residuals of the
+/// vectors tell what another step would gain. Steps are added, 100 in all at most, until the excess
+/// over the best possible error is what the accuracy promises. This is an estimate with a margin,
+/// which held for singular values i^-0.1 to i^-1 and for normal matrices (Standard needs 5 to 10
+/// steps for i^-0.1, 2 or 3 for i^-0.6). For i^-0.05, which falls by a quarter in all, Standard
+/// reached an excess of 0.0035 at small ranks, and of 0.0051 where one value lies far above the
+/// others.
 ///
-/// Float input is multiplied in float as long as the singular values kept span less than a factor
-/// of 1e3 (Gram) or 1e5 (Randomized), what is left is above 7e-4 of the norm, steps gain until the
-/// excess is reached, and no tolerance below 3e-3 is asked for, and in double otherwise; singular
-/// values below 3e-8 of the largest (1e-6 for factors in float) are rounding. A tolerance
-/// below 1.2e-7 is met in double by rounds on what the rounds before left, and a decomposition of
-/// the small factor by rotations: about 70 k^3 FLOPs on one thread.
+/// Float input is multiplied in float if all of this holds: the singular values kept span less than
+/// a factor of 1e3 (Gram) or 1e5 (Randomized), what is left is above 7e-4 of the norm, steps gain
+/// until the excess is reached, and no tolerance below 3e-3 is asked for. Otherwise it is
+/// multiplied in double. Singular values below 3e-8 of the largest (1e-6 for factors in float) are
+/// rounding. A tolerance below 1.2e-7 is met in double: further rounds factor what the rounds
+/// before left, and the small factor is decomposed by rotations, which takes about 70 k^3 FLOPs on
+/// one thread.
 ///
 /// The same bits come out for every executor and number of threads. NaN or infinity in W is
 /// refused.
@@ -100,10 +103,10 @@ PARE_ABI_BEGIN
 ///         a covariance is not symmetric and positive semi-definite, the squared norm in the metric
 ///         is not finite, or below 1e-292 but not 0, or a factor does not fit its scalar
 ///
-/// Cost, r the smaller side, n the larger and l the width of the sample: r^2 n + 6 r^2 l + 2 r n k
-/// FLOPs (Gram), 12 r n l (Randomized), and about 9 l^3 on one thread; with a covariance
-/// 6 in (out + in) l FLOPs per step, in double. Memory beside the result: r^2 scalars (Gram),
-/// 3 (r + n) l, 2 l^2 doubles.
+/// Cost, with r the smaller side, n the larger one and l the width of the sample: r^2 n + 6 r^2 l +
+/// 2 r n k FLOPs (Gram) or 12 r n l (Randomized), and about 9 l^3 on one thread; with a covariance
+/// 6 in (out + in) l FLOPs per step, in double. Memory besides the result: r^2 scalars (Gram), 3 (r
+/// + n) l scalars and 2 l^2 doubles.
 template <Backend B, In<2> W, Metric M>
 auto factorize(const B& backend, const W& w, const M& metric, const SvdOptions& options) {
   return detail::factorize_views("factor::factorize", backend, as_const(to_view(w)), metric,
@@ -159,8 +162,8 @@ auto truncated_svd(const W& w, const SvdOptions& options) {
   return truncated_svd(simd, w, options);
 }
 
-/// The same for anything that multiplies (linear_operator.hpp). Cost: 4 products with l columns per
-/// step.
+/// The same for a matrix that is known only by its products (linear_operator.hpp). Cost: 4 products
+/// with l columns per step.
 /// \throws std::invalid_argument if it is empty, a product is not finite, squared_norm() is
 ///         negative or less than its products show, an option is out of range, or another route
 ///         than Randomized is asked for.

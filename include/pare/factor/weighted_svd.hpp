@@ -12,10 +12,10 @@
 /// auto other = weighted_svd(w, importance, {.rank = 128}, Axis::Output);
 /// ```
 ///
-/// FWSVD writes Y = X W and weighs the rows of its W, which are inputs: Axis::Input here. Source:
+/// FWSVD writes Y = X W and weighs the rows of its W, which are inputs: Axis::Input here. Its D^-1
+/// U S is W V here, so that no weight is divided by and weights of zero need no epsilon. Source:
 /// Hsu, Hua, Chang, Lou, Shen and Jin, "Language model compression with weighted low-rank
-/// factorization", ICLR 2022, section 3. Its D^-1 U S is W V here: no weight is divided by, so
-/// weights of zero need no epsilon.
+/// factorization", ICLR 2022, section 3.
 
 #include <pare/core/macros_off.hpp>
 

@@ -2,8 +2,8 @@
 #pragma once
 
 /// \file
-/// Epilogues: what is done to an element of a product C = A B once its sum is complete, while the
-/// tile that it lies in is still in cache. A second pass over C would read and write it again.
+/// Epilogues: what is done to an element of a product C = A B once its sum is complete, while its
+/// tile is still in cache. A second pass over C would read and write C again.
 ///
 /// ```cpp
 /// const linalg::Then layer{linalg::AddBias<float>{bias.data()}, linalg::Relu{}};
@@ -28,11 +28,11 @@ PARE_ABI_BEGIN
 
 /// What becomes of c_ij: epilogue(i, j, sum) returns the value that is stored.
 ///
-/// It is called once for each element, after the last block of the depth and, with `accumulate`,
-/// after what C held was added: in no order that may be relied on, and by several workers at a
-/// time, so it must not change anything. i and j are those of the caller's C, however C lies in
-/// memory. What the epilogue reads must not overlap C. With `Half::Lower` it sees some of the
-/// elements above the diagonal too. It must not throw.
+/// It is called once for each element, after the last block of the depth; with `accumulate`, also
+/// after the former value of C was added. The order of calls is not fixed, and several workers call
+/// it at the same time, so it must not change anything. i and j count rows and columns of the
+/// caller's C, however C lies in memory. What the epilogue reads must not overlap C. With
+/// `Half::Lower` it is called for some elements above the diagonal too. It must not throw.
 template <class E, class T>
 concept Epilogue = requires(const E& epilogue, Index i, Index j, T sum) {
   { epilogue(i, j, sum) } -> std::convertible_to<T>;

@@ -2,16 +2,16 @@
 #pragma once
 
 /// \file
-/// C += X^T X in double, with products in float: the lower half.
+/// The lower half of C += X^T X, summed in double from products in float.
 ///
 /// ```cpp
 /// ChunkedGram<decltype(pare::simd), float>(pare::simd, x, c).run();  // x [tokens x n], c [n x n]
 /// mirror_lower(pare::simd, c);                                       // the upper half too
 /// ```
 ///
-/// Adding the float products of every 512 tokens to a double matrix as large as C would read and
-/// write it as often, for a third of the time of the products. So a tile of C takes four such
-/// chunks while it is in L2, whose packed tokens wait in the last-level cache.
+/// If the float products of every 512 tokens were added to all of C in turn, C would be read and
+/// written as often, which takes a third of the products' time. So each tile of C takes four such
+/// chunks of tokens while it is in L2; the packed tokens wait in the last-level cache.
 
 #include <pare/core/macros_off.hpp>
 
@@ -42,9 +42,9 @@ PARE_ABI_END
 
 PARE_ABI_BEGIN
 
-/// One call: adds x^T x of x [tokens x n], any storage scalar but double, rows or columns
-/// contiguous, to c [n x n], row-major, whose elements above the diagonal no one may rely on. The
-/// caller has checked shapes.
+/// One call: adds x^T x to c [n x n], which is row-major. x is [tokens x n], of any storage scalar
+/// but double, with rows or columns contiguous. Elements of c above the diagonal hold no defined
+/// value afterwards. The caller has checked shapes.
 ///
 /// Products of `chunk` tokens are summed in float, chunks in double. The tokens are cut from the
 /// first on, so that sums do not depend on the executor. Cost: tokens n^2 FLOPs, which bind.

@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// C = A B for matrices of any size, on the register tile of gemm.hpp.
+/// C = A B for matrices of any size.
 ///
 /// ```cpp
 /// multiply(pare::simd, a, b, c);                                   // c = a b
@@ -11,9 +11,9 @@
 /// multiply(pare::simd, a, b, c, {}, AddBias<float>{bias.data()});  // epilogue.hpp
 /// ```
 ///
-/// The depth is cut into blocks, whose products are added in ascending order, and every element of
-/// C is summed by one worker at a time: the same bits come out for every executor. Dispatch units
-/// need product_tile.hpp only.
+/// The depth, the dimension that is summed over, is cut into blocks. Their products are added in
+/// ascending order, and one worker at a time sums an element of C: the bits are the same for every
+/// executor. Files that compile kernels for runtime dispatch need kernel/product_tile.hpp only.
 
 #include <pare/core/macros_off.hpp>
 
@@ -35,15 +35,15 @@
 namespace pare::linalg {
 PARE_ABI_BEGIN
 
-/// Of the depth, as many elements as keep six rows of A in L1 and a panel of B in L2.
+/// Elements of the depth in a block: as many as keep six rows of A in L1 and a panel of B in L2.
 inline constexpr Index product_depth = 512;
-/// Columns of B that are packed at a time, for all workers: they lie in the last-level cache.
+/// Columns of B that are packed at a time, for all workers together: they fit the last-level cache.
 inline constexpr Index product_columns = 2048;
 /// The most rows of C that a worker takes at once: A's block stays in L2 beside a panel of B.
 inline constexpr Index product_rows = 192;
 
-/// Rows that a worker takes at once: fewer than product_rows where that leaves workers without any.
-/// No element depends on it.
+/// Rows that a worker takes at once: fewer than product_rows where some workers would else have
+/// none. No element depends on it.
 inline Index rows_of_item(Index rows, Index workers) {
   const Index share = (rows + 4 * workers - 1) / (4 * workers);
   const Index groups = (share + kernel::tile_rows - 1) / kernel::tile_rows;
@@ -209,18 +209,20 @@ PARE_ABI_BEGIN
 ///
 /// \param backend  `pare::reference` (plain loops, one thread, sums in double, no memory), or one
 ///                 that launches kernels
-/// \param a        [m x k], any storage scalar; rows or columns contiguous, or it is read slowly
+/// \param a        [m x k], any storage scalar; if neither rows nor columns are contiguous, it is
+///                 read slowly
 /// \param b        [k x n], the same
 /// \param c        [m x n], float or double, rows or columns contiguous; does not overlap a or b
 /// \param options  see ProductOptions
-/// \param epilogue see Epilogue; runs in this translation unit, whatever unit has the kernels
+/// \param epilogue see Epilogue; it runs in this translation unit, also if another one has the
+///                 kernels
 ///
-/// The caller has checked shapes. Sums are kept in T; bf16 times bf16 into float uses native
-/// products of pairs, which take subnormals for 0, where the arch has them and nothing is scaled.
+/// The caller has checked shapes. Sums are kept in T. bf16 times bf16 into float uses native
+/// products of pairs, which count subnormals as 0, if the arch has them and nothing is scaled.
 /// Cost: 2 m n k FLOPs (half of them for a lower half), which bind; a and b are read once for every
 /// 2048 columns, c is read and written once for every 512 of the depth. Memory, kept in the
-/// backend's workspace: in float at most 4 MiB of panels of b and 384 KiB of a for each worker; in
-/// double, and for pairs of bf16, twice that.
+/// backend's workspace: in float at most 4 MiB for panels of b and 384 KiB for rows of a per
+/// worker; in double, and for pairs of bf16, twice that.
 /// \throws std::invalid_argument if neither rows nor columns of c are contiguous.
 template <Backend B, StorageScalar SA, StorageScalar SB, ComputeScalar T,
           Epilogue<T> E = NoEpilogue>
@@ -243,7 +245,7 @@ void multiply(const B& backend, TensorView<const SA, 2> a, TensorView<const SB, 
   }
 }
 
-/// c_ij = c_ji for i < j: completes a product of which the lower half was computed.
+/// c_ij = c_ji for i < j: completes a product whose lower half was computed.
 template <KernelBackend B, ComputeScalar T>
 void mirror_lower(const B& backend, TensorView<T, 2> c) {
   constexpr Index block = 64;

@@ -9,10 +9,10 @@
 /// orthonormalize(pare::simd.threads(4), y, 7);     // y^T y = I
 /// ```
 ///
-/// The Gram matrix is summed in double and its columns are scaled to unit length first, so that the
-/// decomposition holds up to condition numbers of about 1e6 of float data, where one in float fails
-/// at 4e3. Beyond that columns are first turned to their principal directions; those that are
-/// rounding are replaced by random ones.
+/// The Gram matrix is summed in double, and its columns are first scaled to unit length. The
+/// decomposition so holds up to condition numbers of about 1e6 of float data; in float it would
+/// fail at 4e3. Beyond that, columns are first turned to their principal directions, and those that
+/// are only rounding are replaced by random ones.
 
 #include <pare/core/macros_off.hpp>
 
@@ -95,8 +95,8 @@ Eigen::MatrixXd inverse_cholesky_factor(const RowMatrix<double>& gram) {
   return inverse;
 }
 
-/// How many columns of y, of which the first `kept` are known to, hold more than the rounding of
-/// combinations of `size` unit vectors.
+/// The number of columns of y that hold more than the rounding of combinations of `size` unit
+/// vectors; the first `kept` are known to.
 template <class T>
 Index columns_beyond_rounding(const RowMatrix<T>& y, Index kept, Index size) {
   const double least = 8 * std::numeric_limits<T>::epsilon() * std::sqrt(static_cast<double>(size));
@@ -128,12 +128,12 @@ void replace_dependent_columns(const B& backend, RowMatrix<T>& y, const RowMatri
   fill_normal(backend.executor, seed, columns_beyond_rounding(y, kept, size), y);
 }
 
-/// Makes the columns of y [rows x cols], rows >= cols, orthonormal: to the unit roundoff of T times
-/// their condition number, and that of double times its square (Yamamoto et al. 2015, Roundoff
-/// error analysis of the CholeskyQR2 algorithm). Columns that depend on others are replaced by
-/// random ones of `seed`. The same bits for any number of threads.
+/// Makes the columns of y [rows x cols], rows >= cols, orthonormal. The error is the unit roundoff
+/// of T times the condition number of y, and that of double times its square (Yamamoto et al. 2015,
+/// Roundoff error analysis of the CholeskyQR2 algorithm). Columns that depend on others are
+/// replaced by random ones of `seed`. The bits are the same for any number of threads.
 ///
-/// \param scratch any size, of what value ever; another in the end
+/// \param scratch of any size and content; both change
 ///
 /// Cost: 3 rows cols^2 FLOPs, a third of them in double. Memory: `scratch` becomes as large as y,
 /// and cols^2 doubles.

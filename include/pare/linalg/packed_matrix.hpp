@@ -2,8 +2,8 @@
 #pragma once
 
 /// \file
-/// Products of blocks of rows with one right factor that is packed once: what lets several products
-/// in a row keep a block in cache, where multiply would write out each of them.
+/// Products of blocks of rows with one right factor, which is packed once. Several products in a
+/// row can so keep a block of rows in cache, where `multiply` would write each product to memory.
 ///
 /// ```cpp
 /// const PackedMatrix<false, float> packed(pare::simd, right, memory);  // right [depth x columns]
@@ -44,9 +44,9 @@ TensorView<S, 2> checked_lines(const char* function, const char* argument, Tenso
   return m;
 }
 
-/// The right factor [depth x columns] in panels; with Pairs it is bf16, and so is all that it is
-/// multiplied by. Sums run along the depth in the order of `multiply`, whose bits the products
-/// have. The caller has checked shapes; matrices have a stride of 1 along rows or columns
+/// The right factor [depth x columns], packed into panels of columns. With Pairs it is bf16, and so
+/// is all that it is multiplied by. Sums run along the depth in the order of `multiply`, and have
+/// its bits. The caller has checked shapes; matrices have a stride of 1 along rows or columns
 /// (`checked_lines`).
 ///
 /// Cost: 2 rows depth columns FLOPs a product, which bind where the packed panels stay in cache.
@@ -84,8 +84,8 @@ class PackedMatrix {
     return whole_lines(rows * std::min(depth, depth_block));
   }
 
-  /// C = A right for a block of rows, where C, by rows, may stop after whole panels. After each
-  /// part of A is packed, visit(packed, depth) sees it.
+  /// C = A right for a block of rows. C lies by rows, and may end after any whole panel: later
+  /// columns are left out. `visit(packed, depth)` is called for each part of A once it is packed.
   template <class B, class S, class Visit>
   void multiply(const B& backend, TensorView<const S, 2> a, TensorView<T, 2> c, T* left,
                 const Visit& visit) const {

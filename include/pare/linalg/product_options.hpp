@@ -2,8 +2,7 @@
 #pragma once
 
 /// \file
-/// What may be asked of a product C = A B beside the product: to add to C, to leave out its upper
-/// half, to scale the factors.
+/// Options of a product C = A B: to add to C, to leave out its upper half, to scale the factors.
 ///
 /// ```cpp
 /// linalg::multiply(pare::simd, a, b, c, {.accumulate = true});  // c += a b

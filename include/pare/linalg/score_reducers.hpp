@@ -2,8 +2,8 @@
 #pragma once
 
 /// \file
-/// Reducers: what becomes of the scores of rows against keys, tile by tile, so that no one stores
-/// all of them. Maxima, sums, the k best and the softmax are here; your own is a struct with `add`:
+/// Reducers: they take in the scores of rows against keys tile by tile, so that nobody stores all
+/// scores. Maxima, sums, the k best and the softmax are here; your own is a struct with `add`:
 ///
 /// ```cpp
 /// struct CountAbove {                                     // how many scores of all are above 1
@@ -40,7 +40,7 @@
 
 namespace pare::linalg {
 
-/// Rows of a tile at most: their scores stay in the first-level cache.
+/// The most rows of a tile: their scores stay in the first-level cache.
 inline constexpr Index score_tile_rows = 8 * kernel::tile_rows;
 
 PARE_ABI_BEGIN
@@ -60,15 +60,14 @@ struct TileOfScores {
   Index visible(Index r) const { return limits != nullptr ? Index{limits[r]} : keys; }
 };
 
-/// Takes in tiles of scores: add(backend, tile). The tiles of a row come in the order of the keys,
-/// and hold every key once. What it finds must depend on the scores of a row alone, never on the
-/// rows or the keys that share a tile.
+/// A type that takes in tiles of scores by add(backend, tile). The tiles of a row come in the order
+/// of the keys, and hold every key once. Its result for a row must depend on the scores of that row
+/// alone, never on the rows or keys that share a tile.
 ///
 /// Two more members are used if they are there:
 /// - `bool sees(row, rows, key, keys)`: whether any of these rows sees any of these keys; if not,
-/// the
-///   tile is left out, and costs nothing;
-/// - `T* room(row, key)`: where the scores of a tile are written, [rows x tile_keys], for a reducer
+///   the tile is left out and costs nothing;
+/// - `T* room(row, key)`: where to write the scores of a tile, [rows x tile_keys], for a reducer
 ///   that keeps them.
 template <class R, class B, class T>
 concept ScoreReducer = requires(R& reducer, const B& backend, const TileOfScores<T>& tile) {
@@ -140,7 +139,7 @@ class RowTopK {
               {Ranked<T>(tile.at(r, j), tile.key + j), tile.at(r, j)});
   }
 
-  /// Of a row, the best first; fewer than k if it saw fewer keys.
+  /// The best scores of a row, the best first; fewer than k if the row saw fewer keys.
   std::vector<Entry> of(Index row) const {
     std::vector<Entry> sorted = best_[static_cast<std::size_t>(row)];
     std::sort(sorted.begin(), sorted.end());
@@ -163,9 +162,9 @@ class RowTopK {
   std::vector<std::vector<Entry>> best_;
 };
 
-/// Maximum and sum of e^(score - maximum) of each row, which merge over tiles: (m, l) and (m', l')
-/// give M = max(m, m') and l e^(m - M) + l' e^(m' - M); a row without keys is (-infinity, 0). A NaN
-/// or +infinity makes the sum of its row NaN.
+/// The maximum m and the sum l of e^(score - m) of each row. Tiles merge: (m, l) and (m', l') give
+/// M = max(m, m') and l e^(m - M) + l' e^(m' - M). A row without keys is (-infinity, 0). A NaN or
+/// +infinity makes the sum of its row NaN.
 template <ComputeScalar T>
 class OnlineSoftmax {
  public:
@@ -223,8 +222,8 @@ class OnlineSoftmax {
   std::vector<double> maximum_, sum_;
 };
 
-/// Lets row r of a reducer see the keys before ends[r] only, and leaves out tiles that no row sees.
-/// Holds both; for one thread.
+/// Shows row r only the keys before ends[r] to another reducer, and leaves out tiles that no row
+/// sees. It refers to both arguments, which must outlive it. For one thread.
 template <class R>
 class LimitRows {
  public:

@@ -2,8 +2,8 @@
 #pragma once
 
 /// \file
-/// Scores of a few rows against many keys, tile by tile into a reducer: what selectors are built
-/// on.
+/// Scores of a few rows against many keys, handed to a reducer tile by tile. Selectors are built on
+/// this.
 ///
 /// ```cpp
 /// linalg::RowTopK<float> best(q.rows(), 8);                // score_reducers.hpp has more
@@ -34,11 +34,12 @@ namespace pare::linalg {
 PARE_ABI_BEGIN
 
 /// Keeps rows packed and computes their scores against tiles of keys, which it packs one by one.
-/// Rows and keys are `depth` contiguous scalars each, wherever they lie; sums are kept in
-/// compute_t. For one thread: workers have an object and a memory of their own. Nothing is checked.
+/// Each row and each key is `depth` contiguous scalars, which may lie anywhere. Sums are kept in
+/// compute_t. An object serves one thread: each worker has an object and a memory of its own.
+/// Nothing is checked.
 ///
-/// Cost: 2 rows depth FLOPs per key, which bind from about eight rows on; below, packing the keys.
-/// Memory: rows * (depth + tile_keys) scalars, and a tile of keys.
+/// Cost: 2 rows depth FLOPs per key, which bind from about eight rows on; with fewer, packing the
+/// keys does. Memory: rows * (depth + tile_keys) scalars, and a tile of keys.
 template <class B, StorageScalar S>
 class ScoreRows {
  public:
@@ -157,7 +158,7 @@ class ScoreRows {
   const S** key_pointers_ = nullptr;
 };
 
-/// Gives a reducer all scores scale <q_r, k_j>.
+/// Gives a reducer all scores, scale <q_r, k_j> for row r and key j.
 ///
 /// \param backend `pare::reference` (plain loops, sums in double), or one that launches kernels, on
 ///                the calling thread
@@ -166,9 +167,9 @@ class ScoreRows {
 /// \param scale   multiplies every product
 /// \param reducer see ScoreReducer; without rows or keys it gets no tile
 ///
-/// Cost: 2 rows keys dim FLOPs, which bind from about eight rows on; below, packing the keys.
-/// Memory: that of ScoreRows, in the workspace that the backend carries. The same bits whatever
-/// rows come with a row.
+/// Cost: 2 rows keys dim FLOPs, which bind from about eight rows on; with fewer, packing the keys
+/// does. Memory: that of ScoreRows, in the workspace that the backend carries. A row's scores have
+/// the same bits whatever other rows come with it.
 /// \throws std::invalid_argument if q and k differ in dim, it is 0, or it is not contiguous
 template <Backend B, StorageScalar S, ScoreReducer<B, compute_t<S>> R>
 void score_rows(const B& backend, TensorView<const S, 2> q, TensorView<const S, 2> k,

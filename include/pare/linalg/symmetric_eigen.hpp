@@ -10,10 +10,11 @@
 /// const auto basis = eigen.leading<float>(rank);    // [n x rank], the largest first
 /// ```
 ///
-/// Householder's reduction to a tridiagonal matrix, then implicit QR steps (Golub and Van Loan,
-/// Matrix Computations, 8.3): the bits of Eigen::SelfAdjointEigenSolver. Of Eigen 3.4 only those
-/// functions of it that run are compiled, a third of what the class takes, which compiles products
-/// of reflections in blocks as well. Those functions changed in Eigen 5, where the class is called.
+/// The matrix is reduced to a tridiagonal one by Householder reflections, then diagonalised by
+/// implicit QR steps (Golub and Van Loan, Matrix Computations, 8.3). The result has the bits of
+/// Eigen::SelfAdjointEigenSolver, at a third of its compile time: with Eigen 3.4 only the functions
+/// that run are compiled, not the blocked reflections that the class compiles too. In Eigen 5 those
+/// functions changed, and the class is called.
 
 #include <pare/core/macros_off.hpp>
 

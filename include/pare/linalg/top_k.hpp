@@ -2,9 +2,9 @@
 #pragma once
 
 /// \file
-/// Ranking scores: all of them, no further than the ranking is read, or until a mass is reached.
+/// Ranking scores: all of them, only as far as the ranking is read, or until a mass is reached.
 ///
-/// The order is total: falling score, of equal ones the earlier first, NaN last.
+/// The order is total: larger scores first, of equal ones the earlier index first, NaN last.
 ///
 /// ```cpp
 /// std::vector<std::uint32_t> rank(scores.size());
@@ -35,7 +35,7 @@
 namespace pare::linalg {
 PARE_ABI_BEGIN
 
-/// rank[t] = index of the t-th largest score; both of one size. Cost: n log n comparisons.
+/// rank[t] = index of the t-th largest score; both spans have one size. Cost: n log n comparisons.
 template <ComputeScalar T>
 void rank_scores(std::span<const T> scores, std::span<std::uint32_t> rank) {
   std::iota(rank.begin(), rank.end(), std::uint32_t{0});
@@ -46,9 +46,9 @@ void rank_scores(std::span<const T> scores, std::span<std::uint32_t> rank) {
   });
 }
 
-/// Calls take(i) for indices by falling score until what it returned adds up to `mass`, the one
-/// that crosses it included; for all of them if that is never so. A NaN comes last. `counted` is
-/// there from the start. Cost: as rank_scores. Memory: `rank`, which is resized.
+/// Calls take(i) for indices by falling score until the returned numbers, together with `counted`,
+/// add up to `mass`; the index that crosses it is included. If they never do, all indices are
+/// taken. NaN scores come last. Cost: as rank_scores. Memory: `rank`, which is resized.
 template <ComputeScalar T, class Take>
 void take_mass(std::span<const T> scores, double mass, std::vector<std::uint32_t>& rank,
                const Take& take, double counted = 0) {
@@ -60,8 +60,8 @@ void take_mass(std::span<const T> scores, double mass, std::vector<std::uint32_t
   }
 }
 
-/// A score and whose it is, ordered by falling score, then by index; NaN comes last. This is an
-/// order of the bits, so it is total whatever the scores are.
+/// A score and its index, ordered by falling score, then by index; NaN comes last. Bits are
+/// compared, so the order is total whatever the scores are.
 template <ComputeScalar T>
 struct Ranked {
   using Bits = std::conditional_t<std::is_same_v<T, float>, std::uint32_t, std::uint64_t>;
@@ -94,9 +94,10 @@ struct Ranked {
   }
 };
 
-/// Ranks keys by falling score, in chunks: each chunk is cut out of what is left by a pivot of its
-/// sample, and sorted. What is handed out depends on the scores alone. Cost: a pass over the keys
-/// left for each chunk; chunks double what is ranked, so that reading all keys costs O(n log n).
+/// Ranks keys by falling score, only as far as asked. It works in chunks: a pivot from a sample of
+/// the keys that are left cuts off the next chunk, which is then sorted. The ranking depends on the
+/// scores alone. Cost: a pass over the remaining keys for each chunk; chunks double what is ranked,
+/// so that reading all keys costs O(n log n).
 template <ComputeScalar T>
 class LazyRanking {
  public:
