@@ -11,10 +11,11 @@
 /// auto fields = score_features(x, labels, {.layout = FieldLayout({1, 1, 64})});
 /// ```
 ///
-/// A built-in model and the gates train in turn (train_leap.hpp, which takes a model of one's own).
-/// How many rows pass the model does not depend on the number of features. Source: LeAP (arXiv
-/// 2606.01111); its penalty here is reconstructed (divergence.hpp), the order of fields whose gates
-/// stay open is our own (path_importance.hpp).
+/// A built-in model and the gates train in turn (train_leap.hpp does the same with your own model).
+/// Each field, one column or several, has a gate in [0, 1], which closes if the field does not
+/// help. The number of rows that pass the model does not depend on the number of features. Source:
+/// LeAP (arXiv 2606.01111). Its penalty is reconstructed here (divergence.hpp); the order of fields
+/// whose gates stay open is our own (path_importance.hpp).
 
 #include <pare/core/macros_off.hpp>
 
@@ -63,33 +64,34 @@ struct ScoreOptions {
   double holdout = 0.2;
 
   /// Subtracts the mean of the training rows from each column. Gates, divergence and their
-  /// gradients are the same without it; the built-in models, which start at 0 and take small steps,
-  /// cannot use a column that lies many deviations from 0 (years, ages, times). Off only for
-  /// columns that are centred already.
+  /// gradients do not change by it. The built-in models need it: they start at 0 and take small
+  /// steps, so they cannot use a column that lies many deviations from 0 (years, ages, times).
+  /// Switch it off only for columns that are centred already.
   bool center = true;
 
-  /// Columns are divided by their deviation on the training rows. Off: the caller's units decide
-  /// what a gate is charged.
+  /// Divides each column by its deviation on the training rows. Without it, the caller's units
+  /// decide how large a gate's penalty is.
   bool scale = true;
 
   TrainLeapOptions training{};
 
-  /// LeapOptions::alpha_per_field, at least 0; none: 1e-3, or 3 / held-out rows where that is more,
-  /// since fewer rows cannot show that a field saves less.
+  /// LeapOptions::alpha_per_field, the strength of the penalty, at least 0. Left out: 1e-3, or 3 /
+  /// held-out rows if that is more, since few rows cannot show a smaller gain from a field.
   std::optional<double> alpha_per_field{};
 
-  /// Leaves fields out that are copies of one before them: equal numbers in every row once columns
-  /// are centred and scaled. They are Inactive then, with a gate of 0 (Scores::copy_of). Without
-  /// this, gates of copies close but for one only from about 20 times the default penalty on; that
-  /// is also what it takes for copies that are only nearly equal.
+  /// Leaves out fields that are copies of an earlier field: equal numbers in every row, once
+  /// columns are centred and scaled. They are then Inactive, with a gate of 0 (Scores::copy_of).
+  /// Without this, all but one of the gates of copies close only from about 20 times the default
+  /// penalty on; copies that are only nearly equal need that much too.
   bool drop_copies = true;
 
-  /// Rows come in random order here, so that the cheapest donors do. `alpha_per_field` and
-  /// `learning_rate` are not read.
+  /// Options of the gates. Rows come in random order here, so the cheapest choice of donors (the
+  /// rows that lend a field another value) is good enough. `alpha_per_field` and `learning_rate`
+  /// are not read.
   LeapOptions leap{.donors = DonorPolicy::Shift};
 
-  /// Of the gates, above 0; none: 1e-3, or 8 / steps where the run is too short for that to close a
-  /// gate.
+  /// Learning rate of the gates, above 0. Left out: 1e-3, or 8 / steps if the run is too short for
+  /// 1e-3 to close a gate.
   std::optional<double> gate_learning_rate{};
 
   std::uint64_t seed = 0;  ///< of split, batches, donors and model; added to the seeds inside
@@ -99,8 +101,8 @@ PARE_ABI_BEGIN
 
 /// What score_features found.
 struct Scores {
-  /// Scores are gates. Fields whose gate is open come first, in the order of `importance`; the
-  /// others follow, the longer their gates were open the better (Leap::ranking_by_time_open).
+  /// Scores are the gates. Fields with open gates come first, in the order of `importance`. The
+  /// others follow: the longer a gate was open, the earlier (Leap::ranking_by_time_open).
   Ranking ranking;
   std::vector<double> gates;       ///< [fields] in [0, 1]; above 0.5: to be kept. 0 of
                                    ///< Inactive fields
@@ -179,13 +181,13 @@ PARE_ABI_BEGIN
 /// \param backend left out: pare::simd. The reference sums in double and calls no kernel
 /// \param x       [rows x dim] float or double, any strides; finite
 /// \param labels  [rows] 0 or 1; at least two of each for each of training and hold-out
-/// \throws std::invalid_argument if a size does not fit, a number is not finite or, as the options
-///         centre and scale it, above 2^60 (float) or 2^500 (double), a label is
-///         another, a class has too few rows, or an option is out of its range
+/// \throws std::invalid_argument if a size does not fit, a number is not finite or, once centred
+///         and scaled, above 2^60 (float) or 2^500 (double), a label is neither 0 nor 1, a class
+///         has too few rows, or an option is out of its range
 ///
-/// Columns that never change, and copies, are Inactive in the ranking. Cost: as train_leap; beside
-/// it x is copied, shuffled, once, and held-out rows pass forward and back to the input 16 times.
-/// Memory: that copy.
+/// Columns that never change, and copies, are Inactive in the ranking. Cost: that of train_leap;
+/// besides, x is copied once, shuffled, and the held-out rows pass the model 16 times, forward and
+/// back to the input. Memory: that copy.
 template <Backend B, RowsIn X, NumberList Y>
 Scores score_features(const B& backend, const X& x, const Y& labels,
                       const ScoreOptions& options = {}) {

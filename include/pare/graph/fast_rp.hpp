@@ -19,9 +19,9 @@
 ///
 ///     N_0 = D^beta R,   N_i = P N_{i-1},   E = sum_i weights[i] * unit_rows(N_i)
 ///
-/// then E's columns are standardised. P^i is never formed. The paper's body could not be read: the
-/// formulas are those of the authors' code. A constant factor on the degrees, which secondary
-/// sources give as (d / 2m)^beta, is left out; normalisation and standardisation remove it.
+/// Then the columns of E are standardised. P^i is never formed. We could not read the paper's body:
+/// the formulas are those of the authors' code. Secondary sources give a constant factor on the
+/// degrees, (d / 2m)^beta; it is left out, since normalisation and standardisation remove it.
 
 #include <pare/core/macros_off.hpp>
 
@@ -54,20 +54,21 @@ PARE_ABI_BEGIN
 ///         apart than 2^200 (double: 2^1992), or steps beyond its largest number that are not
 ///         standardised.
 ///
-/// Edge weights, degree powers and step weights may lie at the ends of the scalar's range: common
-/// factors that the method cancels are taken out as powers of two, so that every row of weights
-/// scaled by one gives the same bits. (With Degree::Count the weights stay in the result, and rows
-/// that fall below the smallest normal number from step to step lose their direction.)
+/// Edge weights, degree powers and step weights may lie at the ends of the scalar's range. Common
+/// factors that the method cancels are taken out as powers of two, so that scaling a row of weights
+/// by a power of two leaves the bits as they are. (With Degree::Count the weights stay in the
+/// result, and rows that fall below the smallest normal number from step to step lose their
+/// direction.)
 ///
-/// Precision: where the largest neighbours of a node cancel, as high degree powers make likely,
-/// only rounding is left of them, and unit rows and standard columns bring it to full size. Such a
-/// row then depends on how the weights themselves were rounded to float, unless they are small
-/// integers; double takes this 2^29 times further.
+/// Precision: if the largest neighbours of a node cancel, as high degree powers make likely, only
+/// rounding is left of them, and unit rows and standardised columns bring it to full size. Such a
+/// row depends on how the weights themselves were rounded to float, unless they are small integers.
+/// double moves this limit by a factor of 2^29.
 ///
 /// A node without edges gets a row of zeros before standardisation, unless self_influence is above
-/// 0. The same bits come out for any number of threads. Cost: 2 nnz * dim FLOPs and nnz * dim
-/// scalars gathered per step; the gather binds. Memory beside out: nodes * dim scalars if only the
-/// last two weights are not zero (as by default), twice that otherwise.
+/// 0. The bits are the same for any number of threads. Cost: 2 nnz * dim FLOPs and nnz * dim
+/// scalars gathered per step; the gather binds. Memory besides out: nodes * dim scalars if only the
+/// last two weights are not zero (as by default), otherwise twice that.
 template <Backend B, SparseIn S, Out<2> Y>
 requires SameScalarAsSparse<S, Y>
 void fast_rp(const B& backend, const S& adjacency, Y&& out, const FastRpOptions& options) {

@@ -12,12 +12,12 @@
 /// ```
 ///
 /// x may be any dense Eigen matrix (row- or column-major, strided, a block) of float, double, bf16
-/// or f16, or an Eigen::SparseMatrix of float or double. The output is dense, float (double for
-/// double input). NaN and Inf of x propagate to the outputs of their row and no further.
+/// or f16, or an Eigen::SparseMatrix of float or double. The output is dense, of float (double for
+/// double input). A NaN or infinity in a row of x reaches the outputs of that row and no others.
 ///
-/// The same bits come out for every executor and number of threads. For dense float input they are
-/// the same on every arch as well: columns are added or subtracted in ascending order, and the sum
-/// is multiplied by the scale.
+/// The bits are the same for every executor and number of threads. For dense float input they are
+/// the same on every arch as well: columns are added or subtracted in ascending order, and then the
+/// sum is multiplied by the scale.
 
 #include <pare/core/macros_off.hpp>
 
@@ -36,7 +36,7 @@
 
 namespace pare::projection {
 
-/// Y's scalar is what X's is computed in.
+/// The scalar of Y is the one that X is computed in: double for double, else float.
 template <class X, class Y>
 concept ProjectsTo = std::is_same_v<compute_t<scalar_of<X>>, scalar_of<Y>>;
 
@@ -118,9 +118,9 @@ PARE_ABI_BEGIN
 /// \throws std::invalid_argument if a member of r is out of range, a shape does not fit, elements
 ///         of y share memory, or y overlaps x. Nothing is written then. n = 0 is a no-op.
 ///
-/// Cost: n * nnz(R) additions; X is read and Y written once (Y again for every 32 MiB of R's
-/// nonzeros, X again for every 2048 outputs). Memory, kept in the backend's workspace: half a MiB
-/// for each worker, and the part of R in use, at most about 32 MiB however large R is.
+/// Cost: n * nnz(R) additions. X is read once and Y is written once (Y again for every 32 MiB of
+/// R's nonzeros, X again for every 2048 outputs). Memory, kept in the backend's workspace: half a
+/// MiB per worker, and the part of R in use, which is at most about 32 MiB however large R is.
 template <Backend B, In<2> X, RandomOperator R = SparseProjection, Out<2> Y>
 requires ProjectsTo<X, Y>
 void project(const B& backend, const X& x, const R& r, Y&& y) {
@@ -137,8 +137,9 @@ void project(const X& x, const R& r, Y&& y) {
   project(simd, x, r, y);
 }
 
-/// Y = scale X sign(R)^T for dense X: as `project`, with a value of the caller's for every nonzero
-/// of R in the place of its entry_scale(). Shapes, errors, cost and memory as `project`.
+/// Y = scale X sign(R)^T for dense X: as `project`, but each nonzero of R has the size `scale`,
+/// which the caller chooses, instead of entry_scale(). Shapes, errors, cost and memory are those of
+/// `project`.
 template <Backend B, In<2> X, RandomOperator R = SparseProjection, Out<2> Y>
 requires ProjectsTo<X, Y>
 void project_signs(const B& backend, const X& x, const R& r, double scale, Y&& y) {

@@ -6,8 +6,8 @@
 /// entry (i, j) is a function of (seed, i, j) in integers alone.
 ///
 /// Every family is scaled so that E||R x||^2 = ||x||^2. The same description gives the same R on
-/// every backend, arch, compiler and number of threads, and any part of R can be read without what
-/// lies before it.
+/// every backend, arch, compiler and number of threads. Any part of R can be computed without the
+/// parts before it.
 ///
 /// ```cpp
 /// SparseProjection sparse{.input_dim = d, .output_dim = k, .seed = 7};   // density 1/sqrt(d)
@@ -37,12 +37,12 @@ PARE_ABI_BEGIN
 /// - density 1: Rademacher.
 ///
 /// Variance: Var||Rx||^2 = (2||x||^4 + (1/density - 3) sum x_i^4) / output_dim. Very sparse
-/// operators are thus a poor choice for spiky data, such as one-hot vectors; SparseSignProjection
-/// is a good one.
+/// operators are thus a poor choice for vectors with few large elements, such as one-hot vectors;
+/// use SparseSignProjection there.
 ///
-/// The sampler is a design of this library: each column's rows are cut into blocks of 64; Philox
-/// words of (block, column) give the number of nonzeros by inversion of the binomial distribution,
-/// their places by Floyd's algorithm, and their signs.
+/// The sampler is our own. The rows of each column are cut into blocks of 64. Philox words of
+/// (block, column) give the number of nonzeros, by inversion of the binomial distribution, then
+/// their places, by Floyd's algorithm, and their signs.
 struct SparseProjection {
   Index input_dim = 0;              ///< columns of R; at least 1
   Index output_dim = 0;             ///< rows of R, in [1, 2^31); may exceed input_dim

@@ -17,16 +17,16 @@
 /// const auto kept = above(leap.ranking());
 /// ```
 ///
-/// Each forward pass mixes every field by its gate with its value in another row (mix.hpp). A field
-/// that does not help the loss gives way to the penalty (divergence.hpp), its gate closes, and the
-/// model sees noise with the field's own distribution, which it cannot scale back up as it can
-/// a mask. The number of passes does not depend on the number of fields.
+/// Each forward pass mixes every field, by its gate, with the value that the field has in another
+/// row (mix.hpp). If a field does not help the loss, the penalty prevails (divergence.hpp) and its
+/// gate closes. The model then sees noise with the field's own distribution, which it cannot scale
+/// back up as it could with a mask. The number of passes does not depend on the number of fields.
 ///
-/// Before the layer, divide columns by their deviation. Subtract their mean too where batches are
-/// dense: the mix and the gradients of the gates are the same, and a model that starts at 0 cannot
-/// use a column many deviations from it. Sparse batches store what is no default, so nothing is
-/// subtracted from them; where entries lie far from the default, subtract the same number from the
-/// entries and from SparseFields::defaults.
+/// Divide columns by their deviation before the layer. If batches are dense, subtract their mean
+/// too: the mix and the gradients of the gates stay the same, but a model that starts at 0 cannot
+/// use a column many deviations from it. Sparse batches store only what is not at its default, so
+/// nothing is subtracted from them; if entries lie far from the default, subtract one number from
+/// both the entries and SparseFields::defaults.
 ///
 /// Source: Huang et al., "LeAP" (arXiv 2606.01111), whose released code is the mix, the gates, the
 /// loop and Adam here. The adaptive penalty, the evidence counters and the donor policies are
@@ -97,7 +97,7 @@ class Leap {
     forward(simd, x, mixed);
   }
 
-  /// Of a temporary, which the backward pass would read when it is gone.
+  /// Takes no temporary: the backward pass would read it when it is gone.
   template <Backend B, class X, class Y>
   requires pare::detail::OwningRvalue<X>
   void forward(const B& backend, X&& x, Y&& mixed) = delete;
@@ -106,7 +106,7 @@ class Leap {
   requires pare::detail::OwningRvalue<X>
   void forward(X&& x, Y&& mixed) = delete;
 
-  /// The gradients by gates and by x of the last forward pass.
+  /// The gradients of the last forward pass with respect to gates and x.
   ///
   /// \param backend    left out: pare::simd
   /// \param grad_mixed [rows x dim] the gradient of the loss by mixed
@@ -281,7 +281,7 @@ class Leap {
   /// Steps in whose batch field j's sums held a NaN or an infinity; its gradient counted as 0.
   Index nonfinite_batches(Index j) const { return evidence(j).nonfinite; }
 
-  /// Steps behind which the gate of field j was above 1/2.
+  /// Steps after which the gate of field j was above 1/2.
   Index open_steps(Index j) const { return evidence(j).open; }
 
   /// The mean over the steps of sqrt(mean |Delta|_2^2) of field j; 0 before the first.
@@ -289,12 +289,12 @@ class Leap {
     return state_.steps == 0 ? 0 : evidence(j).displacement / static_cast<double>(state_.steps);
   }
 
-  /// Fields by gate, with those that the batches said nothing or too little about marked.
+  /// Fields ranked by gate. Those that the batches said nothing, or too little, about are marked.
   PARE_ALWAYS_INLINE Ranking ranking() const { return detail::rank_leap(state_); }
 
-  /// The same scores and status, with fields in the order of `open_steps`, ties by `mean_thetas`,
-  /// Inactive ones last. It ranks fields whose gates closed: where these end, and how long theta
-  /// then stays where, is noise, since a closed gate has no slope. Ours.
+  /// The same scores and status, but fields are in the order of `open_steps`, ties in that of
+  /// `mean_thetas`, Inactive ones last. It ranks the fields whose gates closed. Where such a theta
+  /// ends, and how long it stays there, is noise, since a closed gate has no slope. Ours.
   PARE_ALWAYS_INLINE Ranking ranking_by_time_open() const {
     return detail::rank_by_time_open(state_);
   }
