@@ -13,6 +13,7 @@
 #include "factor/data.hpp"
 #include "support/allocations.hpp"
 #include "support/backends.hpp"
+#include "support/properties.hpp"
 
 namespace {
 
@@ -146,7 +147,8 @@ TYPED_TEST(ApplyTest, RefusesWhatDoesNotFitAndWritesNothing) {
   Rows<T> y = untouched;
   const auto refused = [&](const char* argument, const auto& l, const auto& r, const auto& from,
                            auto&& to) {
-    refusal([&] { apply(this->backend(), l, r, from, to); }, "factor::apply", argument);
+    pare::testing::refuses_and_leaves_alone([&] { apply(this->backend(), l, r, from, to); },
+                                            "factor::apply", argument, y);
   };
   refused("right", left, Rows<T>::Ones(2, 5).eval(), x, y);
   refused("right", left, right, Rows<T>::Ones(2, 6).eval(), y);
