@@ -12,10 +12,10 @@
 /// ```
 ///
 /// Xu et al., "XAttention: Block Sparse Attention with Antidiagonal Scoring" (arXiv 2503.16428).
-/// Queries and key slots are cut into cells of stride x stride; the logit of a cell is
-/// scale / stride times the scores on its antidiagonal, which every row and every column of the
-/// cell crosses once. A softmax over each row of cells, added up by block, gives the scores of
-/// blocks, of which the largest are kept until their sum reaches a share of the whole.
+/// Queries and key slots are cut into cells of stride x stride. The logit of a cell is scale /
+/// stride times the sum of the scores on its antidiagonal, which crosses every row and every column
+/// of the cell once. A softmax over each row of cells, added up by block, gives the scores of
+/// blocks. The largest are kept until their sum reaches a share of the whole.
 
 #include <pare/core/macros_off.hpp>
 
@@ -39,10 +39,10 @@ namespace pare::attention {
 
 PARE_ABI_BEGIN
 
-/// A BlockSelector. It needs causal attention and at most as many queries as keys; fewer queries
-/// than keys, aligned to the end of the keys, and blocks that are not square are extensions.
+/// A BlockSelector. It needs causal attention and at most as many queries as keys. Fewer queries
+/// than keys, aligned to the end of the keys, and blocks that are not square are our extensions.
 struct Antidiagonal {
-  /// Few heads are shared out over threads by their rows.
+  /// If there are few heads, their rows are shared among threads.
   static constexpr bool shares_rows = true;
 
   Index row_block = 128;     ///< queries of a block, at least 1
@@ -52,15 +52,15 @@ struct Antidiagonal {
   /// XAttention uses 8 and 16.
   Index stride = 8;
 
-  /// Share of the block scores that is kept, above 0; as in MeanPool. Forced blocks count. The
-  /// value is the one users of XAttention run with.
+  /// Share of the block scores that is kept, above 0, as in MeanPool. Blocks that are always kept
+  /// count. The default is what users of XAttention run with.
   float mass = 0.9f;
 
   /// A share for each query head; empty: `mass` for all.
   std::vector<float> head_masses{};
 
-  /// As in MeanPool. How antidiagonal scores join with a key order is not stated by the PBS-Attn
-  /// paper; reconstructed: slots take the place of keys, the softmax runs over the cells of
+  /// As in MeanPool. The PBS-Attn paper does not say how antidiagonal scores combine with a key
+  /// order. Our reconstruction: slots take the place of keys, the softmax runs over the cells of
   /// candidate blocks, and the row's own segment is kept without a score.
   Index segment = 0;
 
@@ -82,10 +82,10 @@ struct Antidiagonal {
   /// Whether every mass is 1 or more.
   bool keeps_all(const SelectorCall&) const { return detail::whole_masses(mass, head_masses); }
 
-  /// Adds the blocks of every row, and returns the mean over rows of the share of the block scores
-  /// that was kept. Cost: 2 dim / stride FLOPs for each visible (query, key) pair, which binds: at
-  /// a stride of 8 and equal dims 1/16 of exact attention. Memory per thread: 256 rows of cells, or
-  /// those of one row block, times the column blocks.
+  /// Adds the blocks of every row. Returns the share of the block scores that was kept, mean over
+  /// rows. Cost: 2 dim / stride FLOPs for each visible (query, key) pair, which bind: 1/16 of exact
+  /// attention at a stride of 8 and equal dims. Memory per thread: 256 rows of cells, or those of
+  /// one row block, times the column blocks.
   /// \throws std::invalid_argument as MeanPool::select.
   template <class B, StorageScalar S>
   PARE_ALWAYS_INLINE double select(const B& backend, const SelectorHead<S>& head,

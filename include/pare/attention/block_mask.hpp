@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// Which blocks of queries attend to which blocks of keys: a checked block-CSR mask.
+/// Which blocks of queries attend to which blocks of keys, stored as compressed sparse rows.
 ///
 /// ```cpp
 /// const BlockMask::Shape shape{.queries = 4096, .keys = 4096};  // for any batch entry and head
@@ -42,11 +42,11 @@ PARE_ABI_BEGIN
 
 /// The selected (row block, column block) pairs of every (batch, head), immutable once made.
 ///
-/// Row block m holds queries [m row_block, (m+1) row_block), column block n holds key slots
-/// [n column_block, (n+1) column_block); the last of each may be shorter. Slots are the places of a
-/// `KeyOrder`, without one the keys themselves. A mask says which blocks are computed, and nothing
-/// about single keys: causality and windows apply inside a block as ever. A row of blocks may be
-/// empty.
+/// Row block m holds queries [m row_block, (m+1) row_block), column block n holds key slots [n
+/// column_block, (n+1) column_block); the last of each may be shorter. Slots are the places of a
+/// `KeyOrder`, or the keys themselves without one. A mask says which blocks are computed. It says
+/// nothing about single keys: causality and windows apply inside a block as usual. A row of blocks
+/// may be empty.
 ///
 /// Stored as compressed rows: row r = (batch, head, row block) has the ascending columns
 /// `columns()[offsets()[r]]` to `columns()[offsets()[r + 1]]`. Every way to make a mask throws
@@ -55,7 +55,8 @@ PARE_ABI_BEGIN
 /// row of blocks.
 class BlockMask {
  public:
-  /// The problem a mask is for. `batch` and `heads` of 1 serve every batch entry and head.
+  /// The shape that a mask is for. With `batch` or `heads` of 1 it serves every batch entry or
+  /// head.
   struct Shape {
     Index batch = 1;           ///< 1, or the batch (or number of packed sequences)
     Index heads = 1;           ///< 1, or the number of query heads
@@ -193,11 +194,11 @@ class BlockMask {
                   static_cast<std::size_t>((b * shape_.heads + h) * row_blocks() + row));
   }
 
-  /// The selected share of the blocks, in [0, 1], as the mean over batch entries and heads; 1 where
-  /// there is no block. If `causal`, the share of the blocks of `causal()`, which are T(T+1)/2 for
-  /// T square blocks (the convention of the PBS paper): selected blocks outside that triangle, as a
-  /// key order leaves them in the query's own segment, count on neither side. Cost: a binary search
-  /// per row of blocks.
+  /// The selected share of the blocks, in [0, 1], mean over batch entries and heads; 1 if there is
+  /// no block. If `causal`, it is the share of the blocks of `causal()`, which are T(T+1)/2 for T
+  /// square blocks (the convention of the PBS paper). Selected blocks outside that triangle, which
+  /// a key order leaves in the query's own segment, count neither as selected nor as blocks. Cost:
+  /// a binary search per row of blocks.
   double density(bool causal) const {
     double kept = 0, blocks = 0;
     for (std::size_t line = 0; line + 1 < offsets_.size(); ++line) {

@@ -31,12 +31,13 @@ PARE_ABI_BEGIN
 /// One permutation of the keys for each (batch, head), immutable once made: slot s holds the key at
 /// position `of(batch, head)[s]`.
 ///
-/// Attention does not depend on the order of its keys; an order gathers the keys that matter into
-/// few blocks, which a `BlockMask` over slots then selects. Causality and windows are judged by
-/// position, never by slot. Memory: 4 bytes per position.
+/// Attention does not depend on the order of its keys. An order gathers the keys that matter into
+/// few blocks, which a `BlockMask` over slots then selects. Causality and windows go by position,
+/// never by slot. Memory: 4 bytes per position.
 class KeyOrder {
  public:
-  /// The problem an order is for. `batch` and `heads` of 1 serve every batch entry and head.
+  /// The shape that an order is for. With `batch` or `heads` of 1 it serves every batch entry or
+  /// head.
   struct Shape {
     Index batch = 1;  ///< 1, or the batch (or number of packed sequences)
     Index heads = 1;  ///< 1, the number of key/value heads, or that of query heads
@@ -73,8 +74,8 @@ class KeyOrder {
   /// All positions, [batch, heads, keys].
   std::span<const std::uint32_t> positions() const { return positions_; }
 
-  /// The positions of slots 0 ... keys - 1. An order with one batch entry or one head answers for
-  /// any.
+  /// The positions of slots 0 ... keys - 1. An order with one batch entry or one head returns it
+  /// for any batch entry or head.
   /// \throws std::invalid_argument if there is no such batch entry or head.
   PARE_ALWAYS_INLINE std::span<const std::uint32_t> of(Index batch, Index head) const {
     const Index b = shape_.batch == 1 ? 0 : batch, h = shape_.heads == 1 ? 0 : head;

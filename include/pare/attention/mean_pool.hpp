@@ -10,11 +10,11 @@
 ///     select_blocks(q, k, order, MeanPool{.segment = 256}, {.causal = true});
 /// ```
 ///
-/// Row block m keeps the column blocks n of the largest softmax_n(scale mean(q of m).mean(k of n))
-/// until their sum reaches a share of the whole, and the blocks around the diagonal and of the
-/// first token whatever their score. Without segments this is the mean pooling that sparse methods
-/// are compared with; with segments, over keys in an order of `order_keys`, it is the selection of
-/// PBS-Attn (arXiv 2510.21270, appendix D.1, algorithm 2).
+/// Column block n scores softmax_n(scale mean(q of m).mean(k of n)) for row block m. The row block
+/// keeps the largest scores until their sum reaches a share of the whole. It also keeps the blocks
+/// around the diagonal and that of the first token, whatever their score. Without segments this is
+/// the mean pooling that sparse methods are compared with. With segments, over keys in an order of
+/// `order_keys`, it is the selection of PBS-Attn (arXiv 2510.21270, appendix D.1, algorithm 2).
 
 #include <pare/core/macros_off.hpp>
 
@@ -34,10 +34,10 @@
 
 namespace pare::attention {
 
-/// What stands for the tokens of a block.
+/// The one row that stands for the tokens of a block.
 enum class BlockPooling { Mean, Max };
 
-/// How a last block is pooled that is shorter than the others.
+/// How the last block is pooled if it is shorter than the others.
 enum class BlockPadding {
   None,  ///< as a block of the tokens it has
   Zeros  ///< as if zeros filled it: the authors' code
@@ -45,27 +45,28 @@ enum class BlockPadding {
 
 PARE_ABI_BEGIN
 
-/// A BlockSelector. Defaults are those of the PBS-Attn code where nothing else is said. It needs
-/// causal attention and at most as many queries as keys; fewer queries than keys, aligned to the
-/// end of the keys, and blocks that are not square are extensions.
+/// A BlockSelector. A default is that of the PBS-Attn code, unless its comment says otherwise. It
+/// needs causal attention and at most as many queries as keys. Fewer queries than keys, aligned to
+/// the end of the keys, and blocks that are not square are our extensions.
 struct MeanPool {
-  /// Few heads are shared out over threads by their rows.
+  /// If there are few heads, their rows are shared among threads.
   static constexpr bool shares_rows = true;
 
   Index row_block = 128;     ///< queries of a block, at least 1
   Index column_block = 128;  ///< keys or key slots of a block, at least 1
 
   /// Share of the softmax over candidate blocks that is kept, above 0. The block that crosses it is
-  /// kept too, and all of them if rounding never lets the sum reach it. From 1 on every block that
+  /// kept too; if rounding never lets the sum reach it, all blocks are. From 1 on, every block that
   /// a row can see is kept: exact attention.
   float mass = 0.9f;
 
   /// A share for each query head; empty: `mass` for all.
   std::vector<float> head_masses{};
 
-  /// Keys of a segment, a multiple of column_block; candidates are then the blocks of segments
-  /// before the row's own, of which every block is kept. An order must leave keys in their segment.
-  /// 0: no order; candidates are all blocks up to the diagonal, which is kept.
+  /// Keys of a segment, a multiple of column_block. The candidates are then the blocks of the
+  /// segments before the row's own; all blocks of its own segment are kept. An order must leave
+  /// keys in their segment. 0: there is no order, and the candidates are all blocks up to the
+  /// diagonal, which is kept.
   Index segment = 0;
 
   /// Keeps the block with the first token in every row, whatever its score.
@@ -91,9 +92,9 @@ struct MeanPool {
   /// Whether every mass is 1 or more.
   bool keeps_all(const SelectorCall&) const { return detail::whole_masses(mass, head_masses); }
 
-  /// Adds the blocks of every row, and returns the mean over rows of the share of the block scores
-  /// that was kept; this is the selector's belief, not attention mass, and leaves out the blocks
-  /// that are kept without a score. Cost: one reading of q and k, and 2 dim FLOPs for each pair of
+  /// Adds the blocks of every row. Returns the share of the block scores that was kept, mean over
+  /// rows. This is what the selector believes, not attention mass, and it leaves out blocks that
+  /// are kept without a score. Cost: one reading of q and k, and 2 dim FLOPs for each pair of
   /// blocks. Memory: the pooled keys and, per thread, 48 rows of block scores.
   /// \throws std::invalid_argument if an order moves keys out of their segment.
   template <class B, StorageScalar S>

@@ -40,27 +40,27 @@
 
 namespace pare::attention {
 
-/// Over which keys the last queries spread their weight when they say which ones matter.
+/// The keys over which the last queries spread their weight when they decide which keys matter.
 enum class ImportanceOver {
   CompleteSegments,  ///< all keys of complete segments, later ones too: the authors' code
   VisibleKeys        ///< the keys that each query sees: equation 7 of the paper
 };
 
-/// Options of `order_keys`. Defaults are the paper's where nothing else is said.
+/// Options of `order_keys`. A default is the paper's, unless its comment says otherwise.
 struct OrderOptions {
-  /// Keys of a segment, at least 1; keys behind the last complete segment stay in place.
+  /// Keys of a segment, at least 1. Keys after the last complete segment stay in place.
   Index segment = 256;
 
   /// How many of the last queries vote, at least 1. The paper takes a block of them.
   Index queries = 128;
 
-  /// One order for all query heads of a key/value head, made from the mean of their queries; the
-  /// default is the paper's, an order for each query head. Sharing divides the cost of ordering by
-  /// the heads of a group, and lets these share packed keys; appendix G of the paper finds nearly
-  /// the same quality. It fails where the heads of a group look for different keys, since the mean
-  /// of their queries looks for none: of SmolLM2-135M's layer 7 at 4096 tokens and a mass of .98,
-  /// the worst head covers .81 of its attention with a shared order and .94 with its own, at a
-  /// relative square error of .34 and .05 (.038 and .006 over all heads).
+  /// True: all query heads of a key/value head share one order, made from the mean of their
+  /// queries. The default is the paper's: each query head has its own. Sharing divides the cost of
+  /// ordering by the heads of a group, and lets them share packed keys; appendix G of the paper
+  /// finds nearly the same quality. It fails where the heads of a group look for different keys,
+  /// since the mean of their queries looks for none. In layer 7 of SmolLM2-135M, at 4096 tokens and
+  /// a mass of .98, the worst head covers .81 of its attention with a shared order and .94 with its
+  /// own, at a relative square error of .34 and .05 (.038 and .006 over all heads).
   bool share_kv_heads = false;
 
   /// The authors' code and the paper differ; both give valid orders.
@@ -169,12 +169,12 @@ PARE_ABI_BEGIN
 /// \throws std::invalid_argument if shapes do not fit, segment or queries is below 1, or the scale
 ///         is out of range
 ///
-/// The natural order if there is no more than one segment. Of keys of equal weight the earlier
-/// comes first, a NaN last: a head with a NaN among what is scored keeps its natural order. Heads
-/// that share an order are averaged in compute_t and rounded to the scalar of q. Cost: 2 *
-/// min(options.queries, queries) * keys * dim FLOPs for each order, and two exponentials for each
-/// of its scores. Memory: O(keys) for each order, and 128 scores for each key of as many orders
-/// as keep the threads busy. The same bits for any number of threads.
+/// With one segment or none, the order is the natural one. Of keys of equal weight the earlier
+/// comes first, and a NaN last. A head with a NaN among what is scored keeps its natural order.
+/// Heads that share an order are averaged in compute_t and rounded to the scalar of q. Cost: 2 *
+/// min(options.queries, queries) * keys * dim FLOPs per order, and two exponentials for each of its
+/// scores. Memory: O(keys) per order, and 128 scores per key for as many orders as keep the threads
+/// busy. The bits are the same for any number of threads.
 template <Backend B, In<4> Q, In<4> K>
 requires SameScalar<Q, K>
 KeyOrder order_keys(const B& backend, const Q& q, const K& k, const OrderOptions& options = {}) {

@@ -44,11 +44,12 @@ using kernel::ScorePlace;
 using kernel::SoftCap;
 
 /// A plain struct that replaces a score. `modify` is called for every score that is computed,
-/// before causality and windows hide keys, on several threads at once. A result of -infinity hides
-/// the key. The result for a key that is hidden already, because q.k is -infinity or an earlier
-/// modifier hid it, is not looked at. It is noexcept: kernels are, so that an exception would end
-/// the program. A modifier that also has `bool hides(Index sequence, Index key) const noexcept` may
-/// say that no query of the sequence sees a key, which is then not read at all.
+/// before causality and windows hide keys, by several threads at the same time. A result of
+/// -infinity hides the key. If a key is hidden already, because q.k is -infinity or an earlier
+/// modifier hid it, the result is ignored. `modify` is noexcept because kernels are: an exception
+/// would end the program. A modifier may also have `bool hides(Index sequence, Index key) const
+/// noexcept`. If it returns true, no query of the sequence sees the key, which is then not even
+/// read.
 template <class M>
 concept ScoreModifier = std::is_trivially_copyable_v<M> &&
                         requires(const M& m, float single, double twice, const ScorePlace& place) {
@@ -86,10 +87,10 @@ Alibi alibi_of(X&& slopes) {
 /// Keys that are seen, as booleans [batch, heads, queries, keys], each extent as the call has it
 /// or 1: true where the query sees the key.
 ///
-/// The score of a hidden key is not looked at, so that a NaN in it does not matter. Where the mask
-/// is the same for all queries and heads, as one of padding is, hidden keys and their values are
-/// not even read, and cost nothing; where it is not, a NaN or infinite value may reach rows of its
-/// tile that do not see it.
+/// The score of a hidden key is ignored, so a NaN in it does not matter. If the mask is the same
+/// for all queries and heads, as one for padding is, hidden keys and their values are not read and
+/// cost nothing. Otherwise a NaN or infinity in a value may reach rows of its tile that do not see
+/// it.
 struct KeyMask {
   TensorView<const bool, 4> seen{};
 

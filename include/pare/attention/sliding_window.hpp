@@ -11,9 +11,9 @@
 /// ```
 ///
 /// Xiao et al., "Efficient Streaming Language Models with Attention Sinks" (StreamingLLM, arXiv
-/// 2309.17453): recent tokens and a few first ones. The blocks are those that hold a visible key,
-/// so some keys outside the window come with them; AttendOptions::window and
-/// AttendOptions::sinks hide those, as they do without any mask. As a mask it joins other
+/// 2309.17453): a query sees recent tokens and a few first ones. A block is selected if it holds a
+/// visible key, so some keys outside the window come with it. AttendOptions::window and
+/// AttendOptions::sinks hide those too, and need no mask. As a mask, the window combines with other
 /// selections.
 
 #include <pare/core/macros_off.hpp>
@@ -29,8 +29,8 @@ namespace pare::attention {
 
 PARE_ABI_BEGIN
 
-/// A BlockSelector that looks at positions alone. Query at p sees keys in (p - window, p], without
-/// causality those with |p - j| < window, and keys below `sinks`.
+/// A BlockSelector that looks at positions alone. A query at p sees the keys in (p - window, p]
+/// (without causality those with |p - j| < window), and the keys below `sinks`.
 struct SlidingWindow {
   Index row_block = 128;     ///< queries of a block, at least 1
   Index column_block = 128;  ///< keys of a block, at least 1
@@ -41,7 +41,7 @@ struct SlidingWindow {
   /// First tokens that stay visible, at least 0; StreamingLLM's default.
   Index sinks = 4;
 
-  /// Rows are quickly chosen: a head is the work of one thread.
+  /// Choosing takes little time: one thread does all rows of a head.
   static constexpr bool shares_rows = false;
 
   /// \throws std::invalid_argument if a block size, the window or sinks are out of range, or there

@@ -13,14 +13,14 @@
 /// auto latent = allocate_ranks(spectra, 8 * 64, {.min_rank = 32, .max_rank = 128});  // of ranks
 /// ```
 ///
-/// Each layer starts at its least rank; then, again and again, the layer whose next step has the
-/// greatest score takes it, of equal ones the first, as long as its step fits into what is left of
-/// the budget. So the budget is never exceeded, what is left of it is less than the cheapest step
-/// that bounds still allow, and the same input gives the same ranks.
+/// Each layer starts at its least rank. Then, again and again, the layer whose next step has the
+/// greatest score takes that step (the first of equal ones), as long as the step fits into the rest
+/// of the budget. The budget is never exceeded; what is left of it is less than the cheapest step
+/// that the bounds still allow. The same input gives the same ranks.
 ///
-/// **Dense layers.** Factors of rank k have k (out + in) numbers, no fewer than W itself where
-/// k >= out in / (out + in). Such a rank is never given: the layer stays dense instead, costs
-/// out in, loses nothing, and has rank 0 in the result (DenseLayers).
+/// **Dense layers.** Factors of rank k have k (out + in) numbers. From k >= out in / (out + in) on,
+/// that is no fewer than W itself has, and such a rank is never given: the layer stays dense
+/// instead, costs out in, loses nothing, and has rank 0 in the result (DenseLayers).
 ///
 /// Source of RankScore::CareResidualRatio and CareCode: CARE, arXiv 2603.17946, eq. 1 and its code.
 

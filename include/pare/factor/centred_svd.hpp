@@ -125,8 +125,9 @@ double centred_energy(const CompressedView<T, I>& lines, const Eigen::VectorXd& 
   return total + absent.dot(mean.cwiseAbs2());
 }
 
-/// Means of columns, each counted from its first element: equal elements are their own mean
-/// whatever their number, and no sum leaves the range of double unless squares of what it is of do.
+/// Means of columns. Each is summed as differences from the column's first element: equal elements
+/// have exactly themselves as mean, however many there are, and no sum leaves the range of double
+/// unless the squares of its terms do.
 template <StorageScalar S>
 Eigen::VectorXd column_means(TensorView<const S, 2> x) {
   const auto value = [&](Index i, Index j) {
@@ -212,9 +213,10 @@ auto centred_svd(const B& backend, const X& x, const SvdOptions& options) {
   return CentredLowRank<T>{std::move(factors), std::move(mean)};
 }
 
-/// The same for a sparse matrix of float or double, which is not densified. Products are rounded
-/// before the mean is taken from them: where it is more than 1e6 deviations (1e14 in double), the
-/// excess is above what the accuracy promises, or X is refused; a dense X has no such limit.
+/// The same for a sparse matrix of float or double, which stays sparse. Products are rounded before
+/// the mean is subtracted from them. If the mean is more than 1e6 deviations (1e14 in double), the
+/// excess is therefore above what the accuracy promises, or X is refused; a dense X has no such
+/// limit.
 /// \throws std::invalid_argument as truncated_svd of a sparse matrix
 template <Backend B, SparseIn X>
 auto centred_svd(const B& backend, const X& x, const SvdOptions& options) {

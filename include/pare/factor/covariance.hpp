@@ -11,9 +11,9 @@
 /// auto lowrank = covariance_svd(w, covariance, {.rank = 128});
 /// ```
 ///
-/// C = 1 / N sum_t x_t x_t^T, not centred: the mean of the inputs passes the layer too. Inputs are
-/// not searched for NaN and infinities: their rows and columns of C become such, and the solvers
-/// refuse it.
+/// C = 1 / N sum_t x_t x_t^T. It is not centred, since the mean of the inputs passes the layer too.
+/// Inputs are not checked for NaN and infinities: their rows and columns of C become NaN or
+/// infinite, and the solvers refuse such a C.
 
 #include <pare/core/macros_off.hpp>
 

@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// Low rank for errors that are weighed one by one: min over A, B of sum_ij F_ij (W - A B)_ij^2.
+/// Low rank with a weight for each element: min over A, B of sum_ij F_ij (W - A B)_ij^2.
 ///
 /// ```cpp
 /// FisherDiagonal fisher(out, in, FisherTerms::Elements);
@@ -11,13 +11,13 @@
 /// double plain = elementwise_loss(w, f, svd.left, svd.right);       // of any other factors
 /// ```
 ///
-/// There is no closed form unless F has rank one, and a solution is a local minimum. Both methods
-/// start from the closed form for the row sums of F or from factors that are given, and from random
-/// ones where `restarts` asks for it; no sweep raises the loss. Row sums are only a substitute for
-/// F: their optimum can be worse than plain SVD in this loss.
+/// There is no closed form unless F has rank one, and what is found is a local minimum. Both
+/// methods start from the closed form for the row sums of F, or from given factors; `restarts` adds
+/// random starts. No sweep raises the loss. Row sums are only a substitute for F: their optimum can
+/// be worse than plain SVD in this loss.
 ///
-/// Weights that fix few elements of a row (fewer than k, say, of a Fisher information that is
-/// nearly 0 elsewhere) leave the rest of the row free: the loss falls, the plain error need not.
+/// If only few elements of a row have weight (fewer than k, as with a Fisher information that is
+/// nearly 0 elsewhere), the rest of the row is free: the loss falls, but the plain error may not.
 ///
 /// Sources: Srebro and Jaakkola, "Weighted low-rank approximations", ICML 2003; Hastie, Mazumder,
 /// Lee and Zadeh, "Matrix completion and low-rank SVD via fast alternating least squares", JMLR 16
@@ -226,9 +226,9 @@ PARE_ABI_BEGIN
 ///         weight out of its range, an option is out of range, or a factor does not fit its scalar
 ///
 /// Em finds its best approximation by two subspace iterations from the factors before. Cost per
-/// sweep: 2 out in (k^2 + 6 k) + (out + in) k^3 / 3 FLOPs (Als) or 12 out in k (Em), all in double;
-/// a sweep of Als lowers the loss further. Memory: copies of w and f, out in doubles (Em), up to
-/// 64 MiB (Als; 96 k^2 / 2 doubles where that is more). The same bits come out for every executor.
+/// sweep, all in double: 2 out in (k^2 + 6 k) + (out + in) k^3 / 3 FLOPs (Als) or 12 out in k (Em);
+/// a sweep of Als lowers the loss further. Memory: copies of w and f; out in doubles (Em), or up to
+/// 64 MiB (Als; 96 k^2 / 2 doubles if that is more). The bits are the same for every executor.
 template <Backend B, In<2> W, In<2> F>
 auto elementwise_svd(const B& backend, const W& w, const F& f, const ElementwiseOptions& options) {
   constexpr const char* function = "factor::elementwise_svd";

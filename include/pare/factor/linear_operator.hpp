@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// What can be factored besides a dense matrix: anything that multiplies.
+/// Matrices that are known only by their products, such as a difference that is never formed.
 
 #include <pare/core/macros_off.hpp>
 
@@ -27,10 +27,11 @@ namespace pare::factor {
 /// ```
 ///
 /// W is [rows() x cols()]; x is [cols() x l] for multiply and [rows() x l] for multiply_transposed.
-/// Views are row-major and contiguous; y is written whole. The products must be the same bits each
-/// time, or the result is not reproducible. A member `double squared_norm() const` gives
-/// ||W||_F^2 where it is known; without it the energy is estimated from the first sample (unbiased,
-/// relative deviation about sqrt(2 / (sample width)) at worst), and with it tolerance and error.
+/// Views are row-major and contiguous; every element of y is written. A product must give the same
+/// bits each time, or the result is not reproducible. A member `double squared_norm() const` gives
+/// ||W||_F^2 where it is known. Without it the energy is estimated from the first sample (unbiased,
+/// relative deviation about sqrt(2 / (sample width)) at worst), and so are the tolerance and the
+/// error.
 template <class W>
 concept LinearOperator = ComputeScalar<typename W::scalar> &&
                          requires(const W& w, TensorView<const typename W::scalar, 2> x,

@@ -11,9 +11,9 @@
 /// factorize(w, InputCovariance(c, 0.01), {.rank = 64});          // SVD-LLM, CARE
 /// ```
 ///
-/// All of them are || D (W - A B) R ||_F^2 with a diagonal D of roots of output weights and an R
-/// that is such a diagonal of the inputs or has R R^T = C, the covariance of the inputs. With
-/// D W R = U S V^T, cut after the first k:
+/// Every metric is || D (W - A B) R ||_F^2. D is diagonal and holds the roots of the output
+/// weights. R is such a diagonal for the inputs, or satisfies R R^T = C, the covariance of the
+/// inputs. With D W R = U S V^T, cut after the first k:
 ///
 /// | weighed | A | B | carries S (Split) |
 /// |---|---|---|---|
@@ -21,9 +21,9 @@
 /// | inputs | U | U^T W | B |
 /// | both | W R V S^-1 | U^T D W | B |
 ///
-/// No form divides by a weight or inverts C: both may be singular. Rows and columns without weight
-/// are reconstructed as the others' subspace allows. The last row is the first two with D = I or
-/// R = I put in; S^-1 leaves out directions in which S is 0.
+/// No form divides by a weight or inverts C, so weights may be 0 and C singular. Rows and columns
+/// without weight are reconstructed as well as the subspace of the others allows. The last line of
+/// the table contains the others, with D = I or R = I; S^-1 leaves out directions in which S is 0.
 ///
 /// Sources: Hsu et al., "Language model compression with weighted low-rank factorization" (FWSVD),
 /// ICLR 2022; Wang et al., SVD-LLM, arXiv 2403.07378; CARE, arXiv 2603.17946.
@@ -70,10 +70,11 @@ template <class T>
 inline constexpr bool is_covariance_view<CovarianceView<T>> = true;
 }  // namespace detail
 
-/// Anything that says how outputs and inputs are weighed. Weights are the squares: the objective is
-/// sum_ij output_i (W - AB)_ij^2 input_j. An empty span or covariance means equal weight; inputs
-/// have weights or a covariance, not both. What the hooks return must live as long as the metric.
-/// The solver checks it all; a metric derived from Uniform needs only the hooks that differ.
+/// Anything that says how outputs and inputs are weighed. Weights multiply squared errors: the
+/// objective is sum_ij output_i (W - AB)_ij^2 input_j. An empty span or covariance means equal
+/// weight. Inputs have weights or a covariance, not both. What the member functions return must
+/// live as long as the metric; the solver checks it. A metric derived from Uniform defines only the
+/// functions that differ.
 template <class M>
 concept Metric = requires(const M& m) {
   { m.output_weights() } -> std::same_as<std::span<const double>>;
