@@ -30,8 +30,8 @@ namespace pare::factor {
 /// Views are row-major and contiguous; every element of y is written. A product must give the same
 /// bits each time, or the result is not reproducible. A member `double squared_norm() const` gives
 /// ||W||_F^2 where it is known. Without it the energy is estimated from the first sample (unbiased,
-/// relative deviation about sqrt(2 / (sample width)) at worst), and so are the tolerance and the
-/// error.
+/// relative deviation about sqrt(2 / (sample width)) at worst), and the tolerance and the error
+/// rest on that estimate.
 template <class W>
 concept LinearOperator = ComputeScalar<typename W::scalar> &&
                          requires(const W& w, TensorView<const typename W::scalar, 2> x,

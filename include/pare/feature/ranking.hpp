@@ -177,7 +177,7 @@ inline std::vector<Index> undetermined_fields(const Ranking& ranking) {
 /// The ranking with the fields above the threshold first, ordered by `worth` instead of their
 /// score; the others, and ties, stay in their order, Inactive ones last. Scores and status stay.
 ///
-/// Gates say which fields stay. Open gates are all near 1, in an order that is chance; a measure of
+/// Gates say which fields stay. Open gates are all near 1, and their order is chance. A measure of
 /// what each field is worth to the trained model, such as path_importance, ranks those.
 ///
 /// \param worth [fields] finite; higher is better
@@ -202,8 +202,8 @@ inline Ranking open_first_by(std::span<const double> worth, Ranking ranking,
   return ranking;
 }
 
-/// The share of the summed score that the best 1, 2, ..., fields hold: rising, 1 at the end.
-/// Negative scores count as 0; all 0 without a positive one.
+/// The share of the summed score that the best 1, 2, ... fields hold: it rises to 1. Negative
+/// scores count as 0; without a positive score all shares are 0.
 /// \throws std::invalid_argument if the ranking is no ranking
 inline std::vector<double> cumulative_mass(const Ranking& ranking) {
   detail::check_ranking("feature::cumulative_mass", ranking);

@@ -25,7 +25,7 @@ PARE_ABI_BEGIN
 /// Fills columns [first_column, cols) of `out` by Box and Muller's transform: columns 2 i and
 /// 2 i + 1 of a row share four random words, a radius and an angle.
 ///
-/// \param executor     where it runs; rows are shared out, and no number depends on how
+/// \param executor     runs the workers that share the rows; the numbers do not depend on it
 /// \param first_column from 0 to the columns of `out`; columns before it keep what they hold
 ///
 /// Cost: one Philox block, logarithm, root and sine or cosine per number, in double, which bind.

@@ -10,11 +10,11 @@
 /// auto kept = top_k(ranking, 10);
 /// ```
 ///
-/// p_j = softmax((l_j + gumbel noise) / tau)[keep], x'_bj = p_j x_bj; the model trains on training
-/// batches, the logits every `gate_every` model steps on a held-out one, to first order. tau starts
-/// at 1 and falls by 5e-5 a pass to no less than 0.01; both logits start at 0.5; fields are ranked
-/// by their keep logit. A multiplicative mask can be undone by larger weights behind it, which the
-/// permuted mix of LeAP cannot; that is what the comparison is for.
+/// p_j = softmax((l_j + gumbel noise) / tau)[keep], x'_bj = p_j x_bj. The model trains on training
+/// batches; every `gate_every` model steps the logits take a step on a held-out batch, to first
+/// order. tau starts at 1 and falls by 5e-5 per pass, to no less than 0.01. Both logits start at
+/// 0.5. Fields are ranked by their keep logit. Larger weights behind a mask can undo it, but not
+/// the permuted mix of LeAP; that is what the comparison is for.
 ///
 /// Source: Wang et al., "AutoField" (WWW 2022), as the code of ERASE has it.
 

@@ -2,18 +2,18 @@
 #pragma once
 
 /// \file
-/// Path importance: what permuting all fields at once costs, shared out among them in K passes.
+/// Path importance: shares the cost of permuting all fields at once among them, in K passes.
 ///
 /// ```cpp
 /// Ranking worth = path_importance(model, layout, x, labels, {.nodes = 8});   // of a trained model
 /// Ranking ranking = open_first_by(worth.scores, leap.ranking());             // ranking.hpp
 /// ```
 ///
-/// With a permutation of each field held fixed, let L(g) be the loss with all gates at g. Then
-/// I_j = -integral_0^1 dL/dg_j(g) dg, and sum_j I_j = L(0) - L(1), the loss with every field
-/// permuted less that of the rows as they are. The integral is a Gauss-Legendre sum of K nodes. A
-/// field by itself would give its permutation importance exactly; along the diagonal, fields that
-/// act together share what they add together.
+/// Hold a permutation of each field fixed, and let L(g) be the loss with all gates at g. Then I_j =
+/// -integral_0^1 dL/dg_j(g) dg, and sum_j I_j = L(0) - L(1): the loss with every field permuted,
+/// less that of the rows as they are. The integral is a Gauss-Legendre sum of K nodes. For one
+/// field alone, I_j is exactly its permutation importance; along the diagonal, fields that act
+/// together share what they add together.
 ///
 /// DERIVED, an extension of LeAP that its authors do not have; the idea is that of integrated
 /// gradients (Sundararajan et al., ICML 2017) along a path of permuted mixes.

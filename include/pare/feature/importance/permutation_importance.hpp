@@ -13,9 +13,9 @@
 /// ```
 ///
 /// importance = score(x) - score(x with the field permuted), as in scikit-learn: mean, standard
-/// deviation and all repeats. One repeat is the score that is called shuffle elsewhere. Costs
-/// fields * repeats passes of the model, which is what LeAP avoids (score.hpp); correlated fields
-/// share their credit and look less important than they are.
+/// deviation and all repeats. With one repeat it is what others call the shuffle score. It costs
+/// fields * repeats passes of the model, which LeAP avoids (score.hpp). Correlated fields share
+/// their credit, and look less important than they are.
 ///
 /// Source: Breiman, "Random forests", Machine Learning 45 (2001); scikit-learn's
 /// `permutation_importance` for options and results.

@@ -10,9 +10,9 @@
 /// auto kept = top_k(ranking, 10);
 /// ```
 ///
-/// I_j = 1/N sum_b |sum_k dL_b/dx_bk (mean_k - x_bk)| over the columns k of field j, L_b the loss
-/// of row b. One pass forward and back; without the absolute value it is what the average over all
-/// permutations of the gate gradient of LeAP is at a gate of 1 (derived).
+/// I_j = 1/N sum_b |sum_k dL_b/dx_bk (mean_k - x_bk)| over the columns k of field j, with L_b the
+/// loss of row b. It takes one pass forward and back. Without the absolute value it equals the gate
+/// gradient of LeAP at a gate of 1, averaged over all permutations (derived).
 ///
 /// Source: Zhang et al., "SHARK" (CIKM 2023), as the code of ERASE and LeAP has it.
 

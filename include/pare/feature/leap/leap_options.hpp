@@ -32,13 +32,13 @@ enum class EvalMode {
 struct LeapOptions {
   /// What an open gate of average divergence costs, at least 0. With a linear model and squared
   /// error, such a field stays if dropping it would raise the loss by more than half of this
-  /// (derived). Gates that learn from n held-out rows cannot tell less than about 3 / n apart
-  /// (measured). The authors give the penalty as a total of all fields; theirs come to 0.011 a
-  /// field (MovieLens-1M, 9 fields), 0.0005 (Criteo, 39), 0.00023 (Avazu, 22) and 0.00005 (AliCCP,
+  /// (derived). Gates that learn from n held-out rows cannot resolve less than about 3 / n
+  /// (measured). The authors give the penalty as a total of all fields; per field, theirs come to
+  /// 0.011 (MovieLens-1M, 9 fields), 0.0005 (Criteo, 39), 0.00023 (Avazu, 22) and 0.00005 (AliCCP,
   /// 23).
   double alpha_per_field = 1e-3;
 
-  /// What each gate is charged; Uniform is the released code's.
+  /// How the penalty differs between gates; Uniform is the released code's.
   Penalty penalty = Penalty::Rms;
 
   /// The least lambda_j, at least 0. Above 0, fields that never move close too.
@@ -46,12 +46,12 @@ struct LeapOptions {
 
   optim::GateOptions gate{};
 
-  /// Uniform is the source's. BaseShift draws as evenly for any order of the rows, never gives a
-  /// row its own value, and is several times cheaper.
+  /// How donors are drawn. Uniform is the source's. BaseShift draws as evenly for any order of the
+  /// rows, never gives a row its own value, and is several times cheaper.
   DonorPolicy donors = DonorPolicy::BaseShift;
 
-  /// Which rows of sparse batches exchange what they hold (donors.hpp). With any but Rows a dense
-  /// batch is refused, since no row of it is known to be at a default. Ours.
+  /// Which rows of sparse batches exchange what they hold (donors.hpp). With anything but Rows a
+  /// dense batch is refused, since nobody knows which of its rows are at a default. Ours.
   SparseExchange exchange = SparseExchange::Rows;
 
   /// Whether donors' values count as constants in gradients by x, as in the source.
@@ -61,8 +61,8 @@ struct LeapOptions {
   /// close: take learning_rate * steps >= 3, with 1e-2 for small data.
   double learning_rate = 1e-3;
 
-  /// Whether the momentum of a gate rests while its field does not move in a batch. Adam as in the
-  /// source moves it on.
+  /// Whether Adam leaves a gate alone while its field does not move in a batch. In the source, Adam
+  /// moves it on by its momentum.
   bool lazy = false;
 
   /// Steps over which the penalty grows from 0 to alpha_per_field, at least 0.

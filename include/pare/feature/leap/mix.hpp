@@ -11,15 +11,17 @@
 /// mix_backward(x, gates, donors, grad_mixed, grad_x, gradients);
 /// ```
 ///
-/// x'_b = g_j x_b + (1 - g_j) x_donor(b) for field j of row b. A gate of 1 leaves the field as it
-/// is, one of 0 permutes it: the loss tells by its slope in g_j what the field is worth. Source:
-/// LeAP (arXiv 2606.01111) and ShuffleGate (arXiv 2503.09315), released code; fields of any width
-/// instead of one. What `Leap` (leap.hpp) runs.
+/// x'_b = g_j x_b + (1 - g_j) x_donor(b) for field j of row b. The donor is another row, of which
+/// the field takes its value. A gate of 1 leaves the field as it is, and a gate of 0 permutes it:
+/// the slope of the loss in g_j tells what the field is worth. `Leap` (leap.hpp) runs this. Source:
+/// the released code of LeAP (arXiv 2606.01111) and ShuffleGate (arXiv 2503.09315); here a field
+/// may have any width instead of one.
 ///
 /// Batches are matrices [rows x dim] in either order, or FieldBatch; operands of one call may lie
-/// in memory in different ways. A NaN or an infinity reaches the rows that it is the own or the
-/// donor's value of, and the sums of its field; a gate of exactly 1 (0) copies the own (the
-/// donor's) value to the bit. Displacements above 1e19 overflow when float squares them.
+/// in memory in different ways. A NaN or infinity reaches the rows that take it as their own or
+/// their donor's value, and the sums of its field. A gate of exactly 1 copies a row's own value to
+/// the bit, a gate of exactly 0 the donor's. Displacements above 1e19 overflow when squared in
+/// float.
 
 #include <pare/core/macros_off.hpp>
 
@@ -191,8 +193,9 @@ PARE_ABI_BEGIN
 ///         mixed overlaps x
 ///
 /// Cost: with FieldBlocked batches and DonorPolicy::Shift, x is read and mixed written once, which
-/// binds. Other donors gather each field from cache; RowMajor turns narrow fields on their way in
-/// and out. Memory, kept in the backend's workspace: up to 1 MiB per worker while columns fit L2.
+/// binds. Other donors gather each field from cache. RowMajor batches must transpose narrow fields
+/// on their way in and out. Memory, kept in the backend's workspace: up to 1 MiB per worker as long
+/// as columns fit L2.
 template <Backend B, FieldsIn X, FieldsOut Y>
 void mix_forward(const B& backend, const X& x, std::span<const double> gates, const Donors& donors,
                  Y&& mixed) {

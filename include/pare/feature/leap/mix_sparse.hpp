@@ -11,11 +11,12 @@
 /// mix_backward(x, gates, donors, mixed, grad, grad_x, gradients);
 /// ```
 ///
-/// Derived: x_b - x_donor(b) is 0 unless row b or its donor is active, that is, not at the default.
-/// With a share rho of active rows the mix has at most 2 rho B rows that are not at the default,
-/// and nothing else need be visited, forward or backward; the gate's gradient and the divergences
-/// are those of the dense mix (mix.hpp), which is the definition. It scores presence and value
-/// together; SparseExchange::Values and Presence tell them apart, which only this storage can.
+/// A row is active if its field is not at the default. x_b - x_donor(b) is 0 unless row b or its
+/// donor is active (derived). With a share rho of active rows, the mix has at most 2 rho B rows
+/// that are not at the default, and nothing else is visited, forward or backward. The gate's
+/// gradient and the divergences are those of the dense mix (mix.hpp), which is the definition. That
+/// mix scores presence and value together; SparseExchange::Values and Presence tell them apart,
+/// which only this storage can do.
 
 #include <pare/core/macros_off.hpp>
 

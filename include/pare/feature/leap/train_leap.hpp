@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// LeAP's training run: a model of one's own and the gates of its fields, in turn.
+/// LeAP's training run: it trains your own model and the gates of its fields in turn.
 ///
 /// ```cpp
 /// Mlp<float> model(layout.dim());
@@ -11,10 +11,10 @@
 /// auto kept   = above(leap.ranking());
 /// ```
 ///
-/// The model takes a step on a mixed training batch, the gates one on a mixed batch that was held
-/// out from the model, to first order (the model's answer to the gates is not differentiated).
-/// Source: LeAP (arXiv 2606.01111), released code, for the loop; how long it runs by default, and
-/// that the model trains by itself first, are our choice.
+/// The model takes a step on a mixed training batch; then the gates take one on a mixed batch that
+/// was held out from the model. This is first-order: the model's answer to the gates is not
+/// differentiated. The loop is that of LeAP's released code (arXiv 2606.01111). How long it runs by
+/// default, and that the model first trains by itself, are our choice.
 
 #include <pare/core/macros_off.hpp>
 
@@ -42,30 +42,30 @@
 
 namespace pare::feature {
 
-/// How model and gates are trained. What is not given follows the number of rows (our choice, by
-/// measurement from 300 to 30,000 rows): a gate needs about a thousand steps, and a model that
-/// knows something, to tell its field from noise.
+/// How model and gates are trained. What is left out follows from the number of rows (our choice,
+/// by measurement from 300 to 30,000 rows): to tell its field from noise, a gate needs about a
+/// thousand steps and a model that has learned something.
 struct TrainLeapOptions {
-  /// Passes over the training rows, at least 1; none: as many as make 1,000 steps of the gates, and
-  /// at least 10.
+  /// Passes over the training rows, at least 1. Left out: as many as make 1,000 steps of the gates,
+  /// and at least 10.
   std::optional<Index> epochs{};
 
-  /// Rows, at least 2, fewer where there are fewer; none: an eighth of the training rows, from 16
-  /// to 256.
+  /// Rows of a batch, at least 2; fewer if there are fewer rows. Left out: an eighth of the
+  /// training rows, from 16 to 256.
   std::optional<Index> batch{};
 
-  /// Held-out rows of a step of the gates, at least 2, fewer where there are fewer; none: 512.
+  /// Held-out rows of a step of the gates, at least 2; fewer if there are fewer. Left out: 512.
   std::optional<Index> gate_batch{};
 
   Index gate_every = 1;  ///< model steps for each step of the gates, at least 1
 
-  /// In which the model trains by itself, on rows that are not mixed, at least 0; none:
-  /// half of `epochs`.
+  /// Epochs in which the model first trains by itself, on rows that are not mixed; at least 0. Left
+  /// out: half of `epochs`.
   std::optional<Index> pretrain_epochs{};
 
-  /// Epochs without a better AUC of the held-out rows (a lower loss, where they are of one class)
-  /// after which training stops and the gates of the best epoch are taken, at least 1; none: all
-  /// epochs run.
+  /// Training stops after this many epochs, at least 1, without a better AUC of the held-out rows
+  /// (or a lower loss, if they are of one class), and the gates of the best epoch are taken. Left
+  /// out: all epochs run.
   std::optional<Index> patience{};
 
   bool gates_on_training = false;  ///< trains the gates on the model's own rows: what it memorised
@@ -261,9 +261,9 @@ PARE_ABI_BEGIN
 ///         label is another, or an option is out of its range. x is not searched for NaN and
 ///         infinities.
 ///
-/// Cost: epochs * rows rows forward and backward, as many held-out rows forward and back to the
-/// input where gate_every is 1, each mixed once: nothing depends on the number of fields but
-/// the width of a row. Memory: two batches and what the model keeps.
+/// Cost: epochs * rows rows pass forward and backward; if gate_every is 1, as many held-out rows
+/// pass forward and back to the input. Each is mixed once. Only the width of a row depends on the
+/// number of fields. Memory: two batches and what the model keeps.
 template <Backend B, Model M, RowsOf<M> X, NumberList Y, RowsOf<M> H, NumberList Z>
 TrainLeapReport train_leap(const B& backend, M& model, Leap<typename M::scalar>& leap, const X& x,
                            const Y& labels, const H& holdout, const Z& holdout_labels,

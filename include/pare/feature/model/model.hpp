@@ -17,8 +17,8 @@
 ///
 /// A model maps x [rows x dim] to one logit per row. It owns its parameters, the sums of their
 /// gradients and its optimiser; the scorers own the data. `Logistic`, `FactorizationMachine` and
-/// `Mlp` are such models; a user's own takes about thirty lines. As theirs, its passes may also
-/// take a backend before the other arguments: the scorers then hand over their own.
+/// `Mlp` are such models; your own takes about thirty lines. A pass may also take a backend as its
+/// first argument, as theirs do: scorers then pass their own backend to it.
 
 #include <pare/core/macros_off.hpp>
 
@@ -45,8 +45,8 @@ namespace pare::feature {
 ///   they are;
 /// - `step()`: one step of its optimiser with the sums, which start at 0 again.
 ///
-/// A pass that can also be called with a backend first, as `forward(backend, x, logits)`, is called
-/// so by scorers.
+/// If a pass can be called with a backend first, as in `forward(backend, x, logits)`, scorers call
+/// it so.
 template <class M>
 concept Model =
     ComputeScalar<typename M::scalar> &&
@@ -60,8 +60,8 @@ concept Model =
       model.step();
     };
 
-/// A model whose columns meet a small state first, so that the effect of a changed column on all
-/// logits costs the state and not the input.
+/// A model that first reduces a row to a small state. The effect of changed columns on the logits
+/// then costs as much as the state, not as the input.
 ///
 /// - `state_width()`: numbers per row;
 /// - `enter(x, state)`: writes the state [rows x state_width] of x;
