@@ -180,6 +180,16 @@ TYPED_TEST(EarlyStopTest, AgreesWithTheDefinition) {
   EXPECT_LT(sparsest, 0.6);
 }
 
+/// So many segments that an item has several, which share what a worker keeps.
+TYPED_TEST(EarlyStopTest, ItemsOfSeveralSegmentsAgreeWithTheDefinition) {
+  using T = typename TypeParam::scalar;
+  Sample<T> x({.heads = 2, .queries = 400, .keys = 400, .value_dim = 3}, 5, 2);
+  const EarlyStop rule{.threshold = 0.3, .segment = 8, .row_tile = 5, .key_tile = 7};
+  const auto wanted = run_early(pare::reference, x, rule);
+  EXPECT_LT(wanted.stats.density, 0.9);
+  expect_same(run_early(this->backend(), x, rule), wanted, bound<T>);
+}
+
 TYPED_TEST(EarlyStopTest, SequencesOfDifferentLengthsAreEachOnTheirOwn) {
   using T = typename TypeParam::scalar;
   const EarlyStop rule{.threshold = 0.2, .segment = 16, .row_tile = 6, .key_tile = 5};
