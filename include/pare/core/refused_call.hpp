@@ -10,7 +10,7 @@
 /// says what may follow the arguments, and lists the arguments between backend and options:
 ///
 /// ```cpp
-/// PARE_REFUSE_CALLS(project, "projection::project", "after y: wanted nothing or a Workspace",
+/// PARE_REFUSE_CALLS(project, "projection::project", "after y: wanted nothing",
 ///                   (INPUT, (roles::ReadsMatrix), "x", "[n, input_dim]"),
 ///                   (PLAIN, (roles::Takes<IsRandomOperator>), "r", "a RandomOperator"),
 ///                   (OUTPUT, (roles::WritesComputed<2>), "y", "[n, output_dim]"))

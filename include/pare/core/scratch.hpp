@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// Arrays carved from one untyped buffer: a worker's scratch is one allocation.
+/// Arrays carved from one untyped buffer, so that a worker's scratch memory is one allocation.
 ///
 /// ```cpp
 /// AlignedBuffer<std::byte> memory;

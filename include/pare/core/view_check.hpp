@@ -2,9 +2,9 @@
 #pragma once
 
 /// \file
-/// What a view must be before it is read or written: sound in itself (`check_view`), with a place
-/// of its own for every element (`check_writable`), and apart from what else a call reads or writes
-/// (`check_no_overlap`).
+/// Checks of a view before it is read or written: it is sound in itself (`check_view`), each of its
+/// elements has a place of its own (`check_writable`), and it is apart from whatever else the call
+/// reads or writes (`check_no_overlap`).
 ///
 /// ```cpp
 /// const auto from = pare::to_view(x);
@@ -14,10 +14,10 @@
 /// pare::check_no_overlap("my_method", "y", to, "x", from);
 /// ```
 ///
-/// They throw std::invalid_argument with the names they are given, count without overflow, and look
-/// at extents and strides, never at elements: a few dozen operations for tensors. Strides made to
-/// be hard to tell apart, which no tensor has, are refused after 65536 steps; for all others the
-/// answers are exact.
+/// They throw std::invalid_argument with the given names of function and argument. They count
+/// without overflow, and look at extents and strides, never at elements: a few dozen operations for
+/// tensors. Answers are exact, except that strides which are made to be hard to tell apart, and
+/// which no tensor has, are refused after 65536 steps.
 
 #include <pare/core/macros_off.hpp>
 

@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// What models and rankings of features are judged by.
+/// Measures of models and of rankings of features: AUC, log loss, rank correlations, AUKC.
 ///
 /// ```cpp
 /// double auc = roc_auc(labels, logits);          // labels 0 or 1, any score that rises with 1
@@ -32,8 +32,8 @@
 namespace pare::feature {
 PARE_ABI_BEGIN
 
-/// Area under the ROC curve: the share of pairs (1, 0) of labels that scores order rightly, equal
-/// scores counting one half.
+/// Area under the ROC curve: the share of pairs (a row of label 1, a row of label 0) that the
+/// scores put in the right order; equal scores count one half.
 ///
 /// \param labels [n] 0 or 1, at least one of each
 /// \param scores [n] finite; higher means 1

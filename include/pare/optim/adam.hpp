@@ -49,8 +49,8 @@ namespace detail {
 
 PARE_ABI_BEGIN
 
-/// What Adam remembers. Means are null-initialised; a parameter that was left out of a step has
-/// done one step less than the others.
+/// What Adam remembers. Means start at 0. A parameter that was left out of a step has done one step
+/// less than the others.
 template <class T>
 struct AdamState {
   std::vector<T> mean, square;
@@ -119,8 +119,8 @@ PARE_ABI_BEGIN
 /// p <- p - rate (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + epsilon), for each of `size`
 /// parameters.
 ///
-/// Each parameter counts its own steps t, so that one that was left out of a step (`active`) stays
-/// as if the step had not been, bias correction included. Source: Kingma and Ba, "Adam: a method
+/// Each parameter counts its own steps t. A parameter that is left out of a step (`active`) is as
+/// if there had been no such step, bias correction included. Source: Kingma and Ba, "Adam: a method
 /// for stochastic optimization", ICLR 2015, algorithm 1.
 template <ComputeScalar T>
 class Adam {

@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// Gates: from a parameter theta of a field to the share g in [0, 1] of its own value.
+/// Gates: they turn a parameter theta of a field into the share g in [0, 1] of its own value.
 ///
 /// ```cpp
 /// GateOptions options{.kind = GateKind::HardConcrete};
@@ -88,8 +88,8 @@ struct Gate {
 namespace detail {
 PARE_ABI_BEGIN
 
-/// Beyond this an argument of sigma is taken as this, slope included: a gate that has closed or
-/// opened all the way can still be moved.
+/// Arguments of sigma beyond this count as this, for the slope too: a gate that is fully closed or
+/// open can still move.
 inline constexpr double gate_saturation = 30;
 
 /// sigma(scale theta).

@@ -2,15 +2,15 @@
 #pragma once
 
 /// \file
-/// Donors: from which row of the batch each field of each row takes its permuted value.
+/// Donors: the row of the batch from which a field of another row takes its permuted value.
 ///
 /// ```cpp
 /// const Donors donors(DonorPolicy::BaseShift, seed, step, rows, layout);
 /// x_permuted(b, j) = x(donors.donor(j, b), j);
 /// ```
 ///
-/// The donors of a field are a permutation of the rows that is a function of (seed, step, group of
-/// the field) alone. Fields of one group (FieldLayout::group) share it.
+/// The donors of a field are a permutation of the rows, a function of (seed, step, group of the
+/// field) alone. Fields of one group (FieldLayout::group) share it.
 
 #include <pare/core/macros_off.hpp>
 
@@ -49,9 +49,9 @@ enum class DonorPolicy {
   Derangement,
 };
 
-/// Which rows of a field on sparse storage exchange what they hold (mix_sparse.hpp), active rows
-/// being those that are not at the default. Each asks another question; scores under one must not
-/// be ranked among those under another.
+/// Which rows of a field on sparse storage exchange what they hold (mix_sparse.hpp). Active rows
+/// are those that are not at the default. Each choice asks another question, so scores under one
+/// must not be ranked together with scores under another.
 enum class SparseExchange {
   /// Any: what are presence and value worth together? The same as on a dense batch.
   Rows,
@@ -76,8 +76,8 @@ inline void validate(const char* function, SparseExchange exchange) {
 /// The donors of one step.
 ///
 /// The shifts r_j of the first B - 1 groups are all different, as are those of the next B - 1, and
-/// so on, each run in its own random order. Where there are more groups than B - 1, some share a
-/// shift and thereby their donors: what such fields say together survives the permutation.
+/// so on, each run in a random order of its own. With more groups than B - 1, some share a shift
+/// and so their donors: what such fields say together survives the permutation.
 class Donors {
  public:
   /// \param seed, step of the random numbers: the same two give the same donors

@@ -10,7 +10,7 @@
 /// mix_forward(field_blocked(layout, buffer, rows), gates, donors, mixed);
 /// ```
 ///
-/// A field is what is kept or dropped as a whole: a scalar, or the columns of an embedding.
+/// A field is kept or dropped as a whole: a scalar, or all columns of an embedding.
 
 #include <pare/core/macros_off.hpp>
 

@@ -11,9 +11,9 @@
 /// to_dense(x, field_blocked(layout, buffer, x.rows()));
 /// ```
 ///
-/// Of each field only the rows that differ from its default are kept: the indices of the rows, in
-/// rising order, and their values. Memory and the cost of the mix (mix_sparse.hpp) follow those
-/// entries, not the width of the batch.
+/// For each field, only the rows that differ from its default are stored: their indices, in rising
+/// order, and their values. Memory and the cost of the mix (mix_sparse.hpp) follow the number of
+/// these entries, not the width of the batch.
 
 #include <pare/core/macros_off.hpp>
 

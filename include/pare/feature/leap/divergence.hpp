@@ -2,8 +2,8 @@
 #pragma once
 
 /// \file
-/// Permutation divergence: how far permuting a field moves it, and what its gate is therefore
-/// charged.
+/// Permutation divergence: how far permuting a field moves it, which decides the penalty on its
+/// gate.
 ///
 /// ```cpp
 /// Divergences means;
@@ -12,14 +12,14 @@
 /// const auto lambda = penalty_weights(q);                                  // [fields], mean 1
 /// ```
 ///
-/// The penalty is R = alpha sum_j lambda_j g_j (alpha is alpha_per_field of the options) with
-/// lambda_j = q_j / mean_k q_k held constant in the gradient, so that the uniform case is the one
-/// of LeAP's released code, whose alpha of mean_j g_j is ours times the number of fields. With a
-/// uniform penalty a wide field resists pruning (the noise in its gate gradient grows as the root
-/// of the width) and a rarely active one is lost.
+/// The penalty is R = alpha sum_j lambda_j g_j, with alpha the alpha_per_field of the options.
+/// lambda_j = q_j / mean_k q_k is held constant in the gradient, so that Penalty::Uniform is the
+/// penalty of LeAP's released code (whose alpha, of mean_j g_j, is ours times the number of
+/// fields). Under a uniform penalty a wide field resists pruning, since the noise in its gate
+/// gradient grows as the root of the width, and a rarely active field is lost.
 ///
-/// Reconstructed: the paper names the idea (arXiv 2606.01111, "Permutation Divergence"), but
-/// neither its formula nor code of it could be read. q_j of Penalty::Rms and the normalisation are
+/// Reconstructed: the paper names the idea (arXiv 2606.01111, "Permutation Divergence"), but we
+/// could read neither its formula nor code of it. q_j of Penalty::Rms and the normalisation are
 /// ours, by the bound |dL/dg_j| <= sqrt(sum_b |Delta_b|^2) sqrt(sum_b |G_b|^2).
 
 #include <pare/core/macros_off.hpp>

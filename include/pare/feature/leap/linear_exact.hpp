@@ -11,16 +11,16 @@
 /// double loss = linear_gate_loss(layout, moments, result.gates).loss;     // result.model.loss
 /// ```
 ///
-/// Mixing with independent donors shrinks the covariance between fields and not that within one, so
-/// that the best linear model for given gates has the loss of an adaptive ridge regression,
-/// L(g) = s_yy - c^T (S + blockdiag(r_j^2 S_jj))^-1 c with r_j = (1 - g_j) / g_j, S = Cov(x),
-/// c = Cov(x, y), S_jj the block of field j, and dL/dg_j = -2 (1 - g_j) / g_j^3 u_j^T S_jj u_j with
-/// u = (...)^-1 c. DERIVED, and exact for centred data.
+/// Mixing with independent donors shrinks the covariance between fields, but not within a field.
+/// The best linear model for given gates therefore has the loss of an adaptive ridge regression,
+/// L(g) = s_yy - c^T (S + blockdiag(r_j^2 S_jj))^-1 c with r_j = (1 - g_j) / g_j, S = Cov(x), c =
+/// Cov(x, y), S_jj the block of field j. Its slope is dL/dg_j = -2 (1 - g_j) / g_j^3 u_j^T S_jj u_j
+/// with u = (...)^-1 c. Derived by us, and exact for centred data.
 ///
-/// It shows what the penalty keeps. A scalar field that alone explains v of the variance, which is
-/// what dropping it adds to the loss, stays above 1/2 while alpha lambda_j < 2 v and closes beyond.
-/// Of two correlated fields one stays; close to 2 v, and for twins beyond 1.04 v, both may close,
-/// since they share the slope while their gates are equal.
+/// It shows which fields the penalty keeps. Let a scalar field alone explain v of the variance,
+/// which is what dropping it adds to the loss. Its gate stays above 1/2 while alpha lambda_j < 2 v,
+/// and closes beyond. Of two correlated fields one stays. Close to 2 v, and for twins beyond 1.04
+/// v, both may close, since they share the slope while their gates are equal.
 
 #include <pare/core/macros_off.hpp>
 
