@@ -3,7 +3,8 @@
 
 /// \file
 /// The definitions of this folder, in plain loops that accumulate in double. This file holds
-/// attention itself; those of the sparse methods are under detail/. Calls reach them by backend:
+/// attention itself; the definitions of the sparse methods are under detail/. Calls reach them by
+/// the backend `pare::reference`:
 ///
 /// ```cpp
 /// attend(pare::reference, q, k, v, expected, {.causal = true});  // by this file

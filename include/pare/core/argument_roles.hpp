@@ -2,8 +2,8 @@
 #pragma once
 
 /// \file
-/// Roles: types that judge an argument of a call, and say what is wrong with it. refused_call.hpp
-/// makes overloads of them that the compiler refuses in words.
+/// Roles: types that judge an argument of a call and say what is wrong with it. refused_call.hpp
+/// makes overloads of them, by which the compiler refuses wrong calls in words.
 ///
 /// ```cpp
 /// static_assert(pare::roles::Reads<2>::wrong<const Eigen::MatrixXf&,
@@ -58,8 +58,8 @@ struct element<X> {
   using type = sparse_scalar_of<X>;
 };
 
-/// The scalars of what a call reads: `first`, of the first argument that has one of Pare's, and
-/// what all are computed in together.
+/// The scalars that a call reads: `first` is that of the first argument with a scalar of Pare's;
+/// the other is the one that all are computed in together.
 template <class... A>
 struct Scalars {
   using first = void;
@@ -74,8 +74,8 @@ struct Scalars<A, Rest...> {
       std::conditional_t<std::is_same_v<own, double>, double, typename Scalars<Rest...>::together>;
 };
 
-/// Roles. `wrong<A, S>()` judges an argument deduced as A (of `A&&`); S are the Scalars of the
-/// call, to which those with `counts` belong.
+/// Roles. `wrong<A, S>()` judges an argument whose type is deduced as A (of `A&&`). S are the
+/// Scalars of the call; arguments whose role has `counts` contribute to them.
 template <std::size_t Rank>
 struct Reads {
   static constexpr bool counts = true;
@@ -91,7 +91,7 @@ struct Reads {
   }
 };
 
-/// The same, and of the first scalar.
+/// As Reads, and its scalar is that of the first argument.
 template <std::size_t Rank>
 struct ReadsSame {
   static constexpr bool counts = true;
@@ -147,7 +147,7 @@ struct ReadsMatrix {
   }
 };
 
-/// What is written.
+/// An argument that the call writes.
 template <std::size_t Rank>
 struct Writes {
   static constexpr bool counts = false;
@@ -163,8 +163,8 @@ struct Writes {
   }
 };
 
-/// The same, of what the first scalar is computed in, of it or of that (Either), or of what all
-/// are computed in together.
+/// As Writes, and its scalar is the one that the first argument's is computed in; or that or the
+/// first argument's own (Either); or the one that all are computed in together.
 enum class Of { Computed, Either, Together };
 template <std::size_t Rank, Of Which>
 struct WritesOf {
@@ -190,8 +190,8 @@ using WritesEither = WritesOf<Rank, Of::Either>;
 template <std::size_t Rank>
 using WritesTogether = WritesOf<Rank, Of::Together>;
 
-/// What Trait holds of, which sees A as it is deduced; anything else is wrong, or belongs to
-/// `Otherwise`.
+/// An argument for which Trait holds (it sees A as deduced). For any other the answer is
+/// `Otherwise`: it is wrong, or belongs to another overload.
 template <template <class> class Trait, Wrong Otherwise = no_memory>
 struct Takes {
   static constexpr bool counts = false;
@@ -214,7 +214,7 @@ struct Unless {
   }
 };
 
-/// What states its scalar, as a model does; anything else belongs to another overload.
+/// An argument that names its scalar, as a model does. Anything else belongs to another overload.
 struct TakesScalar {
   static constexpr bool counts = true;
   template <class A, class>
@@ -223,7 +223,7 @@ struct TakesScalar {
   }
 };
 
-/// Anything: the overloads themselves say what, and may convert to it. Of kind ANY.
+/// Any argument: the overloads themselves check it, and may convert to what they take. Of kind ANY.
 struct Anything {
   template <class A>
   Anything(A&&);

@@ -17,11 +17,11 @@
 /// ```
 ///
 /// An argument has a kind (INPUT, SPARSE, OUTPUT, PLAIN or ANY), which chooses the words; a role in
-/// parentheses, a type that judges it; its name; and its shape. The macro declares overloads that
-/// are viable only where a role finds its argument wrong, and one for right arguments followed by
-/// anything but options, which loses to every other overload. None of them can be called, so a
-/// concept that asks whether a wrong call compiles hears that it does not. What no role can name
-/// stays with the compiler's own message.
+/// parentheses, a type that judges it; a name; and a shape. The macro declares overloads that are
+/// viable only if a role finds its argument wrong, and one for right arguments that are followed by
+/// something other than options; it loses to every other overload. None of these overloads can be
+/// called, so a concept that asks whether a wrong call compiles gets no for an answer. What no role
+/// can name is left to the compiler's own message.
 
 #include <pare/core/macros_off.hpp>
 

@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// From the maximum and the sum of each cell of keys to what the softmax gives the cell.
+/// The softmax weight of each cell of keys, from the maximum and the sum of its scores.
 
 #include <pare/core/macros_off.hpp>
 
@@ -20,9 +20,9 @@ namespace pare::kernel {
 ///
 ///     mass_c += sum_r l_rc e^(m_rc - lse_r),    top_c = max(top_c, max_r m_rc - lse_r):
 ///
-/// the sum of softmax weights in the cell, and the logarithm of the largest weight there. A row of
-/// nothing but (-inf, 0) adds nothing. A row with a NaN makes every mass NaN and no top.
-/// Cost: rows * cells exponentials.
+/// mass_c is the sum of softmax weights in the cell, and top_c the logarithm of the largest weight
+/// there. A row whose cells are all (-inf, 0) adds nothing. A row with a NaN makes every mass NaN
+/// and adds no top. Cost: rows * cells exponentials.
 template <ComputeScalar T>
 struct BlockWeights {
   const T* maximum = nullptr;  ///< [rows x stride]

@@ -5,8 +5,9 @@
 /// The register-tiled product that attention, draft heads and factorizations run on.
 ///
 /// A tile of C, `Rows` x (`Registers` registers), stays in registers while the depth runs:
-/// C += A B. Of A one element a row is broadcast; a row of B is `Registers` loads. B is packed in
-/// panels as wide as the tile (pack.hpp), so that it is read in one stream.
+/// C += A B. For each step of the depth, one element of each row of A is broadcast, and a row of B
+/// is loaded into `Registers` registers. B is packed in panels as wide as the tile (pack.hpp), so
+/// that it is read in one stream.
 ///
 /// Register budget of the full tile: AVX-512 and NEON 6 x 4 sums, 4 of B, 1 of A = 29 of 32; AVX2
 /// and SSE2 6 x 2 sums, 2 of B, 1 of A = 15 of 16.

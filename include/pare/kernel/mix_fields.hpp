@@ -17,8 +17,8 @@
 
 namespace pare::kernel {
 
-/// The donors of a run of elements: that of element i is first[i] before `turn`, and from there on
-/// rest[i - turn]: donors that are a shift away begin anew somewhere in a column.
+/// The donors of a run of elements. The donor of element i is first[i] before `turn`, and rest[i -
+/// turn] from there on: if donors are a shift away, they start anew somewhere in a column.
 template <ComputeScalar T>
 struct DonorRun {
   const T* first = nullptr;

@@ -4,8 +4,8 @@
 /// \file
 /// Packing of matrix rows into the panels that gemm.hpp multiplies by.
 ///
-/// Rows are named by pointers, so a permuted, paged or strided operand costs what a plain one does:
-/// the gather happens here. 16-bit storage is widened on the way, unless the element is a pair of
+/// Rows are given by pointers, and packing gathers them: a permuted, paged or strided operand costs
+/// what a plain one does. 16-bit storage is widened on the way, unless the element is a pair of
 /// bf16 for native products.
 
 #include <pare/core/macros_off.hpp>

@@ -34,9 +34,9 @@ struct ScoreTile {
   T* scores = nullptr;  ///< [rows x tile_keys]
 };
 
-/// Of each row of a tile of scores the maximum over its first limit[r] columns, and the sum of
-/// e^(score - maximum) over them; -infinity and 0 where the limit is 0. From these of all tiles
-/// follow the row's log-sum-exp, and the mass and the largest weight of each tile.
+/// For each row of a tile of scores: the maximum over its first limit[r] columns, and the sum of
+/// e^(score - maximum) over them; -infinity and 0 if the limit is 0. From these numbers of all
+/// tiles follow the row's log-sum-exp, and the mass and the largest weight of each tile.
 template <ComputeScalar T>
 struct TileStats {
   T* scores = nullptr;  ///< [rows x tile_keys]; columns past the limits are overwritten
