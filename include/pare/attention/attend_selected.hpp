@@ -84,14 +84,13 @@ PARE_ABI_BEGIN
 
 /// Attention over the blocks that a selector picks.
 ///
-/// \param backend  where and how; left out: pare::simd
-/// \param q        [batch, heads, queries, key dim]
-/// \param k        [batch, kv heads, keys, key dim]
-/// \param v        [batch, kv heads, keys, value dim]
-/// \param out      [batch, heads, queries, value dim], written; must not overlap an input
-/// \param selector a BlockSelector: MeanPool, Antidiagonal, SlidingWindow, ProxyHeads or your own
-/// \param options  causality (true if options are left out), scale, sink_logits and lse as for
-///                 exact attention; neither mask, order, window, query_offset, lengths nor offsets
+/// q [batch, heads, queries, key dim], k [batch, kv heads, keys, key dim], v [batch, kv heads,
+/// keys, value dim] and out [batch, heads, queries, value dim] are as for exact attention, and so
+/// is the backend. `selector` is a BlockSelector: MeanPool, Antidiagonal, SlidingWindow, ProxyHeads
+/// or your own. Of the options, causality (true if options are left out), scale, sink_logits and
+/// lse are as for exact attention; neither mask, order, window, query_offset, lengths nor offsets
+/// may be given.
+///
 /// \returns the density of the selection, the mass that the selector believes it kept, and the
 ///          seconds of selecting; where the selector keeps all, attention is exact, and these are
 ///          1, 1 and 0
