@@ -33,9 +33,9 @@ PARE_ABI_BEGIN
 
 /// A permutation p of [0, n), kept as the list p(0) ... p(n-1); a bijection by construction.
 ///
-/// Convention, the one of indexed gather: `gather` reads through p, out[i] = in[p(i)], and
-/// `scatter` writes through it, out[p(i)] = in[i], so that each undoes the other. `compose(p, q)`
-/// is i -> p(q(i)); gathering with it is gathering with p, then with q.
+/// The convention is that of an indexed gather: `gather` reads through p, out[i] = in[p(i)];
+/// `scatter` writes through it, out[p(i)] = in[i]. Each undoes the other. `compose(p, q)` is i ->
+/// p(q(i)); gathering with it is gathering with p, then with q.
 ///
 /// Inputs and outputs hold one scalar of Pare's, with any strides. Every operation is one pass on
 /// the calling thread. Memory: 4 bytes per index.

@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// Views: how anything of Eigen's reaches a kernel without a copy.
+/// Views: they hand any object of Eigen's, or other memory, to a kernel without a copy.
 ///
 /// ```cpp
 /// Eigen::MatrixXf m(3, 4);
@@ -254,8 +254,9 @@ template <class X, std::size_t Rank>
 concept In = requires { typename view_of<const X>; } && view_of<const X>::rank == Rank &&
              StorageScalar<std::remove_const_t<typename view_of<const X>::scalar>>;
 
-/// What is written: as In, its elements are not const, and it outlives the call: X, deduced from
-/// `X&&`, is no temporary that owns its memory, as a matrix or vector returned by a function.
+/// What is written: as In, with elements that are not const, and it outlives the call. X, deduced
+/// from `X&&`, is therefore no temporary that owns its memory, such as a matrix returned by a
+/// function.
 template <class X, std::size_t Rank>
 concept Out = requires { typename view_of<X>; } && view_of<X>::rank == Rank &&
               !std::is_const_v<typename view_of<X>::scalar> &&

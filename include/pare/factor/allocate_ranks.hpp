@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// Which rank each layer of a model gets, for a budget of parameters or bytes.
+/// The rank that each layer of a model gets, for a budget of parameters or bytes.
 ///
 /// ```cpp
 /// std::vector<LayerSpectrum> layers;
@@ -47,60 +47,61 @@
 
 namespace pare::factor {
 
-/// What a step from rank k to k' of a layer scores. s: its singular values, E: its total energy,
-/// tail(k): E minus the squares of the first k, gain: the squares that the step captures, cost: of
-/// the step, w: the layer's importance.
+/// The score of a step of a layer from rank k to k'. With s its singular values and E its total
+/// energy, tail(k) is E minus the squares of the first k, gain the squares that the step captures,
+/// cost that of the step, and w the layer's importance.
 ///
 /// A lower sum of errors need not be a better model: try UniformShare first. On all-MiniLM-L6-v2,
 /// in the covariance metric at half of the parameters, the mean cosine between embeddings by the
 /// factored and by the whole model is .843 for UniformShare, .780 for EnergyShare, .781 for
 /// NormalizedEnergy and .703 for AbsoluteEnergy (bench/minilm_compress).
 enum class RankScore {
-  /// w gain / E / cost: the least sum of w tail / E, the layers' relative squared errors. Exactly
-  /// the least where steps cost the same and no layer becomes dense; with Never and Foreseen also
-  /// for other costs, up to the last steps that do not fit.
+  /// w gain / E / cost: minimises the sum of w tail / E, the layers' relative squared errors. The
+  /// minimum is exact if steps cost the same and no layer becomes dense; with Never and Foreseen
+  /// also for other costs, up to the last steps that do not fit.
   NormalizedEnergy,
 
-  /// w gain / cost: likewise the least sum of w tail. For spectra in one metric, whose squared
-  /// errors can be added up.
+  /// w gain / cost: minimises the sum of w tail in the same way. For spectra in one metric, whose
+  /// squared errors can be added up.
   AbsoluteEnergy,
 
-  /// w tail(k) / E: raises the layer that has lost the most, so that all capture the same share of
-  /// their energy, as large as fits (with importance: the same w tail / E).
+  /// w tail(k) / E: gives the step to the layer that has lost the most. All layers then capture the
+  /// same share of their energy, as large as fits (with importance: the same w tail / E).
   EnergyShare,
 
-  /// Minus the layer's cost behind the step over out in: the same kept share of parameters in
-  /// each. Reads no spectra.
+  /// Minus (the layer's cost after the step) / (out in): every layer keeps the same share of its
+  /// parameters. Reads no spectra.
   UniformShare,
 
-  /// w gain / tail(k) / cost: eq. 1 of the paper. Scale-free in the tail, and so it favours the
-  /// layers whose spectra fall fastest until they are full: for s_m = q^m the score is the same
-  /// at each rank. In the paper's own tables it is often worse than uniform ranks.
+  /// w gain / tail(k) / cost: eq. 1 of the paper. It does not see the scale of the tail, and so
+  /// favours the layers whose spectra fall fastest until they are full: for s_m = q^m the score is
+  /// the same at each rank. In the paper's own tables it is often worse than uniform ranks.
   CareResidualRatio,
 
-  /// What the paper's code does: the same, over max(tail(k) / E, 1e-12), times
-  /// sqrt((L - l) / ((L + 1) / 2)) for layer l = 0, 1, ... of L, over sqrt(k / least rank). The
-  /// paper's code bounds ranks to half and twice their mean; here RankBounds say.
+  /// What the paper's code does: the same with max(tail(k) / E, 1e-12) as divisor, times sqrt((L -
+  /// l) / ((L + 1) / 2)) for layer l = 0, 1, ... of L, divided by sqrt(k / least rank). The paper's
+  /// code bounds ranks to half and twice their mean; here RankBounds does.
   CareCode,
 };
 
 /// When a layer stays dense.
 enum class DenseLayers {
-  /// Never: ranks go up to max_rank, also where factors are larger than W.
+  /// A layer never stays dense: ranks go up to max_rank, also where factors are larger than W.
   Never,
 
-  /// Where its rank would pass the largest of which factors are smaller than W; that step, the
-  /// last, scores what the rest of W does. The sum of errors is not the least where spectra fall
-  /// slowly. Measured on the 36 linear layers of all-MiniLM-L6-v2, in the covariance metric at half
-  /// of the parameters: 7 % (NormalizedEnergy) and 13 % (AbsoluteEnergy) above a lower bound, that
-  /// of the Lagrangian, where Foreseen is .1 % above it (bench/minilm_compress).
+  /// A layer becomes dense when its rank would pass the largest at which factors are smaller than
+  /// W. That step is the last, and scores what the rest of W does. The sum of errors is not minimal
+  /// where spectra fall slowly. Measured on the 36 linear layers of all-MiniLM-L6-v2, in the
+  /// covariance metric at half of the parameters: 7 % (NormalizedEnergy) and 13 % (AbsoluteEnergy)
+  /// above a lower bound, that of the Lagrangian, where Foreseen is .1 % above it
+  /// (bench/minilm_compress).
   AtBreakEven,
 
-  /// Also from any lower rank, where that step scores more than the next rank does: the break at
-  /// the dense matrix is part of the objective. Of layers that fall slowly some are then dense
-  /// and others low: close to the least sum of errors, which need not be the best model
-  /// (RankScore). For EnergyShare and UniformShare, whose steps have no such order, the same as
-  /// AtBreakEven.
+  /// A layer may become dense from any lower rank too, if that step scores more than the next rank
+  /// does: the objective includes the break at the dense matrix. Of layers whose spectra fall
+  /// slowly some are then dense and others low. The sum of errors is close to its minimum, which
+  /// need not be the best model (RankScore). For EnergyShare and UniformShare, whose steps have no
+  /// such order, this is the same as AtBreakEven.
   Foreseen,
 };
 
@@ -324,8 +325,8 @@ PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
 
-/// The rank of each layer, for a budget that counts parameters, or bytes where parameter_cost says
-/// what a number takes.
+/// The rank of each layer, for a budget that counts parameters, or bytes if each layer's
+/// parameter_cost is the bytes of a number.
 ///
 /// \param layers at least one
 /// \param budget of all layers together, dense ones included; at least what least ranks cost
@@ -347,8 +348,8 @@ inline std::vector<Index> allocate_ranks(std::span<const LayerSpectrum> layers, 
   return detail::allocate(ranked, budget, options);
 }
 
-/// The rank of each layer where a rank costs the same in all of them, as that of a latent cache or
-/// of layers of one shape: the budget is the sum of ranks, and no layer is kept dense.
+/// The rank of each layer if a rank costs the same in all of them, as in a latent cache or with
+/// layers of one shape. The budget is the sum of ranks, and no layer stays dense.
 ///
 /// \param spectra any range of vectors of singular values, whose squares sum to the layer's energy
 /// \param bounds  of each layer; without max_rank: the number of its values

@@ -130,7 +130,7 @@ inline Ranking rank_fields(std::span<const double> scores,
 }
 
 /// The best k fields, best first.
-/// \throws std::invalid_argument unless k is in [0, fields], or if the ranking is no ranking: sizes
+/// \throws std::invalid_argument unless k is in [0, fields], or if the ranking is not sound: sizes
 ///         differ, a score is not finite, or the order is no permutation of the fields
 inline std::vector<Index> top_k(const Ranking& ranking, Index k) {
   detail::check_ranking("feature::top_k", ranking);
@@ -140,7 +140,7 @@ inline std::vector<Index> top_k(const Ranking& ranking, Index k) {
 }
 
 /// The best ceil(share * fields) fields, best first.
-/// \throws std::invalid_argument unless share is in [0, 1], or if the ranking is no ranking
+/// \throws std::invalid_argument unless share is in [0, 1], or if the ranking is not sound
 inline std::vector<Index> top_share(const Ranking& ranking, double share) {
   check(share >= 0 && share <= 1, "feature::top_share", "share", share, "a share in [0, 1]");
   // A share such as 0.1 of 30 fields means 3, although 0.1 * 30 rounds to more than 3.
@@ -149,9 +149,9 @@ inline std::vector<Index> top_share(const Ranking& ranking, double share) {
 }
 
 /// The fields that score above the threshold and are Ok, best first. Undetermined fields are left
-/// out, since their score may be high only because too little was seen of them to lower it; the
-/// caller decides on those (`undetermined_fields`).
-/// \throws std::invalid_argument if the threshold is not finite, or the ranking is no ranking
+/// out: their score may be high only because too little was seen of them to lower it. The caller
+/// decides on those (`undetermined_fields`).
+/// \throws std::invalid_argument if the threshold is not finite, or the ranking is not sound
 inline std::vector<Index> above(const Ranking& ranking, double threshold = 0.5) {
   check(is_finite(threshold), "feature::above", "threshold", threshold, "a finite number");
   detail::check_ranking("feature::above", ranking);
@@ -164,7 +164,7 @@ inline std::vector<Index> above(const Ranking& ranking, double threshold = 0.5) 
 }
 
 /// The Undetermined fields, best first.
-/// \throws std::invalid_argument if the ranking is no ranking
+/// \throws std::invalid_argument if the ranking is not sound
 inline std::vector<Index> undetermined_fields(const Ranking& ranking) {
   detail::check_ranking("feature::undetermined_fields", ranking);
   std::vector<Index> fields;
@@ -181,8 +181,8 @@ inline std::vector<Index> undetermined_fields(const Ranking& ranking) {
 /// what each field is worth to the trained model, such as path_importance, ranks those.
 ///
 /// \param worth [fields] finite; higher is better
-/// \throws std::invalid_argument if sizes differ, a number is not finite, or the ranking is no
-///         ranking
+/// \throws std::invalid_argument if sizes differ, a number is not finite, or the ranking is not
+///         sound
 inline Ranking open_first_by(std::span<const double> worth, Ranking ranking,
                              double threshold = 0.5) {
   constexpr const char* function = "feature::open_first_by";
@@ -204,7 +204,7 @@ inline Ranking open_first_by(std::span<const double> worth, Ranking ranking,
 
 /// The share of the summed score that the best 1, 2, ... fields hold: it rises to 1. Negative
 /// scores count as 0; without a positive score all shares are 0.
-/// \throws std::invalid_argument if the ranking is no ranking
+/// \throws std::invalid_argument if the ranking is not sound
 inline std::vector<double> cumulative_mass(const Ranking& ranking) {
   detail::check_ranking("feature::cumulative_mass", ranking);
   std::vector<double> mass(ranking.order.size());
@@ -223,7 +223,7 @@ inline std::vector<double> cumulative_mass(const Ranking& ranking) {
 
 /// The fewest best fields that hold at least `share` of the summed score, and what they hold; none
 /// where no score is positive.
-/// \throws std::invalid_argument unless share is in [0, 1], or if the ranking is no ranking
+/// \throws std::invalid_argument unless share is in [0, 1], or if the ranking is not sound
 inline CumulativeMass fields_for_mass(const Ranking& ranking, double share) {
   check(share >= 0 && share <= 1, "feature::fields_for_mass", "share", share, "a share in [0, 1]");
   const std::vector<double> mass = cumulative_mass(ranking);

@@ -36,9 +36,9 @@ struct FastRpOptions {
   /// Columns of the embedding, at least 1. The paper's experiments use 512.
   Index dim = 512;
 
-  /// Weights of steps 1, 2, ...: finite, 1 to 999,999 of them. As many steps run as there are
-  /// weights up to the last that is not 0. [0, 0, 1, 6.67] is the authors' choice for BlogCatalog.
-  /// Graphs with long paths want more steps.
+  /// Weights of steps 1, 2, ...: finite, 1 to 999,999 of them. The last weight that is not 0
+  /// belongs to the last step that runs. [0, 0, 1, 6.67] is the authors' choice for BlogCatalog.
+  /// Graphs with long paths need more steps.
   std::vector<double> weights = {0, 0, 1, 6.67};
 
   /// Exponent of the degree in the starting vectors, beta: negative values damp hubs. Finite.

@@ -75,7 +75,7 @@ class Leap {
   ///
   /// \param backend left out: pare::simd
   /// \param x       [rows x dim], any storage, at least 2 rows; the next backward pass reads it
-  ///                again, where it then must still be
+  ///                again, so it must live until then
   /// \param mixed   [rows x dim], apart from x
   /// \throws std::invalid_argument if an extent or stride does not fit, or mixed overlaps x
   /// Cost: as mix_forward.
