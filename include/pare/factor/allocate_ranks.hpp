@@ -78,9 +78,9 @@ enum class RankScore {
   /// the same at each rank. In the paper's own tables it is often worse than uniform ranks.
   CareResidualRatio,
 
-  /// What the paper's code does: the same with max(tail(k) / E, 1e-12) as divisor, times sqrt((L -
-  /// l) / ((L + 1) / 2)) for layer l = 0, 1, ... of L, divided by sqrt(k / least rank). The paper's
-  /// code bounds ranks to half and twice their mean; here RankBounds does.
+  /// What the paper's code does: w gain / E / cost, divided by max(tail(k) / E, 1e-12) and by
+  /// sqrt(k / least rank), times sqrt((L - l) / ((L + 1) / 2)) for layer l = 0, 1, ... of L. The
+  /// paper's code bounds ranks to half and twice their mean; here RankBounds does.
   CareCode,
 };
 

@@ -213,7 +213,8 @@ inline constexpr bool is_field_batch = false;
 template <class T>
 inline constexpr bool is_field_batch<FieldBatch<T>> = true;
 
-/// Without a type for what is no batch, so that overloads for other storage stay in reach.
+/// Has no type for an argument that is no batch, so that overloads for other storage are
+/// considered.
 template <class X>
 struct batch_scalar {};
 template <class X>
@@ -252,7 +253,7 @@ namespace detail {
 
 template <class X>
 using IsFieldsIn = std::bool_constant<FieldsIn<X>>;
-/// Sparse fields, say, for which there are other overloads.
+/// An argument that is no batch, such as sparse fields: other overloads take it.
 template <class X>
 using IsNoMatrix =
     std::bool_constant<!FieldsIn<X> && !requires { std::remove_cvref_t<X>::IsRowMajor; }>;
@@ -285,7 +286,7 @@ TensorView<T, 2> whole_batch(const FieldBatch<T>& x) {
   return {x.data, {1, x.rows * dim}, {x.rows * dim, 1}};
 }
 
-/// A batch made by hand may be none: its layout is there already.
+/// Checks a batch that was made by hand, which has its layout already.
 template <class T>
 void check_field_batch(const char* function, const char* argument, const FieldBatch<T>& x) {
   check_enumerator(function, argument, x.storage, Storage::FieldBlocked);

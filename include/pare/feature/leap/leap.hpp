@@ -199,8 +199,8 @@ class Leap {
   /// \throws std::invalid_argument if there was none since the last forward pass or step
   PARE_ALWAYS_INLINE void step_gates() { detail::step_leap(layout_, state_); }
 
-  /// x as the model is to see it in validation and test: LeapOptions::eval_mode. Leaves gates and
-  /// the last forward pass as they are.
+  /// x as the model should see it in validation and test, by LeapOptions::eval_mode. Gates and the
+  /// last forward pass stay as they are.
   /// \throws std::invalid_argument as forward
   template <Backend B, FieldsIn X, FieldsOut Y>
   PARE_ALWAYS_INLINE void evaluate(const B& backend, const X& x, Y&& mixed) {
@@ -245,7 +245,7 @@ class Leap {
   /// [fields] the mean of theta over the steps: the earlier and faster a gate closed, the lower.
   PARE_ALWAYS_INLINE std::vector<double> mean_thetas() const { return detail::mean_thetas(state_); }
 
-  /// Sets theta: the best epoch's, say. Adam's means stay.
+  /// Sets theta, for example to that of the best epoch. Adam's means stay.
   /// \throws std::invalid_argument unless there is a finite number for each field
   PARE_ALWAYS_INLINE void set_thetas(std::span<const double> thetas) {
     detail::check_thetas(state_, thetas);

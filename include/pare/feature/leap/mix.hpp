@@ -214,7 +214,7 @@ void mix_forward(const X& x, std::span<const double> gates, const Donors& donors
   mix_forward(simd, x, gates, donors, mixed);
 }
 
-/// The gradients of a loss by gates and by x, and the divergences, in one pass.
+/// The gradients of a loss with respect to gates and x, and the divergences, in one pass.
 ///
 /// \param backend    left out: pare::simd
 /// \param x          [rows x dim], as mix_forward had it
@@ -227,8 +227,8 @@ void mix_forward(const X& x, std::span<const double> gates, const Donors& donors
 /// \param gradients  by field
 /// \throws std::invalid_argument as mix_forward
 ///
-/// Sums of float go to double after at most 64 additions. Cost: as mix_forward, x and grad_mixed
-/// read and grad_x written once.
+/// Sums of float are added to double after at most 64 additions. Cost: as mix_forward; x and
+/// grad_mixed are read once and grad_x is written once.
 template <Backend B, FieldsIn X, FieldsIn G, FieldsOut Y>
 void mix_backward(const B& backend, const X& x, std::span<const double> gates, const Donors& donors,
                   const G& grad_mixed, Y&& grad_x, MixGradients& gradients,
