@@ -212,10 +212,9 @@ class Permutation {
   std::vector<value_type> indices_;
 };
 
-PARE_ABI_END
-
 Permutation compose(const Permutation& p, const Permutation& q);  // makes pare::compose findable
 
+PARE_ABI_END
 }  // namespace pare
 
 #include <pare/core/macros_on.hpp>
