@@ -7,12 +7,11 @@
 #include <Eigen/Core>
 
 #include <cstdio>
-#include <filesystem>
 #include <fstream>
 
-int main() {
+int main(int argc, char** argv) {
   Eigen::MatrixXd images(1797, 64);
-  std::ifstream file(std::filesystem::path(__FILE__).parent_path() / "data/digits/digits.csv");
+  std::ifstream file(argc > 1 ? argv[1] : "examples/data/digits/digits.csv");
   for (Eigen::Index i = 0; i < images.rows(); ++i) {
     char comma = 0;
     int label = 0;

@@ -22,9 +22,7 @@ using digits::Index;
 using digits::InputError;
 
 const std::filesystem::path& data_file() {
-  static const auto path =
-      std::filesystem::path(__FILE__).parent_path().parent_path().parent_path() / "examples" /
-      "data" / "digits" / "digits.csv";
+  static const auto path = std::filesystem::path(PARE_EXAMPLES_DATA) / "digits" / "digits.csv";
   return path;
 }
 

@@ -20,8 +20,7 @@ using recall::Words;
 
 const std::filesystem::path& data_file() {
   static const auto path =
-      std::filesystem::path(__FILE__).parent_path().parent_path().parent_path() / "examples" /
-      "data" / "wordnet_glosses" / "glosses.txt";
+      std::filesystem::path(PARE_EXAMPLES_DATA) / "wordnet_glosses" / "glosses.txt";
   return path;
 }
 

@@ -179,8 +179,7 @@ TEST(TableSelection, MeansErrorsAndWhatMayGo) {
 }
 
 TEST(DigitsTable, HasTheFieldsItSaysItHas) {
-  const auto images = std::filesystem::path(__FILE__).parent_path() / ".." / ".." / "examples" /
-                      "data" / "digits" / "digits.csv";
+  const auto images = std::filesystem::path(PARE_EXAMPLES_DATA) / "digits" / "digits.csv";
   const Table t = table::widened_digits(images, 0);
   EXPECT_EQ(t.rows(), 1797);
   Index columns = 0;

@@ -14,8 +14,7 @@ namespace {
 
 /// The figures that the README beside the data states.
 TEST(WordNetNouns, HoldWhatTheyAreSaidToHold) {
-  const auto folder = std::filesystem::path(__FILE__).parent_path().parent_path().parent_path() /
-                      "examples" / "data" / "wordnet_nouns";
+  const auto folder = std::filesystem::path(PARE_EXAMPLES_DATA) / "wordnet_nouns";
   const graph::Graph graph = graph::read_edge_list((folder / "edges.txt").string());
   const graph::Labels labels = graph::read_labels((folder / "labels.txt").string(), graph.nodes);
 

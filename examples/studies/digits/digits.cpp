@@ -47,8 +47,7 @@ digits::ScoreTable run_seed(const digits::DataSet<float>& images, double weight_
 
 void run(const digits::Arguments& arguments) {
   Eigen::setNbThreads(1);  // each network has a thread to itself
-  const auto folder =
-      std::filesystem::path(__FILE__).parent_path().parent_path().parent_path() / "data" / "digits";
+  const auto folder = std::filesystem::path(PARE_EXAMPLES_DATA) / "digits";
   const auto images = digits::read_digits<float>(
       arguments.images.empty() ? folder / "digits.csv" : std::filesystem::path(arguments.images));
   digits::CsvFile csv(arguments.csv);

@@ -74,8 +74,7 @@ void write(const graph::Graph& graph, const graph::Vectors& vectors, const std::
 }
 
 void run(const graph::Arguments& arguments) {
-  const auto wordnet = std::filesystem::path(__FILE__).parent_path().parent_path().parent_path() /
-                       "data" / "wordnet_nouns";
+  const auto wordnet = std::filesystem::path(PARE_EXAMPLES_DATA) / "wordnet_nouns";
   const bool own = !arguments.edges.empty();
   const std::string label_file = own ? arguments.labels : (wordnet / "labels.txt").string();
 

@@ -71,8 +71,7 @@ void run(const recall::Arguments& arguments) {
     if (!arguments.plot.empty()) recall::plot(arguments.plot, name, comparison, methods);
     return;
   }
-  const auto folder = std::filesystem::path(__FILE__).parent_path().parent_path().parent_path() /
-                      "data" / "wordnet_glosses";
+  const auto folder = std::filesystem::path(PARE_EXAMPLES_DATA) / "wordnet_glosses";
   const std::vector<recall::Words> glosses = recall::read_glosses(folder / "glosses.txt");
   Index plotted = *std::ranges::min_element(arguments.tokens);
   for (const Index tokens : arguments.tokens)

@@ -27,8 +27,7 @@ namespace {
 
 void run(const table::Arguments& arguments) {
   Eigen::setNbThreads(1);  // each split has a thread to itself
-  const auto digits = std::filesystem::path(__FILE__).parent_path().parent_path().parent_path() /
-                      "data" / "digits" / "digits.csv";
+  const auto digits = std::filesystem::path(PARE_EXAMPLES_DATA) / "digits" / "digits.csv";
   const table::Table table = arguments.csv.empty()
                                  ? table::widened_digits(digits, 0)
                                  : table::read_csv(arguments.csv, arguments.buckets);

@@ -8,6 +8,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/ceil_div.hpp>
+#include <pare/core/config.hpp>
 
 #include <algorithm>
 #include <array>
