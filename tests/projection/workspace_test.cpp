@@ -3,8 +3,6 @@
 
 #include <Eigen/Core>
 
-#include <atomic>
-#include <cstdlib>
 #include <new>
 
 #include <pare/projection/project.hpp>
@@ -12,35 +10,6 @@
 #include "support/allocations.hpp"
 #include "support/backends.hpp"
 #include "support/matrices.hpp"
-
-std::atomic<long> pare::testing::allocations{0};
-
-namespace {
-
-using pare::testing::allocations;
-
-void* counted(std::size_t size, std::size_t alignment) {
-  allocations.fetch_add(1, std::memory_order_relaxed);
-  // aligned_alloc wants a multiple of the alignment.
-  const std::size_t rounded = (size + alignment - 1) / alignment * alignment;
-  if (void* p = std::aligned_alloc(alignment, rounded == 0 ? alignment : rounded)) return p;
-  throw std::bad_alloc();
-}
-
-}  // namespace
-
-// g++ takes free for the wrong partner of these: it sees through one of them and not the other.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
-#endif
-void* operator new(std::size_t size) { return counted(size, alignof(std::max_align_t)); }
-void* operator new(std::size_t size, std::align_val_t alignment) {
-  return counted(size, static_cast<std::size_t>(alignment));
-}
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t) noexcept { std::free(p); }
-void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
 
 namespace {
 
@@ -50,6 +19,7 @@ using pare::projection::project;
 using pare::projection::sketch;
 using pare::projection::SparseProjection;
 using pare::projection::SparseSignProjection;
+using pare::testing::allocations;
 using pare::testing::equal_bits;
 using pare::testing::random_matrix;
 

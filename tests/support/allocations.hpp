@@ -5,8 +5,8 @@
 
 namespace pare::testing {
 
-/// Calls of operator new in this program, which projection/workspace_test.cpp replaces; relaxed,
-/// for tests that stand still while they read it.
+/// Calls of operator new in this program, which allocations.cpp replaces; relaxed, for tests that
+/// stand still while they read it.
 extern std::atomic<long> allocations;
 
 }  // namespace pare::testing
