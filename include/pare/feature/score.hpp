@@ -47,6 +47,8 @@
 
 namespace pare::feature {
 
+PARE_ABI_BEGIN
+
 /// Which built-in model scores.
 enum class ScoreModel { Logistic, FactorizationMachine, Mlp };
 
@@ -96,8 +98,6 @@ struct ScoreOptions {
 
   std::uint64_t seed = 0;  ///< of split, batches, donors and model; added to the seeds inside
 };
-
-PARE_ABI_BEGIN
 
 /// What score_features found.
 struct Scores {

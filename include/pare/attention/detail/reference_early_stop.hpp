@@ -43,6 +43,8 @@ struct ReferenceEarlyStop {
   bool share_gqa = false;  ///< one ranking of the keys for all heads, by their mean query
 };
 
+PARE_ABI_BEGIN
+
 /// What a run of `reference_early_stop` did.
 struct ReferenceEarlyStopResult {
   /// Blocks of history that each tile went through, tiles ascending within segments, then heads.
@@ -50,8 +52,6 @@ struct ReferenceEarlyStopResult {
   /// Computed (query, key) pairs over those that causality allows, mean over heads; 1 for none.
   double density = 1;
 };
-
-PARE_ABI_BEGIN
 
 /// The running state of a softmax row: highest score, mass relative to it, weighted values.
 struct ReferenceState {

@@ -28,6 +28,8 @@
 
 namespace pare::feature {
 
+PARE_ABI_BEGIN
+
 /// Options of Mlp.
 struct MlpOptions {
   std::vector<Index> hidden{32};  ///< widths of the hidden layers; empty: the linear path alone
@@ -35,6 +37,8 @@ struct MlpOptions {
   std::uint64_t seed = 0;         ///< of the weights at the start
   optim::AdamOptions adam{};
 };
+
+PARE_ABI_END
 
 namespace detail {
 PARE_ABI_BEGIN
