@@ -62,12 +62,13 @@ class ExecutorRef {
 /// result.
 template <Backend B>
 auto on_any_executor(const B& backend) {
-  if constexpr (!KernelBackend<B>)
-    return backend;
-  else if constexpr (std::is_same_v<std::remove_cvref_t<decltype(backend.executor)>, ExecutorRef>)
-    return backend;
-  else
+  if constexpr (requires {
+                  requires !std::is_same_v<std::remove_cvref_t<decltype(backend.executor)>,
+                                           ExecutorRef>;
+                })
     return backend.on(ExecutorRef(backend.executor));
+  else
+    return backend;
 }
 
 /// The type that on_any_executor returns.
