@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
-#include <array>
 #include <cmath>
 #include <cstddef>
 #include <limits>
@@ -13,13 +12,13 @@
 #include <pare/linalg/gram.hpp>
 
 #include "support/allocations.hpp"
+#include "support/gapped_matrix.hpp"
 #include "support/properties.hpp"
 #include "support/tolerance.hpp"
 
 namespace {
 
 using pare::bf16;
-using pare::compute_t;
 using pare::f16;
 using pare::Index;
 using pare::TensorView;
@@ -31,28 +30,9 @@ struct GramTest : testing::Test {};
 using Storages = testing::Types<float, bf16, f16>;
 TYPED_TEST_SUITE(GramTest, Storages);
 
-/// Tokens by rows or columns, with gaps of NaN.
+/// Tokens by dimensions.
 template <class S>
-struct Tokens {
-  std::vector<S> memory;
-  TensorView<S, 2> view;
-
-  template <class F>
-  Tokens(Index tokens, Index dim, bool by_rows, const F& f) {
-    const Index gap = 3;
-    view.extent = {tokens, dim};
-    view.stride =
-        by_rows ? std::array<Index, 2>{dim + gap, 1} : std::array<Index, 2>{1, tokens + gap};
-    memory.assign(static_cast<std::size_t>((tokens + gap) * (dim + gap)),
-                  S(std::numeric_limits<float>::quiet_NaN()));
-    view.data = memory.data();
-    for (Index t = 0; t < tokens; ++t)
-      for (Index i = 0; i < dim; ++i) view(t, i) = S(static_cast<float>(f(t, i)));
-  }
-  double at(Index t, Index i) const {
-    return static_cast<double>(static_cast<compute_t<S>>(view(t, i)));
-  }
-};
+using Tokens = pare::testing::GappedMatrix<S>;
 
 int integer_at(Index t, Index i) { return static_cast<int>((t * 5 + i * 3 + t * i % 7) % 11) - 5; }
 double uneven(Index t, Index i) {

@@ -4,7 +4,6 @@
 #include <array>
 #include <cmath>
 #include <cstddef>
-#include <limits>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -14,6 +13,7 @@
 
 #include "support/allocations.hpp"
 #include "support/backends.hpp"
+#include "support/gapped_matrix.hpp"
 #include "support/matrices.hpp"
 #include "support/tolerance.hpp"
 
@@ -25,6 +25,7 @@ using pare::Index;
 using pare::TensorView;
 using pare::linalg::PackedMatrix;
 using pare::testing::allocations;
+using pare::testing::GappedMatrix;
 using pare::testing::same_bits;
 namespace linalg = pare::linalg;
 
@@ -44,26 +45,6 @@ using Cases = testing::Types<Case<float, float, float, false>, Case<double, floa
                              Case<bf16, bf16, float, true>>;
 TYPED_TEST_SUITE(PackedMatrixTest, Cases);
 
-/// A matrix by rows or by columns, a gap behind each of them; NaN in the gaps.
-template <class S>
-struct Matrix {
-  std::vector<S> memory;
-  TensorView<S, 2> view;
-
-  template <class F>
-  Matrix(Index rows, Index columns, bool by_rows, const F& f) {
-    const Index gap = 3;
-    view.extent = {rows, columns};
-    view.stride =
-        by_rows ? std::array<Index, 2>{columns + gap, 1} : std::array<Index, 2>{1, rows + gap};
-    memory.assign(static_cast<std::size_t>((rows + gap) * (columns + gap)),
-                  S(std::numeric_limits<float>::quiet_NaN()));
-    view.data = memory.data();
-    for (Index i = 0; i < rows; ++i)
-      for (Index j = 0; j < columns; ++j) view(i, j) = S(static_cast<float>(f(i, j)));
-  }
-};
-
 /// Small integers: every sum below is exact, in any order.
 int left_at(Index i, Index d) { return static_cast<int>((i * 5 + d * 3) % 11) - 5; }
 int right_at(Index d, Index j) { return static_cast<int>((d * 7 + j * 2) % 13) - 6; }
@@ -77,9 +58,9 @@ void expect_product(Index rows, Index depth, Index columns, bool left_rows, bool
   using T = typename C::scalar;
   SCOPED_TRACE(std::to_string(rows) + " x " + std::to_string(depth) + " x " +
                std::to_string(columns) + (left_rows ? " r" : " c") + (right_rows ? "r" : "c"));
-  const Matrix<typename C::left> a(rows, depth, left_rows, left_at);
-  const Matrix<typename C::right> right(depth, columns, right_rows, right_at);
-  Matrix<T> c(rows, columns, true, [](Index, Index) { return 7; });
+  const GappedMatrix<typename C::left> a(rows, depth, left_rows, left_at);
+  const GappedMatrix<typename C::right> right(depth, columns, right_rows, right_at);
+  GappedMatrix<T> c(rows, columns, true, [](Index, Index) { return 7; });
   AlignedBuffer<std::byte> memory;
   const typename C::Packed packed(pare::simd, as_const(right.view), memory);
   AlignedBuffer<T> left(static_cast<std::size_t>(C::Packed::left_size(rows, depth)));
@@ -111,15 +92,15 @@ TYPED_TEST(PackedMatrixTest, MultipliesBlocksOfRowsOfAnySize) {
 TYPED_TEST(PackedMatrixTest, HasTheBitsOfMultiplyWhoeverPacks) {
   using T = typename TypeParam::scalar;
   const Index rows = 29, depth = TypeParam::depth_block + 77, columns = 150;
-  const Matrix<typename TypeParam::left> a(rows, depth, true, uneven);
-  const Matrix<typename TypeParam::right> right(depth, columns, true, uneven);
-  Matrix<T> wanted(rows, columns, true, uneven);
+  const GappedMatrix<typename TypeParam::left> a(rows, depth, true, uneven);
+  const GappedMatrix<typename TypeParam::right> right(depth, columns, true, uneven);
+  GappedMatrix<T> wanted(rows, columns, true, uneven);
   linalg::multiply(pare::simd, as_const(a.view), as_const(right.view), wanted.view);
   const auto expect_same = [&](const auto& backend) {
     AlignedBuffer<std::byte> memory;
     const typename TypeParam::Packed packed(backend, as_const(right.view), memory);
     AlignedBuffer<T> left(static_cast<std::size_t>(TypeParam::Packed::left_size(rows, depth)));
-    Matrix<T> c(rows, columns, true, uneven);
+    GappedMatrix<T> c(rows, columns, true, uneven);
     packed.multiply(pare::simd, as_const(a.view), c.view, left.data());
     for (Index i = 0; i < rows; ++i)
       for (Index j = 0; j < columns; ++j)
@@ -134,9 +115,9 @@ TYPED_TEST(PackedMatrixTest, MayStopAfterWholePanels) {
   using T = typename TypeParam::scalar;
   constexpr Index wanted = TypeParam::Packed::panel_columns;
   const Index rows = 7, depth = 40, columns = 2 * wanted + 5;
-  const Matrix<typename TypeParam::left> a(rows, depth, true, left_at);
-  const Matrix<typename TypeParam::right> right(depth, columns, true, right_at);
-  Matrix<T> c(rows, columns, true, [](Index, Index) { return 7; });
+  const GappedMatrix<typename TypeParam::left> a(rows, depth, true, left_at);
+  const GappedMatrix<typename TypeParam::right> right(depth, columns, true, right_at);
+  GappedMatrix<T> c(rows, columns, true, [](Index, Index) { return 7; });
   AlignedBuffer<std::byte> memory;
   const typename TypeParam::Packed packed(pare::simd, as_const(right.view), memory);
   AlignedBuffer<T> left(static_cast<std::size_t>(TypeParam::Packed::left_size(rows, depth)));
@@ -156,9 +137,9 @@ TYPED_TEST(PackedMatrixTest, MayStopAfterWholePanels) {
 TYPED_TEST(PackedMatrixTest, ShowsEachPackedPartOfTheRowsOnce) {
   using T = typename TypeParam::scalar;
   const Index rows = 5, depth = 2 * TypeParam::depth_block + 9;
-  const Matrix<typename TypeParam::left> a(rows, depth, false, left_at);
-  const Matrix<typename TypeParam::right> right(depth, 3, true, right_at);
-  Matrix<T> c(rows, 3, true, left_at);
+  const GappedMatrix<typename TypeParam::left> a(rows, depth, false, left_at);
+  const GappedMatrix<typename TypeParam::right> right(depth, 3, true, right_at);
+  GappedMatrix<T> c(rows, 3, true, left_at);
   AlignedBuffer<std::byte> memory;
   const typename TypeParam::Packed packed(pare::simd, as_const(right.view), memory);
   AlignedBuffer<T> left(static_cast<std::size_t>(TypeParam::Packed::left_size(rows, depth)));
@@ -182,9 +163,9 @@ TYPED_TEST(PackedMatrixTest, ShowsEachPackedPartOfTheRowsOnce) {
 TYPED_TEST(PackedMatrixTest, AllocatesNothingInMemoryThatIsLargeEnough) {
   using T = typename TypeParam::scalar;
   const Index rows = 9, depth = 600, columns = 70;
-  const Matrix<typename TypeParam::left> a(rows, depth, true, left_at);
-  const Matrix<typename TypeParam::right> right(depth, columns, true, right_at);
-  Matrix<T> c(rows, columns, true, left_at);
+  const GappedMatrix<typename TypeParam::left> a(rows, depth, true, left_at);
+  const GappedMatrix<typename TypeParam::right> right(depth, columns, true, right_at);
+  GappedMatrix<T> c(rows, columns, true, left_at);
   AlignedBuffer<std::byte> memory;
   AlignedBuffer<T> left(static_cast<std::size_t>(TypeParam::Packed::left_size(rows, depth)));
   const auto run = [&] {
