@@ -477,7 +477,7 @@ template <class T, std::size_t R>
 std::vector<const void*> named(const TensorView<T, R>& v) {
   std::vector<const void*> all;
   std::array<Index, R> at{};
-  for (bool more = !pare::detail::is_empty(v); more;) {
+  for (bool more = !pare::detail::is_empty(pare::detail::ViewShape(v)); more;) {
     Index offset = 0;
     for (std::size_t d = 0; d < R; ++d) offset += at[d] * v.stride[d];
     all.push_back(v.data + offset);

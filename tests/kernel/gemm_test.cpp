@@ -2,9 +2,9 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <type_traits>
-#include <utility>
 
 #include <pare/kernel/gemm.hpp>
 
@@ -26,15 +26,12 @@ template <class Arch>
 struct PairTileTest : testing::Test {};
 TYPED_TEST_SUITE(PairTileTest, pare::testing::Archs);
 
-/// f(rows, registers) for each size that the full tile of any arch is cut into.
-template <class F>
+/// f(rows, registers) for each size that the full tile of an arch is cut into.
+template <class Arch, class F>
 void for_each_size(const F& f) {
-  const auto of_rows = [&]<int... C>(auto rows, std::integer_sequence<int, C...>) {
-    (f(rows, std::integral_constant<int, C + 1>{}), ...);
-  };
-  [&]<int... R>(std::integer_sequence<int, R...>) {
-    (of_rows(std::integral_constant<int, R + 1>{}, std::make_integer_sequence<int, 4>{}), ...);
-  }(std::make_integer_sequence<int, kernel::tile_rows>{});
+  for (int rows = 1; rows <= kernel::tile_rows; ++rows)
+    for (int registers = 1; registers <= kernel::tile_registers<Arch>; ++registers)
+      f(rows, registers);
 }
 
 /// Small integers: every sum below is exact, in any order and with any fusing.
@@ -57,74 +54,68 @@ E element_of(int low, [[maybe_unused]] int high) {
     return static_cast<E>(low);
 }
 
-/// C = scale C + A B with rows of A and C apart by more than they hold; nothing else is read or
-/// written.
-template <class Arch, class E, int Rows, int Registers>
-void expect_product(std::ptrdiff_t steps, Guard guard) {
+/// C = start + A B with rows of A and C apart by more than they hold; nothing else is read or
+/// written, and a start of zero reads no C.
+template <class Arch, class E>
+void expect_product(int rows, int registers, std::ptrdiff_t steps, kernel::TileStart start,
+                    Guard guard) {
   using T = typename kernel::product<E>::sum;
   constexpr std::ptrdiff_t per_step = kernel::product<E>::depth;
-  constexpr std::ptrdiff_t columns = Registers * kernel::lanes<T, Arch>;
+  const std::ptrdiff_t columns = registers * kernel::lanes<T, Arch>;
   const std::ptrdiff_t a_stride = steps + 3, c_stride = columns + 5;
-  GuardedArray<E> a((Rows - 1) * a_stride + steps, guard), b(steps * columns, guard);
-  GuardedArray<T> c((Rows - 1) * c_stride + columns, guard), scale(Rows, guard);
-  for (std::ptrdiff_t r = 0; r < Rows; ++r) {
+  const bool zero = start == kernel::TileStart::Zero, scaled = start == kernel::TileStart::Scaled;
+  GuardedArray<E> a((rows - 1) * a_stride + steps, guard), b(steps * columns, guard);
+  GuardedArray<T> c((rows - 1) * c_stride + columns, guard), scale(rows, guard);
+  for (std::ptrdiff_t r = 0; r < rows; ++r) {
     scale[r] = static_cast<T>(r) / 2 - 1;
     for (std::ptrdiff_t s = 0; s < steps; ++s)
       a[r * a_stride + s] = element_of<E>(left_at(r, s * per_step), left_at(r, s * per_step + 1));
     for (std::ptrdiff_t j = 0; j < columns; ++j)
-      c[r * c_stride + j] = static_cast<T>(start_at(r, j));
+      c[r * c_stride + j] =
+          zero ? std::numeric_limits<T>::quiet_NaN() : static_cast<T>(start_at(r, j));
   }
   for (std::ptrdiff_t s = 0; s < steps; ++s)
     for (std::ptrdiff_t j = 0; j < columns; ++j)
       b[s * columns + j] = element_of<E>(right_at(s * per_step, j), right_at(s * per_step + 1, j));
 
-  kernel::RegisterTile<T, Arch, Rows, Registers> tile;
-  tile.load_scaled(c.data(), c_stride, scale.data());
-  tile.multiply(static_cast<const E*>(a.data()), a_stride, static_cast<const E*>(b.data()), steps);
-  tile.store_to(c.data(), c_stride);
-  for (std::ptrdiff_t r = 0; r < Rows; ++r)
+  kernel::multiply_tile<Arch, E>(rows, registers,
+                                 {.a = a.data(),
+                                  .a_stride = a_stride,
+                                  .b = b.data(),
+                                  .steps = steps,
+                                  .c = c.data(),
+                                  .c_stride = c_stride,
+                                  .start = start,
+                                  .scale = scaled ? scale.data() : nullptr});
+  for (std::ptrdiff_t r = 0; r < rows; ++r)
     for (std::ptrdiff_t j = 0; j < c_stride && r * c_stride + j < c.size(); ++j) {
       if (j >= columns) {
         ASSERT_TRUE(c.untouched(r * c_stride + j)) << "row " << r << " place " << j;
         continue;
       }
-      double wanted = (static_cast<double>(r) / 2 - 1) * start_at(r, j);
+      double wanted = zero ? 0 : start_at(r, j);
+      if (scaled) wanted *= static_cast<double>(r) / 2 - 1;
       for (std::ptrdiff_t d = 0; d < steps * per_step; ++d)
         wanted += left_at(r, d) * right_at(d, j);
       ASSERT_EQ(static_cast<double>(c[r * c_stride + j]), wanted)
-          << Rows << "x" << Registers << " steps " << steps << " at " << r << ' ' << j;
+          << rows << "x" << registers << " steps " << steps << " at " << r << ' ' << j;
     }
   ASSERT_TRUE(c.surroundings_untouched());
 }
 
-TYPED_TEST(RegisterTileTest, ScalesMultipliesAndStoresExactlyInEverySize) {
-  using T = typename TypeParam::scalar;
-  for_each_size([](auto rows, auto registers) {
-    for (const Guard guard : {Guard::before, Guard::after})
-      for (const std::ptrdiff_t steps : {0, 1, 2, 3, 8, 33})
-        expect_product<typename TypeParam::arch, T, rows, registers>(steps, guard);
+template <class Arch, class E>
+void expect_products(std::initializer_list<std::ptrdiff_t> depths) {
+  for_each_size<Arch>([&](int rows, int registers) {
+    for (const auto start :
+         {kernel::TileStart::Zero, kernel::TileStart::Sum, kernel::TileStart::Scaled})
+      for (const Guard guard : {Guard::before, Guard::after})
+        for (const std::ptrdiff_t steps : depths)
+          expect_product<Arch, E>(rows, registers, steps, start, guard);
   });
 }
 
-TYPED_TEST(RegisterTileTest, ClearForgetsWhatWasThere) {
-  using T = typename TypeParam::scalar;
-  using Arch = typename TypeParam::arch;
-  for_each_size([](auto rows, auto registers) {
-    constexpr std::ptrdiff_t columns = registers * kernel::lanes<T, Arch>;
-    GuardedArray<T> a(rows), b(columns), c(rows * columns), scale(rows);
-    for (T& x : c) x = std::numeric_limits<T>::quiet_NaN();
-    for (T& x : scale) x = 1;
-    for (std::ptrdiff_t r = 0; r < rows; ++r) a[r] = static_cast<T>(r + 1);
-    for (std::ptrdiff_t j = 0; j < columns; ++j) b[j] = static_cast<T>(j - 4);
-    kernel::RegisterTile<T, Arch, rows, registers> tile;
-    tile.load_scaled(c.data(), columns, scale.data());
-    tile.clear();
-    tile.multiply(static_cast<const T*>(a.data()), 1, static_cast<const T*>(b.data()), 1);
-    tile.store_to(c.data(), columns);
-    for (std::ptrdiff_t r = 0; r < rows; ++r)
-      for (std::ptrdiff_t j = 0; j < columns; ++j)
-        ASSERT_EQ(c[r * columns + j], static_cast<T>((r + 1) * (j - 4))) << r << ' ' << j;
-  });
+TYPED_TEST(RegisterTileTest, MultipliesExactlyFromEveryStartInEverySize) {
+  expect_products<typename TypeParam::arch, typename TypeParam::scalar>({0, 1, 2, 3, 8, 33});
 }
 
 TYPED_TEST(RegisterTileTest, FullTileIsWholeRegistersAndFitsTheRegisterFile) {
@@ -141,11 +132,7 @@ TYPED_TEST(RegisterTileTest, FullTileIsWholeRegistersAndFitsTheRegisterFile) {
 
 TYPED_TEST(PairTileTest, PairsOfBf16MultiplyExactlyInEverySize) {
   if constexpr (TypeParam::has_bf16_dot) {
-    for_each_size([](auto rows, auto registers) {
-      for (const Guard guard : {Guard::before, Guard::after})
-        for (const std::ptrdiff_t steps : {0, 1, 2, 17})
-          expect_product<TypeParam, kernel::Bf16Pair, rows, registers>(steps, guard);
-    });
+    expect_products<TypeParam, kernel::Bf16Pair>({0, 1, 2, 17});
   } else {
     GTEST_SKIP() << TypeParam::name << " has no bf16 products";
   }

@@ -21,11 +21,12 @@ namespace pare::detail {
 
 PARE_ABI_BEGIN
 
-/// The totals step_0 z_0 + step_1 z_1 + ... over integers 0 <= z_k <= most_k, of at most N terms.
-/// The greatest total must fit 64 bits.
-template <std::size_t N>
+/// The totals step_0 z_0 + step_1 z_1 + ... over integers 0 <= z_k <= most_k, of at most
+/// `most_terms` terms. The greatest total must fit 64 bits.
 class BoundedSum {
  public:
+  static constexpr std::size_t most_terms = 32;
+
   /// Adds a term; terms of one step are one term.
   void add(std::uint64_t step, std::uint64_t most) {
     if (step == 0 || most == 0) return;
@@ -78,7 +79,7 @@ class BoundedSum {
     return false;
   }
 
-  std::array<Term, N> terms_{};
+  std::array<Term, most_terms> terms_;  // count_ of them
   std::size_t count_ = 0;
   int branches_ = 0;
 };

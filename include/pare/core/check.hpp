@@ -72,22 +72,46 @@ void describe(std::ostream& os, const T& value) {
   os << value;
 }
 
-template <std::size_t N>
-void describe(std::ostream& os, const std::array<Index, N>& extents) {
+inline void describe_extents(std::ostream& os, const Index* extents, std::size_t rank) {
   os << '[';
-  for (std::size_t i = 0; i < N; ++i) os << (i == 0 ? "" : ", ") << extents[i];
+  for (std::size_t i = 0; i < rank; ++i) os << (i == 0 ? "" : ", ") << extents[i];
   os << ']';
 }
 
-template <class Got, class Wanted>
-[[noreturn]] PARE_NOINLINE void refuse(const char* function, const char* argument, const Got& got,
-                                       const Wanted& wanted) {
+template <std::size_t N>
+void describe(std::ostream& os, const std::array<Index, N>& extents) {
+  describe_extents(os, extents.data(), N);
+}
+
+/// A value of any type that is printed if a check fails. It is looked at there, not kept.
+class Printed {
+ public:
+  Printed(const char* text)  // NOLINT(google-explicit-constructor): stands for the text itself
+      : value_(text),
+        print_([](std::ostream& os, const void* value) { os << static_cast<const char*>(value); }) {
+  }
+
+  template <class T>
+  requires(!std::is_convertible_v<const T&, const char*>)
+  Printed(const T& value)  // NOLINT(google-explicit-constructor): likewise
+      : value_(&value),
+        print_([](std::ostream& os, const void* v) { describe(os, *static_cast<const T*>(v)); }) {}
+
+  void print(std::ostream& os) const { print_(os, value_); }
+
+ private:
+  const void* value_;
+  void (*print_)(std::ostream&, const void*);
+};
+
+[[noreturn]] PARE_NOINLINE inline void refuse(const char* function, const char* argument,
+                                              const Printed& got, const Printed& wanted) {
   std::ostringstream os;
   os.imbue(std::locale::classic());  // no thousands separators
   os << "pare::" << function << ": " << argument << ": got ";
-  describe(os, got);
+  got.print(os);
   os << ", wanted ";
-  describe(os, wanted);
+  wanted.print(os);
   invalid_argument(os.str());
 }
 

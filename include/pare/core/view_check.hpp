@@ -40,21 +40,40 @@ inline std::uint64_t magnitude(Index stride) {
   return stride < 0 ? 0 - static_cast<std::uint64_t>(stride) : static_cast<std::uint64_t>(stride);
 }
 
-template <class T, std::size_t Rank>
-bool is_empty(const TensorView<T, Rank>& v) {
-  return std::any_of(v.extent.begin(), v.extent.end(), [](Index n) { return n == 0; });
+/// What a view names, whatever its scalar and rank: the checks are compiled once for all views.
+struct ViewShape {
+  std::uintptr_t data;
+  std::uint64_t size;  ///< bytes of an element
+  std::size_t rank;
+  const Index* extent;
+  const Index* stride;
+
+  template <class T, std::size_t Rank>
+  explicit ViewShape(const TensorView<T, Rank>& v)
+      : data(reinterpret_cast<std::uintptr_t>(v.data)),
+        size(sizeof(T)),
+        rank(Rank),
+        extent(v.extent.data()),
+        stride(v.stride.data()) {
+    static_assert(2 * Rank + 1 <= BoundedSum::most_terms,
+                  "pare: a view of more than 15 dimensions");
+  }
+
+  std::uint64_t steps(std::size_t d) const { return static_cast<std::uint64_t>(extent[d] - 1); }
+};
+
+inline bool is_empty(const ViewShape& v) {
+  return std::any_of(v.extent, v.extent + v.rank, [](Index n) { return n == 0; });
 }
 
 /// Elements between the first and the last that the view names, on either side of `data`; false if
 /// either does not fit. No extent may be below 1.
-template <class T, std::size_t Rank>
-bool element_span(const TensorView<T, Rank>& v, std::uint64_t& below, std::uint64_t& above) {
-  constexpr std::uint64_t most =
-      static_cast<std::uint64_t>(std::numeric_limits<Index>::max()) / sizeof(T) - 1;
+inline bool element_span(const ViewShape& v, std::uint64_t& below, std::uint64_t& above) {
+  const std::uint64_t most =
+      static_cast<std::uint64_t>(std::numeric_limits<Index>::max()) / v.size - 1;
   below = above = 0;
-  for (std::size_t d = 0; d < Rank; ++d) {
-    const std::uint64_t steps = static_cast<std::uint64_t>(v.extent[d] - 1);
-    const std::uint64_t stride = magnitude(v.stride[d]);
+  for (std::size_t d = 0; d < v.rank; ++d) {
+    const std::uint64_t steps = v.steps(d), stride = magnitude(v.stride[d]);
     if (steps != 0 && stride > (most - below - above) / steps) return false;
     (v.stride[d] < 0 ? below : above) += steps * stride;
   }
@@ -62,52 +81,94 @@ bool element_span(const TensorView<T, Rank>& v, std::uint64_t& below, std::uint6
 }
 
 /// The first and one past the last byte a view names. It must have elements and be sound.
-template <class T, std::size_t Rank>
-std::array<std::uintptr_t, 2> byte_range(const TensorView<T, Rank>& v) {
+inline std::array<std::uintptr_t, 2> byte_range(const ViewShape& v) {
   std::uint64_t below = 0, above = 0;
   element_span(v, below, above);
-  const auto base = reinterpret_cast<std::uintptr_t>(v.data);
-  return {base - below * sizeof(T), base + (above + 1) * sizeof(T)};
+  return {v.data - below * v.size, v.data + (above + 1) * v.size};
 }
 
 /// Whether two views that have elements share a byte: byte p of element x of one is byte q of
 /// element y of the other. Counted from the first byte of a and, for b, back from its last, all
 /// steps are positive and the total is one number.
-template <class T, class U, std::size_t R, std::size_t S>
-bool share_memory(const TensorView<T, R>& a, const TensorView<U, S>& b) {
+inline bool share_memory(const ViewShape& a, const ViewShape& b) {
   const auto bytes_a = byte_range(a), bytes_b = byte_range(b);
   if (bytes_a[1] <= bytes_b[0] || bytes_b[1] <= bytes_a[0]) return false;
-  BoundedSum<R + S + 1> sum;
-  sum.add(1, sizeof(T) - 1 + (sizeof(U) - 1));
-  for (std::size_t d = 0; d < R; ++d)
-    sum.add(magnitude(a.stride[d]) * sizeof(T), static_cast<std::uint64_t>(a.extent[d] - 1));
-  for (std::size_t d = 0; d < S; ++d)
-    sum.add(magnitude(b.stride[d]) * sizeof(U), static_cast<std::uint64_t>(b.extent[d] - 1));
+  BoundedSum sum;
+  sum.add(1, a.size - 1 + (b.size - 1));
+  for (const ViewShape* v : {&a, &b})
+    for (std::size_t d = 0; d < v->rank; ++d)
+      sum.add(magnitude(v->stride[d]) * v->size, v->steps(d));
   return sum.reaches(bytes_b[1] - 1 - bytes_a[0]);
 }
 
 /// Whether two indices of a view that has elements name one element: whether sum_d stride_d delta_d
 /// is 0 for some delta that is not, |delta_d| < extent_d. Dimension k is the first in which delta
 /// differs from 0, there taken as positive; the sum is shifted so that all factors count from 0.
-template <class T, std::size_t Rank>
-bool names_twice(const TensorView<T, Rank>& v) {
-  std::array<std::array<std::uint64_t, 2>, Rank> steps{};  // {stride, extent - 1}
-  for (std::size_t d = 0; d < Rank; ++d)
-    steps[d] = {magnitude(v.stride[d]), static_cast<std::uint64_t>(v.extent[d] - 1)};
-  std::sort(steps.begin(), steps.end(), [](auto a, auto b) { return a > b; });
+inline bool names_twice(const ViewShape& v) {
+  std::array<std::array<std::uint64_t, 2>, BoundedSum::most_terms> steps{};  // {stride, extent - 1}
+  for (std::size_t d = 0; d < v.rank; ++d) {
+    std::size_t at = d;
+    const std::array<std::uint64_t, 2> step{magnitude(v.stride[d]), v.steps(d)};
+    for (; at > 0 && steps[at - 1] < step; --at) steps[at] = steps[at - 1];
+    steps[at] = step;
+  }
   std::uint64_t behind = 0;  // the span of the dimensions after k
-  for (std::size_t k = Rank; k-- > 0;) {
+  for (std::size_t k = v.rank; k-- > 0;) {
     const auto [stride, most] = steps[k];
     if (most == 0) continue;
     if (stride <= behind) {
-      BoundedSum<Rank> sum;
+      BoundedSum sum;
       sum.add(stride, most - 1);
-      for (std::size_t d = k + 1; d < Rank; ++d) sum.add(steps[d][0], 2 * steps[d][1]);
+      for (std::size_t d = k + 1; d < v.rank; ++d) sum.add(steps[d][0], 2 * steps[d][1]);
       if (sum.reaches(stride * most + behind)) return true;
     }
     behind += stride * most;
   }
   return false;
+}
+
+/// The extents of a view, as a failed check prints them.
+inline void describe(std::ostream& os, const ViewShape& v) {
+  describe_extents(os, v.extent, v.rank);
+}
+
+inline void check_view(const char* function, const char* argument, const ViewShape& v) {
+  for (std::size_t d = 0; d < v.rank; ++d)
+    if (v.extent[d] < 0) refuse(function, argument, v, "extents of at least 0");
+  if (is_empty(v)) return;
+  std::uint64_t count = 1, below = 0, above = 0;
+  constexpr auto most = static_cast<std::uint64_t>(std::numeric_limits<Index>::max());
+  bool fits = element_span(v, below, above);
+  for (std::size_t d = 0; d < v.rank; ++d) {
+    const auto n = static_cast<std::uint64_t>(v.extent[d]);
+    fits = fits && n <= most / count;
+    count *= fits ? n : 1;
+  }
+  if (!fits) refuse(function, argument, v, "extents and strides whose bytes fit 63 bits");
+  if (v.data == 0) refuse(function, argument, "a null pointer", "data");
+  if (below * v.size > v.data ||
+      (above + 1) * v.size > std::numeric_limits<std::uintptr_t>::max() - v.data)
+    refuse(function, argument, v, "extents and strides that stay within memory");
+}
+
+inline void check_no_overlap(const char* function, const char* output, const ViewShape& out,
+                             const char* input, const ViewShape& in) {
+  check_view(function, output, out);
+  check_view(function, input, in);
+  if (!is_empty(out) && !is_empty(in) && share_memory(out, in))
+    refuse(function, output, "memory that overlaps an input",
+           std::string("memory apart from ") + input);
+}
+
+inline void check_writable(const char* function, const char* output, const ViewShape& out) {
+  check_view(function, output, out);
+  if (is_empty(out)) return;
+  for (std::size_t d = 0; d < out.rank; ++d)
+    if (out.stride[d] == 0 && out.extent[d] > 1)
+      refuse(function, output, "a stride of 0", "one place for each element");
+  if (names_twice(out))
+    refuse(function, output, "strides by which two indices name one element",
+           "one place for each element");
 }
 
 PARE_ABI_END
@@ -118,22 +179,7 @@ PARE_ABI_BEGIN
 /// than `Index` counts or than there are addresses, and null data where there are elements.
 template <class T, std::size_t Rank>
 void check_view(const char* function, const char* argument, const TensorView<T, Rank>& v) {
-  for (const Index n : v.extent)
-    check(n >= 0, function, argument, v.extent, "extents of at least 0");
-  if (detail::is_empty(v)) return;
-  std::uint64_t count = 1, below = 0, above = 0;
-  constexpr auto most = static_cast<std::uint64_t>(std::numeric_limits<Index>::max());
-  bool fits = detail::element_span(v, below, above);
-  for (const Index n : v.extent) {
-    fits = fits && static_cast<std::uint64_t>(n) <= most / count;
-    count *= fits ? static_cast<std::uint64_t>(n) : 1;
-  }
-  check(fits, function, argument, v.extent, "extents and strides whose bytes fit 63 bits");
-  check(v.data != nullptr, function, argument, "a null pointer", "data");
-  const auto base = reinterpret_cast<std::uintptr_t>(v.data);
-  check(below * sizeof(T) <= base &&
-            (above + 1) * sizeof(T) <= std::numeric_limits<std::uintptr_t>::max() - base,
-        function, argument, v.extent, "extents and strides that stay within memory");
+  detail::check_view(function, argument, detail::ViewShape(v));
 }
 
 /// Throws if an output shares a byte with what else the call reads or writes, or the view of either
@@ -141,24 +187,14 @@ void check_view(const char* function, const char* argument, const TensorView<T, 
 template <class T, class U, std::size_t R, std::size_t S>
 void check_no_overlap(const char* function, const char* output, const TensorView<T, R>& out,
                       const char* input, const TensorView<U, S>& in) {
-  check_view(function, output, out);
-  check_view(function, input, in);
-  if (!detail::is_empty(out) && !detail::is_empty(in) && detail::share_memory(out, in))
-    detail::refuse(function, output, "memory that overlaps an input",
-                   std::string("memory apart from ") + input);
+  detail::check_no_overlap(function, output, detail::ViewShape(out), input, detail::ViewShape(in));
 }
 
 /// Throws on an output in which two indices name one element, as with a zero stride or with rows
 /// that overlap, or whose view is not sound.
 template <class T, std::size_t Rank>
 void check_writable(const char* function, const char* output, const TensorView<T, Rank>& out) {
-  check_view(function, output, out);
-  if (detail::is_empty(out)) return;
-  for (std::size_t d = 0; d < Rank; ++d)
-    check(out.stride[d] != 0 || out.extent[d] <= 1, function, output, "a stride of 0",
-          "one place for each element");
-  check(!detail::names_twice(out), function, output,
-        "strides by which two indices name one element", "one place for each element");
+  detail::check_writable(function, output, detail::ViewShape(out));
 }
 
 PARE_ABI_END

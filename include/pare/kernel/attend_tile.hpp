@@ -24,10 +24,9 @@ namespace pare::kernel {
 /// second-level cache while all rows of a block pass over them.
 inline constexpr std::ptrdiff_t tile_keys = 128;
 
-/// The same for up to direct_tile_rows rows of keys and values as they lie, which are passed over
+/// The same for up to direct_tile_rows rows and keys and values as they lie, which are passed over
 /// once: K of a tile, and then V, is read as one long stream.
 inline constexpr std::ptrdiff_t direct_tile_keys = 2048;
-inline constexpr std::ptrdiff_t direct_tile_rows = 4;
 
 /// Where a query row stands and what it sees: keys at positions [first, last], and those below the
 /// tile's `sinks` that are not after `last`.
@@ -240,8 +239,8 @@ PARE_TILE_INLINE void rescale_factors(const T* before, const T* now, T* rescale)
     if (now[r] == -std::numeric_limits<T>::infinity()) rescale[r] = T(1);
 }
 
-/// `Rows` rows from `row` on: scores, weights, output; `Direct` with keys and values as they lie.
-template <class Arch, int Rows, bool Direct, class S, class M>
+/// `rows` rows from `row` on: scores, weights, output; `Direct` with keys and values as they lie.
+template <class Arch, bool Direct, class S, class M>
 struct AttendGroup {
   using Tile = AttendTile<S, M>;
   using T = compute_t<S>;
@@ -251,38 +250,52 @@ struct AttendGroup {
   using Scratch = TileScratch<E, Direct>;
   static constexpr bool modified = !std::is_same_v<M, Exact>;
 
-  /// Part `part` of `parts` of what the rows from `row` on have to fetch.
-  static void fetch_share(const Tile& a, std::ptrdiff_t row, std::ptrdiff_t part,
-                          std::ptrdiff_t parts) noexcept {
-    const std::ptrdiff_t begin = (row - a.first_row) * parts + part * Rows;
-    if (a.fetch.count > 0) fetch_part(a.fetch, begin, begin + Rows, (a.rows - a.first_row) * parts);
+  const Tile& a;
+  const std::ptrdiff_t row;
+  const int rows;
+  Scratch scratch;
+  alignas(64) T now[group_room] = {};
+  alignas(64) T rescale[group_room];
+
+  AttendGroup(const Tile& tile, std::ptrdiff_t first, int count) noexcept
+      : a(tile), row(first), rows(count) {}
+
+  /// Part `part` of `parts` of what these rows have to fetch.
+  void fetch_share(std::ptrdiff_t part, std::ptrdiff_t parts) const noexcept {
+    const std::ptrdiff_t begin = (row - a.first_row) * parts + part * rows;
+    if (a.fetch.count > 0) fetch_part(a.fetch, begin, begin + rows, (a.rows - a.first_row) * parts);
   }
 
-  static void score(const Tile& a, std::ptrdiff_t row, std::ptrdiff_t count, std::ptrdiff_t padded,
-                    Scratch& scratch) noexcept {
+  void score(std::ptrdiff_t count, std::ptrdiff_t padded) noexcept {
     const std::ptrdiff_t steps = steps_of<E>(a.key_depth);
     const E* queries = reinterpret_cast<const E*>(a.queries) + row * steps;
     if constexpr (Direct) {
-      score_rows<Arch, Rows, S>(queries, a.key_rows, count, a.count - count + a.ahead, a.key_depth,
-                                scratch.scores, row_room<Direct>);
+      score_rows<Arch, S, E>(rows, {.q = queries,
+                                    .keys = a.key_rows,
+                                    .count = count,
+                                    .ahead = a.count - count + a.ahead,
+                                    .depth = a.key_depth,
+                                    .scores = scratch.scores,
+                                    .stride = row_room<Direct>});
     } else {
       const std::ptrdiff_t panels = padded / columns;
       for (std::ptrdiff_t j = 0; j < padded; j += columns) {
-        fetch_share(a, row, j / columns, 2 * panels);
-        RegisterTile<T, Arch, Rows, tile_registers<Arch>> tile;
-        tile.clear();
-        tile.multiply(queries, steps, reinterpret_cast<const E*>(a.keys) + j * steps, steps);
-        tile.store_to(scratch.scores + j, row_room<Direct>);
+        fetch_share(j / columns, 2 * panels);
+        multiply_tile<Arch, E>(rows, tile_registers<Arch>,
+                               {.a = queries,
+                                .a_stride = steps,
+                                .b = reinterpret_cast<const E*>(a.keys) + j * steps,
+                                .steps = steps,
+                                .c = scratch.scores + j,
+                                .c_stride = row_room<Direct>});
       }
     }
   }
 
   /// Moves the maximum of each row, to `now`, and scales its sum.
-  static void advance(const Tile& a, std::ptrdiff_t row, std::ptrdiff_t count,
-                      std::ptrdiff_t padded, bool masked, T factor, Scratch& scratch, T* now,
-                      T* rescale) noexcept {
+  void advance(std::ptrdiff_t count, std::ptrdiff_t padded, bool masked, T factor) noexcept {
     alignas(64) T before[group_room] = {};
-    for (int r = 0; r < Rows; ++r) {
+    for (std::ptrdiff_t r = 0; r < rows; ++r) {
       T* scores = scratch.scores + r * row_room<Direct>;
       if constexpr (modified) modify_scores(a, a.places[row + r], count, scores);
       if (masked) hide_keys(a, a.places[row + r], count, scores);
@@ -291,83 +304,93 @@ struct AttendGroup {
       before[r] = a.maximum[row + r];
       now[r] = advance_maximum<Arch>(static_cast<const T*>(scores), padded, factor, before[r]);
     }
-    rescale_factors<Arch>(static_cast<const T*>(before), static_cast<const T*>(now), rescale);
-    for (int r = 0; r < Rows; ++r) {
+    rescale_factors<Arch>(static_cast<const T*>(before), static_cast<const T*>(now),
+                          static_cast<T*>(rescale));
+    for (std::ptrdiff_t r = 0; r < rows; ++r) {
       a.maximum[row + r] = now[r];
       a.sum[row + r] *= rescale[r];
       if (a.mass != nullptr) a.mass[row + r] *= rescale[r];
     }
   }
 
-  /// Columns from c on, `Registers` registers of them, of the output.
-  template <int Registers>
-  static void accumulate_panel(const Tile& a, const E* weights, std::ptrdiff_t begin,
-                               std::ptrdiff_t count, std::ptrdiff_t c, const T* rescale,
-                               T* out) noexcept {
-    constexpr std::ptrdiff_t weight_stride = row_room<Direct> / product<E>::depth;
-    const std::ptrdiff_t stride = padded_columns<T>(a.value_columns);
-    RegisterTile<T, Arch, Rows, Registers> tile;
-    tile.load_scaled(out + c, stride, rescale);
-    if constexpr (Direct)
-      multiply_rows<Arch, S>(tile, weights, weight_stride, a.value_rows + begin, count,
-                             a.count - begin - count + a.ahead, c, a.value_columns);
-    else
-      tile.multiply(weights, weight_stride,
-                    reinterpret_cast<const E*>(a.values) + c * steps_of<E>(a.count),
-                    steps_of<E>(count));
-    tile.store_to(out + c, stride);
-  }
-
-  /// Adds `count` keys from `begin` on, all there are if they are packed.
-  static void accumulate(const Tile& a, std::ptrdiff_t row, std::ptrdiff_t begin,
-                         std::ptrdiff_t count, const Scratch& scratch, const T* rescale) noexcept {
-    const PanelSplit split{static_cast<int>((a.value_columns + n - 1) / n), tile_registers<Arch>};
-    const E* weights = nullptr;
-    if constexpr (std::is_same_v<E, Bf16Pair>)
-      weights = reinterpret_cast<const E*>(scratch.weights);
-    else
-      weights = scratch.scores;
-    weights += begin / product<E>::depth;
-    T* out = a.out + row * padded_columns<T>(a.value_columns);
-    std::ptrdiff_t c = 0;
-    for (int p = 0; p < split.panels(); ++p) {
-      fetch_share(a, row, split.panels() + p, 2 * split.panels());
-      const int width = split.width(p);
-      if (width == 1) accumulate_panel<1>(a, weights, begin, count, c, rescale, out);
-      if (width == 2) accumulate_panel<2>(a, weights, begin, count, c, rescale, out);
-      if constexpr (tile_registers<Arch> == 4) {
-        if (width == 3) accumulate_panel<3>(a, weights, begin, count, c, rescale, out);
-        if (width == 4) accumulate_panel<4>(a, weights, begin, count, c, rescale, out);
-      }
-      c += width * n;
+  /// Turns the scores of keys [begin, end) into weights and adds them to the sums.
+  void weigh(std::ptrdiff_t begin, std::ptrdiff_t end, T factor) noexcept {
+    for (std::ptrdiff_t r = 0; r < rows; ++r) {
+      const WeightSums<T> sums = weigh_row<Arch>(scratch, r, begin, end, factor, now[r]);
+      a.sum[row + r] += sums.rounded;
+      if (a.mass != nullptr) a.mass[row + r] += sums.exact;
     }
   }
 
-  static void run(const Tile& a, std::ptrdiff_t row) noexcept {
+  /// The weights of keys from `begin` on.
+  const E* weights(std::ptrdiff_t begin) const noexcept {
+    if constexpr (std::is_same_v<E, Bf16Pair>)
+      return reinterpret_cast<const E*>(scratch.weights) + begin / product<E>::depth;
+    else
+      return scratch.scores + begin;
+  }
+
+  /// Columns from c on, `registers` registers of them, of the output.
+  void accumulate_panel(int registers, std::ptrdiff_t begin, std::ptrdiff_t count,
+                        std::ptrdiff_t c) noexcept {
+    constexpr std::ptrdiff_t weight_stride = row_room<Direct> / product<E>::depth;
+    const std::ptrdiff_t stride = padded_columns<T>(a.value_columns);
+    T* out = a.out + row * stride;
+    if constexpr (Direct) {
+      multiply_rows<Arch, S, E>(rows, registers,
+                                {.weights = weights(begin),
+                                 .stride = weight_stride,
+                                 .rows = a.value_rows + begin,
+                                 .count = count,
+                                 .ahead = a.count - begin - count + a.ahead,
+                                 .c = c,
+                                 .columns = a.value_columns,
+                                 .out = out,
+                                 .out_stride = stride,
+                                 .scale = rescale});
+    } else {
+      multiply_tile<Arch, E>(rows, registers,
+                             {.a = weights(begin),
+                              .a_stride = weight_stride,
+                              .b = reinterpret_cast<const E*>(a.values) + c * steps_of<E>(a.count),
+                              .steps = steps_of<E>(count),
+                              .c = out + c,
+                              .c_stride = stride,
+                              .start = TileStart::Scaled,
+                              .scale = rescale});
+    }
+  }
+
+  /// Adds `count` keys from `begin` on, all there are if they are packed.
+  void accumulate(std::ptrdiff_t begin, std::ptrdiff_t count) noexcept {
+    const PanelSplit split{static_cast<int>((a.value_columns + n - 1) / n), tile_registers<Arch>};
+    std::ptrdiff_t c = 0;
+    for (int p = 0; p < split.panels(); ++p) {
+      fetch_share(split.panels() + p, 2 * split.panels());
+      accumulate_panel(split.width(p), begin, count, c);
+      c += split.width(p) * n;
+    }
+  }
+
+  void run() noexcept {
     GroupView view;
-    for (int r = 0; r < Rows; ++r) view.add(a.places[row + r]);
+    for (std::ptrdiff_t r = 0; r < rows; ++r) view.add(a.places[row + r]);
     if (a.lowest > view.max_last) return;
     if (a.highest < view.min_first && a.lowest >= a.sinks) return;
     std::ptrdiff_t count = a.count;
     if (a.contiguous && view.max_last - a.lowest < count - 1) count = view.max_last - a.lowest + 1;
     const std::ptrdiff_t padded = (count + columns - 1) / columns * columns;
     const bool masked = a.highest > view.min_last || a.lowest < view.max_first;
-    Scratch scratch;
-    alignas(64) T now[group_room] = {}, rescale[group_room];
     const T factor = modified ? T(log2_e) : a.scale * T(log2_e);
-    score(a, row, count, padded, scratch);
-    advance(a, row, count, padded, masked, factor, scratch, now, rescale);
+    score(count, padded);
+    advance(count, padded, masked, factor);
     // A packed tile is one part.
     constexpr std::ptrdiff_t part = Direct ? weighed_keys : tile_keys;
     for (std::ptrdiff_t begin = 0; begin < count; begin += part) {
       const std::ptrdiff_t end = std::min(begin + part, padded);
-      for (int r = 0; r < Rows; ++r) {
-        const WeightSums<T> sums = weigh_row<Arch>(scratch, r, begin, end, factor, now[r]);
-        a.sum[row + r] += sums.rounded;
-        if (a.mass != nullptr) a.mass[row + r] += sums.exact;
-      }
-      accumulate(a, row, begin, std::min(end, count) - begin, scratch, rescale);
-      if constexpr (Direct) std::fill_n(rescale, Rows, T(1));
+      weigh(begin, end, factor);
+      accumulate(begin, std::min(end, count) - begin);
+      if constexpr (Direct) std::fill_n(rescale, rows, T(1));
     }
   }
 };
@@ -375,28 +398,8 @@ struct AttendGroup {
 template <class Arch, bool Direct, class S, class M>
 void attend_rows(const AttendTile<S, M>& a) noexcept {
   for (std::ptrdiff_t row = a.first_row; row < a.rows;) {
-    const int rows = next_group(a.rows - row);
-    static_assert(tile_rows == 6);
-    switch (rows) {
-      case 1:
-        AttendGroup<Arch, 1, Direct, S, M>::run(a, row);
-        break;
-      case 2:
-        AttendGroup<Arch, 2, Direct, S, M>::run(a, row);
-        break;
-      case 3:
-        AttendGroup<Arch, 3, Direct, S, M>::run(a, row);
-        break;
-      case 4:
-        AttendGroup<Arch, 4, Direct, S, M>::run(a, row);
-        break;
-      case 5:
-        AttendGroup<Arch, 5, Direct, S, M>::run(a, row);
-        break;
-      default:
-        AttendGroup<Arch, 6, Direct, S, M>::run(a, row);
-        break;
-    }
+    const int rows = next_group(a.rows - row, Direct ? direct_tile_rows : tile_rows);
+    AttendGroup<Arch, Direct, S, M>(a, row, rows).run();
     row += rows;
   }
 }

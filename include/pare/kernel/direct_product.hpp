@@ -17,7 +17,12 @@
 #include <type_traits>
 #include <utility>
 
-namespace pare::kernel::detail {
+namespace pare::kernel {
+
+/// Rows on the left that are multiplied at once.
+inline constexpr std::ptrdiff_t direct_tile_rows = 4;
+
+namespace detail {
 PARE_ABI_BEGIN
 
 /// Rows are fetched this many before they are multiplied, which is farther than a core looks ahead.
@@ -71,57 +76,77 @@ PARE_TILE_INLINE V sum_lanes_of_each(V (&v)[N]) noexcept {
   return v[0];
 }
 
-/// The elements at(step) ... at(steps - 1) and zeros behind them.
-template <class Arch, class E, class At>
-PARE_TILE_INLINE auto load_end(std::ptrdiff_t step, std::ptrdiff_t steps, const At& at) noexcept {
-  constexpr std::ptrdiff_t n = lanes<typename product<E>::sum, Arch>;
-  E end[static_cast<std::size_t>(n)] = {};
-  for (std::ptrdiff_t s = step; s < steps; ++s) end[s - step] = at(s);
-  return load_elements<Arch>(static_cast<const E*>(end));
-}
+/// The last elements of `Rows` packed rows and of `Keys` keys, from element `whole` on, with zeros
+/// behind them up to a register.
+template <class Arch, int Rows, int Keys, class S, class E>
+struct RowEnds {
+  static constexpr std::ptrdiff_t n = lanes<compute_t<S>, Arch>;
+  static constexpr std::ptrdiff_t width = n * product<E>::depth;
+
+  alignas(64) S key[Keys * width] = {};
+  alignas(64) E query[Rows * n] = {};
+  const S* keys[Keys];
+
+  RowEnds(const E* q, const S* const* rows, std::ptrdiff_t whole, std::ptrdiff_t depth) noexcept {
+    const std::ptrdiff_t steps = steps_of<E>(depth), from = whole * product<E>::depth;
+    for (std::ptrdiff_t j = 0; j < Keys; ++j) {
+      std::copy(rows[j] + from, rows[j] + depth, key + j * width);
+      keys[j] = key + j * width;
+    }
+    for (std::ptrdiff_t r = 0; r < Rows; ++r)
+      std::copy(q + r * steps + whole, q + (r + 1) * steps, query + r * n);
+  }
+};
+
+/// The products of `Rows` rows and `Keys` keys, at most a register's lanes, as sums over registers.
+template <class Arch, int Rows, int Keys, class S>
+struct ScoreSums {
+  using E = element_t<S, Arch>;
+  using T = compute_t<S>;
+  static constexpr std::ptrdiff_t n = lanes<T, Arch>;
+  static constexpr std::ptrdiff_t scalars = product<E>::depth;
+
+  vec<T, Arch> sums[static_cast<std::size_t>(n)];
+
+  /// Adds elements [0, steps) of rows of q, `q_stride` apart, and of keys; `next` are fetched from
+  /// element `ahead` on.
+  PARE_TILE_INLINE void add(const E* q, std::ptrdiff_t q_stride, const S* const* keys,
+                            std::ptrdiff_t steps, const RowsAhead<Keys, S>& next,
+                            std::ptrdiff_t ahead) noexcept {
+    constexpr auto bytes = scalars * static_cast<std::ptrdiff_t>(sizeof(S));
+    for (std::ptrdiff_t s = 0; s < steps; s += n)
+      [&]<std::size_t... J>(std::index_sequence<J...>) PARE_LAMBDA_INLINE {
+        next.template fetch<n * bytes>((ahead + s) * bytes);
+        const vec<T, Arch> key[] = {load_row<Arch, E>(keys[J], s)...};
+        RegisterTile<T, Arch, Rows, Keys>::each([&](int r, int j) PARE_LAMBDA_INLINE {
+          sums[r * Keys + j] = multiply_vectors<Arch, E>(load_elements<Arch>(q + r * q_stride + s),
+                                                         key[j], sums[r * Keys + j]);
+        });
+      }(std::make_index_sequence<static_cast<std::size_t>(Keys)>{});
+  }
+};
 
 /// scores[r * stride + j] = <q_r, k_j> for `Rows` packed rows q_r and the `Keys` keys from `rows`
-/// on, of which those past `count`, whatever they are, are not written. Rows * Keys is at most a
-/// register's lanes.
+/// on, of which those past `count`, whatever they are, are not written.
 template <class Arch, int Rows, int Keys, class S>
 PARE_TILE_INLINE void score_block(const element_t<S, Arch>* q, const S* const* rows,
                                   const RowsAhead<Keys, S>& next, std::ptrdiff_t count,
                                   std::ptrdiff_t depth, compute_t<S>* scores,
                                   std::ptrdiff_t stride) noexcept {
-  using E = element_t<S, Arch>;
+  using Sums = ScoreSums<Arch, Rows, Keys, S>;
+  using E = typename Sums::E;
   using T = compute_t<S>;
-  constexpr std::ptrdiff_t n = lanes<T, Arch>;
-  constexpr std::ptrdiff_t scalars = product<E>::depth;
-  constexpr auto size = static_cast<std::ptrdiff_t>(sizeof(S));
-  const std::ptrdiff_t steps = steps_of<E>(depth), whole = depth / scalars / n * n;
-  vec<T, Arch> sums[static_cast<std::size_t>(n)];
-  for (std::ptrdiff_t i = 0; i < n; ++i) sums[i] = broadcast<Arch>(T(0));
-  const auto add = [&](std::ptrdiff_t s, auto key_row, auto query_row) PARE_LAMBDA_INLINE {
-    [&]<std::size_t... J>(std::index_sequence<J...>) PARE_LAMBDA_INLINE {
-      next.template fetch<n * scalars * size>(s * scalars * size);
-      const vec<T, Arch> keys[] = {key_row(rows[J])...};
-      RegisterTile<T, Arch, Rows, Keys>::each([&](auto r, auto j) PARE_LAMBDA_INLINE {
-        sums[r * Keys + j] = multiply_vectors<Arch, E>(query_row(r), keys[j], sums[r * Keys + j]);
-      });
-    }(std::make_index_sequence<static_cast<std::size_t>(Keys)>{});
-  };
-  for (std::ptrdiff_t s = 0; s < whole; s += n)
-    add(
-        s, [&](const S* row) PARE_LAMBDA_INLINE { return load_row<Arch, E>(row, s); },
-        [&](int r) PARE_LAMBDA_INLINE { return load_elements<Arch>(q + r * steps + s); });
-  if (whole < steps)
-    add(
-        whole,
-        [&](const S* row) PARE_LAMBDA_INLINE {
-          return load_end<Arch, E>(whole, steps,
-                                   [&](std::ptrdiff_t s) { return element_at<E>(row, s, depth); });
-        },
-        [&](int r) PARE_LAMBDA_INLINE {
-          return load_end<Arch, E>(whole, steps,
-                                   [&](std::ptrdiff_t s) { return q[r * steps + s]; });
-        });
+  constexpr std::ptrdiff_t n = Sums::n;
+  const std::ptrdiff_t steps = steps_of<E>(depth), whole = depth / Sums::scalars / n * n;
+  Sums block;
+  for (std::ptrdiff_t i = 0; i < n; ++i) block.sums[i] = broadcast<Arch>(T(0));
+  block.add(q, steps, rows, whole, next, 0);
+  if (whole < steps) {
+    const RowEnds<Arch, Rows, Keys, S, E> end(q, rows, whole, depth);
+    block.add(end.query, n, end.keys, n, next, whole);
+  }
   alignas(64) T totals[static_cast<std::size_t>(n)];
-  store<Arch>(static_cast<T*>(totals), sum_lanes_of_each<Arch>(sums));
+  store<Arch>(static_cast<T*>(totals), sum_lanes_of_each<Arch>(block.sums));
   for (int r = 0; r < Rows; ++r) {
     if (count >= Keys)
       std::memcpy(scores + r * stride, totals + r * Keys, sizeof(T) * std::size_t(Keys));
@@ -130,79 +155,147 @@ PARE_TILE_INLINE void score_block(const element_t<S, Arch>* q, const S* const* r
   }
 }
 
-/// scores[r * stride + j] = <q_r, k_j> for `Rows` packed rows and `count` > 0 keys, behind which
-/// `ahead` more are to come.
-template <class Arch, int Rows, class S>
-void score_rows(const element_t<S, Arch>* q, const S* const* rows, std::ptrdiff_t count,
-                std::ptrdiff_t ahead, std::ptrdiff_t depth, compute_t<S>* scores,
-                std::ptrdiff_t stride) noexcept {
-  constexpr int n = static_cast<int>(lanes<compute_t<S>, Arch>);
-  constexpr int most = n < 4 ? n : 4;
-  if constexpr (Rows > most) {
-    score_rows<Arch, most, S>(q, rows, count, ahead, depth, scores, stride);
-    score_rows<Arch, Rows - most, S>(q + most * steps_of<element_t<S, Arch>>(depth), rows, count, 0,
-                                     depth, scores + most * stride, stride);
-  } else {
-    constexpr int keys = n / Rows;
-    const S* last[keys];
-    for (std::ptrdiff_t i = 0; i < keys; ++i)
-      last[i] = rows[std::min((count - 1) / keys * keys + i, count - 1)];
-    for (std::ptrdiff_t j = 0; j < count; j += keys) {
-      const S* const* block = count - j >= keys ? rows + j : static_cast<const S* const*>(last);
-      score_block<Arch, Rows, keys>(q, block,
-                                    RowsAhead<keys, S>(rows + j, block, count + ahead - j),
-                                    count - j, depth, scores + j, stride);
-    }
+/// scores[r * stride + j] = <q_r, k_j> for packed rows q and `count` > 0 keys as they lie, behind
+/// which `ahead` more are to come.
+template <class S, class E>
+struct ScoreRowsCall {
+  const E* q = nullptr;
+  const S* const* keys = nullptr;
+  std::ptrdiff_t count = 0;
+  std::ptrdiff_t ahead = 0;
+  std::ptrdiff_t depth = 0;
+  compute_t<S>* scores = nullptr;
+  std::ptrdiff_t stride = 0;
+};
+
+/// Rows that are scored at once.
+template <class T, class Arch>
+inline constexpr int direct_score_rows = lanes<T, Arch> < 4 ? static_cast<int>(lanes<T, Arch>) : 4;
+
+template <class Arch, int Rows, class S, class E>
+void score_rows_shape(const ScoreRowsCall<S, E>& a) noexcept {
+  constexpr int keys = static_cast<int>(lanes<compute_t<S>, Arch>) / Rows;
+  const S* last[keys];
+  for (std::ptrdiff_t i = 0; i < keys; ++i)
+    last[i] = a.keys[std::min((a.count - 1) / keys * keys + i, a.count - 1)];
+  for (std::ptrdiff_t j = 0; j < a.count; j += keys) {
+    const S* const* block = a.count - j >= keys ? a.keys + j : static_cast<const S* const*>(last);
+    score_block<Arch, Rows, keys>(a.q, block,
+                                  RowsAhead<keys, S>(a.keys + j, block, a.count + a.ahead - j),
+                                  a.count - j, a.depth, a.scores + j, a.stride);
   }
 }
 
-/// A step's registers from column c on; `Whole` where neither columns nor the second row of a pair
-/// end within them.
-template <bool Whole, class Arch, class E, class S, class V, std::size_t Registers>
-PARE_TILE_INLINE void load_step_registers(const StepRows<S>& step, std::ptrdiff_t c,
-                                          std::ptrdiff_t columns, V (&row)[Registers]) noexcept {
+/// The same for `rows` rows.
+template <class Arch, class S, class E>
+void score_rows(int rows, ScoreRowsCall<S, E> a) noexcept {
+  constexpr int most = direct_score_rows<compute_t<S>, Arch>;
+  const auto shape = [&a]<int Rows>(std::integral_constant<int, Rows>) {
+    if constexpr (Rows <= most) score_rows_shape<Arch, Rows>(a);
+  };
+  static_assert(most <= 4);
+  while (rows > 0) {
+    const int now = std::min(rows, most);
+    if (now == 1) shape(std::integral_constant<int, 1>{});
+    if (now == 2) shape(std::integral_constant<int, 2>{});
+    if (now == 3) shape(std::integral_constant<int, 3>{});
+    if (now == 4) shape(std::integral_constant<int, 4>{});
+    a.q += now * steps_of<E>(a.depth);
+    a.scores += now * a.stride;
+    a.ahead = 0;
+    rows -= now;
+  }
+}
+
+/// A step's registers: of row `first`, or of pairs of it and row `second`.
+template <class Arch, class E, class S, class V, std::size_t Registers>
+PARE_TILE_INLINE void load_step_registers(const S* first, const S* second,
+                                          V (&row)[Registers]) noexcept {
   constexpr auto n = static_cast<std::size_t>(lanes<typename product<E>::sum, Arch>);
   [&]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
-    if constexpr (Whole && std::is_same_v<E, Bf16Pair> && Registers % 2 == 0) {
-      const S *a = step.first + c, *b = step.second + c;
-      ((I % 2 == 0 ? load_pairs<Arch>(a + I * n, b + I * n, row[I], row[I + 1 - I % 2 * 2])
+    if constexpr (std::is_same_v<E, Bf16Pair> && Registers % 2 == 0)
+      ((I % 2 == 0 ? load_pairs<Arch>(first + I * n, second + I * n, row[I], row[I + 1 - I % 2 * 2])
                    : void()),
        ...);
-    } else if constexpr (Whole && std::is_same_v<E, Bf16Pair>) {
-      ((row[I] = load_pairs<Arch>(step.first + c + I * n, step.second + c + I * n)), ...);
-    } else if constexpr (Whole) {
-      ((row[I] = load_widened<Arch>(step.first + c + I * n)), ...);
-    } else {
-      ((row[I] = load_step<Arch, E>(step, c + static_cast<std::ptrdiff_t>(I * n), columns)), ...);
-    }
+    else if constexpr (std::is_same_v<E, Bf16Pair>)
+      ((row[I] = load_pairs<Arch>(first + I * n, second + I * n)), ...);
+    else
+      ((row[I] = load_widened<Arch>(first + I * n)), ...);
   }(std::make_index_sequence<Registers>{});
 }
 
-/// sum += W X for the weights W [Rows x steps elements] of `count` rows of X, from column c on;
-/// behind the rows `ahead` more are to come.
-template <class Arch, class S, class Tile>
-PARE_TILE_INLINE void multiply_rows(Tile& tile, const element_t<S, Arch>* weights,
-                                    std::ptrdiff_t stride, const S* const* rows,
-                                    std::ptrdiff_t count, std::ptrdiff_t ahead, std::ptrdiff_t c,
-                                    std::ptrdiff_t columns) noexcept {
-  using E = element_t<S, Arch>;
-  constexpr std::ptrdiff_t depth = product<E>::depth, width = Tile::registers * Tile::n;
+/// C = scale C + W X for the weights W [rows x steps elements] of `count` rows of X as they lie,
+/// from column c on, of `columns` in all; behind the rows `ahead` more are to come.
+template <class S, class E>
+struct MultiplyRowsCall {
+  using T = compute_t<S>;
+
+  const E* weights = nullptr;
+  std::ptrdiff_t stride = 0;
+  const S* const* rows = nullptr;
+  std::ptrdiff_t count = 0;
+  std::ptrdiff_t ahead = 0;
+  std::ptrdiff_t c = 0;
+  std::ptrdiff_t columns = 0;
+  T* out = nullptr;  ///< rows out_stride apart
+  std::ptrdiff_t out_stride = 0;
+  const T* scale = nullptr;  ///< [rows of W]
+};
+
+/// `Rows` rows of C, `Registers` registers wide.
+template <class Arch, int Rows, int Registers, class S, class E>
+void multiply_rows_shape(const MultiplyRowsCall<S, E>& a) noexcept {
+  using T = compute_t<S>;
+  constexpr std::ptrdiff_t depth = product<E>::depth, width = Registers * lanes<T, Arch>;
   constexpr auto size = static_cast<std::ptrdiff_t>(sizeof(S));
-  const auto add = [&](auto whole, std::ptrdiff_t s) PARE_LAMBDA_INLINE {
-    const S* const* row = rows + s * depth;
-    if (whole.value || (s + 1) * depth <= count)
-      RowsAhead<depth, S>(row, row, count + ahead - s * depth)
-          .template fetch<width * size>(c * size);
-    vec<compute_t<S>, Arch> registers[static_cast<std::size_t>(Tile::registers)];
-    load_step_registers<whole.value, Arch, E>(step_rows<E>(rows, count, s), c, columns, registers);
-    tile.multiply_step(weights + s, stride, registers);
-  };
-  const std::ptrdiff_t whole = c + width <= columns ? count / depth : 0;
-  for (std::ptrdiff_t s = 0; s < whole; ++s) add(std::true_type{}, s);
-  for (std::ptrdiff_t s = whole; s < steps_of<E>(count); ++s) add(std::false_type{}, s);
+  RegisterTile<T, Arch, Rows, Registers> tile;
+  tile.load_scaled(a.out + a.c, a.out_stride, a.scale);
+  // Where columns, or the second row of a pair, end within the tile, a step is copied beside zeros.
+  alignas(64) S end[2 * width] = {};
+  const std::ptrdiff_t left = std::min(a.columns - a.c, width);
+  const std::ptrdiff_t whole = left == width ? a.count / depth : 0;
+  for (std::ptrdiff_t s = 0; s < steps_of<E>(a.count); ++s) {
+    const S* const* row = a.rows + s * depth;
+    if ((s + 1) * depth <= a.count)
+      RowsAhead<depth, S>(row, row, a.count + a.ahead - s * depth)
+          .template fetch<width * size>(a.c * size);
+    const StepRows<S> step = step_rows<E>(a.rows, a.count, s);
+    const S* first = step.first + a.c;
+    const S* second = step.second != nullptr ? step.second + a.c : nullptr;
+    if (s >= whole) {
+      std::fill(std::copy(first, first + left, end), end + 2 * width, S{});
+      if (second != nullptr) std::copy(second, second + left, end + width);
+      first = end;
+      second = end + width;
+    }
+    vec<T, Arch> registers[static_cast<std::size_t>(Registers)];
+    load_step_registers<Arch, E>(first, second, registers);
+    tile.multiply_step(a.weights + s, a.stride, registers);
+  }
+  tile.store_to(a.out + a.c, a.out_stride);
+}
+
+/// The shapes of up to direct_tile_rows x tile_registers, by rows and then by registers.
+template <class Arch, class S, class E,
+          class I = std::make_index_sequence<std::size_t(direct_tile_rows) *
+                                             std::size_t(tile_registers<Arch>)>>
+struct MultiplyRowsShapes;
+template <class Arch, class S, class E, std::size_t... I>
+struct MultiplyRowsShapes<Arch, S, E, std::index_sequence<I...>> {
+  static constexpr std::size_t width = static_cast<std::size_t>(tile_registers<Arch>);
+  static constexpr void (*run[])(const MultiplyRowsCall<S, E>&) noexcept = {
+      multiply_rows_shape<Arch, static_cast<int>(I / width) + 1, static_cast<int>(I % width) + 1, S,
+                          E>...};
+};
+
+/// The same for a tile of `rows` x (`registers` registers).
+template <class Arch, class S, class E>
+void multiply_rows(int rows, int registers, const MultiplyRowsCall<S, E>& a) noexcept {
+  MultiplyRowsShapes<Arch, S, E>::run[(rows - 1) * tile_registers<Arch> + registers - 1](a);
 }
 
 PARE_ABI_END
-}  // namespace pare::kernel::detail
+}  // namespace detail
+}  // namespace pare::kernel
 
 #include <pare/core/macros_on.hpp>

@@ -56,12 +56,34 @@ using element_t =
 /// Rows of the full tile.
 inline constexpr int tile_rows = 6;
 
-/// Rows of the next tile when `left` are to go: at most tile_rows, and the last tiles alike, since
-/// one of a row or two keeps the multiplier waiting.
-constexpr int next_group(std::ptrdiff_t left) noexcept {
-  const std::ptrdiff_t groups = (left + tile_rows - 1) / tile_rows;
+/// Rows of the next tile when `left` are to go: at most `most`, and the last tiles alike, since one
+/// of a row or two keeps the multiplier waiting.
+constexpr int next_group(std::ptrdiff_t left, std::ptrdiff_t most = tile_rows) noexcept {
+  const std::ptrdiff_t groups = (left + most - 1) / most;
   return static_cast<int>((left + groups - 1) / groups);
 }
+
+/// What a tile of C starts from, before products are added.
+enum class TileStart : unsigned char {
+  Zero,
+  Sum,     ///< C
+  Scaled,  ///< scale[row] C
+};
+
+/// C = start + A B for one tile.
+template <class E>
+struct TileCall {
+  using T = typename product<E>::sum;
+
+  const E* a = nullptr;
+  std::ptrdiff_t a_stride = 0;
+  const E* b = nullptr;  ///< a panel as wide as the tile
+  std::ptrdiff_t steps = 0;
+  T* c = nullptr;
+  std::ptrdiff_t c_stride = 0;
+  TileStart start = TileStart::Zero;
+  const T* scale = nullptr;  ///< [rows], for TileStart::Scaled
+};
 
 PARE_ABI_BEGIN
 
@@ -115,33 +137,30 @@ struct RegisterTile {
       for (int i = 0; i < Registers; ++i) f(r, i);
 #else
     [&]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
-      (f(std::integral_constant<int, static_cast<int>(I) / Registers>{},
-         std::integral_constant<int, static_cast<int>(I) % Registers>{}),
-       ...);
+      (f(static_cast<int>(I) / Registers, static_cast<int>(I) % Registers), ...);
     }(std::make_index_sequence<std::size_t(Rows) * std::size_t(Registers)>{});
 #endif
   }
 
   PARE_TILE_INLINE void clear() noexcept {
-    each([&](auto r, auto c) PARE_LAMBDA_INLINE { sum[r][c] = broadcast<Arch>(T(0)); });
+    each([&](int r, int c) PARE_LAMBDA_INLINE { sum[r][c] = broadcast<Arch>(T(0)); });
   }
 
   /// sum = C
   PARE_TILE_INLINE void load(const T* c, std::ptrdiff_t stride) noexcept {
-    each([&](auto r, auto i)
+    each([&](int r, int i)
              PARE_LAMBDA_INLINE { sum[r][i] = kernel::load<Arch>(c + r * stride + i * n); });
   }
 
   /// sum = scale[row] * C
   PARE_TILE_INLINE void load_scaled(const T* c, std::ptrdiff_t stride, const T* scale) noexcept {
-    each([&](auto r, auto i) PARE_LAMBDA_INLINE {
+    each([&](int r, int i) PARE_LAMBDA_INLINE {
       sum[r][i] = broadcast<Arch>(scale[r]) * kernel::load<Arch>(c + r * stride + i * n);
     });
   }
 
   PARE_TILE_INLINE void store_to(T* c, std::ptrdiff_t stride) const noexcept {
-    each([&](auto r, auto i)
-             PARE_LAMBDA_INLINE { store<Arch>(c + r * stride + i * n, sum[r][i]); });
+    each([&](int r, int i) PARE_LAMBDA_INLINE { store<Arch>(c + r * stride + i * n, sum[r][i]); });
   }
 
   /// sum += a b for one element of depth: of A the elements a[r * a_stride], of B a row in
@@ -149,7 +168,7 @@ struct RegisterTile {
   template <class E>
   PARE_TILE_INLINE void multiply_step(const E* a, std::ptrdiff_t a_stride,
                                       const vec<T, Arch> (&b)[Registers]) noexcept {
-    each([&](auto r, auto i) PARE_LAMBDA_INLINE {
+    each([&](int r, int i) PARE_LAMBDA_INLINE {
       sum[r][i] = multiply_elements<Arch>(a[r * a_stride], b[i], sum[r][i]);
     });
   }
@@ -168,6 +187,49 @@ struct RegisterTile {
     }
   }
 };
+
+PARE_ABI_END
+
+namespace detail {
+PARE_ABI_BEGIN
+
+template <class Arch, int Rows, int Registers, class E>
+void multiply_shape(const TileCall<E>& call) noexcept {
+  RegisterTile<typename product<E>::sum, Arch, Rows, Registers> tile;
+  if (call.start == TileStart::Zero)
+    tile.clear();
+  else if (call.start == TileStart::Sum)
+    tile.load(call.c, call.c_stride);
+  else
+    tile.load_scaled(call.c, call.c_stride, call.scale);
+  tile.multiply(call.a, call.a_stride, call.b, call.steps);
+  tile.store_to(call.c, call.c_stride);
+}
+
+/// The shapes of up to tile_rows x tile_registers, by rows and then by registers.
+template <class Arch, class E,
+          class I =
+              std::make_index_sequence<std::size_t(tile_rows) * std::size_t(tile_registers<Arch>)>>
+struct TileShapes;
+template <class Arch, class E, std::size_t... I>
+struct TileShapes<Arch, E, std::index_sequence<I...>> {
+  static constexpr std::size_t width = static_cast<std::size_t>(tile_registers<Arch>);
+  static constexpr void (*run[])(const TileCall<E>&) noexcept = {
+      multiply_shape<Arch, static_cast<int>(I / width) + 1, static_cast<int>(I % width) + 1, E>...};
+};
+
+PARE_ABI_END
+}  // namespace detail
+
+PARE_ABI_BEGIN
+
+/// C = start + A B for a tile of rows x (`registers` registers), at most tile_rows x
+/// tile_registers. Each shape is a function of its own, which whatever multiplies tiles shares: it
+/// is compiled once, and a call costs a hundredth of the tile's time.
+template <class Arch, class E>
+void multiply_tile(int rows, int registers, const TileCall<E>& call) noexcept {
+  detail::TileShapes<Arch, E>::run[(rows - 1) * tile_registers<Arch> + registers - 1](call);
+}
 
 PARE_ABI_END
 

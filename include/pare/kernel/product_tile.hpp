@@ -171,29 +171,24 @@ PARE_TILE_INLINE void read_square(const Reader& reader, std::ptrdiff_t line, std
   if (stored_across != wanted_across) transpose_block<Arch>(v);
 }
 
-/// Rows x (`Registers` registers) of C, of which `columns` columns are there.
-template <class Arch, int Rows, int Registers, class T, class E>
-void multiply_block(const E* left, const E* panel, std::ptrdiff_t steps, T* c,
-                    std::ptrdiff_t c_stride, std::ptrdiff_t columns, bool accumulate) noexcept {
-  constexpr std::ptrdiff_t width = Registers * lanes<T, Arch>;
-  alignas(64) T edge[static_cast<std::size_t>(Rows * width)];
-  const bool whole = columns >= width;
-  T* target = whole ? c : edge;
-  const std::ptrdiff_t stride = whole ? c_stride : width;
-  RegisterTile<T, Arch, Rows, Registers> tile;
-  if (accumulate) {
-    if (!whole)
-      for (std::ptrdiff_t r = 0; r < Rows; ++r)
-        for (std::ptrdiff_t j = 0; j < width; ++j)
-          edge[r * width + j] = j < columns ? c[r * c_stride + j] : T(0);
-    tile.load(target, stride);
-  } else {
-    tile.clear();
-  }
-  tile.multiply(left, steps, panel, steps);
-  tile.store_to(target, stride);
-  if (whole) return;
-  for (std::ptrdiff_t r = 0; r < Rows; ++r)
+/// rows x (`registers` registers) of C, of which `columns` columns are there. What hangs over is
+/// computed beside it.
+template <class Arch, class E>
+void multiply_block(int rows, int registers, std::ptrdiff_t columns, TileCall<E> call) noexcept {
+  using T = typename TileCall<E>::T;
+  const std::ptrdiff_t width = registers * lanes<T, Arch>;
+  if (columns >= width) return multiply_tile<Arch>(rows, registers, call);
+  alignas(64) T edge[static_cast<std::size_t>(tile_rows * tile_columns<T, Arch>)];
+  T* const c = call.c;
+  const std::ptrdiff_t c_stride = call.c_stride;
+  if (call.start != TileStart::Zero)
+    for (std::ptrdiff_t r = 0; r < rows; ++r)
+      for (std::ptrdiff_t j = 0; j < width; ++j)
+        edge[r * width + j] = j < columns ? c[r * c_stride + j] : T(0);
+  call.c = edge;
+  call.c_stride = width;
+  multiply_tile<Arch>(rows, registers, call);
+  for (std::ptrdiff_t r = 0; r < rows; ++r)
     for (std::ptrdiff_t j = 0; j < columns; ++j) c[r * c_stride + j] = edge[r * width + j];
 }
 
@@ -207,9 +202,10 @@ PARE_TILE_INLINE void prefetch_tile(const T* c, std::ptrdiff_t c_stride, std::pt
     for (std::ptrdiff_t j = 0; j < width; j += line) prefetch(c + row * c_stride + j);
 }
 
-/// The rows of C under one panel, which stays in L2 meanwhile.
-template <class Arch, int Registers, class T, bool Pairs>
-void multiply_panel(const MultiplyPanels<T, Pairs>& a, std::ptrdiff_t column) noexcept {
+/// The rows of C under one panel, `registers` wide, which stays in L2 meanwhile.
+template <class Arch, class T, bool Pairs>
+void multiply_panel(const MultiplyPanels<T, Pairs>& a, std::ptrdiff_t column,
+                    int registers) noexcept {
   using E = product_element<T, Pairs, Arch>;
   const std::ptrdiff_t steps = steps_of<E>(a.depth);
   const E* left = reinterpret_cast<const E*>(a.left);
@@ -218,19 +214,15 @@ void multiply_panel(const MultiplyPanels<T, Pairs>& a, std::ptrdiff_t column) no
     const int rows = next_group(a.rows - row);
     const std::ptrdiff_t next = row + rows, end = next + tile_rows;
     prefetch_tile(a.c + column, a.c_stride, next, end < a.rows ? end : a.rows,
-                  Registers * lanes<T, Arch>);
-    const auto block = [&]<int Rows>(std::integral_constant<int, Rows>) {
-      multiply_block<Arch, Rows, Registers>(left + row * steps, panel, steps,
-                                            a.c + row * a.c_stride + column, a.c_stride,
-                                            a.columns - column, a.accumulate);
-    };
-    static_assert(tile_rows == 6);
-    if (rows == 6) block(std::integral_constant<int, 6>{});
-    if (rows == 5) block(std::integral_constant<int, 5>{});
-    if (rows == 4) block(std::integral_constant<int, 4>{});
-    if (rows == 3) block(std::integral_constant<int, 3>{});
-    if (rows == 2) block(std::integral_constant<int, 2>{});
-    if (rows == 1) block(std::integral_constant<int, 1>{});
+                  registers * lanes<T, Arch>);
+    multiply_block<Arch, E>(rows, registers, a.columns - column,
+                            {.a = left + row * steps,
+                             .a_stride = steps,
+                             .b = panel,
+                             .steps = steps,
+                             .c = a.c + row * a.c_stride + column,
+                             .c_stride = a.c_stride,
+                             .start = a.accumulate ? TileStart::Sum : TileStart::Zero});
     row = next;
   }
 }
@@ -291,13 +283,8 @@ void run_kernel(Arch, const MultiplyPanels<T, Pairs>& a) noexcept {
   constexpr std::ptrdiff_t n = lanes<T, Arch>, full = tile_columns<T, Arch>;
   for (std::ptrdiff_t column = 0; column < a.columns; column += full) {
     const std::ptrdiff_t left = a.columns - column;
-    const std::ptrdiff_t registers = left < full ? (left + n - 1) / n : tile_registers<Arch>;
-    if (registers == 1) detail::multiply_panel<Arch, 1>(a, column);
-    if (registers == 2) detail::multiply_panel<Arch, 2>(a, column);
-    if constexpr (tile_registers<Arch> == 4) {
-      if (registers == 3) detail::multiply_panel<Arch, 3>(a, column);
-      if (registers == 4) detail::multiply_panel<Arch, 4>(a, column);
-    }
+    detail::multiply_panel<Arch>(
+        a, column, left < full ? static_cast<int>((left + n - 1) / n) : tile_registers<Arch>);
   }
 }
 

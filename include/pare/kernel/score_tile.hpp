@@ -62,26 +62,31 @@ struct AddWeights {
 namespace detail {
 PARE_ABI_BEGIN
 
-/// Score group of `Rows` rows.
-template <class Arch, int Rows, class S>
-void score_group(const ScoreTile<S>& a, std::ptrdiff_t row) noexcept {
+/// A group of `rows` rows.
+template <class Arch, class S>
+void score_group(const ScoreTile<S>& a, std::ptrdiff_t row, int rows) noexcept {
   using T = compute_t<S>;
   using E = element_t<S, Arch>;
   constexpr std::ptrdiff_t columns = tile_columns<T, Arch>, n = lanes<T, Arch>;
   const std::ptrdiff_t steps = steps_of<E>(a.depth);
+  const vec<T, Arch> scale = broadcast<Arch>(a.scale);
+  alignas(64) T products[static_cast<std::size_t>(tile_rows * columns)];
   for (std::ptrdiff_t j = 0; j < a.count; j += columns) {
-    RegisterTile<T, Arch, Rows, tile_registers<Arch>> tile;
-    tile.clear();
-    tile.multiply(reinterpret_cast<const E*>(a.queries) + row * steps, steps,
-                  reinterpret_cast<const E*>(a.keys) + j * steps, steps);
-    T* out = a.scores + row * tile_keys + j;
-    tile.each([&](auto r, auto i) PARE_LAMBDA_INLINE {
-      const vec<T, Arch> old = a.add
-                                   ? load<Arch>(static_cast<const T*>(out) + r * tile_keys + i * n)
-                                   : broadcast<Arch>(T(0));
-      tile.sum[r][i] = multiply_add<Arch>(broadcast<Arch>(a.scale), tile.sum[r][i], old);
-    });
-    tile.store_to(out, tile_keys);
+    multiply_tile<Arch, E>(rows, tile_registers<Arch>,
+                           {.a = reinterpret_cast<const E*>(a.queries) + row * steps,
+                            .a_stride = steps,
+                            .b = reinterpret_cast<const E*>(a.keys) + j * steps,
+                            .steps = steps,
+                            .c = products,
+                            .c_stride = columns});
+    for (std::ptrdiff_t r = 0; r < rows; ++r)
+      for (std::ptrdiff_t i = 0; i < columns; i += n) {
+        T* out = a.scores + (row + r) * tile_keys + j + i;
+        const vec<T, Arch> old =
+            a.add ? load<Arch>(static_cast<const T*>(out)) : broadcast<Arch>(T(0));
+        const vec<T, Arch> product = load<Arch>(static_cast<const T*>(products) + r * columns + i);
+        store<Arch>(out, multiply_add<Arch>(scale, product, old));
+      }
   }
 }
 
@@ -139,29 +144,9 @@ PARE_ABI_BEGIN
 
 template <class Arch, class S>
 void run_kernel(Arch, const ScoreTile<S>& a) noexcept {
-  static_assert(tile_rows == 6);
   for (std::ptrdiff_t row = 0; row < a.rows;) {
     const int rows = next_group(a.rows - row);
-    switch (rows) {
-      case 1:
-        detail::score_group<Arch, 1>(a, row);
-        break;
-      case 2:
-        detail::score_group<Arch, 2>(a, row);
-        break;
-      case 3:
-        detail::score_group<Arch, 3>(a, row);
-        break;
-      case 4:
-        detail::score_group<Arch, 4>(a, row);
-        break;
-      case 5:
-        detail::score_group<Arch, 5>(a, row);
-        break;
-      default:
-        detail::score_group<Arch, 6>(a, row);
-        break;
-    }
+    detail::score_group<Arch>(a, row, rows);
     row += rows;
   }
 }
