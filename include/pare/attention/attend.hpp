@@ -95,7 +95,7 @@ AttendStats attend_checked(const B& backend, TensorView<const S, 4> q, const Sou
 template <class S>
 DenseKeyValue<S> checked_source(TensorView<const S, 4> k, TensorView<const S, 4> v,
                                 const AttendOptions& options) {
-  check(options.key_offsets.empty() == options.query_offsets.empty(), attend_name,
+  check(options.key_offsets.has_value() == options.query_offsets.has_value(), attend_name,
         "query_offsets, key_offsets", "one of them", "both or neither");
   const DenseKeyValue<S> source{k, v, options.key_lengths, options.key_offsets};
   source.validate(attend_name);
@@ -106,13 +106,13 @@ DenseKeyValue<S> checked_source(TensorView<const S, 4> k, TensorView<const S, 4>
 /// before the first that query 0 sees, sinks apart.
 template <class Source>
 void check_source(const Source& source, Index tokens, const AttendOptions& options) {
-  const auto offsets = options.query_offsets;
-  if (!offsets.empty()) check_query_offsets(attend_name, offsets, source.sequences(), tokens);
+  const auto& offsets = options.query_offsets;
+  if (offsets) check_query_offsets(attend_name, *offsets, source.sequences(), tokens);
   Problem p;
   set_visibility(attend_name, options, p);
   const auto read_of = [&](Index i) -> KeysRead {
     const auto at = static_cast<std::size_t>(i);
-    const Index queries = offsets.empty() ? tokens : offsets[at + 1] - offsets[at];
+    const Index queries = offsets ? (*offsets)[at + 1] - (*offsets)[at] : tokens;
     const Sequence s{i, 0, queries, source.length(i)};
     if (queries == 0) return {0, s.keys};
     return {p.sinks, visible(p, s, 0).first};
@@ -213,7 +213,7 @@ AttendStats attend(const B& backend, const Q& q, const Source& source, O&& out, 
   const auto to = to_view(out);
   check_view(detail::attend_name, "q", queries);
   detail::check_source(source, queries.extent[2], options);
-  check(options.key_lengths.empty() && options.key_offsets.empty(), detail::attend_name,
+  check(!options.key_lengths && !options.key_offsets, detail::attend_name,
         "key_lengths, key_offsets", "lengths or offsets", "none: the source has its own");
   Index slots = 0, shortest = std::numeric_limits<Index>::max();
   for (Index i = 0; i < source.sequences(); ++i) {

@@ -35,7 +35,7 @@ inline void check_selected_options(const AttendOptions& o) {
   check(o.mask == nullptr && o.order == nullptr, attend_name, "mask, order", "a mask or an order",
         "neither where the call selects blocks");
   check_plain_visibility(attend_name, o, "none where the call selects blocks");
-  check(o.key_lengths.empty() && o.key_offsets.empty() && o.query_offsets.empty(), attend_name,
+  check(!o.key_lengths && !o.key_offsets && !o.query_offsets, attend_name,
         "key_lengths, query_offsets, key_offsets", "lengths or offsets",
         "none where the call selects blocks");
 }

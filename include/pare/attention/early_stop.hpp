@@ -52,7 +52,7 @@ void check_stop_call(const C& call) {
   const AttendOptions& o = call.options;
   check(o.causal, attend_name, "causal", "false", "true: only causal attention stops early");
   check_plain_visibility(attend_name, o, "none with EarlyStop");
-  check(o.sink_logits.empty(), attend_name, "sink_logits", "logits", "none with EarlyStop");
+  check(!o.sink_logits, attend_name, "sink_logits", "logits", "none with EarlyStop");
   check(o.order == nullptr, attend_name, "order", "a key order", "none with EarlyStop");
   check(o.mask == nullptr, attend_name, "mask", "a mask", "none with EarlyStop");
   for (Index i = 0; i < call.problem.sequences; ++i) {

@@ -26,6 +26,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <type_traits>
 
@@ -53,6 +54,7 @@ PARE_ABI_BEGIN
 /// Offsets of packed sequences: from 0 to `tokens`, never decreasing.
 inline void check_offsets(const char* function, const char* name, std::span<const Index> offsets,
                           Index tokens) {
+  check(!offsets.empty(), function, name, offsets.size(), "at least 1 offset");
   check(offsets.front() == 0, function, name, offsets.front(), "0 as the first offset");
   for (std::size_t i = 1; i < offsets.size(); ++i)
     check(offsets[i] >= offsets[i - 1], function, name, offsets[i], "offsets that never decrease");
@@ -71,18 +73,18 @@ struct DenseKeyValue {
 
   TensorView<const T, 4> keys{};
   TensorView<const T, 4> values{};
-  TokenList lengths{};  ///< [batch] keys in use; empty: all
-  TokenList offsets{};  ///< [sequences + 1], packed in a batch of 1; empty: not packed
+  std::optional<TokenList> lengths{};  ///< [batch] keys in use; left out: all
+  std::optional<TokenList> offsets{};  ///< [sequences + 1], packed in a batch of 1
 
   Index sequences() const {
-    return offsets.empty() ? keys.extent[0] : static_cast<Index>(offsets.size()) - 1;
+    return offsets ? static_cast<Index>(offsets->size()) - 1 : keys.extent[0];
   }
   Index kv_heads() const { return keys.extent[1]; }
   Index key_dim() const { return keys.extent[3]; }
   Index value_dim() const { return values.extent[3]; }
   Index length(Index sequence) const {
-    if (!offsets.empty()) return at(offsets, sequence + 1) - at(offsets, sequence);
-    return lengths.empty() ? keys.extent[2] : at(lengths, sequence);
+    if (offsets) return at(*offsets, sequence + 1) - at(*offsets, sequence);
+    return lengths ? at(*lengths, sequence) : keys.extent[2];
   }
   PARE_ALWAYS_INLINE const T* key(Index sequence, Index head, Index position) const {
     return row(keys, sequence, head, position);
@@ -98,15 +100,15 @@ struct DenseKeyValue {
                      {keys.extent[0], keys.extent[1], keys.extent[2]});
     check_rows(function, "k", keys);
     check_rows(function, "v", values);
-    if (!offsets.empty()) {
-      check(lengths.empty(), function, "key_lengths", "lengths", "none with packed sequences");
+    if (offsets) {
+      check(!lengths, function, "key_lengths", "lengths", "none with packed sequences");
       check(keys.extent[0] == 1, function, "k", keys.extent, "a batch of 1 for packed sequences");
-      detail::check_offsets(function, "key_offsets", offsets, keys.extent[2]);
+      detail::check_offsets(function, "key_offsets", *offsets, keys.extent[2]);
     }
-    if (!lengths.empty()) {
-      check(static_cast<Index>(lengths.size()) == keys.extent[0], function, "key_lengths",
-            lengths.size(), keys.extent[0]);
-      for (const Index n : lengths)
+    if (lengths) {
+      check(static_cast<Index>(lengths->size()) == keys.extent[0], function, "key_lengths",
+            lengths->size(), keys.extent[0]);
+      for (const Index n : *lengths)
         check(n >= 0 && n <= keys.extent[2], function, "key_lengths", n,
               "lengths of at most the keys of the tensor");
     }
@@ -133,9 +135,8 @@ struct DenseKeyValue {
 
   PARE_ALWAYS_INLINE const T* row(const TensorView<const T, 4>& x, Index sequence, Index head,
                                   Index position) const {
-    const Index batch = offsets.empty() ? sequence : 0;
-    const Index token =
-        offsets.empty() ? position : offsets[static_cast<std::size_t>(sequence)] + position;
+    const Index batch = offsets ? 0 : sequence;
+    const Index token = offsets ? at(*offsets, sequence) + position : position;
     return x.data + batch * x.stride[0] + head * x.stride[1] + token * x.stride[2];
   }
 };

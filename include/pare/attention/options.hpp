@@ -99,9 +99,9 @@ struct AttendOptions {
 
   /// One learned logit per query head, [query heads]. It takes its share of the softmax but has no
   /// value (the sinks of gpt-oss): out_i = sum_j e^(s_ij) v_j / (e^sink + sum_j e^(s_ij)). `lse`
-  /// includes it. Each is within +-2e38, or -infinity for a head without one. Empty: no head has
+  /// includes it. Each is within +-2e38, or -infinity for a head without one. Left out: no head has
   /// one.
-  std::span<const float> sink_logits{};
+  std::optional<std::span<const float>> sink_logits{};
 
   /// The order in which keys are read, [1 or batch, 1 or kv heads or query heads, keys]; null:
   /// their natural order. It changes rounding, and which keys a block of the mask holds, but
@@ -111,14 +111,15 @@ struct AttendOptions {
   /// Blocks of (queries, key slots) that are computed, [1 or batch, 1 or query heads]; null: all.
   const BlockMask* mask = nullptr;
 
-  /// Keys in use of each batch entry, each at most the keys of the tensor; empty: all of them.
-  std::span<const Index> key_lengths{};
+  /// Keys in use of each batch entry, each at most the keys of the tensor. Left out: all of
+  /// them.
+  std::optional<std::span<const Index>> key_lengths{};
 
   /// Packed sequences of different lengths in tensors of batch 1: sequence s has the query tokens
   /// [query_offsets[s], query_offsets[s + 1]) and the key tokens given by key_offsets alike.
-  /// Neither order, mask nor key_lengths may come with them. Empty: not packed.
-  std::span<const Index> query_offsets{};
-  std::span<const Index> key_offsets{};
+  /// Neither order, mask nor key_lengths may come with them. Left out: not packed.
+  std::optional<std::span<const Index>> query_offsets{};
+  std::optional<std::span<const Index>> key_offsets{};
 
   /// Receives the natural logarithm of the sum of e^score of each row, [batch, heads, queries];
   /// -infinity for a row that sees no key.

@@ -173,7 +173,8 @@ template <class T, class Arch>
 inline constexpr int direct_score_rows = lanes<T, Arch> < 4 ? static_cast<int>(lanes<T, Arch>) : 4;
 
 template <class Arch, int Rows, class S, class E>
-void score_rows_shape(const ScoreRowsCall<S, E>& a) noexcept {
+void score_rows_shape(const ScoreRowsCall<S, E>& call) noexcept {
+  const ScoreRowsCall<S, E> a = call;  // in registers
   constexpr int keys = static_cast<int>(lanes<compute_t<S>, Arch>) / Rows;
   const S* last[keys];
   for (std::ptrdiff_t i = 0; i < keys; ++i)
@@ -244,7 +245,8 @@ struct MultiplyRowsCall {
 
 /// `Rows` rows of C, `Registers` registers wide.
 template <class Arch, int Rows, int Registers, class S, class E>
-void multiply_rows_shape(const MultiplyRowsCall<S, E>& a) noexcept {
+void multiply_rows_shape(const MultiplyRowsCall<S, E>& call) noexcept {
+  const MultiplyRowsCall<S, E> a = call;  // in registers
   using T = compute_t<S>;
   constexpr std::ptrdiff_t depth = product<E>::depth, width = Registers * lanes<T, Arch>;
   constexpr auto size = static_cast<std::ptrdiff_t>(sizeof(S));
@@ -256,7 +258,7 @@ void multiply_rows_shape(const MultiplyRowsCall<S, E>& a) noexcept {
   const std::ptrdiff_t whole = left == width ? a.count / depth : 0;
   for (std::ptrdiff_t s = 0; s < steps_of<E>(a.count); ++s) {
     const S* const* row = a.rows + s * depth;
-    if ((s + 1) * depth <= a.count)
+    if (depth == 1 || (s + 1) * depth <= a.count)
       RowsAhead<depth, S>(row, row, a.count + a.ahead - s * depth)
           .template fetch<width * size>(a.c * size);
     const StepRows<S> step = step_rows<E>(a.rows, a.count, s);

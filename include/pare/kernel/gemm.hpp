@@ -193,17 +193,34 @@ PARE_ABI_END
 namespace detail {
 PARE_ABI_BEGIN
 
-template <class Arch, int Rows, int Registers, class E>
-void multiply_shape(const TileCall<E>& call) noexcept {
-  RegisterTile<typename product<E>::sum, Arch, Rows, Registers> tile;
-  if (call.start == TileStart::Zero)
+/// The same pointer or stride, of which the compiler does not know that it is: it would keep the
+/// addresses of a tile's registers from their loads to their stores, in more registers than there
+/// are.
+template <class T>
+PARE_TILE_INLINE T renewed(T x) noexcept {
+#if defined(__GNUC__)
+  __asm__("" : "+r"(x));
+#endif
+  return x;
+}
+
+/// Arguments in registers: a tile waits for them after each one before it.
+template <class E, class T = typename product<E>::sum>
+using TileFunction = void(const E* a, std::ptrdiff_t a_stride, const E* b, std::ptrdiff_t steps,
+                          T* c, std::ptrdiff_t c_stride, TileStart start, const T* scale) noexcept;
+
+template <class Arch, int Rows, int Registers, class E, class T>
+void multiply_shape(const E* a, std::ptrdiff_t a_stride, const E* b, std::ptrdiff_t steps, T* c,
+                    std::ptrdiff_t c_stride, TileStart start, const T* scale) noexcept {
+  RegisterTile<T, Arch, Rows, Registers> tile;
+  if (start == TileStart::Zero)
     tile.clear();
-  else if (call.start == TileStart::Sum)
-    tile.load(call.c, call.c_stride);
+  else if (start == TileStart::Sum)
+    tile.load(c, c_stride);
   else
-    tile.load_scaled(call.c, call.c_stride, call.scale);
-  tile.multiply(call.a, call.a_stride, call.b, call.steps);
-  tile.store_to(call.c, call.c_stride);
+    tile.load_scaled(c, c_stride, scale);
+  tile.multiply(a, a_stride, b, steps);
+  tile.store_to(renewed(c), renewed(c_stride));
 }
 
 /// The shapes of up to tile_rows x tile_registers, by rows and then by registers.
@@ -214,8 +231,9 @@ struct TileShapes;
 template <class Arch, class E, std::size_t... I>
 struct TileShapes<Arch, E, std::index_sequence<I...>> {
   static constexpr std::size_t width = static_cast<std::size_t>(tile_registers<Arch>);
-  static constexpr void (*run[])(const TileCall<E>&) noexcept = {
-      multiply_shape<Arch, static_cast<int>(I / width) + 1, static_cast<int>(I % width) + 1, E>...};
+  static constexpr TileFunction<E>* run[] = {
+      multiply_shape<Arch, static_cast<int>(I / width) + 1, static_cast<int>(I % width) + 1, E,
+                     typename product<E>::sum>...};
 };
 
 PARE_ABI_END
@@ -227,8 +245,9 @@ PARE_ABI_BEGIN
 /// tile_registers. Each shape is a function of its own, which whatever multiplies tiles shares: it
 /// is compiled once, and a call costs a hundredth of the tile's time.
 template <class Arch, class E>
-void multiply_tile(int rows, int registers, const TileCall<E>& call) noexcept {
-  detail::TileShapes<Arch, E>::run[(rows - 1) * tile_registers<Arch> + registers - 1](call);
+PARE_ALWAYS_INLINE void multiply_tile(int rows, int registers, const TileCall<E>& x) noexcept {
+  detail::TileShapes<Arch, E>::run[(rows - 1) * tile_registers<Arch> + registers - 1](
+      x.a, x.a_stride, x.b, x.steps, x.c, x.c_stride, x.start, x.scale);
 }
 
 PARE_ABI_END

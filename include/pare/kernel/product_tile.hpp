@@ -174,7 +174,8 @@ PARE_TILE_INLINE void read_square(const Reader& reader, std::ptrdiff_t line, std
 /// rows x (`registers` registers) of C, of which `columns` columns are there. What hangs over is
 /// computed beside it.
 template <class Arch, class E>
-void multiply_block(int rows, int registers, std::ptrdiff_t columns, TileCall<E> call) noexcept {
+void multiply_block(int rows, int registers, std::ptrdiff_t columns,
+                    const TileCall<E>& call) noexcept {
   using T = typename TileCall<E>::T;
   const std::ptrdiff_t width = registers * lanes<T, Arch>;
   if (columns >= width) return multiply_tile<Arch>(rows, registers, call);
@@ -185,9 +186,10 @@ void multiply_block(int rows, int registers, std::ptrdiff_t columns, TileCall<E>
     for (std::ptrdiff_t r = 0; r < rows; ++r)
       for (std::ptrdiff_t j = 0; j < width; ++j)
         edge[r * width + j] = j < columns ? c[r * c_stride + j] : T(0);
-  call.c = edge;
-  call.c_stride = width;
-  multiply_tile<Arch>(rows, registers, call);
+  TileCall<E> beside = call;
+  beside.c = edge;
+  beside.c_stride = width;
+  multiply_tile<Arch>(rows, registers, beside);
   for (std::ptrdiff_t r = 0; r < rows; ++r)
     for (std::ptrdiff_t j = 0; j < columns; ++j) c[r * c_stride + j] = edge[r * width + j];
 }

@@ -36,10 +36,10 @@ struct Call {
   bool keeps_mass() const { return std::is_same_v<S, bf16> && options.lse.wanted(); }
 
   Sequence sequence(Index i) const {
-    if (options.query_offsets.empty()) return {i, 0, q.extent[2], source.length(i)};
+    if (!options.query_offsets) return {i, 0, q.extent[2], source.length(i)};
     const auto at = static_cast<std::size_t>(i);
-    const Index begin = options.query_offsets[at];
-    return {0, begin, options.query_offsets[at + 1] - begin, source.length(i)};
+    const std::span<const Index> offsets = *options.query_offsets;
+    return {0, offsets[at], offsets[at + 1] - offsets[at], source.length(i)};
   }
 };
 

@@ -61,8 +61,9 @@ inline void check_mask(const char* function, const BlockMask& mask, const Proble
 }
 
 template <class T>
-TensorView<const T, 1> list_view(std::span<const T> list) {
-  return {list.data(), {static_cast<Index>(list.size())}, {1}};
+TensorView<const T, 1> list_view(const std::optional<std::span<const T>>& list) {
+  if (!list) return {};
+  return {list->data(), {static_cast<Index>(list->size())}, {1}};
 }
 
 /// Refuses an output that shares memory with an input of the call. A source that says nothing of
@@ -125,8 +126,7 @@ inline void check_plain_visibility(const char* function, const AttendOptions& o,
 
 /// A learned logit for each head; NaN and what leaves the range of scores are refused.
 inline void check_sink_logits(const char* function, std::span<const float> logits, Index heads) {
-  check(logits.empty() || static_cast<Index>(logits.size()) == heads, function, "sink_logits",
-        logits.size(), heads);
+  check(static_cast<Index>(logits.size()) == heads, function, "sink_logits", logits.size(), heads);
   for (const float x : logits)
     check(x <= 2e38f && (x >= -2e38f || x == -std::numeric_limits<float>::infinity()), function,
           "sink_logits", x, "numbers within +-2e38, or -infinity");
@@ -148,10 +148,10 @@ Problem checked_problem(const char* function, TensorView<const S, 4> q, const So
   p.sink_logits = options.sink_logits;
   check_view(function, "q", q);
   check_view(function, "out", out);
-  const bool packed = !options.query_offsets.empty();
+  const bool packed = options.query_offsets.has_value();
   if (packed) {
     check(q.extent[0] == 1, function, "q", q.extent, "a batch of 1 for packed sequences");
-    check_query_offsets(function, options.query_offsets, p.sequences, q.extent[2]);
+    check_query_offsets(function, *options.query_offsets, p.sequences, q.extent[2]);
     check(p.order == nullptr && p.mask == nullptr, function, "order, mask", "an order or a mask",
           "neither with packed sequences");
   } else {
@@ -172,7 +172,7 @@ Problem checked_problem(const char* function, TensorView<const S, 4> q, const So
   check(q.extent[2] <= most_tokens && key_slots <= most_tokens, function, "tokens",
         std::array<Index, 2>{q.extent[2], key_slots}, "fewer than 2^30 of them");
   set_visibility(function, options, p);
-  check_sink_logits(function, options.sink_logits, p.heads);
+  if (p.sink_logits) check_sink_logits(function, *p.sink_logits, p.heads);
   p.scale = checked_scale<compute_t<S>>(function, options, p.key_dim);
   if (p.order != nullptr) check_order(function, *p.order, p, key_slots);
   if (p.mask != nullptr) check_mask(function, *p.mask, p, q.extent[2], key_slots);

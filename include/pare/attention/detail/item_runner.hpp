@@ -98,9 +98,9 @@ class ItemRunner {
   /// Where the softmax of the rows of a head starts: at nothing, or at its sink logit, which is a
   /// key of weight 1 without a value; of split keys the first part has it.
   T first_maximum(Index h) const {
-    const auto logits = call_.problem.sink_logits;
-    if (logits.empty() || item_.slot_begin > 0) return -std::numeric_limits<T>::infinity();
-    return static_cast<T>(logits[static_cast<std::size_t>(item_.head_begin + h)]) *
+    const auto& logits = call_.problem.sink_logits;
+    if (!logits || item_.slot_begin > 0) return -std::numeric_limits<T>::infinity();
+    return static_cast<T>((*logits)[static_cast<std::size_t>(item_.head_begin + h)]) *
            T(kernel::detail::log2_e);
   }
 

@@ -28,7 +28,7 @@ struct Problem {
   std::optional<Index> query_offset{};
   const KeyOrder* order = nullptr;
   const BlockMask* mask = nullptr;
-  std::span<const float> sink_logits{};
+  std::optional<std::span<const float>> sink_logits{};
 
   Index group() const { return heads / kv_heads; }
 };

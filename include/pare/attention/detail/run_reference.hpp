@@ -43,8 +43,8 @@ void run_reference(const C& call) {
                          .query_offset = p.query_offset,
                          .order = order_of(p, i, h),
                          .mask = p.mask};
-      if (!p.sink_logits.empty())
-        head.sink_logit = static_cast<double>(p.sink_logits[static_cast<std::size_t>(h)]);
+      if (p.sink_logits)
+        head.sink_logit = static_cast<double>((*p.sink_logits)[static_cast<std::size_t>(h)]);
       const auto rows_of = [&](const auto& x) {
         auto* first =
             x.data + s.batch * x.stride[0] + h * x.stride[1] + s.query_begin * x.stride[2];
