@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+#include "memory.hpp"
 #include "temporary_folder.hpp"
 
 #include <pare/io/safetensors.hpp>
@@ -57,19 +58,6 @@ std::string written(const std::vector<io::NamedTensor>& tensors, const Metadata&
   io::write_safetensors(os, tensors, metadata);
   return os.str();
 }
-
-/// A copy of a file at an address as aligned as that of a mapped one.
-class Memory {
- public:
-  explicit Memory(std::string_view file) : bytes_(new std::byte[file.size()]), size_(file.size()) {
-    std::memcpy(bytes_.get(), file.data(), file.size());
-  }
-  std::span<const std::byte> bytes() const { return {bytes_.get(), size_}; }
-
- private:
-  std::unique_ptr<std::byte[]> bytes_;
-  std::size_t size_;
-};
 
 std::vector<std::string> names(const SafetensorsFile& file) {
   std::vector<std::string> list;

@@ -36,6 +36,11 @@ inline std::string excerpt(std::string_view text, std::size_t longest = 40) {
   return text.size() > longest ? shown + "..." : shown;
 }
 
+/// The name of a tensor of a file, for an error message.
+inline std::string tensor_text(std::string_view name) {
+  return "tensor '" + excerpt(name, 120) + "'";
+}
+
 /// Refuses what is not there, and what is no file: opening a pipe would block, and its size is
 /// unknown.
 inline void check_regular_file(const Place& place, const std::filesystem::path& path,

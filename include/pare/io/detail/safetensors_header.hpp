@@ -38,11 +38,6 @@ inline constexpr std::string_view safetensors_metadata_key = "__metadata__";
 
 inline constexpr const char* safetensors_file = "a .safetensors file";
 
-/// A name for an error message.
-inline std::string tensor_text(std::string_view name) {
-  return "tensor '" + excerpt(name, 120) + "'";
-}
-
 /// A tensor as the header has it, not yet checked against the data.
 struct SafetensorsEntry {
   std::string name, dtype;
