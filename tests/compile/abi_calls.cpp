@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include <pare/io/gguf.hpp>
 #include <pare/io/npy.hpp>
 
 using Matrix = Eigen::MatrixXf;
@@ -74,4 +75,6 @@ void calls_of_feature(const Matrix& x, std::span<const float> labels, Matrix& mi
 void calls_of_files(const std::filesystem::path& path, Matrix& x) {
   pare::io::write_npy(path, x);
   x = pare::io::read_npy_matrix<float>(path);
+  const pare::io::GgufFile model(path);
+  model.read_rows(model.tensors()[0].name, model.get<Index>("first"), x);
 }

@@ -421,6 +421,21 @@ TEST(GgufTensors, AlignmentIsThatOfTheFile) {
   }
 }
 
+TEST(GgufTensors, ElementsInTheirOwnTypeKeepEveryBit) {
+  const std::vector<std::uint16_t> bits{0x7c01, 0xfe00, 0x8000, 0x0001};  // a signalling NaN first
+  GgufWriter writer;
+  writer.tensor("w", GgufType::F16, {2, 2}, gguf_raw(bits));
+  const Memory memory(writer.file());
+  const GgufFile file(memory.bytes());
+  for (const std::array<Index, 2> stride : {std::array<Index, 2>{2, 1}, {1, 2}}) {
+    std::array<pare::f16, 4> x{};
+    file.read_rows("w", 0, TensorView<pare::f16, 2>{x.data(), {2, 2}, stride});
+    for (Index i = 0; i < 4; ++i)
+      EXPECT_EQ(x[static_cast<std::size_t>(i / 2 * stride[0] + i % 2 * stride[1])].bits,
+                bits[static_cast<std::size_t>(i)]);
+  }
+}
+
 TEST(GgufTensors, TwoTensorsMayShareBytes) {
   const GgufParts parts{.tensors = 2,
                         .directory = gguf_line("a", {2}, 0, 0) + gguf_line("b", {2}, 0, 0),

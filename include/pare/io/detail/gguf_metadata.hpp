@@ -27,6 +27,7 @@ template <class T>
 concept GgufText = std::same_as<T, std::string> || std::same_as<T, std::string_view>;
 
 namespace detail {
+PARE_ABI_BEGIN
 
 template <class T>
 inline constexpr bool is_gguf_array = false;
@@ -39,6 +40,7 @@ template <class T>
 inline constexpr bool is_gguf_view =
     std::same_as<T, std::string_view> || std::same_as<T, std::vector<std::string_view>>;
 
+PARE_ABI_END
 }  // namespace detail
 
 /// What metadata is read as: a number, text, or a std::vector of either.
