@@ -181,146 +181,157 @@ TEST(GgufMetadata, TextsAreViewsOfTheFile) {
     EXPECT_TRUE(text.data() >= first && text.data() + text.size() <= first + memory.bytes().size());
 }
 
-template <class Block>
-struct Blocks {
-  using block = Block;
-  static std::string bytes(Index elements, std::mt19937_64& random) {
-    std::string all;
-    for (Index i = 0; i < elements / Block::elements; ++i) {
-      const auto one = pare::testing::random_block<Block>(random);
-      all.append(reinterpret_cast<const char*>(&one), sizeof(one));
-    }
-    return all;
-  }
-  static double at(const std::string& bytes, Index i) {
-    return element_of<Block>(
-        bytes.data() + static_cast<std::size_t>(i / Block::elements) * sizeof(Block),
-        static_cast<int>(i % Block::elements));
-  }
+/// A type of tensors: bytes of random elements, and what element i of them is.
+struct Format {
+  GgufType type;
+  std::string (*bytes)(Index elements, std::mt19937_64& random);
+  float (*at)(const std::string& bytes, Index i);
 };
+
+template <class Block>
+Format blocks_of(GgufType type) {
+  return {type,
+          [](Index elements, std::mt19937_64& random) {
+            std::string all;
+            for (Index i = 0; i < elements / Block::elements; ++i)
+              all += gguf_raw(pare::testing::random_block<Block>(random));
+            return all;
+          },
+          [](const std::string& bytes, Index i) {
+            const auto block = static_cast<std::size_t>(i / Block::elements);
+            return static_cast<float>(element_of<Block>(bytes.data() + block * sizeof(Block),
+                                                        static_cast<int>(i % Block::elements)));
+          }};
+}
 
 /// Elements that are stored one by one.
 template <class S>
-struct Elements {
-  static S value(Index i) { return static_cast<S>(static_cast<float>(i % 1001 - 500) / 64.0f); }
-  static std::string bytes(Index elements, std::mt19937_64&) {
-    std::string all;
-    for (Index i = 0; i < elements; ++i) all += gguf_raw(value(i));
-    return all;
-  }
-  static double at(const std::string&, Index i) {
-    return static_cast<double>(static_cast<float>(value(i)));
-  }
-};
+Format elements_of(GgufType type) {
+  return {type,
+          [](Index elements, std::mt19937_64&) {
+            std::string all;
+            for (Index i = 0; i < elements; ++i)
+              all += gguf_raw(static_cast<S>(static_cast<float>(i % 1001 - 500) / 64.0f));
+            return all;
+          },
+          [](const std::string&, Index i) {
+            return static_cast<float>(static_cast<S>(static_cast<float>(i % 1001 - 500) / 64.0f));
+          }};
+}
 
-template <class Format, GgufType Number>
-struct Case {
-  using format = Format;
-  static constexpr GgufType type = Number;
-};
-using Cases = testing::Types<
-    Case<Elements<float>, GgufType::F32>, Case<Elements<pare::f16>, GgufType::F16>,
-    Case<Elements<pare::bf16>, GgufType::BF16>, Case<Blocks<kernel::Q8_0>, GgufType::Q8_0>,
-    Case<Blocks<kernel::Q4_0>, GgufType::Q4_0>, Case<Blocks<kernel::Q4_1>, GgufType::Q4_1>,
-    Case<Blocks<kernel::Q4_K>, GgufType::Q4_K>, Case<Blocks<kernel::Q6_K>, GgufType::Q6_K>>;
-
-/// A file of a short tensor, one with rows of several pieces, and one of three dimensions.
-template <class C>
-struct GgufTypes : testing::Test {
+/// A file of a short tensor, one with rows of several pieces, one of three dimensions and a vector.
+class GgufTypes : public testing::TestWithParam<Format> {
+ protected:
   GgufTypes() {
     std::mt19937_64 random(5);
     GgufWriter writer;
-    for (const auto& [name, shape] : shapes) {
+    for (const auto& [name, shape] : shapes_) {
       Index count = 1;
       for (const Index n : shape) count *= n;
-      bytes.push_back(C::format::bytes(count, random));
-      writer.tensor(name, C::type, shape, bytes.back());
+      bytes_.push_back(GetParam().bytes(count, random));
+      writer.tensor(name, GetParam().type, shape, bytes_.back());
     }
-    memory = std::make_unique<Memory>(writer.file());
-    file = std::make_unique<GgufFile>(memory->bytes());
+    memory_ = std::make_unique<Memory>(writer.file());
+    file_ = std::make_unique<GgufFile>(memory_->bytes());
   }
 
-  double wanted(std::size_t tensor, Index row, Index column) const {
-    return C::format::at(bytes[tensor], row * shapes[tensor].second.back() + column);
-  }
-
-  const std::vector<std::pair<std::string, std::vector<Index>>> shapes{
-      {"short", {7, 512}}, {"long", {3, 33024}}, {"deep", {2, 3, 256}}, {"norm", {256}}};
-  std::vector<std::string> bytes;
-  std::unique_ptr<Memory> memory;
-  std::unique_ptr<GgufFile> file;
-};
-TYPED_TEST_SUITE(GgufTypes, Cases);
-
-// An element is a float whatever the type, and is rounded once more to 16 bits.
-TYPED_TEST(GgufTypes, RowsOfEveryRangeAreReadIntoAnyScalarAndLayout) {
-  const auto expect_rows = [this](std::size_t tensor, Index first, auto&& out) {
-    this->file->read_rows(this->shapes[tensor].first, first, out);
-    const auto view = pare::to_view(out);
-    using T = typename decltype(view)::scalar;
-    for (Index i = 0; i < view.rows(); ++i)
-      for (Index j = 0; j < view.cols(); ++j) {
-        const T wanted = static_cast<T>(static_cast<float>(this->wanted(tensor, first + i, j)));
-        if constexpr (sizeof(T) == 2)
-          ASSERT_EQ(view(i, j).bits, wanted.bits) << i << ' ' << j;
-        else
-          ASSERT_EQ(view(i, j), wanted) << i << ' ' << j;
+  /// Elements are floats whatever the type, and are rounded once more to 16 bits.
+  template <class T>
+  void expect_elements(std::size_t tensor, Index first, const TensorView<const T, 2>& got) const {
+    const Index cols = shapes_[tensor].second.back();
+    ASSERT_EQ(got.cols(), cols);
+    for (Index i = 0; i < got.rows(); ++i)
+      for (Index j = 0; j < cols; ++j) {
+        const T wanted = static_cast<T>(GetParam().at(bytes_[tensor], (first + i) * cols + j));
+        ASSERT_EQ(std::memcmp(&got(i, j), &wanted, sizeof(T)), 0) << i << ' ' << j;
       }
-  };
+  }
+
+  template <class Y>
+  void expect_rows(std::size_t tensor, Index first, Y&& out) const {
+    file_->read_rows(shapes_[tensor].first, first, out);
+    expect_elements(tensor, first, pare::as_const(pare::to_view(out)));
+  }
+
+  const std::vector<std::pair<std::string, std::vector<Index>>> shapes_{
+      {"short", {7, 512}}, {"long", {3, 33024}}, {"deep", {2, 3, 256}}, {"norm", {256}}};
+  std::vector<std::string> bytes_;
+  std::unique_ptr<Memory> memory_;
+  std::unique_ptr<GgufFile> file_;
+};
+INSTANTIATE_TEST_SUITE_P(Formats, GgufTypes,
+                         testing::Values(elements_of<float>(GgufType::F32),
+                                         elements_of<pare::f16>(GgufType::F16),
+                                         elements_of<pare::bf16>(GgufType::BF16),
+                                         blocks_of<kernel::Q8_0>(GgufType::Q8_0),
+                                         blocks_of<kernel::Q4_0>(GgufType::Q4_0),
+                                         blocks_of<kernel::Q4_1>(GgufType::Q4_1),
+                                         blocks_of<kernel::Q4_K>(GgufType::Q4_K),
+                                         blocks_of<kernel::Q6_K>(GgufType::Q6_K)),
+                         [](const auto& format) {
+                           return std::string(name_of(format.param.type));
+                         });
+
+TEST_P(GgufTypes, RowsOfEveryRangeAreReadIntoAnyScalarAndLayout) {
   using Eigen::Dynamic;
-  expect_rows(0, 0, Eigen::Matrix<float, Dynamic, Dynamic, Eigen::RowMajor>(7, 512));
+  using RowMajor = Eigen::Matrix<float, Dynamic, Dynamic, Eigen::RowMajor>;
+  expect_rows(0, 0, RowMajor(7, 512));
   for (Index first = 0; first < 7; ++first) {
     Eigen::MatrixXf some = Eigen::MatrixXf::Zero(9, 520);
     expect_rows(0, first, some.block(1, 3, 7 - first, 512));
-    EXPECT_EQ(some.row(0).norm() + some.leftCols(3).norm() + some.rightCols(5).norm(), 0);
+    some.block(1, 3, 7 - first, 512).setZero();
+    EXPECT_TRUE(some.isZero(0)) << "written beside the rows";
   }
   expect_rows(0, 2, Eigen::MatrixXd(3, 512));
   expect_rows(0, 1, Eigen::Matrix<Eigen::bfloat16, Dynamic, Dynamic, Eigen::RowMajor>(5, 512));
   expect_rows(0, 1, Eigen::Matrix<Eigen::half, Dynamic, Dynamic>(2, 512));
-  expect_rows(0, 7, Eigen::MatrixXf(0, 512));
-  expect_rows(1, 1, Eigen::Matrix<float, Dynamic, Dynamic, Eigen::RowMajor>(2, 33024));
-  expect_rows(1, 0, Eigen::Matrix<Eigen::bfloat16, Dynamic, Dynamic>(3, 33024));
-  expect_rows(2, 4, Eigen::MatrixXf(2, 256));
-  expect_rows(3, 0, Eigen::RowVectorXf(256));
+  expect_rows(0, 7, RowMajor(0, 512));
+  expect_rows(1, 1, RowMajor(2, 33024));
+  expect_rows(1, 0, Eigen::Matrix<Eigen::bfloat16, Dynamic, Dynamic, Eigen::RowMajor>(3, 33024));
+  expect_rows(2, 4, RowMajor(2, 256));
+  expect_rows(3, 0, RowMajor(1, 256));
 }
 
-TYPED_TEST(GgufTypes, OneRowIsReadIntoAnyVector) {
+TEST_P(GgufTypes, OneRowIsReadIntoAnyVector) {
+  const auto row = [](const auto& v) {
+    return io::detail::as_row(pare::as_const(pare::to_view(v)));
+  };
   Eigen::VectorXf column(512);
-  this->file->read_row("short", 5, column);
+  file_->read_row("short", 5, column);
+  expect_elements(0, 5, pare::transpose(pare::as_const(pare::to_view(column))));
   std::vector<pare::bf16> narrow(512);
-  this->file->read_row(pare::reference, "short", 5, narrow);
+  file_->read_row(pare::reference, "short", 5, narrow);
+  expect_elements(0, 5, row(narrow));
   std::vector<double> gains(256);
-  this->file->read_row(pare::simd.threads(2), "norm", 0, std::span(gains));
-  for (Index j = 0; j < 512; ++j) {
-    const auto wanted = static_cast<float>(this->wanted(0, 5, j));
-    EXPECT_EQ(column(j), wanted);
-    EXPECT_EQ(narrow[static_cast<std::size_t>(j)].bits, pare::bf16(wanted).bits);
-    if (j >= 256) continue;
-    EXPECT_EQ(gains[static_cast<std::size_t>(j)],
-              static_cast<double>(static_cast<float>(this->wanted(3, 0, j))));
-  }
+  file_->read_row(pare::simd.threads(2), "norm", 0, std::span(gains));
+  expect_elements(3, 0, row(gains));
 }
 
-TYPED_TEST(GgufTypes, TheBitsAreTheSameForAnyThreads) {
+TEST_P(GgufTypes, TheBitsAreTheSameForAnyThreads) {
   const auto read = [this](const auto& backend) {
     Eigen::MatrixXf out(3, 33024);
-    this->file->read_rows(backend, "long", 0, out);
+    file_->read_rows(backend, "long", 0, out);
     return out;
   };
   same_bits_for_any_threads(pare::simd, read);
   EXPECT_EQ(read(pare::reference), read(pare::simd));
 }
 
-TYPED_TEST(GgufTypes, StoredBytesAreAtHand) {
-  const io::GgufTensor& tensor = this->file->tensor("short");
-  EXPECT_EQ(std::memcmp(tensor.bytes.data(), this->bytes[0].data(), tensor.bytes.size()), 0);
-  EXPECT_EQ(tensor.bytes.size(), this->bytes[0].size());
-  if constexpr (requires { typename TypeParam::format::block; }) {
-    using Block = typename TypeParam::format::block;
-    const auto blocks = this->file->template blocks<Block>("short");
+TEST_P(GgufTypes, StoredBytesAreAtHand) {
+  const io::GgufTensor& tensor = file_->tensor("short");
+  ASSERT_EQ(tensor.bytes.size(), bytes_[0].size());
+  EXPECT_EQ(std::memcmp(tensor.bytes.data(), bytes_[0].data(), tensor.bytes.size()), 0);
+  const auto expect_blocks = [&]<class Block>(GgufType type, std::type_identity<Block>) {
+    if (GetParam().type != type) return;
+    const auto blocks = file_->blocks<Block>("short");
     EXPECT_EQ(reinterpret_cast<const std::byte*>(blocks.data()), tensor.bytes.data());
     EXPECT_EQ(blocks.size() * static_cast<std::size_t>(Block::elements), 7u * 512u);
-  }
+  };
+  expect_blocks(GgufType::Q8_0, std::type_identity<kernel::Q8_0>{});
+  expect_blocks(GgufType::Q4_0, std::type_identity<kernel::Q4_0>{});
+  expect_blocks(GgufType::Q4_1, std::type_identity<kernel::Q4_1>{});
+  expect_blocks(GgufType::Q4_K, std::type_identity<kernel::Q4_K>{});
+  expect_blocks(GgufType::Q6_K, std::type_identity<kernel::Q6_K>{});
 }
 
 TEST(GgufTensors, ShapesAreRowMajorAndOfZeroToFourDimensions) {
