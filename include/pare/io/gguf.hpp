@@ -211,7 +211,8 @@ class GgufFile {
   /// Elements are floats: a block's formula stands in kernel/quantized.hpp, and its bits do not
   /// depend on the processor. Into bf16 and f16 they are rounded to nearest, ties to even (above
   /// 65504 to infinity in f16); `F16` and `BF16` are copied into their own type. Cost: one pass
-  /// over the rows, cut into items of 16384 elements; the stores of `out` bind. Memory: none.
+  /// over the rows, cut into items of 16384 elements; the stores of `out` bind; rows without gaps
+  /// are written a register at a time, columns one by one. Memory: none.
   ///
   /// \throws std::invalid_argument if there is no tensor of that name, its type is not read, it
   /// does not have the rows or columns, or out overlaps itself or the file's memory; out is then as
