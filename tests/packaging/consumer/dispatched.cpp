@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <pare/dispatch.hpp>
-#include <pare/pare.hpp>
+#include <pare/projection/project.hpp>
 
 #include <Eigen/Core>
 #include <cstdio>

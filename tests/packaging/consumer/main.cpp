@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <pare/pare.hpp>
+#include <pare/core/version.hpp>
+#include <pare/projection/project.hpp>
 
 #include <Eigen/Core>
 #include <cstdio>
