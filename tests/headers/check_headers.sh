@@ -43,7 +43,8 @@ case $check in
     ;;
   fast_math)
     header='#include <pare/pare.hpp>'
-    if message=$(compile -ffast-math <<<"$header" 2>&1); then
+    # The first error ends it: what Pare says comes before everything else.
+    if message=$(compile -ffast-math -Wfatal-errors <<<"$header" 2>&1); then
       echo "pare.hpp compiled under -ffast-math"
       exit 1
     fi
