@@ -12,7 +12,9 @@ headers=("${@:4}")
 
 flags=(-std=c++20 -fsyntax-only -x c++ -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror
   "-DPARE_DISPATCH_HAS_${BASELINE:-SSE2}=1")
+root=
 for directory in "${directories[@]}"; do
+  [[ -z $root && -e $directory/pare/pare.hpp ]] && root=$directory
   case $directory in
     /usr/include) ;;  # searched anyway, and naming it would change the order
     */include) flags+=("-I$directory") ;;
@@ -20,11 +22,30 @@ for directory in "${directories[@]}"; do
   esac
 done
 
+# The header that another begins with, if nothing but comments and macros_off.hpp stands before it.
+begins_with() {
+  awk '/^ *$|^ *\/\/|^#pragma once|macros_off\.hpp>/ { next }
+       /^#include <pare\// { gsub(/^#include <|>.*$/, ""); print }
+       { exit }' "$1"
+}
+
 compile() { "$compiler" "${flags[@]}" "$@" -; }
 
 case $check in
   alone)
-    printf '%s\n' "${headers[@]}" |
+    # Compiling a header compiles those that it begins with as if alone; only of a kernel header is
+    # something more asked, which another kernel header asks too.
+    declare -A seen=()
+    for header in "${headers[@]}"; do
+      inner=$header
+      while inner=$(begins_with "$root/$inner") && [[ -n $inner ]]; do
+        [[ $inner == pare/kernel/* && $header != pare/kernel/* ]] && break
+        seen[$inner]=1
+      done
+    done
+    for header in "${headers[@]}"; do
+      [[ -n ${seen[$header]:-} ]] || printf '%s\n' "$header"
+    done |
       xargs -P "$(getconf _NPROCESSORS_ONLN)" -I{} "$0" one "$compiler" "$3" {}
     echo "${#headers[@]} headers stand alone with $compiler"
     ;;
