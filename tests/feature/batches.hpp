@@ -51,17 +51,21 @@ class OwnedBatch {
   FieldBatch<const T> read() const { return batch_; }
 
   void set(const Eigen::MatrixXd& m) {
-    for (Index j = 0; j < layout_.fields(); ++j)
-      for (Index b = 0; b < batch_.rows; ++b)
-        for (Index c = 0; c < layout_.width(j); ++c)
-          batch_.block(j)(b, c) = static_cast<T>(m(b, layout_.offset(j) + c));
+    for (Index j = 0; j < layout_.fields(); ++j) {
+      const auto block = batch_.block(j);
+      for (Index c = 0; c < layout_.width(j); ++c)
+        for (Index b = 0; b < batch_.rows; ++b)
+          block(b, c) = static_cast<T>(m(b, layout_.offset(j) + c));
+    }
   }
   Eigen::MatrixXd get() const {
     Eigen::MatrixXd m(batch_.rows, layout_.dim());
-    for (Index j = 0; j < layout_.fields(); ++j)
-      for (Index b = 0; b < batch_.rows; ++b)
-        for (Index c = 0; c < layout_.width(j); ++c)
-          m(b, layout_.offset(j) + c) = static_cast<double>(batch_.block(j)(b, c));
+    for (Index j = 0; j < layout_.fields(); ++j) {
+      const auto block = batch_.block(j);
+      for (Index c = 0; c < layout_.width(j); ++c)
+        for (Index b = 0; b < batch_.rows; ++b)
+          m(b, layout_.offset(j) + c) = static_cast<double>(block(b, c));
+    }
     return m;
   }
   /// Scalars that still hold what they were created with.
@@ -115,9 +119,8 @@ inline Eigen::MatrixXd permuted(const Eigen::MatrixXd& x, const Donors& donors) 
   Eigen::MatrixXd t(x.rows(), x.cols());
   for (Index j = 0; j < layout.fields(); ++j) {
     const Permutation p = donors.permutation(j);
-    for (Index b = 0; b < x.rows(); ++b)
-      for (Index c = layout.offset(j); c < layout.offset(j + 1); ++c)
-        t(b, c) = x(static_cast<Index>(p[b]), c);
+    for (Index c = layout.offset(j); c < layout.offset(j + 1); ++c)
+      for (Index b = 0; b < x.rows(); ++b) t(b, c) = x(static_cast<Index>(p[b]), c);
   }
   return t;
 }

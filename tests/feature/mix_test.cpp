@@ -47,8 +47,8 @@ template <class T>
 void expect_mixed(const MatrixXd& got, const MatrixXd& x, const Donors& donors,
                   const std::vector<double>& gates) {
   const MatrixXd wanted = mixed_by_formula(x, donors, gates), t = permuted(x, donors);
-  for (Index b = 0; b < x.rows(); ++b)
-    for (Index c = 0; c < x.cols(); ++c) {
+  for (Index c = 0; c < x.cols(); ++c)
+    for (Index b = 0; b < x.rows(); ++b) {
       const double size = std::abs(x(b, c)) + std::abs(x(b, c) - t(b, c));
       ASSERT_TRUE(within(got(b, c), wanted(b, c), Tolerance<T>::gamma(5) * size))
           << b << ' ' << c << ' ' << got(b, c) << ' ' << wanted(b, c);
@@ -82,8 +82,8 @@ void expect_gradients(const MixGradients& got, const MatrixXd* grad_x, const Mat
   const Eigen::RowVectorXd gate = column_gates(layout, gates);
   for (Index j = 0; j < layout.fields(); ++j) {
     const pare::Permutation source = donors.permutation(j).inverse();
-    for (Index b = 0; b < x.rows(); ++b)
-      for (Index c = layout.offset(j); c < layout.offset(j + 1); ++c) {
+    for (Index c = layout.offset(j); c < layout.offset(j + 1); ++c)
+      for (Index b = 0; b < x.rows(); ++b) {
         const double own = gate[c] * g(b, c);
         const double given =
             options.detach ? 0 : (1 - gate[c]) * g(static_cast<Index>(source[b]), c);

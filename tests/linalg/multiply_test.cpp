@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstddef>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -72,6 +73,21 @@ enum class Order { rows, columns, apart };
 int left_at(Index i, Index d) { return static_cast<int>((i * 5 + d * 3) % 11) - 5; }
 int right_at(Index d, Index j) { return static_cast<int>((d * 7 + j * 2) % 13) - 6; }
 int start_at(Index i, Index j) { return static_cast<int>((i * 10 + j) % 29) - 12; }
+/// f(i, j) of a matrix by rows: oracles read a value often.
+template <class F>
+std::vector<double> table(Index rows, Index columns, const F& f) {
+  std::vector<double> values(static_cast<std::size_t>(rows * columns));
+  for (Index i = 0; i < rows; ++i)
+    for (Index j = 0; j < columns; ++j)
+      values[static_cast<std::size_t>(i * columns + j)] = static_cast<double>(f(i, j));
+  return values;
+}
+double dot(const double* x, const double* y, Index size) {
+  double sum = 0;
+  for (Index i = 0; i < size; ++i) sum += x[i] * y[i];
+  return sum;
+}
+
 double scale_at(Index i) { return i % 3 == 0 ? -2 : (i % 3 == 1 ? 0.5 : 1); }
 
 template <class S>
@@ -108,12 +124,12 @@ class Matrix {
 
   /// What lies between and beside the elements was not written.
   bool gaps_untouched() const {
-    std::vector<bool> element(static_cast<std::size_t>(data_.size()), false);
+    std::vector<char> element(static_cast<std::size_t>(data_.size()), 0);
     for (Index i = 0; i < view_.rows(); ++i)
       for (Index j = 0; j < view_.cols(); ++j)
-        element[static_cast<std::size_t>(&view_(i, j) - view_.data)] = true;
+        element[static_cast<std::size_t>(&view_(i, j) - view_.data)] = 1;
     for (Index i = 0; i < data_.size(); ++i)
-      if (!element[static_cast<std::size_t>(i)] && !data_.untouched(i)) return false;
+      if (element[static_cast<std::size_t>(i)] == 0 && !data_.untouched(i)) return false;
     return data_.surroundings_untouched();
   }
 
@@ -181,10 +197,12 @@ void expect_product(const Shape& s, const Orders& orders, const Scales& scales, 
                     .row_scale = row.data(),
                     .column_scale = column.data(),
                     .depth_scale = depth.data()});
+  const std::vector<double> left = table(s.rows, s.depth, left_at);
+  const std::vector<double> right =
+      table(s.columns, s.depth, [&](Index j, Index d) { return right_at(d, j) * depth.at(d); });
   for (Index i = 0; i < s.rows; ++i)
     for (Index j = 0; j < s.columns; ++j) {
-      double wanted = 0;
-      for (Index d = 0; d < s.depth; ++d) wanted += left_at(i, d) * right_at(d, j) * depth.at(d);
+      double wanted = dot(left.data() + i * s.depth, right.data() + j * s.depth, s.depth);
       wanted *= row.at(i) * column.at(j);
       if (accumulate) wanted += start_at(i, j);
       ASSERT_EQ(static_cast<double>(c.at(i, j)), wanted)
@@ -263,10 +281,13 @@ void expect_lower(Index n, Index depth, const Orders& orders, bool accumulate) {
   linalg::multiply(keeping(backend, workspace), a.view(), b.view(), c.view(),
                    {.accumulate = accumulate, .half = linalg::Half::Lower});
   ASSERT_TRUE(c.gaps_untouched());
+  const std::vector<double> left = table(n, depth, left_at);
+  const std::vector<double> right =
+      table(n, depth, [](Index j, Index d) { return right_at(d, j); });
   for (Index i = 0; i < n; ++i)
     for (Index j = 0; j <= i; ++j) {
-      int wanted = accumulate ? start_at(i, j) : 0;
-      for (Index d = 0; d < depth; ++d) wanted += left_at(i, d) * right_at(d, j);
+      const double wanted = (accumulate ? start_at(i, j) : 0) +
+                            dot(left.data() + i * depth, right.data() + j * depth, depth);
       ASSERT_EQ(c.at(i, j), static_cast<T>(wanted))
           << name({n, depth, n}, orders) << " at " << i << ' ' << j;
     }
