@@ -70,7 +70,7 @@ struct Antidiagonal {
   /// \throws std::invalid_argument as MeanPool::validate, or if the stride is below 1 or does not
   /// divide both block sizes.
   void validate(const char* function, const SelectorCall& call) const {
-    detail::check_grid(function, grid(call.queries, call.keys));
+    detail::check_grid(function, detail::grid_of(*this, call.queries, call.keys));
     detail::check_causal_segments(function, call, segment);
     check(stride >= 1 && stride <= std::min(row_block, column_block), function, "stride", stride,
           "at least 1 and at most the block");
@@ -90,10 +90,6 @@ struct Antidiagonal {
   template <class B, StorageScalar S>
   PARE_ALWAYS_INLINE double select(const B& backend, const SelectorHead<S>& head,
                                    BlockLists& blocks) const;
-
-  detail::BlockGrid grid(Index queries, Index keys) const {
-    return {queries, keys, row_block, column_block, segment};
-  }
 };
 
 PARE_ABI_END
@@ -265,7 +261,7 @@ template <class B, class S>
 double select_antidiagonal(const B& backend, const SelectorHead<S>& head,
                            const Antidiagonal& options, BlockLists& blocks) {
   check_segments(select_name, head, options.segment);
-  const BlockGrid grid = options.grid(head.q.rows(), head.k.rows());
+  const BlockGrid grid = grid_of(options, head.q.rows(), head.k.rows());
   const MassRule rule{mass_of(head, options.mass, options.head_masses),
                       options.force_first ? first_token_block(head, options.column_block) : -1,
                       true};

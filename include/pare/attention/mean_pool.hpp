@@ -82,7 +82,7 @@ struct MeanPool {
   /// head, there are more queries than keys, attention is not causal, or there is an order but no
   /// segment.
   void validate(const char* function, const SelectorCall& call) const {
-    detail::check_grid(function, grid(call.queries, call.keys));
+    detail::check_grid(function, detail::grid_of(*this, call.queries, call.keys));
     detail::check_causal_segments(function, call, segment);
     detail::check_masses(function, mass, head_masses, call.heads);
     check_enumerator(function, "pooling", pooling, BlockPooling::Max);
@@ -100,10 +100,6 @@ struct MeanPool {
   template <class B, StorageScalar S>
   PARE_ALWAYS_INLINE double select(const B& backend, const SelectorHead<S>& head,
                                    BlockLists& blocks) const;
-
-  detail::BlockGrid grid(Index queries, Index keys) const {
-    return {queries, keys, row_block, column_block, segment};
-  }
 };
 
 PARE_ABI_END
@@ -226,7 +222,7 @@ template <class B, class S>
 double select_mean_pool(const B& backend, const SelectorHead<S>& head, const MeanPool& options,
                         BlockLists& blocks) {
   check_segments(select_name, head, options.segment);
-  const BlockGrid grid = options.grid(head.q.rows(), head.k.rows());
+  const BlockGrid grid = grid_of(options, head.q.rows(), head.k.rows());
   const MassRule rule{mass_of(head, options.mass, options.head_masses),
                       options.force_first ? first_token_block(head, options.column_block) : -1,
                       false};

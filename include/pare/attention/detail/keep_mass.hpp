@@ -78,6 +78,12 @@ inline bool whole_masses(float mass, const std::vector<float>& head_masses) {
                              : std::ranges::all_of(head_masses, [](float m) { return m >= 1; });
 }
 
+/// Of a selector with row_block, column_block and segment.
+template <class Selector>
+BlockGrid grid_of(const Selector& s, Index queries, Index keys) {
+  return {queries, keys, s.row_block, s.column_block, s.segment};
+}
+
 /// What the selectors of this folder ask of their members and of the sizes.
 inline void check_grid(const char* function, const BlockGrid& grid) {
   check(grid.row_block >= 1, function, "row_block", grid.row_block, "at least 1");
