@@ -42,6 +42,16 @@ TensorView<const T, 2> const_view(const RowMatrix<T>& m) {
   return as_const(to_view(m));
 }
 
+/// A copy by rows whose elements are rounded to T; a loop, since each expression of Eigen's that
+/// copies is compiled for itself.
+template <class T, class S>
+RowMatrix<T> row_matrix(TensorView<const S, 2> m) {
+  RowMatrix<T> rows(m.rows(), m.cols());
+  for (Index i = 0; i < m.rows(); ++i)
+    for (Index j = 0; j < m.cols(); ++j) rows(i, j) = static_cast<T>(m(i, j));
+  return rows;
+}
+
 PARE_ABI_END
 }  // namespace pare
 

@@ -46,7 +46,7 @@ template <class B, class T>
 void multiply_upper(const B& backend, RowMatrix<T>& y, const Eigen::MatrixXd& upper,
                     RowMatrix<T>& scratch) {
   constexpr Index block = 256;
-  const RowMatrix<T> factor = upper.cast<T>();
+  const RowMatrix<T> factor = row_matrix<T>(as_const(to_view(upper)));
   scratch.resize(y.rows(), upper.cols());
   for (Index begin = 0; begin < upper.cols(); begin += block) {
     const Index count = std::min(block, upper.cols() - begin);
@@ -88,7 +88,8 @@ Eigen::MatrixXd inverse_cholesky_factor(const RowMatrix<double>& gram) {
   if (cholesky.info() != Eigen::Success) return {};
   for (Index i = 0; i < size; ++i)
     if (!(cholesky.matrixLLT()(i, i) > 1e-6)) return {};
-  Eigen::MatrixXd inverse = Eigen::MatrixXd::Identity(size, size);
+  Eigen::MatrixXd inverse = Eigen::MatrixXd::Zero(size, size);
+  for (Index i = 0; i < size; ++i) inverse(i, i) = 1;
   cholesky.matrixU().solveInPlace(inverse);
   for (Index j = 0; j < size; ++j)
     for (Index i = 0; i < size; ++i) inverse(i, j) = scale[i] * inverse(i, j);
@@ -104,28 +105,43 @@ Index columns_beyond_rounding(const RowMatrix<T>& y, Index kept, Index size) {
   return kept;
 }
 
+/// Columns that turn others to the principal directions of their Gram matrix, each times what makes
+/// it a unit vector.
+struct PrincipalDirections {
+  Eigen::MatrixXd turn;
+  Index kept = 0;  ///< columns that are more than rounding, the first
+};
+
+template <class = void>
+PrincipalDirections principal_directions(const RowMatrix<double>& gram) {
+  const Index size = gram.rows();
+  const Eigen::VectorXd scale = reciprocal_lengths(gram);
+  const SymmetricEigen eigen = symmetric_eigen(scaled_gram(gram, scale));
+  const double largest = eigen.values[size - 1];
+  PrincipalDirections directions{Eigen::MatrixXd(size, size)};
+  Index& kept = directions.kept;
+  while (kept < size && eigen.values[size - 1 - kept] > 1e-11 * largest) ++kept;
+  for (Index j = 0; j < size; ++j) {
+    const Index from = size - 1 - j;
+    for (Index i = 0; i < size; ++i) {
+      const double turn = eigen.vectors(i, from) * scale[i];
+      directions.turn(i, j) = j < kept ? turn / std::sqrt(eigen.values[from]) : turn;
+    }
+  }
+  return directions;
+}
+
 /// Columns of Y turned to the eigenvectors of their Gram matrix, which separates small directions
 /// from the large ones that hide them; those that are rounding become random ones.
 template <class B, class T>
 void replace_dependent_columns(const B& backend, RowMatrix<T>& y, const RowMatrix<double>& gram,
                                std::uint64_t seed, RowMatrix<T>& scratch) {
-  const Index size = gram.rows();
-  const Eigen::VectorXd scale = reciprocal_lengths(gram);
-  const SymmetricEigen eigen = symmetric_eigen(scaled_gram(gram, scale));
-  const double largest = eigen.values[size - 1];
-  Index kept = 0;
-  while (kept < size && eigen.values[size - 1 - kept] > 1e-11 * largest) ++kept;
-  RowMatrix<double> turn = eigen.leading<double>(size);
-  for (Index i = 0; i < size; ++i)
-    for (Index j = 0; j < size; ++j) {
-      turn(i, j) *= scale[i];
-      if (j < kept) turn(i, j) /= std::sqrt(eigen.values[size - 1 - j]);
-    }
-  const RowMatrix<T> factor = turn.cast<T>();
-  scratch.resize(y.rows(), size);
+  const PrincipalDirections directions = principal_directions(gram);
+  const RowMatrix<T> factor = row_matrix<T>(as_const(to_view(directions.turn)));
+  scratch.resize(y.rows(), factor.cols());
   multiply(backend, const_view(y), const_view(factor), to_view(scratch));
   y.swap(scratch);
-  fill_normal(backend.executor, seed, columns_beyond_rounding(y, kept, size), y);
+  fill_normal(backend.executor, seed, columns_beyond_rounding(y, directions.kept, y.cols()), y);
 }
 
 /// Makes the columns of y [rows x cols], rows >= cols, orthonormal. The error is the unit roundoff

@@ -79,10 +79,8 @@ void accumulate_reflections(Eigen::MatrixXd& v, const Eigen::VectorXd& coefficie
   }
   for (Index k = n - 2; k >= 0; --k) {
     const Index size = n - 1 - k;
-    const Eigen::Block<const Eigen::MatrixXd, Eigen::Dynamic, 1> reflector(v, k + 2, k, size - 1,
-                                                                           1);
     v.bottomRightCorner(size, size)
-        .applyHouseholderOnTheLeft(reflector, coefficients[k], scratch.data());
+        .applyHouseholderOnTheLeft(v.col(k).tail(size - 1), coefficients[k], scratch.data());
     for (Index i = k + 1; i < n; ++i) v(i, k) = 0;
   }
 }

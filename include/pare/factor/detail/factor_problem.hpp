@@ -8,7 +8,6 @@
 #include <pare/core/check.hpp>
 #include <pare/factor/detail/energy.hpp>
 #include <pare/factor/detail/normal_operator.hpp>
-#include <pare/factor/detail/reference_svd.hpp>
 #include <pare/factor/options.hpp>
 #include <pare/linalg/multiply.hpp>
 
@@ -17,6 +16,7 @@
 #include <cstddef>
 #include <span>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 namespace pare::factor::detail {
@@ -92,7 +92,8 @@ struct FactorProblem {
   template <class T>
   ScaledMatrix<B, S, T> sided(Axis side) {
     ScaledMatrix<B, S, T> m = matrix<T>(side);
-    return side == Axis::Output ? m : m.transposed();
+    if (side == Axis::Output) return m;
+    return {backend, transpose(w), std::move(m.column), std::move(m.row)};
   }
 };
 

@@ -60,7 +60,7 @@ template <class B, class S, class C>
 FoundSubspace<double> find_covariance_subspace(FactorProblem<B, S>& problem,
                                                const CovarianceView<C>& covariance) {
   const auto m = problem.template matrix<double>(Axis::Output);
-  CovarianceOperator<B, ScaledMatrix<B, S, double>, C> g(problem.backend, m, covariance);
+  CovarianceOperator<B, double, C> g(problem.backend, m, covariance);
   // Of a W whose inputs have no energy the sum is rounding, of either sign.
   FoundSubspace<double> found{{}, Route::Randomized, std::max(0.0, g.energy())};
   check_energy(problem.function, found.total_energy / (problem.factor * problem.factor),
@@ -133,9 +133,31 @@ LowRank<compute_t<S>> factorize_covariance(FactorProblem<B, S>& problem,
   LowRank<T> result = rounded_to<T>(std::move(wide));
   check_factors(problem.function, result);
   set_signs(result, problem.options.signs);
-  measure_small_error(problem, found, covariance_root_bound(covariance), weigh,
-                      deviations(covariance), result);
+  measure_small_error(problem, found.space.values, found.total_energy,
+                      covariance_root_bound(covariance), weigh, deviations(covariance), result);
   return result;
+}
+
+/// x with its columns times weights; x itself for none.
+struct InputWeighing {
+  std::vector<double> weights;
+
+  template <class T>
+  RowMatrix<T> operator()(const RowMatrix<T>& x) const {
+    RowMatrix<T> weighed = x;
+    for (Index i = 0; i < x.rows() && !weights.empty(); ++i)
+      for (Index j = 0; j < x.cols(); ++j)
+        weighed(i, j) *= static_cast<T>(weights[static_cast<std::size_t>(j)]);
+    return weighed;
+  }
+};
+
+/// What weights are where their roots are rounded to U: also in double, which holds them as they
+/// are.
+template <class U>
+InputWeighing input_weighing(const NormalizedWeights& weights, Index size) {
+  const std::vector<U> squares = squares_of(weight_roots<U>(weights.values, size, 1.0));
+  return {std::vector<double>(squares.begin(), squares.end())};
 }
 
 /// The same for weights on the diagonals, or none, computed in U.
@@ -152,13 +174,7 @@ LowRank<compute_t<S>> factorize_weighted_in(FactorProblem<B, S>& problem, double
                           : basis_side(out, in, !outputs.empty(), !inputs.empty());
   const auto found = find_subspace<U>(problem, side, plain * problem.factor * problem.factor);
   LowRank<U> wide;
-  const std::vector<U> input_weights = squares_of(weight_roots<U>(inputs.values, in, 1.0));
-  const auto weigh = [&]<class M>(const M& x) {
-    M weighed = x;
-    for (Index j = 0; j < in && !input_weights.empty(); ++j)
-      weighed.col(j) *= input_weights[static_cast<std::size_t>(j)];
-    return weighed;
-  };
+  const InputWeighing weigh = input_weighing<U>(inputs, in);
   if (side == Axis::Output) {
     factors_from_outputs(problem, found.space, weigh, wide);
     restore_scale(wide.right, wide.left, outputs.root_exponent);
@@ -172,7 +188,7 @@ LowRank<compute_t<S>> factorize_weighted_in(FactorProblem<B, S>& problem, double
   LowRank<T> result = rounded_to<T>(std::move(wide));
   check_factors(problem.function, result);
   set_signs(result, problem.options.signs);
-  measure_small_error(problem, found, 2.0, weigh, {}, result);
+  measure_small_error(problem, found.space.values, found.total_energy, 2.0, weigh, {}, result);
   return result;
 }
 

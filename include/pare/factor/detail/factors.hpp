@@ -146,7 +146,8 @@ void factors_from_outputs(FactorProblem<B, S>& problem, const Subspace<T>& space
   const auto inverse = invert_gram<T>(
       product_of<double>(problem, const_view(weighed), transpose(const_view(result.right))));
   for (Index k = 0; k < weighed.rows(); ++k)
-    weighed.row(k) *= inverse.reciprocal[static_cast<std::size_t>(k)];
+    for (Index j = 0; j < weighed.cols(); ++j)
+      weighed(k, j) *= inverse.reciprocal[static_cast<std::size_t>(k)];
   RowMatrix<T> image(problem.w.rows(), space.basis.cols());
   const auto scale = factor_scale<T>(problem, problem.w.rows());
   linalg::multiply(problem.backend, problem.w, transpose(const_view(weighed)), to_view(image),
@@ -164,17 +165,20 @@ void factors_from_inputs(FactorProblem<B, S>& problem, const Subspace<T>& space,
   linalg::multiply(problem.backend, problem.w, const_view(space.basis), to_view(result.left),
                    {.row_scale = scale_of(scale), .depth_scale = scale_of(column)});
   if (column.empty()) {
-    result.right = space.basis.transpose();
+    result.right = row_matrix<T>(transpose(const_view(space.basis)));
     return;
   }
   RowMatrix<T> weighed = result.left;
   const auto row = weight_roots<T>(problem.output_weights.values, problem.w.rows(), 1.0);
+  const std::vector<T> squares = squares_of(row);
   for (Index i = 0; i < weighed.rows() && !row.empty(); ++i)
-    weighed.row(i) *= row[static_cast<std::size_t>(i)] * row[static_cast<std::size_t>(i)];
+    for (Index j = 0; j < weighed.cols(); ++j)
+      weighed(i, j) *= squares[static_cast<std::size_t>(i)];
   const auto inverse = invert_gram<T>(
       product_of<double>(problem, transpose(const_view(weighed)), const_view(result.left)));
-  for (Index k = 0; k < weighed.cols(); ++k)
-    weighed.col(k) *= inverse.reciprocal[static_cast<std::size_t>(k)];
+  for (Index i = 0; i < weighed.rows(); ++i)
+    for (Index k = 0; k < weighed.cols(); ++k)
+      weighed(i, k) *= inverse.reciprocal[static_cast<std::size_t>(k)];
   RowMatrix<T> image(space.basis.cols(), problem.w.cols());
   linalg::multiply(problem.backend, transpose(const_view(weighed)), problem.w, to_view(image),
                    {.depth_scale = scale_of(scale)});
@@ -207,8 +211,8 @@ template <class T>
 void restore_scale(RowMatrix<T>& with, RowMatrix<T>& against, int exponent) {
   const int within = std::clamp(exponent, -60, 60);
   if (within == 0) return;
-  with *= static_cast<T>(std::ldexp(1.0, within));
-  against *= static_cast<T>(std::ldexp(1.0, -within));
+  multiply_by_power(with, within);
+  multiply_by_power(against, -within);
 }
 
 /// The result for a W that is 0 in the metric: factors of W's shape whose product is 0, of rank 1
@@ -217,7 +221,8 @@ template <class T>
 LowRank<T> zero_result(Index out, Index in, const SvdOptions& options) {
   const Index rank = !options.tolerance ? rank_limit(options, out, in) : 1;
   LowRank<T> result;
-  result.left = RowMatrix<T>::Identity(out, rank);
+  result.left = RowMatrix<T>::Zero(out, rank);
+  for (Index k = 0; k < rank; ++k) result.left(k, k) = 1;
   result.right = RowMatrix<T>::Zero(rank, in);
   result.singular_values = Eigen::VectorXd::Zero(rank);
   return result;
@@ -230,8 +235,8 @@ LowRank<T> rounded_to(LowRank<U> wide) {
     return wide;
   } else {
     LowRank<T> result;
-    result.left = wide.left.template cast<T>();
-    result.right = wide.right.template cast<T>();
+    result.left = row_matrix<T>(const_view(wide.left));
+    result.right = row_matrix<T>(const_view(wide.right));
     result.singular_values = wide.singular_values;
     result.captured_energy = wide.captured_energy;
     result.total_energy = wide.total_energy;

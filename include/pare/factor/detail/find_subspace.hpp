@@ -20,6 +20,7 @@
 #include <limits>
 #include <optional>
 #include <type_traits>
+#include <utility>
 
 namespace pare::factor::detail {
 PARE_ABI_BEGIN
@@ -42,7 +43,7 @@ struct FoundSubspace {
 /// All eigenvectors of a stored G.
 template <class T>
 Subspace<T> all_eigenvectors(const RowMatrix<double>& gram, Index rank) {
-  const auto eigen = linalg::symmetric_eigen(Eigen::MatrixXd{gram});
+  const auto eigen = linalg::symmetric_eigen(reference_matrix(const_view(gram)));
   return {eigen.template leading<T>(rank), eigen.leading_values(rank), 0};
 }
 
@@ -65,8 +66,8 @@ inline Index rank_within(const Eigen::VectorXd& values, double total, double tol
 
 template <class T>
 void keep_rank(Subspace<T>& space, Index rank) {
-  space.basis = RowMatrix<T>(space.basis.leftCols(rank));
-  space.values = Eigen::VectorXd(space.values.head(rank));
+  space.basis = row_matrix<T>(columns_of(const_view(space.basis), 0, rank));
+  space.values.conservativeResize(rank);
 }
 
 /// Calls solve(rank) for the rank, or for ranks that double until the tolerance is met.
@@ -100,18 +101,17 @@ bool resolves(std::optional<double> tolerance) {
 }
 
 /// The subspace of M M^T, with products in T; none if T does not tell its values apart.
-template <class T, class B, class S>
-std::optional<Subspace<T>> find_in(const B& backend, const ScaledMatrix<B, S, T>& m,
+template <class T, class B>
+std::optional<Subspace<T>> find_in(const B& backend, StoredMultiplier<T>& m,
                                    const SvdOptions& options, Index limit, double total,
                                    Route& route) {
   if (!std::is_same_v<T, double> && !resolves<T>(options.tolerance)) return std::nullopt;
-  using Matrix = const ScaledMatrix<B, S, T>;
   std::optional<GramOperator<B, T>> gram;
   const auto solve = [&](Index rank) {
     const SubspacePlan plan = plan_subspace(options, rank, m.rows(), m.cols());
     route = plan.route;
     if (plan.route == Route::Randomized) {
-      NormalOperator<B, Matrix> normal(backend, m);
+      NormalOperator<B, T> normal(backend, m);
       return leading_subspace<T>(backend, normal, rank, plan.width, plan.until(), total, options);
     }
     if (!gram) gram.emplace(backend, m);
@@ -131,6 +131,22 @@ inline Axis basis_side(Index out, Index in, bool outputs_weighed, bool inputs_we
   return outputs_weighed ? Axis::Input : Axis::Output;
 }
 
+/// y -= x.
+template <class T>
+void subtract(const RowMatrix<T>& x, RowMatrix<T>& y) {
+  for (Index i = 0; i < y.size(); ++i) y.data()[i] -= x.data()[i];
+}
+
+/// The columns of Q, and then those of U.
+template <class T>
+RowMatrix<T> beside(const RowMatrix<T>& q, const RowMatrix<T>& u) {
+  RowMatrix<T> both(u.rows(), q.cols() + u.cols());
+  for (Index i = 0; i < both.rows(); ++i)
+    for (Index j = 0; j < both.cols(); ++j)
+      both(i, j) = j < q.cols() ? q(i, j) : u(i, j - q.cols());
+  return both;
+}
+
 /// U - Q (Q^T U), for Q with orthonormal columns.
 template <class B>
 void take_out(const B& backend, const RowMatrix<double>& q, RowMatrix<double>& u) {
@@ -138,7 +154,7 @@ void take_out(const B& backend, const RowMatrix<double>& q, RowMatrix<double>& u
   RowMatrix<double> inside(q.cols(), u.cols()), image;
   linalg::multiply(backend, transpose(const_view(q)), const_view(u), to_view(inside));
   multiply_plain(backend, q, inside, image);
-  u -= image;
+  subtract(image, u);
 }
 
 /// A basis Q of M that leaves at most a tenth of the tolerance, by rounds: each finds the dominant
@@ -154,7 +170,7 @@ RowMatrix<double> deflated_basis(FactorProblem<B, S>& problem, Axis side, double
   for (left = total; left > wanted && q.cols() < problem.limit();) {
     SvdOptions options = problem.options;
     options.tolerance = std::clamp(std::sqrt(wanted / left), 1e-6, 0.5);
-    const ScaledMatrix<B, double, double> part{backend, const_view(rest), {}, {}};
+    ScaledMatrix<B, double, double> part(backend, const_view(rest), {}, {});
     RowMatrix<double> u =
         find_in<double>(backend, part, options, m.rows() - q.cols(), left, route)->basis;
     for (int twice = 0; twice < 2; ++twice) {
@@ -164,10 +180,9 @@ RowMatrix<double> deflated_basis(FactorProblem<B, S>& problem, Axis side, double
     inside.resize(u.cols(), rest.cols());
     linalg::multiply(backend, transpose(const_view(u)), const_view(rest), to_view(inside));
     multiply_plain(backend, u, inside, image);
-    rest -= image;
+    subtract(image, rest);
     left = rest.squaredNorm();
-    q.conservativeResize(Eigen::NoChange, q.cols() + u.cols());
-    q.rightCols(u.cols()) = u;
+    q = beside(q, u);
   }
   return q;
 }
@@ -181,11 +196,12 @@ FoundSubspace<double> find_deflated(FactorProblem<B, S>& problem, Axis side, dou
   const RowMatrix<double> q = deflated_basis(problem, side, total, found.route, left);
   RowMatrix<double> image;
   problem.template sided<double>(side).multiply_transposed(q, image);
-  const ReferenceSvd svd = reference_svd(image);
+  const ReferenceSvd svd = reference_svd(reference_matrix(const_view(image)));
   const Index rank = reference_rank(svd.s, left, problem.options);
-  const RowMatrix<double> turn = svd.v.leftCols(rank);
+  const RowMatrix<double> turn = row_matrix<double>(columns_of(as_const(to_view(svd.v)), 0, rank));
   multiply_plain(problem.backend, q, turn, found.space.basis);
-  found.space.values = svd.s.head(rank).cwiseAbs2();
+  found.space.values.resize(rank);
+  for (Index k = 0; k < rank; ++k) found.space.values[k] = svd.s[k] * svd.s[k];
   found.rounding = 1e-28;
   return found;
 }
@@ -197,24 +213,25 @@ FoundSubspace<T> find_subspace(FactorProblem<B, S>& problem, Axis side, double t
   const Index dimension = side == Axis::Output ? problem.w.rows() : problem.w.cols();
   const Index other = side == Axis::Output ? problem.w.cols() : problem.w.rows();
   const SubspacePlan plan = plan_subspace(problem.options, problem.limit(), dimension, other);
-  if constexpr (std::is_same_v<T, double>)
+  // Factors in float have no tolerance that double does not resolve.
+  if constexpr (std::is_same_v<compute_t<S>, double>)
     if (!resolves<double>(problem.options.tolerance)) return find_deflated(problem, side, total);
   if (plan.route == Route::Exact && !problem.options.tolerance) {
-    const auto m = problem.template sided<double>(side);
-    const GramOperator<B, double> gram(problem.backend, m);
-    found.space = all_eigenvectors<T>(gram.matrix(), problem.limit());
+    RowMatrix<double> gram;
+    problem.template sided<double>(side).form_gram(gram);
+    found.space = all_eigenvectors<T>(gram, problem.limit());
     return found;
   }
-  const auto m = problem.template sided<T>(side);
+  auto m = problem.template sided<T>(side);
   auto space = find_in<T>(problem.backend, m, problem.options, problem.limit(), total, found.route);
   if (space) {
     found.space = std::move(*space);
     return found;
   }
-  const auto exact = problem.template sided<double>(side);
+  auto exact = problem.template sided<double>(side);
   auto wide =
       find_in<double>(problem.backend, exact, problem.options, problem.limit(), total, found.route);
-  found.space = {wide->basis.template cast<T>(), wide->values, wide->steps};
+  found.space = {row_matrix<T>(const_view(wide->basis)), std::move(wide->values), wide->steps};
   return found;
 }
 

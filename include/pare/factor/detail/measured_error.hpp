@@ -8,7 +8,6 @@
 #include <pare/core/matrix.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/factor_problem.hpp>
-#include <pare/factor/detail/find_subspace.hpp>
 #include <pare/factor/low_rank.hpp>
 #include <pare/factor/metric.hpp>
 #include <pare/linalg/multiply.hpp>
@@ -84,16 +83,17 @@ MeasuredEnergy measured_energy(FactorProblem<B, S>& problem, const Weigh& weigh,
 }
 
 /// Sets `measured_error`, and the bound by it, where the energy that is left is rounding of the
-/// total. `root`: a bound of ||x R|| / ||x||, and `deviations` as of measured_energy.
+/// total, of which the subspace has `values`. `root`: a bound of ||x R|| / ||x||, and `deviations`
+/// as of measured_energy.
 ///
 /// Cost: 2 out in rank FLOPs in double, and 2 out in^2 more with a covariance. Elsewhere none.
-template <class U, class B, class S, class T, class Weigh>
-void measure_small_error(FactorProblem<B, S>& problem, const FoundSubspace<U>& found, double root,
-                         const Weigh& weigh, const Eigen::VectorXd& deviations,
+template <class B, class S, class T, class Weigh>
+void measure_small_error(FactorProblem<B, S>& problem, const Eigen::VectorXd& values, double total,
+                         double root, const Weigh& weigh, const Eigen::VectorXd& deviations,
                          LowRank<T>& result) {
-  const double left = found.total_energy - found.space.values.sum();
+  const double left = total - values.sum();
   constexpr double share = std::is_same_v<T, float> ? 1e-4 : 1e-10;
-  if (left > share * found.total_energy) return;
+  if (left > share * total) return;
   const auto [energy, rounding] = measured_energy(problem, weigh, deviations, result);
   const double measured = std::max(0.0, energy);
   const auto scaled = [&](double norm) {

@@ -14,6 +14,10 @@
 #include <pare/projection/project.hpp>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 namespace pare::factor::detail {
@@ -50,19 +54,48 @@ void multiply_plain(const B& backend, const RowMatrix<T>& a, const RowMatrix<T>&
   linalg::multiply(backend, const_view(a), const_view(b), to_view(y));
 }
 
+/// M, as G = M M^T asks for it, so that what iterates is compiled once for all scalars of W.
+template <class T>
+class Multiplier {
+ public:
+  virtual Index rows() const = 0;
+  virtual Index cols() const = 0;
+  /// y = M x.
+  virtual void multiply(const RowMatrix<T>& x, RowMatrix<T>& y) const = 0;
+  /// y = M^T x.
+  virtual void multiply_transposed(const RowMatrix<T>& x, RowMatrix<T>& y) const = 0;
+  /// y = M Omega for a random Omega [cols x columns of y].
+  virtual void sketch(const SvdOptions& options, RowMatrix<T>& y) = 0;
+
+ protected:
+  ~Multiplier() = default;
+};
+
+/// The same for an M whose G can be formed.
+template <class T>
+class StoredMultiplier : public Multiplier<T> {
+ public:
+  /// g = M M^T, [rows x rows].
+  virtual void form_gram(RowMatrix<T>& g) const = 0;
+
+ protected:
+  ~StoredMultiplier() = default;
+};
+
 /// M = diag(row) W diag(column), never stored. An empty scale is all ones.
 template <class B, class S, class T>
-struct ScaledMatrix {
-  using scalar = T;
-
+struct ScaledMatrix final : StoredMultiplier<T> {
   const B& backend;
   TensorView<const S, 2> w;
   std::vector<T> row;
   std::vector<T> column;
 
-  Index rows() const { return w.rows(); }
-  Index cols() const { return w.cols(); }
-  ScaledMatrix transposed() const { return {backend, transpose(w), column, row}; }
+  ScaledMatrix(const B& on, TensorView<const S, 2> weight, std::vector<T> rows,
+               std::vector<T> columns)
+      : backend(on), w(weight), row(std::move(rows)), column(std::move(columns)) {}
+
+  Index rows() const override { return w.rows(); }
+  Index cols() const override { return w.cols(); }
 
   /// M itself.
   RowMatrix<T> dense() const {
@@ -76,26 +109,36 @@ struct ScaledMatrix {
     return m;
   }
 
-  /// y = M x.
-  void multiply(const RowMatrix<T>& x, RowMatrix<T>& y) const {
-    y.resize(rows(), x.cols());
+  void multiply(const RowMatrix<T>& x, RowMatrix<T>& y) const override {
+    y.resize(w.rows(), x.cols());
     linalg::multiply(backend, w, const_view(x), to_view(y),
                      {.row_scale = scale_of(row), .depth_scale = scale_of(column)});
   }
 
-  /// y = M^T x.
-  void multiply_transposed(const RowMatrix<T>& x, RowMatrix<T>& y) const {
-    transposed().multiply(x, y);
+  void multiply_transposed(const RowMatrix<T>& x, RowMatrix<T>& y) const override {
+    y.resize(w.cols(), x.cols());
+    linalg::multiply(backend, transpose(w), const_view(x), to_view(y),
+                     {.row_scale = scale_of(column), .depth_scale = scale_of(row)});
   }
 
-  /// y = M Omega for a random Omega [cols x columns of y].
-  void sketch(const SvdOptions& options, RowMatrix<T>& y) const {
+  void form_gram(RowMatrix<T>& g) const override {
+    const std::vector<T> weights = squares_of(column);
+    g.resize(w.rows(), w.rows());
+    linalg::multiply(backend, w, transpose(w), to_view(g),
+                     {.half = linalg::Half::Lower,
+                      .row_scale = scale_of(row),
+                      .column_scale = scale_of(row),
+                      .depth_scale = scale_of(weights)});
+    linalg::mirror_lower(backend, to_view(g));
+  }
+
+  void sketch(const SvdOptions& options, RowMatrix<T>& y) override {
     // The sparse operator is applied to W as it is stored, so it cannot see a scale of its columns.
     if constexpr (std::is_same_v<compute_t<S>, T>) {
       if (options.sketch == Sketch::Sparse && column.empty()) {
         sparse_sketch(backend, w, options.seed, y);
         for (Index i = 0; i < y.rows() && !row.empty(); ++i)
-          y.row(i) *= row[static_cast<std::size_t>(i)];
+          for (Index j = 0; j < y.cols(); ++j) y(i, j) *= row[static_cast<std::size_t>(i)];
         return;
       }
     }
@@ -125,12 +168,10 @@ class SymmetricOperator {
 };
 
 /// G = M M^T by two products with M, which may be anything that multiplies.
-template <class B, class M>
-class NormalOperator final : public SymmetricOperator<typename M::scalar> {
-  using T = typename M::scalar;
-
+template <class B, class T>
+class NormalOperator final : public SymmetricOperator<T> {
  public:
-  NormalOperator(const B& backend, M& m) : backend_(backend), m_(m) {}
+  NormalOperator(const B& backend, Multiplier<T>& m) : backend_(backend), m_(m) {}
 
   Index dimension() const override { return m_.rows(); }
   void start(const SvdOptions& options, RowMatrix<T>& y) override { m_.sketch(options, y); }
@@ -155,7 +196,7 @@ class NormalOperator final : public SymmetricOperator<typename M::scalar> {
 
  private:
   const B& backend_;
-  M& m_;
+  Multiplier<T>& m_;
   RowMatrix<T> half_, scratch_;
 };
 
@@ -163,20 +204,11 @@ class NormalOperator final : public SymmetricOperator<typename M::scalar> {
 template <class B, class T>
 class GramOperator final : public SymmetricOperator<T> {
  public:
-  template <class S>
-  GramOperator(const B& backend, const ScaledMatrix<B, S, T>& m)
-      : backend_(backend), gram_(m.rows(), m.rows()) {
-    const std::vector<T> weights = squares_of(m.column);
-    linalg::multiply(backend, m.w, transpose(m.w), to_view(gram_),
-                     {.half = linalg::Half::Lower,
-                      .row_scale = scale_of(m.row),
-                      .column_scale = scale_of(m.row),
-                      .depth_scale = scale_of(weights)});
-    linalg::mirror_lower(backend, to_view(gram_));
+  GramOperator(const B& backend, const StoredMultiplier<T>& m) : backend_(backend) {
+    m.form_gram(gram_);
   }
 
   Index dimension() const override { return gram_.rows(); }
-  const RowMatrix<T>& matrix() const { return gram_; }
 
   /// A sample of G is worth half a step more than one of M.
   void start(const SvdOptions& options, RowMatrix<T>& y) override {
@@ -207,12 +239,10 @@ class GramOperator final : public SymmetricOperator<T> {
 };
 
 /// G = D W C W^T D for a covariance C of the inputs, by products; M is D W.
-template <class B, class M, class C>
-class CovarianceOperator final : public SymmetricOperator<typename M::scalar> {
-  using T = typename M::scalar;
-
+template <class B, class T, class C>
+class CovarianceOperator final : public SymmetricOperator<T> {
  public:
-  CovarianceOperator(const B& backend, const M& m, const CovarianceView<C>& covariance)
+  CovarianceOperator(const B& backend, const Multiplier<T>& m, const CovarianceView<C>& covariance)
       : backend_(backend), m_(m), covariance_(covariance) {}
 
   Index dimension() const override { return m_.rows(); }
@@ -242,7 +272,9 @@ class CovarianceOperator final : public SymmetricOperator<typename M::scalar> {
 
   /// y = C x with the ridge.
   void weigh(const RowMatrix<T>& x, RowMatrix<T>& y) {
-    y = static_cast<T>(covariance_.ridge) * x;
+    const auto ridge = static_cast<T>(covariance_.ridge);
+    y.resize(x.rows(), x.cols());
+    for (Index i = 0; i < x.size(); ++i) y.data()[i] = ridge * x.data()[i];
     linalg::multiply(backend_, covariance_.matrix, const_view(x), to_view(y), {.accumulate = true});
   }
 
@@ -253,7 +285,7 @@ class CovarianceOperator final : public SymmetricOperator<typename M::scalar> {
     for (Index begin = 0; begin < m_.rows(); begin += block) {
       const Index count = std::min(block, m_.rows() - begin);
       RowMatrix<T> unit = RowMatrix<T>::Zero(m_.rows(), count);
-      unit.middleRows(begin, count).setIdentity();
+      for (Index i = 0; i < count; ++i) unit(begin + i, i) = 1;
       m_.multiply_transposed(unit, half_);
       weigh(half_, weighed_);
       for (Index i = 0; i < half_.rows(); ++i)
@@ -265,7 +297,7 @@ class CovarianceOperator final : public SymmetricOperator<typename M::scalar> {
 
  private:
   const B& backend_;
-  const M& m_;
+  const Multiplier<T>& m_;
   CovarianceView<C> covariance_;
   RowMatrix<T> half_, weighed_;
 };

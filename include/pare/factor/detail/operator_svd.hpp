@@ -92,7 +92,7 @@ class ScaledValues {
 /// An operator, or its transpose, with the products that NormalOperator asks for, times `factor`.
 /// Refuses products that are not finite.
 template <class B, LinearOperator W>
-class OperatorMatrix {
+class OperatorMatrix final : public Multiplier<typename W::scalar> {
  public:
   using scalar = typename W::scalar;
 
@@ -102,18 +102,18 @@ class OperatorMatrix {
   /// By which all products from now on are multiplied.
   void scale_by(double factor) { factor_ = factor; }
 
-  Index rows() const { return transposed_ ? w_.cols() : w_.rows(); }
-  Index cols() const { return transposed_ ? w_.rows() : w_.cols(); }
+  Index rows() const override { return transposed_ ? w_.cols() : w_.rows(); }
+  Index cols() const override { return transposed_ ? w_.rows() : w_.cols(); }
 
-  void multiply(const RowMatrix<scalar>& x, RowMatrix<scalar>& y) const {
+  void multiply(const RowMatrix<scalar>& x, RowMatrix<scalar>& y) const override {
     product(x, y, transposed_);
   }
-  void multiply_transposed(const RowMatrix<scalar>& x, RowMatrix<scalar>& y) const {
+  void multiply_transposed(const RowMatrix<scalar>& x, RowMatrix<scalar>& y) const override {
     product(x, y, !transposed_);
   }
 
   /// A Gaussian sample, whose mean squared column is ||W||_F^2.
-  void sketch(const SvdOptions& options, RowMatrix<scalar>& y) {
+  void sketch(const SvdOptions& options, RowMatrix<scalar>& y) override {
     RowMatrix<scalar> omega(cols(), y.cols());
     linalg::fill_normal(backend_.executor, options.seed, 0, omega);
     multiply(omega, y);
@@ -190,7 +190,7 @@ LowRank<typename W::scalar> operator_svd(const char* function, const B& given, c
   Workspace own;
   const B backend = keeping(given, own);
   OperatorMatrix<B, W> m(function, backend, w, !outputs);
-  NormalOperator<B, OperatorMatrix<B, W>> normal(backend, m);
+  NormalOperator<B, T> normal(backend, m);
   // The first sample tells the energy where the operator does not.
   RowMatrix<T> sample(m.rows(), std::min<Index>(32, m.rows()));
   m.sketch(options, sample);

@@ -24,9 +24,9 @@
 #include <cmath>
 #include <cstddef>
 #include <limits>
-#include <numeric>
 #include <span>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 namespace pare::factor::detail {
@@ -66,17 +66,26 @@ void make_columns_orthogonal(Eigen::MatrixXd& x, Eigen::MatrixXd& v) {
 }
 
 /// X <- Q X for the reflections of a QR decomposition, one after the other: in blocks, as
-/// householderQ() applies them, they took 6 s of compilation wherever a factorization is called.
+/// householderQ() applies them, they took 6 s of compilation wherever a factorization is called. A
+/// copy of them has the types of the decomposition itself, so that what applies them is compiled
+/// once.
 template <class = void>
 void apply_reflections(const Eigen::ColPivHouseholderQR<Eigen::MatrixXd>& qr, Eigen::MatrixXd& x) {
   const Index rows = x.rows();
+  Eigen::MatrixXd reflections = qr.matrixQR();
   Eigen::VectorXd scratch(x.cols());
-  for (Index k = qr.hCoeffs().size() - 1; k >= 0; --k) {
-    const Eigen::Block<const Eigen::MatrixXd, Eigen::Dynamic, 1> reflector(qr.matrixQR(), k + 1, k,
-                                                                           rows - k - 1, 1);
+  for (Index k = qr.hCoeffs().size() - 1; k >= 0; --k)
     x.bottomRightCorner(rows - k, x.cols())
-        .applyHouseholderOnTheLeft(reflector, qr.hCoeffs()[k], scratch.data());
-  }
+        .applyHouseholderOnTheLeft(reflections.col(k).tail(rows - k - 1), qr.hCoeffs()[k],
+                                   scratch.data());
+}
+
+/// What is 1 where the row is the column plus `first`, and 0 elsewhere.
+template <class = void>
+Eigen::MatrixXd unit_columns(Index rows, Index cols, Index first = 0) {
+  Eigen::MatrixXd m = Eigen::MatrixXd::Zero(rows, cols);
+  for (Index k = 0; k < std::min(rows - first, cols); ++k) m(first + k, k) = 1;
+  return m;
 }
 
 /// Turns columns of V from `rank` on, which are those of the identity, into what completes the
@@ -85,11 +94,67 @@ template <class = void>
 void complete_columns(Eigen::MatrixXd& v, Index rank) {
   const Index n = v.rows();
   if (rank == 0 || rank == n) return;
-  const Eigen::ColPivHouseholderQR<Eigen::MatrixXd> qr(v.leftCols(rank));
-  Eigen::MatrixXd rest = Eigen::MatrixXd::Zero(n, n - rank);
-  for (Index k = rank; k < n; ++k) rest(k, k - rank) = 1;
-  apply_reflections(qr, rest);
-  v.rightCols(n - rank) = rest;
+  Eigen::MatrixXd known(n, rank), rest = unit_columns(n, n - rank, rank);
+  std::copy_n(v.data(), known.size(), known.data());
+  apply_reflections(Eigen::ColPivHouseholderQR<Eigen::MatrixXd>(std::as_const(known)), rest);
+  std::copy_n(rest.data(), rest.size(), v.data() + n * rank);
+}
+
+/// The columns in descending order of their lengths, equal ones as they stand.
+template <class = void>
+std::vector<Index> order_of_lengths(const Eigen::VectorXd& length) {
+  std::vector<Index> order;
+  for (Index k = 0; k < length.size(); ++k) {
+    std::size_t at = order.size();
+    order.push_back(k);
+    for (; at > 0 && length[order[at - 1]] < length[k]; --at) order[at] = order[at - 1];
+    order[at] = k;
+  }
+  return order;
+}
+
+/// C += factor A B by Eigen's kernel itself: the expression compiles six ways to multiply besides.
+template <class = void>
+void add_product(double factor, const Eigen::MatrixXd& a, const Eigen::MatrixXd& b,
+                 Eigen::MatrixXd& c) {
+#if EIGEN_VERSION_AT_LEAST(3, 4, 90)
+  c.noalias() += factor * a * b;
+#else
+  using Product =
+      Eigen::internal::general_matrix_matrix_product<Index, double, Eigen::ColMajor, false, double,
+                                                     Eigen::ColMajor, false, Eigen::ColMajor, 1>;
+  Eigen::internal::gemm_blocking_space<Eigen::ColMajor, double, double, Eigen::Dynamic,
+                                       Eigen::Dynamic, Eigen::Dynamic>
+      blocking(c.rows(), c.cols(), a.cols(), 1, true);
+  Product::run(c.rows(), c.cols(), a.cols(), a.data(), a.rows(), b.data(), b.rows(), c.data(), 1,
+               c.rows(), factor, blocking, nullptr);
+#endif
+}
+
+/// V <- 3/2 V - 1/2 V V^T V, a step of Newton and Schulz: takes away what thousands of rotations
+/// left of rounding.
+template <class = void>
+void orthonormalize_again(Eigen::MatrixXd& v) {
+  const Index n = v.cols();
+  Eigen::MatrixXd gram = Eigen::MatrixXd::Zero(n, n), next(n, n), turned(n, n);
+  for (Index i = 0; i < v.size(); ++i) next.data()[i] = 1.5 * v.data()[i];
+  for (Index j = 0; j < n; ++j)
+    for (Index i = 0; i < n; ++i) turned(i, j) = v(j, i);
+  constexpr Index small = 6;  // up to which packing would take longer than the products
+  if (n > small) {
+    add_product(1.0, turned, v, gram);
+    add_product(-0.5, v, gram, next);
+  } else {
+    for (Index j = 0; j < n; ++j)
+      for (Index i = 0; i < n; ++i) gram(i, j) = v.col(i).dot(v.col(j));
+    for (Index j = 0; j < n; ++j)
+      for (Index i = 0; i < n; ++i) {
+        double sum = 0;
+        for (Index k = 0; k < n; ++k) sum += v(i, k) * gram(k, j);
+        next(i, j) -= 0.5 * sum;
+      }
+  }
+  v.swap(next);
 }
 
 /// The decomposition of M [rows x cols] with rows >= cols and elements of about 1: M P = Q R, then
@@ -104,29 +169,26 @@ ReferenceSvd reference_tall_svd(const Eigen::MatrixXd& m) {
   Index rank = 0;
   for (Index k = 0; k < n; ++k)
     if (std::abs(r(k, k)) > std::numeric_limits<double>::epsilon() * std::abs(r(0, 0))) ++rank;
-  Eigen::MatrixXd x = Eigen::MatrixXd::Zero(n, rank), v = Eigen::MatrixXd::Identity(rank, rank);
+  Eigen::MatrixXd x = Eigen::MatrixXd::Zero(n, rank), v = unit_columns(rank, rank);
   for (Index k = 0; k < rank; ++k)
     for (Index j = k; j < n; ++j) x(j, k) = r(k, j);
   make_columns_orthogonal(x, v);
-  // A step of Newton and Schulz takes away what thousands of rotations left of rounding.
-  v = (1.5 * v - 0.5 * v * (v.transpose() * v)).eval();
-  const Eigen::VectorXd length = x.colwise().norm();
-  std::vector<Index> order(static_cast<std::size_t>(rank));
-  std::iota(order.begin(), order.end(), Index{0});
-  std::stable_sort(order.begin(), order.end(),
-                   [&](Index i, Index j) { return length[i] > length[j]; });
-  ReferenceSvd svd{Eigen::MatrixXd::Identity(m.rows(), n), Eigen::VectorXd::Zero(n),
-                   Eigen::MatrixXd(n, n)};
-  Eigen::MatrixXd turned = Eigen::MatrixXd::Identity(n, n);
+  orthonormalize_again(v);
+  Eigen::VectorXd length(rank);
+  for (Index k = 0; k < rank; ++k) length[k] = std::sqrt(x.col(k).squaredNorm());
+  const std::vector<Index> order = order_of_lengths(length);
+  ReferenceSvd svd{unit_columns(m.rows(), n), Eigen::VectorXd::Zero(n), Eigen::MatrixXd(n, n)};
+  Eigen::MatrixXd turned = unit_columns(n, n);
   for (Index k = 0; k < rank; ++k) {
     const Index from = order[static_cast<std::size_t>(k)];
     svd.s[k] = length[from];
-    svd.u.col(k).head(rank) = v.col(from);
-    turned.col(k) = x.col(from) / length[from];
+    for (Index i = 0; i < rank; ++i) svd.u(i, k) = v(i, from);
+    for (Index i = 0; i < n; ++i) turned(i, k) = x(i, from) / length[from];
   }
   apply_reflections(qr, svd.u);
   complete_columns(turned, rank);
-  for (Index i = 0; i < n; ++i) svd.v.row(qr.colsPermutation().indices()[i]) = turned.row(i);
+  for (Index i = 0; i < n; ++i)
+    for (Index k = 0; k < n; ++k) svd.v(qr.colsPermutation().indices()[i], k) = turned(i, k);
   return svd;
 }
 
@@ -134,12 +196,15 @@ ReferenceSvd reference_tall_svd(const Eigen::MatrixXd& m) {
 /// singular values, or reads out of bounds.
 template <class = void>
 ReferenceSvd reference_svd(const Eigen::MatrixXd& m) {
-  const double largest = m.cwiseAbs().maxCoeff();
+  double largest = 0;
+  for (Index i = 0; i < m.size(); ++i) largest = std::max(largest, std::abs(m.data()[i]));
   const int exponent = largest > 0 ? std::ilogb(largest) : 0;
-  const auto scaled = [&](double value) { return std::ldexp(value, -exponent); };
   const bool tall = m.rows() >= m.cols();
-  ReferenceSvd svd = tall ? reference_tall_svd(m.unaryExpr(scaled))
-                          : reference_tall_svd(m.transpose().unaryExpr(scaled));
+  Eigen::MatrixXd scaled(std::max(m.rows(), m.cols()), std::min(m.rows(), m.cols()));
+  for (Index j = 0; j < m.cols(); ++j)
+    for (Index i = 0; i < m.rows(); ++i)
+      (tall ? scaled(i, j) : scaled(j, i)) = std::ldexp(m(i, j), -exponent);
+  ReferenceSvd svd = reference_tall_svd(scaled);
   if (!tall) svd.u.swap(svd.v);
   for (double& value : svd.s) value = std::ldexp(value, exponent);
   return svd;
@@ -211,7 +276,8 @@ template <class = void>
 Index reference_rank(const Eigen::VectorXd& s, double floor, const SvdOptions& options) {
   Index rank = std::min(rank_limit(options, s.size(), s.size()), s.size());
   if (!options.tolerance) return rank;
-  const double allowed = *options.tolerance * *options.tolerance * (s.squaredNorm() + floor);
+  const double allowed =
+      *options.tolerance * *options.tolerance * (s.tail(s.size()).squaredNorm() + floor);
   while (rank > 1 && s.tail(s.size() - rank + 1).squaredNorm() + floor <= allowed) --rank;
   return rank;
 }
@@ -244,10 +310,11 @@ void set_signs(LowRank<T>& result, Signs signs) {
   if (signs == Signs::AsFound) return;
   for (Index k = 0; k < result.rank(); ++k) {
     Index at = 0;
-    result.right.row(k).cwiseAbs().maxCoeff(&at);
+    for (Index j = 1; j < result.right.cols(); ++j)
+      if (std::abs(result.right(k, j)) > std::abs(result.right(k, at))) at = j;
     if (!(result.right(k, at) < 0)) continue;
-    result.right.row(k) = -result.right.row(k);
-    result.left.col(k) = -result.left.col(k);
+    for (Index j = 0; j < result.right.cols(); ++j) result.right(k, j) = -result.right(k, j);
+    for (Index i = 0; i < result.left.rows(); ++i) result.left(i, k) = -result.left(i, k);
   }
 }
 

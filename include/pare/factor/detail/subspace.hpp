@@ -6,6 +6,7 @@
 
 #include <pare/core/matrix.hpp>
 #include <pare/factor/detail/normal_operator.hpp>
+#include <pare/factor/detail/reference_matrix.hpp>
 #include <pare/linalg/orthonormalize.hpp>
 #include <pare/linalg/symmetric_eigen.hpp>
 
@@ -15,6 +16,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <utility>
 
 namespace pare::factor::detail {
 PARE_ABI_BEGIN
@@ -66,27 +68,38 @@ inline double likely_excess(double gain, double left, bool slow) {
   return left > 0 ? safety * gain / (2 * left) : 0.0;
 }
 
+/// The small problem of Rayleigh and Ritz: of `rayleigh` = Q^T G Q for a Q whose Gram matrix is
+/// `gram`, since Q is orthonormal only up to its condition number.
+struct RitzVectors {
+  RowMatrix<double> factor;  ///< [width x rank]: the vectors are Q times it
+  Eigen::VectorXd values;    ///< [rank], in descending order
+  double least = 0;          ///< of all values
+};
+
+template <class B>
+RitzVectors ritz_vectors(const B& backend, const RowMatrix<double>& rayleigh,
+                         const RowMatrix<double>& gram, Index rank) {
+  const Eigen::MatrixXd upper = linalg::inverse_cholesky_factor(gram);
+  const RowMatrix<double> inverse = row_matrix<double>(as_const(to_view(upper)));
+  RowMatrix<double> half, turned(inverse.cols(), inverse.cols());
+  multiply_plain(backend, rayleigh, inverse, half);
+  linalg::multiply(backend, transpose(const_view(inverse)), const_view(half), to_view(turned));
+  const auto eigen = linalg::symmetric_eigen(reference_matrix(const_view(turned)));
+  RitzVectors ritz{{}, eigen.leading_values(rank), std::max(0.0, eigen.values[0])};
+  multiply_plain(backend, inverse, eigen.template leading<double>(rank), ritz.factor);
+  return ritz;
+}
+
 /// The leading `rank` vectors of the range of Q, which are Q times `factor`.
 template <class T, class B>
 Subspace<T> leading_vectors(const B& backend, SymmetricOperator<T>& g, const RowMatrix<T>& q,
                             Index rank, RowMatrix<T>& factor, double& least) {
-  // Q is orthonormal only up to its condition number: the small problem takes that into account.
   const RowMatrix<double> rayleigh = g.rayleigh(q);
-  const RowMatrix<double> inverse =
-      linalg::inverse_cholesky_factor(linalg::inner_products(backend, q, q));
-  const auto product = [&](TensorView<const double, 2> a, TensorView<const double, 2> b) {
-    RowMatrix<double> c(a.rows(), b.cols());
-    linalg::multiply(backend, a, b, to_view(c));
-    return c;
-  };
-  const auto eigen = linalg::symmetric_eigen(
-      Eigen::MatrixXd{product(transpose(const_view(inverse)),
-                              const_view(product(const_view(rayleigh), const_view(inverse))))});
-  const RowMatrix<double> vectors = eigen.template leading<double>(rank);
-  factor = product(const_view(inverse), const_view(vectors)).template cast<T>();
-  least = std::max(0.0, eigen.values[0]);
-  Subspace<T> result{RowMatrix<T>(q.rows(), rank), eigen.leading_values(rank)};
-  linalg::multiply(backend, const_view(q), const_view(factor), to_view(result.basis));
+  RitzVectors ritz = ritz_vectors(backend, rayleigh, linalg::inner_products(backend, q, q), rank);
+  factor = row_matrix<T>(const_view(ritz.factor));
+  least = ritz.least;
+  Subspace<T> result{{}, std::move(ritz.values)};
+  multiply_plain(backend, q, factor, result.basis);
   return result;
 }
 
