@@ -71,37 +71,90 @@ struct ProductMemory {
   AlignedBuffer<std::byte> left;    ///< a block of A for each worker
 };
 
-/// One product with row-major C.
-template <bool pairs, class B, class SA, class SB, class T, class E>
+/// A factor of a product, of any storage scalar, with what packs lines of it into T: the product is
+/// compiled once for all of them.
+template <class B, class T>
+struct PackedFactor {
+  /// Lines [begin, begin + count), `depth` elements from `first` on.
+  struct Part {
+    Index begin, count, first, depth;
+  };
+  const void* data = nullptr;
+  Index line_stride = 0, depth_stride = 0;
+  void (*pack)(const B&, const PackedFactor&, const Part&, const ProductOptions<T>&, T*) = nullptr;
+
+  template <class S>
+  const S* at(const Part& part) const {
+    return static_cast<const S*>(data) + part.begin * line_stride + part.first * depth_stride;
+  }
+};
+
+template <bool pairs, class B, class S, class T>
+PackedFactor<B, T> left_factor(TensorView<const S, 2> a) {
+  using Factor = PackedFactor<B, T>;
+  return {a.data, a.stride[0], a.stride[1],
+          [](const B& backend, const Factor& factor, const typename Factor::Part& part,
+             const ProductOptions<T>& options, T* to) {
+            launch(backend,
+                   kernel::PackLeftLines<S, T, pairs>{
+                       {factor.template at<S>(part), factor.line_stride, factor.depth_stride,
+                        part.count, part.depth,
+                        options.row_scale != nullptr ? options.row_scale + part.begin : nullptr},
+                       to});
+          }};
+}
+
+template <bool pairs, class B, class S, class T>
+PackedFactor<B, T> right_factor(TensorView<const S, 2> b) {
+  using Factor = PackedFactor<B, T>;
+  return {b.data, b.stride[1], b.stride[0],
+          [](const B& backend, const Factor& factor, const typename Factor::Part& part,
+             const ProductOptions<T>& options, T* to) {
+            launch(
+                backend,
+                kernel::PackRightLines<S, T, pairs>{
+                    {factor.template at<S>(part), factor.line_stride, factor.depth_stride,
+                     part.count, part.depth,
+                     options.column_scale != nullptr ? options.column_scale + part.begin : nullptr,
+                     options.depth_scale != nullptr ? options.depth_scale + part.first : nullptr},
+                    to});
+          }};
+}
+
+/// One product [rows x depth] [depth x columns] with row-major C.
+template <bool pairs, class B, class T, class E>
 class Product {
   // Two storage scalars an element where products are of pairs; a block's worth of both elsewhere.
   static constexpr Index depth_block = pairs ? 2 * product_depth : product_depth;
 
  public:
-  Product(const B& backend, TensorView<const SA, 2> a, TensorView<const SB, 2> b,
+  using Factor = PackedFactor<B, T>;
+
+  Product(const B& backend, const Factor& a, const Factor& b, Index depth_of_both,
           TensorView<T, 2> c, const ProductOptions<T>& options, const E& epilogue)
       : backend_(backend),
         a_(a),
         b_(b),
+        depth_(depth_of_both),
         c_(c),
         options_(options),
         epilogue_(epilogue),
         memory_(leased<ProductMemory>(backend)) {
-    const Index workers = worker_count(backend.executor, a.rows());
-    item_rows_ = rows_of_item(a.rows(), workers);
-    const Index depth = std::min(depth_block, a.cols());
+    const Index workers = worker_count(backend.executor, c.rows());
+    item_rows_ = rows_of_item(c.rows(), workers);
+    const Index depth = std::min(depth_block, depth_);
     panel_size_ = depth * kernel_width;
-    const Index panels = (std::min(product_columns, b.cols()) + kernel_width - 1) / kernel_width;
+    const Index panels = (std::min(product_columns, c.cols()) + kernel_width - 1) / kernel_width;
     panels_ = make_room<T>(memory_->panels, panels * panel_size_);
     left_size_ = whole_lines(item_rows_ * depth);
     left_ = make_room<T>(memory_->left, workers * left_size_);
   }
 
   void run() {
-    for (Index column = 0; column < b_.cols(); column += product_columns)
-      for (Index depth = 0; depth < a_.cols(); depth += depth_block) {
-        const Block block{column, std::min(product_columns, b_.cols() - column), depth,
-                          std::min(depth_block, a_.cols() - depth)};
+    for (Index column = 0; column < c_.cols(); column += product_columns)
+      for (Index depth = 0; depth < depth_; depth += depth_block) {
+        const Block block{column, std::min(product_columns, c_.cols() - column), depth,
+                          std::min(depth_block, depth_ - depth)};
         pack_panels(block);
         multiply_rows(block);
       }
@@ -123,23 +176,19 @@ class Product {
     const Index panels = (block.columns + kernel_width - 1) / kernel_width;
     parallel_for(backend_.executor, panels, [&](Index panel, int) {
       const Index begin = block.column + panel * kernel_width;
-      launch(backend_,
-             kernel::PackRightLines<SB, T, pairs>{
-                 {&b_(block.depth_begin, begin), b_.stride[1], b_.stride[0],
-                  std::min(kernel_width, block.column + block.columns - begin), block.depth,
-                  options_.column_scale != nullptr ? options_.column_scale + begin : nullptr,
-                  options_.depth_scale != nullptr ? options_.depth_scale + block.depth_begin
-                                                  : nullptr},
-                 panels_ + panel * panel_size_});
+      b_.pack(backend_, b_,
+              {begin, std::min(kernel_width, block.column + block.columns - begin),
+               block.depth_begin, block.depth},
+              options_, panels_ + panel * panel_size_);
     });
   }
 
   void multiply_rows(const Block& block) {
-    const Index items = (a_.rows() + item_rows_ - 1) / item_rows_;
+    const Index items = (c_.rows() + item_rows_ - 1) / item_rows_;
     parallel_for(backend_.executor, items, [&](Index item, int worker) {
       // The last rows of a lower half are the longest; they go first.
       const Index row = (items - 1 - item) * item_rows_;
-      multiply_item(block, row, std::min(item_rows_, a_.rows() - row), left_ + worker * left_size_);
+      multiply_item(block, row, std::min(item_rows_, c_.rows() - row), left_ + worker * left_size_);
     });
   }
 
@@ -148,11 +197,7 @@ class Product {
     if (options_.half == Half::Lower)
       columns = std::min(columns, whole_panels(row + rows - block.column));
     if (columns <= 0) return;
-    launch(backend_,
-           kernel::PackLeftLines<SA, T, pairs>{
-               {&a_(row, block.depth_begin), a_.stride[0], a_.stride[1], rows, block.depth,
-                options_.row_scale != nullptr ? options_.row_scale + row : nullptr},
-               left});
+    a_.pack(backend_, a_, {row, rows, block.depth_begin, block.depth}, options_, left);
     for (Index column = 0; column < columns; column += kernel_width) {
       // Tiles wholly above the diagonal are left out.
       const Index above =
@@ -164,7 +209,7 @@ class Product {
                            block.depth, &c_(row, block.column + column), c_.stride[0],
                            options_.accumulate || block.depth_begin > 0, first_row});
       if constexpr (!is_empty_epilogue<E>)
-        if (block.depth_begin + block.depth == a_.cols())
+        if (block.depth_begin + block.depth == depth_)
           for (Index i = row + first_row; i < row + rows; ++i)
             finish_line<kernel_width>(epilogue_, i, block.column + column, width,
                                       &c_(i, block.column + column));
@@ -172,8 +217,8 @@ class Product {
   }
 
   const B& backend_;
-  TensorView<const SA, 2> a_;
-  TensorView<const SB, 2> b_;
+  Factor a_, b_;
+  Index depth_;
   TensorView<T, 2> c_;
   const ProductOptions<T>& options_;
   const E& epilogue_;
@@ -185,20 +230,27 @@ class Product {
   T* left_ = nullptr;
 };
 
+template <bool pairs, class B, class T, class E>
+void run_product(const B& backend, const PackedFactor<B, T>& a, const PackedFactor<B, T>& b,
+                 Index depth, TensorView<T, 2> c, const ProductOptions<T>& options,
+                 const E& epilogue) {
+  if (depth > 0) return Product<pairs, B, T, E>(backend, a, b, depth, c, options, epilogue).run();
+  for (Index i = 0; i < c.rows(); ++i)
+    for (Index j = 0; j < c.cols(); ++j)
+      c(i, j) = static_cast<T>(epilogue(i, j, options.accumulate ? c(i, j) : T(0)));
+}
+
 /// A product with row-major C, which is not empty.
 template <class B, class SA, class SB, class T, class E>
 void multiply_rows(const B& backend, TensorView<const SA, 2> a, TensorView<const SB, 2> b,
                    TensorView<T, 2> c, const ProductOptions<T>& options, const E& epilogue) {
-  if (a.cols() == 0) {
-    for (Index i = 0; i < c.rows(); ++i)
-      for (Index j = 0; j < c.cols(); ++j)
-        c(i, j) = static_cast<T>(epilogue(i, j, options.accumulate ? c(i, j) : T(0)));
-    return;
-  }
   if constexpr (has_pairs<SA, SB, T>)
     if (!options.scales())
-      return Product<true, B, SA, SB, T, E>(backend, a, b, c, options, epilogue).run();
-  Product<false, B, SA, SB, T, E>(backend, a, b, c, options, epilogue).run();
+      return run_product<true, B, T, E>(backend, left_factor<true, B, SA, T>(a),
+                                        right_factor<true, B, SB, T>(b), a.cols(), c, options,
+                                        epilogue);
+  run_product<false, B, T, E>(backend, left_factor<false, B, SA, T>(a),
+                              right_factor<false, B, SB, T>(b), a.cols(), c, options, epilogue);
 }
 
 PARE_ABI_END

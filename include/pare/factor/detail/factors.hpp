@@ -30,10 +30,9 @@ PARE_ABI_BEGIN
 
 /// What makes the other factor the least-squares optimum for one whose lines have the Gram matrix
 /// K in the metric.
-template <class T>
 struct GramInverse {
-  std::vector<T> reciprocal;  ///< 1 / the length of each line, 0 where that is rounding
-  RowMatrix<T> matrix;        ///< K^-1 but for a factor `reciprocal` of its rows
+  Eigen::VectorXd reciprocal;  ///< 1 / the length of each line, 0 where that is rounding
+  Eigen::MatrixXd matrix;      ///< K^-1 but for a factor `reciprocal` of its rows
 };
 
 /// Lines of a factor are singular vectors times values up to the rounding of products in T, which
@@ -42,30 +41,36 @@ struct GramInverse {
 ///
 /// Loops, here and below, where expressions of Eigen's would do: they compile in a tenth of the
 /// time.
-template <class T>
-GramInverse<T> invert_gram(const RowMatrix<double>& gram) {
+///
+/// \param rounding of squares, as a share of the largest
+/// \param epsilon  of the scalar of the factors
+template <class = void>
+GramInverse invert_gram(const RowMatrix<double>& gram, double rounding, double epsilon) {
   const Index size = gram.rows();
   double most = gram(0, 0);
   for (Index i = 0; i < size; ++i) most = std::max(most, gram(i, i));
-  GramInverse<T> result{{}, RowMatrix<T>(size, size)};
-  Eigen::MatrixXd unit(size, size), inverse = Eigen::MatrixXd::Zero(size, size);
+  GramInverse result{Eigen::VectorXd(size), Eigen::MatrixXd::Zero(size, size)};
+  Eigen::MatrixXd unit(size, size), &inverse = result.matrix;
   for (Index i = 0; i < size; ++i) {
     const double square = gram(i, i);
-    inverse(i, i) = square > rounding_value<T> * most ? 1 / std::sqrt(square) : 0.0;
-    result.reciprocal.push_back(static_cast<T>(inverse(i, i)));
+    inverse(i, i) = square > rounding * most ? 1 / std::sqrt(square) : 0.0;
+    result.reciprocal[i] = inverse(i, i);
   }
   for (Index j = 0; j < size; ++j)
     for (Index i = 0; i < size; ++i) unit(i, j) = inverse(i, i) * gram(i, j) * inverse(j, j);
   // Keeps lines that are rounding of others from being told apart, and the decomposition definite.
-  const double added =
-      std::max(16.0 * std::numeric_limits<T>::epsilon(),
-               8.0 * static_cast<double>(size) * std::numeric_limits<double>::epsilon());
+  const double added = std::max(
+      16.0 * epsilon, 8.0 * static_cast<double>(size) * std::numeric_limits<double>::epsilon());
   for (Index i = 0; i < size; ++i) unit(i, i) = unit(i, i) + added;
   const Eigen::LLT<Eigen::MatrixXd> cholesky(unit);
   cholesky.solveInPlace(inverse);
-  for (Index i = 0; i < size; ++i)
-    for (Index j = 0; j < size; ++j) result.matrix(i, j) = static_cast<T>(inverse(i, j));
   return result;
+}
+
+/// The same where the factors are of T.
+template <class T>
+GramInverse invert_gram(const RowMatrix<double>& gram) {
+  return invert_gram(gram, rounding_value<T>, double{std::numeric_limits<T>::epsilon()});
 }
 
 /// The factor that carries the singular values unless something else is asked for.
@@ -147,12 +152,13 @@ void factors_from_outputs(FactorProblem<B, S>& problem, const Subspace<T>& space
       product_of<double>(problem, const_view(weighed), transpose(const_view(result.right))));
   for (Index k = 0; k < weighed.rows(); ++k)
     for (Index j = 0; j < weighed.cols(); ++j)
-      weighed(k, j) *= inverse.reciprocal[static_cast<std::size_t>(k)];
+      weighed(k, j) *= static_cast<T>(inverse.reciprocal[k]);
   RowMatrix<T> image(problem.w.rows(), space.basis.cols());
   const auto scale = factor_scale<T>(problem, problem.w.rows());
   linalg::multiply(problem.backend, problem.w, transpose(const_view(weighed)), to_view(image),
                    {.row_scale = scale_of(scale)});
-  result.left = product_of<T>(problem, const_view(image), const_view(inverse.matrix));
+  const RowMatrix<T> turn = row_matrix<T>(as_const(to_view(inverse.matrix)));
+  result.left = product_of<T>(problem, const_view(image), const_view(turn));
 }
 
 /// Both factors from the basis V of the input side; the left one times the problem's factor.
@@ -178,11 +184,12 @@ void factors_from_inputs(FactorProblem<B, S>& problem, const Subspace<T>& space,
       product_of<double>(problem, transpose(const_view(weighed)), const_view(result.left)));
   for (Index i = 0; i < weighed.rows(); ++i)
     for (Index k = 0; k < weighed.cols(); ++k)
-      weighed(i, k) *= inverse.reciprocal[static_cast<std::size_t>(k)];
+      weighed(i, k) *= static_cast<T>(inverse.reciprocal[k]);
   RowMatrix<T> image(space.basis.cols(), problem.w.cols());
   linalg::multiply(problem.backend, transpose(const_view(weighed)), problem.w, to_view(image),
                    {.depth_scale = scale_of(scale)});
-  result.right = product_of<T>(problem, transpose(const_view(inverse.matrix)), const_view(image));
+  const RowMatrix<T> turn = row_matrix<T>(as_const(to_view(inverse.matrix)));
+  result.right = product_of<T>(problem, transpose(const_view(turn)), const_view(image));
 }
 
 /// Numbers of the result; values are of M times `factor` and two to minus `exponent`, known to

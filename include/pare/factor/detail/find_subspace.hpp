@@ -224,14 +224,15 @@ FoundSubspace<T> find_subspace(FactorProblem<B, S>& problem, Axis side, double t
   }
   auto m = problem.template sided<T>(side);
   auto space = find_in<T>(problem.backend, m, problem.options, problem.limit(), total, found.route);
-  if (space) {
-    found.space = std::move(*space);
-    return found;
-  }
-  auto exact = problem.template sided<double>(side);
-  auto wide =
-      find_in<double>(problem.backend, exact, problem.options, problem.limit(), total, found.route);
-  found.space = {row_matrix<T>(const_view(wide->basis)), std::move(wide->values), wide->steps};
+  if constexpr (!std::is_same_v<T, double>)
+    if (!space) {
+      auto exact = problem.template sided<double>(side);
+      auto wide = find_in<double>(problem.backend, exact, problem.options, problem.limit(), total,
+                                  found.route);
+      found.space = {row_matrix<T>(const_view(wide->basis)), std::move(wide->values), wide->steps};
+      return found;
+    }
+  found.space = std::move(*space);
   return found;
 }
 
