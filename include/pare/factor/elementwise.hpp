@@ -93,7 +93,8 @@ ElementwiseFactors row_weighted_start(ElementwiseProblem<B, T, F>& p, Index rank
   FactorProblem<B, T> problem("factor::elementwise_svd", p.backend, const_view(p.w),
                               metric.output_weights(), metric.input_weights(), options);
   const LowRank<T> start = factorize_weighted(problem);
-  return {start.left.transpose().template cast<double>(), start.right.template cast<double>()};
+  return {row_matrix<double>(transpose(const_view(start.left))),
+          row_matrix<double>(const_view(start.right))};
 }
 
 /// Sweeps until the options stop it; a sweep that rounding kept from lowering the loss is undone.
@@ -125,11 +126,12 @@ LowRank<T> elementwise_result(const B& backend, ElementwiseFactors& factors) {
   for (int pass = 0; pass < 2; ++pass) balance(backend, factors.right, factors.left);
   RowMatrix<double> basis = factors.left;
   const ReferenceSvd svd = reference_svd(orthonormal_rows(backend, basis));
-  multiply_left(backend, svd.v.transpose(), factors.left);
-  multiply_left(backend, svd.v.transpose(), factors.right);
+  const auto turn = transpose(as_const(to_view(svd.v)));
+  multiply_left(backend, turn, factors.left);
+  multiply_left(backend, turn, factors.right);
   LowRank<T> result;
-  result.left = factors.left.transpose().template cast<T>();
-  result.right = factors.right.template cast<T>();
+  result.left = row_matrix<T>(transpose(const_view(factors.left)));
+  result.right = row_matrix<T>(const_view(factors.right));
   result.singular_values = svd.s;
   return result;
 }

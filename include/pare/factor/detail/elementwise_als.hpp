@@ -22,6 +22,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <utility>
 #include <vector>
 
 namespace pare::factor::detail {
@@ -98,9 +99,21 @@ RowMatrix<double> descent(const B& backend, TensorView<const T, 2> w, TensorView
   return out;
 }
 
+/// What a worker solves for a line, [k x k] and [k].
+struct LineSystem {
+  Eigen::MatrixXd matrix;
+  Eigen::LLT<Eigen::MatrixXd> cholesky;
+  Eigen::VectorXd step;
+
+  explicit LineSystem(Index k) : matrix(Eigen::MatrixXd::Zero(k, k)), cholesky(k), step(k) {}
+};
+
 /// Moves line x, a column of k, by the step for its triangle and descent.
-inline void take_step(const double* gram, TensorView<const double, 2> descent,
-                      TensorView<double, 2> x, Eigen::MatrixXd& system, Eigen::VectorXd& step) {
+template <class = void>
+void take_step(const double* gram, TensorView<const double, 2> descent, TensorView<double, 2> x,
+               LineSystem& line) {
+  Eigen::MatrixXd& system = line.matrix;
+  Eigen::VectorXd& step = line.step;
   const Index k = system.rows();
   for (Index p = 0; p < k; ++p) {
     for (Index q = 0; q <= p; ++q) system(p, q) = gram[triangle(p) + q];
@@ -109,9 +122,8 @@ inline void take_step(const double* gram, TensorView<const double, 2> descent,
   const double trace = system.diagonal().sum();
   if (!(trace > 0)) return;
   system.diagonal().array() += step_ridge * trace / static_cast<double>(k);
-  Eigen::LLT<Eigen::Ref<Eigen::MatrixXd>> cholesky(system);
-  if (cholesky.info() != Eigen::Success) return;
-  cholesky.solveInPlace(step);
+  if (line.cholesky.compute(std::as_const(system)).info() != Eigen::Success) return;
+  line.cholesky.solveInPlace(step);
   for (Index p = 0; p < k; ++p) x(p, 0) += step[p];
 }
 
@@ -126,8 +138,7 @@ void fit_lines(const B& backend, TensorView<const T, 2> w, TensorView<const F, 2
   const Index most = std::min(block_lines(std::max(pairs, v.cols())), w.rows());
   RowMatrix<double> grams(most, pairs);
   const auto workers = static_cast<std::size_t>(worker_count(backend.executor, most));
-  std::vector<Eigen::MatrixXd> systems(workers, Eigen::MatrixXd::Zero(k, k));
-  std::vector<Eigen::VectorXd> steps(workers, Eigen::VectorXd::Zero(k));
+  std::vector<LineSystem> systems(workers, LineSystem(k));
   for (Index begin = 0; begin < w.rows(); begin += most) {
     const Index count = std::min(most, w.rows() - begin);
     const auto f_lines = rows_of(f, begin, count);
@@ -138,7 +149,7 @@ void fit_lines(const B& backend, TensorView<const T, 2> w, TensorView<const F, 2
     parallel_for(backend.executor, count, [&](Index i, int worker) {
       const auto at = static_cast<std::size_t>(worker);
       take_step(&grams(i, 0), columns_of(const_view(right_sides), i, 1), columns_of(x_lines, i, 1),
-                systems[at], steps[at]);
+                systems[at]);
     });
   }
 }

@@ -6,6 +6,7 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/matrix.hpp>
+#include <pare/factor/detail/reference_svd.hpp>
 #include <pare/linalg/multiply.hpp>
 #include <pare/linalg/orthonormalize.hpp>
 
@@ -17,9 +18,9 @@ PARE_ABI_BEGIN
 
 /// y <- m y for a small m.
 template <class B>
-void multiply_left(const B& backend, const Eigen::MatrixXd& m, RowMatrix<double>& y) {
+void multiply_left(const B& backend, TensorView<const double, 2> m, RowMatrix<double>& y) {
   RowMatrix<double> out(m.rows(), y.cols());
-  linalg::multiply(backend, as_const(to_view(m)), const_view(y), to_view(out));
+  linalg::multiply(backend, m, const_view(y), to_view(out));
   y.swap(out);
 }
 
@@ -36,21 +37,26 @@ Eigen::MatrixXd orthonormal_rows(const B& backend, RowMatrix<double>& y) {
   linalg::mirror_lower(backend, to_view(gram));
   const Eigen::MatrixXd inverse = linalg::inverse_cholesky_factor(gram);
   if (inverse.rows() == k) {
-    const Eigen::MatrixXd transposed = inverse.transpose();
-    multiply_left(backend, transposed, y);
-    Eigen::MatrixXd r = Eigen::MatrixXd::Identity(k, k);
+    multiply_left(backend, transpose(as_const(to_view(inverse))), y);
+    Eigen::MatrixXd r = unit_columns(k, k);
     inverse.triangularView<Eigen::Upper>().solveInPlace(r);
     return r;
   }
-  const Eigen::HouseholderQR<Eigen::MatrixXd> qr(y.transpose());
-  y = (qr.householderQ() * Eigen::MatrixXd::Identity(y.cols(), k)).transpose();
-  return qr.matrixQR().topRows(k).triangularView<Eigen::Upper>();
+  const Eigen::HouseholderQR<Eigen::MatrixXd> qr(reference_matrix(transpose(const_view(y))));
+  Eigen::MatrixXd q = unit_columns(y.cols(), k);
+  qr.householderQ().applyThisOnTheLeft(q, q.rows() == q.cols());
+  y = row_matrix<double>(transpose(as_const(to_view(q))));
+  Eigen::MatrixXd r = Eigen::MatrixXd::Zero(k, k);
+  for (Index j = 0; j < k; ++j)
+    for (Index i = 0; i <= j; ++i) r(i, j) = qr.matrixQR()(i, j);
+  return r;
 }
 
 /// Makes the rows of `fixed` orthonormal and leaves other^T fixed as it is.
 template <class B>
 void balance(const B& backend, RowMatrix<double>& fixed, RowMatrix<double>& other) {
-  multiply_left(backend, orthonormal_rows(backend, fixed), other);
+  const Eigen::MatrixXd turn = orthonormal_rows(backend, fixed);
+  multiply_left(backend, as_const(to_view(turn)), other);
 }
 
 PARE_ABI_END
