@@ -66,7 +66,7 @@ class BoundedSum {
     std::uint64_t reach, divisor;  // of this term and those behind it
   };
 
-  bool search(std::size_t k, std::uint64_t total) {
+  PARE_NOINLINE bool search(std::size_t k, std::uint64_t total) {
     if (total == 0) return true;
     if (k == count_ || total > terms_[k].reach || total % terms_[k].divisor != 0) return false;
     const Term& term = terms_[k];

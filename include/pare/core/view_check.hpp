@@ -73,26 +73,48 @@ inline bool element_span(const ViewShape& v, std::uint64_t& below, std::uint64_t
       static_cast<std::uint64_t>(std::numeric_limits<Index>::max()) / v.size - 1;
   below = above = 0;
   for (std::size_t d = 0; d < v.rank; ++d) {
-    const std::uint64_t steps = v.steps(d), stride = magnitude(v.stride[d]);
-    if (steps != 0 && stride > (most - below - above) / steps) return false;
-    (v.stride[d] < 0 ? below : above) += steps * stride;
+    std::uint64_t span = 0;
+    if (__builtin_mul_overflow(v.steps(d), magnitude(v.stride[d]), &span) ||
+        span > most - below - above)
+      return false;
+    (v.stride[d] < 0 ? below : above) += span;
   }
   return true;
 }
 
-/// The first and one past the last byte a view names. It must have elements and be sound.
-inline std::array<std::uintptr_t, 2> byte_range(const ViewShape& v) {
-  std::uint64_t below = 0, above = 0;
-  element_span(v, below, above);
+/// The extents of a view, as a failed check prints them.
+inline void describe(std::ostream& os, const ViewShape& v) {
+  describe_extents(os, v.extent, v.rank);
+}
+
+/// The first and one past the last byte that a view names.
+using ByteRange = std::array<std::uintptr_t, 2>;
+
+/// Checks a view as check_view says. Returns its bytes, 0 and 0 of one without elements.
+inline ByteRange checked_bytes(const char* function, const char* argument, const ViewShape& v) {
+  for (std::size_t d = 0; d < v.rank; ++d)
+    if (v.extent[d] < 0) refuse(function, argument, v, "extents of at least 0");
+  if (is_empty(v)) return {0, 0};
+  std::uint64_t count = 1, below = 0, above = 0;
+  constexpr auto most = static_cast<std::uint64_t>(std::numeric_limits<Index>::max());
+  bool fits = element_span(v, below, above);
+  for (std::size_t d = 0; d < v.rank; ++d)
+    fits = fits &&
+           !__builtin_mul_overflow(count, static_cast<std::uint64_t>(v.extent[d]), &count) &&
+           count <= most;
+  if (!fits) refuse(function, argument, v, "extents and strides whose bytes fit 63 bits");
+  if (v.data == 0) refuse(function, argument, "a null pointer", "data");
+  if (below * v.size > v.data ||
+      (above + 1) * v.size > std::numeric_limits<std::uintptr_t>::max() - v.data)
+    refuse(function, argument, v, "extents and strides that stay within memory");
   return {v.data - below * v.size, v.data + (above + 1) * v.size};
 }
 
-/// Whether two views that have elements share a byte: byte p of element x of one is byte q of
-/// element y of the other. Counted from the first byte of a and, for b, back from its last, all
-/// steps are positive and the total is one number.
-inline bool share_memory(const ViewShape& a, const ViewShape& b) {
-  const auto bytes_a = byte_range(a), bytes_b = byte_range(b);
-  if (bytes_a[1] <= bytes_b[0] || bytes_b[1] <= bytes_a[0]) return false;
+/// Whether two views, whose bytes are within these and meet, share one: byte p of element x of one
+/// is byte q of element y of the other. Counted from the first byte of a and, for b, back from its
+/// last, all steps are positive and the total is one number.
+inline bool share_memory(const ViewShape& a, const ByteRange& bytes_a, const ViewShape& b,
+                         const ByteRange& bytes_b) {
   BoundedSum sum;
   sum.add(1, a.size - 1 + (b.size - 1));
   for (const ViewShape* v : {&a, &b})
@@ -127,41 +149,18 @@ inline bool names_twice(const ViewShape& v) {
   return false;
 }
 
-/// The extents of a view, as a failed check prints them.
-inline void describe(std::ostream& os, const ViewShape& v) {
-  describe_extents(os, v.extent, v.rank);
-}
-
-inline void check_view(const char* function, const char* argument, const ViewShape& v) {
-  for (std::size_t d = 0; d < v.rank; ++d)
-    if (v.extent[d] < 0) refuse(function, argument, v, "extents of at least 0");
-  if (is_empty(v)) return;
-  std::uint64_t count = 1, below = 0, above = 0;
-  constexpr auto most = static_cast<std::uint64_t>(std::numeric_limits<Index>::max());
-  bool fits = element_span(v, below, above);
-  for (std::size_t d = 0; d < v.rank; ++d) {
-    const auto n = static_cast<std::uint64_t>(v.extent[d]);
-    fits = fits && n <= most / count;
-    count *= fits ? n : 1;
-  }
-  if (!fits) refuse(function, argument, v, "extents and strides whose bytes fit 63 bits");
-  if (v.data == 0) refuse(function, argument, "a null pointer", "data");
-  if (below * v.size > v.data ||
-      (above + 1) * v.size > std::numeric_limits<std::uintptr_t>::max() - v.data)
-    refuse(function, argument, v, "extents and strides that stay within memory");
-}
-
 inline void check_no_overlap(const char* function, const char* output, const ViewShape& out,
                              const char* input, const ViewShape& in) {
-  check_view(function, output, out);
-  check_view(function, input, in);
-  if (!is_empty(out) && !is_empty(in) && share_memory(out, in))
+  const ByteRange written = checked_bytes(function, output, out);
+  const ByteRange read = checked_bytes(function, input, in);
+  // Of an empty view they are 0 and 0.
+  if (read[0] < written[1] && written[0] < read[1] && share_memory(out, written, in, read))
     refuse(function, output, "memory that overlaps an input",
            std::string("memory apart from ") + input);
 }
 
 inline void check_writable(const char* function, const char* output, const ViewShape& out) {
-  check_view(function, output, out);
+  checked_bytes(function, output, out);
   if (is_empty(out)) return;
   for (std::size_t d = 0; d < out.rank; ++d)
     if (out.stride[d] == 0 && out.extent[d] > 1)
@@ -179,7 +178,7 @@ PARE_ABI_BEGIN
 /// than `Index` counts or than there are addresses, and null data where there are elements.
 template <class T, std::size_t Rank>
 void check_view(const char* function, const char* argument, const TensorView<T, Rank>& v) {
-  detail::check_view(function, argument, detail::ViewShape(v));
+  detail::checked_bytes(function, argument, detail::ViewShape(v));
 }
 
 /// Throws if an output shares a byte with what else the call reads or writes, or the view of either
