@@ -15,6 +15,7 @@
 #include "recall_text/heads.hpp"
 #include "recall_text/text.hpp"
 
+#include <pare/attention/antidiagonal.hpp>
 #include <pare/attention/attend.hpp>
 #include <pare/attention/mean_pool.hpp>
 #include <pare/attention/order_keys.hpp>
@@ -245,28 +246,27 @@ void permuted_selection_growth(benchmark::State& state) {
   set_threads(state, all_threads());
 }
 
-// ---------------------------------------------------------------- proxy
+// ------------------------------------------------- selection of all heads
 
-constexpr Index proxy_tokens = 16384;
-constexpr Index proxy_heads = 32;
-constexpr Index proxy_kv_heads = 8;
+constexpr Index layer_tokens = 16384;
+constexpr Index layer_heads = 32;
+constexpr Index layer_kv_heads = 8;
 
-AttentionShape proxy_shape(Index tokens) {
-  return {proxy_heads, proxy_kv_heads, tokens, tokens, 128};
+AttentionShape layer_shape(Index tokens) {
+  return {layer_heads, layer_kv_heads, tokens, tokens, 128};
 }
 
 // Float and double may order blocks of nearly equal scores differently: one in two hundred may
 // differ.
-bool selection_is_right() {
-  const AttentionData<float> data(proxy_shape(1024));
-  const pare::attention::ProxyHeads small{
-      .mass = 0.5f, .row_block = 32, .column_block = 32, .min_budget = 64};
+template <class Selector>
+bool selection_is_right(const Selector& small) {
+  const AttentionData<float> data(layer_shape(1024));
   const BlockMask wanted =
       pare::attention::select_blocks(pare::reference, data.q(), data.k(), small, {.causal = true});
   const BlockMask got = pare::attention::select_blocks(pare::simd.threads(2), data.q(), data.k(),
                                                        small, {.causal = true});
   Index missing = 0;
-  for (Index head = 0; head < proxy_heads; ++head)
+  for (Index head = 0; head < layer_heads; ++head)
     for (Index m = 0; m < wanted.row_blocks(); ++m) {
       const auto a = wanted.row(0, head, m), b = got.row(0, head, m);
       for (const std::int32_t n : a) missing += !std::binary_search(b.begin(), b.end(), n);
@@ -280,32 +280,33 @@ bool selection_is_right() {
 double dense_seconds(const AttentionData<float>& data, std::vector<float>& out) {
   auto q = data.q(), k = data.k(), v = data.v();
   auto to = data.out();
-  constexpr Index group = proxy_heads / proxy_kv_heads;
+  constexpr Index group = layer_heads / layer_kv_heads;
   q.extent[1] = to.extent[1] = group;
   k.extent[1] = v.extent[1] = 1;
   to.data = out.data();
-  return static_cast<double>(proxy_kv_heads) * seconds([&] {
+  return static_cast<double>(layer_kv_heads) * seconds([&] {
            pare::attention::attend(pare::simd.threads(all_threads()), q, k, v, to,
                                    {.causal = true});
          });
 }
 
-struct ProxyWork {
-  AttentionData<float> data{proxy_shape(proxy_tokens)};
+struct LayerWork {
+  AttentionData<float> data{layer_shape(layer_tokens)};
   std::vector<float> out = std::vector<float>(
-      static_cast<std::size_t>(proxy_heads / proxy_kv_heads * proxy_tokens * 128));
+      static_cast<std::size_t>(layer_heads / layer_kv_heads * layer_tokens * 128));
 };
 
-void proxy_selection(benchmark::State& state) {
-  static const bool right = selection_is_right();
+/// `small` is what is compared with the reference.
+template <class Selector>
+void layer_selection(benchmark::State& state, const Selector& selector, const Selector& small) {
+  static const bool right = selection_is_right(small);
   if (!right) return state.SkipWithError("selection differs from the reference");
-  ProxyWork& work = workload<ProxyWork>("attention proxy", [] { return ProxyWork(); });
-  const pare::attention::ProxyHeads proxy{.groups = 1, .stride_queries = 4};
+  LayerWork& work = workload<LayerWork>("attention layer", [] { return LayerWork(); });
   double density = 0.0;
   const double before = dense_seconds(work.data, work.out);
   const double own = time_alone(state, [&] {
     density = pare::attention::select_blocks(pare::simd.threads(all_threads()), work.data.q(),
-                                             work.data.k(), proxy, {.causal = true})
+                                             work.data.k(), selector, {.causal = true})
                   .density(true);
   });
   const double dense = 0.5 * (before + dense_seconds(work.data, work.out));
@@ -332,7 +333,17 @@ const bool registered = [] {
   add_permuted(16384, 3, 5);
   add_permuted(32768, 2, 3);
   add_permuted(65536, 1, 3);
-  large(benchmark::RegisterBenchmark("attention/proxy/select/h32/n16384", proxy_selection), 3);
+  const auto add_selection = [](const char* name, const auto& selector, const auto& small) {
+    large(benchmark::RegisterBenchmark(
+              name, [=](benchmark::State& state) { layer_selection(state, selector, small); }),
+          3);
+  };
+  add_selection("attention/proxy/select/h32/n16384",
+                pare::attention::ProxyHeads{.groups = 1, .stride_queries = 4},
+                pare::attention::ProxyHeads{
+                    .mass = 0.5f, .row_block = 32, .column_block = 32, .min_budget = 64});
+  add_selection("attention/antidiagonal/select/h32/n16384", pare::attention::Antidiagonal{},
+                pare::attention::Antidiagonal{.row_block = 32, .column_block = 32, .mass = 0.5f});
   auto* growth = benchmark::RegisterBenchmark("attention/growth/pbs_selection_tokens",
                                               permuted_selection_growth)
                      ->UseManualTime()
