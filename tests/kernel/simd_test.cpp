@@ -116,6 +116,43 @@ TYPED_TEST(SimdTest, MultiplyAddRoundsOnceWhereTheMachineHasTheInstruction) {
   }
 }
 
+TYPED_TEST(SimdTest, SwapPairsExchangesNeighbours) {
+  using T = typename TypeParam::scalar;
+  using Arch = typename TypeParam::arch;
+  const auto got = lanes_of<T, Arch>(kernel::swap_pairs<Arch>(counting<T, Arch>(T(3))));
+  for (std::size_t i = 0; i < got.size(); ++i)
+    EXPECT_EQ(got[i], T(3) + static_cast<T>(got.size() == 1 ? 0 : i ^ 1)) << "lane " << i;
+}
+
+/// Numbers halfway between two of the storage scalar, beside them, large, small, and none.
+template <class Arch, class Storage>
+void expect_narrows_as_its_conversion() {
+  constexpr std::ptrdiff_t n = kernel::lanes<float, Arch>;
+  std::vector<float> values;
+  for (std::uint32_t i = 0; i < 65536; i += 7) {
+    const auto exact = static_cast<float>(Storage::from_bits(static_cast<std::uint16_t>(i)));
+    // What a subnormal bf16 becomes, the arch decides.
+    if (std::isnan(exact) || std::abs(exact) < 0x1p-126f) continue;
+    const auto bits = std::bit_cast<std::uint32_t>(exact);
+    for (const std::uint32_t more : {0u, 0x0fffu, 0x1000u, 0x1001u, 0x7fffu, 0x8000u, 0x8001u})
+      if (std::isfinite(std::bit_cast<float>(bits + more)))
+        values.push_back(std::bit_cast<float>(bits + more));
+  }
+  values.resize(values.size() / static_cast<std::size_t>(n) * static_cast<std::size_t>(n));
+  for (std::size_t i = 0; i < values.size(); i += static_cast<std::size_t>(n)) {
+    Storage got[static_cast<std::size_t>(n)];
+    kernel::store_narrowed<Arch>(static_cast<Storage*>(got),
+                                 kernel::load<Arch>(static_cast<const float*>(values.data() + i)));
+    for (std::size_t l = 0; l < static_cast<std::size_t>(n); ++l)
+      ASSERT_EQ(got[l].bits, Storage(values[i + l]).bits) << values[i + l];
+  }
+}
+
+TYPED_TEST(SimdArchTest, NarrowsToTheNearestAsTheConversionDoes) {
+  expect_narrows_as_its_conversion<TypeParam, pare::bf16>();
+  expect_narrows_as_its_conversion<TypeParam, pare::f16>();
+}
+
 TYPED_TEST(SimdTest, ReduceAddSumsEveryLaneOnce) {
   using T = typename TypeParam::scalar;
   using Arch = typename TypeParam::arch;

@@ -11,7 +11,6 @@
 
 #include <cstddef>
 #include <limits>
-#include <type_traits>
 
 namespace pare::kernel {
 
@@ -45,21 +44,6 @@ struct FinishRows {
 
 namespace detail {
 PARE_ABI_BEGIN
-
-/// Stores what is computed as what is kept.
-template <class Arch, class T, class O>
-PARE_ALWAYS_INLINE void store_narrowed(O* p, vec<T, Arch> v) noexcept {
-  if constexpr (std::is_same_v<O, T>) {
-    store<Arch>(p, v);
-  } else if constexpr (std::is_same_v<O, bf16> && !std::is_same_v<Arch, arch::scalar>) {
-    store_rounded<Arch>(p, v);
-  } else {
-    constexpr std::ptrdiff_t n = lanes<T, Arch>;
-    T values[static_cast<std::size_t>(n)];
-    store<Arch>(static_cast<T*>(values), v);
-    for (std::ptrdiff_t i = 0; i < n; ++i) p[i] = static_cast<O>(values[i]);
-  }
-}
 
 template <class Arch, class T>
 PARE_ALWAYS_INLINE void merge_into(T* out, const T* part, std::ptrdiff_t columns, T keep,
@@ -104,7 +88,7 @@ void run_kernel(Arch, const FinishRows<T, O>& a) noexcept {
     const T sum = empty ? T(1) : a.sum[r];
     std::ptrdiff_t c = 0;
     for (; c + n <= a.columns; c += n)
-      detail::store_narrowed<Arch, T>(a.out[r] + c, load<Arch>(state + c) / broadcast<Arch>(sum));
+      store_narrowed<Arch>(a.out[r] + c, load<Arch>(state + c) / broadcast<Arch>(sum));
     for (; c < a.columns; ++c) a.out[r][c] = static_cast<O>(state[c] / sum);
     if (a.lse != nullptr)
       *a.lse[r] = empty ? -std::numeric_limits<T>::infinity()

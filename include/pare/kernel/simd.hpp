@@ -124,6 +124,18 @@ PARE_ALWAYS_INLINE vec<float, Arch> store_rounded(bf16* p, vec<float, Arch> v) n
     return detail::generic_store_rounded<Arch>(p, v);
 }
 
+/// Stores what is computed as what is kept: float and double as they are, 16-bit storage rounded to
+/// nearest, ties to even (subnormals of bf16 as in store_rounded).
+template <class Arch, StorageScalar O>
+PARE_ALWAYS_INLINE void store_narrowed(O* p, vec<compute_t<O>, Arch> v) noexcept {
+  if constexpr (ComputeScalar<O>)
+    store<Arch>(p, v);
+  else if constexpr (requires { detail::store_rounded_on(Arch{}, p, v); })
+    detail::store_rounded_on(Arch{}, p, v);
+  else
+    detail::generic_store_narrowed<Arch>(p, v);
+}
+
 /// Pairs (a_i, b_i) of two rows of bf16, held as 32 bits; only where the arch has_bf16_dot.
 template <class Arch>
 PARE_ALWAYS_INLINE vec<float, Arch> load_pairs(const bf16* a, const bf16* b) noexcept {
@@ -183,6 +195,15 @@ PARE_ALWAYS_INLINE V interleave_high(V a, V b) noexcept {
     return xsimd::zip_hi(a, b);
 }
 
+/// Lanes 2 i and 2 i + 1 exchanged; of a single lane the lane itself.
+template <class Arch, class V>
+PARE_ALWAYS_INLINE V swap_pairs(V v) noexcept {
+  if constexpr (requires { detail::swap_pairs_on(Arch{}, v); })
+    return detail::swap_pairs_on(Arch{}, v);
+  else
+    return detail::generic_swap_pairs<Arch>(v);
+}
+
 /// The nearest integer, ties to even; only where the arch has_exponent_scale.
 template <class Arch, class V>
 PARE_ALWAYS_INLINE V round_nearest(V v) noexcept {
@@ -199,6 +220,16 @@ PARE_ALWAYS_INLINE V scale_exponent(V v, V n, V x, V smallest) noexcept {
   static_assert(Arch::has_exponent_scale);
   if constexpr (requires { detail::scale_exponent_on(Arch{}, v, n, x, smallest); })
     return detail::scale_exponent_on(Arch{}, v, n, x, smallest);
+  else
+    return v;
+}
+
+/// v 2^n, rounded once where that is subnormal; only where the arch has_exponent_scale.
+template <class Arch, class V>
+PARE_ALWAYS_INLINE V scale_exponent(V v, V n) noexcept {
+  static_assert(Arch::has_exponent_scale);
+  if constexpr (requires { detail::scale_exponent_on(Arch{}, v, n); })
+    return detail::scale_exponent_on(Arch{}, v, n);
   else
     return v;
 }

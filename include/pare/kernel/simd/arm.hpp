@@ -29,6 +29,15 @@ PARE_ALWAYS_INLINE double reduce_max_on(arch::neon, vec<double, arch::neon> v) n
   return vmaxvq_f64(v);
 }
 
+PARE_ALWAYS_INLINE vec<float, arch::neon> swap_pairs_on(arch::neon,
+                                                        vec<float, arch::neon> v) noexcept {
+  return vrev64q_f32(v);
+}
+PARE_ALWAYS_INLINE vec<double, arch::neon> swap_pairs_on(arch::neon,
+                                                         vec<double, arch::neon> v) noexcept {
+  return vextq_f64(v, v, 1);
+}
+
 PARE_ALWAYS_INLINE vec<std::uint64_t, arch::neon> multiply_low_words_on(
     arch::neon, vec<std::uint64_t, arch::neon> a, vec<std::uint64_t, arch::neon> b) noexcept {
   return vmull_u32(vmovn_u64(a), vmovn_u64(b));

@@ -31,6 +31,7 @@ void multiply_low_words_on(NoArch);
 void high_words_on(NoArch);
 void interleave_low_on(NoArch);
 void interleave_high_on(NoArch);
+void swap_pairs_on(NoArch);
 void round_nearest_on(NoArch);
 void scale_exponent_on(NoArch);
 
@@ -99,6 +100,27 @@ PARE_ALWAYS_INLINE vec<float, Arch> generic_store_rounded(bf16* p, vec<float, Ar
     values[i] = static_cast<float>(p[i]);
   }
   return load<Arch>(static_cast<const float*>(values));
+}
+
+template <class Arch, StorageScalar O>
+PARE_ALWAYS_INLINE void generic_store_narrowed(O* p, vec<float, Arch> v) noexcept {
+  constexpr std::ptrdiff_t n = lanes<float, Arch>;
+  float values[static_cast<std::size_t>(n)];
+  store<Arch>(static_cast<float*>(values), v);
+  for (std::ptrdiff_t i = 0; i < n; ++i) p[i] = O(values[i]);
+}
+
+template <class Arch, class V>
+PARE_ALWAYS_INLINE V generic_swap_pairs(V v) noexcept {
+  if constexpr (is_batch<V>) {
+    constexpr std::ptrdiff_t n = lanes<lane_t<V>, Arch>;
+    lane_t<V> x[static_cast<std::size_t>(n)], y[static_cast<std::size_t>(n)];
+    store<Arch>(static_cast<lane_t<V>*>(x), v);
+    for (std::ptrdiff_t i = 0; i < n; ++i) y[i] = x[i ^ 1];
+    return load<Arch>(static_cast<const lane_t<V>*>(y));
+  } else {
+    return v;
+  }
 }
 
 template <class Arch>

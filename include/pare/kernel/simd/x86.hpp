@@ -33,6 +33,15 @@ PARE_ALWAYS_INLINE vec<std::uint64_t, arch::sse2> multiply_low_words_on(
   return _mm_mul_epu32(a, b);
 }
 
+PARE_ALWAYS_INLINE vec<float, arch::sse2> swap_pairs_on(arch::sse2,
+                                                        vec<float, arch::sse2> v) noexcept {
+  return _mm_shuffle_ps(v, v, 0xb1);
+}
+PARE_ALWAYS_INLINE vec<double, arch::sse2> swap_pairs_on(arch::sse2,
+                                                         vec<double, arch::sse2> v) noexcept {
+  return _mm_shuffle_pd(v, v, 1);
+}
+
 #endif
 #if defined(__AVX2__) && defined(__FMA__)
 
@@ -54,7 +63,19 @@ PARE_ALWAYS_INLINE vec<float, arch::avx2> load_widened_on(arch::avx2, const f16*
   const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   return _mm256_cvtph_ps(bits);
 }
+PARE_ALWAYS_INLINE void store_rounded_on(arch::avx2, f16* p, vec<float, arch::avx2> v) noexcept {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, 0));
+}
 #endif
+
+PARE_ALWAYS_INLINE vec<float, arch::avx2> swap_pairs_on(arch::avx2,
+                                                        vec<float, arch::avx2> v) noexcept {
+  return _mm256_permute_ps(v, 0xb1);
+}
+PARE_ALWAYS_INLINE vec<double, arch::avx2> swap_pairs_on(arch::avx2,
+                                                         vec<double, arch::avx2> v) noexcept {
+  return _mm256_permute_pd(v, 0x5);
+}
 
 PARE_ALWAYS_INLINE vec<std::uint64_t, arch::avx2> multiply_low_words_on(
     arch::avx2, vec<std::uint64_t, arch::avx2> a, vec<std::uint64_t, arch::avx2> b) noexcept {
@@ -145,6 +166,17 @@ PARE_ALWAYS_INLINE Floats16 load_widened_on(arch::avx512, const f16* p) noexcept
   return _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
 
+PARE_ALWAYS_INLINE void store_rounded_on(arch::avx512, f16* p, Floats16 v) noexcept {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_maskz_cvtps_ph(0xffff, v, 0));
+}
+
+PARE_ALWAYS_INLINE Floats16 swap_pairs_on(arch::avx512, Floats16 v) noexcept {
+  return _mm512_maskz_permute_ps(0xffff, v, 0xb1);
+}
+PARE_ALWAYS_INLINE Doubles8 swap_pairs_on(arch::avx512, Doubles8 v) noexcept {
+  return _mm512_maskz_permute_pd(0xff, v, 0x55);
+}
+
 PARE_ALWAYS_INLINE Words8 multiply_low_words_on(arch::avx512, Words8 a, Words8 b) noexcept {
   return _mm512_maskz_mul_epu32(0xff, a, b);
 }
@@ -173,6 +205,12 @@ PARE_ALWAYS_INLINE Floats16 round_nearest_on(arch::avx512, Floats16 v) noexcept 
 }
 PARE_ALWAYS_INLINE Doubles8 round_nearest_on(arch::avx512, Doubles8 v) noexcept {
   return _mm512_maskz_roundscale_pd(0xff, v, 0);
+}
+PARE_ALWAYS_INLINE Floats16 scale_exponent_on(arch::avx512, Floats16 v, Floats16 n) noexcept {
+  return _mm512_maskz_scalef_ps(0xffff, v, n);
+}
+PARE_ALWAYS_INLINE Doubles8 scale_exponent_on(arch::avx512, Doubles8 v, Doubles8 n) noexcept {
+  return _mm512_maskz_scalef_pd(0xff, v, n);
 }
 PARE_ALWAYS_INLINE Floats16 scale_exponent_on(arch::avx512, Floats16 v, Floats16 n, Floats16 x,
                                               Floats16 smallest) noexcept {
