@@ -142,4 +142,54 @@ TYPED_TEST(Exp2Test, LanesDoNotReachEachOther) {
     }
 }
 
+template <class Case>
+struct ExpTest : testing::Test {};
+TYPED_TEST_SUITE(ExpTest, pare::testing::ArchsAndScalars);
+
+/// exp of every element, register by register; the last one is filled up with ones.
+template <class Arch, class T>
+std::vector<T> exp_of(std::vector<T> x) {
+  constexpr auto n = static_cast<std::size_t>(kernel::lanes<T, Arch>);
+  const std::size_t size = x.size();
+  x.resize((size + n - 1) / n * n, T(1));
+  for (std::size_t i = 0; i < x.size(); i += n)
+    kernel::store<Arch>(x.data() + i,
+                        kernel::exp<Arch>(kernel::load<Arch>(static_cast<const T*>(x.data() + i))));
+  x.resize(size);
+  return x;
+}
+
+TYPED_TEST(ExpTest, KeepsItsBoundHoweverLargeTheArgument) {
+  using T = typename TypeParam::scalar;
+  // 2.66 u of 2^f, as above; f has 2 u of at most 1/2, which is 0.7 u of the result.
+  constexpr double bound = 4 * Tolerance<T>::unit_roundoff;
+  const auto smallest = static_cast<long double>(std::numeric_limits<T>::denorm_min());
+  constexpr double lowest = std::is_same_v<T, float> ? -110 : -750;
+  constexpr double highest = std::is_same_v<T, float> ? 88.7 : 709.7;
+  std::mt19937_64 random(1);
+  std::vector<T> x{T(0), T(-0.0), T(1), T(-1)};
+  for (int i = 0; i < 200000; ++i) {
+    const double unit = static_cast<double>(random()) * 0x1p-64;
+    x.push_back(static_cast<T>(lowest + (highest - lowest) * unit));
+    x.push_back(static_cast<T>(2 * unit - 1));
+  }
+  const std::vector<T> got = exp_of<typename TypeParam::arch>(x);
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const long double wanted = std::exp(static_cast<long double>(x[i]));
+    ASSERT_LE(std::abs(static_cast<long double>(got[i]) - wanted), bound * wanted + smallest)
+        << "e^" << x[i] << " gives " << got[i];
+  }
+}
+
+TYPED_TEST(ExpTest, EndsInZeroAndInfinityAndKeepsNans) {
+  using T = typename TypeParam::scalar;
+  constexpr T infinity = std::numeric_limits<T>::infinity();
+  const std::vector<T> x{-infinity, std::numeric_limits<T>::lowest(), T(-800),
+                         infinity,  std::numeric_limits<T>::max(),    T(800)};
+  const std::vector<T> got = exp_of<typename TypeParam::arch>(x);
+  for (std::size_t i = 0; i < x.size(); ++i)
+    EXPECT_TRUE(same_bits(got[i], i < 3 ? T(0) : infinity)) << "e^" << x[i] << " gives " << got[i];
+  for (const T nan : exp_of<typename TypeParam::arch>(nans<T>())) EXPECT_TRUE(std::isnan(nan));
+}
+
 }  // namespace

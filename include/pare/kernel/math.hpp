@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// Elementary functions over vectors, as far as attention needs them.
+/// Elementary functions over vectors, as far as attention and the rows of a transformer need them.
 
 #include <pare/core/macros_off.hpp>
 
@@ -28,8 +28,9 @@ template <>
 struct Exp2<float> {
   using bits = std::uint32_t;
   static constexpr int significand = 23;
-  static constexpr float smallest = -126;  ///< below, 2^x is subnormal and taken as 0
-  static constexpr float round = 0x1.8p23f + 127;
+  static constexpr float smallest = -126;    ///< below, 2^x is subnormal and taken as 0
+  static constexpr float whole = 0x1.8p23f;  ///< added and subtracted: the nearest integer
+  static constexpr float round = whole + 127;
   static constexpr float q[] = {6.9314721496803976e-01f, 2.4022652782876183e-01f,
                                 5.5503105509957711e-02f, 9.6176929748835816e-03f,
                                 1.3406643905038597e-03f, 1.5594677550930938e-04f};
@@ -41,7 +42,8 @@ struct Exp2<double> {
   using bits = std::uint64_t;
   static constexpr int significand = 52;
   static constexpr double smallest = -1022;
-  static constexpr double round = 0x1.8p52 + 1023;
+  static constexpr double whole = 0x1.8p52;
+  static constexpr double round = whole + 1023;
   static constexpr double q[] = {
       6.93147180559945309417e-01, 2.40226506959100712333e-01, 5.55041086648215799532e-02,
       9.61812910762847716197e-03, 1.33335581464284434234e-03, 1.54035303933816099544e-04,
@@ -49,6 +51,63 @@ struct Exp2<double> {
       7.05491162080112332986e-09, 4.44553827187081149759e-10, 2.56784359934882051419e-11,
       1.36914888539041288881e-12};
 };
+
+/// e^x outside [lowest, highest] is 0 or infinity, even times 1000; n ln2_high is exact.
+template <class T>
+struct Exp;
+template <>
+struct Exp<float> {
+  static constexpr float lowest = -120, highest = 89;
+  static constexpr float log2_e = 1.44269504088896340736f, log2_e_rest = 1.925962991e-8f;
+  static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440054690582768e-4f;
+};
+template <>
+struct Exp<double> {
+  static constexpr double lowest = -760, highest = 710;
+  static constexpr double log2_e = 1.44269504088896340736, log2_e_rest = 2.035527374093103205e-17;
+  static constexpr double ln2_high = 0x1.62e42fefap-1, ln2_low = 0x1.cf79abc9e3b3ap-40;
+};
+
+/// The nearest integer of a number that is small enough to have one.
+template <class Arch, class V>
+PARE_ALWAYS_INLINE V nearest(V v) noexcept {
+  if constexpr (Arch::has_exponent_scale) {
+    return round_nearest<Arch>(v);
+  } else {
+    const V whole = broadcast<Arch>(Exp2<lane_t<V>>::whole);
+    return (v + whole) - whole;
+  }
+}
+
+/// x / ln 2 - n, to the last bits of what is left. Without a fused product ln 2 is taken in two
+/// parts, of which n times the first is exact (Cody and Waite).
+template <class Arch, class V>
+PARE_ALWAYS_INLINE V exp_rest(V x, V n) noexcept {
+  using Constants = Exp<lane_t<V>>;
+  if constexpr (Arch::has_fma) {
+    const V f = multiply_add<Arch>(x, broadcast<Arch>(Constants::log2_e),
+                                   broadcast<Arch>(lane_t<V>(0)) - n);
+    return multiply_add<Arch>(x, broadcast<Arch>(Constants::log2_e_rest), f);
+  } else {
+    V r = multiply_add<Arch>(n, broadcast<Arch>(-Constants::ln2_high), x);
+    r = multiply_add<Arch>(n, broadcast<Arch>(-Constants::ln2_low), r);
+    return r * broadcast<Arch>(Constants::log2_e);
+  }
+}
+
+/// 2^n for a whole n in the range of exponents.
+template <class Arch, class V>
+PARE_ALWAYS_INLINE V power_of_two(V n) noexcept {
+  using Constants = Exp2<lane_t<V>>;
+  using Bits = typename Constants::bits;
+  const V shifted = n + broadcast<Arch>(Constants::round);
+  if constexpr (is_batch<V>) {
+    using Integers = vec<Bits, Arch>;
+    return xsimd::bitwise_cast<V>(xsimd::bitwise_cast<Integers>(shifted) << Constants::significand);
+  } else {
+    return std::bit_cast<V>(std::bit_cast<Bits>(shifted) << Constants::significand);
+  }
+}
 
 template <class Arch, class V>
 PARE_ALWAYS_INLINE V exp2_polynomial(V f) noexcept {
@@ -96,6 +155,76 @@ PARE_ALWAYS_INLINE V exp2(V x) noexcept {
       return x < smallest ? T(0) : p * std::bit_cast<T>(power);
     }
   }
+}
+
+/// -|x|; a NaN stays one.
+template <class Arch, class V>
+PARE_ALWAYS_INLINE V minus_magnitude(V x) noexcept {
+  if constexpr (detail::is_batch<V>)
+    return x | broadcast<Arch>(detail::lane_t<V>(-0.0));
+  else
+    return x < V(0) ? x : -x;
+}
+
+/// `below` where x < 0, elsewhere `otherwise`: of a NaN, and of -0.
+template <class Arch, class V>
+PARE_ALWAYS_INLINE V select_negative(V x, V below, V otherwise) noexcept {
+  if constexpr (detail::is_batch<V>)
+    return xsimd::select(x < broadcast<Arch>(detail::lane_t<V>(0)), below, otherwise);
+  else
+    return x < V(0) ? below : otherwise;
+}
+
+/// A number m 2^n that may lie beyond the range of normal ones: `scaled` rounds it, once.
+template <class V>
+struct Scaled {
+  V m;
+  V n;  ///< a whole number
+};
+
+/// m 2^n: below the smallest normal number a subnormal, rounded once; above the largest infinity.
+/// |n| is at most twice the largest exponent.
+template <class Arch, class V>
+PARE_ALWAYS_INLINE V scaled(V m, V n) noexcept {
+  using T = detail::lane_t<V>;
+  if constexpr (Arch::has_exponent_scale) {
+    return scale_exponent<Arch>(m, n);
+  } else {
+    // In two steps, since 2^n itself may be none; the first is exact.
+    const V half = detail::nearest<Arch>(n * broadcast<Arch>(T(0.5)));
+    return m * detail::power_of_two<Arch>(half) * detail::power_of_two<Arch>(n - half);
+  }
+}
+
+/// e^x for x in [Exp::lowest, Exp::highest], as m 2^n: 4 roundings, however large x is. A NaN stays
+/// one. e^x = 2^n 2^f with n the nearest integer of x / ln 2.
+template <class Arch, class V>
+PARE_ALWAYS_INLINE Scaled<V> exp_scaled(V x) noexcept {
+  using Constants = detail::Exp<detail::lane_t<V>>;
+  const V n = detail::nearest<Arch>(x * broadcast<Arch>(Constants::log2_e));
+  return {detail::exp2_polynomial<Arch>(detail::exp_rest<Arch>(x, n)), n};
+}
+
+/// e^(x + low), for a |low| of at most 0.05.
+template <class Arch, class V>
+PARE_ALWAYS_INLINE Scaled<V> exp_scaled(V x, V low) noexcept {
+  using Constants = detail::Exp<detail::lane_t<V>>;
+  const V n = detail::nearest<Arch>(x * broadcast<Arch>(Constants::log2_e));
+  const V f =
+      multiply_add<Arch>(low, broadcast<Arch>(Constants::log2_e), detail::exp_rest<Arch>(x, n));
+  return {detail::exp2_polynomial<Arch>(f), n};
+}
+
+/// e^x: relative error below 3e-7 (5e-16) where the result is normal, one rounding more where it is
+/// subnormal; 0 far below, infinity above the largest number. A NaN stays one.
+template <class Arch, class V>
+PARE_ALWAYS_INLINE V exp(V x) noexcept {
+  using T = detail::lane_t<V>;
+  const V zero = broadcast<Arch>(T(0));
+  const V above = maximum<Arch>(broadcast<Arch>(detail::Exp<T>::lowest), x);
+  const V within = zero - maximum<Arch>(broadcast<Arch>(-detail::Exp<T>::highest), zero - above);
+  const Scaled<V> e = exp_scaled<Arch>(within);
+  return scaled<Arch>(e.m, e.n);
 }
 
 /// 2^x - 1 for x in [0, 64], to a few roundings however small x is: 2^n (2^f - 1) + (2^n - 1).
