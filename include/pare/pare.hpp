@@ -103,5 +103,10 @@
 #include <pare/projection/nonzeros.hpp>
 #include <pare/projection/project.hpp>
 #include <pare/projection/sparse_projection.hpp>
+#include <pare/transformer/gates.hpp>
+#include <pare/transformer/norms.hpp>
+#include <pare/transformer/rotary.hpp>
+#include <pare/transformer/rotary_table.hpp>
+#include <pare/transformer/softmax.hpp>
 
 #include <pare/core/macros_on.hpp>

@@ -72,6 +72,17 @@ void calls_of_feature(const Matrix& x, std::span<const float> labels, Matrix& mi
   for (const auto field : feature::top_k(scores.ranking, 3)) best.push_back(field);
 }
 
+void calls_of_transformer(Matrix& x, const Eigen::VectorXf& gain, Matrix& y, Tensor& q) {
+  namespace transformer = pare::transformer;
+  transformer::add_rms_norm(x, y, gain, y);
+  transformer::layer_norm(pare::simd.threads(2), x, gain, gain, y);
+  transformer::activate_gated(x, y, y, transformer::Silu{});
+  transformer::activate(x, y, transformer::Gelu{});
+  transformer::softmax(x, y, {.temperature = 0.7});
+  const transformer::RotaryTable<float> table(transformer::rotary_frequencies(64), 100);
+  transformer::rotate(q, table, {.first_position = 3});
+}
+
 void calls_of_files(const std::filesystem::path& path, Matrix& x) {
   pare::io::write_npy(path, x);
   x = pare::io::read_npy_matrix<float>(path);

@@ -15,6 +15,7 @@ using namespace pare::feature;
 using namespace pare::graph;
 using namespace pare::linalg;
 using namespace pare::projection;
+using namespace pare::transformer;
 
 using Tensor = Eigen::Tensor<float, 4, Eigen::RowMajor>;
 using TensorMap = Eigen::TensorMap<Tensor>;
@@ -40,6 +41,8 @@ extern Eigen::SparseMatrix<float> columns;
 extern Eigen::SparseMatrix<int, Eigen::RowMajor> counts;
 extern SparseProjection omega;
 extern std::vector<bool> flags;
+extern std::vector<float> numbers;
+extern const RotaryTable<float> table;
 extern LowRank<float> factors;
 extern Covariance covariance;
 extern FisherDiagonal fisher;
@@ -120,6 +123,27 @@ concept AttendAccepted = requires(Q a, const Q ca, O o, pare::Simd<pare::arch::b
 };
 static_assert(AttendAccepted<Tensor, Tensor> && AttendAccepted<Tensor, const TensorMap>);
 static_assert(AttendAccepted<TensorMap, pare::TensorView<float, 4>>);
+
+template <class X, class Y>
+concept RowsAccepted =
+    requires(X a, const X ca, Y b, const Matrix c, pare::Simd<pare::arch::best> backend) {
+      rms_norm(a, weights, b);
+      rms_norm(backend, ca, weights, b, {.epsilon = 1e-6});
+      add_rms_norm(b, ca, labels, b);
+      layer_norm(pare::reference, ca, weights, numbers, b);
+      add_layer_norm(backend, b, a, weights, numbers, b, {});
+      activate(a, b, Gelu{});
+      activate_gated(backend, ca, a, b, Silu{});
+      softmax(a, b, {.temperature = 2});
+      log_softmax(backend, ca, b);
+      log_sum_exp(c, numbers);
+      log_sum_exp(backend, c, weights, {.temperature = 2});
+      rotate(q, table);
+      rotate(backend, out, table, {.first_position = 1});
+    };
+static_assert(RowsAccepted<Matrix, Matrix> &&
+              RowsAccepted<Eigen::Block<Matrix>, Eigen::Map<Matrix>>);
+static_assert(RowsAccepted<pare::TensorView<float, 2>, pare::TensorView<float, 2>>);
 
 // Scalars that differ and may: storage beside what is computed in, and double beside float.
 template <class X, class Y>
@@ -222,6 +246,26 @@ void refused() {
   covariance.add(x + x);  // refused: factor::Covariance::add: x: .*an expression
   covariance.add(backend, xi);  // refused: factor::Covariance::add: x: wanted elements of float
   fisher.add_tokens(x, x + x);  // refused: FisherDiagonal::add_tokens: x: .*an expression
+  rms_norm(x + x, weights, y);  // refused: transformer::rms_norm: x: .*an expression
+  rms_norm(x, x, y);  // refused: rms_norm: gain: wanted a vector
+  rms_norm(halves, halves.row(0), y);  // refused: rms_norm: gain: wanted a vector
+  rms_norm(x, weights, yd);  // refused: rms_norm: y: wanted .*of the scalar of x
+  rms_norm(backend, x, weights, const_y);  // refused: rms_norm: y: wanted an output that may be
+  rms_norm(x, weights, y, 1e-6);  // refused: rms_norm: after y: wanted NormOptions
+  add_rms_norm(const_y, x, weights, y);  // refused: add_rms_norm: x: wanted an output that may
+  layer_norm(x, weights, flags, y);  // refused: layer_norm: bias: wanted a vector
+  add_layer_norm(x, xd, weights, weights, y);  // refused: add_layer_norm: delta: wanted the scalar
+  activate(x, y, 3);  // refused: transformer::activate: activation: wanted Silu
+  activate_gated(x, xd, y, Silu{});  // refused: activate_gated: up: wanted the scalar type
+  activate_gated(x, x, yd, Silu{});  // refused: activate_gated: y: wanted .*of the scalar of gate
+  softmax(xi, y);  // refused: transformer::softmax: x: wanted elements of float
+  softmax(x, y, 0.5);  // refused: softmax: after y: wanted SoftmaxOptions
+  log_softmax(x, Matrix(3, 3));  // refused: log_softmax: y: wanted an output that outlives
+  log_sum_exp(x, y);  // refused: log_sum_exp: out: wanted a vector
+  rotate(x, table);  // refused: transformer::rotate: x: wanted .*another rank
+  rotate(const_q, table);  // refused: rotate: x: wanted an output that may be written
+  rotate(q, 3);  // refused: rotate: table: wanted a RotaryTable
+  rotate(doubles, table);  // refused: rotate: table: wanted a RotaryTable of what x is computed in
   score_features(x, labels, {.alpha = 1});  // refused: score_features: after labels: wanted Score
 }
 // clang-format on

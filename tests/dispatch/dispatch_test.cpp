@@ -7,6 +7,10 @@
 #include <pare/linalg/multiply.hpp>
 #include <pare/linalg/spmm.hpp>
 #include <pare/projection/project.hpp>
+#include <pare/transformer/gates.hpp>
+#include <pare/transformer/norms.hpp>
+#include <pare/transformer/rotary.hpp>
+#include <pare/transformer/softmax.hpp>
 
 #include <gtest/gtest.h>
 
@@ -205,6 +209,50 @@ void expect_mix_agrees() {
 TEST(Dispatch, MixAgreesWithTheReference) {
   expect_mix_agrees<float>();
   expect_mix_agrees<double>();
+}
+
+/// Each kernel of rows once, of one storage scalar.
+template <class S>
+void expect_rows_agree(double tolerance) {
+  using namespace pare::transformer;
+  using T = pare::compute_t<S>;
+  std::vector<S> x(3 * 100);
+  for (std::size_t i = 0; i < x.size(); ++i)
+    x[i] = static_cast<S>(static_cast<T>((i * 31) % 17) / T(4) - T(2));
+  const std::vector<T> gain(100, T(0.5));
+  const RotaryTable<T> table(rotary_frequencies(96), 8);
+  const auto outputs = [&](const auto& backend) {
+    std::vector<T> all(3);
+    std::vector<S> out(x);
+    const pare::TensorView<const S, 2> in{x.data(), {3, 100}, {100, 1}};
+    const pare::TensorView<S, 2> y{out.data(), {3, 100}, {100, 1}};
+    log_sum_exp(backend, in, all);
+    const auto keep = [&] {
+      for (const S v : out) all.push_back(static_cast<T>(v));
+    };
+    rms_norm(backend, in, gain, y), keep();
+    layer_norm(backend, in, gain, gain, y), keep();
+    softmax(backend, in, y), keep();
+    log_softmax(backend, in, y), keep();
+    activate(backend, in, y, Gelu{}), keep();
+    activate_gated(backend, in, in, y, Silu{}), keep();
+    for (const auto layout : {RotaryLayout::Interleaved, RotaryLayout::HalfSplit})
+      rotate(backend, pare::TensorView<S, 4>{out.data(), {1, 1, 3, 100}, {0, 0, 100, 1}}, table,
+             {.layout = layout, .first_position = 5}),
+          keep();
+    return all;
+  };
+  const auto picked = outputs(pare::dispatched), wanted = outputs(pare::reference);
+  for (std::size_t i = 0; i < wanted.size(); ++i)
+    ASSERT_NEAR(static_cast<double>(picked[i]), static_cast<double>(wanted[i]), tolerance) << i;
+}
+
+TEST(Dispatch, RowsOfATransformerAgreeWithTheReference) {
+  // Some 20 roundings of numbers below 8, of storage or of what is computed in.
+  expect_rows_agree<float>(20 * 8 * 0x1p-24);
+  expect_rows_agree<double>(20 * 8 * 0x1p-53);
+  expect_rows_agree<pare::bf16>(8 * 0x1p-7);
+  expect_rows_agree<pare::f16>(8 * 0x1p-10);
 }
 
 TEST(Dispatch, ThreadsBelowOneAreRefused) {

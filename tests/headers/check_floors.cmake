@@ -15,6 +15,7 @@ set(floor_attention 3)
 set(floor_feature 3)
 set(floor_factor 3)
 set(floor_graph 3)
+set(floor_transformer 3)
 set(floor_latent 4)
 set(floor_draft 5)
 

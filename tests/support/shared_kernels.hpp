@@ -20,5 +20,6 @@
 #include <pare/dispatch/kernels/graph.inc>
 #include <pare/dispatch/kernels/linalg.inc>
 #include <pare/dispatch/kernels/projection.inc>
+#include <pare/dispatch/kernels/transformer.inc>
 
 #undef PARE_INSTANTIATE

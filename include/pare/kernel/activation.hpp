@@ -81,12 +81,15 @@ PARE_ALWAYS_INLINE V times_sigmoid(V x, V below, V minus_w) noexcept {
 
 PARE_ABI_END
 }  // namespace detail
-PARE_ABI_BEGIN
+
+// Outside the ABI namespace, as all that crosses from one object to another: they name kernels.
 
 /// x / (1 + e^-x): SiLU, or Swish (Elfwing et al., 2018; Ramachandran et al., 2017).
 /// Relative error below 8 roundings.
 struct Silu {
-  static double exact(double x) noexcept { return x < -760 ? -0.0 : x / (1 + __builtin_exp(-x)); }
+  PARE_ALWAYS_INLINE static double exact(double x) noexcept {
+    return x < -760 ? -0.0 : x / (1 + __builtin_exp(-x));
+  }
   template <class Arch, class V>
   PARE_ALWAYS_INLINE static V apply(V x) noexcept {
     const V lowest = broadcast<Arch>(detail::Exp<detail::lane_t<V>>::lowest);
@@ -98,7 +101,7 @@ struct Silu {
 /// x P(X <= x) for a normal X, = x / 2 (1 + erf(x / sqrt(2))): GELU (Hendrycks and Gimpel, 2016).
 /// Relative error below 16 roundings, in the tail too.
 struct Gelu {
-  static double exact(double x) noexcept {
+  PARE_ALWAYS_INLINE static double exact(double x) noexcept {
     return x < -39 ? -0.0 : x * (0.5 * __builtin_erfc(x * -0.70710678118654752440));
   }
   template <class Arch, class V>
@@ -122,7 +125,7 @@ struct Gelu {
 /// x / (1 + e^-w), w = sqrt(8 / pi) (x + 0.044715 x^3), = x / 2 (1 + tanh(w / 2)): the form of GELU
 /// that BERT and GPT-2 were trained with. Relative error below (10 + 6 |w|) roundings where x < 0.
 struct GeluTanh {
-  static double exact(double x) noexcept {
+  PARE_ALWAYS_INLINE static double exact(double x) noexcept {
     const double w = 1.595769121605730711759784 * (x + 0.044715 * x * x * x);
     return w < -760 ? -0.0 : x / (1 + __builtin_exp(-w));
   }
@@ -139,7 +142,7 @@ struct GeluTanh {
 
 /// The larger of x and 0; a NaN stays one.
 struct Relu {
-  static double exact(double x) noexcept { return x < 0 ? 0 : x; }
+  PARE_ALWAYS_INLINE static double exact(double x) noexcept { return x < 0 ? 0 : x; }
   template <class Arch, class V>
   PARE_ALWAYS_INLINE static V apply(V x) noexcept {
     return select_negative<Arch>(x, broadcast<Arch>(detail::lane_t<V>(0)), x);
@@ -154,7 +157,6 @@ concept Activation = std::is_empty_v<A> && requires(double x, float f) {
   { A::template apply<arch::scalar>(f) } -> std::same_as<float>;
 };
 
-PARE_ABI_END
 }  // namespace pare::kernel
 
 #include <pare/core/macros_on.hpp>

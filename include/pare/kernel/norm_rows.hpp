@@ -183,6 +183,8 @@ template <class Arch, class S>
 PARE_ALWAYS_INLINE void rms_norm_row(const RmsNormRows<S>& a, const S* x, S* out) noexcept {
   using T = compute_t<S>;
   using V = vec<T, Arch>;
+  // Divided before the sum is known, which the root then waits for alone.
+  const double per = 1 / static_cast<double>(a.columns);
   const double squares = sum_row<Arch, T>(
       a.columns,
       [&](std::ptrdiff_t i, V sum) PARE_LAMBDA_INLINE {
@@ -190,11 +192,11 @@ PARE_ALWAYS_INLINE void rms_norm_row(const RmsNormRows<S>& a, const S* x, S* out
         return multiply_add<Arch>(v, v, sum);
       },
       [&](std::ptrdiff_t i) { return static_cast<T>(x[i]) * static_cast<T>(x[i]); });
-  const double mean = squares / static_cast<double>(a.columns);
+  const double mean = squares * per;
   if (!in_range<T>(mean, a.epsilon))
     return write_far_row<S, T>(x, out, a.columns, a.gain, nullptr,
                                far_factors(x, a.columns, a.epsilon, false));
-  const auto root = static_cast<T>(1 / square_root(mean + a.epsilon));
+  const T root = 1 / square_root(static_cast<T>(mean + a.epsilon));
   for_row<lanes<T, Arch>>(
       a.columns,
       [&](std::ptrdiff_t i) PARE_LAMBDA_INLINE {
@@ -256,22 +258,22 @@ template <class Arch, class S>
 PARE_ALWAYS_INLINE void layer_norm_row(const LayerNormRows<S>& a, const S* x, S* out) noexcept {
   using T = compute_t<S>;
   using V = vec<T, Arch>;
-  const auto count = static_cast<double>(a.columns);
+  const double per = 1 / static_cast<double>(a.columns);
   const double total = sum_row<Arch, T>(
       a.columns,
       [&](std::ptrdiff_t i, V sum) PARE_LAMBDA_INLINE { return sum + load_widened<Arch>(x + i); },
       [&](std::ptrdiff_t i) { return static_cast<T>(x[i]); });
-  const auto m = static_cast<T>(total / count);
+  const auto m = static_cast<T>(total * per);
   const V mean = broadcast<Arch>(m);
   const Moments about = moments_about<Arch>(x, a.columns, m);
-  const double off = about.sum / count, square = about.squares / count;
+  const double off = about.sum * per, square = about.squares * per;
   if (!in_range<T>(square, a.epsilon))
     return write_far_row<S, T>(x, out, a.columns, a.gain, a.bias,
                                far_factors(x, a.columns, a.epsilon, true));
   const double variance = square - off * off;
-  const double root = 1 / square_root((variance > 0 ? variance : 0) + a.epsilon);
-  const V scale = broadcast<Arch>(static_cast<T>(root));
-  const V shift = broadcast<Arch>(static_cast<T>(-off * root));
+  const T root = 1 / square_root(static_cast<T>((variance > 0 ? variance : 0) + a.epsilon));
+  const V scale = broadcast<Arch>(root);
+  const V shift = broadcast<Arch>(static_cast<T>(-off) * root);
   const auto normed = [&](V v, V gain, V bias) PARE_LAMBDA_INLINE {
     return multiply_add<Arch>(multiply_add<Arch>(v - mean, scale, shift), gain, bias);
   };

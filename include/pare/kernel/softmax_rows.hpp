@@ -120,15 +120,13 @@ PARE_ALWAYS_INLINE void map_row(const S* x, S* out, std::ptrdiff_t columns, cons
       });
 }
 
-inline constexpr double log2_e = 1.44269504088896340736;
-
 template <class Arch, bool Log, class S>
 PARE_ALWAYS_INLINE void softmax_row(const S* x, S* out, std::ptrdiff_t columns,
                                     double inverse_temperature) noexcept {
   using T = compute_t<S>;
   using V = vec<T, Arch>;
   constexpr bool keeps = !Log && ComputeScalar<S>;
-  const auto scale = static_cast<T>(inverse_temperature * log2_e);
+  const auto scale = static_cast<T>(inverse_temperature * Exp<double>::log2_e);
   const T largest = row_maximum<Arch>(x, columns);
   T* kept = nullptr;
   if constexpr (keeps) kept = out;
@@ -168,7 +166,7 @@ void run_kernel(Arch, const SoftmaxRows<S, Log>& a) noexcept {
 template <class Arch, class S>
 void run_kernel(Arch, const LogSumExpRows<S>& a) noexcept {
   using T = compute_t<S>;
-  const auto scale = static_cast<T>(a.inverse_temperature * detail::log2_e);
+  const auto scale = static_cast<T>(a.inverse_temperature * detail::Exp<double>::log2_e);
   for (std::ptrdiff_t r = 0; r < a.rows; ++r) {
     const S* const x = a.x + r * a.x_stride;
     const T largest = detail::row_maximum<Arch>(x, a.columns);

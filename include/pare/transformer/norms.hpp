@@ -269,38 +269,30 @@ void add_layer_norm(X&& x, const D& delta, const G& gain, const O& bias, Y&& y,
   add_layer_norm(simd, x, delta, gain, bias, y, options);
 }
 
-PARE_REFUSE_CALLS(
-    rms_norm, "transformer::rms_norm", "after y: wanted NormOptions, members spelt as declared",
-    (INPUT, (roles::Reads<2>), "x", "[rows, dim]"),
-    (PLAIN, (detail::ReadsVector), "gain", "a vector [dim] of what x is computed in"),
-    (PLAIN, (detail::WritesSame<2>), "y",
-     "[rows, dim] of x's scalar, in memory that may be written and outlives the call"))
-PARE_REFUSE_CALLS(
-    add_rms_norm, "transformer::add_rms_norm",
-    "after y: wanted NormOptions, members spelt as declared",
-    (PLAIN, (detail::WritesSame<2>), "x",
-     "[rows, dim] of delta's scalar, in memory that may be written and outlives the call"),
-    (INPUT, (roles::Reads<2>), "delta", "[rows, dim]"),
-    (PLAIN, (detail::ReadsVector), "gain", "a vector [dim] of what x is computed in"),
-    (PLAIN, (detail::WritesSame<2>), "y",
-     "[rows, dim] of delta's scalar, in memory that may be written and outlives the call"))
-PARE_REFUSE_CALLS(
-    layer_norm, "transformer::layer_norm", "after y: wanted NormOptions, members spelt as declared",
-    (INPUT, (roles::Reads<2>), "x", "[rows, dim]"),
-    (PLAIN, (detail::ReadsVector), "gain", "a vector [dim] of what x is computed in"),
-    (PLAIN, (detail::ReadsVector), "bias", "a vector [dim] of what x is computed in"),
-    (PLAIN, (detail::WritesSame<2>), "y",
-     "[rows, dim] of x's scalar, in memory that may be written and outlives the call"))
-PARE_REFUSE_CALLS(
-    add_layer_norm, "transformer::add_layer_norm",
-    "after y: wanted NormOptions, members spelt as declared",
-    (PLAIN, (detail::WritesSame<2>), "x",
-     "[rows, dim] of delta's scalar, in memory that may be written and outlives the call"),
-    (INPUT, (roles::Reads<2>), "delta", "[rows, dim]"),
-    (PLAIN, (detail::ReadsVector), "gain", "a vector [dim] of what x is computed in"),
-    (PLAIN, (detail::ReadsVector), "bias", "a vector [dim] of what x is computed in"),
-    (PLAIN, (detail::WritesSame<2>), "y",
-     "[rows, dim] of delta's scalar, in memory that may be written and outlives the call"))
+PARE_REFUSE_CALLS(rms_norm, "transformer::rms_norm",
+                  "after y: wanted NormOptions, members spelt as declared",
+                  (INPUT, (roles::Reads<2>), "x", "[rows, dim]"),
+                  (PLAIN, (detail::ReadsVector), "gain", "a vector [dim] of what x is computed in"),
+                  (OUTPUT, (detail::WritesSame<2>), "y", "[rows, dim] of the scalar of x"))
+PARE_REFUSE_CALLS(add_rms_norm, "transformer::add_rms_norm",
+                  "after y: wanted NormOptions, members spelt as declared",
+                  (OUTPUT, (detail::Changes<2>), "x", "[rows, dim]"),
+                  (INPUT, (roles::ReadsSame<2>), "delta", "[rows, dim]"),
+                  (PLAIN, (detail::ReadsVector), "gain", "a vector [dim] of what x is computed in"),
+                  (OUTPUT, (detail::WritesSame<2>), "y", "[rows, dim] of the scalar of x"))
+PARE_REFUSE_CALLS(layer_norm, "transformer::layer_norm",
+                  "after y: wanted NormOptions, members spelt as declared",
+                  (INPUT, (roles::Reads<2>), "x", "[rows, dim]"),
+                  (PLAIN, (detail::ReadsVector), "gain", "a vector [dim] of what x is computed in"),
+                  (PLAIN, (detail::ReadsVector), "bias", "a vector [dim] of what x is computed in"),
+                  (OUTPUT, (detail::WritesSame<2>), "y", "[rows, dim] of the scalar of x"))
+PARE_REFUSE_CALLS(add_layer_norm, "transformer::add_layer_norm",
+                  "after y: wanted NormOptions, members spelt as declared",
+                  (OUTPUT, (detail::Changes<2>), "x", "[rows, dim]"),
+                  (INPUT, (roles::ReadsSame<2>), "delta", "[rows, dim]"),
+                  (PLAIN, (detail::ReadsVector), "gain", "a vector [dim] of what x is computed in"),
+                  (PLAIN, (detail::ReadsVector), "bias", "a vector [dim] of what x is computed in"),
+                  (OUTPUT, (detail::WritesSame<2>), "y", "[rows, dim] of the scalar of x"))
 
 PARE_ABI_END
 }  // namespace pare::transformer

@@ -75,10 +75,13 @@ struct RotaryScalar<RotaryTable<T>> {
 /// The role of a table, of what is computed in.
 struct TakesTable {
   static constexpr bool counts = false;
-  template <class A, class>
+  template <class A, class S>
   static consteval roles::Wrong wrong() {
-    return std::is_void_v<typename RotaryScalar<std::remove_cvref_t<A>>::type> ? roles::no_memory
-                                                                               : roles::right;
+    using T = typename RotaryScalar<std::remove_cvref_t<A>>::type;
+    if constexpr (std::is_void_v<typename S::first>)
+      return std::is_void_v<T> ? roles::no_memory : roles::right;
+    else
+      return std::is_same_v<T, compute_t<typename S::first>> ? roles::right : roles::no_memory;
   }
 };
 
@@ -213,10 +216,9 @@ void rotate(X&& x, const RotaryTable<compute_t<scalar_of<X>>>& table,
 }
 
 PARE_REFUSE_CALLS(rotate, "transformer::rotate",
-                  "table: wanted a RotaryTable of what x is computed in; after it RotaryOptions, "
-                  "members spelt and ordered as declared",
-                  (OUTPUT, (roles::Writes<4>), "x", "[batch, heads, tokens, dim]"),
-                  (PLAIN, (detail::TakesTable), "table", "a RotaryTable"))
+                  "after the table: wanted RotaryOptions, members spelt and ordered as declared",
+                  (OUTPUT, (detail::Changes<4>), "x", "[batch, heads, tokens, dim]"),
+                  (PLAIN, (detail::TakesTable), "table", "a RotaryTable of what x is computed in"))
 
 PARE_ABI_END
 }  // namespace pare::transformer

@@ -170,23 +170,19 @@ void log_sum_exp(const X& x, O&& out, const SoftmaxOptions& options = {}) {
   log_sum_exp(simd, x, out, options);
 }
 
-PARE_REFUSE_CALLS(
-    softmax, "transformer::softmax", "after y: wanted SoftmaxOptions, members spelt as declared",
-    (INPUT, (roles::Reads<2>), "x", "[rows, dim]"),
-    (PLAIN, (detail::WritesSame<2>), "y",
-     "[rows, dim] of x's scalar, in memory that may be written and outlives the call"))
-PARE_REFUSE_CALLS(
-    log_softmax, "transformer::log_softmax",
-    "after y: wanted SoftmaxOptions, members spelt as declared",
-    (INPUT, (roles::Reads<2>), "x", "[rows, dim]"),
-    (PLAIN, (detail::WritesSame<2>), "y",
-     "[rows, dim] of x's scalar, in memory that may be written and outlives the call"))
+PARE_REFUSE_CALLS(softmax, "transformer::softmax",
+                  "after y: wanted SoftmaxOptions, members spelt as declared",
+                  (INPUT, (roles::Reads<2>), "x", "[rows, dim]"),
+                  (OUTPUT, (detail::WritesSame<2>), "y", "[rows, dim] of the scalar of x"))
+PARE_REFUSE_CALLS(log_softmax, "transformer::log_softmax",
+                  "after y: wanted SoftmaxOptions, members spelt as declared",
+                  (INPUT, (roles::Reads<2>), "x", "[rows, dim]"),
+                  (OUTPUT, (detail::WritesSame<2>), "y", "[rows, dim] of the scalar of x"))
 PARE_REFUSE_CALLS(log_sum_exp, "transformer::log_sum_exp",
                   "after out: wanted SoftmaxOptions, members spelt as declared",
                   (INPUT, (roles::Reads<2>), "x", "[rows, dim]"),
-                  (PLAIN, (detail::WritesVector), "out",
-                   "a vector [rows] of what x is computed in, in memory that may be written and "
-                   "outlives the call"))
+                  (OUTPUT, (detail::WritesVector), "out",
+                   "a vector [rows] of what x is computed in"))
 
 PARE_ABI_END
 }  // namespace pare::transformer

@@ -32,20 +32,25 @@ concept OutVectorFor = VectorFor<std::remove_cvref_t<X>, S> && (Out<X, 1> || Out
 
 namespace detail {
 
-/// Roles for refused_call.hpp: [rows, dim] to write to, of the scalar of what is read first; and a
-/// vector of what that is computed in.
+/// Roles for refused_call.hpp: an output of the scalar of what is read first, an argument whose
+/// scalar counts though it is written, and vectors of what that is computed in.
 template <std::size_t Rank>
 struct WritesSame {
   static constexpr bool counts = false;
   template <class A, class S>
   static consteval roles::Wrong wrong() {
-    if constexpr (roles::Writes<Rank>::template wrong<A, S>() != roles::right)
-      return roles::no_memory;
+    constexpr roles::Wrong first = roles::Writes<Rank>::template wrong<A, S>();
+    if constexpr (first != roles::right)
+      return first;
     else
       return std::is_void_v<typename S::first> || std::is_same_v<scalar_of<A>, typename S::first>
                  ? roles::right
                  : roles::no_memory;
   }
+};
+template <std::size_t Rank>
+struct Changes : roles::Writes<Rank> {
+  static constexpr bool counts = true;
 };
 struct ReadsVector {
   static constexpr bool counts = false;
