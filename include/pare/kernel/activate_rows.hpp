@@ -36,7 +36,7 @@ void run_kernel(Arch, const ActivateRows<S, A, Times>& a) noexcept {
     const S* const x = a.x + r * a.x_stride;
     const S* const factor = Times ? a.factor + r * a.factor_stride : nullptr;
     S* const out = a.out + r * a.out_stride;
-    for_row<lanes<T, Arch>>(
+    for_row<lanes<T, Arch>, true>(
         a.columns,
         [&](std::ptrdiff_t i) PARE_LAMBDA_INLINE {
           auto y = A::template apply<Arch>(load_widened<Arch>(x + i));

@@ -36,17 +36,18 @@ PARE_ALWAYS_INLINE void store_first(O* p, std::ptrdiff_t count,
   for (std::ptrdiff_t i = 0; i < count; ++i) p[i] = values[i];
 }
 
-/// Calls body(i) for the whole registers of [0, size), four in a turn, then rest(i, count) for the
-/// elements behind them, if there are any.
-template <std::ptrdiff_t Lanes, class Body, class Rest>
+/// Calls body(i) for the whole registers of [0, size), four in a turn (or one, of a long body),
+/// then rest(i, count) for the elements behind them, if there are any.
+template <std::ptrdiff_t Lanes, bool Long = false, class Body, class Rest>
 PARE_ALWAYS_INLINE void for_row(std::ptrdiff_t size, const Body& body, const Rest& rest) noexcept {
   std::ptrdiff_t i = 0;
-  for (; i + 4 * Lanes <= size; i += 4 * Lanes) {
-    body(i);
-    body(i + Lanes);
-    body(i + 2 * Lanes);
-    body(i + 3 * Lanes);
-  }
+  if constexpr (!Long)
+    for (; i + 4 * Lanes <= size; i += 4 * Lanes) {
+      body(i);
+      body(i + Lanes);
+      body(i + 2 * Lanes);
+      body(i + 3 * Lanes);
+    }
   for (; i + Lanes <= size; i += Lanes) body(i);
   if (i < size) rest(i, size - i);
 }

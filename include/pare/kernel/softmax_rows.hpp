@@ -107,11 +107,11 @@ PARE_ALWAYS_INLINE double sum_of_powers(const S* x, std::ptrdiff_t columns, T la
   return total;
 }
 
-/// out = f(x) over a row; `unread` fills the register of the rest.
+/// out = f(x) over a row.
 template <class Arch, class S, class F>
 PARE_ALWAYS_INLINE void map_row(const S* x, S* out, std::ptrdiff_t columns, const F& f) noexcept {
   using T = compute_t<S>;
-  for_row<lanes<T, Arch>>(
+  for_row<lanes<T, Arch>, !ComputeScalar<S>>(
       columns,
       [&](std::ptrdiff_t i)
           PARE_LAMBDA_INLINE { store_narrowed<Arch>(out + i, f(load_widened<Arch>(x + i))); },
