@@ -11,10 +11,9 @@
 /// const RotaryTable<float> table(rotary_frequencies(64), 8192);        // once
 /// rotate(q, table);                                                    // token t has position t
 /// rotate(k, table, {.layout = RotaryLayout::HalfSplit, .first_position = cached});
-/// rotate(pare::simd.threads(4), q, table, {.positions = list});        // [tokens], or of each
-/// batch rotate(pare::TensorView<float, 4>{data, {1, heads, tokens, dim},     // [tokens, heads,
-/// dim]
-///                                   {0, dim, heads * dim, 1}}, table);
+/// rotate(pare::simd.threads(4), q, table, {.positions = list});        // one of each token
+/// const pare::TensorView<float, 4> x{data, {1, heads, tokens, dim}, {0, dim, heads * dim, 1}};
+/// rotate(x, table);  // data [tokens, heads, dim]
 /// ```
 ///
 /// Tensors are [batch, heads, tokens, dim] of float, double, bf16 or f16, with any strides but a
