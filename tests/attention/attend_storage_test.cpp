@@ -37,6 +37,20 @@ TYPED_TEST(AttendStorageTest, HeadSizes) {
   pare::testing::expect_head_sizes<typename TestFixture::Storage>(this->backend(), this->tolerance);
 }
 
+// Weights are rounded to the storage scalar before they meet values, but not in their sum that lse
+// tells: the rounding of three weights would move it by 2^-9.
+TYPED_TEST(AttendStorageTest, LogSumExpIsOfWeightsThatAreNotRounded) {
+  using S = typename TestFixture::Storage;
+  for (const pare::Index queries : {1, 9}) {
+    const Inputs<S> x(Sizes{1, 4, 2, queries, 3, 32, 5});
+    const auto got = attended(this->backend(), x).lse.list;
+    const auto wanted = attended(pare::reference, x).lse.list;
+    // Products of 32 numbers below 2, summed in float or wider.
+    for (std::size_t i = 0; i < wanted.size(); ++i)
+      EXPECT_NEAR(static_cast<double>(got[i]), static_cast<double>(wanted[i]), 1e-4) << i;
+  }
+}
+
 TYPED_TEST(AttendStorageTest, LengthsAroundTilesBlocksAndRegisters) {
   pare::testing::expect_lengths<typename TestFixture::Storage>(this->backend(), this->tolerance);
 }

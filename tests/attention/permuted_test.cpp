@@ -335,7 +335,7 @@ TYPED_TEST(PermutedAttention, RefusesBeforeItWrites) {
   const KeyOrder order = KeyOrder::identity({1, 1, 96});
   const auto mask = pare::attention::BlockMask::causal({1, 1, 96, 96, 16, 16});
   const std::vector<Index> lengths{96, 96}, offsets{0, 96};
-  refuses(nothing, {});
+  refuses(nothing, {.causal = false});
   refuses(nothing, {.causal = true, .scale = 0.0});
   refuses(nothing, {.causal = true, .window = 8});
   refuses(nothing, {.causal = true, .order = &order});

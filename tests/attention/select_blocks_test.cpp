@@ -231,9 +231,9 @@ TYPED_TEST(SelectBlocks, IsCausalWhereAttentionWithTheSameOptionsIs) {
   const auto causal = [&](const auto&... options) {
     return select_blocks(this->backend(), q.view(), q.view(), Causality{}, options...).mass == 1;
   };
-  EXPECT_EQ(causal(), pare::attention::AttendOptions{}.causal);
+  EXPECT_EQ(causal(), pare::attention::AttendOptions{}.causal.value_or(false));
   EXPECT_EQ(causal(pare::attention::SelectOptions{.scale = 1}),
-            pare::attention::AttendOptions{.scale = 1}.causal);
+            pare::attention::AttendOptions{.scale = 1}.causal.value_or(false));
   EXPECT_TRUE(causal(pare::attention::SelectOptions{.causal = true}));
   bool told = false;
   select_blocks(this->backend(), q.view(), q.view(), Causality{{}, 4, 4, &told}, {.causal = true});

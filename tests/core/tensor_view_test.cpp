@@ -633,6 +633,8 @@ TEST(CheckView, RefusesWhatCannotBeRead) {
   EXPECT_TRUE(refused(V2{buffer, {std::numeric_limits<Index>::min(), 1}, {1, 1}}));
   EXPECT_TRUE(refused(V1{buffer, {huge}, {1}}));
   EXPECT_TRUE(refused(V1{buffer, {huge / 4}, {-1}}));  // its bytes pass the first address
+  auto* const last = reinterpret_cast<float*>(std::numeric_limits<std::uintptr_t>::max() - 3);
+  EXPECT_TRUE(refused(V1{last, {1}, {1}}));  // and the last
   EXPECT_TRUE(refused(V1{buffer, {2}, {huge}}));
   EXPECT_TRUE(refused(V1{buffer, {2}, {std::numeric_limits<Index>::min()}}));
   EXPECT_TRUE(refused(V2{buffer, {huge, 2}, {0, 1}}));  // more elements than can be counted

@@ -153,13 +153,25 @@ struct State {
   }
 };
 
+/// The rows `which` of x, each followed by a NaN, and pointers to them, behind which a page may not
+/// be touched.
 template <class S>
-std::vector<const S*> row_pointers(const std::vector<S>& x, Size width, const std::int32_t* which,
-                                   Size count) {
-  std::vector<const S*> rows;
-  for (Size i = 0; i < count; ++i) rows.push_back(x.data() + which[i] * width);
-  return rows;
-}
+class RowList {
+ public:
+  RowList(const std::vector<S>& x, Size width, const std::int32_t* which, Size count)
+      : memory_(count * (width + 1)), rows_(count) {
+    for (Size i = 0; i < count; ++i) {
+      S* row = memory_.data() + i * (width + 1);
+      std::copy_n(x.data() + which[i] * width, width, row);
+      rows_[i] = row;
+    }
+  }
+  const S* const* data() const { return rows_.data(); }
+
+ private:
+  GuardedArray<S> memory_;
+  GuardedArray<const S*> rows_;
+};
 
 /// The tile of keys [slot, slot + count) brought to the rows of `state` that start at `part` rows.
 template <class Arch, class S, class M>
@@ -171,9 +183,9 @@ void attend_tile(const Problem<S>& x, const M& modifier, Size slot, Size count, 
   const std::int32_t* positions = x.order.data() + slot;
   std::vector<std::int32_t> every_row(static_cast<std::size_t>(x.rows));
   std::iota(every_row.begin(), every_row.end(), 0);
-  const auto q_rows = row_pointers(x.q, x.depth, every_row.data(), x.rows);
-  const auto k_rows = row_pointers(x.k, x.depth, positions, count);
-  const auto v_rows = row_pointers(x.v, x.columns, positions, count);
+  const RowList<S> q_rows(x.q, x.depth, every_row.data(), x.rows);
+  const RowList<S> k_rows(x.k, x.depth, positions, count);
+  const RowList<S> v_rows(x.v, x.columns, positions, count);
   GuardedArray<T> queries(x.rows * x.depth), keys(x.depth * ((count + width - 1) / width * width)),
       values((count + 1) * kernel::padded_columns<T>(x.columns));
   launch(backend, kernel::PackLeft<S>{q_rows.data(), x.rows, x.depth, queries.data()});

@@ -18,7 +18,8 @@ namespace pare::testing {
 enum class Guard { before, after };
 
 /// `size` elements with a page in front and one behind that end the program when touched. Elements
-/// start as bytes 0xA5, and so do the bytes between the array and the far guard page.
+/// start as bytes 0xFF, NaN in floating point, and so do the bytes between the array and the far
+/// guard page.
 template <class T>
 class GuardedArray {
   static_assert(std::is_trivially_copyable_v<T>);
@@ -69,7 +70,7 @@ class GuardedArray {
   }
 
  private:
-  static constexpr unsigned char filler = 0xA5;
+  static constexpr unsigned char filler = 0xFF;
 
   std::size_t size_, inside_ = 0, mapped_ = 0;
   unsigned char* base_ = nullptr;

@@ -19,7 +19,7 @@
 /// hold one storage scalar; out holds that scalar, or the one that it is computed in. With fewer
 /// key/value heads than query heads, r = heads / kv heads, query heads h r ... h r + r - 1 share
 /// key/value head h, and nothing is copied for it. key dim and value dim may differ. Any size and
-/// length is allowed.
+/// length is allowed, a head of at least 1.
 ///
 /// Scores are summed in float (in double for double tensors). The softmax runs online over tiles of
 /// 128 keys (Milakov and Gimelshein 2018; Dao et al., FlashAttention, 2022): it keeps a running
@@ -81,7 +81,8 @@ AttendStats attend_checked(const B& backend, TensorView<const S, 4> q, const Sou
       checked_problem(attend_name, q, source, out, modifier, options, key_slots);
   check_outputs(attend_name, q, source, out, modifier, options);
   AttendStats stats;
-  if (options.mask != nullptr) stats.density = options.mask->density(options.causal);
+  if (options.mask != nullptr)
+    stats.density = options.mask->density(options.causal.value_or(false));
   if (q.extent[0] == 0 || q.extent[1] == 0 || q.extent[2] == 0) return stats;
   const Call<S, O, Source, M> call{problem, q, source, out, modifier, options};
   if constexpr (KernelBackend<B>)
@@ -250,7 +251,8 @@ AttendStats attend(const Q& q, const Source& source, O&& out, const AttendOption
 }
 
 PARE_REFUSE_CALLS(attend, "attention::attend",
-                  "after out: wanted AttendOptions, members spelt and ordered as declared, or a "
+                  "after out: wanted AttendOptions, members spelt and ordered as declared "
+                  "and of their types (lists are of pare::Index), or a "
                   "policy and AttendOptions",
                   (INPUT, (roles::Reads<4>), "q", "[batch, heads, queries, key dim]"),
                   (INPUT, (roles::Unless<roles::ReadsSame<4>, detail::IsSource, roles::other_call>),
@@ -258,7 +260,8 @@ PARE_REFUSE_CALLS(attend, "attention::attend",
                   (INPUT, (roles::ReadsSame<4>), "v", "[batch, kv heads, keys, value dim]"),
                   (OUTPUT, (roles::WritesEither<4>), "out", "[batch, heads, queries, value dim]"))
 PARE_REFUSE_CALLS(attend, "attention::attend",
-                  "after out: wanted AttendOptions, members spelt and ordered as declared, or a "
+                  "after out: wanted AttendOptions, members spelt and ordered as declared "
+                  "and of their types (lists are of pare::Index), or a "
                   "ScoreModifier and AttendOptions",
                   (INPUT, (roles::Reads<4>), "q", "[batch, heads, queries, key dim]"),
                   (PLAIN, (roles::Takes<detail::IsSource, roles::other_call>), "source",

@@ -68,10 +68,11 @@ AttendStats attend_masked(const F& attends, const SelectedBlocks& blocks, Attend
 
 template <class B, class S, class K, BlockSelector P, AttendsExactly F>
 AttendStats attend_selected(const B& backend, TensorView<const S, 4> q, const K& k,
-                            const P& selector, const AttendOptions& options, const F& attends) {
+                            const P& selector, const AttendOptions& given, const F& attends) {
+  const AttendOptions options = causal_unless_told(given);
   check_selected_options(options);
   const SelectorLayer<S> layer =
-      checked_layer(attend_name, q, k, nullptr, {options.causal, options.scale});
+      checked_layer(attend_name, q, k, nullptr, {*options.causal, options.scale});
   check_selector(attend_name, selector, layer.call());
   if (keeps_all(selector, layer.call())) return attend_whole(attends, options, 0);
   const SelectedBlocks blocks = select_layer(backend, layer, selector);
@@ -87,7 +88,7 @@ PARE_ABI_BEGIN
 /// q [batch, heads, queries, key dim], k [batch, kv heads, keys, key dim], v [batch, kv heads,
 /// keys, value dim] and out [batch, heads, queries, value dim] are as for exact attention, and so
 /// is the backend. `selector` is a BlockSelector: MeanPool, Antidiagonal, SlidingWindow, ProxyHeads
-/// or your own. Of the options, causality (true if options are left out), scale, sink_logits and
+/// or your own. Of the options, causality (true if left out), scale, sink_logits and
 /// lse are as for exact attention; neither mask, order, window, query_offset, lengths nor offsets
 /// may be given.
 ///
@@ -102,7 +103,7 @@ PARE_ABI_BEGIN
 template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, BlockSelector P>
 requires AttendScalars<Q, K, V, O>
 AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out, const P& selector,
-                   const AttendOptions& options = {.causal = true}) {
+                   const AttendOptions& options = {}) {
   return detail::attend_selected(
       backend, as_const(to_view(q)), as_const(to_view(k)), selector, options,
       [&](const AttendOptions& o) { return attend(backend, q, k, v, out, Exact{}, o); });
@@ -113,7 +114,7 @@ AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out
 template <Backend B, In<4> Q, KeyValueSource Source, Out<4> O, BlockSelector P>
 requires SourceScalars<Q, Source, O>
 AttendStats attend(const B& backend, const Q& q, const Source& source, O&& out, const P& selector,
-                   const AttendOptions& options = {.causal = true}) {
+                   const AttendOptions& options = {}) {
   return detail::attend_selected(
       backend, as_const(to_view(q)), source, selector, options,
       [&](const AttendOptions& o) { return attend(backend, q, source, out, Exact{}, o); });
@@ -123,7 +124,7 @@ AttendStats attend(const B& backend, const Q& q, const Source& source, O&& out, 
 template <In<4> Q, KeyValueSource Source, Out<4> O, BlockSelector P>
 requires SourceScalars<Q, Source, O>
 AttendStats attend(const Q& q, const Source& source, O&& out, const P& selector,
-                   const AttendOptions& options = {.causal = true}) {
+                   const AttendOptions& options = {}) {
   return attend(simd, q, source, out, selector, options);
 }
 

@@ -134,7 +134,12 @@ class Trial {
 
  public:
   Trial(const B& backend, Input q, Input k, Input v, const P& policy, const AttendOptions& options)
-      : backend_(backend), q_(q), k_(k), v_(v), policy_(policy), options_(options) {
+      : backend_(backend),
+        q_(q),
+        k_(k),
+        v_(v),
+        policy_(policy),
+        options_(causal_unless_told(options)) {
     check(!options.lse.wanted(), calibrate_name, "lse", "a view", "none: no call is the last one");
     check_view(calibrate_name, "q", q);
     check_view(calibrate_name, "k", k);
@@ -252,7 +257,7 @@ requires((ThresholdPolicy<Policy> || MassPolicy<Policy>) &&
          AttendScalars<Q, K, V, TensorView<scalar_of<Q>, 4>>)
 Calibration<Policy> calibrate(const B& backend, const Q& q, const K& k, const V& v,
                               const Policy& policy, const CalibrationGoal& goal,
-                              const AttendOptions& options = {.causal = true}) {
+                              const AttendOptions& options = {}) {
   detail::check_goal(goal);
   detail::check_knob(policy);
   detail::Trial<B, scalar_of<Q>, Policy> trial(backend, as_const(to_view(q)), as_const(to_view(k)),
@@ -265,8 +270,7 @@ template <In<4> Q, In<4> K, In<4> V, class Policy>
 requires((ThresholdPolicy<Policy> || MassPolicy<Policy>) &&
          AttendScalars<Q, K, V, TensorView<scalar_of<Q>, 4>>)
 Calibration<Policy> calibrate(const Q& q, const K& k, const V& v, const Policy& policy,
-                              const CalibrationGoal& goal,
-                              const AttendOptions& options = {.causal = true}) {
+                              const CalibrationGoal& goal, const AttendOptions& options = {}) {
   return calibrate(simd, q, k, v, policy, goal, options);
 }
 

@@ -50,7 +50,8 @@ PARE_ABI_BEGIN
 template <class C>
 void check_stop_call(const C& call) {
   const AttendOptions& o = call.options;
-  check(o.causal, attend_name, "causal", "false", "true: only causal attention stops early");
+  check(o.causal.value_or(true), attend_name, "causal", "false",
+        "true: only causal attention stops early");
   check_plain_visibility(attend_name, o, "none with EarlyStop");
   check(!o.sink_logits, attend_name, "sink_logits", "logits", "none with EarlyStop");
   check(o.order == nullptr, attend_name, "order", "a key order", "none with EarlyStop");
@@ -124,7 +125,8 @@ AttendStats run_reference_early_stop(const C& call, const EarlyStop& rule, Index
 template <class B, class S, class O>
 AttendStats attend_early(const B& backend, TensorView<const S, 4> q, TensorView<const S, 4> k,
                          TensorView<const S, 4> v, TensorView<O, 4> out, const EarlyStop& rule,
-                         const AttendOptions& options) {
+                         const AttendOptions& given) {
+  const AttendOptions options = causal_unless_told(given);
   check_early_stop(attend_name, rule);
   const DenseKeyValue<S> source = checked_source(k, v, options);
   const Exact exact;
@@ -157,7 +159,7 @@ PARE_ABI_BEGIN
 /// \param v       [batch, kv heads, keys, value dim]
 /// \param out     [batch, heads, queries, value dim], written; must not overlap an input
 /// \param policy  an EarlyStop: when to stop
-/// \param options `causal` must be set, as it is when options are left out; lengths, packed
+/// \param options `causal` must be true, as it is if left out; lengths, packed
 ///                sequences, scale and lse as for exact attention; neither window,
 ///                query_offset, sink_logits, order nor mask
 /// \returns the density and the seconds of ranking, as below
@@ -182,7 +184,7 @@ PARE_ABI_BEGIN
 template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, std::derived_from<EarlyStop> P>
 requires AttendScalars<Q, K, V, O>
 AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out, const P& policy,
-                   const AttendOptions& options = {.causal = true}) {
+                   const AttendOptions& options = {}) {
   return detail::attend_early(backend, as_const(to_view(q)), as_const(to_view(k)),
                               as_const(to_view(v)), to_view(out), policy, options);
 }

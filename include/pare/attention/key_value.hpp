@@ -58,7 +58,8 @@ inline void check_offsets(const char* function, const char* name, std::span<cons
   check(offsets.front() == 0, function, name, offsets.front(), "0 as the first offset");
   for (std::size_t i = 1; i < offsets.size(); ++i)
     check(offsets[i] >= offsets[i - 1], function, name, offsets[i], "offsets that never decrease");
-  check(offsets.back() == tokens, function, name, offsets.back(), "the tokens as the last offset");
+  check(offsets.back() == tokens, function, name, offsets.back(),
+        Worded{"the tokens, ", tokens, ", as the last offset"});
 }
 
 PARE_ABI_END

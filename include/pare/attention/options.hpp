@@ -70,8 +70,9 @@ class LogSumExp {
 /// Options of `attend`. Query i of a sequence with n_q queries and n_k keys stands at position
 /// p = i + n_k - n_q: the last query beside the last key, unless query_offset says otherwise.
 struct AttendOptions {
-  /// Query at p sees keys at positions <= p.
-  bool causal = false;
+  /// Query at p sees keys at positions <= p. Left out: false; with a policy that chooses keys, such
+  /// as MeanPool, your own selector, Permuted or EarlyStop, true.
+  std::optional<bool> causal{};
 
   /// Factor of q.k, from 1.2e-38 to 2.35e38 (2.3e-308 to 1.24e308 for double tensors). Left out: 1
   /// / sqrt(key dim).
@@ -89,7 +90,8 @@ struct AttendOptions {
   std::optional<Index> window_right{};
 
   /// With a window: keys at positions below `sinks` stay visible to all queries that causality
-  /// allows. At least 0, below 2^30.
+  /// allows; without one they are anyway. At least 0, below 2^30. The learned sinks of gpt-oss are
+  /// `sink_logits`.
   Index sinks = 0;
 
   /// Position of query 0 of every sequence, so that p = i + query_offset. 0 aligns causal masks at

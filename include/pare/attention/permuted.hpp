@@ -107,7 +107,7 @@ void check_permuted(const Permuted<P>& p, const AttendOptions& options) {
   check(p.segment >= 1, attend_name, "segment", p.segment, "at least 1 key");
   check(p.queries >= 1, attend_name, "queries", p.queries, "at least 1 query");
   check(!is_nan(p.dense_above), attend_name, "dense_above", p.dense_above, "a density");
-  check(options.causal, attend_name, "causal", "false", "true with Permuted");
+  check(options.causal.value_or(true), attend_name, "causal", "false", "true with Permuted");
   check_selected_options(options);
 }
 
@@ -121,10 +121,11 @@ bool wants_dense(const Permuted<P>& p, const SelectorCall& call) {
 template <class B, class S, class O, class P>
 AttendStats attend_permuted(const B& backend, TensorView<const S, 4> q, TensorView<const S, 4> k,
                             TensorView<const S, 4> v, TensorView<O, 4> out, const Permuted<P>& p,
-                            AttendOptions options) {
+                            const AttendOptions& given) {
+  AttendOptions options = causal_unless_told(given);
   check_permuted(p, options);
   SelectorLayer<S> layer =
-      checked_layer(attend_name, q, k, nullptr, {options.causal, options.scale});
+      checked_layer(attend_name, q, k, nullptr, {*options.causal, options.scale});
   SelectorCall call = layer.call();
   call.ordered = true;
   const P selector = selector_of(p);
@@ -154,7 +155,7 @@ PARE_ABI_BEGIN
 /// q [batch, heads, queries, key dim], k [batch, kv heads, keys, key dim], v [batch, kv heads,
 /// keys, value dim] and out [batch, heads, queries, value dim] are as for exact attention; query i
 /// stands at position i + keys - queries. `policy` says how to order and select. Of the options,
-/// `causal` must be true, which it is if options are left out. order, mask, window, query_offset,
+/// `causal` must be true, which it is if left out. order, mask, window, query_offset,
 /// lengths and offsets may not be given. sink_logits count in the output, not in the selection.
 ///
 /// \returns the density by the paper's convention, the mean share of block scores that was kept
@@ -180,7 +181,7 @@ PARE_ABI_BEGIN
 template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, BlockSelector P>
 requires AttendScalars<Q, K, V, O>
 AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out,
-                   const Permuted<P>& policy, const AttendOptions& options = {.causal = true}) {
+                   const Permuted<P>& policy, const AttendOptions& options = {}) {
   return detail::attend_permuted(backend, as_const(to_view(q)), as_const(to_view(k)),
                                  as_const(to_view(v)), to_view(out), policy, options);
 }

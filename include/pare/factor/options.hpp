@@ -66,7 +66,9 @@ struct SvdOptions {
   /// Relative metric error in (0, 1): the result has the least rank that reaches it. Left out:
   /// `rank` is the rank. Tolerances that rounding hides are refused. The least ones allowed are
   /// 1e-6 for factors in float and 2e-14 in double; 1e-3 and 5e-8 for sparse matrices and
-  /// operators; 2e-7 with a covariance or with weights on both sides.
+  /// operators; 2e-7 with a covariance or with weights on both sides. In float, directions below
+  /// 1e-6 of the largest value are 0 in splits that divide by it, so that a tolerance near the
+  /// least may be missed where there are many of them; `relative_error` says what was reached.
   std::optional<double> tolerance{};
 
   /// Directions that a route keeps beyond the rank while it iterates, at least 0; left out: by

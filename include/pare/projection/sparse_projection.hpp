@@ -125,7 +125,7 @@ inline void validate(const char* function, const SparseProjection& r) {
 inline void validate(const char* function, const SparseSignProjection& r) {
   detail::check_dims(function, r);
   check(r.nonzeros >= 1 && r.nonzeros <= r.output_dim, function, "nonzeros", r.nonzeros,
-        "at least 1 and at most output_dim");
+        Worded{"at least 1 and at most output_dim, ", r.output_dim});
 }
 
 PARE_ABI_END

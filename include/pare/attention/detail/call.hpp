@@ -10,6 +10,7 @@
 #include <pare/kernel/score_modifier.hpp>
 
 #include <cstddef>
+#include <span>
 #include <type_traits>
 
 namespace pare::attention::detail {

@@ -109,12 +109,18 @@ inline void set_visibility(const char* function, const AttendOptions& o, Problem
   const auto limit = [](const std::optional<Index>& side) {
     return side && *side <= most_tokens ? *side : no_limit;
   };
-  p.causal = o.causal;
+  p.causal = o.causal.value_or(false);
   p.left = limit(o.window_left);
   p.right = limit(o.window_right);
   if (window <= most_tokens) p.left = p.right = window - 1;
   p.sinks = has_window(o) ? o.sinks : 0;
   p.query_offset = o.query_offset;
+}
+
+/// The options of methods that choose keys, which are causal unless told otherwise.
+inline AttendOptions causal_unless_told(AttendOptions options) {
+  options.causal = options.causal.value_or(true);
+  return options;
 }
 
 /// For methods that choose keys by place: no window, and the last query beside the last key.
