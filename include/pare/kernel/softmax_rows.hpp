@@ -47,10 +47,10 @@ struct LogSumExpRows {
 namespace detail {
 PARE_ABI_BEGIN
 
-/// The largest of a row; of one that holds a NaN, any number. 0 in the place of -infinity, so that
-/// x less it is -infinity.
+/// What a row is moved by: its largest; of one that holds a NaN, any number. 0 for -infinity, so
+/// that x less it is -infinity.
 template <class Arch, class S>
-PARE_ALWAYS_INLINE compute_t<S> row_maximum(const S* x, std::ptrdiff_t columns) noexcept {
+PARE_ALWAYS_INLINE compute_t<S> shift_of_row(const S* x, std::ptrdiff_t columns) noexcept {
   using T = compute_t<S>;
   using V = vec<T, Arch>;
   constexpr std::ptrdiff_t n = lanes<T, Arch>;
@@ -127,7 +127,7 @@ PARE_ALWAYS_INLINE void softmax_row(const S* x, S* out, std::ptrdiff_t columns,
   using V = vec<T, Arch>;
   constexpr bool keeps = !Log && ComputeScalar<S>;
   const auto scale = static_cast<T>(inverse_temperature * Exp<double>::log2_e);
-  const T largest = row_maximum<Arch>(x, columns);
+  const T largest = shift_of_row<Arch>(x, columns);
   T* kept = nullptr;
   if constexpr (keeps) kept = out;
   const double sum = sum_of_powers<Arch>(x, columns, largest, scale, kept);
@@ -169,7 +169,7 @@ void run_kernel(Arch, const LogSumExpRows<S>& a) noexcept {
   const auto scale = static_cast<T>(a.inverse_temperature * detail::Exp<double>::log2_e);
   for (std::ptrdiff_t r = 0; r < a.rows; ++r) {
     const S* const x = a.x + r * a.x_stride;
-    const T largest = detail::row_maximum<Arch>(x, a.columns);
+    const T largest = detail::shift_of_row<Arch>(x, a.columns);
     const double sum =
         detail::sum_of_powers<Arch>(x, a.columns, largest, scale, static_cast<T*>(nullptr));
     a.out[r * a.out_stride] =
