@@ -186,7 +186,7 @@ TYPED_TEST(ProxyAttend, TakesAnySelector) {
   OwnHeads wide = own;
   wide.row_block = 0;
   EXPECT_THROW(call(x, wide), std::invalid_argument);
-  EXPECT_THROW(call(x, own, AttendOptions{}), std::invalid_argument) << "validate";
+  EXPECT_THROW(call(x, own, AttendOptions{.causal = false}), std::invalid_argument) << "validate";
   EXPECT_THROW(call(x, own, AttendOptions{.causal = true, .mask = &blocks}), std::invalid_argument);
   EXPECT_THROW(call(x, own, AttendOptions{.causal = true, .window = 8}), std::invalid_argument);
   EXPECT_EQ(x.out.list, untouched);

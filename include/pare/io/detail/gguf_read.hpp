@@ -215,11 +215,10 @@ GgufRows<T> check_gguf_rows(const Place& place, const GgufTensor& tensor, const 
         Worded{"0 to ", rows, ", the rows of the tensor"});
   const Index left = rows - first;
   if (out.rows() < 0 || out.rows() > left || out.cols() != cols)
-    place.within(tensor_text(tensor.name))
-        .refuse("out of " + std::to_string(out.rows()) + " rows and " + std::to_string(out.cols()) +
-                    " columns",
-                "up to " + std::to_string(left) + " rows, those from row " + std::to_string(first) +
-                    " on, of " + std::to_string(cols) + " columns");
+    pare::detail::refuse(function, "out", out.extent,
+                         "up to " + std::to_string(left) + " rows of " + std::to_string(cols) +
+                             " columns, those of " + tensor_text(tensor.name) + " from row " +
+                             std::to_string(first) + " on");
   check_writable(function, "out", out);
   check_no_overlap(function, "out", out, "the file", to_view(tensor.bytes));
   const GgufBlock& block = *gguf_block(tensor.type);
