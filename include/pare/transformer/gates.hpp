@@ -146,9 +146,8 @@ PARE_ABI_BEGIN
 /// \param x          [rows, dim], dim at least 1
 /// \param y          [rows, dim], of x's scalar: x itself, or apart from it
 /// \param activation Silu, Gelu, GeluTanh, Relu, or a type of your own (`Activation`)
-/// \throws std::invalid_argument if an extent does not fit, or y overlaps x without being x.
-/// Nothing
-///         is written then. No rows: a no-op.
+/// \throws std::invalid_argument if an extent does not fit, or y overlaps x without being x;
+///         nothing is written then. No rows: a no-op.
 ///
 /// Cost: for each register about 30 operations and a division, which bind in cache; beyond it,
 /// memory. Memory: none where all matrices lie by rows, or all by columns; else a block of rows per
@@ -156,7 +155,7 @@ PARE_ABI_BEGIN
 /// element lies.
 template <Backend B, In<2> X, Out<2> Y, Activation A>
 requires SameScalar<X, Y>
-void activate(const B& backend, const X& x, Y&& y, const A&) {
+void activate(const B& backend, const X& x, Y&& y, [[maybe_unused]] const A& activation) {
   detail::activate_views<A>(backend, as_const(to_view(x)), to_view(y));
 }
 
