@@ -38,7 +38,8 @@
 /// multiple of the size of metadata and directory; pages of data are loaded when they are read.
 ///
 /// Every failure, malformed content as well as a file that cannot be opened, is a
-/// `std::invalid_argument` that names the function, the file, what was found and what was wanted.
+/// `std::invalid_argument` that names the function, the file, what was found and what was wanted;
+/// of an output or a row that does not fit, the argument in the file's place.
 ///
 /// Source: docs/gguf.md of ggml; the blocks: kernel/quantized.hpp.
 
