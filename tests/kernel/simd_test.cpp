@@ -380,6 +380,60 @@ TYPED_TEST(SimdArchTest, LoadPairsPutsTheFirstRowLow) {
   }
 }
 
+TYPED_TEST(SimdArchTest, SignedBytesBecomeFloats) {
+  using Arch = TypeParam;
+  constexpr std::ptrdiff_t n = kernel::lanes<float, Arch>;
+  GuardedArray<std::int8_t> bytes(256);
+  for (std::ptrdiff_t i = 0; i < 256; ++i) bytes[i] = static_cast<std::int8_t>(i - 128);
+  for (std::ptrdiff_t first = 0; first + n <= 256; ++first) {
+    const auto got = lanes_of<float, Arch>(
+        kernel::load_signed_bytes<Arch>(static_cast<const std::int8_t*>(bytes.data() + first)));
+    for (std::ptrdiff_t i = 0; i < n; ++i)
+      ASSERT_EQ(got[static_cast<std::size_t>(i)], static_cast<float>(first + i - 128));
+  }
+}
+
+TYPED_TEST(SimdArchTest, NibblesAreScaledAndRoundedOnce) {
+  using Arch = TypeParam;
+  constexpr std::ptrdiff_t n = kernel::lanes<float, Arch>;
+  GuardedArray<std::uint8_t> bytes(256);
+  for (std::ptrdiff_t i = 0; i < 256; ++i) bytes[i] = static_cast<std::uint8_t>(i);
+  const float scale = 0x1.ffcp-3f, offset = -0x1.55p+7f;
+  for (std::ptrdiff_t first = 0; first + n <= 256; ++first) {
+    kernel::vec<float, Arch> low, high;
+    kernel::load_nibbles<Arch>(static_cast<const std::uint8_t*>(bytes.data() + first),
+                               kernel::broadcast<Arch>(scale), kernel::broadcast<Arch>(offset), low,
+                               high);
+    const auto of_low = lanes_of<float, Arch>(low), of_high = lanes_of<float, Arch>(high);
+    for (std::ptrdiff_t i = 0; i < n; ++i) {
+      const auto wanted = [&](std::ptrdiff_t q) {
+        return static_cast<float>(static_cast<double>(q) * static_cast<double>(scale) +
+                                  static_cast<double>(offset));
+      };
+      ASSERT_EQ(of_low[static_cast<std::size_t>(i)], wanted((first + i) % 16)) << first + i;
+      ASSERT_EQ(of_high[static_cast<std::size_t>(i)], wanted((first + i) / 16)) << first + i;
+    }
+  }
+}
+
+TYPED_TEST(SimdArchTest, HalvesAreWidenedInPairs) {
+  using Arch = TypeParam;
+  constexpr std::ptrdiff_t stride = 20, count = 21;
+  GuardedArray<std::uint8_t> bytes((count - 1) * stride + 8);
+  for (std::ptrdiff_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::uint8_t>(i * 29);
+  float out[count][2];
+  kernel::widen_halves<Arch>(bytes.data(), stride, count, out);
+  for (std::ptrdiff_t i = 0; i < count; ++i)
+    for (std::ptrdiff_t k = 0; k < 2; ++k) {
+      const std::uint8_t* const at = bytes.data() + i * stride + 2 * k;
+      const auto wanted =
+          static_cast<float>(pare::f16::from_bits(static_cast<std::uint16_t>(at[0] | at[1] << 8)));
+      if (!std::isnan(wanted)) {
+        ASSERT_EQ(out[i][k], wanted) << i << ' ' << k;
+      }
+    }
+}
+
 TYPED_TEST(SimdTest, SquareRootIsCorrectlyRounded) {
   using T = typename TypeParam::scalar;
   for (int i = 0; i < 2000; ++i) {

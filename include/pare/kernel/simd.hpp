@@ -204,6 +204,38 @@ PARE_ALWAYS_INLINE V swap_pairs(V v) noexcept {
     return detail::generic_swap_pairs<Arch>(v);
 }
 
+/// Bytes with sign as floats.
+template <class Arch>
+PARE_ALWAYS_INLINE vec<float, Arch> load_signed_bytes(const std::int8_t* p) noexcept {
+  if constexpr (requires { detail::load_signed_bytes_on(Arch{}, p); })
+    return detail::load_signed_bytes_on(Arch{}, p);
+  else
+    return detail::generic_load_signed_bytes<Arch>(p);
+}
+
+/// low_i = (p_i mod 16) scale_i + offset_i and high_i = (p_i / 16) scale_i + offset_i for numbers
+/// scale and offset in every lane; scale has at most 20 bits of significand, so that its products
+/// are exact and the bits do not depend on the arch.
+template <class Arch, class V>
+PARE_ALWAYS_INLINE void load_nibbles(const std::uint8_t* p, V scale, V offset, V& low,
+                                     V& high) noexcept {
+  if constexpr (requires { detail::load_nibbles_on(Arch{}, p, scale, offset, low, high); })
+    detail::load_nibbles_on(Arch{}, p, scale, offset, low, high);
+  else
+    detail::generic_load_nibbles<Arch>(p, scale, offset, low, high);
+}
+
+/// Pairs of binary16 numbers, little endian, as floats: pair i is at p + i stride. 8 bytes are read
+/// from each place.
+template <class Arch>
+PARE_ALWAYS_INLINE void widen_halves(const void* p, std::ptrdiff_t stride, std::ptrdiff_t count,
+                                     float (*out)[2]) noexcept {
+  if constexpr (requires { detail::widen_halves_on(Arch{}, p, stride, count, out); })
+    detail::widen_halves_on(Arch{}, p, stride, count, out);
+  else
+    detail::generic_widen_halves(p, stride, count, out);
+}
+
 /// The nearest integer, ties to even; only where the arch has_exponent_scale.
 template <class Arch, class V>
 PARE_ALWAYS_INLINE V round_nearest(V v) noexcept {

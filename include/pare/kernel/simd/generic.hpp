@@ -32,6 +32,9 @@ void high_words_on(NoArch);
 void interleave_low_on(NoArch);
 void interleave_high_on(NoArch);
 void swap_pairs_on(NoArch);
+void load_signed_bytes_on(NoArch);
+void load_nibbles_on(NoArch);
+void widen_halves_on(NoArch);
 void round_nearest_on(NoArch);
 void scale_exponent_on(NoArch);
 
@@ -127,6 +130,36 @@ template <class Arch>
 PARE_ALWAYS_INLINE vec<std::uint64_t, Arch> generic_multiply_low_words(
     vec<std::uint64_t, Arch> a, vec<std::uint64_t, Arch> b) noexcept {
   return (a & 0xffffffffu) * (b & 0xffffffffu);
+}
+
+template <class Arch>
+PARE_ALWAYS_INLINE vec<float, Arch> generic_load_signed_bytes(const std::int8_t* p) noexcept {
+  constexpr std::ptrdiff_t n = lanes<float, Arch>;
+  float values[static_cast<std::size_t>(n)];
+  for (std::ptrdiff_t i = 0; i < n; ++i) values[i] = static_cast<float>(p[i]);
+  return load<Arch>(static_cast<const float*>(values));
+}
+
+template <class Arch, class V>
+PARE_ALWAYS_INLINE void generic_load_nibbles(const std::uint8_t* p, V scale, V offset, V& low,
+                                             V& high) noexcept {
+  constexpr std::ptrdiff_t n = lanes<float, Arch>;
+  float values[2][static_cast<std::size_t>(n)];
+  for (std::ptrdiff_t i = 0; i < n; ++i) {
+    values[0][i] = static_cast<float>(p[i] & 15);
+    values[1][i] = static_cast<float>(p[i] >> 4);
+  }
+  low = load<Arch>(static_cast<const float*>(values[0])) * scale + offset;
+  high = load<Arch>(static_cast<const float*>(values[1])) * scale + offset;
+}
+
+inline void generic_widen_halves(const void* p, std::ptrdiff_t stride, std::ptrdiff_t count,
+                                 float (*out)[2]) noexcept {
+  const auto* at = static_cast<const unsigned char*>(p);
+  for (std::ptrdiff_t i = 0; i < count; ++i, at += stride)
+    for (int k = 0; k < 2; ++k)
+      out[i][k] = pare::detail::f16_bits_to_float(
+          static_cast<std::uint16_t>(at[2 * k] | at[2 * k + 1] << 8));
 }
 
 PARE_ABI_END

@@ -77,6 +77,33 @@ PARE_ALWAYS_INLINE vec<double, arch::avx2> swap_pairs_on(arch::avx2,
   return _mm256_permute_pd(v, 0x5);
 }
 
+PARE_ALWAYS_INLINE vec<float, arch::avx2> load_signed_bytes_on(arch::avx2,
+                                                               const std::int8_t* p) noexcept {
+  return _mm256_cvtepi32_ps(
+      _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+
+PARE_ALWAYS_INLINE void load_nibbles_on(arch::avx2, const std::uint8_t* p,
+                                        vec<float, arch::avx2> scale, vec<float, arch::avx2> offset,
+                                        vec<float, arch::avx2>& low,
+                                        vec<float, arch::avx2>& high) noexcept {
+  const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  const __m256 q = _mm256_cvtepi32_ps(_mm256_and_si256(bytes, _mm256_set1_epi32(15)));
+  const __m256 r = _mm256_cvtepi32_ps(_mm256_srli_epi32(bytes, 4));
+  low = _mm256_fmadd_ps(q, scale, offset);
+  high = _mm256_fmadd_ps(r, scale, offset);
+}
+
+#if defined(__F16C__)
+PARE_ALWAYS_INLINE void widen_halves_on(arch::avx2, const void* p, std::ptrdiff_t stride,
+                                        std::ptrdiff_t count, float (*out)[2]) noexcept {
+  const auto* at = static_cast<const unsigned char*>(p);
+  for (std::ptrdiff_t i = 0; i < count; ++i, at += stride)
+    _mm_storel_pi(reinterpret_cast<__m64*>(out[i]),
+                  _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(at))));
+}
+#endif
+
 PARE_ALWAYS_INLINE vec<std::uint64_t, arch::avx2> multiply_low_words_on(
     arch::avx2, vec<std::uint64_t, arch::avx2> a, vec<std::uint64_t, arch::avx2> b) noexcept {
   return _mm256_mul_epu32(a, b);
@@ -168,6 +195,22 @@ PARE_ALWAYS_INLINE Floats16 load_widened_on(arch::avx512, const f16* p) noexcept
 
 PARE_ALWAYS_INLINE void store_rounded_on(arch::avx512, f16* p, Floats16 v) noexcept {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_maskz_cvtps_ph(0xffff, v, 0));
+}
+
+PARE_ALWAYS_INLINE Floats16 load_signed_bytes_on(arch::avx512, const std::int8_t* p) noexcept {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm512_maskz_cvtepi32_ps(0xffff, _mm512_maskz_cvtepi8_epi32(0xffff, bytes));
+}
+
+// Of an index a permutation takes the lower 4 bits: it looks up the 16 values that there are.
+PARE_ALWAYS_INLINE void load_nibbles_on(arch::avx512, const std::uint8_t* p, Floats16 scale,
+                                        Floats16 offset, Floats16& low, Floats16& high) noexcept {
+  const __m512 numbers = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512 values = _mm512_fmadd_ps(numbers, scale, offset);
+  const __m512i bytes =
+      _mm512_maskz_cvtepu8_epi32(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  low = _mm512_maskz_permutexvar_ps(0xffff, bytes, values);
+  high = _mm512_maskz_permutexvar_ps(0xffff, _mm512_maskz_srli_epi32(0xffff, bytes, 4), values);
 }
 
 PARE_ALWAYS_INLINE Floats16 swap_pairs_on(arch::avx512, Floats16 v) noexcept {
