@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// A few rows times the rows of a weight, which are read where they lie: y = x W^T for what a model
+/// decodes with, one token or some.
+///
+/// A register runs along the inputs, and each product of a row and an output has one register of
+/// sums. The weights of 4 outputs are widened, or de-quantised, in registers for up to 4 rows (2
+/// where there are 16 registers), and once into a buffer in L1 for up to 16.
+///
+/// Inputs are taken 32 at a time, in the order of the lanes, the element 16 further behind each:
+/// a block of `Q4_0` and `Q4_1` has both in one byte. What an element of y is summed from, and in
+/// which order, is the same for any number of rows and wherever its output lies.
+
+#include <pare/core/macros_off.hpp>
+
+#include <pare/kernel/direct_product.hpp>
+#include <pare/kernel/partial_register.hpp>
+#include <pare/kernel/quantized.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <type_traits>
+
+namespace pare::kernel {
+
+/// Blocks of quantised weights that kernels multiply by: 32 elements, one scale.
+template <class W>
+concept WeightBlock = std::is_same_v<W, Q8_0> || std::is_same_v<W, Q4_0> || std::is_same_v<W, Q4_1>;
+
+/// What a weight is stored in: numbers that are widened to float, or blocks.
+template <class W>
+concept WeightElement = WeightBlock<W> || (StorageScalar<W> && !std::is_same_v<W, double>);
+
+/// Inputs that an element of W holds.
+template <WeightElement W>
+inline constexpr std::ptrdiff_t weight_inputs = 1;
+template <WeightBlock W>
+inline constexpr std::ptrdiff_t weight_inputs<W> = W::elements;
+
+/// y_rj = sum_i x_ri W_ji.
+///
+/// Cost: W is read once for every 16 rows. Of one row, reading binds, and of blocks of 4 bits the
+/// instructions as well: with AVX-512 some 4 for 16 weights.
+template <WeightElement W>
+struct MultiplyWeightRows {
+  const W* weights = nullptr;  ///< [outputs x inputs / weight_inputs]
+  std::ptrdiff_t weight_stride = 0;
+  const float* x = nullptr;  ///< [rows x inputs]
+  std::ptrdiff_t x_stride = 0;
+  float* y = nullptr;  ///< [rows x outputs]
+  std::ptrdiff_t y_stride = 0;
+  std::ptrdiff_t rows = 0;
+  std::ptrdiff_t inputs = 0;  ///< a multiple of weight_inputs
+  std::ptrdiff_t outputs = 0;
+};
+
+namespace detail {
+PARE_ABI_BEGIN
+
+/// Inputs that a step takes, in two runs of half as many.
+inline constexpr std::ptrdiff_t weight_step = 32;
+/// Outputs of a tile, and rows that are multiplied before weights are read again.
+inline constexpr int weight_outputs = 4;
+inline constexpr std::ptrdiff_t weight_rows_at_once = 16;
+/// Steps whose weights are widened into a buffer: 4 outputs of them are 12 KiB.
+inline constexpr std::ptrdiff_t buffered_steps = 24;
+/// Steps whose scales are read ahead.
+inline constexpr std::ptrdiff_t scaled_steps = 32;
+
+/// Rows of a tile.
+template <class Arch>
+inline constexpr int weight_tile_rows = Arch::registers >= 32 ? 4 : 2;
+
+/// Where the weights of the outputs of a tile begin. One that is not there has those of another;
+/// its sums are not used.
+template <class W>
+struct WeightLines {
+  const W* line[weight_outputs];
+  std::ptrdiff_t ahead = 0;  ///< bytes from here to what is read after the next outputs
+};
+
+/// Reads weights of numbers.
+template <class Arch, class W>
+class WeightReader {
+ public:
+  static constexpr std::ptrdiff_t most_steps = 1 << 20;
+
+  PARE_TILE_INLINE WeightReader(const WeightLines<W>& weights, std::ptrdiff_t) noexcept
+      : weights_(weights) {}
+
+  /// The registers at `lane` and 16 behind it of a step.
+  PARE_TILE_INLINE void read(int output, std::ptrdiff_t step, std::ptrdiff_t lane,
+                             vec<float, Arch>& low, vec<float, Arch>& high) const noexcept {
+    const W* const p = weights_.line[output] + step * weight_step + lane;
+    // A line of memory; of float, two are read from each of 4 places, which the hardware follows.
+    if (sizeof(W) == 2 && lane == 0) prefetch(p, weights_.ahead);
+    low = load_widened<Arch>(p);
+    high = load_widened<Arch>(p + weight_step / 2);
+  }
+
+ private:
+  WeightLines<W> weights_;
+};
+
+/// The elements at `lane` of a block and 16 behind them, for its scale d and, of Q4_1, offset m.
+template <class Arch, WeightBlock W>
+PARE_TILE_INLINE void widen_block(const W& block, std::ptrdiff_t lane, const float (&scales)[2],
+                                  vec<float, Arch>& low, vec<float, Arch>& high) noexcept {
+  const auto scale = broadcast<Arch>(scales[0]);
+  if constexpr (std::is_same_v<W, Q8_0>) {
+    low = load_signed_bytes<Arch>(block.q + lane) * scale;
+    high = load_signed_bytes<Arch>(block.q + weight_step / 2 + lane) * scale;
+  } else if constexpr (std::is_same_v<W, Q4_1>) {
+    load_nibbles<Arch>(block.q + lane, scale, broadcast<Arch>(scales[1]), low, high);
+  } else {
+    // (q - 8) d = q d - 8 d, all of it exact where d is finite; a zero is +0.
+    load_nibbles<Arch>(block.q + lane, scale, scale * broadcast<Arch>(-8.0f), low, high);
+  }
+}
+
+/// Reads blocks, whose scales it widens ahead: they lie far apart, and are two bytes each.
+template <class Arch, WeightBlock W>
+class WeightReader<Arch, W> {
+ public:
+  static constexpr std::ptrdiff_t most_steps = scaled_steps;
+
+  PARE_TILE_INLINE WeightReader(const WeightLines<W>& weights, std::ptrdiff_t steps) noexcept
+      : weights_(weights) {
+    for (int o = 0; o < weight_outputs; ++o)
+      widen_halves<Arch>(weights.line[o], sizeof(W), steps, scales_[o]);
+  }
+
+  PARE_TILE_INLINE void read(int output, std::ptrdiff_t step, std::ptrdiff_t lane,
+                             vec<float, Arch>& low, vec<float, Arch>& high) const noexcept {
+    const W* const block = weights_.line[output] + step;
+    if (lane == 0) prefetch(block, weights_.ahead);
+    widen_block<Arch>(*block, lane, scales_[output][step], low, high);
+  }
+
+ private:
+  WeightLines<W> weights_;
+  float scales_[weight_outputs][static_cast<std::size_t>(scaled_steps)][2];  ///< d, and m if any
+};
+
+/// sums += the products of `Rows` rows of x and 4 outputs over `steps` steps. A sum is a register:
+/// sums[r * sums_stride + output * lanes].
+template <class Arch, int Rows, class Reader>
+PARE_TILE_INLINE void add_weight_tile(const Reader& weights, const float* x,
+                                      std::ptrdiff_t x_stride, std::ptrdiff_t steps, float* sums,
+                                      std::ptrdiff_t sums_stride) noexcept {
+  using Tile = RegisterTile<float, Arch, Rows, weight_outputs>;
+  constexpr std::ptrdiff_t n = lanes<float, Arch>;
+  Tile tile;
+  tile.load(sums, sums_stride);
+  for (std::ptrdiff_t step = 0; step < steps; ++step)
+    for (std::ptrdiff_t lane = 0; lane < weight_step / 2; lane += n) {
+      const float* const at = x + step * weight_step + lane;
+      vec<float, Arch> low[weight_outputs], high[weight_outputs];
+      RegisterTile<float, Arch, 1, weight_outputs>::each(
+          [&](int, int o) PARE_LAMBDA_INLINE { weights.read(o, step, lane, low[o], high[o]); });
+      Tile::each([&](int r, int o) PARE_LAMBDA_INLINE {
+        tile.sum[r][o] = multiply_add<Arch>(load<Arch>(at + r * x_stride), low[o], tile.sum[r][o]);
+      });
+      Tile::each([&](int r, int o) PARE_LAMBDA_INLINE {
+        tile.sum[r][o] = multiply_add<Arch>(load<Arch>(at + r * x_stride + weight_step / 2),
+                                            high[o], tile.sum[r][o]);
+      });
+    }
+  tile.store_to(sums, sums_stride);
+}
+
+/// The same for `rows` rows, at most those of a tile.
+template <class Arch, class Reader>
+void add_weight_rows(const Reader& weights, const float* x, std::ptrdiff_t x_stride,
+                     std::ptrdiff_t rows, std::ptrdiff_t steps, float* sums,
+                     std::ptrdiff_t sums_stride) noexcept {
+  const auto add = [&]<int Rows>(std::integral_constant<int, Rows>) PARE_LAMBDA_INLINE {
+    if constexpr (Rows <= weight_tile_rows<Arch>)
+      add_weight_tile<Arch, Rows>(weights, x, x_stride, steps, sums, sums_stride);
+  };
+  if (rows == 1) add(std::integral_constant<int, 1>{});
+  if (rows == 2) add(std::integral_constant<int, 2>{});
+  if (rows == 3) add(std::integral_constant<int, 3>{});
+  if (rows == 4) add(std::integral_constant<int, 4>{});
+}
+
+/// Widens `steps` steps of 4 outputs: buffer[output * (buffered_steps * weight_step) + input].
+template <class Arch, class Reader>
+PARE_TILE_INLINE void widen_weights(const Reader& weights, std::ptrdiff_t steps,
+                                    float* buffer) noexcept {
+  constexpr std::ptrdiff_t n = lanes<float, Arch>;
+  for (std::ptrdiff_t step = 0; step < steps; ++step)
+    for (std::ptrdiff_t lane = 0; lane < weight_step / 2; lane += n)
+      RegisterTile<float, Arch, 1, weight_outputs>::each([&](int, int o) PARE_LAMBDA_INLINE {
+        vec<float, Arch> low, high;
+        weights.read(o, step, lane, low, high);
+        float* const to = buffer + o * buffered_steps * weight_step + step * weight_step + lane;
+        store<Arch>(to, low);
+        store<Arch>(to + weight_step / 2, high);
+      });
+}
+
+/// Up to 16 rows times as many outputs as a register holds, at least 4.
+template <class Arch, class W>
+class WeightPanel {
+ public:
+  static constexpr std::ptrdiff_t n = lanes<float, Arch>;
+  static constexpr std::ptrdiff_t width = std::max<std::ptrdiff_t>(n, weight_outputs);
+
+  WeightPanel(const MultiplyWeightRows<W>& a, std::ptrdiff_t row, std::ptrdiff_t rows) noexcept
+      : a_(a), x_(a.x + row * a.x_stride), y_(a.y + row * a.y_stride), rows_(rows) {
+    const std::ptrdiff_t whole = a.inputs / weight_step * weight_step;
+    if (whole < a.inputs)
+      for (std::ptrdiff_t r = 0; r < rows; ++r)
+        copy_end(x_ + r * a.x_stride + whole, a.inputs - whole, x_end_ + r * weight_step);
+  }
+
+  /// Outputs [output, output + width), of which those that are there are written.
+  void multiply(std::ptrdiff_t output) noexcept {
+    const std::ptrdiff_t count = std::min(width, a_.outputs - output);
+    std::fill(sums_, sums_ + rows_ * sums_stride, 0.0f);
+    const std::ptrdiff_t steps = a_.inputs / weight_step;
+    const std::ptrdiff_t most = buffered() ? buffered_steps : WeightReader<Arch, W>::most_steps;
+    for (std::ptrdiff_t step = 0; step < steps;) {
+      const std::ptrdiff_t now = next_group(steps - step, most);
+      for (std::ptrdiff_t o = 0; o < count; o += weight_outputs)
+        add(lines(output + o, step * weight_step), x_ + step * weight_step, a_.x_stride, now,
+            sums_ + o * n);
+      step += now;
+    }
+    if constexpr (!WeightBlock<W>)
+      if (steps * weight_step < a_.inputs)
+        for (std::ptrdiff_t o = 0; o < count; o += weight_outputs)
+          add_end(lines(output + o, steps * weight_step), sums_ + o * n);
+    for (std::ptrdiff_t r = 0; r < rows_; ++r)
+      finish(sums_ + r * sums_stride, count, y_ + r * a_.y_stride + output);
+  }
+
+ private:
+  static constexpr std::ptrdiff_t sums_stride = width * n;
+
+  bool buffered() const noexcept { return rows_ > weight_tile_rows<Arch>; }
+
+  template <class From>
+  static void copy_end(const From* from, std::ptrdiff_t count, From* to) noexcept {
+    std::fill(std::copy(from, from + count, to), to + weight_step, From{});
+  }
+
+  WeightLines<W> lines(std::ptrdiff_t output, std::ptrdiff_t input) const noexcept {
+    WeightLines<W> lines;
+    for (std::ptrdiff_t o = 0; o < weight_outputs; ++o)
+      lines.line[o] = a_.weights + std::min(output + o, a_.outputs - 1) * a_.weight_stride +
+                      input / weight_inputs<W>;
+    lines.ahead = width * a_.weight_stride * static_cast<std::ptrdiff_t>(sizeof(W));
+    return lines;
+  }
+
+  /// The products with 4 outputs over at most as many steps as a reader or the buffer has room for.
+  void add(const WeightLines<W>& lines, const float* x, std::ptrdiff_t x_stride,
+           std::ptrdiff_t steps, float* sums) noexcept {
+    const WeightReader<Arch, W> reader(lines, steps);
+    if (!buffered())
+      return add_weight_rows<Arch>(reader, x, x_stride, rows_, steps, sums, sums_stride);
+    widen_weights<Arch>(reader, steps, buffer_);
+    WeightLines<float> widened;
+    for (std::ptrdiff_t o = 0; o < weight_outputs; ++o)
+      widened.line[o] = buffer_ + o * buffered_steps * weight_step;
+    const WeightReader<Arch, float> from(widened, steps);
+    for (std::ptrdiff_t r = 0; r < rows_;) {
+      const int now = next_group(rows_ - r, weight_tile_rows<Arch>);
+      add_weight_rows<Arch>(from, x + r * x_stride, x_stride, now, steps, sums + r * sums_stride,
+                            sums_stride);
+      r += now;
+    }
+  }
+
+  /// Inputs that are no whole step, with zeros behind them.
+  void add_end(const WeightLines<W>& lines, float* sums) noexcept {
+    W end[weight_outputs][static_cast<std::size_t>(weight_step)];
+    WeightLines<W> padded;
+    for (std::ptrdiff_t o = 0; o < weight_outputs; ++o) {
+      copy_end(lines.line[o], a_.inputs % weight_step, end[o]);
+      padded.line[o] = end[o];
+    }
+    add(padded, x_end_, weight_step, 1, sums);
+  }
+
+  static void finish(const float* sums, std::ptrdiff_t count, float* y) noexcept {
+    for (std::ptrdiff_t o = 0; o < count; o += n) {
+      vec<float, Arch> of_each[static_cast<std::size_t>(n)];
+      for (std::ptrdiff_t i = 0; i < n; ++i) of_each[i] = load<Arch>(sums + (o + i) * n);
+      const vec<float, Arch> total = sum_lanes_of_each<Arch>(of_each);
+      if (count - o >= n)
+        store<Arch>(y + o, total);
+      else
+        store_first<Arch>(y + o, count - o, total);
+    }
+  }
+
+  const MultiplyWeightRows<W>& a_;
+  const float* x_;
+  float* y_;
+  std::ptrdiff_t rows_;
+  alignas(64) float sums_[static_cast<std::size_t>(weight_rows_at_once * sums_stride)];
+  alignas(
+      64) float buffer_[static_cast<std::size_t>(weight_outputs * buffered_steps * weight_step)];
+  alignas(64) float x_end_[static_cast<std::size_t>(weight_rows_at_once * weight_step)];
+};
+
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
+template <class Arch, class W>
+void run_kernel(Arch, const MultiplyWeightRows<W>& a) noexcept {
+  using Panel = detail::WeightPanel<Arch, W>;
+  for (std::ptrdiff_t row = 0; row < a.rows;) {
+    const int rows = next_group(a.rows - row, detail::weight_rows_at_once);
+    Panel panel(a, row, rows);
+    for (std::ptrdiff_t o = 0; o < a.outputs; o += Panel::width) panel.multiply(o);
+    row += rows;
+  }
+}
+
+PARE_ABI_END
+}  // namespace pare::kernel
+
+#include <pare/core/macros_on.hpp>
