@@ -103,8 +103,12 @@
 #include <pare/projection/nonzeros.hpp>
 #include <pare/projection/project.hpp>
 #include <pare/projection/sparse_projection.hpp>
+#include <pare/transformer/dense_linear.hpp>
 #include <pare/transformer/gates.hpp>
+#include <pare/transformer/linear.hpp>
+#include <pare/transformer/low_rank_linear.hpp>
 #include <pare/transformer/norms.hpp>
+#include <pare/transformer/quantized_linear.hpp>
 #include <pare/transformer/rotary.hpp>
 #include <pare/transformer/rotary_table.hpp>
 #include <pare/transformer/softmax.hpp>

@@ -81,6 +81,11 @@ void calls_of_transformer(Matrix& x, const Eigen::VectorXf& gain, Matrix& y, Ten
   transformer::softmax(x, y, {.temperature = 0.7});
   const transformer::RotaryTable<float> table(transformer::rotary_frequencies(64), 100);
   transformer::rotate(q, table, {.first_position = 3});
+  const transformer::DenseLinear<pare::bf16> layer(y.cols(), x.cols());
+  layer.apply(pare::simd, pare::as_const(pare::to_view(x)), pare::to_view(y));
+  const std::vector<pare::kernel::Q4_1> blocks(1);
+  const transformer::QuantizedLinear<pare::kernel::Q4_1> small(blocks, 1, 32);
+  small.apply(pare::simd, pare::as_const(pare::to_view(x)), pare::to_view(y));
 }
 
 void calls_of_files(const std::filesystem::path& path, Matrix& x) {

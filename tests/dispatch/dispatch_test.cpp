@@ -7,8 +7,10 @@
 #include <pare/linalg/multiply.hpp>
 #include <pare/linalg/spmm.hpp>
 #include <pare/projection/project.hpp>
+#include <pare/transformer/dense_linear.hpp>
 #include <pare/transformer/gates.hpp>
 #include <pare/transformer/norms.hpp>
+#include <pare/transformer/quantized_linear.hpp>
 #include <pare/transformer/rotary.hpp>
 #include <pare/transformer/softmax.hpp>
 
@@ -19,6 +21,7 @@
 #include <limits>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "attention/attend_calls.hpp"
@@ -253,6 +256,51 @@ TEST(Dispatch, RowsOfATransformerAgreeWithTheReference) {
   expect_rows_agree<double>(20 * 8 * 0x1p-53);
   expect_rows_agree<pare::bf16>(8 * 0x1p-7);
   expect_rows_agree<pare::f16>(8 * 0x1p-10);
+}
+
+/// A layer on rows that run each kernel: numbers below 1/4 times numbers of at most 1, 64 times.
+template <class L>
+void expect_layer_agrees(const L& layer) {
+  for (const Index rows : {2, 40}) {
+    std::vector<float> x(static_cast<std::size_t>(rows * 64)),
+        picked(static_cast<std::size_t>(rows * 5)), wanted(picked);
+    for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>((i * 31) % 17) / 8 - 1;
+    const pare::TensorView<const float, 2> in{x.data(), {rows, 64}, {64, 1}};
+    layer.apply(pare::dispatched, in, {picked.data(), {rows, 5}, {5, 1}});
+    layer.apply(pare::reference, in, {wanted.data(), {rows, 5}, {5, 1}});
+    for (std::size_t i = 0; i < wanted.size(); ++i)
+      ASSERT_NEAR(picked[i], wanted[i], 66 * 16 * 0x1p-24) << rows << " rows, " << i;
+  }
+}
+
+template <class Block>
+void expect_blocks_agree() {
+  std::vector<Block> blocks(10);
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    auto* const bytes = reinterpret_cast<unsigned char*>(&blocks[i]);
+    for (std::size_t k = 0; k < sizeof(Block); ++k)
+      bytes[k] = static_cast<unsigned char>((i + 1) * k);
+    blocks[i].d = {static_cast<std::uint8_t>(i),
+                   std::is_same_v<Block, pare::kernel::Q8_0> ? 0x14 : 0x20};
+    if constexpr (requires { blocks[i].m; }) blocks[i].m = {0, 0x21};
+  }
+  expect_layer_agrees(pare::transformer::QuantizedLinear<Block>(blocks, 5, 64));
+}
+
+TEST(Dispatch, LinearLayersAgreeWithTheReference) {
+  const auto dense = []<class S>(S) {
+    std::vector<S> w(5 * 64);
+    for (std::size_t i = 0; i < w.size(); ++i)
+      w[i] = static_cast<S>(static_cast<float>((i * 29) % 15) / 64 - 0.1f);
+    expect_layer_agrees(pare::transformer::DenseLinear<S>(
+        pare::TensorView<const S, 2>{w.data(), {5, 64}, {64, 1}}));
+  };
+  dense(0.0f);
+  dense(pare::bf16());
+  dense(pare::f16());
+  expect_blocks_agree<pare::kernel::Q8_0>();
+  expect_blocks_agree<pare::kernel::Q4_0>();
+  expect_blocks_agree<pare::kernel::Q4_1>();
 }
 
 TEST(Dispatch, ThreadsBelowOneAreRefused) {

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// A linear layer whose weight is a matrix: y = x W^T.
+///
+/// ```cpp
+/// const DenseLinear<float> viewed(file.view<float, 2>(name));  // where it lies, nothing copied
+/// DenseLinear<bf16> owned(outputs, inputs);                   // half the bytes of float
+/// file.read_rows(pare::simd, name, 0, owned.own_weights());   // rounded, from any type
+/// owned.apply(pare::simd.with(workspace), x, y);
+/// ```
+///
+/// bf16 and f16 are widened in registers; activations and sums are float.
+
+#include <pare/core/macros_off.hpp>
+
+#include <pare/core/aligned_buffer.hpp>
+#include <pare/core/backend.hpp>
+#include <pare/core/check.hpp>
+#include <pare/core/scalar.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/transformer/detail/linear_product.hpp>
+#include <pare/transformer/linear.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <type_traits>
+
+namespace pare::transformer {
+PARE_ABI_BEGIN
+
+/// W [outputs, inputs] of float, bf16 or f16, viewed or owned. It can be moved, not copied.
+template <StorageScalar S>
+requires(!std::is_same_v<S, double>)
+class DenseLinear {
+ public:
+  using weight = S;
+
+  /// Views a weight, which must outlive the layer.
+  /// \param weights [outputs, inputs], rows contiguous, at least one of each
+  /// \throws std::invalid_argument if it is empty or its rows are not contiguous.
+  explicit DenseLinear(TensorView<const S, 2> weights) : weights_(weights) {
+    detail::check_weight<S>("transformer::DenseLinear", "weights", weights_);
+  }
+
+  /// A weight of its own, zeros until it is written through `own_weights`.
+  /// \throws std::invalid_argument if an extent is below 1, or their product too large.
+  DenseLinear(Index outputs, Index inputs)
+      : memory_(size_of(outputs, inputs)),
+        weights_{memory_.data(), {outputs, inputs}, {inputs, 1}} {
+    std::fill_n(memory_.data(), memory_.capacity(), S{});
+  }
+
+  Index inputs() const { return weights_.cols(); }
+  Index outputs() const { return weights_.rows(); }
+  TensorView<const S, 2> weights() const { return weights_; }
+
+  /// The layer's own weight, to write.
+  /// \throws std::invalid_argument if it views another's.
+  TensorView<S, 2> own_weights() {
+    check(memory_.data() != nullptr, "transformer::DenseLinear::own_weights", "weights",
+          "a view of other memory", "a weight of the layer's own");
+    return {memory_.data(), weights_.extent, weights_.stride};
+  }
+
+  /// y = x W^T.
+  ///
+  /// \param x [rows, inputs], any strides; rows that are not contiguous are copied
+  /// \param y [rows, outputs], the same; apart from x and the weight
+  /// \throws std::invalid_argument if an extent does not fit or y overlaps x or the weight. Nothing
+  ///         is written then. No rows: a no-op.
+  ///
+  /// Cost: 2 rows inputs outputs FLOPs. Up to `few_rows` rows, W is read once for every 16, which
+  /// binds; more run as `linalg::multiply`. Memory, kept in the backend's workspace: none for a few
+  /// contiguous rows, else that of linalg::multiply.
+  template <Backend B>
+  void apply(const B& backend, TensorView<const float, 2> x, TensorView<float, 2> y) const {
+    constexpr const char* function = "transformer::DenseLinear::apply";
+    detail::check_linear(function, inputs(), outputs(), x, y);
+    check_no_overlap(function, "y", y, "the weight", weights_);
+    detail::apply_weight<B, S>(backend, weights_, x, y);
+  }
+
+ private:
+  static std::size_t size_of(Index outputs, Index inputs) {
+    constexpr const char* function = "transformer::DenseLinear";
+    check(outputs >= 1, function, "outputs", outputs, "at least 1");
+    check(inputs >= 1, function, "inputs", inputs, "at least 1");
+    return static_cast<std::size_t>(checked_product(function, "outputs", outputs, inputs));
+  }
+
+  AlignedBuffer<S> memory_;
+  TensorView<const S, 2> weights_;
+};
+
+PARE_ABI_END
+}  // namespace pare::transformer
+
+#include <pare/core/macros_on.hpp>

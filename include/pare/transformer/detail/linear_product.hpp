@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// y = x W^T for a weight of any storage: checks, the definition, a few rows, many rows.
+
+#include <pare/core/macros_off.hpp>
+
+#include <pare/core/aligned_buffer.hpp>
+#include <pare/core/backend.hpp>
+#include <pare/core/ceil_div.hpp>
+#include <pare/core/check.hpp>
+#include <pare/core/executor_ref.hpp>
+#include <pare/core/scratch.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/kernel/pack_weights.hpp>
+#include <pare/kernel/weight_rows.hpp>
+#include <pare/linalg/multiply.hpp>
+#include <pare/transformer/detail/row_blocks.hpp>
+#include <pare/transformer/linear.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <type_traits>
+
+namespace pare::transformer::detail {
+PARE_ABI_BEGIN
+
+/// Outputs that a worker takes at once.
+inline constexpr Index linear_item = 64;
+
+/// W as it is stored, [outputs x inputs / weight_inputs], elements of a row contiguous.
+template <class W>
+using WeightView = TensorView<const W, 2>;
+
+template <class W>
+Index inputs_of(const WeightView<W>& w) {
+  return w.cols() * kernel::weight_inputs<W>;
+}
+
+/// A weight that a layer can be made of.
+template <class W>
+void check_weight(const char* function, const char* argument, WeightView<W>& w) {
+  check_view(function, argument, w);
+  check(w.rows() >= 1 && w.cols() >= 1, function, argument, w.extent,
+        "at least one output and one input");
+  if (w.cols() == 1) w.stride[1] = 1;
+  check(w.stride[1] == 1, function, argument, w.stride, "[outputs, inputs] with contiguous rows");
+}
+
+/// Whatever is stored, x and y fit the layer and are apart from each other.
+inline void check_linear(const char* function, Index inputs, Index outputs,
+                         const TensorView<const float, 2>& x, const TensorView<float, 2>& y) {
+  check_view(function, "x", x);
+  check_extents<2>(function, "x", x.extent, {x.rows(), inputs});
+  check_writable(function, "y", y);
+  check_extents<2>(function, "y", y.extent, {x.rows(), outputs});
+  check_no_overlap(function, "y", y, "x", x);
+}
+
+template <class W>
+void reference_linear(WeightView<W> w, TensorView<const float, 2> x, TensorView<float, 2> y) {
+  for (Index r = 0; r < y.rows(); ++r)
+    for (Index o = 0; o < y.cols(); ++o) {
+      double sum = 0;
+      for (Index i = 0; i < w.cols(); ++i) {
+        if constexpr (kernel::WeightBlock<W>) {
+          float values[W::elements];
+          kernel::dequantize(w(o, i), values);
+          for (Index k = 0; k < W::elements; ++k)
+            sum += static_cast<double>(values[k]) * static_cast<double>(x(r, i * W::elements + k));
+        } else {
+          sum += static_cast<double>(static_cast<float>(w(o, i))) * static_cast<double>(x(r, i));
+        }
+      }
+      y(r, o) = static_cast<float>(sum);
+    }
+}
+
+/// The rows of W are shared out, whatever their number; each is read once for every 16 rows of x.
+template <class B, class W>
+void multiply_few(const B& backend, WeightView<W> w, TensorView<const float, 2> x,
+                  TensorView<float, 2> y) {
+  parallel_for(backend.executor, ceil_div(w.rows(), linear_item), [&](Index item, int) {
+    const Index begin = item * linear_item;
+    kernel::MultiplyWeightRows<W> a;
+    a.weights = &w(begin, 0);
+    a.weight_stride = w.stride[0];
+    a.x = x.data;
+    a.x_stride = x.stride[0];
+    a.y = y.data + begin;
+    a.y_stride = y.stride[0];
+    a.rows = x.rows();
+    a.inputs = inputs_of<W>(w);
+    a.outputs = std::min(linear_item, w.rows() - begin);
+    launch(backend, a);
+  });
+}
+
+/// A right factor of linalg::multiply, whose panels are packed of blocks.
+template <class B, class W>
+linalg::detail::PackedFactor<B, float> block_factor(WeightView<W> w) {
+  using Factor = linalg::detail::PackedFactor<B, float>;
+  return {w.data, w.stride[0], 1,
+          [](const B& backend, const Factor& factor, const typename Factor::Part& part,
+             const linalg::ProductOptions<float>&, float* to) {
+            launch(backend, kernel::PackWeights<W>{static_cast<const W*>(factor.data) +
+                                                       part.begin * factor.line_stride +
+                                                       part.first / W::elements,
+                                                   factor.line_stride, part.count, part.depth, to});
+          }};
+}
+
+template <class B, class W>
+void multiply_many(const B& backend, WeightView<W> w, TensorView<const float, 2> x,
+                   TensorView<float, 2> y) {
+  if constexpr (kernel::WeightBlock<W>) {
+    static_assert(linalg::product_depth % W::elements == 0);
+    linalg::detail::run_product<false>(
+        backend, linalg::detail::left_factor<false, B, float, float>(x), block_factor<B, W>(w),
+        inputs_of<W>(w), y, linalg::ProductOptions<float>{}, linalg::NoEpilogue{});
+  } else {
+    linalg::multiply(backend, x, transpose(w), y);
+  }
+}
+
+/// Rows that are copied because theirs are not contiguous.
+struct LinearMemory {
+  AlignedBuffer<float> x, y;
+};
+
+template <class B, class W>
+void run_linear(const B& backend, WeightView<W> w, TensorView<const float, 2> x,
+                TensorView<float, 2> y) {
+  const bool copies_x = !contiguous_rows(x), copies_y = !contiguous_rows(y);
+  if (!copies_x && !copies_y)
+    return x.rows() <= few_rows ? multiply_few(backend, w, x, y) : multiply_many(backend, w, x, y);
+  const auto memory = leased<LinearMemory>(backend);
+  const auto copy = [](auto from, auto to) {
+    for (Index j = 0; j < from.cols(); ++j)
+      for (Index i = 0; i < from.rows(); ++i) to(i, j) = from(i, j);
+  };
+  const auto rows_in = [](AlignedBuffer<float>& buffer, Index rows, Index cols) {
+    return TensorView<float, 2>{
+        buffer.resize(static_cast<std::size_t>(rows * cols)), {rows, cols}, {cols, 1}};
+  };
+  TensorView<const float, 2> from = x;
+  TensorView<float, 2> to = y;
+  if (copies_x) {
+    const auto rows = rows_in(memory->x, x.rows(), x.cols());
+    copy(x, rows);
+    from = as_const(rows);
+  }
+  if (copies_y) to = rows_in(memory->y, y.rows(), y.cols());
+  run_linear(backend, w, from, to);
+  if (copies_y) copy(as_const(to), y);
+}
+
+/// A layer's call, checked but for what belongs to the layer.
+template <class B, class W>
+void apply_weight(const B& backend, WeightView<W> w, TensorView<const float, 2> x,
+                  TensorView<float, 2> y) {
+  if (y.rows() == 0) return;
+  // Nobody steps along an extent of 1.
+  if (x.cols() == 1) x.stride[1] = 1;
+  if (y.cols() == 1) y.stride[1] = 1;
+  if constexpr (KernelBackend<B>)
+    run_linear(on_any_executor(backend), w, x, y);
+  else
+    reference_linear<W>(w, x, y);
+}
+
+PARE_ABI_END
+}  // namespace pare::transformer::detail
+
+#include <pare/core/macros_on.hpp>

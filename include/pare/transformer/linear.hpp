@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Linear layers: y = x W^T for rows x of a batch, however the weight W is stored.
+///
+/// ```cpp
+/// const DenseLinear<float> dense(pare::to_view(w));         // w [outputs, inputs], viewed
+/// const QuantizedLinear<pare::kernel::Q4_1> small(blocks, outputs, inputs);
+/// const LowRankLinear<float> thin(factors);                 // of truncated_svd and the like
+/// dense.apply(pare::simd.threads(2).with(workspace), x, y);  // x [rows, inputs], y [rows,
+/// outputs]
+/// ```
+///
+/// | layer | header | W is |
+/// |---|---|---|
+/// | `DenseLinear<S>` | `dense_linear.hpp` | a matrix of float, bf16 or f16, viewed or owned |
+/// | `QuantizedLinear<Block>` | `quantized_linear.hpp` | blocks of `Q8_0`, `Q4_0` or `Q4_1`, viewed
+/// | | `LowRankLinear<S>` | `low_rank_linear.hpp` | left right, of rank k |
+///
+/// A forward pass that is written over the concept takes each of them, and a layer of the user's
+/// own:
+///
+/// ```cpp
+/// template <Linear Gate, Linear Up>
+/// void feed_forward(const Gate& gate, const Up& up, ...);
+/// ```
+///
+/// All layers here keep to these rules. Activations are float, and so are sums, each over the
+/// inputs in one fixed order: results have the same bits for any number of threads, and a row the
+/// same among up to `few_rows` rows, however many. More rows run as a product of matrices, whose
+/// bits are again the same for any of their number. A NaN or infinity in a row of x reaches that
+/// row of y only.
+
+#include <pare/core/macros_off.hpp>
+
+#include <pare/core/backend.hpp>
+#include <pare/core/tensor_view.hpp>
+
+#include <concepts>
+
+namespace pare::transformer {
+
+/// A linear layer: `apply(backend, x, y)` writes y = x W^T for x [rows, inputs] and
+/// y [rows, outputs], on `pare::simd`, on `pare::reference` and on whatever backend it supports.
+/// It allocates nothing on a backend that carries a workspace, once that has grown.
+template <class L>
+concept Linear = requires(const L& l, TensorView<const float, 2> x, TensorView<float, 2> y) {
+  { l.inputs() } -> std::same_as<Index>;
+  { l.outputs() } -> std::same_as<Index>;
+  l.apply(simd, x, y);
+  l.apply(reference, x, y);
+};
+
+/// Rows up to which layers here read their weight where it lies, widened in registers. From there
+/// on they pack it into panels for each call, which costs as much as some ten rows.
+inline constexpr Index few_rows = 32;
+
+}  // namespace pare::transformer
+
+#include <pare/core/macros_on.hpp>
