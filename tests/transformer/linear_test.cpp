@@ -110,7 +110,7 @@ TYPED_TEST_SUITE(LinearTest, Weights);
 TYPED_TEST(LinearTest, ProductsAreThoseOfTheWeight) {
   for (const Index outputs : {1, 70})
     for (const Index inputs : {32, 576})
-      for (const Index rows : {1, 3, 16, 32, 33, 40}) {
+      for (const Index rows : {Index{1}, Index{3}, Index{16}, few_rows, few_rows + 1}) {
         const Layer<TypeParam> layer(outputs, inputs);
         const auto x = random_rows<float>(rows, inputs, 3);
         expect_products(layer.values, x, applied(layer.linear(), pare::simd, x));
@@ -121,7 +121,7 @@ TYPED_TEST(LinearTest, ProductsAreThoseOfTheWeight) {
 TYPED_TEST(LinearTest, OddExtentsOfNumbers) {
   if constexpr (!pare::kernel::WeightBlock<TypeParam>)
     for (const Index inputs : {1, 17, 33, 599})
-      for (const Index rows : {1, 7, 37}) {
+      for (const Index rows : {Index{1}, Index{7}, few_rows + 5}) {
         const Layer<TypeParam> layer(67, inputs);
         const auto x = random_rows<float>(rows, inputs, 3);
         expect_products(layer.values, x, applied(layer.linear(), pare::simd, x));
@@ -131,12 +131,12 @@ TYPED_TEST(LinearTest, OddExtentsOfNumbers) {
 TYPED_TEST(LinearTest, ThreadsAndTheNumberOfRowsKeepTheBits) {
   const Layer<TypeParam> layer(203, 96);
   const auto linear = layer.linear();
-  for (const Index rows : {1, 5, 50})
+  for (const Index rows : {Index{1}, Index{5}, few_rows + 2})
     pare::testing::same_bits_for_any_threads(pare::simd, [&](const auto& backend) {
       return applied(linear, backend, random_rows<float>(rows, 96, 4));
     });
   // Rows among few, and among many, are those among others.
-  for (const auto& [least, most] : {std::pair<Index, Index>{1, 32}, {33, 90}}) {
+  for (const auto& [least, most] : {std::pair<Index, Index>{1, few_rows}, {few_rows + 1, 90}}) {
     const auto all = applied(linear, pare::simd, random_rows<float>(most, 96, 4));
     for (const Index rows : {least, least + 3, (least + most) / 2}) {
       const auto some = applied(linear, pare::simd, random_rows<float>(rows, 96, 4));
@@ -150,7 +150,7 @@ TYPED_TEST(LinearTest, ThreadsAndTheNumberOfRowsKeepTheBits) {
 TYPED_TEST(LinearTest, AnyStridesTheSameBits) {
   const Layer<TypeParam> layer(35, 64);
   const auto linear = layer.linear();
-  for (const Index rows : {3, 40}) {
+  for (const Index rows : {Index{3}, few_rows + 1}) {
     const auto x = random_rows<float>(rows, 64, 5);
     const auto wanted = applied(linear, pare::simd, x);
     const Gapped<float> columns(x), out(wanted);
@@ -251,7 +251,7 @@ TEST(LowRankLinear, IsTheProductOfItsFactors) {
   const Layer<float> left(outputs, rank, 1), right(rank, inputs, 2);
   const LowRankLinear<float> layer(left.linear(), right.linear());
   EXPECT_EQ(layer.rank(), rank);
-  for (const Index rows : {1, 16, 33}) {
+  for (const Index rows : {Index{1}, Index{16}, few_rows + 1}) {
     const auto x = random_rows<float>(rows, inputs, 3);
     Rows<double> middle(rows, rank);
     const auto check = [&](const Rows<float>& y) {

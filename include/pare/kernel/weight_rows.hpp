@@ -69,6 +69,9 @@ inline constexpr std::ptrdiff_t buffered_steps = 24;
 /// Steps whose scales are read ahead.
 inline constexpr std::ptrdiff_t scaled_steps = 32;
 
+/// Tiles from the one that is multiplied to the one that is fetched into L2.
+inline constexpr std::ptrdiff_t weight_tiles_ahead = 8;
+
 /// Rows of a tile.
 template <class Arch>
 inline constexpr int weight_tile_rows = Arch::registers >= 32 ? 4 : 2;
@@ -78,7 +81,19 @@ inline constexpr int weight_tile_rows = Arch::registers >= 32 ? 4 : 2;
 template <class W>
 struct WeightLines {
   const W* line[weight_outputs];
-  std::ptrdiff_t ahead = 0;  ///< bytes from here to what is read after the next outputs
+  std::ptrdiff_t next =
+      0;  ///< bytes to the weights of the next tile; 0 if nothing is to be fetched
+
+  /// Asks for `Bytes` of what is read later: the next tile into L1, and some tiles behind into L2,
+  /// since L1 has too few fill buffers to keep memory busy.
+  template <std::size_t Bytes>
+  PARE_TILE_INLINE void fetch(const void* p) const noexcept {
+    if (next == 0) return;
+    for (std::ptrdiff_t byte = 0; byte < static_cast<std::ptrdiff_t>(Bytes); byte += 64) {
+      prefetch<2>(p, weight_tiles_ahead * next + byte);
+      prefetch(p, next + byte);
+    }
+  }
 };
 
 /// Reads weights of numbers.
@@ -94,8 +109,7 @@ class WeightReader {
   PARE_TILE_INLINE void read(int output, std::ptrdiff_t step, std::ptrdiff_t lane,
                              vec<float, Arch>& low, vec<float, Arch>& high) const noexcept {
     const W* const p = weights_.line[output] + step * weight_step + lane;
-    // A line of memory; of float, two are read from each of 4 places, which the hardware follows.
-    if (sizeof(W) == 2 && lane == 0) prefetch(p, weights_.ahead);
+    if (lane == 0) weights_.template fetch<weight_step * sizeof(W)>(p);
     low = load_widened<Arch>(p);
     high = load_widened<Arch>(p + weight_step / 2);
   }
@@ -135,7 +149,7 @@ class WeightReader<Arch, W> {
   PARE_TILE_INLINE void read(int output, std::ptrdiff_t step, std::ptrdiff_t lane,
                              vec<float, Arch>& low, vec<float, Arch>& high) const noexcept {
     const W* const block = weights_.line[output] + step;
-    if (lane == 0) prefetch(block, weights_.ahead);
+    if (lane == 0) weights_.template fetch<sizeof(W)>(block);
     widen_block<Arch>(*block, lane, scales_[output][step], low, high);
   }
 
@@ -241,7 +255,10 @@ class WeightPanel {
  private:
   static constexpr std::ptrdiff_t sums_stride = width * n;
 
-  bool buffered() const noexcept { return rows_ > weight_tile_rows<Arch>; }
+  /// Whether weights are widened once for several tiles: floats need not be.
+  bool buffered() const noexcept {
+    return !std::is_same_v<W, float> && rows_ > weight_tile_rows<Arch>;
+  }
 
   template <class From>
   static void copy_end(const From* from, std::ptrdiff_t count, From* to) noexcept {
@@ -253,7 +270,7 @@ class WeightPanel {
     for (std::ptrdiff_t o = 0; o < weight_outputs; ++o)
       lines.line[o] = a_.weights + std::min(output + o, a_.outputs - 1) * a_.weight_stride +
                       input / weight_inputs<W>;
-    lines.ahead = width * a_.weight_stride * static_cast<std::ptrdiff_t>(sizeof(W));
+    lines.next = weight_outputs * a_.weight_stride * static_cast<std::ptrdiff_t>(sizeof(W));
     return lines;
   }
 
@@ -261,16 +278,20 @@ class WeightPanel {
   void add(const WeightLines<W>& lines, const float* x, std::ptrdiff_t x_stride,
            std::ptrdiff_t steps, float* sums) noexcept {
     const WeightReader<Arch, W> reader(lines, steps);
-    if (!buffered())
-      return add_weight_rows<Arch>(reader, x, x_stride, rows_, steps, sums, sums_stride);
+    if (!buffered()) return add_groups(reader, x, x_stride, steps, sums);
     widen_weights<Arch>(reader, steps, buffer_);
     WeightLines<float> widened;
     for (std::ptrdiff_t o = 0; o < weight_outputs; ++o)
       widened.line[o] = buffer_ + o * buffered_steps * weight_step;
-    const WeightReader<Arch, float> from(widened, steps);
+    add_groups(WeightReader<Arch, float>(widened, steps), x, x_stride, steps, sums);
+  }
+
+  template <class Reader>
+  void add_groups(const Reader& reader, const float* x, std::ptrdiff_t x_stride,
+                  std::ptrdiff_t steps, float* sums) noexcept {
     for (std::ptrdiff_t r = 0; r < rows_;) {
       const int now = next_group(rows_ - r, weight_tile_rows<Arch>);
-      add_weight_rows<Arch>(from, x + r * x_stride, x_stride, now, steps, sums + r * sums_stride,
+      add_weight_rows<Arch>(reader, x + r * x_stride, x_stride, now, steps, sums + r * sums_stride,
                             sums_stride);
       r += now;
     }

@@ -52,9 +52,9 @@ concept Linear = requires(const L& l, TensorView<const float, 2> x, TensorView<f
   l.apply(reference, x, y);
 };
 
-/// Rows up to which layers here read their weight where it lies, widened in registers. From there
-/// on they pack it into panels for each call, which costs as much as some ten rows.
-inline constexpr Index few_rows = 32;
+/// Rows up to which layers here read their weight where it lies, widened in registers. For more they
+/// pack it into panels in each call, which takes as long as the products of some twenty rows.
+inline constexpr Index few_rows = 48;
 
 }  // namespace pare::transformer
 
