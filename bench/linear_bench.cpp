@@ -52,7 +52,8 @@ void fill(SplitMix64& random, W& w, float* values) {
   }
 }
 
-template <class W>
+/// With `Rounds`, many rows are rounded to bf16.
+template <class W, bool Rounds>
 struct LinearData {
   LinearData(Index outputs, Index inputs, Index rows)
       : dense(outputs, inputs),
@@ -76,7 +77,8 @@ struct LinearData {
       return QuantizedLinear<W>(std::span<const W>(first, size), dense.rows(), dense.cols());
     else
       return DenseLinear<W>(
-          pare::TensorView<const W, 2>{first, {dense.rows(), dense.cols()}, {dense.cols(), 1}});
+          pare::TensorView<const W, 2>{first, {dense.rows(), dense.cols()}, {dense.cols(), 1}},
+          {.round_inputs = Rounds});
   }
 
   template <class B>
@@ -91,11 +93,11 @@ struct LinearData {
   pare::Workspace workspace;
 };
 
-/// Sums of `inputs` products below 1/2 in any two orders.
-bool agree(const RowMatrix& y, const RowMatrix& x, const RowMatrix& w) {
+/// Sums of `inputs` products in any two orders, each term off by up to `rounding` of itself.
+bool agree(const RowMatrix& y, const RowMatrix& x, const RowMatrix& w, float rounding) {
   for (Index r = 0; r < y.rows(); r += 1 + y.rows() / 4) {
     const Eigen::RowVectorXf wanted = x.row(r) * w.transpose();
-    const float bound = 2 * static_cast<float>(w.cols()) * 0x1p-24f *
+    const float bound = (2 * static_cast<float>(w.cols()) * 0x1p-24f + rounding) *
                         (x.row(r).cwiseAbs() * w.cwiseAbs().transpose()).maxCoeff();
     if (!((y.row(r) - wanted).cwiseAbs().maxCoeff() <= bound)) return false;
   }
@@ -110,12 +112,12 @@ void multiply_by_eigen(const RowMatrix& x, const RowMatrix& w, RowMatrix& y) {
     y.noalias() = x * w.transpose();
 }
 
-template <class W>
+template <class W, bool Rounds>
 void run_linear(benchmark::State& state, const std::string& name, Index outputs, Index inputs,
                 Index rows, int threads) {
-  auto& d = workload<LinearData<W>>(
+  auto& d = workload<LinearData<W, Rounds>>(
       "linear " + name + std::to_string(outputs) + " " + std::to_string(rows),
-      [&] { return LinearData<W>(outputs, inputs, rows); });
+      [&] { return LinearData<W, Rounds>(outputs, inputs, rows); });
   const auto call = [&] {
     if (threads == 1)
       d.apply(pare::simd);
@@ -123,7 +125,7 @@ void run_linear(benchmark::State& state, const std::string& name, Index outputs,
       d.apply(pare::simd.threads(threads));
   };
   call();
-  if (!agree(d.y, d.x, d.dense)) {
+  if (!agree(d.y, d.x, d.dense, Rounds ? 0x1p-9f : 0)) {
     state.SkipWithError("differs from Eigen's product");
     return;
   }
@@ -131,7 +133,8 @@ void run_linear(benchmark::State& state, const std::string& name, Index outputs,
   // About 20 ms on one core, and all copies at least once.
   const int calls = rows > 16 ? 1 : static_cast<int>(std::max(1.0, 6e7 / weights));
   const double bytes = static_cast<double>(d.size * sizeof(W));
-  std::vector<Demand> demands{{Limit::fma_f32, 2 * weights * static_cast<double>(rows) * calls}};
+  std::vector<Demand> demands{
+      {Rounds ? Limit::dot_bf16 : Limit::fma_f32, 2 * weights * static_cast<double>(rows) * calls}};
   if (rows <= 16) demands.push_back({Limit::dram_read, bytes * calls});
   LimitProbe probe(threads, demands);
   const double own = time_between_probes(state, probe, [&] {
@@ -149,7 +152,7 @@ void run_linear(benchmark::State& state, const std::string& name, Index outputs,
   set_vs(state, "eigen_f32", median(peer) * calls, own);
 }
 
-template <class W>
+template <class W, bool Rounds = false>
 void add_rows(const std::string& name) {
   struct Shape {
     const char* name;
@@ -159,9 +162,10 @@ void add_rows(const std::string& name) {
        {Shape{"576x576", 576, 576}, Shape{"1536x576", 1536, 576}, Shape{"49152x576", 49152, 576}})
     for (const Index rows : {1, 4, 16, 512})
       for (const int threads : {1, all_threads()}) {
+        if (Rounds && rows <= 16) continue;
         std::string full = "linear/" + name + "/" + shape.name + "/rows" + std::to_string(rows);
         if (threads == 1) full += "/t1";
-        large(benchmark::RegisterBenchmark(full.c_str(), run_linear<W>, name, shape.outputs,
+        large(benchmark::RegisterBenchmark(full.c_str(), run_linear<W, Rounds>, name, shape.outputs,
                                            shape.inputs, rows, threads),
               3);
         if (all_threads() == 1) break;
@@ -171,6 +175,7 @@ void add_rows(const std::string& name) {
 const bool registered = [] {
   add_rows<float>("f32");
   add_rows<bf16>("bf16");
+  add_rows<bf16, true>("bf16_rounded");
   add_rows<Q8_0>("q8_0");
   add_rows<Q4_1>("q4_1");
   return true;

@@ -235,6 +235,31 @@ TEST(DenseLinear, OwnsOrViews) {
   refusal([&] { DenseLinear<float>(5, -1); }, function, "inputs");
 }
 
+// The oracle rounds x itself; bits of the conversion, and subnormals, are kernel/simd_test.cpp's.
+TEST(DenseLinear, RoundsManyRowsWhereAskedTo) {
+  for (const Index inputs : {64, 577}) {
+    const Layer<bf16> layer(70, inputs);
+    const DenseLinear<bf16> rounding(layer.linear().weights(), {.round_inputs = true});
+    pare::Workspace workspace;
+    const auto backend = pare::simd.with(workspace);
+    for (const Index rows : {Index{3}, few_rows + 4}) {
+      const auto x = random_rows<float>(rows, inputs, 3);
+      Rows<float> seen(rows, inputs, [&](Index r, Index i) {
+        return rows > few_rows ? static_cast<float>(bf16(x(r, i))) : x(r, i);
+      });
+      auto y = applied(rounding, backend, x);
+      expect_products(layer.values, seen, y);
+      const long before = pare::testing::allocations;
+      rounding.apply(backend, x.view(), y.view());
+      EXPECT_EQ(pare::testing::allocations - before, 0);
+      pare::testing::same_bits_for_any_threads(
+          pare::simd, [&](const auto& on) { return applied(rounding, on, x); });
+    }
+  }
+  refusal([&] { DenseLinear<float>(3, 4, {.round_inputs = true}); }, "transformer::DenseLinear",
+          "round_inputs");
+}
+
 TEST(QuantizedLinear, RefusesOtherNumbersOfBlocks) {
   const std::vector<Q4_1> blocks(12);
   const std::span<const Q4_1> all(blocks);

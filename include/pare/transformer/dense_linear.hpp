@@ -11,7 +11,8 @@
 /// owned.apply(pare::simd.with(workspace), x, y);
 /// ```
 ///
-/// bf16 and f16 are widened in registers; activations and sums are float.
+/// bf16 and f16 are widened in registers; activations and sums are float, unless `round_inputs`
+/// asks for products of bf16 pairs.
 
 #include <pare/core/macros_off.hpp>
 
@@ -28,6 +29,16 @@
 #include <type_traits>
 
 namespace pare::transformer {
+
+/// Options of DenseLinear.
+struct DenseLinearOptions {
+  /// Round more than `few_rows` rows of x to bf16, nearest, ties to even, and multiply pairs of
+  /// bf16 where the arch can: half the time on Zen 4, but up to twice on Sapphire Rapids, whose
+  /// pairs are slower than its floats. Each term is off by up to 2^-9 of itself. For a weight of
+  /// bf16 only.
+  bool round_inputs = false;
+};
+
 PARE_ABI_BEGIN
 
 /// W [outputs, inputs] of float, bf16 or f16, viewed or owned. It can be moved, not copied.
@@ -39,16 +50,20 @@ class DenseLinear {
 
   /// Views a weight, which must outlive the layer.
   /// \param weights [outputs, inputs], rows contiguous, at least one of each
-  /// \throws std::invalid_argument if it is empty or its rows are not contiguous.
-  explicit DenseLinear(TensorView<const S, 2> weights) : weights_(weights) {
+  /// \throws std::invalid_argument if it is empty, its rows are not contiguous, or an option is
+  ///         for another weight.
+  explicit DenseLinear(TensorView<const S, 2> weights, const DenseLinearOptions& options = {})
+      : weights_(weights), options_(checked(options)) {
     detail::check_weight<S>("transformer::DenseLinear", "weights", weights_);
   }
 
   /// A weight of its own, zeros until it is written through `own_weights`.
-  /// \throws std::invalid_argument if an extent is below 1, or their product too large.
-  DenseLinear(Index outputs, Index inputs)
+  /// \throws std::invalid_argument if an extent is below 1, their product too large, or an option
+  ///         for another weight.
+  DenseLinear(Index outputs, Index inputs, const DenseLinearOptions& options = {})
       : memory_(size_of(outputs, inputs)),
-        weights_{memory_.data(), {outputs, inputs}, {inputs, 1}} {
+        weights_{memory_.data(), {outputs, inputs}, {inputs, 1}},
+        options_(checked(options)) {
     std::fill_n(memory_.data(), memory_.capacity(), S{});
   }
 
@@ -79,7 +94,7 @@ class DenseLinear {
     constexpr const char* function = "transformer::DenseLinear::apply";
     detail::check_linear(function, inputs(), outputs(), x, y);
     check_no_overlap(function, "y", y, "the weight", weights_);
-    detail::apply_weight<B, S>(backend, weights_, x, y);
+    detail::apply_weight<B, S>(backend, weights_, x, y, options_.round_inputs);
   }
 
  private:
@@ -90,8 +105,15 @@ class DenseLinear {
     return static_cast<std::size_t>(checked_product(function, "outputs", outputs, inputs));
   }
 
+  static const DenseLinearOptions& checked(const DenseLinearOptions& options) {
+    check(!options.round_inputs || std::is_same_v<S, bf16>, "transformer::DenseLinear",
+          "round_inputs", options.round_inputs, "false for a weight that is not bf16");
+    return options;
+  }
+
   AlignedBuffer<S> memory_;
   TensorView<const S, 2> weights_;
+  DenseLinearOptions options_;
 };
 
 PARE_ABI_END

@@ -52,8 +52,8 @@ concept Linear = requires(const L& l, TensorView<const float, 2> x, TensorView<f
   l.apply(reference, x, y);
 };
 
-/// Rows up to which layers here read their weight where it lies, widened in registers. For more they
-/// pack it into panels in each call, which takes as long as the products of some twenty rows.
+/// Rows up to which layers here read their weight where it lies, widened in registers. For more
+/// they pack it into panels in each call, which takes as long as the products of some twenty rows.
 inline constexpr Index few_rows = 48;
 
 }  // namespace pare::transformer

@@ -13,6 +13,7 @@
 #include <pare/core/executor_ref.hpp>
 #include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/kernel/narrow_rows.hpp>
 #include <pare/kernel/pack_weights.hpp>
 #include <pare/kernel/weight_rows.hpp>
 #include <pare/linalg/multiply.hpp>
@@ -124,17 +125,42 @@ void multiply_many(const B& backend, WeightView<W> w, TensorView<const float, 2>
   }
 }
 
+/// Many rows, rounded to bf16 first.
+template <class B>
+void multiply_rounded(const B& backend, WeightView<bf16> w, TensorView<const float, 2> x,
+                      TensorView<float, 2> y) {
+  const auto memory = leased<AlignedBuffer<bf16>>(backend);
+  const TensorView<bf16, 2> rounded{
+      memory->resize(static_cast<std::size_t>(x.rows() * x.cols())), x.extent, {x.cols(), 1}};
+  const Index block = block_rows(x.cols());
+  parallel_for(backend.executor, ceil_div(x.rows(), block), [&](Index item, int) {
+    const Index begin = item * block, end = std::min(x.rows(), begin + block);
+    launch(backend, kernel::NarrowRows<bf16>{&x(begin, 0), x.stride[0], &rounded(begin, 0),
+                                             x.cols(), end - begin, x.cols()});
+  });
+  linalg::multiply(backend, as_const(rounded), transpose(w), y);
+}
+
 /// Rows that are copied because theirs are not contiguous.
 struct LinearMemory {
   AlignedBuffer<float> x, y;
 };
 
+/// Rows that are contiguous.
+template <class B, class W>
+void multiply_contiguous(const B& backend, WeightView<W> w, TensorView<const float, 2> x,
+                         TensorView<float, 2> y, bool rounds) {
+  if (x.rows() <= few_rows) return multiply_few(backend, w, x, y);
+  if constexpr (std::is_same_v<W, bf16>)
+    if (rounds) return multiply_rounded(backend, w, x, y);
+  multiply_many(backend, w, x, y);
+}
+
 template <class B, class W>
 void run_linear(const B& backend, WeightView<W> w, TensorView<const float, 2> x,
-                TensorView<float, 2> y) {
+                TensorView<float, 2> y, bool rounds) {
   const bool copies_x = !contiguous_rows(x), copies_y = !contiguous_rows(y);
-  if (!copies_x && !copies_y)
-    return x.rows() <= few_rows ? multiply_few(backend, w, x, y) : multiply_many(backend, w, x, y);
+  if (!copies_x && !copies_y) return multiply_contiguous(backend, w, x, y, rounds);
   const auto memory = leased<LinearMemory>(backend);
   const auto copy = [](auto from, auto to) {
     for (Index j = 0; j < from.cols(); ++j)
@@ -152,20 +178,20 @@ void run_linear(const B& backend, WeightView<W> w, TensorView<const float, 2> x,
     from = as_const(rows);
   }
   if (copies_y) to = rows_in(memory->y, y.rows(), y.cols());
-  run_linear(backend, w, from, to);
+  multiply_contiguous(backend, w, from, to, rounds);
   if (copies_y) copy(as_const(to), y);
 }
 
-/// A layer's call, checked but for what belongs to the layer.
+/// A layer's call, checked but for what belongs to the layer. `rounds`: many rows to bf16.
 template <class B, class W>
 void apply_weight(const B& backend, WeightView<W> w, TensorView<const float, 2> x,
-                  TensorView<float, 2> y) {
+                  TensorView<float, 2> y, bool rounds = false) {
   if (y.rows() == 0) return;
   // Nobody steps along an extent of 1.
   if (x.cols() == 1) x.stride[1] = 1;
   if (y.cols() == 1) y.stride[1] = 1;
   if constexpr (KernelBackend<B>)
-    run_linear(on_any_executor(backend), w, x, y);
+    run_linear(on_any_executor(backend), w, x, y, rounds);
   else
     reference_linear<W>(w, x, y);
 }
