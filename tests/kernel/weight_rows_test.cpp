@@ -146,18 +146,19 @@ std::vector<std::ptrdiff_t> input_counts() {
 
 TYPED_TEST(WeightRowsTest, ProductsAreThoseOfTheValues) {
   using W = typename TypeParam::weight;
-  for (const Guard guard : {Guard::before, Guard::after})
-    for (const std::ptrdiff_t inputs : input_counts<W>())
-      for (const std::ptrdiff_t outputs : {1, 2, 3, 4, 5, 15, 16, 17, 35})
-        for (const std::ptrdiff_t rows : {1, 2, 3, 4, 5, 8, 16, 20, 33}) {
-          if (inputs > 100 && outputs % 5 != 0 && rows % 4 != 1) continue;
-          const Weight<W> w(outputs, inputs, outputs % 3, guard);
-          Rows x(rows, inputs, guard), y(rows, outputs, guard);
-          x.fill();
-          multiply<typename TypeParam::arch>(w, x, y);
-          expect_products(w, x, y);
-          ASSERT_TRUE(x.gaps_untouched() && y.gaps_untouched()) << inputs << ' ' << outputs;
-        }
+  int count = 0;
+  for (const std::ptrdiff_t inputs : input_counts<W>())
+    for (const std::ptrdiff_t outputs : {1, 2, 3, 4, 5, 15, 16, 17, 35})
+      for (const std::ptrdiff_t rows : {1, 2, 3, 4, 5, 16, 20, 33}) {
+        if (inputs > 100 && outputs % 5 != 0 && rows % 4 != 1) continue;
+        const Guard guard = ++count % 2 == 0 ? Guard::before : Guard::after;
+        const Weight<W> w(outputs, inputs, outputs % 3, guard);
+        Rows x(rows, inputs, guard), y(rows, outputs, guard);
+        x.fill();
+        multiply<typename TypeParam::arch>(w, x, y);
+        expect_products(w, x, y);
+        ASSERT_TRUE(x.gaps_untouched() && y.gaps_untouched()) << inputs << ' ' << outputs;
+      }
 }
 
 TYPED_TEST(WeightRowsTest, ARowHasTheSameBitsAmongAnyNumber) {
