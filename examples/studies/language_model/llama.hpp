@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// The forward pass of a Llama-style model: RMS norms, rotary embedding, grouped heads, SwiGLU.
+///
+/// ```cpp
+/// const pare::io::GgufFile file("model.gguf");
+/// const Llama model(gguf_source(file, dense_linear(file)));
+/// KvCache cache(model.config().kv_shape(), 2048);
+/// std::vector<float> logits(model.config().vocabulary);
+/// pare::Workspace workspace;
+/// const auto backend = pare::simd.threads(2).with(workspace);
+/// model.forward(backend, prompt, cache, logits);              // logits of the last token
+/// for (Token next : ...) model.forward(backend, {&next, 1}, cache, logits);
+/// ```
+///
+///     x = E[token]
+///     for each block:  h = rms(x);  q, k, v = W h;  turn q and k by their positions
+///                      x += W_output attention(q, keys, values)
+///                      h = rms(x);  x += W_down (silu(W_gate h) * W_up h)
+///     logits = W_head rms(x)
+///
+/// Source: Touvron et al., "LLaMA", 2023, section 2.2.
+
+#include "language_model/any_linear.hpp"
+#include "language_model/cache_attention.hpp"
+#include "language_model/kv_cache.hpp"
+#include "language_model/llama_source.hpp"
+
+#include <pare/core/aligned_buffer.hpp>
+#include <pare/core/backend.hpp>
+#include <pare/core/check.hpp>
+#include <pare/core/executor_ref.hpp>
+#include <pare/core/scratch.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/core/workspace.hpp>
+#include <pare/transformer/gates.hpp>
+#include <pare/transformer/norms.hpp>
+#include <pare/transformer/rotary.hpp>
+
+#include <algorithm>
+#include <concepts>
+#include <cstddef>
+#include <functional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace language_model {
+
+/// Tokens that a call appended; forgotten again unless the call ends well.
+struct Appended {
+  Appended(KvCache& to, Index tokens) : cache(to), before(to.length()) { cache.append(tokens); }
+  Appended(const Appended&) = delete;
+  Appended& operator=(const Appended&) = delete;
+  ~Appended() {
+    if (!kept) cache.truncate(before);
+  }
+
+  KvCache& cache;
+  Index before;
+  bool kept = false;
+};
+
+struct LlamaBlock {
+  std::vector<float> attention_norm, feed_forward_norm;
+  AnyLinear query, key, value, output, gate, up, down;
+};
+
+class Llama {
+ public:
+  /// \throws std::invalid_argument as the source and LlamaConfig::checked
+  explicit Llama(const LlamaSource& source)
+      : config_(source.config.checked()),
+        table_(config_.rotary, config_.context),
+        embedding_(source.embedding),
+        final_norm_(source.vector("output_norm.weight", config_.dim)),
+        head_(source.linear(source.tied_head ? "token_embd.weight" : "output.weight",
+                            config_.vocabulary, config_.dim)) {
+    const LlamaConfig& c = config_;
+    const Index queries = c.heads * c.head_dim, keys = c.kv_heads * c.head_dim;
+    for (Index i = 0; i < c.blocks; ++i) {
+      const std::string name = "blk." + std::to_string(i) + ".";
+      blocks_.push_back({.attention_norm = source.vector(name + "attn_norm.weight", c.dim),
+                         .feed_forward_norm = source.vector(name + "ffn_norm.weight", c.dim),
+                         .query = source.linear(name + "attn_q.weight", queries, c.dim),
+                         .key = source.linear(name + "attn_k.weight", keys, c.dim),
+                         .value = source.linear(name + "attn_v.weight", keys, c.dim),
+                         .output = source.linear(name + "attn_output.weight", c.dim, queries),
+                         .gate = source.linear(name + "ffn_gate.weight", c.hidden, c.dim),
+                         .up = source.linear(name + "ffn_up.weight", c.hidden, c.dim),
+                         .down = source.linear(name + "ffn_down.weight", c.dim, c.hidden)});
+    }
+  }
+
+  const LlamaConfig& config() const { return config_; }
+  /// Layers that may be replaced by others of their inputs and outputs.
+  std::vector<LlamaBlock>& blocks() { return blocks_; }
+  AnyLinear& head() { return head_; }
+
+  /// Appends tokens to the cache and writes the logits of the last, [vocabulary].
+  ///
+  /// `attention` is for calls of several tokens; one alone attends exactly. Nothing is allocated if
+  /// the backend has a workspace that saw as many tokens and as long a cache before.
+  /// \throws std::invalid_argument if there is no token or one is not of the vocabulary, the cache
+  ///         is of another shape, there are more tokens than it has room for or the context has, or
+  ///         `attention` refuses the call. The cache is then as before.
+  template <class B>
+  requires std::same_as<pare::OnAnyExecutor<B>, ModelBackend>
+  void forward(const B& backend, std::span<const Token> tokens, KvCache& cache,
+               std::span<float> logits, const Attention& attention = exact_attention) const {
+    check_call(tokens, cache);
+    pare::check(static_cast<Index>(logits.size()) == config_.vocabulary, forward_name, "logits",
+                logits.size(), config_.vocabulary);
+    const ModelBackend on = on_any_executor(backend);
+    const auto memory = pare::leased<Memory>(on);
+    const auto h = hidden_states(on, tokens, cache, attention, *memory);
+    head_.apply(on, rows_of(h, h.rows() - 1, 1), matrix(logits.data(), 1, config_.vocabulary));
+  }
+
+  /// The same with the logits of all tokens, in blocks of at most 64: visit(first, logits) gets
+  /// those of tokens first, first + 1 ... as [rows, vocabulary], which are gone after the call.
+  template <class B, class Visit>
+  requires(std::same_as<pare::OnAnyExecutor<B>, ModelBackend> &&
+           std::invocable<const Visit&, Index, TensorView<const float, 2>>)
+  void forward(const B& backend, std::span<const Token> tokens, KvCache& cache, const Visit& visit,
+               const Attention& attention = exact_attention) const {
+    check_call(tokens, cache);
+    const ModelBackend on = on_any_executor(backend);
+    const auto memory = pare::leased<Memory>(on);
+    const auto h = hidden_states(on, tokens, cache, attention, *memory);
+    const Index block = std::min<Index>(64, h.rows());
+    float* const logits = pare::make_room<float>(memory->logits, block * config_.vocabulary);
+    for (Index first = 0; first < h.rows(); first += block) {
+      const auto rows = matrix(logits, std::min(block, h.rows() - first), config_.vocabulary);
+      head_.apply(on, rows_of(h, first, rows.rows()), rows);
+      visit(first, as_const(rows));
+    }
+  }
+
+ private:
+  static constexpr const char* forward_name = "language_model::Llama::forward";
+  /// Tokens between two attentions go through a block's layers this many at a time: [rows, hidden]
+  /// of a small model stays in cache, and memory does not grow with the prompt.
+  static constexpr Index rows_at_once = 512;
+
+  struct Memory {
+    pare::AlignedBuffer<std::byte> activations, logits;
+  };
+  struct Activations {
+    float *x, *q, *attended;               // of all tokens: [dim], [heads x head dim] twice
+    float *h, *delta, *k, *v, *gate, *up;  // of rows_at_once of them
+  };
+
+  static TensorView<float, 2> matrix(float* data, Index rows, Index columns) {
+    return {data, {rows, columns}, {columns, 1}};
+  }
+  template <class T>
+  static TensorView<T, 2> rows_of(TensorView<T, 2> m, Index first, Index rows) {
+    return {m.data + first * m.stride[0], {rows, m.cols()}, m.stride};
+  }
+  /// [rows, heads x dim] as [1, heads, rows, dim].
+  TensorView<float, 4> heads_of(TensorView<float, 2> m) const {
+    const Index dim = config_.head_dim;
+    return {m.data, {1, m.cols() / dim, m.rows(), dim}, {0, dim, m.stride[0], 1}};
+  }
+
+  void check_call(std::span<const Token> tokens, const KvCache& cache) const {
+    const auto n = static_cast<Index>(tokens.size());
+    pare::check(n >= 1, forward_name, "tokens", n, "at least 1");
+    for (const Token token : tokens)
+      pare::check(token >= 0 && token < config_.vocabulary, forward_name, "tokens", token,
+                  pare::Worded{"tokens from 0 to below ", config_.vocabulary});
+    pare::check(cache.shape() == config_.kv_shape(), forward_name, "cache", cache.shape().extents(),
+                config_.kv_shape().extents());
+    const Index room = std::min(cache.capacity(), config_.context) - cache.length();
+    pare::check(n <= room, forward_name, "tokens", n,
+                pare::Worded{"at most ", room, ", what is left of the context and the cache"});
+  }
+
+  Activations activations(Index tokens, pare::AlignedBuffer<std::byte>& memory) const {
+    const LlamaConfig& c = config_;
+    const Index rows = std::min(tokens, rows_at_once);
+    Activations a{};
+    pare::carve_from(memory, [&](pare::Carver& take) {
+      take(a.x, tokens * c.dim);
+      for (float** of_all : {&a.q, &a.attended}) take(*of_all, tokens * c.heads * c.head_dim);
+      for (float** of_dim : {&a.h, &a.delta}) take(*of_dim, rows * c.dim);
+      for (float** of_key : {&a.k, &a.v}) take(*of_key, rows * c.kv_heads * c.head_dim);
+      for (float** of_hidden : {&a.gate, &a.up}) take(*of_hidden, rows * c.hidden);
+    });
+    return a;
+  }
+
+  /// What the head is applied to, [tokens, dim].
+  TensorView<const float, 2> hidden_states(const ModelBackend& backend,
+                                           std::span<const Token> tokens, KvCache& cache,
+                                           const Attention& attention, Memory& memory) const {
+    const auto n = static_cast<Index>(tokens.size());
+    const Activations a = activations(n, memory.activations);
+    const TensorView<float, 2> x = matrix(a.x, n, config_.dim);
+    for (Index t = 0; t < n; ++t)
+      embedding_(tokens[static_cast<std::size_t>(t)],
+                 {&x(t, 0), static_cast<std::size_t>(config_.dim)});
+    Appended appended(cache, n);
+    for (Index i = 0; i < config_.blocks; ++i) {
+      const LlamaBlock& block = blocks_[static_cast<std::size_t>(i)];
+      for (Index first = 0; first < n; first += rows_at_once)
+        project(backend, block, i, rows_of(x, first, std::min(rows_at_once, n - first)), first,
+                appended, a);
+      const Index width = config_.heads * config_.head_dim;
+      const AttentionCall call{i, heads_of(matrix(a.q, n, width)), cache,
+                               heads_of(matrix(a.attended, n, width))};
+      n > 1 ? attention(backend, call) : exact_attention(backend, call);
+      for (Index first = 0; first < n; first += rows_at_once)
+        feed_forward(backend, block, rows_of(x, first, std::min(rows_at_once, n - first)), first,
+                     a);
+    }
+    appended.kept = true;
+    pare::transformer::rms_norm(backend, x, final_norm_, x, {.epsilon = config_.epsilon});
+    return x;
+  }
+
+  /// Queries of rows of x to a.q, their keys and values to the cache.
+  void project(const ModelBackend& backend, const LlamaBlock& block, Index layer,
+               TensorView<float, 2> x, Index first, const Appended& appended,
+               const Activations& a) const {
+    const Index rows = x.rows(), width = config_.heads * config_.head_dim;
+    const auto h = matrix(a.h, rows, config_.dim);
+    const auto q = matrix(a.q + first * width, rows, width);
+    const auto k = matrix(a.k, rows, config_.kv_heads * config_.head_dim);
+    const auto v = matrix(a.v, rows, k.cols());
+    pare::transformer::rms_norm(backend, x, block.attention_norm, h, {.epsilon = config_.epsilon});
+    block.query.apply(backend, h, q);
+    block.key.apply(backend, h, k);
+    block.value.apply(backend, h, v);
+    const Index position = appended.before + first;
+    for (const auto& turned : {q, k})
+      pare::transformer::rotate(backend, heads_of(turned), table_,
+                                {.layout = config_.layout, .first_position = position});
+    appended.cache.write(layer, position, k, v);
+  }
+
+  /// x += W_output attended, then x += W_down (silu(W_gate h) * W_up h), h the norm of x.
+  void feed_forward(const ModelBackend& backend, const LlamaBlock& block, TensorView<float, 2> x,
+                    Index first, const Activations& a) const {
+    const Index rows = x.rows(), width = config_.heads * config_.head_dim;
+    const auto h = matrix(a.h, rows, config_.dim), delta = matrix(a.delta, rows, config_.dim);
+    const auto gate = matrix(a.gate, rows, config_.hidden);
+    const auto up = matrix(a.up, rows, config_.hidden);
+    block.output.apply(backend, matrix(a.attended + first * width, rows, width), delta);
+    pare::transformer::add_rms_norm(backend, x, delta, block.feed_forward_norm, h,
+                                    {.epsilon = config_.epsilon});
+    block.gate.apply(backend, h, gate);
+    block.up.apply(backend, h, up);
+    pare::transformer::activate_gated(backend, gate, up, gate, pare::transformer::Silu{});
+    block.down.apply(backend, gate, delta);
+    for (Index i = 0; i < rows * config_.dim; ++i) x.data[i] += delta.data[i];
+  }
+
+  LlamaConfig config_;
+  pare::transformer::RotaryTable<float> table_;
+  std::function<void(Token, std::span<float>)> embedding_;
+  std::vector<float> final_norm_;
+  std::vector<LlamaBlock> blocks_;
+  AnyLinear head_;
+};
+
+}  // namespace language_model

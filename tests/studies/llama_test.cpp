@@ -1,0 +1,371 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include "language_model/llama.hpp"
+#include "io/memory.hpp"
+#include "io/temporary_folder.hpp"
+#include "language_model/gguf_source.hpp"
+#include "studies/llama_reference.hpp"
+#include "support/allocations.hpp"
+
+#include <pare/core/backend.hpp>
+#include <pare/io/gguf.hpp>
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdlib>
+#include <filesystem>
+#include <random>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace {
+
+using namespace language_model;
+using pare::testing::RoundedRow;
+using pare::testing::TinyLlama;
+
+using Logits = std::vector<float>;
+
+std::vector<Token> some_tokens(std::size_t count) {
+  std::mt19937 bits(5);
+  std::vector<Token> tokens(count);
+  for (Token& token : tokens) token = static_cast<Token>(bits() % TinyLlama::vocabulary);
+  return tokens;
+}
+
+/// A model with the file that it reads.
+struct Opened {
+  explicit Opened(const TinyLlama& tiny) : Opened(tiny.file().file()) {}
+  explicit Opened(const std::string& content)
+      : memory(content), file(memory.bytes()), model(gguf_source(file, dense_linear(file))) {}
+
+  KvCache cache(KvScalar scalar = KvScalar::Float) const {
+    return KvCache(model.config().kv_shape(), TinyLlama::context, scalar);
+  }
+
+  Memory memory;
+  pare::io::GgufFile file;
+  Llama model;
+};
+
+template <class B>
+Logits last_logits(const B& backend, const Llama& model, std::span<const Token> tokens,
+                   KvCache& cache, const Attention& attention = exact_attention) {
+  Logits logits(static_cast<std::size_t>(model.config().vocabulary));
+  model.forward(backend, tokens, cache, logits, attention);
+  return logits;
+}
+
+std::vector<Logits> all_logits(const Llama& model, std::span<const Token> tokens, KvCache& cache) {
+  std::vector<Logits> all;
+  model.forward(pare::simd, tokens, cache, [&](Index first, TensorView<const float, 2> block) {
+    EXPECT_EQ(first, static_cast<Index>(all.size()));
+    for (Index i = 0; i < block.rows(); ++i)
+      all.emplace_back(&block(i, 0), &block(i, 0) + block.cols());
+  });
+  return all;
+}
+
+void expect_within(const Logits& got, const RoundedRow& wanted) {
+  ASSERT_EQ(got.size(), wanted.size());
+  for (std::size_t i = 0; i < got.size(); ++i)
+    ASSERT_NEAR(static_cast<double>(got[i]), wanted[i].x, wanted[i].tolerance()) << "logit " << i;
+}
+
+/// The message of the refusal; the cache must be as before.
+template <class Call>
+std::string refused(const Call& call, const KvCache& cache) {
+  const Index before = cache.length();
+  const std::string message = refusal(call);
+  EXPECT_EQ(cache.length(), before);
+  return message;
+}
+
+#define EXPECT_SAYS(text, part) EXPECT_NE((text).find(part), std::string::npos) << (text)
+
+TEST(Llama, LogitsOfAPromptAreThoseOfTheDefinition) {
+  for (const bool tied : {true, false}) {
+    const TinyLlama tiny(1, tied);
+    const Opened opened(tiny);
+    const std::vector<Token> tokens = some_tokens(64);
+    const std::vector<RoundedRow> wanted = tiny.logits(tokens);
+    EXPECT_LT(wanted.back().back().tolerance(), 1e-3);  // a tolerance that tells something
+    for (const std::size_t n : {1u, 2u, 17u, 64u}) {
+      const auto prompt = std::span(tokens).first(n);
+      KvCache cache = opened.cache();
+      const std::vector<Logits> got = all_logits(opened.model, prompt, cache);
+      ASSERT_EQ(got.size(), n);
+      for (std::size_t t = 0; t < n; ++t) expect_within(got[t], wanted[t]);
+      EXPECT_EQ(cache.length(), static_cast<Index>(n));
+      KvCache again = opened.cache();
+      expect_within(last_logits(pare::simd, opened.model, prompt, again), wanted[n - 1]);
+    }
+  }
+}
+
+TEST(Llama, APromptOfSeveralRowBlocksIsThatOfTheDefinition) {
+  const TinyLlama tiny(2);
+  const Opened opened(tiny);
+  const std::vector<Token> tokens = some_tokens(530);
+  KvCache cache = opened.cache();
+  const std::vector<Logits> got = all_logits(opened.model, tokens, cache);
+  const std::vector<RoundedRow> wanted = tiny.logits(tokens);
+  for (const std::size_t t : {0u, 63u, 64u, 511u, 512u, 529u}) expect_within(got[t], wanted[t]);
+}
+
+TEST(Llama, OneTokenAtATimeAndInPartsIsAsAtOnce) {
+  const TinyLlama tiny(3);
+  const Opened opened(tiny);
+  const std::vector<Token> tokens = some_tokens(80);
+  const std::vector<RoundedRow> wanted = tiny.logits(tokens);
+  KvCache cache = opened.cache();
+  for (std::size_t t = 0; t < tokens.size(); ++t)
+    expect_within(last_logits(pare::simd, opened.model, {&tokens[t], 1}, cache), wanted[t]);
+  cache.reset();
+  for (const auto& [first, count] : {std::pair{0, 33}, std::pair{33, 40}, std::pair{73, 7}}) {
+    const auto part = std::span(tokens).subspan(std::size_t(first), std::size_t(count));
+    const Logits got = last_logits(pare::simd, opened.model, part, cache);
+    expect_within(got, wanted[static_cast<std::size_t>(first + count - 1)]);
+  }
+}
+
+TEST(Llama, TheSameBitsOnAnyNumberOfThreads) {
+  const Opened opened(TinyLlama(4));
+  const std::vector<Token> tokens = some_tokens(65);
+  const auto run = [&](const auto& backend) {
+    KvCache cache = opened.cache();
+    const Logits prompt = last_logits(backend, opened.model, std::span(tokens).first(64), cache);
+    return std::pair{prompt, last_logits(backend, opened.model, {&tokens[64], 1}, cache)};
+  };
+  EXPECT_EQ(run(pare::simd), run(pare::simd.threads(3)));
+}
+
+TEST(Llama, ATruncatedCacheForgets) {
+  const Opened opened(TinyLlama(5));
+  const std::vector<Token> tokens = some_tokens(40);
+  const auto head = std::span(tokens).first(10), tail = std::span(tokens).subspan(10, 10);
+  KvCache cache = opened.cache();
+  last_logits(pare::simd, opened.model, head, cache);
+  const Logits wanted = last_logits(pare::simd, opened.model, tail, cache);
+  last_logits(pare::simd, opened.model, std::span(tokens).subspan(20), cache);
+  cache.truncate(10);
+  EXPECT_EQ(last_logits(pare::simd, opened.model, tail, cache), wanted);
+  EXPECT_SAYS(refused([&] { cache.truncate(21); }, cache), "tokens: got 21, wanted at most 20");
+}
+
+TEST(Llama, ACacheInBf16RoundsQueriesKeysValuesAndWeights) {
+  const TinyLlama tiny(6);
+  const Opened opened(tiny);
+  const std::vector<Token> tokens = some_tokens(17);
+  const std::vector<RoundedRow> wanted = tiny.logits(tokens, true);
+  KvCache cache = opened.cache(KvScalar::Bf16), exact = opened.cache();
+  expect_within(last_logits(pare::simd, opened.model, std::span(tokens).first(16), cache),
+                wanted[15]);
+  const Logits decoded = last_logits(pare::simd, opened.model, {&tokens[16], 1}, cache);
+  EXPECT_LT(wanted[16][0].tolerance(), .5);
+  expect_within(decoded, wanted[16]);
+  EXPECT_NE(decoded, last_logits(pare::simd, opened.model, tokens, exact));
+}
+
+/// Rows of a head as checkpoints of Hugging Face have them: first numbers of pairs, then second.
+std::vector<float> half_split_rows(const TinyLlama::Tensor& t) {
+  std::vector<float> result;
+  constexpr Index dim = TinyLlama::head_dim;
+  for (Index row = 0; row < t.shape[0]; ++row) {
+    const Index at = row % dim, pair = at % (dim / 2), half = at / (dim / 2);
+    const auto from = t.values.begin() + (row - at + 2 * pair + half) * t.shape[1];
+    result.insert(result.end(), from, from + t.shape[1]);
+  }
+  return result;
+}
+
+TEST(Llama, PairsOfHalvesAreThoseOfNeighboursWithOtherRows) {
+  const TinyLlama tiny(7);
+  TinyLlama turned = tiny;
+  for (auto& [name, tensor] : turned.tensors)
+    if (name.ends_with("attn_q.weight") || name.ends_with("attn_k.weight"))
+      tensor.values = half_split_rows(tensor);
+  const Memory memory(turned.file().file());
+  const pare::io::GgufFile file(memory.bytes());
+  LlamaSource source = gguf_source(file, dense_linear(file));
+  source.config.layout = pare::transformer::RotaryLayout::HalfSplit;
+  const Llama model(source);
+  const std::vector<Token> tokens = some_tokens(17);
+  KvCache cache(model.config().kv_shape(), 17);
+  expect_within(last_logits(pare::simd, model, tokens, cache), tiny.logits(tokens).back());
+}
+
+TEST(Llama, ATokenAllocatesNothing) {
+  const TinyLlama tiny(8);
+  const Memory memory(tiny.file().file());
+  const pare::io::GgufFile file(memory.bytes());
+  LlamaSource source = gguf_source(file, dense_linear(file));
+  // Reading a row of a file is not the model's work.
+  const std::vector<float>& embedding = tiny.tensors.at("token_embd.weight").values;
+  source.embedding = [&](Token token, std::span<float> row) {
+    std::copy_n(embedding.begin() + token * TinyLlama::dim, row.size(), row.begin());
+  };
+  const Llama model(source);
+  const std::vector<Token> tokens = some_tokens(20);
+  for (const KvScalar scalar : {KvScalar::Float, KvScalar::Bf16}) {
+    pare::Workspace workspace;
+    const auto backend = pare::simd.with(workspace);
+    KvCache cache(model.config().kv_shape(), 32, scalar);
+    Logits logits(TinyLlama::vocabulary);
+    const Attention exact = exact_attention;
+    model.forward(backend, std::span(tokens).first(4), cache, logits, exact);
+    model.forward(backend, {&tokens[4], 1}, cache, logits, exact);
+    const long before = pare::testing::allocations;
+    for (std::size_t t = 5; t < tokens.size(); ++t)
+      model.forward(backend, {&tokens[t], 1}, cache, logits, exact);
+    EXPECT_EQ(pare::testing::allocations - before, 0);
+  }
+}
+
+/// A user's own layer.
+struct Doubled {
+  AnyLinear layer;
+
+  Index inputs() const { return layer.inputs(); }
+  Index outputs() const { return layer.outputs(); }
+  void apply(const ModelBackend& backend, TensorView<const float, 2> x,
+             TensorView<float, 2> y) const {
+    layer.apply(backend, x, y);
+    for (Index i = 0; i < y.rows() * y.cols(); ++i) y.data[i] *= 2;
+  }
+};
+
+TEST(Llama, ALayerIsReplacedByAnyOther) {
+  Opened opened(TinyLlama(9));
+  const std::vector<Token> tokens = some_tokens(5);
+  KvCache cache = opened.cache();
+  Logits wanted = last_logits(pare::simd, opened.model, tokens, cache);
+  for (float& logit : wanted) logit *= 2;
+  opened.model.head() = Doubled{opened.model.head()};
+  cache.reset();
+  EXPECT_EQ(last_logits(pare::simd, opened.model, tokens, cache), wanted);
+}
+
+TEST(Llama, APolicyIsAskedForSeveralTokensAndNotForOne) {
+  const TinyLlama tiny(10);
+  const Opened opened(tiny);
+  const std::vector<Token> tokens = some_tokens(18);
+  KvCache cache = opened.cache();
+  std::vector<Index> layers;
+  const Attention policy = [&](const ModelBackend& backend, const AttentionCall& call) {
+    layers.push_back(call.layer);
+    return exact_attention(backend, call);
+  };
+  last_logits(pare::simd, opened.model, std::span(tokens).first(17), cache, policy);
+  const Logits got = last_logits(pare::simd, opened.model, {&tokens[17], 1}, cache, policy);
+  EXPECT_EQ(layers, (std::vector<Index>{0, 1}));
+  expect_within(got, tiny.logits(tokens).back());
+}
+
+TEST(Llama, APolicyThatRefusesLeavesTheCacheAsItWas) {
+  const Opened opened(TinyLlama(11));
+  const std::vector<Token> tokens = some_tokens(8);
+  KvCache cache = opened.cache();
+  last_logits(pare::simd, opened.model, tokens, cache);
+  const Attention refuses = [](const ModelBackend&, const AttentionCall&) {
+    pare::invalid_argument("not today");
+    return pare::attention::AttendStats{};
+  };
+  EXPECT_EQ(refused([&] { last_logits(pare::simd, opened.model, tokens, cache, refuses); }, cache),
+            "not today");
+}
+
+TEST(Llama, RefusesTokensAndCachesThatDoNotFit) {
+  const Opened opened(TinyLlama(12));
+  KvCache cache = opened.cache();
+  const auto message = [&](const std::vector<Token>& tokens, KvCache& into) {
+    return refused([&] { last_logits(pare::simd, opened.model, tokens, into); }, into);
+  };
+  EXPECT_SAYS(message({}, cache), "tokens: got 0, wanted at least 1");
+  EXPECT_SAYS(message({3, 101}, cache), "tokens: got 101, wanted tokens from 0 to below 101");
+  EXPECT_SAYS(message({-1}, cache), "tokens: got -1");
+  KvCache small(opened.model.config().kv_shape(), 3), other({2, 1, 8}, 20);
+  last_logits(pare::simd, opened.model, some_tokens(2), small);
+  EXPECT_SAYS(message(some_tokens(2), small), "tokens: got 2, wanted at most 1, what is left");
+  EXPECT_SAYS(message({1}, other), "cache: got [2, 1, 8], wanted [2, 1, 16]");
+  KvCache large(opened.model.config().kv_shape(), 1000);
+  EXPECT_SAYS(message(some_tokens(641), large), "tokens: got 641, wanted at most 640");
+  Logits few(100);
+  EXPECT_SAYS(refused([&] { opened.model.forward(pare::simd, some_tokens(2), cache, few); }, cache),
+              "logits: got 100, wanted 101");
+  EXPECT_SAYS(refusal([] { KvCache({2, 0, 8}, 20); }), "shape: got [2, 0, 8]");
+  EXPECT_SAYS(refusal([] { KvCache({2, 1, 8}, 0); }), "capacity: got 0");
+}
+
+std::string refused_file(const std::string& bytes) {
+  return refusal([&] { Opened opened(bytes); });
+}
+
+TEST(Llama, RefusesFilesByTheNameOfWhatIsWrong) {
+  const TinyLlama tiny(13);
+  EXPECT_SAYS(refused_file(tiny.file("blk.1.ffn_up.weight").file()),
+              "no tensor blk.1.ffn_up.weight");
+  EXPECT_SAYS(refused_file(tiny.file("output_norm.weight").file()), "no tensor output_norm.weight");
+  EXPECT_SAYS(refused_file(tiny.file("token_embd.weight").file()), "token_embd.weight");
+  TinyLlama turned = tiny;
+  turned.tensors.at("blk.0.attn_k.weight").shape = {48, 16};
+  EXPECT_SAYS(refused_file(turned.file().file()),
+              "blk.0.attn_k.weight: got [48, 16], wanted [16, 48]");
+  TinyLlama biased = tiny;
+  biased.tensors["blk.0.attn_q.bias"] = {{48}, std::vector<float>(48)};
+  EXPECT_SAYS(refused_file(biased.file().file()), "tensor blk.0.attn_q.bias");
+  const std::string whole = tiny.file().file();
+  EXPECT_SAYS(refused_file(whole.substr(0, whole.size() - 1)), "pare::io::GgufFile");
+}
+
+TEST(Llama, RefusesFilesOfOtherModels) {
+  const auto with = [](const char* architecture, const char* scaling, std::uint32_t heads) {
+    pare::testing::GgufWriter writer;
+    writer.add("general.architecture", architecture);
+    writer.add("llama.rope.scaling.type", scaling);
+    for (const char* key : {"llama.block_count", "llama.context_length", "llama.embedding_length",
+                            "llama.feed_forward_length", "llama.rope.dimension_count"})
+      writer.add(key, std::uint32_t{8});
+    writer.add("llama.attention.head_count", heads);
+    writer.add("llama.attention.head_count_kv", std::uint32_t{2});
+    writer.add("llama.attention.layer_norm_rms_epsilon", 1e-5f);
+    writer.tensor("token_embd.weight", pare::io::GgufType::F32, {2, 8}, std::string(64, '\0'));
+    return refused_file(writer.file());
+  };
+  EXPECT_SAYS(with("gpt2", "none", 4), "general.architecture: got gpt2, wanted llama");
+  EXPECT_SAYS(with("llama", "yarn", 4), "llama.rope.scaling.type: got yarn");
+  EXPECT_SAYS(with("llama", "none", 0), "llama.attention.head_count: got 0");
+  EXPECT_SAYS(with("llama", "none", 3), "kv_heads: got 2, wanted a divisor of the 3 heads");
+  EXPECT_SAYS(with("llama", "none", 4), "rotary: got 4, wanted 1 to 1 pairs");
+}
+
+/// SmolLM2-135M-Instruct in Q4_1, where PARE_LANGUAGE_MODEL names its file: a float reference in
+/// numpy gave these logits and this text.
+TEST(Llama, TheRealModelAnswers) {
+  const char* const path = std::getenv("PARE_LANGUAGE_MODEL");
+  if (path == nullptr) GTEST_SKIP() << "PARE_LANGUAGE_MODEL names no file";
+  const pare::io::GgufFile file{std::filesystem::path(path)};
+  const Llama model(gguf_source(file, dense_linear(file)));
+  KvCache cache(model.config().kv_shape(), 32);
+  pare::Workspace workspace;
+  const auto backend = pare::simd.with(workspace);
+  const std::vector<Token> prompt{504, 3575, 282, 4649, 314};  // "The capital of France is"
+  Logits logits = last_logits(backend, model, prompt, cache);
+  const std::pair<std::size_t, double> best[] = {
+      {7042, 17.3713}, {260, 14.8886}, {4528, 13.2450}, {2250, 13.0095}, {1315, 12.9515}};
+  for (const auto& [token, logit] : best)
+    EXPECT_NEAR(static_cast<double>(logits[token]), logit, 5e-3 / 2);
+  std::vector<Token> text;
+  while (text.size() < 12) {
+    text.push_back(static_cast<Token>(std::ranges::max_element(logits) - logits.begin()));
+    model.forward(backend, std::span(text).last(1), cache, logits);
+  }
+  EXPECT_EQ(text, (std::vector<Token>{7042, 30, 198, 198, 504, 2988, 314, 42, 216, 34, 32, 33}));
+}
+
+}  // namespace
