@@ -10,6 +10,10 @@
 #include <pare/core/backend.hpp>
 #include <pare/io/gguf.hpp>
 
+#if __has_include(<nlohmann/json.hpp>)
+#include "language_model/safetensors_source.hpp"
+#endif
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -19,6 +23,7 @@
 #include <filesystem>
 #include <random>
 #include <span>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -184,12 +189,16 @@ std::vector<float> half_split_rows(const TinyLlama::Tensor& t) {
   return result;
 }
 
-TEST(Llama, PairsOfHalvesAreThoseOfNeighboursWithOtherRows) {
-  const TinyLlama tiny(7);
-  TinyLlama turned = tiny;
-  for (auto& [name, tensor] : turned.tensors)
+TinyLlama with_half_split_rows(TinyLlama tiny) {
+  for (auto& [name, tensor] : tiny.tensors)
     if (name.ends_with("attn_q.weight") || name.ends_with("attn_k.weight"))
       tensor.values = half_split_rows(tensor);
+  return tiny;
+}
+
+TEST(Llama, PairsOfHalvesAreThoseOfNeighboursWithOtherRows) {
+  const TinyLlama tiny(7);
+  const TinyLlama turned = with_half_split_rows(tiny);
   const Memory memory(turned.file().file());
   const pare::io::GgufFile file(memory.bytes());
   LlamaSource source = gguf_source(file, dense_linear(file));
@@ -199,6 +208,64 @@ TEST(Llama, PairsOfHalvesAreThoseOfNeighboursWithOtherRows) {
   KvCache cache(model.config().kv_shape(), 17);
   expect_within(last_logits(pare::simd, model, tokens, cache), tiny.logits(tokens).back());
 }
+
+#if __has_include(<nlohmann/json.hpp>)
+/// The file of a folder of Hugging Face.
+std::string safetensors_of(const TinyLlama& tiny) {
+  std::vector<pare::io::NamedTensor> tensors;
+  for (const auto& [name, tensor] : tiny.tensors)
+    tensors.emplace_back(huggingface_name(name), "F32", tensor.shape,
+                         std::as_bytes(std::span(tensor.values)));
+  std::ostringstream stream;
+  pare::io::write_safetensors(stream, tensors);
+  return stream.str();
+}
+
+const char* const tiny_config = R"({"model_type": "llama", "num_hidden_layers": 2,
+  "hidden_size": 48, "intermediate_size": 96, "num_attention_heads": 3, "num_key_value_heads": 1,
+  "vocab_size": 101, "max_position_embeddings": 640, "rope_theta": 10000, "rope_scaling": null,
+  "rms_norm_eps": 1e-05, "attention_bias": false, "tie_word_embeddings": false})";
+
+TEST(Llama, AFolderOfHuggingFaceIsReadWithItsNamesAndHalves) {
+  const TinyLlama tiny(14, false);
+  const Memory memory(safetensors_of(with_half_split_rows(tiny)));
+  const pare::io::SafetensorsFile file(memory.bytes());
+  const Llama model(safetensors_source(file, parse_llama_config(tiny_config), dense_linear(file)));
+  const std::vector<Token> tokens = some_tokens(9);
+  KvCache cache(model.config().kv_shape(), 9);
+  expect_within(last_logits(pare::simd, model, tokens, cache), tiny.logits(tokens).back());
+}
+
+TEST(Llama, RefusesFoldersByTheNameOfWhatIsWrong) {
+  const auto config_with = [](const std::string& from, const std::string& to) {
+    std::string text = tiny_config;
+    text.replace(text.find(from), from.size(), to);
+    return refusal([&] { parse_llama_config(text); });
+  };
+  EXPECT_EQ(config_with("", ""), "(accepted)");
+  EXPECT_SAYS(config_with("{", ""), "text: got no JSON object");
+  EXPECT_SAYS(config_with("llama", "qwen2"), "model_type: got \"qwen2\"");
+  EXPECT_SAYS(config_with("null", R"({"type": "yarn"})"), "rope_scaling: got {\"type\":\"yarn\"}");
+  EXPECT_SAYS(config_with("_bias\": false", "_bias\": true"), "attention_bias: got true");
+  EXPECT_SAYS(config_with("48", "\"48\""), "hidden_size: got \"48\", wanted a number");
+  EXPECT_SAYS(config_with("hidden_size", "size"), "hidden_size: got null, wanted a number");
+  const auto file_of = [](const TinyLlama& tiny) {
+    const Memory memory(safetensors_of(tiny));
+    const pare::io::SafetensorsFile file(memory.bytes());
+    return refusal([&] {
+      Llama(safetensors_source(file, parse_llama_config(tiny_config), dense_linear(file)));
+    });
+  };
+  TinyLlama tiny(15);
+  EXPECT_EQ(file_of(tiny), "(accepted)");
+  tiny.tensors.at("blk.1.ffn_down.weight").shape = {96, 48};
+  EXPECT_SAYS(file_of(tiny), "model.layers.1.mlp.down_proj.weight: got [96, 48], wanted [48, 96]");
+  tiny.tensors.erase("blk.1.ffn_down.weight");
+  EXPECT_SAYS(file_of(tiny), "no tensor model.layers.1.mlp.down_proj.weight");
+  tiny.tensors["model.layers.0.self_attn.q_proj.bias"] = {{48}, std::vector<float>(48)};
+  EXPECT_SAYS(file_of(tiny), "tensor model.layers.0.self_attn.q_proj.bias");
+}
+#endif
 
 TEST(Llama, ATokenAllocatesNothing) {
   const TinyLlama tiny(8);

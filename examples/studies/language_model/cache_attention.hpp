@@ -81,9 +81,9 @@ template <class Policy>
 Attention attention_by(const Policy& policy, AttentionReport& report) {
   return [policy, &report](const ModelBackend& backend, const AttentionCall& call) {
     const auto stats = in_scalar_of_cache(backend, call, [&]<class S>(TensorView<const S, 4> q, S) {
-      return pare::attention::attend(backend, q, call.cache.keys<S>(call.layer),
-                                     call.cache.values<S>(call.layer), call.out, policy,
-                                     {.causal = true});
+      // Not qualified: the policy's header may come after this one.
+      return attend(backend, q, call.cache.keys<S>(call.layer), call.cache.values<S>(call.layer),
+                    call.out, policy, {.causal = true});
     });
     report.add(stats);
     return stats;

@@ -31,9 +31,6 @@
 
 namespace language_model {
 
-/// Makes a layer of a matrix whose shape was checked.
-using MakeLinear = std::function<AnyLinear(const std::string& name)>;
-
 /// \throws std::invalid_argument if there is no such tensor or it is of another shape
 inline const pare::io::GgufTensor& checked_tensor(const pare::io::GgufFile& file,
                                                   const std::string& name,
@@ -41,13 +38,7 @@ inline const pare::io::GgufTensor& checked_tensor(const pare::io::GgufFile& file
   constexpr const char* function = "language_model::gguf_source";
   pare::check(file.contains(name), function, "file", "no tensor " + name, "a Llama's tensors");
   const auto& tensor = file.tensor(name);
-  const auto text = [](const auto& extents) {
-    std::string list;
-    for (const Index n : extents) list += (list.empty() ? "[" : ", ") + std::to_string(n);
-    return list + "]";
-  };
-  pare::check(std::ranges::equal(tensor.shape, shape), function, name.c_str(), text(tensor.shape),
-              text(shape));
+  check_tensor_shape(function, name, {tensor.shape.begin(), tensor.shape.end()}, shape);
   return tensor;
 }
 

@@ -66,6 +66,20 @@ struct LlamaSource {
   bool tied_head = false;  ///< the head is the embedding, token_embd.weight
 };
 
+/// Makes a layer of the matrix of that name in a file, whose shape was checked.
+using MakeLinear = std::function<AnyLinear(const std::string& name)>;
+
+/// \throws std::invalid_argument if the extents of a tensor are not those wanted
+inline void check_tensor_shape(const char* function, const std::string& name,
+                               const std::vector<Index>& got, const std::vector<Index>& wanted) {
+  const auto text = [](const std::vector<Index>& extents) {
+    std::string list = "[";
+    for (const Index n : extents) list += (list == "[" ? "" : ", ") + std::to_string(n);
+    return list + "]";
+  };
+  pare::check(got == wanted, function, name.c_str(), text(got), text(wanted));
+}
+
 /// All names that a source is asked for.
 inline std::vector<std::string> llama_tensors(const LlamaConfig& config, bool tied_head) {
   std::vector<std::string> names{"token_embd.weight", "output_norm.weight"};
