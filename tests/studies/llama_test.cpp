@@ -4,6 +4,7 @@
 #include "io/memory.hpp"
 #include "io/temporary_folder.hpp"
 #include "language_model/gguf_source.hpp"
+#include "language_model/perplexity.hpp"
 #include "studies/llama_reference.hpp"
 #include "support/allocations.hpp"
 
@@ -137,6 +138,34 @@ TEST(Llama, OneTokenAtATimeAndInPartsIsAsAtOnce) {
     const Logits got = last_logits(pare::simd, opened.model, part, cache);
     expect_within(got, wanted[static_cast<std::size_t>(first + count - 1)]);
   }
+}
+
+TEST(Llama, LossesAreThoseOfTheNextTokens) {
+  const TinyLlama tiny(16);
+  const Opened opened(tiny);
+  const std::vector<Token> tokens = some_tokens(66);
+  const std::vector<RoundedRow> logits = tiny.logits(tokens);
+  KvCache cache = opened.cache();
+  last_logits(pare::simd, opened.model, {&tokens[3], 1}, cache);  // forgotten
+  const std::vector<double> losses = next_token_losses(pare::simd, opened.model, tokens, cache);
+  ASSERT_EQ(losses.size(), 65u);
+  double mean = 0;
+  for (std::size_t t = 0; t < losses.size(); ++t) {
+    double sum = 0, worst = 0;
+    for (const auto& logit : logits[t]) {
+      sum += std::exp(logit.x);
+      worst = std::max(worst, logit.tolerance());
+    }
+    const auto next = static_cast<std::size_t>(tokens[t + 1]);
+    // The logarithm of a sum is off by no more than the worst of its logits, and rounded to float.
+    EXPECT_NEAR(losses[t], std::log(sum) - logits[t][next].x, 2 * worst + 1e-5);
+    mean += losses[t] / 65;
+  }
+  EXPECT_NEAR(mean_of(losses), mean, 1e-12);
+  EXPECT_SAYS(refusal([&] {
+                next_token_losses(pare::simd, opened.model, std::span(tokens).first(1), cache);
+              }),
+              "tokens: got 1, wanted at least 2");
 }
 
 TEST(Llama, TheSameBitsOnAnyNumberOfThreads) {

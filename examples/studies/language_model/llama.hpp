@@ -71,6 +71,9 @@ struct LlamaBlock {
 
 class Llama {
  public:
+  /// Rows of logits at a time, where those of all tokens are wanted.
+  static constexpr Index logit_rows = 64;
+
   /// \throws std::invalid_argument as the source and LlamaConfig::checked
   explicit Llama(const LlamaSource& source)
       : config_(source.config.checked()),
@@ -120,8 +123,9 @@ class Llama {
     head_.apply(on, rows_of(h, h.rows() - 1, 1), matrix(logits.data(), 1, config_.vocabulary));
   }
 
-  /// The same with the logits of all tokens, in blocks of at most 64: visit(first, logits) gets
-  /// those of tokens first, first + 1 ... as [rows, vocabulary], which are gone after the call.
+  /// The same with the logits of all tokens, in blocks of at most logit_rows: visit(first, logits)
+  /// gets those of tokens first, first + 1 ... as [rows, vocabulary], which are gone after the
+  /// call.
   template <class B, class Visit>
   requires(std::same_as<pare::OnAnyExecutor<B>, ModelBackend> &&
            std::invocable<const Visit&, Index, TensorView<const float, 2>>)
@@ -131,7 +135,7 @@ class Llama {
     const ModelBackend on = on_any_executor(backend);
     const auto memory = pare::leased<Memory>(on);
     const auto h = hidden_states(on, tokens, cache, attention, *memory);
-    const Index block = std::min<Index>(64, h.rows());
+    const Index block = std::min(logit_rows, h.rows());
     float* const logits = pare::make_room<float>(memory->logits, block * config_.vocabulary);
     for (Index first = 0; first < h.rows(); first += block) {
       const auto rows = matrix(logits, std::min(block, h.rows() - first), config_.vocabulary);
