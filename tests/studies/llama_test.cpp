@@ -8,6 +8,8 @@
 #include "studies/llama_reference.hpp"
 #include "support/allocations.hpp"
 
+#include <pare/attention/attend_selected.hpp>
+#include <pare/attention/sliding_window.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/io/gguf.hpp>
 
@@ -361,6 +363,28 @@ TEST(Llama, APolicyIsAskedForSeveralTokensAndNotForOne) {
   const Logits got = last_logits(pare::simd, opened.model, {&tokens[17], 1}, cache, policy);
   EXPECT_EQ(layers, (std::vector<Index>{0, 1}));
   expect_within(got, tiny.logits(tokens).back());
+}
+
+TEST(Llama, AnySelectorOfBlocksMayAttend) {
+  using pare::attention::SlidingWindow;
+  const TinyLlama tiny(17);
+  const Opened opened(tiny);
+  const std::vector<Token> tokens = some_tokens(40);
+  KvCache cache = opened.cache(), rounded = opened.cache(KvScalar::Bf16);
+  const auto with = [&](Index window, KvCache& into, AttentionReport& report) {
+    into.reset();
+    const SlidingWindow policy{.row_block = 8, .column_block = 8, .window = window, .sinks = 1};
+    return last_logits(pare::simd, opened.model, tokens, into, attention_by(policy, report));
+  };
+  AttentionReport all, some;
+  expect_within(with(40, cache, all), tiny.logits(tokens).back());
+  expect_within(with(40, rounded, all), tiny.logits(tokens, true).back());
+  EXPECT_EQ(all.calls, 4);
+  EXPECT_EQ(all.density(), 1);
+  with(8, cache, some);
+  EXPECT_EQ(some.calls, 2);
+  // Of 1 + 2 + 3 + 4 + 5 blocks: the own, the one before it, and the first.
+  EXPECT_DOUBLE_EQ(some.density(), (1 + 2 + 3 + 3 + 3) / 15.0);
 }
 
 TEST(Llama, APolicyThatRefusesLeavesTheCacheAsItWas) {
