@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // GoogleTest's main with one more option, --file=<area>/<name>_test.cpp, which runs the tests that
-// are written in that file; and a run that selects no test at all fails.
+// are written in that file; a run that selects no test at all fails, and one that skips all ends
+// with code 77.
 
 #include <gtest/gtest.h>
 
@@ -57,9 +58,12 @@ int main(int argc, char** argv) {
   }
   const int failed = RUN_ALL_TESTS();
   const bool listing = testing::GTEST_FLAG(list_tests);
-  if (!listing && testing::UnitTest::GetInstance()->test_to_run_count() == 0) {
+  const testing::UnitTest& all = *testing::UnitTest::GetInstance();
+  if (!listing && all.test_to_run_count() == 0) {
     std::fprintf(stderr, "no test was selected\n");
     return 1;
   }
-  return failed;
+  constexpr int skipped = 77;
+  const bool skips_all = !listing && all.skipped_test_count() == all.test_to_run_count();
+  return failed == 0 && skips_all ? skipped : failed;
 }
