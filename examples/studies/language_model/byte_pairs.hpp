@@ -5,14 +5,13 @@
 /// Merges pairs of neighbours by rank: the pair of the lowest rank first, the leftmost among
 /// equals, until no pair is left that has a rank.
 
-#include <pare/core/check.hpp>
-
 #include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace language_model {
