@@ -4,7 +4,7 @@
 /// \file
 /// Text files of columns, read line by line, with errors that name file and line.
 
-#include "graph/progress.hpp"
+#include "common/progress.hpp"
 
 #include <cstddef>
 #include <filesystem>
@@ -99,7 +99,7 @@ class ColumnReader {
 
   std::string path_;
   std::ifstream file_;
-  Progress progress_;
+  command_line::Progress progress_;
   std::string text_;
   std::vector<std::string_view> columns_;
   std::size_t line_ = 0;

@@ -3,12 +3,12 @@
 /// \file
 /// Embeds the nodes of a real graph with FastRP and says how good and how fast that was.
 
+#include "common/peak_memory.hpp"
+#include "common/progress.hpp"
 #include "common/run_program.hpp"
 #include "graph/arguments.hpp"
 #include "graph/edge_list.hpp"
 #include "graph/labels.hpp"
-#include "graph/peak_memory.hpp"
-#include "graph/progress.hpp"
 #include "graph/score_table.hpp"
 #include "graph/statistics.hpp"
 
@@ -46,7 +46,7 @@ FastRpOptions embedding_options(const graph::Arguments& arguments) {
 }
 
 graph::Vectors embed(const graph::Graph& graph, FastRpOptions options, int threads) {
-  graph::Progress progress("embedding");
+  command_line::Progress progress("embedding");
   options.progress = [&](int step, int steps) { progress(double(step) / steps); };
   const auto start = std::chrono::steady_clock::now();
   graph::Vectors vectors =
@@ -59,7 +59,7 @@ graph::Vectors embed(const graph::Graph& graph, FastRpOptions options, int threa
   std::printf("embedding   %td x %td floats, %td steps, %d threads: %.2f s, %.2f M edges/s\n",
               vectors.rows(), vectors.cols(), steps, threads, time.count(), rate * 1e-6);
   std::printf("            peak memory %.0f MiB, %.0f of them the embedding\n",
-              graph::peak_memory_mib(), double(vectors.size()) * sizeof(float) / 0x1p20);
+              command_line::peak_memory_mib(), double(vectors.size()) * sizeof(float) / 0x1p20);
   return vectors;
 }
 

@@ -13,7 +13,7 @@
 #include <unistd.h>
 #endif
 
-namespace graph {
+namespace command_line {
 
 /// Shows how much of a piece of work is done: on a terminal one line that is redrawn, from half a
 /// second on and gone at the end; elsewhere a line every ten seconds.
@@ -59,4 +59,4 @@ class Progress {
       Clock::now() + (on_terminal_ ? std::chrono::milliseconds(500) : std::chrono::seconds(10));
 };
 
-}  // namespace graph
+}  // namespace command_line

@@ -8,7 +8,7 @@
 #include <sys/resource.h>
 #endif
 
-namespace graph {
+namespace command_line {
 
 /// Peak resident memory of this process so far in MiB; 0 where the system does not tell.
 inline double peak_memory_mib() {
@@ -26,4 +26,4 @@ inline double peak_memory_mib() {
 #endif
 }
 
-}  // namespace graph
+}  // namespace command_line
