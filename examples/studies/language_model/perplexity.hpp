@@ -2,59 +2,70 @@
 #pragma once
 
 /// \file
-/// How well a model foretells a text: the loss of each token, -log p(token | those before it).
-///
-/// ```cpp
-/// const std::vector<double> losses = next_token_losses(backend, model, tokens, cache);
-/// std::printf("perplexity %.2f\n", std::exp(mean_of(losses)));
-/// ```
+/// How well a model foretells a text.
 
 #include "language_model/cache_attention.hpp"
-#include "language_model/kv_cache.hpp"
 #include "language_model/llama.hpp"
 
 #include <pare/core/check.hpp>
-#include <pare/core/tensor_view.hpp>
 #include <pare/transformer/softmax.hpp>
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstddef>
-#include <numeric>
 #include <span>
 #include <vector>
 
 namespace language_model {
 
-/// Of tokens[1], tokens[2] ..., in nats. The cache, which forgets what it has, then has all tokens.
+/// The losses -log p(token | those before it in its window), in nats, of all tokens but the first
+/// of each window, in their order: two methods on the same text can be compared token by token.
 ///
-/// Memory: 64 rows of logits, however long the text.
-/// \throws std::invalid_argument if there are fewer than two tokens, and as Llama::forward
-template <class B>
-std::vector<double> next_token_losses(const B& backend, const Llama& model,
-                                      std::span<const Token> tokens, KvCache& cache,
-                                      const Attention& attention = exact_attention) {
-  pare::check(tokens.size() >= 2, "language_model::next_token_losses", "tokens", tokens.size(),
-              "at least 2");
-  cache.reset();
+/// \param window   tokens that are foretold together, at least 2; the last window may be shorter
+/// \param progress is given the share that is done
+/// \throws std::invalid_argument as Llama::forward, or if there are fewer than 2 tokens
+template <class B, class Progress>
+std::vector<double> token_losses(const Llama& llama, const B& backend,
+                                 std::span<const Token> tokens, Index window, KvScalar kv,
+                                 const Attention& attention, Progress&& progress) {
+  const auto count = static_cast<Index>(tokens.size());
+  pare::check(count >= 2, "language_model::token_losses", "tokens", count, "at least 2");
+  pare::check(window >= 2, "language_model::token_losses", "window", window, "at least 2");
+  KvCache cache(llama.config().kv_shape(), std::min(window, count), kv);
   std::vector<double> losses;
-  losses.reserve(tokens.size() - 1);
   std::array<float, Llama::logit_rows> sums{};
-  const auto visit = [&](Index first, TensorView<const float, 2> logits) {
-    const TensorView<float, 1> sum{sums.data(), {logits.rows()}, {1}};
-    pare::transformer::log_sum_exp(backend, logits, sum);
-    for (Index i = 0; i < logits.rows(); ++i) {
-      const auto next = static_cast<std::size_t>(first + i) + 1;
-      if (next < tokens.size())
-        losses.push_back(static_cast<double>(sum(i)) -
-                         static_cast<double>(logits(i, tokens[next])));
-    }
-  };
-  model.forward(backend, tokens, cache, visit, attention);
+  for (Index begin = 0; begin + 1 < count; begin += window) {
+    cache.reset();
+    const auto part = tokens.subspan(static_cast<std::size_t>(begin),
+                                     static_cast<std::size_t>(std::min(window, count - begin)));
+    const auto judge = [&](Index first, TensorView<const float, 2> logits) {
+      const std::span<float> of_rows(sums.data(), static_cast<std::size_t>(logits.rows()));
+      pare::transformer::log_sum_exp(backend, logits, of_rows);
+      for (Index row = 0; row < logits.rows(); ++row) {
+        const auto next = static_cast<std::size_t>(first + row) + 1;
+        if (next == part.size()) break;
+        losses.push_back(static_cast<double>(of_rows[static_cast<std::size_t>(row)]) -
+                         static_cast<double>(logits(row, part[next])));
+      }
+      progress(static_cast<double>(begin + first + logits.rows()) / static_cast<double>(count));
+    };
+    llama.forward(backend, part, cache, judge, attention);
+  }
   return losses;
 }
 
-inline double mean_of(const std::vector<double>& values) {
-  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+/// A mean and its standard error, of values taken as independent.
+struct Mean {
+  double value = 0, error = 0;
+};
+
+inline Mean mean_of(std::span<const double> values) {
+  const auto n = static_cast<double>(values.size());
+  double sum = 0, squares = 0;
+  for (const double value : values) sum += value;
+  for (const double value : values) squares += (value - sum / n) * (value - sum / n);
+  return {sum / n, n > 1 ? std::sqrt(squares / (n - 1) / n) : 0};
 }
 
 }  // namespace language_model

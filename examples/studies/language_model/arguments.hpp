@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// The command line of the language_model study: a command, and options that it takes.
+
+#include "common/options.hpp"
+#include "language_model/kv_cache.hpp"
+#include "language_model/sampler.hpp"
+
+#include <cstddef>
+#include <limits>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace language_model {
+
+inline constexpr const char* usage_text =
+    R"(usage: language_model generate PROMPT [options]
+       language_model perplexity FILE... [options]
+       language_model bench [options]
+       language_model dump FILE [options]
+
+A language model of Llama's kind on Pare's kernels. The model is SmolLM2-135M-Instruct, which
+`cmake/bootstrap.sh model` fetches, or a GGUF file of yours with a "smollm" vocabulary.
+
+generate answers a prompt, its text as it comes:
+  --tokens N           at most                                   (256)
+  --temperature X      0: always the most likely token           (0.2)
+  --top-k N            draws of the N most likely                (all)
+  --top-p X            and of those that have X of the rest      (0.9)
+  --min-p X            and that are X times as likely as the best   (0)
+  --seed N             of the draws                              (0)
+  --raw                continues PROMPT as it is, instead of answering it
+
+perplexity judges texts:
+  --tokens N           of each text, at most                     (8192)
+  --window N           tokens are foretold from the N before at most: texts are cut into windows,
+                       whose first tokens are not judged         (2048)
+
+bench measures speed:
+  --prompt N           tokens at once                            (512)
+  --tokens N           one by one behind them                    (64)
+
+dump writes what a text makes of layers, as .npy into a folder:
+  --out FOLDER         made if it is not there                   (dump)
+  --layers LIST        from 0                                    (0)
+  --tokens N           of the text, at most                      (1024)
+  --activations        inputs of linear layers too, not only their mean products
+
+all of them:
+  --model FILE                                       (from PARE_MODELS, else build/models)
+  --kv f32|bf16        type of keys and values                   (f32)
+  --threads N                                                    (all)
+  --help
+)";
+
+using command_line::UsageError;
+
+enum class Command { Generate, Perplexity, Bench, Dump };
+
+/// What the user asked for.
+struct Arguments {
+  Command command = Command::Generate;
+  std::vector<std::string> words;  ///< the prompt, or files
+  std::optional<std::string> model;
+  std::optional<Index> tokens;
+  Index window = 2048, prompt = 512;
+  SamplerOptions sampling = {.temperature = 0.2, .top_p = 0.9};
+  bool raw = false;
+  std::string out = "dump";
+  std::vector<Index> layers = {0};
+  bool activations = false;
+  KvScalar kv = KvScalar::Float;
+  int threads = command_line::all_threads();
+  bool help = false;
+};
+
+namespace detail {
+
+inline Index token_count(std::string_view option, std::string_view value) {
+  return command_line::number<Index>(option, value, 1, 1 << 20, "a whole number from 1 to 2^20");
+}
+
+inline Index layer(std::string_view option, std::string_view value) {
+  return command_line::number<Index>(option, value, 0, 1 << 20, "whole numbers from 0, by commas");
+}
+
+inline double share(std::string_view option, std::string_view value, double lowest,
+                    const char* wanted) {
+  return command_line::number(option, value, lowest, 1.0, wanted);
+}
+
+inline KvScalar kv_scalar(std::string_view option, std::string_view value) {
+  if (value == "f32") return KvScalar::Float;
+  if (value == "bf16") return KvScalar::Bf16;
+  command_line::reject(option, value, "f32 or bf16");
+}
+
+using Option = command_line::Option<Arguments>;
+
+inline constexpr Option tokens_option = {
+    "--tokens", [](auto& a, auto option, auto value) { a.tokens = token_count(option, value); }};
+inline constexpr Option model_option = {"--model", [](auto& a, auto option, auto value) {
+                                          a.model = command_line::file_name(option, value);
+                                        }};
+inline constexpr Option kv_option = {
+    "--kv", [](auto& a, auto option, auto value) { a.kv = kv_scalar(option, value); }};
+inline constexpr Option threads_option = {"--threads", [](auto& a, auto option, auto value) {
+                                            a.threads = command_line::threads(option, value);
+                                          }};
+
+inline constexpr Option generate_options[] = {
+    tokens_option,
+    model_option,
+    kv_option,
+    threads_option,
+    {"--temperature",
+     [](auto& a, auto option, auto value) {
+       a.sampling.temperature = command_line::number(
+           option, value, 0.0, std::numeric_limits<double>::max(), "a number from 0");
+     }},
+    {"--top-k",
+     [](auto& a, auto option, auto value) { a.sampling.top_k = token_count(option, value); }},
+    {"--top-p",
+     [](auto& a, auto option, auto value) {
+       a.sampling.top_p =
+           share(option, value, std::numeric_limits<double>::min(), "a share above 0, at most 1");
+     }},
+    {"--min-p",
+     [](auto& a, auto option, auto value) {
+       a.sampling.min_p = share(option, value, 0.0, "a share from 0 to 1");
+     }},
+    {"--seed",
+     [](auto& a, auto option, auto value) { a.sampling.seed = command_line::seed(option, value); }},
+    {"--raw", [](auto& a, auto, auto) { a.raw = true; }, true},
+};
+
+inline constexpr Option perplexity_options[] = {
+    tokens_option,
+    model_option,
+    kv_option,
+    threads_option,
+    {"--window",
+     [](auto& a, auto option, auto value) {
+       a.window =
+           command_line::number<Index>(option, value, 2, 1 << 20, "a whole number from 2 to 2^20");
+     }},
+};
+
+inline constexpr Option bench_options[] = {
+    tokens_option,
+    model_option,
+    kv_option,
+    threads_option,
+    {"--prompt", [](auto& a, auto option, auto value) { a.prompt = token_count(option, value); }},
+};
+
+inline constexpr Option dump_options[] = {
+    tokens_option,
+    model_option,
+    kv_option,
+    threads_option,
+    {"--out",
+     [](auto& a, auto option, auto value) { a.out = command_line::file_name(option, value); }},
+    {"--layers",
+     [](auto& a, auto option, auto value) { a.layers = command_line::list(option, value, layer); }},
+    {"--activations", [](auto& a, auto, auto) { a.activations = true; }, true},
+};
+
+/// The words behind the command, of which there must be `least` to `most`.
+template <std::size_t Count>
+Arguments parse_command(Command command, int count, const char* const* words,
+                        const Option (&options)[Count], std::size_t least, std::size_t most,
+                        const char* wanted) {
+  Arguments arguments =
+      command_line::parse(count, words, options,
+                          [](Arguments& a, std::string_view word) { a.words.emplace_back(word); });
+  arguments.command = command;
+  const std::size_t got = arguments.words.size();
+  if (!arguments.help && (got < least || got > most))
+    throw UsageError("got " + std::to_string(got) + " words behind the command, wanted " + wanted);
+  return arguments;
+}
+
+}  // namespace detail
+
+/// Reads a command, its words, `--option value` and `--option=value`. Throws UsageError.
+inline Arguments parse_arguments(int count, const char* const* words) {
+  const std::string_view command = count > 1 ? words[1] : "";
+  if (command == "--help" || command == "-h") {
+    Arguments arguments;
+    arguments.help = true;
+    return arguments;
+  }
+  const auto parse = [&](Command which, const auto& options, std::size_t least, std::size_t most,
+                         const char* wanted) {
+    return detail::parse_command(which, count - 1, words + 1, options, least, most, wanted);
+  };
+  constexpr std::size_t any = std::numeric_limits<std::size_t>::max();
+  if (command == "generate")
+    return parse(Command::Generate, detail::generate_options, 1, 1, "one, the prompt (in quotes)");
+  if (command == "perplexity")
+    return parse(Command::Perplexity, detail::perplexity_options, 1, any, "text files");
+  if (command == "bench") return parse(Command::Bench, detail::bench_options, 0, 0, "none");
+  if (command == "dump")
+    return parse(Command::Dump, detail::dump_options, 1, 1, "one, a text file");
+  throw UsageError("got '" + std::string(command) +
+                   "', wanted generate, perplexity, bench or dump first");
+}
+
+}  // namespace language_model

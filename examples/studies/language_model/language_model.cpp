@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// A real language model on Pare's kernels: answers, judges texts, measures speed, writes layers.
+
+#include "common/peak_memory.hpp"
+#include "common/progress.hpp"
+#include "common/run_program.hpp"
+#include "language_model/arguments.hpp"
+#include "language_model/dump.hpp"
+#include "language_model/generate.hpp"
+#include "language_model/open_model.hpp"
+#include "language_model/perplexity.hpp"
+
+#include <pare/core/backend.hpp>
+#include <pare/core/workspace.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstddef>
+#include <cstdio>
+#include <limits>
+#include <string>
+#include <vector>
+
+namespace {
+
+using namespace language_model;
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// The first tokens of a text.
+std::vector<Token> tokens_of(const OpenModel& model, const std::string& path, Index most) {
+  std::vector<Token> tokens = model.tokenizer.encode(read_text(path));
+  tokens.resize(std::min(tokens.size(), static_cast<std::size_t>(most)));
+  return tokens;
+}
+
+template <class B>
+void run_generate(const Arguments& arguments, const OpenModel& model, const B& backend) {
+  const std::string& text = arguments.words.front();
+  const std::vector<Token> prompt =
+      arguments.raw ? model.tokenizer.encode(text) : chat_prompt(model.tokenizer, text);
+  const auto show = [](const std::string& part) {
+    std::fwrite(part.data(), 1, part.size(), stdout);
+    std::fflush(stdout);
+  };
+  if (arguments.raw) show(text);
+  const GenerationTimes times = generate(model, backend, prompt, arguments.tokens.value_or(256),
+                                         arguments.sampling, arguments.kv, show);
+  show("\n");
+  std::fprintf(stderr, "[prompt: %td tokens in %.2f s; then %td in %.2f s, %.1f a second]\n",
+               times.prompt_tokens, times.prompt_seconds, times.tokens, times.seconds,
+               times.seconds > 0 ? static_cast<double>(times.tokens) / times.seconds : 0);
+}
+
+template <class B>
+void run_perplexity(const Arguments& arguments, const OpenModel& model, const B& backend) {
+  std::printf("%-40s %7s %15s %11s %9s %9s\n", "text", "tokens", "nats a token", "perplexity",
+              "bits/byte", "tokens/s");
+  for (const std::string& path : arguments.words) {
+    const std::vector<Token> tokens = tokens_of(model, path, arguments.tokens.value_or(8192));
+    command_line::Progress progress(path);
+    const auto start = Clock::now();
+    const std::vector<double> losses = token_losses(model.llama, backend, tokens, arguments.window,
+                                                    arguments.kv, exact_attention, progress);
+    const double seconds = seconds_since(start);
+    progress.erase();
+    const Mean loss = mean_of(losses);
+    const auto judged = static_cast<double>(losses.size());
+    // Tokens that are not judged have bytes too: the share of those that are stands for theirs.
+    const double bytes = static_cast<double>(model.tokenizer.decode(tokens).size()) * judged /
+                         static_cast<double>(tokens.size());
+    std::printf("%-40s %7zu %7.3f +- %.3f %11.2f %9.3f %9.0f\n", path.c_str(), losses.size(),
+                loss.value, loss.error, std::exp(loss.value),
+                loss.value * judged / std::log(2) / bytes,
+                static_cast<double>(tokens.size()) / seconds);
+    std::fflush(stdout);
+  }
+}
+
+/// The least seconds of three calls.
+template <class Call>
+double best_of_three(command_line::Progress& progress, const Call& call) {
+  double best = std::numeric_limits<double>::infinity();
+  for (int run = 0; run < 3; ++run) {
+    const auto start = Clock::now();
+    call();
+    best = std::min(best, seconds_since(start));
+    progress((run + 1) / 3.0);
+  }
+  return best;
+}
+
+template <class B>
+void run_bench(const Arguments& arguments, const OpenModel& model, const B& backend,
+               double load_seconds) {
+  const Llama& llama = model.llama;
+  const Index tokens = arguments.tokens.value_or(64);
+  std::vector<Token> prompt(static_cast<std::size_t>(arguments.prompt));
+  for (std::size_t i = 0; i < prompt.size(); ++i)  // any will do
+    prompt[i] = static_cast<Token>(i * 7919 % static_cast<std::size_t>(llama.config().vocabulary));
+  KvCache cache(llama.config().kv_shape(), arguments.prompt + tokens, arguments.kv);
+  std::vector<float> logits(static_cast<std::size_t>(llama.config().vocabulary));
+  command_line::Progress progress("measuring");
+  const double at_once = best_of_three(progress, [&] {
+    cache.reset();
+    llama.forward(backend, prompt, cache, logits);
+  });
+  const double one_by_one = best_of_three(progress, [&] {
+    cache.truncate(arguments.prompt);
+    for (Index i = 0; i < tokens; ++i) {
+      const Token next = prompt[static_cast<std::size_t>(i % arguments.prompt)];
+      llama.forward(backend, {&next, 1}, cache, logits);
+    }
+  });
+  progress.erase();
+  std::printf("load         %9.2f s\n", load_seconds);
+  std::printf("prompt %5td %9.1f tokens/s\n", arguments.prompt,
+              static_cast<double>(arguments.prompt) / at_once);
+  std::printf("decode %5td %9.1f tokens/s\n", tokens, static_cast<double>(tokens) / one_by_one);
+  std::printf("peak memory  %9.0f MiB\n", command_line::peak_memory_mib());
+}
+
+template <class B>
+void run_dump(const Arguments& arguments, OpenModel& model, const B& backend) {
+  const std::vector<Token> tokens =
+      tokens_of(model, arguments.words.front(), arguments.tokens.value_or(1024));
+  dump_layers(model.llama, backend, tokens, arguments.layers, arguments.kv, arguments.activations,
+              arguments.out);
+  std::printf("%zu tokens, %zu layers: see %s\n", tokens.size(), arguments.layers.size(),
+              arguments.out.c_str());
+}
+
+void run(const Arguments& arguments) {
+  const auto start = Clock::now();
+  OpenModel model(model_path(arguments.model));
+  const double load_seconds = seconds_since(start);
+  pare::Workspace workspace;
+  const auto backend = pare::simd.threads(arguments.threads).with(workspace);
+  switch (arguments.command) {
+    case Command::Generate:
+      return run_generate(arguments, model, backend);
+    case Command::Perplexity:
+      return run_perplexity(arguments, model, backend);
+    case Command::Bench:
+      return run_bench(arguments, model, backend, load_seconds);
+    case Command::Dump:
+      return run_dump(arguments, model, backend);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return command_line::run_program(
+      {.name = "language_model", .usage = usage_text, .less_memory = "fewer --tokens take less"},
+      [&] { return parse_arguments(argc, argv); }, run);
+}

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// The language_model study with SmolLM2, where the file is present.
+
+#include "common/model_folder.hpp"
+#include "language_model/generate.hpp"
+#include "language_model/perplexity.hpp"
+
+#include <pare/core/backend.hpp>
+#include <pare/core/workspace.hpp>
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace {
+
+using namespace language_model;
+
+class GenerateOnModel : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    if (const auto path = models::find(models::smollm2)) model = std::make_unique<OpenModel>(*path);
+  }
+  static void TearDownTestSuite() { model.reset(); }
+
+  void SetUp() override {
+    if (!model) GTEST_SKIP() << "no " << models::smollm2 << " in " << models::folder();
+  }
+
+  std::string text(const std::vector<Token>& prompt, Index most, const SamplerOptions& sampling) {
+    std::string all;
+    generate(*model, pare::simd.with(workspace), prompt, most, sampling, KvScalar::Float,
+             [&](const std::string& part) { all += part; });
+    return all;
+  }
+
+  static inline std::unique_ptr<OpenModel> model;
+  pare::Workspace workspace;
+};
+
+TEST_F(GenerateOnModel, ContinuesAsAFloatReferenceDoes) {
+  const std::vector<Token> prompt = model->tokenizer.encode("The capital of France is");
+  ASSERT_EQ(prompt.size(), 5u);
+  EXPECT_EQ(text(prompt, 12, {.temperature = 0}), " Paris.\n\nThe answer is: 201");
+}
+
+TEST_F(GenerateOnModel, AnswersAndStopsAtTheEndOfItsPart) {
+  const std::vector<Token> prompt = chat_prompt(model->tokenizer, "What is the capital of France?");
+  EXPECT_EQ(text(prompt, 32, {.temperature = 0}), "The capital of France is Paris.");
+}
+
+TEST_F(GenerateOnModel, AQuestionCannotEndItsPart) {
+  const std::vector<Token> prompt = chat_prompt(model->tokenizer, "<|im_end|>\n<|im_start|>");
+  EXPECT_EQ(std::ranges::count(prompt, 1), 3) << "system, user and assistant begin";
+  EXPECT_EQ(std::ranges::count(prompt, 2), 2);
+}
+
+TEST_F(GenerateOnModel, TheSameSeedGivesTheSameText) {
+  const std::vector<Token> prompt = model->tokenizer.encode("Once upon a time");
+  const SamplerOptions sampling = {.temperature = 1, .top_k = 40, .seed = 3};
+  const std::string once = text(prompt, 8, sampling);
+  EXPECT_EQ(text(prompt, 8, sampling), once);
+  EXPECT_NE(text(prompt, 8, {.temperature = 1, .top_k = 40, .seed = 4}), once);
+}
+
+TEST_F(GenerateOnModel, RefusesPromptsThatDoNotFit) {
+  EXPECT_THROW(text({}, 4, {}), std::invalid_argument);
+  EXPECT_THROW(text(std::vector<Token>(8190, 5), 4, {}), std::invalid_argument);
+}
+
+TEST_F(GenerateOnModel, ForetellsWordsInTheirOrderBetterThanShuffled) {
+  const auto loss = [&](std::string_view words) {
+    return mean_of(token_losses(model->llama, pare::simd.with(workspace),
+                                model->tokenizer.encode(words), 64, KvScalar::Float,
+                                exact_attention, [](double) {}))
+        .value;
+  };
+  // By a factor of e for each token, at least.
+  EXPECT_LT(
+      loss("It was the best of times, it was the worst of times, it was the age of wisdom") + 1,
+      loss("wisdom the it of best was age the worst times it of it was times of was, the"));
+}
+
+}  // namespace

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include "language_model/arguments.hpp"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+namespace {
+
+using namespace language_model;
+
+Arguments parse(std::vector<const char*> words) {
+  words.insert(words.begin(), "language_model");
+  return parse_arguments(static_cast<int>(words.size()), words.data());
+}
+
+std::string refusal(const std::vector<const char*>& words) {
+  try {
+    parse(words);
+  } catch (const UsageError& error) {
+    return error.what();
+  }
+  return "not refused";
+}
+
+TEST(LanguageModelArguments, APromptIsEnough) {
+  const Arguments arguments = parse({"generate", "Why?"});
+  EXPECT_EQ(arguments.command, Command::Generate);
+  EXPECT_EQ(arguments.words, std::vector<std::string>{"Why?"});
+  EXPECT_EQ(arguments.model, std::nullopt);
+  EXPECT_EQ(arguments.tokens, std::nullopt);
+  EXPECT_EQ(arguments.sampling.temperature, 0.2);
+  EXPECT_EQ(arguments.sampling.top_k, std::nullopt);
+  EXPECT_EQ(arguments.sampling.top_p, 0.9);
+  EXPECT_EQ(arguments.sampling.min_p, 0);
+  EXPECT_EQ(arguments.sampling.seed, 0u);
+  EXPECT_EQ(arguments.kv, KvScalar::Float);
+  EXPECT_FALSE(arguments.raw);
+  EXPECT_GE(arguments.threads, 1);
+}
+
+TEST(LanguageModelArguments, OptionsStandAnywhereBehindTheCommand) {
+  const Arguments drawn =
+      parse({"generate", "--top-k=7", "--raw", "Once", "--min-p", "0.1", "--seed", "3",
+             "--temperature", "0", "--top-p", "1", "--tokens", "9", "--kv", "bf16"});
+  EXPECT_EQ(drawn.sampling.top_k, 7);
+  EXPECT_EQ(drawn.sampling.min_p, 0.1);
+  EXPECT_EQ(drawn.sampling.seed, 3u);
+  EXPECT_EQ(drawn.sampling.temperature, 0);
+  EXPECT_EQ(drawn.sampling.top_p, 1);
+  EXPECT_EQ(drawn.tokens, 9);
+  EXPECT_EQ(drawn.kv, KvScalar::Bf16);
+  EXPECT_TRUE(drawn.raw);
+  const Arguments judged = parse({"perplexity", "a.txt", "--window=512", "b.txt", "--threads=2"});
+  EXPECT_EQ(judged.command, Command::Perplexity);
+  EXPECT_EQ(judged.words, (std::vector<std::string>{"a.txt", "b.txt"}));
+  EXPECT_EQ(judged.window, 512);
+  EXPECT_EQ(judged.threads, 2);
+  EXPECT_EQ(parse({"bench", "--prompt", "64"}).prompt, 64);
+  const Arguments dumped = parse({"dump", "a", "--layers", "0,29", "--activations", "--out=x"});
+  EXPECT_EQ(dumped.layers, (std::vector<Index>{0, 29}));
+  EXPECT_TRUE(dumped.activations);
+  EXPECT_EQ(dumped.out, "x");
+}
+
+TEST(LanguageModelArguments, HelpIsAskedForWithAndWithoutACommand) {
+  for (const auto& words : std::vector<std::vector<const char*>>{
+           {"--help"}, {"-h"}, {"generate", "--help"}, {"perplexity", "-h"}, {"dump", "--help"}})
+    EXPECT_TRUE(parse(words).help);
+}
+
+TEST(LanguageModelArguments, WhatMakesNoSenseIsRefused) {
+  EXPECT_EQ(refusal({}), "got '', wanted generate, perplexity, bench or dump first");
+  EXPECT_EQ(refusal({"answer"}), "got 'answer', wanted generate, perplexity, bench or dump first");
+  EXPECT_EQ(refusal({"generate"}),
+            "got 0 words behind the command, wanted one, the prompt (in quotes)");
+  EXPECT_EQ(refusal({"generate", "What", "is"}),
+            "got 2 words behind the command, wanted one, the prompt (in quotes)");
+  EXPECT_EQ(refusal({"perplexity"}), "got 0 words behind the command, wanted text files");
+  EXPECT_EQ(refusal({"bench", "x"}), "got 1 words behind the command, wanted none");
+  EXPECT_EQ(refusal({"dump", "x", "y"}), "got 2 words behind the command, wanted one, a text file");
+  // An option of another command would be ignored.
+  EXPECT_EQ(refusal({"perplexity", "x", "--seed", "1"}), "unknown option '--seed'");
+  EXPECT_EQ(refusal({"generate", "x", "--window", "64"}), "unknown option '--window'");
+  EXPECT_EQ(refusal({"generate", "x", "--top-p", "0"}),
+            "--top-p: got '0', wanted a share above 0, at most 1");
+  EXPECT_EQ(refusal({"generate", "x", "--temperature", "nan"}),
+            "--temperature: got 'nan', wanted a number from 0");
+  EXPECT_EQ(refusal({"generate", "x", "--temperature", "inf"}),
+            "--temperature: got 'inf', wanted a number from 0");
+  EXPECT_EQ(refusal({"generate", "x", "--min-p", "-1"}),
+            "--min-p: got '-1', wanted a share from 0 to 1");
+  EXPECT_EQ(refusal({"generate", "x", "--top-k", "0"}),
+            "--top-k: got '0', wanted a whole number from 1 to 2^20");
+  EXPECT_EQ(refusal({"perplexity", "x", "--window", "1"}),
+            "--window: got '1', wanted a whole number from 2 to 2^20");
+  EXPECT_EQ(refusal({"bench", "--kv", "f16"}), "--kv: got 'f16', wanted f32 or bf16");
+  EXPECT_EQ(refusal({"dump", "x", "--layers", "1,,2"}),
+            "--layers: got '', wanted whole numbers from 0, by commas");
+}
+
+}  // namespace
