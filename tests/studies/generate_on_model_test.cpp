@@ -35,8 +35,13 @@ class GenerateOnModel : public ::testing::Test {
   }
 
   std::string text(const std::vector<Token>& prompt, Index most, const SamplerOptions& sampling) {
+    return text_of(*model, prompt, most, sampling);
+  }
+
+  std::string text_of(const OpenModel& of, const std::vector<Token>& prompt, Index most,
+                      const SamplerOptions& sampling) {
     std::string all;
-    generate(*model, pare::simd.with(workspace), prompt, most, sampling, KvScalar::Float,
+    generate(of, pare::simd.with(workspace), prompt, most, sampling, KvScalar::Float,
              [&](const std::string& part) { all += part; });
     return all;
   }
@@ -49,6 +54,12 @@ TEST_F(GenerateOnModel, ContinuesAsAFloatReferenceDoes) {
   const std::vector<Token> prompt = model->tokenizer.encode("The capital of France is");
   ASSERT_EQ(prompt.size(), 5u);
   EXPECT_EQ(text(prompt, 12, {.temperature = 0}), " Paris.\n\nThe answer is: 201");
+}
+
+TEST_F(GenerateOnModel, LayersAsStoredAndAsFloatsGiveTheSameText) {
+  const OpenModel floats(*models::find(models::smollm2), Weights::Float);
+  const std::vector<Token> prompt = model->tokenizer.encode("A list of colours:");
+  EXPECT_EQ(text_of(floats, prompt, 16, {.temperature = 0}), text(prompt, 16, {.temperature = 0}));
 }
 
 TEST_F(GenerateOnModel, AnswersAndStopsAtTheEndOfItsPart) {

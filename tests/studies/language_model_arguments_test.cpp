@@ -37,6 +37,7 @@ TEST(LanguageModelArguments, APromptIsEnough) {
   EXPECT_EQ(arguments.sampling.min_p, 0);
   EXPECT_EQ(arguments.sampling.seed, 0u);
   EXPECT_EQ(arguments.kv, KvScalar::Float);
+  EXPECT_EQ(arguments.weights, Weights::Stored);
   EXPECT_FALSE(arguments.raw);
   EXPECT_GE(arguments.threads, 1);
 }
@@ -59,6 +60,8 @@ TEST(LanguageModelArguments, OptionsStandAnywhereBehindTheCommand) {
   EXPECT_EQ(judged.window, 512);
   EXPECT_EQ(judged.threads, 2);
   EXPECT_EQ(parse({"bench", "--prompt", "64"}).prompt, 64);
+  EXPECT_EQ(parse({"bench", "--weights", "bf16"}).weights, Weights::Bf16);
+  EXPECT_EQ(parse({"perplexity", "x", "--weights=f32"}).weights, Weights::Float);
   const Arguments dumped = parse({"dump", "a", "--layers", "0,29", "--activations", "--out=x"});
   EXPECT_EQ(dumped.layers, (std::vector<Index>{0, 29}));
   EXPECT_TRUE(dumped.activations);
@@ -97,6 +100,8 @@ TEST(LanguageModelArguments, WhatMakesNoSenseIsRefused) {
   EXPECT_EQ(refusal({"perplexity", "x", "--window", "1"}),
             "--window: got '1', wanted a whole number from 2 to 2^20");
   EXPECT_EQ(refusal({"bench", "--kv", "f16"}), "--kv: got 'f16', wanted f32 or bf16");
+  EXPECT_EQ(refusal({"bench", "--weights", "q4"}),
+            "--weights: got 'q4', wanted stored, f32 or bf16");
   EXPECT_EQ(refusal({"dump", "x", "--layers", "1,,2"}),
             "--layers: got '', wanted whole numbers from 0, by commas");
 }

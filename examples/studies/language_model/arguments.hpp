@@ -7,6 +7,7 @@
 #include "common/options.hpp"
 #include "language_model/kv_cache.hpp"
 #include "language_model/sampler.hpp"
+#include "language_model/weights.hpp"
 
 #include <cstddef>
 #include <limits>
@@ -52,6 +53,7 @@ dump writes what a text makes of layers, as .npy into a folder:
 
 all of them:
   --model FILE                                       (from PARE_MODELS, else build/models)
+  --weights FORM       of linear layers: stored (as the file has them), f32 or bf16   (stored)
   --kv f32|bf16        type of keys and values                   (f32)
   --threads N                                                    (all)
   --help
@@ -74,6 +76,7 @@ struct Arguments {
   std::vector<Index> layers = {0};
   bool activations = false;
   KvScalar kv = KvScalar::Float;
+  Weights weights = Weights::Stored;
   int threads = command_line::all_threads();
   bool help = false;
 };
@@ -99,6 +102,13 @@ inline KvScalar kv_scalar(std::string_view option, std::string_view value) {
   command_line::reject(option, value, "f32 or bf16");
 }
 
+inline Weights weights(std::string_view option, std::string_view value) {
+  if (value == "stored") return Weights::Stored;
+  if (value == "f32") return Weights::Float;
+  if (value == "bf16") return Weights::Bf16;
+  command_line::reject(option, value, "stored, f32 or bf16");
+}
+
 using Option = command_line::Option<Arguments>;
 
 inline constexpr Option tokens_option = {
@@ -108,6 +118,8 @@ inline constexpr Option model_option = {"--model", [](auto& a, auto option, auto
                                         }};
 inline constexpr Option kv_option = {
     "--kv", [](auto& a, auto option, auto value) { a.kv = kv_scalar(option, value); }};
+inline constexpr Option weights_option = {
+    "--weights", [](auto& a, auto option, auto value) { a.weights = weights(option, value); }};
 inline constexpr Option threads_option = {"--threads", [](auto& a, auto option, auto value) {
                                             a.threads = command_line::threads(option, value);
                                           }};
@@ -115,6 +127,7 @@ inline constexpr Option threads_option = {"--threads", [](auto& a, auto option, 
 inline constexpr Option generate_options[] = {
     tokens_option,
     model_option,
+    weights_option,
     kv_option,
     threads_option,
     {"--temperature",
@@ -141,6 +154,7 @@ inline constexpr Option generate_options[] = {
 inline constexpr Option perplexity_options[] = {
     tokens_option,
     model_option,
+    weights_option,
     kv_option,
     threads_option,
     {"--window",
@@ -153,6 +167,7 @@ inline constexpr Option perplexity_options[] = {
 inline constexpr Option bench_options[] = {
     tokens_option,
     model_option,
+    weights_option,
     kv_option,
     threads_option,
     {"--prompt", [](auto& a, auto option, auto value) { a.prompt = token_count(option, value); }},
@@ -161,6 +176,7 @@ inline constexpr Option bench_options[] = {
 inline constexpr Option dump_options[] = {
     tokens_option,
     model_option,
+    weights_option,
     kv_option,
     threads_option,
     {"--out",

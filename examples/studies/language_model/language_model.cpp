@@ -60,10 +60,14 @@ void run_generate(const Arguments& arguments, const OpenModel& model, const B& b
 
 template <class B>
 void run_perplexity(const Arguments& arguments, const OpenModel& model, const B& backend) {
+  std::vector<std::vector<Token>> texts;  // before anything is printed: a file may not be there
+  for (const std::string& path : arguments.words)
+    texts.push_back(tokens_of(model, path, arguments.tokens.value_or(8192)));
   std::printf("%-40s %7s %15s %11s %9s %9s\n", "text", "tokens", "nats a token", "perplexity",
               "bits/byte", "tokens/s");
-  for (const std::string& path : arguments.words) {
-    const std::vector<Token> tokens = tokens_of(model, path, arguments.tokens.value_or(8192));
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    const std::string& path = arguments.words[i];
+    const std::vector<Token>& tokens = texts[i];
     command_line::Progress progress(path);
     const auto start = Clock::now();
     const std::vector<double> losses = token_losses(model.llama, backend, tokens, arguments.window,
@@ -138,7 +142,7 @@ void run_dump(const Arguments& arguments, OpenModel& model, const B& backend) {
 
 void run(const Arguments& arguments) {
   const auto start = Clock::now();
-  OpenModel model(model_path(arguments.model));
+  OpenModel model(model_path(arguments.model), arguments.weights);
   const double load_seconds = seconds_since(start);
   pare::Workspace workspace;
   const auto backend = pare::simd.threads(arguments.threads).with(workspace);

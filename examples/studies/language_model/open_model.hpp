@@ -8,6 +8,7 @@
 #include "language_model/gguf_source.hpp"
 #include "language_model/llama.hpp"
 #include "language_model/tokenizer.hpp"
+#include "language_model/weights.hpp"
 
 #include <pare/io/gguf.hpp>
 
@@ -32,13 +33,14 @@ inline std::filesystem::path model_path(const std::optional<std::string>& named)
 
 /// A file, open, and what is made of it; it stays where it is, since they look into the file.
 struct OpenModel {
-  explicit OpenModel(const std::filesystem::path& path) : file(path) {}
+  explicit OpenModel(const std::filesystem::path& path, Weights weights = Weights::Stored)
+      : file(path), llama(gguf_source(file, linear_of(file, weights))) {}
   OpenModel(const OpenModel&) = delete;
   OpenModel& operator=(const OpenModel&) = delete;
 
   pare::io::GgufFile file;
   Tokenizer tokenizer{read_vocabulary(file)};
-  Llama llama{gguf_source(file, dense_linear(file))};
+  Llama llama;
 };
 
 /// \throws std::runtime_error if it cannot be read
