@@ -59,6 +59,11 @@ TEST(LanguageModelArguments, OptionsStandAnywhereBehindTheCommand) {
   EXPECT_EQ(judged.words, (std::vector<std::string>{"a.txt", "b.txt"}));
   EXPECT_EQ(judged.window, 512);
   EXPECT_EQ(judged.threads, 2);
+  const Arguments sparse =
+      parse({"perplexity", "a", "--attention", "s2o,window", "--density", "0.5", "--sample", "b"});
+  EXPECT_EQ(sparse.attention, (std::vector<std::string>{"s2o", "window"}));
+  EXPECT_EQ(sparse.density, 0.5);
+  EXPECT_EQ(sparse.sample, "b");
   EXPECT_EQ(parse({"bench", "--prompt", "64"}).prompt, 64);
   EXPECT_EQ(parse({"bench", "--weights", "bf16"}).weights, Weights::Bf16);
   EXPECT_EQ(parse({"perplexity", "x", "--weights=f32"}).weights, Weights::Float);
@@ -100,6 +105,15 @@ TEST(LanguageModelArguments, WhatMakesNoSenseIsRefused) {
   EXPECT_EQ(refusal({"perplexity", "x", "--window", "1"}),
             "--window: got '1', wanted a whole number from 2 to 2^20");
   EXPECT_EQ(refusal({"bench", "--kv", "f16"}), "--kv: got 'f16', wanted f32 or bf16");
+  EXPECT_EQ(refusal({"perplexity", "x", "--attention", "s2o"}),
+            "--attention and --sample go together");
+  EXPECT_EQ(refusal({"perplexity", "x", "--attention", "all", "--sample", "y"}),
+            "--attention: got 'all', wanted names of mean_pool, antidiagonal, pbs, s2o, proxy and "
+            "window, by commas");
+  EXPECT_EQ(refusal({"perplexity", "x", "--attention", "s2o", "--sample", "x"}),
+            "--sample: got 'x', wanted a text that is not judged");
+  EXPECT_EQ(refusal({"perplexity", "x", "--attention", "s2o", "--sample", "y", "--kv", "bf16"}),
+            "got --kv bf16, wanted f32 with --attention");
   EXPECT_EQ(refusal({"bench", "--weights", "q4"}),
             "--weights: got 'q4', wanted stored, f32 or bf16");
   EXPECT_EQ(refusal({"dump", "x", "--layers", "1,,2"}),

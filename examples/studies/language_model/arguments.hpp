@@ -9,7 +9,9 @@
 #include "language_model/sampler.hpp"
 #include "language_model/weights.hpp"
 
+#include <algorithm>
 #include <cstddef>
+#include <iterator>
 #include <limits>
 #include <optional>
 #include <string>
@@ -40,6 +42,10 @@ perplexity judges texts:
   --tokens N           of each text, at most                     (8192)
   --window N           tokens are foretold from the N before at most: texts are cut into windows,
                        whose first tokens are not judged         (2048)
+  --attention LIST     beside exact attention some of mean_pool, antidiagonal, pbs, s2o, proxy
+                       and window                                (none)
+  --density X          share of the work that they do, on the sample   (0.25)
+  --sample FILE        another text, on which each layer's threshold is found
 
 bench measures speed:
   --prompt N           tokens at once                            (512)
@@ -61,6 +67,10 @@ all of them:
 
 using command_line::UsageError;
 
+/// Of sparse attention; sparse_attention.hpp says what they are.
+inline constexpr std::string_view sparse_names[] = {"mean_pool", "antidiagonal", "pbs",
+                                                    "s2o",       "proxy",        "window"};
+
 enum class Command { Generate, Perplexity, Bench, Dump };
 
 /// What the user asked for.
@@ -72,6 +82,9 @@ struct Arguments {
   Index window = 2048, prompt = 512;
   SamplerOptions sampling = {.temperature = 0.2, .top_p = 0.9};
   bool raw = false;
+  std::vector<std::string> attention;  ///< of sparse_names
+  double density = 0.25;
+  std::string sample;
   std::string out = "dump";
   std::vector<Index> layers = {0};
   bool activations = false;
@@ -107,6 +120,13 @@ inline Weights weights(std::string_view option, std::string_view value) {
   if (value == "f32") return Weights::Float;
   if (value == "bf16") return Weights::Bf16;
   command_line::reject(option, value, "stored, f32 or bf16");
+}
+
+inline std::string attention(std::string_view option, std::string_view value) {
+  if (std::ranges::find(sparse_names, value) == std::end(sparse_names))
+    command_line::reject(option, value,
+                         "names of mean_pool, antidiagonal, pbs, s2o, proxy and window, by commas");
+  return std::string(value);
 }
 
 using Option = command_line::Option<Arguments>;
@@ -162,6 +182,15 @@ inline constexpr Option perplexity_options[] = {
        a.window =
            command_line::number<Index>(option, value, 2, 1 << 20, "a whole number from 2 to 2^20");
      }},
+    {"--attention", [](auto& a, auto option,
+                       auto value) { a.attention = command_line::list(option, value, attention); }},
+    {"--density",
+     [](auto& a, auto option, auto value) {
+       a.density =
+           share(option, value, std::numeric_limits<double>::min(), "a share above 0, at most 1");
+     }},
+    {"--sample",
+     [](auto& a, auto option, auto value) { a.sample = command_line::file_name(option, value); }},
 };
 
 inline constexpr Option bench_options[] = {
@@ -201,6 +230,17 @@ Arguments parse_command(Command command, int count, const char* const* words,
   return arguments;
 }
 
+inline Arguments check_attention(Arguments arguments) {
+  if (arguments.help) return arguments;
+  if (arguments.attention.empty() != arguments.sample.empty())
+    throw UsageError("--attention and --sample go together");
+  if (std::ranges::find(arguments.words, arguments.sample) != arguments.words.end())
+    throw UsageError("--sample: got '" + arguments.sample + "', wanted a text that is not judged");
+  if (!arguments.attention.empty() && arguments.kv != KvScalar::Float)
+    throw UsageError("got --kv bf16, wanted f32 with --attention");
+  return arguments;
+}
+
 }  // namespace detail
 
 /// Reads a command, its words, `--option value` and `--option=value`. Throws UsageError.
@@ -219,7 +259,8 @@ inline Arguments parse_arguments(int count, const char* const* words) {
   if (command == "generate")
     return parse(Command::Generate, detail::generate_options, 1, 1, "one, the prompt (in quotes)");
   if (command == "perplexity")
-    return parse(Command::Perplexity, detail::perplexity_options, 1, any, "text files");
+    return detail::check_attention(
+        parse(Command::Perplexity, detail::perplexity_options, 1, any, "text files"));
   if (command == "bench") return parse(Command::Bench, detail::bench_options, 0, 0, "none");
   if (command == "dump")
     return parse(Command::Dump, detail::dump_options, 1, 1, "one, a text file");
