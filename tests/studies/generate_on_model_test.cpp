@@ -13,10 +13,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <memory>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -54,6 +56,18 @@ TEST_F(GenerateOnModel, ContinuesAsAFloatReferenceDoes) {
   const std::vector<Token> prompt = model->tokenizer.encode("The capital of France is");
   ASSERT_EQ(prompt.size(), 5u);
   EXPECT_EQ(text(prompt, 12, {.temperature = 0}), " Paris.\n\nThe answer is: 201");
+}
+
+/// With a float reference in numpy on the de-quantised weights.
+TEST_F(GenerateOnModel, LogitsAreThoseOfAFloatReference) {
+  KvCache cache(model->llama.config().kv_shape(), 5);
+  std::vector<float> logits(static_cast<std::size_t>(model->llama.config().vocabulary));
+  model->llama.forward(pare::simd.with(workspace),
+                       model->tokenizer.encode("The capital of France is"), cache, logits);
+  const std::pair<std::size_t, double> best[] = {
+      {7042, 17.3713}, {260, 14.8886}, {4528, 13.2450}, {2250, 13.0095}, {1315, 12.9515}};
+  for (const auto& [token, logit] : best)
+    EXPECT_NEAR(static_cast<double>(logits[token]), logit, 5e-3 / 2);
 }
 
 TEST_F(GenerateOnModel, LayersAsStoredAndAsFloatsGiveTheSameText) {

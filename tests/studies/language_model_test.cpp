@@ -35,7 +35,7 @@ struct Opened {
   TinyLlama tiny{8};
   Memory memory{tiny.file().file()};
   pare::io::GgufFile file{memory.bytes()};
-  Llama model{gguf_source(file, dense_linear(file))};
+  Llama model{gguf_source(file, linear_of(file, Weights::Float))};
 };
 
 std::vector<Token> some_tokens(std::size_t count) {

@@ -4,7 +4,7 @@
 #include "io/memory.hpp"
 #include "io/temporary_folder.hpp"
 #include "language_model/gguf_source.hpp"
-#include "language_model/perplexity.hpp"
+#include "language_model/weights.hpp"
 #include "studies/llama_reference.hpp"
 #include "support/allocations.hpp"
 
@@ -20,10 +20,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
-#include <cstdlib>
-#include <filesystem>
 #include <random>
 #include <span>
 #include <sstream>
@@ -50,7 +47,9 @@ std::vector<Token> some_tokens(std::size_t count) {
 struct Opened {
   explicit Opened(const TinyLlama& tiny) : Opened(tiny.file().file()) {}
   explicit Opened(const std::string& content)
-      : memory(content), file(memory.bytes()), model(gguf_source(file, dense_linear(file))) {}
+      : memory(content),
+        file(memory.bytes()),
+        model(gguf_source(file, linear_of(file, Weights::Float))) {}
 
   KvCache cache(KvScalar scalar = KvScalar::Float) const {
     return KvCache(model.config().kv_shape(), TinyLlama::context, scalar);
@@ -142,34 +141,6 @@ TEST(Llama, OneTokenAtATimeAndInPartsIsAsAtOnce) {
   }
 }
 
-TEST(Llama, LossesAreThoseOfTheNextTokens) {
-  const TinyLlama tiny(16);
-  const Opened opened(tiny);
-  const std::vector<Token> tokens = some_tokens(66);
-  const std::vector<RoundedRow> logits = tiny.logits(tokens);
-  KvCache cache = opened.cache();
-  last_logits(pare::simd, opened.model, {&tokens[3], 1}, cache);  // forgotten
-  const std::vector<double> losses = next_token_losses(pare::simd, opened.model, tokens, cache);
-  ASSERT_EQ(losses.size(), 65u);
-  double mean = 0;
-  for (std::size_t t = 0; t < losses.size(); ++t) {
-    double sum = 0, worst = 0;
-    for (const auto& logit : logits[t]) {
-      sum += std::exp(logit.x);
-      worst = std::max(worst, logit.tolerance());
-    }
-    const auto next = static_cast<std::size_t>(tokens[t + 1]);
-    // The logarithm of a sum is off by no more than the worst of its logits, and rounded to float.
-    EXPECT_NEAR(losses[t], std::log(sum) - logits[t][next].x, 2 * worst + 1e-5);
-    mean += losses[t] / 65;
-  }
-  EXPECT_NEAR(mean_of(losses), mean, 1e-12);
-  EXPECT_SAYS(refusal([&] {
-                next_token_losses(pare::simd, opened.model, std::span(tokens).first(1), cache);
-              }),
-              "tokens: got 1, wanted at least 2");
-}
-
 TEST(Llama, TheSameBitsOnAnyNumberOfThreads) {
   const Opened opened(TinyLlama(4));
   const std::vector<Token> tokens = some_tokens(65);
@@ -232,7 +203,7 @@ TEST(Llama, PairsOfHalvesAreThoseOfNeighboursWithOtherRows) {
   const TinyLlama turned = with_half_split_rows(tiny);
   const Memory memory(turned.file().file());
   const pare::io::GgufFile file(memory.bytes());
-  LlamaSource source = gguf_source(file, dense_linear(file));
+  LlamaSource source = gguf_source(file, linear_of(file, Weights::Float));
   source.config.layout = pare::transformer::RotaryLayout::HalfSplit;
   const Llama model(source);
   const std::vector<Token> tokens = some_tokens(17);
@@ -302,7 +273,7 @@ TEST(Llama, ATokenAllocatesNothing) {
   const TinyLlama tiny(8);
   const Memory memory(tiny.file().file());
   const pare::io::GgufFile file(memory.bytes());
-  LlamaSource source = gguf_source(file, dense_linear(file));
+  LlamaSource source = gguf_source(file, linear_of(file, Weights::Float));
   // Reading a row of a file is not the model's work.
   const std::vector<float>& embedding = tiny.tensors.at("token_embd.weight").values;
   source.embedding = [&](Token token, std::span<float> row) {
@@ -462,30 +433,6 @@ TEST(Llama, RefusesFilesOfOtherModels) {
   EXPECT_SAYS(with("llama", "none", 0), "llama.attention.head_count: got 0");
   EXPECT_SAYS(with("llama", "none", 3), "kv_heads: got 2, wanted a divisor of the 3 heads");
   EXPECT_SAYS(with("llama", "none", 4), "rotary: got 4, wanted 1 to 1 pairs");
-}
-
-/// SmolLM2-135M-Instruct in Q4_1, where PARE_LANGUAGE_MODEL names its file: a float reference in
-/// numpy gave these logits and this text.
-TEST(Llama, TheRealModelAnswers) {
-  const char* const path = std::getenv("PARE_LANGUAGE_MODEL");
-  if (path == nullptr) GTEST_SKIP() << "PARE_LANGUAGE_MODEL names no file";
-  const pare::io::GgufFile file{std::filesystem::path(path)};
-  const Llama model(gguf_source(file, dense_linear(file)));
-  KvCache cache(model.config().kv_shape(), 32);
-  pare::Workspace workspace;
-  const auto backend = pare::simd.with(workspace);
-  const std::vector<Token> prompt{504, 3575, 282, 4649, 314};  // "The capital of France is"
-  Logits logits = last_logits(backend, model, prompt, cache);
-  const std::pair<std::size_t, double> best[] = {
-      {7042, 17.3713}, {260, 14.8886}, {4528, 13.2450}, {2250, 13.0095}, {1315, 12.9515}};
-  for (const auto& [token, logit] : best)
-    EXPECT_NEAR(static_cast<double>(logits[token]), logit, 5e-3 / 2);
-  std::vector<Token> text;
-  while (text.size() < 12) {
-    text.push_back(static_cast<Token>(std::ranges::max_element(logits) - logits.begin()));
-    model.forward(backend, std::span(text).last(1), cache, logits);
-  }
-  EXPECT_EQ(text, (std::vector<Token>{7042, 30, 198, 198, 504, 2988, 314, 42, 216, 34, 32, 33}));
 }
 
 }  // namespace

@@ -11,14 +11,11 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/executor_ref.hpp>
 #include <pare/core/tensor_view.hpp>
-#include <pare/linalg/multiply.hpp>
 
 #include <concepts>
-#include <cstddef>
 #include <memory>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 namespace language_model {
 
@@ -76,28 +73,6 @@ class AnyLinear {
 
   Index inputs_ = 0, outputs_ = 0;
   std::shared_ptr<const Layer> layer_;
-};
-
-/// Weights in float, packed anew by each product.
-class DenseLinear {
- public:
-  /// \param weights [outputs, inputs], row-major without gaps
-  DenseLinear(std::vector<float> weights, Index inputs)
-      : weights_(std::move(weights)),
-        inputs_(inputs),
-        outputs_(static_cast<Index>(weights_.size()) / inputs) {}
-
-  Index inputs() const { return inputs_; }
-  Index outputs() const { return outputs_; }
-  void apply(const ModelBackend& backend, TensorView<const float, 2> x,
-             TensorView<float, 2> y) const {
-    const TensorView<const float, 2> w{weights_.data(), {outputs_, inputs_}, {inputs_, 1}};
-    pare::linalg::multiply(backend, x, transpose(w), y);
-  }
-
- private:
-  std::vector<float> weights_;
-  Index inputs_, outputs_;
 };
 
 }  // namespace language_model

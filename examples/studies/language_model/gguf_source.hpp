@@ -6,7 +6,8 @@
 ///
 /// ```cpp
 /// const pare::io::GgufFile file("model.gguf");
-/// Llama model(gguf_source(file, dense_linear(file)));       // in llama.hpp
+/// Llama model(gguf_source(file, linear_of(file, Weights::Stored)));  // in llama.hpp and
+/// weights.hpp
 /// ```
 ///
 /// The file must outlive the model, which reads rows of the embedding from it. Rotary pairs are
@@ -70,17 +71,6 @@ inline LlamaConfig gguf_config(const pare::io::GgufFile& file) {
   return c.checked();
 }
 
-/// Weights de-quantised to float.
-inline MakeLinear dense_linear(const pare::io::GgufFile& file) {
-  return [&file](const std::string& name) {
-    const auto& tensor = file.tensor(name);
-    const Index rows = tensor.rows(), columns = tensor.cols();
-    std::vector<float> weights(static_cast<std::size_t>(rows * columns));
-    file.read_rows(name, 0, TensorView<float, 2>{weights.data(), {rows, columns}, {columns, 1}});
-    return DenseLinear(std::move(weights), columns);
-  };
-}
-
 /// Refuses tensors that the model would not use: what they say would be left out.
 inline void check_known_tensors(const pare::io::GgufFile& file, const LlamaConfig& config,
                                 bool tied_head) {
@@ -92,7 +82,7 @@ inline void check_known_tensors(const pare::io::GgufFile& file, const LlamaConfi
                 "only those of a Llama without biases");
 }
 
-/// \param linear makes each layer: dense_linear(file), or of another kind
+/// \param linear makes each layer: linear_of(file, ...), or of another kind
 /// \throws std::invalid_argument as gguf_config, or if a tensor is not known; the model's
 ///         constructor then throws if one is missing or of another shape
 inline LlamaSource gguf_source(const pare::io::GgufFile& file, const MakeLinear& linear) {

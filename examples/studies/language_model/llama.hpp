@@ -6,7 +6,7 @@
 ///
 /// ```cpp
 /// const pare::io::GgufFile file("model.gguf");
-/// const Llama model(gguf_source(file, dense_linear(file)));
+/// const Llama model(gguf_source(file, linear_of(file, Weights::Stored)));
 /// KvCache cache(model.config().kv_shape(), 2048);
 /// std::vector<float> logits(model.config().vocabulary);
 /// pare::Workspace workspace;

@@ -20,6 +20,7 @@
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/io/safetensors.hpp>
+#include <pare/transformer/dense_linear.hpp>
 #include <pare/transformer/rotary.hpp>
 
 #include <nlohmann/json.hpp>
@@ -141,9 +142,9 @@ inline LlamaSource safetensors_source(const pare::io::SafetensorsFile& file,
 inline MakeLinear dense_linear(const pare::io::SafetensorsFile& file) {
   return [&file](const std::string& name) {
     const Index rows = file.tensor(name).shape[0], columns = file.tensor(name).shape[1];
-    std::vector<float> weights(static_cast<std::size_t>(rows * columns));
-    file.read_rows(name, 0, TensorView<float, 2>{weights.data(), {rows, columns}, {columns, 1}});
-    return DenseLinear(std::move(weights), columns);
+    pare::transformer::DenseLinear<float> layer(rows, columns);
+    file.read_rows(name, 0, layer.own_weights());
+    return layer;
   };
 }
 
