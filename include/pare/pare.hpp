@@ -37,6 +37,7 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/cpu_features.hpp>
+#include <pare/core/executor.hpp>
 #include <pare/core/executor_ref.hpp>
 #include <pare/core/matrix.hpp>
 #include <pare/core/parallel.hpp>

@@ -2,151 +2,34 @@
 #pragma once
 
 /// \file
-/// Where work runs: the executor concept, the executors Pare brings, and `parallel_for`.
+/// Work on several threads: `parallel_for`, over items that any executor runs.
 ///
 /// ```cpp
 /// pare::parallel_for(pare::DefaultExecutor{4}, rows, [&](pare::Index row, int worker) {
 ///   norms[row] = norm(x, row, scratch[worker]);  // one scratch per worker
 /// });
-/// struct MyPool {  // an executor of the user's own: pare::simd.on(MyPool{&pool})
-///   Pool* pool;
-///   int concurrency() const { return pool->size(); }
-///   void run(int n, const std::function<void(int)>& f) const { pool->for_each(n, f); }
-/// };
 /// ```
 ///
 /// The algorithm cuts work into items, independently of the number of threads, and one worker
-/// computes an item from start to end. Which worker takes an item is left to chance, but what it
-/// computes is not. Results are therefore the same bits under every executor.
-///
-/// After a fork, the child has none of OpenMP's threads, and a team started there would wait for
-/// them forever. `OpenMpExecutor` therefore uses standard threads in a child process. Other code
-/// has to avoid OpenMP there itself: call `Eigen::setNbThreads(1)` in a child if Eigen is compiled
-/// with OpenMP.
+/// computes an item from start to end. A worker begins with a run of items of its own, so that what
+/// is called again finds its part of the memory in the same processor's cache, and then takes items
+/// that others have not begun. Which worker takes an item is therefore left to chance, but what it
+/// computes is not: results are the same bits under every executor.
 
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/check.hpp>
+#include <pare/core/executor.hpp>
 
 #include <atomic>
-#include <concepts>
 #include <cstddef>
 #include <exception>
-#include <functional>
 #include <memory>
 #include <thread>
 #include <utility>
 #include <vector>
 
-#if PARE_HAS_OPENMP
-#include <omp.h>
-#if __has_include(<unistd.h>)
-#include <unistd.h>
-#endif
-#endif
-
 namespace pare {
-
-/// Runs `concurrency()` workers: `run(n, f)` calls f(0) ... f(n-1), each exactly once, in any order
-/// and on any thread, and returns when all are done. f does not throw. `concurrency()` does not
-/// change while Pare runs an algorithm, which makes one workspace per worker.
-///
-/// A pool that breaks this costs time, but never results. The calling thread does what a pool
-/// leaves out. Calls of f do nothing if their number is out of range or comes a second time, or if
-/// `run` has returned (a pool that calls so late must hold a copy of f).
-template <class E>
-concept Executor =
-    std::copy_constructible<E> && requires(const E& e, int n, const std::function<void(int)>& f) {
-      { e.concurrency() } -> std::convertible_to<int>;
-      e.run(n, f);
-    };
-
-PARE_ABI_BEGIN
-
-/// The calling thread alone.
-struct SerialExecutor {
-  constexpr int concurrency() const { return 1; }
-  template <class F>
-  void run(int n, const F& f) const {
-    for (int i = 0; i < n; ++i) f(i);
-  }
-};
-
-/// Threads of the standard library, started for each call (some tens of microseconds). Workers that
-/// the system grants no thread run on the calling one; with PARE_NO_EXCEPTIONS the program ends
-/// instead.
-struct ThreadExecutor {
-  int threads = 1;
-
-  constexpr int concurrency() const { return threads; }
-  template <class F>
-  void run(int n, const F& f) const {
-    std::vector<std::thread> others;
-    others.reserve(static_cast<std::size_t>(n > 0 ? n - 1 : 0));
-    int started = 1;
-    while (started < n && start(others, f, started)) ++started;
-    for (int i = started; i < n; ++i) f(i);
-    if (n > 0) f(0);
-    for (std::thread& other : others) other.join();
-  }
-
- private:
-  template <class F>
-  static bool start(std::vector<std::thread>& others, const F& f, int i) {
-#if defined(PARE_NO_EXCEPTIONS)
-    others.emplace_back([&f, i] { f(i); });
-    return true;
-#else
-    try {
-      others.emplace_back([&f, i] { f(i); });
-      return true;
-    } catch (const std::exception&) {
-      return false;
-    }
-#endif
-  }
-};
-
-PARE_ABI_END
-
-#if PARE_HAS_OPENMP
-namespace detail {
-PARE_ABI_BEGIN
-
-#if __has_include(<unistd.h>)
-inline const auto process_at_start = getpid();
-inline bool is_forked_child() { return getpid() != process_at_start; }
-#else
-inline bool is_forked_child() { return false; }
-#endif
-
-PARE_ABI_END
-}  // namespace detail
-#endif
-
-PARE_ABI_BEGIN
-
-#if PARE_HAS_OPENMP
-/// OpenMP's thread team; standard threads in a process forked from the one that loaded Pare.
-struct OpenMpExecutor {
-  int threads = 1;
-
-  constexpr int concurrency() const { return threads; }
-  template <class F>
-  void run(int n, const F& f) const {
-    if (detail::is_forked_child()) return ThreadExecutor{threads}.run(n, f);
-#pragma omp parallel for num_threads(n > 0 ? n : 1) schedule(static, 1)
-    for (int i = 0; i < n; ++i) f(i);
-  }
-};
-
-/// What `.threads(n)` runs on in this translation unit.
-using DefaultExecutor = OpenMpExecutor;
-#else
-using DefaultExecutor = ThreadExecutor;
-#endif
-
-PARE_ABI_END
 
 namespace detail {
 /// Set while this thread is a worker, so that a nested call does not start a second team.
@@ -182,16 +65,33 @@ PARE_ABI_END
 namespace detail {
 PARE_ABI_BEGIN
 
-/// Which workers of a call have begun. Outlives the call, for a pool may call late.
+/// What a worker begins with, on a cache line of its own: whether it has begun, and the items that
+/// nobody has taken.
+struct alignas(64) WorkerShare {
+  std::atomic<bool> claimed{false};
+  std::atomic<Index> next{0};
+  Index end = 0;
+};
+
+/// Which workers of a call have begun, and which items. Outlives the call, for a pool may call
+/// late.
 class WorkerClaims {
  public:
   /// Claims of earlier calls are forgotten; no worker of theirs may be left.
-  void open(int workers) {
+  void open(int workers, Index items) {
     if (workers > capacity_) {
-      claimed_ = std::make_unique<std::atomic<bool>[]>(static_cast<std::size_t>(workers));
+      shares_ = std::make_unique<WorkerShare[]>(static_cast<std::size_t>(workers));
       capacity_ = workers;
     }
-    for (int w = 0; w < workers; ++w) claimed_[static_cast<std::size_t>(w)] = false;
+    const Index each = items / workers, more = items % workers;
+    Index first = 0;
+    for (int w = 0; w < workers; ++w) {
+      WorkerShare& share = shares_[static_cast<std::size_t>(w)];
+      share.claimed = false;
+      share.next = first;
+      first += each + (w < more ? 1 : 0);
+      share.end = first;
+    }
     finished_ = 0;
     workers_ = workers;
   }
@@ -199,7 +99,25 @@ class WorkerClaims {
   /// True for the first call with each worker in [0, workers).
   bool claim(int worker) {
     return worker >= 0 && worker < workers_ &&
-           !claimed_[static_cast<std::size_t>(worker)].exchange(true);
+           !shares_[static_cast<std::size_t>(worker)].claimed.exchange(true);
+  }
+
+  /// Calls body(item) for the items of a worker, then for what is left of the others'.
+  template <class Body>
+  void take(int worker, const Body& body) {
+    const int workers = workers_;
+    for (int i = 0; i < workers; ++i) {
+      WorkerShare& share = shares_[static_cast<std::size_t>((worker + i) % workers)];
+      for (Index item; (item = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;)
+        body(item);
+    }
+  }
+  /// Leaves out the items not yet begun.
+  void close() {
+    for (int w = 0; w < workers_; ++w) {
+      WorkerShare& share = shares_[static_cast<std::size_t>(w)];
+      share.next.store(share.end, std::memory_order_relaxed);
+    }
   }
 
   void finish() { finished_.fetch_add(1, std::memory_order_release); }
@@ -208,7 +126,7 @@ class WorkerClaims {
   }
 
  private:
-  std::unique_ptr<std::atomic<bool>[]> claimed_;
+  std::unique_ptr<WorkerShare[]> shares_;
   std::atomic<int> finished_{0};
   std::atomic<int> workers_{0};
   int capacity_ = 0;
@@ -222,14 +140,14 @@ struct KeptClaims {
 };
 
 /// Open claims: those of this thread's last call, unless a pool still holds them.
-inline std::shared_ptr<WorkerClaims> open_claims(int workers) {
+inline std::shared_ptr<WorkerClaims> open_claims(int workers, Index items) {
   static thread_local KeptClaims kept;
   std::shared_ptr<WorkerClaims> claims;
   if (!KeptClaims::gone && kept.claims.use_count() == 1)
     claims = kept.claims;
   else
     claims = std::make_shared<WorkerClaims>();
-  claims->open(workers);
+  claims->open(workers, items);
   if (!KeptClaims::gone) kept.claims = claims;
   return claims;
 }
@@ -257,9 +175,9 @@ class ItemBody {
 /// One call of parallel_for with several workers.
 class ItemLoop {
  public:
-  ItemLoop(Index items, const ItemBody& body) : items_(items), body_(body) {}
+  ItemLoop(WorkerClaims& claims, const ItemBody& body) : claims_(claims), body_(body) {}
 
-  /// Items from the common list until there is none; no exception leaves it.
+  /// Items until there is none; no exception leaves it.
   void run(int worker) {
     const InsideParallelFor guard;
 #if defined(PARE_NO_EXCEPTIONS)
@@ -268,14 +186,11 @@ class ItemLoop {
     try {
       take_items(worker);
     } catch (...) {
-      close();
+      claims_.close();
       if (!failed_.exchange(true)) failure_ = std::current_exception();
     }
 #endif
   }
-
-  /// Leaves out the items not yet begun.
-  void close() { next_.store(items_, std::memory_order_relaxed); }
 
   void rethrow() const {
 #if !defined(PARE_NO_EXCEPTIONS)
@@ -285,13 +200,11 @@ class ItemLoop {
 
  private:
   void take_items(int worker) {
-    for (Index item; (item = next_.fetch_add(1, std::memory_order_relaxed)) < items_;)
-      body_(item, item + 1, worker);
+    claims_.take(worker, [&](Index item) { body_(item, item + 1, worker); });
   }
 
-  Index items_;
+  WorkerClaims& claims_;
   ItemBody body_;
-  std::atomic<Index> next_{0};
 #if !defined(PARE_NO_EXCEPTIONS)
   std::atomic<bool> failed_{false};
   std::exception_ptr failure_;
@@ -330,8 +243,8 @@ class Worker {
 /// parallel_for with more than one worker.
 template <Executor E>
 void run_items(const E& executor, int workers, Index items, const ItemBody& body) {
-  const auto claims = open_claims(workers);
-  ItemLoop loop(items, body);
+  const auto claims = open_claims(workers, items);
+  ItemLoop loop(*claims, body);
   const Worker work(claims, loop);
 #if defined(PARE_NO_EXCEPTIONS)
   executor.run(workers, work);
@@ -339,7 +252,7 @@ void run_items(const E& executor, int workers, Index items, const ItemBody& body
   try {
     executor.run(workers, work);
   } catch (...) {
-    loop.close();
+    claims->close();
     finish_workers(*claims, workers, loop);
     throw;
   }
@@ -361,7 +274,7 @@ PARE_ABI_BEGIN
 /// items not yet begun are then left out.
 ///
 /// Cost: with several workers one atomic addition per item, and the executor's start. Memory: one
-/// flag per worker, which the calling thread keeps for its next call.
+/// cache line per worker, which the calling thread keeps for its next call.
 template <Executor E, class Body>
 void parallel_for(const E& executor, Index items, const Body& body) {
   const detail::ItemBody any(body);

@@ -98,9 +98,16 @@ PARE_ALWAYS_INLINE void load_nibbles_on(arch::avx2, const std::uint8_t* p,
 PARE_ALWAYS_INLINE void widen_halves_on(arch::avx2, const void* p, std::ptrdiff_t stride,
                                         std::ptrdiff_t count, float (*out)[2]) noexcept {
   const auto* at = static_cast<const unsigned char*>(p);
-  for (std::ptrdiff_t i = 0; i < count; ++i, at += stride)
-    _mm_storel_pi(reinterpret_cast<__m64*>(out[i]),
-                  _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(at))));
+  const auto pair = [](const unsigned char* from)
+                        PARE_LAMBDA_INLINE { return _mm_loadu_si32(from); };
+  std::ptrdiff_t i = 0;
+  for (; i + 4 <= count; i += 4, at += 4 * stride) {
+    const __m128i first = _mm_unpacklo_epi32(pair(at), pair(at + stride));
+    const __m128i second = _mm_unpacklo_epi32(pair(at + 2 * stride), pair(at + 3 * stride));
+    _mm256_storeu_ps(out[i], _mm256_cvtph_ps(_mm_unpacklo_epi64(first, second)));
+  }
+  for (; i < count; ++i, at += stride)
+    _mm_storel_pi(reinterpret_cast<__m64*>(out[i]), _mm_cvtph_ps(pair(at)));
 }
 #endif
 

@@ -27,8 +27,12 @@
 namespace pare::transformer::detail {
 PARE_ABI_BEGIN
 
-/// Outputs that a worker takes at once.
-inline constexpr Index linear_item = 64;
+/// Outputs that a worker takes at once: all where there is one, and else an eighth of its part, in
+/// whole panels of the kernel.
+inline Index few_rows_item(int workers, Index outputs) {
+  constexpr Index panel = 16;
+  return workers == 1 ? outputs : ceil_div(ceil_div(outputs, Index{8} * workers), panel) * panel;
+}
 
 /// W as it is stored, [outputs x inputs / weight_inputs], elements of a row contiguous.
 template <class W>
@@ -82,8 +86,9 @@ void reference_linear(WeightView<W> w, TensorView<const float, 2> x, TensorView<
 template <class B, class W>
 void multiply_few(const B& backend, WeightView<W> w, TensorView<const float, 2> x,
                   TensorView<float, 2> y) {
-  parallel_for(backend.executor, ceil_div(w.rows(), linear_item), [&](Index item, int) {
-    const Index begin = item * linear_item;
+  const Index each = few_rows_item(worker_count(backend.executor, w.rows()), w.rows());
+  parallel_for(backend.executor, ceil_div(w.rows(), each), [&](Index item, int) {
+    const Index begin = item * each;
     kernel::MultiplyWeightRows<W> a;
     a.weights = &w(begin, 0);
     a.weight_stride = w.stride[0];
@@ -93,7 +98,7 @@ void multiply_few(const B& backend, WeightView<W> w, TensorView<const float, 2> 
     a.y_stride = y.stride[0];
     a.rows = x.rows();
     a.inputs = inputs_of<W>(w);
-    a.outputs = std::min(linear_item, w.rows() - begin);
+    a.outputs = std::min(each, w.rows() - begin);
     launch(backend, a);
   });
 }
