@@ -6,12 +6,17 @@
 
 #include "language_model/gguf_source.hpp"
 
+#include <pare/core/aligned_buffer.hpp>
 #include <pare/core/scalar.hpp>
+#include <pare/core/tensor_view.hpp>
 #include <pare/io/gguf.hpp>
 #include <pare/kernel/quantized.hpp>
 #include <pare/transformer/dense_linear.hpp>
 #include <pare/transformer/quantized_linear.hpp>
 
+#include <algorithm>
+#include <cstddef>
+#include <memory>
 #include <string>
 
 namespace language_model {
@@ -35,14 +40,48 @@ AnyLinear view_of(const pare::io::GgufFile& file, const pare::io::GgufTensor& te
   return pare::transformer::DenseLinear<S>(file.view<S, 2>(tensor.name));
 }
 
+/// A layer of memory that it shares with others.
 template <class S>
-AnyLinear copy_of(const pare::io::GgufFile& file, const pare::io::GgufTensor& tensor) {
-  pare::transformer::DenseLinear<S> layer(tensor.rows(), tensor.cols());
-  file.read_rows(tensor.name, 0, layer.own_weights());
-  return layer;
-}
+struct SharedLayer {
+  std::shared_ptr<const void> memory;
+  pare::transformer::DenseLinear<S> layer;
 
-inline AnyLinear stored(const pare::io::GgufFile& file, const pare::io::GgufTensor& tensor) {
+  Index inputs() const { return layer.inputs(); }
+  Index outputs() const { return layer.outputs(); }
+  void apply(const ModelBackend& backend, TensorView<const float, 2> x,
+             TensorView<float, 2> y) const {
+    layer.apply(backend, x, y);
+  }
+};
+
+/// Makes layers that lie one behind the other in large pieces of memory, which take huge pages: a
+/// core then reads weights by a third faster.
+template <class S>
+class LayerMemory {
+ public:
+  AnyLinear copy_of(const pare::io::GgufFile& file, const pare::io::GgufTensor& tensor) {
+    const Index rows = tensor.rows(), columns = tensor.cols();
+    const auto size = static_cast<std::size_t>(rows * columns);
+    if (!piece_ || piece_->capacity() - used_ < size) {
+      piece_ = std::make_shared<pare::AlignedBuffer<S>>(std::max(size, piece_size));
+      used_ = 0;
+    }
+    const TensorView<S, 2> weights{piece_->data() + used_, {rows, columns}, {columns, 1}};
+    used_ += size;
+    file.read_rows(tensor.name, 0, weights);
+    file.release_pages();
+    return SharedLayer<S>{piece_, pare::transformer::DenseLinear<S>(pare::as_const(weights))};
+  }
+
+ private:
+  static constexpr std::size_t piece_size = (std::size_t{64} << 20) / sizeof(S);
+
+  std::shared_ptr<pare::AlignedBuffer<S>> piece_;
+  std::size_t used_ = 0;
+};
+
+inline AnyLinear stored(const pare::io::GgufFile& file, const pare::io::GgufTensor& tensor,
+                        LayerMemory<pare::bf16>& memory) {
   using pare::io::GgufType;
   switch (tensor.type) {
     case GgufType::Q8_0:
@@ -58,7 +97,7 @@ inline AnyLinear stored(const pare::io::GgufFile& file, const pare::io::GgufTens
     case GgufType::F16:
       return view_of<pare::f16>(file, tensor);
     default:
-      return copy_of<pare::bf16>(file, tensor);
+      return memory.copy_of(file, tensor);
   }
 }
 
@@ -66,11 +105,15 @@ inline AnyLinear stored(const pare::io::GgufFile& file, const pare::io::GgufTens
 
 /// Makes the layers of a file, which must outlive them.
 inline MakeLinear linear_of(const pare::io::GgufFile& file, Weights weights) {
-  return [&file, weights](const std::string& name) {
+  struct Memory {
+    detail::LayerMemory<float> floats;
+    detail::LayerMemory<pare::bf16> rounded;
+  };
+  return [&file, weights, memory = std::make_shared<Memory>()](const std::string& name) {
     const auto& tensor = file.tensor(name);
-    if (weights == Weights::Stored) return detail::stored(file, tensor);
-    return weights == Weights::Float ? detail::copy_of<float>(file, tensor)
-                                     : detail::copy_of<pare::bf16>(file, tensor);
+    if (weights == Weights::Stored) return detail::stored(file, tensor, memory->rounded);
+    if (weights == Weights::Float) return memory->floats.copy_of(file, tensor);
+    return memory->rounded.copy_of(file, tensor);
   };
 }
 

@@ -248,6 +248,11 @@ class GgufFile {
     read_row(simd, name, row, std::forward<V>(out));
   }
 
+  /// Lets go of the memory that the mapped file takes: after tensors were converted, whose bytes
+  /// are not needed again. Views stay valid; what is read again comes from the system's cache of
+  /// the file, or from the disk. Does nothing where the file is not mapped.
+  void release_pages() const { detail::release_pages(contents_.mapping); }
+
  private:
   detail::GgufContents contents_;
 };

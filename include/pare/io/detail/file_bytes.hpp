@@ -32,6 +32,7 @@ PARE_ABI_BEGIN
 struct FileBytes {
   std::shared_ptr<const void> owner;
   std::span<const std::byte> bytes;
+  std::span<const std::byte> mapping{};  ///< the same where they are mapped
 };
 
 inline FileBytes read_file_bytes(const Place& place, const std::filesystem::path& path,
@@ -58,9 +59,21 @@ inline FileBytes map_file_bytes(const std::filesystem::path& path) {
   if (at == MAP_FAILED) return {};
   const auto size = static_cast<std::size_t>(status.st_size);
   return {std::shared_ptr<const void>(at, [at, size](const void*) { ::munmap(at, size); }),
+          {static_cast<const std::byte*>(at), size},
           {static_cast<const std::byte*>(at), size}};
 }
 #endif
+
+/// Lets go of the memory that pages of a mapping take; what is read again comes from the file.
+inline void release_pages(std::span<const std::byte> mapping) {
+#if PARE_HAS_MMAP
+  // Advice only; the mapping is read-only, so that nothing is lost.
+  if (!mapping.empty())
+    ::madvise(const_cast<std::byte*>(mapping.data()), mapping.size(), MADV_DONTNEED);
+#else
+  static_cast<void>(mapping);
+#endif
+}
 
 inline FileBytes file_bytes(const Place& place, const std::filesystem::path& path,
                             const char* wanted) {

@@ -72,6 +72,7 @@ inline std::string key_text(std::string_view key) { return "key '" + excerpt(key
 struct GgufContents {
   std::string source{};
   std::shared_ptr<const void> owner{};
+  std::span<const std::byte> mapping{};  ///< the whole file, where it is mapped
   std::uint32_t version = 0;
   std::size_t alignment = 32;
   std::vector<GgufEntry> entries{};

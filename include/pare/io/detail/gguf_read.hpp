@@ -39,6 +39,7 @@ inline GgufContents open_gguf(const std::filesystem::path& path) {
   FileBytes file = file_bytes(place, path, gguf_file);
   GgufContents contents = parse_gguf(place, file.bytes);
   contents.owner = std::move(file.owner);
+  contents.mapping = file.mapping;
   return contents;
 }
 
