@@ -58,11 +58,11 @@ double peer_seconds(const std::string& name, const std::vector<Formulation>& for
 }
 
 double python_peer_seconds(const std::string& script, const std::vector<std::string>& arguments) {
-  static std::map<std::string, double> known;
-  const auto [entry, is_new] = known.try_emplace(script, 0.0);
+  static std::map<std::vector<std::string>, double> known;
+  std::vector<std::string> argv{python(), PARE_BENCH_PEERS "/" + script};
+  argv.insert(argv.end(), arguments.begin(), arguments.end());
+  const auto [entry, is_new] = known.try_emplace(argv, 0.0);
   if (is_new) {
-    std::vector<std::string> argv{python(), PARE_BENCH_PEERS "/" + script};
-    argv.insert(argv.end(), arguments.begin(), arguments.end());
     const ChildResult child = python().empty() ? ChildResult{} : run_child(argv);
     entry->second =
         child.ok ? json_number(child.output, "seconds") : std::numeric_limits<double>::quiet_NaN();

@@ -25,8 +25,8 @@ double peer_seconds(const std::string& name, const std::vector<Formulation>& for
 
 /// A peer in Python, with the first of $PARE_BENCH_PYTHON, /usr/bin/python3 (which sees the
 /// system's packages) and python3 that has numpy and scipy: runs bench/peers/<script> with the
-/// arguments as a child, once a process, and returns the `"seconds"` of the JSON object it prints,
-/// or NaN when it cannot run here.
+/// arguments as a child, once a process for the same arguments, and returns the `"seconds"` of the
+/// JSON object it prints, or NaN when it cannot run here.
 double python_peer_seconds(const std::string& script, const std::vector<std::string>& arguments);
 
 }  // namespace pare::bench

@@ -236,7 +236,8 @@ TYPED_TEST(MultiplyTest, IsTheProductAcrossBlocks) {
   pare::Workspace workspace;
   for_each_order([&](const Orders& orders) {
     for (const bool accumulate : {false, true}) {
-      expect_product<TypeParam>({7, depth + 1, 19}, orders, {}, accumulate, workspace);
+      expect_product<TypeParam>({7, depth + depth / 4, 19}, orders, {}, accumulate, workspace);
+      expect_product<TypeParam>({7, depth + depth / 4 + 1, 19}, orders, {}, accumulate, workspace);
       expect_product<TypeParam>({8, 2 * depth, 19}, orders, {}, accumulate, workspace);
       expect_product<TypeParam>({9, 4 * depth + 3, 18}, orders, {}, accumulate, workspace);
     }
@@ -558,7 +559,7 @@ const auto for_each_finish = [](const auto& f) {
   for (const Order order : {Order::rows, Order::columns})
     for (const bool accumulate : {false, true})
       for (const Shape& shape : {Shape{1, 1, 1}, Shape{13, 35, 37}, Shape{7, 2 * depth + 9, 131},
-                                 Shape{2 * linalg::product_rows + 5, depth + 1, 66}})
+                                 Shape{2 * linalg::product_rows + 5, depth + depth / 4 + 1, 66}})
         f(shape, order, accumulate);
 };
 
@@ -640,7 +641,7 @@ TYPED_TEST(EpilogueTest, GivesTheSameBitsOnEveryExecutor) {
   if constexpr (std::is_same_v<typename TypeParam::arch, pare::Reference>) {
     static_assert(!pare::KernelBackend<pare::Reference>, "the reference has no executor");
   } else {
-    const Shape s{211, linalg::product_depth + 47, 149};
+    const Shape s{211, 2 * linalg::product_depth + 47, 149};
     const Matrix<T> a(s.rows, s.depth, Order::rows, Guard::after, uneven);
     const Matrix<T> b(s.depth, s.columns, Order::rows, Guard::after, uneven);
     const Matrix<T> bias(1, s.columns, Order::rows, Guard::after, uneven);

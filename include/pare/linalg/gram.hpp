@@ -64,7 +64,7 @@ class ChunkedGram {
         c_(c),
         workers_(worker_count(backend.executor, x.cols())),
         memory_(leased<detail::GramMemory>(backend)) {
-    item_rows_ = rows_of_item(x.cols(), workers_);
+    item_rows_ = rows_of_item(x.cols(), workers_, 4);
     left_size_ = item_rows_ * chunk;
     const Index panels = panels_of(std::min(columns_at_once, x.cols()));
     memory_->panels.resize(to_size(panels * chunks * panel_size));

@@ -19,6 +19,7 @@
 
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
+#include <pare/core/ceil_div.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
 #include <pare/core/scratch.hpp>
@@ -43,12 +44,19 @@ inline constexpr Index product_columns = 2048;
 /// The most rows of C that a worker takes at once: A's block stays in L2 beside a panel of B.
 inline constexpr Index product_rows = 192;
 
-/// Rows that a worker takes at once: fewer than product_rows where some workers would else have
-/// none. No element depends on it.
-inline Index rows_of_item(Index rows, Index workers) {
-  const Index share = (rows + 4 * workers - 1) / (4 * workers);
-  const Index groups = (share + kernel::tile_rows - 1) / kernel::tile_rows;
+/// Rows that a worker takes at once: at most product_rows, and as many for each item, so that every
+/// worker has `each` items or more. No element depends on it.
+inline Index rows_of_item(Index rows, Index workers, Index each = 2) {
+  const Index least = std::max(ceil_div(rows, product_rows), workers > 1 ? each * workers : 1);
+  const Index items = ceil_div(least, workers) * workers;
+  const Index groups = ceil_div(ceil_div(rows, items), Index{kernel::tile_rows});
   return std::min<Index>(std::max<Index>(groups, 4) * kernel::tile_rows, product_rows);
+}
+
+/// Elements of the depth in a block of a product where blocks have `most`: a rest of up to a
+/// quarter of a block is no block of its own, for which C would be read and written again.
+constexpr Index depth_of_block(Index depth, Index most) {
+  return depth <= most + most / 4 ? depth : most;
 }
 
 /// Whether pairs of bf16 may be multiplied as they are.
@@ -76,7 +84,7 @@ struct ProductMemory {
 template <bool pairs, class B, class T, class E>
 class Product {
   // Two storage scalars an element where products are of pairs; a block's worth of both elsewhere.
-  static constexpr Index depth_block = pairs ? 2 * product_depth : product_depth;
+  static constexpr Index most_depth = pairs ? 2 * product_depth : product_depth;
 
  public:
   using Factor = PackedFactor<B, T>;
@@ -87,13 +95,15 @@ class Product {
         a_(a),
         b_(b),
         depth_(depth_of_both),
+        depth_block_(depth_of_block(depth_of_both, most_depth)),
         c_(c),
         options_(options),
         epilogue_(epilogue),
         memory_(leased<ProductMemory>(backend)) {
     const Index workers = worker_count(backend.executor, c.rows());
-    item_rows_ = rows_of_item(c.rows(), workers);
-    const Index depth = std::min(depth_block, depth_);
+    // Of a lower half the longest rows take twice as long as the mean.
+    item_rows_ = rows_of_item(c.rows(), workers, options.half == Half::Lower ? 4 : 2);
+    const Index depth = std::min(depth_block_, depth_);
     panel_size_ = depth * kernel_width;
     const Index panels = (std::min(product_columns, c.cols()) + kernel_width - 1) / kernel_width;
     panels_ = make_room<T>(memory_->panels, panels * panel_size_);
@@ -103,9 +113,9 @@ class Product {
 
   void run() {
     for (Index column = 0; column < c_.cols(); column += product_columns)
-      for (Index depth = 0; depth < depth_; depth += depth_block) {
+      for (Index depth = 0; depth < depth_; depth += depth_block_) {
         const Block block{column, std::min(product_columns, c_.cols() - column), depth,
-                          std::min(depth_block, depth_ - depth)};
+                          std::min(depth_block_, depth_ - depth)};
         pack_panels(block);
         multiply_rows(block);
       }
@@ -169,7 +179,7 @@ class Product {
 
   const B& backend_;
   Factor a_, b_;
-  Index depth_;
+  Index depth_, depth_block_;
   TensorView<T, 2> c_;
   const ProductOptions<T>& options_;
   const E& epilogue_;
@@ -223,9 +233,9 @@ PARE_ABI_BEGIN
 /// The caller has checked shapes. Sums are kept in T. bf16 times bf16 into float uses native
 /// products of pairs, which count subnormals as 0, if the arch has them and nothing is scaled.
 /// Cost: 2 m n k FLOPs (half of them for a lower half), which bind; a and b are read once for every
-/// 2048 columns, c is read and written once for every 512 of the depth. Memory, kept in the
-/// backend's workspace: in float at most 4 MiB for panels of b and 384 KiB for rows of a per
-/// worker; in double, and for pairs of bf16, twice that.
+/// 2048 columns, c is read and written once for every 512 of the depth (or once for up to 640).
+/// Memory, kept in the backend's workspace: in float at most 5 MiB for panels of b and 480 KiB for
+/// rows of a per worker; in double, and for pairs of bf16, twice that.
 /// \throws std::invalid_argument if neither rows nor columns of c are contiguous.
 template <Backend B, StorageScalar SA, StorageScalar SB, ComputeScalar T,
           Epilogue<T> E = NoEpilogue>
