@@ -6,6 +6,7 @@
 #include "common/model_folder.hpp"
 #include "language_model/generate.hpp"
 #include "language_model/perplexity.hpp"
+#include "studies/smollm2_golden.hpp"
 
 #include <pare/core/backend.hpp>
 #include <pare/core/workspace.hpp>
@@ -13,12 +14,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <memory>
 #include <stdexcept>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 namespace {
@@ -58,16 +59,35 @@ TEST_F(GenerateOnModel, ContinuesAsAFloatReferenceDoes) {
   EXPECT_EQ(text(prompt, 12, {.temperature = 0}), " Paris.\n\nThe answer is: 201");
 }
 
-/// With a float reference in numpy on the de-quantised weights.
-TEST_F(GenerateOnModel, LogitsAreThoseOfAFloatReference) {
-  KvCache cache(model->llama.config().kv_shape(), 5);
-  std::vector<float> logits(static_cast<std::size_t>(model->llama.config().vocabulary));
-  model->llama.forward(pare::simd.with(workspace),
-                       model->tokenizer.encode("The capital of France is"), cache, logits);
-  const std::pair<std::size_t, double> best[] = {
-      {7042, 17.3713}, {260, 14.8886}, {4528, 13.2450}, {2250, 13.0095}, {1315, 12.9515}};
-  for (const auto& [token, logit] : best)
-    EXPECT_NEAR(static_cast<double>(logits[token]), logit, 5e-3 / 2);
+TEST_F(GenerateOnModel, ProbabilitiesAreThoseOfAReference) {
+  for (const auto& golden : pare::testing::golden_prompts) {
+    const std::vector<Token> prompt = model->tokenizer.encode(golden.text);
+    KvCache cache(model->llama.config().kv_shape(), static_cast<Index>(prompt.size()));
+    std::vector<float> logits(static_cast<std::size_t>(model->llama.config().vocabulary));
+    model->llama.forward(pare::simd.with(workspace), prompt, cache, logits);
+    double sum = 0;
+    for (const float logit : logits) sum += std::exp(static_cast<double>(logit));
+    for (std::size_t i = 0; i < golden.best.size(); ++i)
+      EXPECT_NEAR(
+          static_cast<double>(logits[static_cast<std::size_t>(golden.best[i])]) - std::log(sum),
+          golden.log_probability[i], 5e-3)
+          << golden.text << ", token " << golden.best[i];
+  }
+}
+
+TEST_F(GenerateOnModel, TheMostLikelyTextIsThatOfAReference) {
+  for (const auto& golden : pare::testing::golden_prompts) {
+    std::vector<Token> prompt = model->tokenizer.encode(golden.text);
+    KvCache cache(model->llama.config().kv_shape(), static_cast<Index>(prompt.size()) + 32);
+    std::vector<float> logits(static_cast<std::size_t>(model->llama.config().vocabulary));
+    std::vector<Token> text;
+    while (text.size() < golden.greedy.size()) {
+      model->llama.forward(pare::simd.with(workspace), prompt, cache, logits);
+      prompt = {static_cast<Token>(std::ranges::max_element(logits) - logits.begin())};
+      text.push_back(prompt.front());
+    }
+    EXPECT_TRUE(std::ranges::equal(text, golden.greedy)) << golden.text;
+  }
 }
 
 TEST_F(GenerateOnModel, LayersAsStoredAndAsFloatsGiveTheSameText) {

@@ -33,6 +33,7 @@ class Carver {
   template <class X>
   void operator()(X*& array, Index size) {
     if (memory_ != nullptr) array = reinterpret_cast<X*>(memory_ + used_);
+    // NOLINTNEXTLINE(bugprone-sizeof-expression): an array of pointers is meant where X is one
     const auto bytes = static_cast<std::size_t>(size) * sizeof(X);
     used_ += (bytes + 63) / 64 * 64;
   }
