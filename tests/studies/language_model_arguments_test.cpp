@@ -80,8 +80,8 @@ TEST(LanguageModelArguments, HelpIsAskedForWithAndWithoutACommand) {
 }
 
 TEST(LanguageModelArguments, WhatMakesNoSenseIsRefused) {
-  EXPECT_EQ(refusal({}), "got '', wanted generate, perplexity, bench or dump first");
-  EXPECT_EQ(refusal({"answer"}), "got 'answer', wanted generate, perplexity, bench or dump first");
+  EXPECT_EQ(refusal({}), "got '', wanted generate, perplexity, bench, dump or heads first");
+  EXPECT_EQ(refusal({"answer"}), "got 'answer', wanted generate, perplexity, bench, dump or heads first");
   EXPECT_EQ(refusal({"generate"}),
             "got 0 words behind the command, wanted one, the prompt (in quotes)");
   EXPECT_EQ(refusal({"generate", "What", "is"}),

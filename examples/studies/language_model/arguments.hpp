@@ -5,8 +5,10 @@
 /// The command line of the language_model study: a command, and options that it takes.
 
 #include "common/options.hpp"
+#include "language_model/head_arguments.hpp"
 #include "language_model/kv_cache.hpp"
 #include "language_model/sampler.hpp"
+#include "language_model/svd_arguments.hpp"
 #include "language_model/weights.hpp"
 
 #include <algorithm>
@@ -25,6 +27,7 @@ inline constexpr const char* usage_text =
        language_model perplexity FILE... [options]
        language_model bench [options]
        language_model dump FILE [options]
+       language_model heads [options]
 
 A language model of Llama's kind on Pare's kernels. The model is SmolLM2-135M-Instruct, which
 `cmake/bootstrap.sh model` fetches, or a GGUF file of yours with a "smollm" vocabulary.
@@ -46,6 +49,16 @@ perplexity judges texts:
                        and window                                (none)
   --density X          share of the work that they do, on the sample   (0.25)
   --sample FILE        another text, on which each layer's threshold is found
+  --heads LIST         beside them uniform:FILE, where the heads of the file attend to all keys
+                       alike, or zero:FILE, without them
+  --repeat N           judges the first N tokens of a text where they come a second time
+  --svd LIST           instead, shares of their parameters that factors of the blocks' linear layers
+                       keep, each of rank floor(share m n / (m + n)), at least 1
+  --metric LIST        of plain, inputs, covariance and elementwise: errors are weighed with nothing,
+                       mean squares or products of the inputs on --sample, or with --gradients
+  --sample-tokens N    of --sample with --svd, at most           (32768)
+  --gradients FOLDER   of blk.N.LINEAR.squares.npy, mean squares of the gradient of each weight
+  --factors f32|bf16   type of factors                           (f32)
 
 bench measures speed:
   --prompt N           tokens at once                            (512)
@@ -56,6 +69,12 @@ dump writes what a text makes of layers, as .npy into a folder:
   --layers LIST        from 0                                    (0)
   --tokens N           of the text, at most                      (1024)
   --activations        inputs of linear layers too, not only their mean products
+
+heads finds the heads that copy, by prompts that ask for a passage by its key:
+  --out FILE           lines "layer head", the best first        (heads.txt)
+  --share X            of all heads                              (0.05)
+  --prompts N                                                    (8)
+  --random SEED        writes as many others instead
 
 all of them:
   --model FILE                                       (from PARE_MODELS, else build/models)
@@ -71,7 +90,7 @@ using command_line::UsageError;
 inline constexpr std::string_view sparse_names[] = {"mean_pool", "antidiagonal", "pbs",
                                                     "s2o",       "proxy",        "window"};
 
-enum class Command { Generate, Perplexity, Bench, Dump };
+enum class Command { Generate, Perplexity, Bench, Dump, Heads };
 
 /// What the user asked for.
 struct Arguments {
@@ -85,7 +104,10 @@ struct Arguments {
   std::vector<std::string> attention;  ///< of sparse_names
   double density = 0.25;
   std::string sample;
-  std::string out = "dump";
+  SvdArguments svd;
+  HeadArguments heads;
+  std::optional<Index> repeat;
+  std::optional<std::string> out;
   std::vector<Index> layers = {0};
   bool activations = false;
   KvScalar kv = KvScalar::Float;
@@ -191,6 +213,18 @@ inline constexpr Option perplexity_options[] = {
      }},
     {"--sample",
      [](auto& a, auto option, auto value) { a.sample = command_line::file_name(option, value); }},
+    {"--heads", [](auto& a, auto option,
+                   auto value) { a.heads.masks = command_line::list(option, value, head_mask); }},
+    {"--repeat", [](auto& a, auto option, auto value) { a.repeat = token_count(option, value); }},
+    {"--svd", [](auto& a, auto option,
+                 auto value) { a.svd.shares = command_line::list(option, value, svd_share); }},
+    {"--metric", [](auto& a, auto option,
+                    auto value) { a.svd.metrics = command_line::list(option, value, svd_metric); }},
+    {"--sample-tokens",
+     [](auto& a, auto option, auto value) { a.svd.sample_tokens = token_count(option, value); }},
+    {"--gradients", [](auto& a, auto option,
+                       auto value) { a.svd.gradients = command_line::file_name(option, value); }},
+    {"--factors", [](auto& a, auto option, auto value) { a.svd.bf16 = is_bf16(option, value); }},
 };
 
 inline constexpr Option bench_options[] = {
@@ -215,6 +249,20 @@ inline constexpr Option dump_options[] = {
     {"--activations", [](auto& a, auto, auto) { a.activations = true; }, true},
 };
 
+inline constexpr Option heads_options[] = {
+    model_option,
+    weights_option,
+    threads_option,
+    {"--out",
+     [](auto& a, auto option, auto value) { a.out = command_line::file_name(option, value); }},
+    {"--share",
+     [](auto& a, auto option, auto value) { a.heads.share = head_share(option, value); }},
+    {"--prompts",
+     [](auto& a, auto option, auto value) { a.heads.prompts = token_count(option, value); }},
+    {"--random",
+     [](auto& a, auto option, auto value) { a.heads.random = command_line::seed(option, value); }},
+};
+
 /// The words behind the command, of which there must be `least` to `most`.
 template <std::size_t Count>
 Arguments parse_command(Command command, int count, const char* const* words,
@@ -230,14 +278,23 @@ Arguments parse_command(Command command, int count, const char* const* words,
   return arguments;
 }
 
-inline Arguments check_attention(Arguments arguments) {
+inline Arguments check_perplexity(Arguments arguments) {
   if (arguments.help) return arguments;
-  if (arguments.attention.empty() != arguments.sample.empty())
+  const bool is_sparse = !arguments.attention.empty(), is_factored = !arguments.svd.shares.empty();
+  check_svd(arguments.svd, arguments.sample);
+  if (!is_factored && is_sparse == arguments.sample.empty())
     throw UsageError("--attention and --sample go together");
   if (std::ranges::find(arguments.words, arguments.sample) != arguments.words.end())
     throw UsageError("--sample: got '" + arguments.sample + "', wanted a text that is not judged");
-  if (!arguments.attention.empty() && arguments.kv != KvScalar::Float)
+  if (is_factored && (is_sparse || !arguments.heads.masks.empty()))
+    throw UsageError("got --svd with --attention or --heads, wanted one of them");
+  if (is_sparse && arguments.kv != KvScalar::Float)
     throw UsageError("got --kv bf16, wanted f32 with --attention");
+  if (!arguments.heads.masks.empty() && arguments.kv != KvScalar::Float)
+    throw UsageError("got --kv bf16, wanted f32 with --heads");
+  if (arguments.repeat && (arguments.tokens || 2 * *arguments.repeat > arguments.window))
+    throw UsageError("--repeat: got " + std::to_string(*arguments.repeat) +
+                     ", wanted at most half of --window, without --tokens");
   return arguments;
 }
 
@@ -259,13 +316,14 @@ inline Arguments parse_arguments(int count, const char* const* words) {
   if (command == "generate")
     return parse(Command::Generate, detail::generate_options, 1, 1, "one, the prompt (in quotes)");
   if (command == "perplexity")
-    return detail::check_attention(
+    return detail::check_perplexity(
         parse(Command::Perplexity, detail::perplexity_options, 1, any, "text files"));
   if (command == "bench") return parse(Command::Bench, detail::bench_options, 0, 0, "none");
   if (command == "dump")
     return parse(Command::Dump, detail::dump_options, 1, 1, "one, a text file");
+  if (command == "heads") return parse(Command::Heads, detail::heads_options, 0, 0, "none");
   throw UsageError("got '" + std::string(command) +
-                   "', wanted generate, perplexity, bench or dump first");
+                   "', wanted generate, perplexity, bench, dump or heads first");
 }
 
 }  // namespace language_model

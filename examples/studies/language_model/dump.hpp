@@ -13,6 +13,7 @@
 
 #include "language_model/cache_attention.hpp"
 #include "language_model/llama.hpp"
+#include "language_model/watched_inputs.hpp"
 
 #include <pare/core/check.hpp>
 #include <pare/factor/covariance.hpp>
@@ -36,28 +37,6 @@ struct GivenInputs {
   TensorView<const float, 2> view() const {
     return {rows.data(), {static_cast<Index>(rows.size()) / columns, columns}, {columns, 1}};
   }
-};
-
-/// A layer that keeps its inputs.
-class KeepingLinear {
- public:
-  KeepingLinear(AnyLinear layer, std::shared_ptr<GivenInputs> given)
-      : layer_(std::move(layer)), given_(std::move(given)) {}
-
-  Index inputs() const { return layer_.inputs(); }
-  Index outputs() const { return layer_.outputs(); }
-  void apply(const ModelBackend& backend, TensorView<const float, 2> x,
-             TensorView<float, 2> y) const {
-    layer_.apply(backend, x, y);
-    for (Index i = 0; i < x.rows(); ++i) {
-      const float* const row = x.data + i * x.stride[0];
-      given_->rows.insert(given_->rows.end(), row, row + x.cols());
-    }
-  }
-
- private:
-  AnyLinear layer_;
-  std::shared_ptr<GivenInputs> given_;
 };
 
 /// Exact attention that first writes queries, keys and values of some layers.
@@ -84,15 +63,16 @@ inline Attention dumping_attention(const std::filesystem::path& folder,
 inline std::vector<std::pair<std::string, std::shared_ptr<GivenInputs>>> keep_inputs(
     LlamaBlock& block, Index number) {
   std::vector<std::pair<std::string, std::shared_ptr<GivenInputs>>> kept;
-  const auto keep = [&](const char* name, AnyLinear& layer) {
-    auto given = std::make_shared<GivenInputs>(GivenInputs{layer.inputs()});
-    layer = KeepingLinear(layer, given);
-    kept.emplace_back("blk." + std::to_string(number) + "." + name, std::move(given));
-  };
-  keep("attn_q", block.query);
-  keep("attn_output", block.output);
-  keep("ffn_gate", block.gate);
-  keep("ffn_down", block.down);
+  watch_inputs(block, [&](const NamedLayer& named) {
+    auto given = std::make_shared<GivenInputs>(GivenInputs{(block.*named.layer).inputs()});
+    kept.emplace_back(named.of_block(number), given);
+    return [given](const ModelBackend&, TensorView<const float, 2> x) {
+      for (Index i = 0; i < x.rows(); ++i) {
+        const float* const row = x.data + i * x.stride[0];
+        given->rows.insert(given->rows.end(), row, row + x.cols());
+      }
+    };
+  });
   return kept;
 }
 
