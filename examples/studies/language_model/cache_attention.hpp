@@ -11,7 +11,7 @@
 /// std::printf("density %.3f\n", report.density());
 /// ```
 
-#include "language_model/any_linear.hpp"
+#include "common/any_linear.hpp"
 #include "language_model/kv_cache.hpp"
 
 #include <pare/attention/attend.hpp>
@@ -23,6 +23,8 @@
 #include <functional>
 
 namespace language_model {
+
+using models::ModelBackend;
 
 /// The last tokens of the cache attend to all of it.
 struct AttentionCall {

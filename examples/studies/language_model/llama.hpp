@@ -23,7 +23,6 @@
 ///
 /// Source: Touvron et al., "LLaMA", 2023, section 2.2.
 
-#include "language_model/any_linear.hpp"
 #include "language_model/cache_attention.hpp"
 #include "language_model/kv_cache.hpp"
 #include "language_model/llama_source.hpp"

@@ -9,7 +9,7 @@
 /// config.context = 2048;                    // less memory for angles
 /// ```
 
-#include "language_model/any_linear.hpp"
+#include "common/any_linear.hpp"
 #include "language_model/kv_cache.hpp"
 
 #include <pare/core/check.hpp>
@@ -23,6 +23,7 @@
 
 namespace language_model {
 
+using models::AnyLinear;
 using Token = std::int32_t;
 
 struct LlamaConfig {

@@ -14,7 +14,6 @@
 /// halves of a head. Other architectures, stretched positions, and tensors that the model would not
 /// use (biases, experts) are refused.
 
-#include "language_model/any_linear.hpp"
 #include "language_model/llama_source.hpp"
 
 #include <pare/core/check.hpp>

@@ -5,7 +5,7 @@
 /// A linear layer of any kind behind one type, so that to compress a layer is to assign an object.
 ///
 /// ```cpp
-/// model.blocks()[3].down = LowRankLinear(...);   // the others stay as they are
+/// llama.blocks()[3].down = LowRankLinear(...);   // the others stay as they are
 /// ```
 
 #include <pare/core/backend.hpp>
@@ -17,7 +17,7 @@
 #include <type_traits>
 #include <utility>
 
-namespace language_model {
+namespace models {
 
 using pare::Index;
 using pare::TensorView;
@@ -75,4 +75,4 @@ class AnyLinear {
   std::shared_ptr<const Layer> layer_;
 };
 
-}  // namespace language_model
+}  // namespace models
