@@ -15,6 +15,7 @@
 /// A layer [m, n] gets the rank floor(share m n / (m + n)), 1 to min(m, n): its factors then have
 /// that share of its parameters. The head stays as it is.
 
+#include "common/factored_linear.hpp"
 #include "language_model/llama.hpp"
 #include "language_model/svd_arguments.hpp"
 #include "language_model/watched_inputs.hpp"
@@ -27,12 +28,10 @@
 #include <pare/factor/weighted_svd.hpp>
 #include <pare/io/gguf.hpp>
 #include <pare/io/npy.hpp>
-#include <pare/transformer/low_rank_linear.hpp>
 
 #include <Eigen/Core>
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <filesystem>
 #include <span>
@@ -89,13 +88,6 @@ InputProducts input_products(Llama& llama, const B& backend, std::span<const Tok
   return products;
 }
 
-/// floor(share m n / (m + n)) of a layer [m, n], 1 to min(m, n).
-inline Index rank_of_share(double share, Index outputs, Index inputs) {
-  const double whole = static_cast<double>(outputs) * static_cast<double>(inputs);
-  const auto rank = static_cast<Index>(share * whole / static_cast<double>(outputs + inputs));
-  return std::clamp<Index>(rank, 1, std::min(outputs, inputs));
-}
-
 /// How layers are factored.
 struct Factoring {
   SvdMetric metric = SvdMetric::Plain;
@@ -111,17 +103,6 @@ inline pare::RowMatrix<float> read_weight(const pare::io::GgufFile& file, const 
   pare::RowMatrix<float> weight(tensor.rows(), tensor.cols());
   file.read_rows(name, 0, pare::to_view(weight));
   return weight;
-}
-
-template <class S>
-AnyLinear low_rank_layer(const pare::factor::LowRank<float>& factors) {
-  const auto copy = [](const pare::RowMatrix<float>& from) {
-    pare::transformer::DenseLinear<S> to(from.rows(), from.cols());
-    std::transform(from.data(), from.data() + from.size(), to.own_weights().data,
-                   [](float value) { return static_cast<S>(value); });
-    return to;
-  };
-  return pare::transformer::LowRankLinear<S>(copy(factors.left), copy(factors.right));
 }
 
 /// \param inputs of the layer; null where the metric needs none
@@ -183,11 +164,14 @@ Index factor_layers(Llama& llama, const B& backend, const pare::io::GgufFile& fi
       const auto number = static_cast<Index>(i);
       const auto weight = detail::read_weight(file, named.of_block(number) + ".weight");
       const auto factors = detail::factors_of(
-          on, weight, rank_of_share(how.share, weight.rows(), weight.cols()), how.metric,
+          on, weight, models::rank_of_share(how.share, weight.rows(), weight.cols()), how.metric,
           inputs.empty() ? nullptr : &inputs[i][named.inputs],
           elementwise ? squares_file(how.gradients, named, number) : std::filesystem::path());
-      blocks[i].*named.layer = how.bf16 ? detail::low_rank_layer<pare::bf16>(factors)
-                                        : detail::low_rank_layer<float>(factors);
+      AnyLinear& layer = blocks[i].*named.layer;
+      if (how.bf16)
+        layer = models::low_rank_layer<pare::bf16>(factors);
+      else
+        layer = models::low_rank_layer<float>(factors);
       parameters += factors.parameters();
     }
     progress(static_cast<double>(i + 1) / static_cast<double>(blocks.size()));

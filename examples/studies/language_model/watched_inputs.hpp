@@ -11,13 +11,11 @@
 /// });
 /// ```
 
-#include "language_model/any_linear.hpp"
+#include "common/watched_linear.hpp"
 #include "language_model/llama.hpp"
 
 #include <cstddef>
-#include <functional>
 #include <string>
-#include <utility>
 
 namespace language_model {
 
@@ -40,26 +38,6 @@ inline constexpr NamedLayer block_layers[] = {
 };
 inline constexpr std::size_t block_inputs = 4;
 
-/// A layer that shows its inputs to a visitor before it is applied to them.
-class WatchedLinear {
- public:
-  using See = std::function<void(const ModelBackend&, TensorView<const float, 2>)>;
-
-  WatchedLinear(AnyLinear layer, See see) : layer_(std::move(layer)), see_(std::move(see)) {}
-
-  Index inputs() const { return layer_.inputs(); }
-  Index outputs() const { return layer_.outputs(); }
-  void apply(const ModelBackend& backend, TensorView<const float, 2> x,
-             TensorView<float, 2> y) const {
-    see_(backend, x);
-    layer_.apply(backend, x, y);
-  }
-
- private:
-  AnyLinear layer_;
-  See see_;
-};
-
 /// Shows the inputs of a block's layers, those that several share once: visitor(layer) makes what
 /// sees them, where `layer` is the first that is given them.
 template <class Visitor>
@@ -68,7 +46,7 @@ void watch_inputs(LlamaBlock& block, const Visitor& visitor) {
   for (const NamedLayer& named : block_layers) {
     if (named.inputs != next) continue;
     AnyLinear& layer = block.*named.layer;
-    layer = WatchedLinear(layer, visitor(named));
+    layer = models::WatchedLinear(layer, visitor(named));
     ++next;
   }
 }

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// What --help of the language_model study says.
+
+namespace language_model {
+
+inline constexpr const char* usage_text =
+    R"(usage: language_model generate PROMPT [options]
+       language_model perplexity FILE... [options]
+       language_model bench [options]
+       language_model dump FILE [options]
+       language_model heads [options]
+
+A language model of Llama's kind on Pare's kernels. The model is SmolLM2-135M-Instruct, which
+`cmake/bootstrap.sh model` fetches, or a GGUF file of yours with a "smollm" vocabulary.
+
+generate answers a prompt, its text as it comes:
+  --tokens N           at most                                   (256)
+  --temperature X      0: always the most likely token           (0.2)
+  --top-k N            draws of the N most likely                (all)
+  --top-p X            and of those that have X of the rest      (0.9)
+  --min-p X            and that are X times as likely as the best   (0)
+  --seed N             of the draws                              (0)
+  --raw                continues PROMPT as it is, instead of answering it
+
+perplexity judges texts:
+  --tokens N           of each text, at most                     (8192)
+  --window N           tokens are foretold from the N before at most: texts are cut into windows,
+                       whose first tokens are not judged         (2048)
+  --attention LIST     beside exact attention some of mean_pool, antidiagonal, pbs, s2o, proxy
+                       and window                                (none)
+  --density X          share of the work that they do, on the sample   (0.25)
+  --sample FILE        another text, on which each layer's threshold is found
+  --heads LIST         beside them uniform:FILE, where the heads of the file attend to all keys
+                       alike, or zero:FILE, without them
+  --repeat N           judges the first N tokens of a text where they come a second time
+  --svd LIST           instead, shares of their parameters that factors of the blocks' linear layers
+                       keep, each of rank floor(share m n / (m + n)), at least 1
+  --metric LIST        of plain, inputs, covariance and elementwise: errors are weighed with nothing,
+                       mean squares or products of the inputs on --sample, or with --gradients
+  --sample-tokens N    of --sample with --svd, at most           (32768)
+  --gradients FOLDER   of blk.N.LINEAR.squares.npy, mean squares of the gradient of each weight
+  --factors f32|bf16   type of factors                           (f32)
+
+bench measures speed:
+  --prompt N           tokens at once                            (512)
+  --tokens N           one by one behind them                    (64)
+
+dump writes what a text makes of layers, as .npy into a folder:
+  --out FOLDER         made if it is not there                   (dump)
+  --layers LIST        from 0                                    (0)
+  --tokens N           of the text, at most                      (1024)
+  --activations        inputs of linear layers too, not only their mean products
+
+heads finds the heads that copy, by prompts that ask for a passage by its key:
+  --out FILE           lines "layer head", the best first        (heads.txt)
+  --share X            of all heads                              (0.05)
+  --prompts N                                                    (8)
+  --random SEED        writes as many others instead
+
+all of them:
+  --model FILE                                       (from PARE_MODELS, else build/models)
+  --weights FORM       of linear layers: stored (as the file has them), f32 or bf16   (stored)
+  --kv f32|bf16        type of keys and values                   (f32)
+  --threads N                                                    (all)
+  --help
+)";
+
+}  // namespace language_model
