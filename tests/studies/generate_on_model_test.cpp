@@ -5,7 +5,9 @@
 
 #include "common/model_folder.hpp"
 #include "language_model/generate.hpp"
+#include "language_model/judged_text.hpp"
 #include "language_model/perplexity.hpp"
+#include "language_model/retrieval_heads.hpp"
 #include "studies/smollm2_golden.hpp"
 
 #include <pare/core/backend.hpp>
@@ -16,7 +18,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <filesystem>
+#include <fstream>
 #include <memory>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -25,6 +30,16 @@
 namespace {
 
 using namespace language_model;
+
+/// A text in a file while it is there.
+struct TemporaryFile {
+  explicit TemporaryFile(const char* text) { std::ofstream(path) << text; }
+  TemporaryFile(const TemporaryFile&) = delete;
+  TemporaryFile& operator=(const TemporaryFile&) = delete;
+  ~TemporaryFile() { std::filesystem::remove(path); }
+
+  std::filesystem::path path = std::filesystem::temp_directory_path() / "pare_judged_text.txt";
+};
 
 class GenerateOnModel : public ::testing::Test {
  protected:
@@ -118,6 +133,46 @@ TEST_F(GenerateOnModel, TheSameSeedGivesTheSameText) {
 TEST_F(GenerateOnModel, RefusesPromptsThatDoNotFit) {
   EXPECT_THROW(text({}, 4, {}), std::invalid_argument);
   EXPECT_THROW(text(std::vector<Token>(8190, 5), 4, {}), std::invalid_argument);
+}
+
+TEST_F(GenerateOnModel, PromptsForPassagesEndWithThePassageAskedFor) {
+  const RetrievalPrompt prompt = retrieval_prompt(model->tokenizer, 0, 0);
+  ASSERT_EQ(prompt.size, 8);
+  const auto passage =
+      std::span(prompt.tokens).subspan(static_cast<std::size_t>(prompt.passage), 8);
+  EXPECT_TRUE(std::ranges::equal(passage, std::span(prompt.tokens).last(8)));
+  EXPECT_LT(prompt.passage + 8, prompt.query(0));
+  EXPECT_EQ(prompt.query(7) + 2, static_cast<Index>(prompt.tokens.size()));
+  // In front of both stands the key.
+  const auto text_before = [&](Index end) {
+    return model->tokenizer.decode(std::span(prompt.tokens).first(static_cast<std::size_t>(end)));
+  };
+  const std::string asked = text_before(prompt.query(0) + 1), listed = text_before(prompt.passage);
+  const std::string key = asked.substr(asked.size() - 9);
+  EXPECT_TRUE(listed.ends_with("\n" + key)) << key;
+  EXPECT_EQ(retrieval_prompt(model->tokenizer, 0, 0).tokens, prompt.tokens);
+  EXPECT_NE(retrieval_prompt(model->tokenizer, 0, 1).tokens, prompt.tokens);
+}
+
+TEST_F(GenerateOnModel, HeadsOfLayer18LookUpPassages) {
+  const std::vector<RetrievalPrompt> prompts = {retrieval_prompt(model->tokenizer, 0, 0)};
+  const std::vector<double> scores =
+      retrieval_scores(model->llama, pare::simd.with(workspace), prompts, [](double) {});
+  EXPECT_EQ(best_heads(scores, 9, 1), (std::vector<LayerHead>{{18, 6}}));
+}
+
+TEST_F(GenerateOnModel, TextsThatRepeatThemselvesAreJudgedTheSecondTime) {
+  const TemporaryFile file("one two three four five six seven eight nine ten eleven twelve");
+  const JudgedText text = judged_text(*model, file.path.string(), 100, 8);
+  EXPECT_EQ(text.skipped, 7u);
+  ASSERT_EQ(text.tokens.size(), 16u);
+  EXPECT_TRUE(std::ranges::equal(std::span(text.tokens).first(8), std::span(text.tokens).last(8)));
+  const std::vector<double> losses = judged_losses(model->llama, pare::simd.with(workspace), text,
+                                                   16, KvScalar::Float, exact_attention, "exact");
+  EXPECT_EQ(losses.size(), 8u);
+  EXPECT_LT(mean_of(std::span(losses).subspan(2)).value, 1) << "words that were there before";
+  EXPECT_EQ(judged_text(*model, file.path.string(), 5, {}).tokens.size(), 5u);
+  EXPECT_THROW(judged_text(*model, file.path.string(), 100, 80), std::runtime_error);
 }
 
 TEST_F(GenerateOnModel, ForetellsWordsInTheirOrderBetterThanShuffled) {

@@ -64,6 +64,31 @@ TEST(LanguageModelArguments, OptionsStandAnywhereBehindTheCommand) {
   EXPECT_EQ(sparse.attention, (std::vector<std::string>{"s2o", "window"}));
   EXPECT_EQ(sparse.density, 0.5);
   EXPECT_EQ(sparse.sample, "b");
+  const Arguments factored =
+      parse({"perplexity", "a", "--svd", "0.9,0.5", "--metric=plain,covariance,elementwise",
+             "--sample", "b", "--sample-tokens", "100", "--gradients", "c", "--factors", "bf16"});
+  EXPECT_EQ(factored.svd.shares, (std::vector<double>{0.9, 0.5}));
+  EXPECT_EQ(factored.svd.metrics, (std::vector<SvdMetric>{SvdMetric::Plain, SvdMetric::Covariance,
+                                                          SvdMetric::Elementwise}));
+  EXPECT_EQ(factored.sample, "b");
+  EXPECT_EQ(factored.svd.sample_tokens, 100);
+  EXPECT_EQ(factored.svd.gradients, "c");
+  EXPECT_TRUE(factored.svd.bf16);
+  EXPECT_FALSE(parse({"perplexity", "a", "--svd=1", "--metric=plain"}).svd.bf16);
+  const Arguments masked =
+      parse({"perplexity", "a", "--heads", "uniform:x,zero:y:z", "--repeat", "1024"});
+  ASSERT_EQ(masked.heads.masks.size(), 2u);
+  EXPECT_EQ(masked.heads.masks[0].mode, HeadMode::Uniform);
+  EXPECT_EQ(masked.heads.masks[0].file, "x");
+  EXPECT_EQ(masked.heads.masks[1].mode, HeadMode::Zero);
+  EXPECT_EQ(masked.heads.masks[1].file, "y:z");
+  EXPECT_EQ(masked.repeat, 1024);
+  const Arguments heads = parse({"heads", "--share", "0.1", "--random=3", "--prompts", "2"});
+  EXPECT_EQ(heads.command, Command::Heads);
+  EXPECT_EQ(heads.heads.share, 0.1);
+  EXPECT_EQ(heads.heads.random, 3u);
+  EXPECT_EQ(heads.heads.prompts, 2);
+  EXPECT_EQ(heads.out, std::nullopt);
   EXPECT_EQ(parse({"bench", "--prompt", "64"}).prompt, 64);
   EXPECT_EQ(parse({"bench", "--weights", "bf16"}).weights, Weights::Bf16);
   EXPECT_EQ(parse({"perplexity", "x", "--weights=f32"}).weights, Weights::Float);
@@ -81,7 +106,8 @@ TEST(LanguageModelArguments, HelpIsAskedForWithAndWithoutACommand) {
 
 TEST(LanguageModelArguments, WhatMakesNoSenseIsRefused) {
   EXPECT_EQ(refusal({}), "got '', wanted generate, perplexity, bench, dump or heads first");
-  EXPECT_EQ(refusal({"answer"}), "got 'answer', wanted generate, perplexity, bench, dump or heads first");
+  EXPECT_EQ(refusal({"answer"}),
+            "got 'answer', wanted generate, perplexity, bench, dump or heads first");
   EXPECT_EQ(refusal({"generate"}),
             "got 0 words behind the command, wanted one, the prompt (in quotes)");
   EXPECT_EQ(refusal({"generate", "What", "is"}),
@@ -114,6 +140,42 @@ TEST(LanguageModelArguments, WhatMakesNoSenseIsRefused) {
             "--sample: got 'x', wanted a text that is not judged");
   EXPECT_EQ(refusal({"perplexity", "x", "--attention", "s2o", "--sample", "y", "--kv", "bf16"}),
             "got --kv bf16, wanted f32 with --attention");
+  const auto judging = [](std::vector<const char*> words) {
+    words.insert(words.begin(), {"perplexity", "x"});
+    return refusal(words);
+  };
+  EXPECT_EQ(judging({"--svd", "0"}), "--svd: got '0', wanted shares above 0, at most 1, by commas");
+  EXPECT_EQ(judging({"--svd", "0.5"}), "--svd and --metric go together");
+  EXPECT_EQ(judging({"--metric", "plain"}), "--svd and --metric go together");
+  EXPECT_EQ(judging({"--svd=1", "--metric", "fisher"}),
+            "--metric: got 'fisher', wanted names of plain, inputs, covariance and elementwise");
+  EXPECT_EQ(judging({"--svd=1", "--metric=plain,inputs"}),
+            "--metric inputs and covariance need --sample");
+  EXPECT_EQ(judging({"--svd=1", "--metric=elementwise"}),
+            "--metric elementwise needs the mean squares of each weight's gradient: --gradients "
+            "FOLDER");
+  EXPECT_EQ(judging({"--svd=1", "--metric=plain", "--gradients=g"}),
+            "got --gradients without --metric elementwise");
+  EXPECT_EQ(judging({"--svd=1", "--metric=plain", "--sample=y"}),
+            "got --sample, wanted none with --metric plain and elementwise");
+  EXPECT_EQ(judging({"--svd=1", "--metric=covariance", "--sample=x"}),
+            "--sample: got 'x', wanted a text that is not judged");
+  EXPECT_EQ(judging({"--factors", "f16"}), "--factors: got 'f16', wanted f32 or bf16");
+  EXPECT_EQ(judging({"--factors", "bf16"}), "got --factors without --svd");
+  EXPECT_EQ(judging({"--svd=1", "--metric=plain", "--heads=zero:f"}),
+            "got --svd with --attention or --heads, wanted one of them");
+  EXPECT_EQ(judging({"--heads", "f"}),
+            "--heads: got 'f', wanted uniform:FILE or zero:FILE, by commas");
+  EXPECT_EQ(judging({"--heads", "zero:"}),
+            "--heads: got 'zero:', wanted uniform:FILE or zero:FILE, by commas");
+  EXPECT_EQ(judging({"--heads", "zero:f", "--kv=bf16"}), "got --kv bf16, wanted f32 with --heads");
+  EXPECT_EQ(judging({"--repeat", "1025"}),
+            "--repeat: got 1025, wanted at most half of --window, without --tokens");
+  EXPECT_EQ(judging({"--repeat", "8", "--tokens=9"}),
+            "--repeat: got 8, wanted at most half of --window, without --tokens");
+  EXPECT_EQ(refusal({"heads", "x"}), "got 1 words behind the command, wanted none");
+  EXPECT_EQ(refusal({"heads", "--share", "0"}),
+            "--share: got '0', wanted a share above 0, at most 1");
   EXPECT_EQ(refusal({"bench", "--weights", "q4"}),
             "--weights: got 'q4', wanted stored, f32 or bf16");
   EXPECT_EQ(refusal({"dump", "x", "--layers", "1,,2"}),

@@ -17,6 +17,7 @@
 #include <random>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace pare::testing {
@@ -56,6 +57,11 @@ struct TinyLlama {
   };
   std::map<std::string, Tensor> tensors{};
   bool tied_head = true;
+  /// Heads that do not attend, by block and head: whether to all keys alike, else their output is
+  /// 0.
+  std::map<std::pair<Index, Index>, bool> masked{};
+  /// If it is there, the inputs of each product are appended to it, by the weight's name.
+  std::map<std::string, std::vector<RoundedRow>>* given = nullptr;
 
   explicit TinyLlama(unsigned seed, bool tied = true) : tied_head(tied) {
     std::mt19937 bits(seed);
@@ -127,6 +133,7 @@ struct TinyLlama {
 
 /// Sums of products: a product and at most n additions for each.
 inline RoundedRow TinyLlama::product(const std::string& name, const RoundedRow& x) const {
+  if (given != nullptr) (*given)[name].push_back(x);
   const std::vector<float>& w = values(name);
   const std::size_t n = x.size();
   RoundedRow y(w.size() / n);
@@ -247,9 +254,13 @@ inline void TinyLlama::attend(Index block, std::vector<RoundedRow>& x, bool bf16
   constexpr auto width = static_cast<std::size_t>(head_dim);
   for (std::size_t t = 0; t < x.size(); ++t) {
     RoundedRow attended(q[t].size());
-    for (std::size_t h = 0; h < static_cast<std::size_t>(heads); ++h)
+    for (std::size_t h = 0; h < static_cast<std::size_t>(heads); ++h) {
+      const auto mask = masked.find({block, static_cast<Index>(h)});
+      if (mask != masked.end() && !mask->second) continue;
+      if (mask != masked.end()) std::fill_n(&q[t][h * width], width, Rounded{});  // equal scores
       attend_one(&q[t][h * width], k, v, t + 1, width, h / (heads / kv_heads) * width, bf16_cache,
                  &attended[h * width]);
+    }
     add_rounded(x[t], product(name + "attn_output.weight", attended));
   }
 }

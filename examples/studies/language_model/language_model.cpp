@@ -96,7 +96,7 @@ std::vector<Method> methods_of(const Arguments& arguments, const OpenModel& mode
 void print_row(const std::string& text, const Method& method, const std::vector<double>& losses,
                const std::vector<double>& exact, double bytes, double tokens_per_second) {
   const Mean loss = mean_of(losses), change = mean_change(losses, exact);
-  std::printf("%-28s %-12s %7.3f %7.3f +- %.3f %8.2f %9.3f %+8.4f +- %.4f %8.0f\n", text.c_str(),
+  std::printf("%-28s %-24s %7.3f %7.3f +- %.3f %8.2f %9.3f %+8.4f +- %.4f %8.0f\n", text.c_str(),
               method.name.c_str(), method.report->density(), loss.value, loss.error,
               std::exp(loss.value),
               loss.value * static_cast<double>(losses.size()) / std::log(2) / bytes, change.value,
@@ -130,7 +130,7 @@ void run_perplexity(const Arguments& arguments, OpenModel& model, const B& backe
     texts.push_back(judged_text(model, path, arguments.tokens.value_or(8192), arguments.repeat));
   if (!arguments.svd.shares.empty()) return judge_factored(arguments, model, backend, texts);
   const std::vector<Method> methods = methods_of(arguments, model, backend);
-  std::printf("%-28s %-12s %7s %16s %8s %9s %18s %8s\n", "text", "attention", "density",
+  std::printf("%-28s %-24s %7s %16s %8s %9s %18s %8s\n", "text", "attention", "density",
               "nats a token", "perplex.", "bits/byte", "nats over exact", "tokens/s");
   for (const JudgedText& text : texts) judge_text(arguments, model, backend, text, methods);
 }

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include "language_model/head_masks.hpp"
+#include "io/memory.hpp"
+#include "io/temporary_folder.hpp"
+#include "language_model/gguf_source.hpp"
+#include "language_model/retrieval_heads.hpp"
+#include "language_model/weights.hpp"
+#include "studies/llama_reference.hpp"
+
+#include <pare/core/backend.hpp>
+#include <pare/io/gguf.hpp>
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <fstream>
+#include <random>
+#include <set>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace {
+
+using namespace language_model;
+using pare::testing::RoundedRow;
+using pare::testing::TinyLlama;
+
+struct HeadMasks : TemporaryFolder {
+  TinyLlama tiny{22};
+  Memory memory{tiny.file().file()};
+  pare::io::GgufFile file{memory.bytes()};
+  Llama model{gguf_source(file, linear_of(file, Weights::Float))};
+
+  std::vector<float> logits(std::span<const Token> tokens, const Attention& attention) const {
+    KvCache cache(model.config().kv_shape(), static_cast<Index>(tokens.size()));
+    std::vector<float> last(static_cast<std::size_t>(model.config().vocabulary));
+    model.forward(pare::simd, tokens, cache, last, attention);
+    return last;
+  }
+  std::string refused(const std::string& text) const {
+    std::ofstream(folder_ / "heads") << text;
+    try {
+      read_heads((folder_ / "heads").string(), model.config());
+    } catch (const std::runtime_error& error) {
+      const std::string message = error.what();
+      return message.substr(message.find(": ") + 2);
+    }
+    return "not refused";
+  }
+};
+
+TEST_F(HeadMasks, AreThoseOfTheDefinition) {
+  std::mt19937 bits(3);
+  std::vector<Token> tokens(70);
+  for (Token& token : tokens) token = static_cast<Token>(bits() % TinyLlama::vocabulary);
+  const std::vector<LayerHead> heads = {{0, 1}, {1, 0}, {1, 2}};
+  const std::vector<float> exact = logits(tokens, exact_attention);
+  for (const HeadMode mode : {HeadMode::Uniform, HeadMode::Zero}) {
+    TinyLlama masked = tiny;
+    for (const auto [layer, head] : heads) masked.masked[{layer, head}] = mode == HeadMode::Uniform;
+    const RoundedRow wanted = masked.logits(tokens).back();
+    const auto got = logits(tokens, masked_attention(heads, mode, model.config()));
+    double most = 0;
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      ASSERT_NEAR(static_cast<double>(got[i]), wanted[i].x, wanted[i].tolerance());
+      most = std::max(most, std::abs(static_cast<double>(got[i] - exact[i])));
+    }
+    EXPECT_GT(most, 0.1) << "it makes a difference";
+  }
+  EXPECT_EQ(logits(tokens, masked_attention({}, HeadMode::Zero, model.config())), exact);
+  EXPECT_THROW(masked_attention({{0, 3}}, HeadMode::Zero, model.config()), std::invalid_argument);
+  EXPECT_THROW(masked_attention({{2, 0}}, HeadMode::Zero, model.config()), std::invalid_argument);
+}
+
+TEST_F(HeadMasks, AreReadAsTheyWereWritten) {
+  const std::vector<LayerHead> heads = {{1, 2}, {0, 0}};
+  const std::string path = (folder_ / "heads").string();
+  write_heads(path, heads);
+  EXPECT_EQ(read_heads(path, model.config()), heads);
+  EXPECT_THROW(write_heads((folder_ / "none" / "heads").string(), heads), std::runtime_error);
+}
+
+TEST_F(HeadMasks, RefuseLinesThatNameNoHead) {
+  const std::string wanted = "', wanted a layer below 2 and a head below 3";
+  EXPECT_EQ(refused("0 1\n2 0\n"), "got the line '2 0" + wanted);
+  EXPECT_EQ(refused("0 3\n"), "got the line '0 3" + wanted);
+  EXPECT_EQ(refused("-1 0\n"), "got the line '-1 0" + wanted);
+  EXPECT_EQ(refused("1\n"), "got the line '1" + wanted);
+  EXPECT_EQ(refused("1 1 1\n"), "got the line '1 1 1" + wanted);
+  EXPECT_EQ(refused(""), "has no heads");
+  EXPECT_THROW(read_heads((folder_ / "none").string(), model.config()), std::runtime_error);
+}
+
+/// Of an answer of equal tokens every one within the passage is right: the score is the share of
+/// queries whose largest score, in double, lies there.
+TEST_F(HeadMasks, RetrievalScoresAreThoseOfTheDefinition) {
+  RetrievalPrompt prompt;
+  std::mt19937 bits(4);
+  for (int i = 0; i < 40; ++i)
+    prompt.tokens.push_back(static_cast<Token>(bits() % TinyLlama::vocabulary));
+  prompt.passage = 5;
+  prompt.size = 9;
+  std::fill_n(prompt.tokens.begin() + 5, 9, Token{17});
+  std::fill_n(prompt.tokens.begin() + 31, 9, Token{17});
+  std::vector<double> wanted;
+  logits(prompt.tokens, [&](const ModelBackend& on, const AttentionCall& call) {
+    const auto keys = call.cache.keys<float>(call.layer);
+    for (Index head = 0; head < TinyLlama::heads; ++head) {
+      double hits = 0;
+      for (Index query = 30; query < 39; ++query) {
+        std::vector<double> scores;
+        for (Index key = 0; key <= query; ++key) {
+          double& score = scores.emplace_back();
+          for (Index i = 0; i < TinyLlama::head_dim; ++i)
+            score += static_cast<double>(call.q(0, head, query, i)) *
+                     static_cast<double>(keys(0, 0, key, i));
+        }
+        const auto best = std::ranges::max_element(scores) - scores.begin();
+        hits += best >= 5 && best < 14 ? 1 : 0;
+      }
+      wanted.push_back(hits / 9);
+    }
+    return exact_attention(on, call);
+  });
+  const std::vector<double> scores =
+      retrieval_scores(model, pare::simd, {prompt, prompt}, [](double) {});
+  ASSERT_EQ(scores.size(), wanted.size());
+  for (std::size_t i = 0; i < scores.size(); ++i) EXPECT_NEAR(scores[i], wanted[i], 1e-12);
+  EXPECT_GT(*std::ranges::max_element(wanted), 0);
+  EXPECT_LT(*std::ranges::min_element(wanted), 1);
+  // The same keys, but other tokens are asked for.
+  std::fill_n(prompt.tokens.begin() + 32, 8, Token{18});
+  const auto others = retrieval_scores(model, pare::simd, {prompt}, [](double) {});
+  for (const double score : others) EXPECT_LE(score, 1.0 / 9 + 1e-12);
+}
+
+TEST(RetrievalHeads, TheBestComeFirstAndOthersAreOthers) {
+  const std::vector<double> scores = {0, .5, .2, .9, 0, .5};
+  const std::vector<LayerHead> best = best_heads(scores, 3, 3);
+  EXPECT_EQ(best, (std::vector<LayerHead>{{1, 0}, {0, 1}, {1, 2}}));
+  std::set<std::pair<Index, Index>> drawn;
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {
+    const std::vector<LayerHead> others = other_heads({{1, 0}, {0, 1}}, 2, 3, seed);
+    ASSERT_EQ(others.size(), 2u);
+    EXPECT_FALSE(others[0] == others[1]);
+    for (const auto [layer, head] : others) drawn.emplace(layer, head);
+    EXPECT_EQ(other_heads({{1, 0}, {0, 1}}, 2, 3, seed), others);
+  }
+  EXPECT_EQ(drawn, (std::set<std::pair<Index, Index>>{{0, 0}, {0, 2}, {1, 1}, {1, 2}}));
+}
+
+}  // namespace
