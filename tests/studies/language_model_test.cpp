@@ -6,6 +6,7 @@
 #include "language_model/gguf_source.hpp"
 #include "language_model/llama.hpp"
 #include "language_model/perplexity.hpp"
+#include "language_model/weights.hpp"
 #include "studies/llama_reference.hpp"
 
 #include <pare/attention/attend.hpp>
