@@ -119,6 +119,7 @@ TEST_F(Dump, WritesWhatTheLayersWereGiven) {
   EXPECT_EQ(shape("k"), (Shape{1, TinyLlama::kv_heads, 70, TinyLlama::head_dim}));
   EXPECT_EQ(shape("v"), (Shape{1, TinyLlama::kv_heads, 70, TinyLlama::head_dim}));
   EXPECT_FALSE(std::filesystem::exists(folder_ / "new" / "blk.0.q.npy"));
+  EXPECT_EQ(pare::io::read_npy<Token>(folder_ / "new" / "tokens.npy").data, tokens);
   for (const char* const name : {"attn_q", "attn_output", "ffn_gate", "ffn_down"}) {
     const std::string base = (folder_ / "new" / ("blk.1." + std::string(name))).string();
     const auto inputs = pare::io::read_npy_matrix<float>(base + ".inputs.npy");

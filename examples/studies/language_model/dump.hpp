@@ -4,6 +4,7 @@
 /// \file
 /// Writes what a text makes of a model's layers as .npy files, for other programs:
 ///
+///     tokens.npy                       [1, tokens], as 32-bit integers
 ///     blk.N.q.npy, .k.npy, .v.npy      [1, heads, tokens, dim], behind the rotary embedding
 ///     blk.N.LINEAR.products.npy        [inputs, inputs], mean products of the inputs, in double
 ///     blk.N.LINEAR.inputs.npy          [tokens, inputs]
@@ -96,6 +97,9 @@ void dump_layers(Llama& llama, const B& backend, std::span<const Token> tokens,
     for (auto& named : keep_inputs(llama.blocks()[static_cast<std::size_t>(layer)], layer))
       kept.push_back(std::move(named));
   std::vector<float> logits(static_cast<std::size_t>(llama.config().vocabulary));
+  pare::io::write_npy(
+      folder / "tokens.npy",
+      TensorView<const Token, 2>{tokens.data(), {1, static_cast<Index>(tokens.size())}, {0, 1}});
   llama.forward(backend, tokens, cache, logits, dumping_attention(folder, layers));
   for (const auto& [name, given] : kept) {
     pare::factor::Covariance products(given->columns);
