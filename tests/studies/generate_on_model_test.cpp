@@ -5,9 +5,10 @@
 
 #include "common/model_folder.hpp"
 #include "language_model/generate.hpp"
-#include "language_model/judged_text.hpp"
+#include "language_model/head_masks.hpp"
 #include "language_model/perplexity.hpp"
 #include "language_model/retrieval_heads.hpp"
+#include "language_model/text_parts.hpp"
 #include "studies/smollm2_golden.hpp"
 
 #include <pare/core/backend.hpp>
@@ -163,16 +164,41 @@ TEST_F(GenerateOnModel, HeadsOfLayer18LookUpPassages) {
 
 TEST_F(GenerateOnModel, TextsThatRepeatThemselvesAreJudgedTheSecondTime) {
   const TemporaryFile file("one two three four five six seven eight nine ten eleven twelve");
-  const JudgedText text = judged_text(*model, file.path.string(), 100, 8);
-  EXPECT_EQ(text.skipped, 7u);
-  ASSERT_EQ(text.tokens.size(), 16u);
-  EXPECT_TRUE(std::ranges::equal(std::span(text.tokens).first(8), std::span(text.tokens).last(8)));
-  const std::vector<double> losses = judged_losses(model->llama, pare::simd.with(workspace), text,
-                                                   16, KvScalar::Float, exact_attention, "exact");
-  EXPECT_EQ(losses.size(), 8u);
-  EXPECT_LT(mean_of(std::span(losses).subspan(2)).value, 1) << "words that were there before";
-  EXPECT_EQ(judged_text(*model, file.path.string(), 5, {}).tokens.size(), 5u);
-  EXPECT_THROW(judged_text(*model, file.path.string(), 100, 80), std::runtime_error);
+  const std::string path = file.path.string();
+  const TextPart part = text_part(*model, path, 100, 8);
+  EXPECT_EQ(part.skipped, 7u);
+  ASSERT_EQ(part.tokens.size(), 16u);
+  EXPECT_TRUE(std::ranges::equal(std::span(part.tokens).first(8), std::span(part.tokens).last(8)));
+  const auto losses = [&](const TextPart& of) {
+    return part_losses(model->llama, pare::simd.with(workspace), of, 16, KvScalar::Float,
+                       exact_attention, "exact");
+  };
+  ASSERT_EQ(losses(part).size(), 8u);
+  EXPECT_LT(mean_of(std::span(losses(part)).subspan(2)).value, 1) << "they were there before";
+  EXPECT_EQ(text_part(*model, path, 5, {}).tokens.size(), 5u);
+  EXPECT_THROW(text_part(*model, path, 100, 80), std::runtime_error);
+}
+
+TEST_F(GenerateOnModel, TextsAreComparedTokenByToken) {
+  const TemporaryFile file("A text of some words.");
+  const std::string path = file.path.string();
+  TextParts parts({text_part(*model, path, 100, {}), text_part(*model, path, 4, {})});
+  std::vector<std::pair<std::string, double>> changes;
+  const auto judge = [&](const Attention& attention) {
+    parts.judge(model->llama, pare::simd.with(workspace), 16, KvScalar::Float, attention, "way",
+                [&](const std::string& text, const Mean&, const Mean& change) {
+                  changes.emplace_back(text, change.value);
+                });
+  };
+  judge(exact_attention);
+  judge(masked_attention({{0, 0}, {0, 1}, {0, 2}}, HeadMode::Zero, model->llama.config()));
+  ASSERT_EQ(changes.size(), 6u);
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(changes[i].second, 0);
+    EXPECT_NE(changes[i + 3].second, 0);
+  }
+  EXPECT_EQ(changes[0].first, path);
+  EXPECT_EQ(changes[2].first, "all");
 }
 
 TEST_F(GenerateOnModel, ForetellsWordsInTheirOrderBetterThanShuffled) {

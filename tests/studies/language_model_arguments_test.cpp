@@ -163,15 +163,16 @@ TEST(LanguageModelArguments, WhatMakesNoSenseIsRefused) {
   EXPECT_EQ(judging({"--factors", "f16"}), "--factors: got 'f16', wanted f32 or bf16");
   EXPECT_EQ(judging({"--factors", "bf16"}), "got --factors without --svd");
   EXPECT_EQ(judging({"--svd=1", "--metric=plain", "--heads=zero:f"}),
-            "got --svd with --attention or --heads, wanted one of them");
+            "got several of --attention, --heads and --svd, wanted one of them");
   EXPECT_EQ(judging({"--heads", "f"}),
             "--heads: got 'f', wanted uniform:FILE or zero:FILE, by commas");
   EXPECT_EQ(judging({"--heads", "zero:"}),
             "--heads: got 'zero:', wanted uniform:FILE or zero:FILE, by commas");
   EXPECT_EQ(judging({"--heads", "zero:f", "--kv=bf16"}), "got --kv bf16, wanted f32 with --heads");
-  EXPECT_EQ(judging({"--repeat", "1025"}),
+  EXPECT_EQ(judging({"--repeat", "8"}), "got --repeat without --heads or --svd");
+  EXPECT_EQ(judging({"--heads=zero:f", "--repeat", "1025"}),
             "--repeat: got 1025, wanted at most half of --window, without --tokens");
-  EXPECT_EQ(judging({"--repeat", "8", "--tokens=9"}),
+  EXPECT_EQ(judging({"--heads=zero:f", "--repeat", "8", "--tokens=9"}),
             "--repeat: got 8, wanted at most half of --window, without --tokens");
   EXPECT_EQ(refusal({"heads", "x"}), "got 1 words behind the command, wanted none");
   EXPECT_EQ(refusal({"heads", "--share", "0"}),

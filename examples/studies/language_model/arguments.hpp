@@ -225,12 +225,15 @@ inline Arguments check_perplexity(Arguments arguments) {
     throw UsageError("--attention and --sample go together");
   if (std::ranges::find(arguments.words, arguments.sample) != arguments.words.end())
     throw UsageError("--sample: got '" + arguments.sample + "', wanted a text that is not judged");
-  if (is_factored && (is_sparse || !arguments.heads.masks.empty()))
-    throw UsageError("got --svd with --attention or --heads, wanted one of them");
+  const bool is_masked = !arguments.heads.masks.empty();
+  if (is_factored + is_masked + is_sparse > 1)
+    throw UsageError("got several of --attention, --heads and --svd, wanted one of them");
   if (is_sparse && arguments.kv != KvScalar::Float)
     throw UsageError("got --kv bf16, wanted f32 with --attention");
-  if (!arguments.heads.masks.empty() && arguments.kv != KvScalar::Float)
+  if (is_masked && arguments.kv != KvScalar::Float)
     throw UsageError("got --kv bf16, wanted f32 with --heads");
+  if (arguments.repeat && !is_masked && !is_factored)
+    throw UsageError("got --repeat without --heads or --svd");
   if (arguments.repeat && (arguments.tokens || 2 * *arguments.repeat > arguments.window))
     throw UsageError("--repeat: got " + std::to_string(*arguments.repeat) +
                      ", wanted at most half of --window, without --tokens");

@@ -9,13 +9,12 @@
 #include "language_model/arguments.hpp"
 #include "language_model/dump.hpp"
 #include "language_model/generate.hpp"
-#include "language_model/head_masks.hpp"
 #include "language_model/judge_factored.hpp"
-#include "language_model/judged_text.hpp"
+#include "language_model/judge_heads.hpp"
 #include "language_model/open_model.hpp"
 #include "language_model/perplexity.hpp"
-#include "language_model/retrieval_heads.hpp"
 #include "language_model/sparse_attention.hpp"
+#include "language_model/text_parts.hpp"
 
 #include <pare/core/backend.hpp>
 #include <pare/core/workspace.hpp>
@@ -72,18 +71,13 @@ std::vector<Method> methods_of(const Arguments& arguments, const OpenModel& mode
                                const B& backend) {
   std::vector<Method> methods;
   methods.push_back({"exact", exact_attention, std::make_unique<AttentionReport>()});
-  for (const HeadMask& mask : arguments.heads.masks)
-    methods.push_back({mask.name(),
-                       masked_attention(read_heads(mask.file, model.llama.config()), mask.mode,
-                                        model.llama.config()),
-                       std::make_unique<AttentionReport>()});
   if (arguments.attention.empty()) return methods;
   const Index most = std::min(arguments.window, arguments.tokens.value_or(8192));
   const std::vector<Token> sample = tokens_of(model, arguments.sample, most);
   command_line::Progress progress("finding thresholds");
-  double found = 0;
   for (const std::string& name : arguments.attention) {
-    progress(found++ / static_cast<double>(arguments.attention.size()));
+    progress(static_cast<double>(methods.size() - 1) /
+             static_cast<double>(arguments.attention.size()));
     auto report = std::make_unique<AttentionReport>();
     Attention attention =
         sparse_attention(model.llama, backend, sample, name, arguments.density, *report);
@@ -95,8 +89,11 @@ std::vector<Method> methods_of(const Arguments& arguments, const OpenModel& mode
 /// A row of the table; `exact` are the losses by exact attention, token by token.
 void print_row(const std::string& text, const Method& method, const std::vector<double>& losses,
                const std::vector<double>& exact, double bytes, double tokens_per_second) {
-  const Mean loss = mean_of(losses), change = mean_change(losses, exact);
-  std::printf("%-28s %-24s %7.3f %7.3f +- %.3f %8.2f %9.3f %+8.4f +- %.4f %8.0f\n", text.c_str(),
+  const Mean loss = mean_of(losses);
+  std::vector<double> changes(losses.size());
+  std::ranges::transform(losses, exact, changes.begin(), std::minus<>());
+  const Mean change = mean_of(changes);
+  std::printf("%-28s %-12s %7.3f %7.3f +- %.3f %8.2f %9.3f %+8.4f +- %.4f %8.0f\n", text.c_str(),
               method.name.c_str(), method.report->density(), loss.value, loss.error,
               std::exp(loss.value),
               loss.value * static_cast<double>(losses.size()) / std::log(2) / bytes, change.value,
@@ -106,33 +103,51 @@ void print_row(const std::string& text, const Method& method, const std::vector<
 
 template <class B>
 void judge_text(const Arguments& arguments, const OpenModel& model, const B& backend,
-                const JudgedText& text, const std::vector<Method>& methods) {
+                const std::string& path, const std::vector<Token>& tokens,
+                const std::vector<Method>& methods) {
   std::vector<double> exact;
   for (const Method& method : methods) {
     *method.report = {};
+    command_line::Progress progress(path + ", " + method.name);
     const auto start = Clock::now();
-    const std::vector<double> losses = judged_losses(model.llama, backend, text, arguments.window,
-                                                     arguments.kv, method.attention, method.name);
+    const std::vector<double> losses = token_losses(model.llama, backend, tokens, arguments.window,
+                                                    arguments.kv, method.attention, progress);
     const double seconds = seconds_since(start);
+    progress.erase();
     if (exact.empty()) exact = losses;
-    const auto count = static_cast<double>(text.tokens.size());
+    const auto count = static_cast<double>(tokens.size());
     // Tokens that are not judged have bytes too: the share of those that are stands for theirs.
-    const double bytes = static_cast<double>(model.tokenizer.decode(text.tokens).size()) *
+    const double bytes = static_cast<double>(model.tokenizer.decode(tokens).size()) *
                          static_cast<double>(losses.size()) / count;
-    print_row(text.path, method, losses, exact, bytes, count / seconds);
+    print_row(path, method, losses, exact, bytes, count / seconds);
   }
 }
 
+/// What is judged layer by layer or head by head has tables of its own.
 template <class B>
-void run_perplexity(const Arguments& arguments, OpenModel& model, const B& backend) {
-  std::vector<JudgedText> texts;  // before anything is judged: a file may not be there
+bool judged_apart(const Arguments& arguments, OpenModel& model, const B& backend) {
+  const bool is_factored = !arguments.svd.shares.empty();
+  if (!is_factored && arguments.heads.masks.empty()) return false;
+  std::vector<TextPart> parts;  // before anything is judged: a file may not be there
   for (const std::string& path : arguments.words)
-    texts.push_back(judged_text(model, path, arguments.tokens.value_or(8192), arguments.repeat));
-  if (!arguments.svd.shares.empty()) return judge_factored(arguments, model, backend, texts);
+    parts.push_back(text_part(model, path, arguments.tokens.value_or(8192), arguments.repeat));
+  if (is_factored)
+    judge_factored(arguments, model, backend, TextParts(std::move(parts)));
+  else
+    judge_heads(arguments, model, backend, TextParts(std::move(parts)));
+  return true;
+}
+
+template <class B>
+void run_perplexity(const Arguments& arguments, const OpenModel& model, const B& backend) {
+  std::vector<std::vector<Token>> texts;  // before anything is judged: a file may not be there
+  for (const std::string& path : arguments.words)
+    texts.push_back(tokens_of(model, path, arguments.tokens.value_or(8192)));
   const std::vector<Method> methods = methods_of(arguments, model, backend);
-  std::printf("%-28s %-24s %7s %16s %8s %9s %18s %8s\n", "text", "attention", "density",
+  std::printf("%-28s %-12s %7s %16s %8s %9s %18s %8s\n", "text", "attention", "density",
               "nats a token", "perplex.", "bits/byte", "nats over exact", "tokens/s");
-  for (const JudgedText& text : texts) judge_text(arguments, model, backend, text, methods);
+  for (std::size_t i = 0; i < texts.size(); ++i)
+    judge_text(arguments, model, backend, arguments.words[i], texts[i], methods);
 }
 
 /// The least seconds of three calls.
@@ -189,28 +204,6 @@ void run_dump(const Arguments& arguments, OpenModel& model, const B& backend) {
               out.c_str());
 }
 
-template <class B>
-void run_heads(const Arguments& arguments, const OpenModel& model, const B& backend) {
-  const LlamaConfig& config = model.llama.config();
-  std::vector<RetrievalPrompt> prompts;
-  for (Index i = 0; i < arguments.heads.prompts; ++i)
-    prompts.push_back(retrieval_prompt(model.tokenizer, 0, static_cast<std::uint32_t>(i)));
-  command_line::Progress progress("asking for passages");
-  const std::vector<double> scores = retrieval_scores(model.llama, backend, prompts, progress);
-  progress.erase();
-  const auto count = std::max<std::size_t>(
-      1, static_cast<std::size_t>(
-             std::lround(arguments.heads.share * static_cast<double>(scores.size()))));
-  std::vector<LayerHead> heads = best_heads(scores, config.heads, count);
-  if (arguments.heads.random)
-    heads = other_heads(heads, config.blocks, config.heads, *arguments.heads.random);
-  write_heads(arguments.out.value_or("heads.txt"), heads);
-  std::printf("layer head score\n");
-  for (const auto [layer, head] : heads)
-    std::printf("%5td %4td %5.3f\n", layer, head,
-                scores[static_cast<std::size_t>(layer * config.heads + head)]);
-}
-
 void run(const Arguments& arguments) {
   const auto start = Clock::now();
   OpenModel model(model_path(arguments.model), arguments.weights);
@@ -221,13 +214,14 @@ void run(const Arguments& arguments) {
     case Command::Generate:
       return run_generate(arguments, model, backend);
     case Command::Perplexity:
+      if (judged_apart(arguments, model, backend)) return;
       return run_perplexity(arguments, model, backend);
     case Command::Bench:
       return run_bench(arguments, model, backend, load_seconds);
     case Command::Dump:
       return run_dump(arguments, model, backend);
     case Command::Heads:
-      return run_heads(arguments, model, backend);
+      return find_heads(arguments, model, backend);
   }
 }
 

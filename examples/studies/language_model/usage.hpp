@@ -33,9 +33,8 @@ perplexity judges texts:
                        and window                                (none)
   --density X          share of the work that they do, on the sample   (0.25)
   --sample FILE        another text, on which each layer's threshold is found
-  --heads LIST         beside them uniform:FILE, where the heads of the file attend to all keys
-                       alike, or zero:FILE, without them
-  --repeat N           judges the first N tokens of a text where they come a second time
+  --heads LIST         instead, uniform:FILE: the heads of the file attend to all keys alike, or
+                       zero:FILE: without them
   --svd LIST           instead, shares of their parameters that factors of the blocks' linear layers
                        keep, each of rank floor(share m n / (m + n)), at least 1
   --metric LIST        of plain, inputs, covariance and elementwise: errors are weighed with nothing,
@@ -43,6 +42,8 @@ perplexity judges texts:
   --sample-tokens N    of --sample with --svd, at most           (32768)
   --gradients FOLDER   of blk.N.LINEAR.squares.npy, mean squares of the gradient of each weight
   --factors f32|bf16   type of factors                           (f32)
+  --repeat N           with --heads or --svd: judges the first N tokens of a text where they come a
+                       second time
 
 bench measures speed:
   --prompt N           tokens at once                            (512)
