@@ -12,69 +12,29 @@
 /// and what it does not match, a lone space character that is no blank before a letter or a sign,
 /// is a piece as it is. Text need not be UTF-8: a byte that belongs to no code point is a sign.
 
-#include "language_model/unicode_ranges.hpp"
+#include "common/code_points.hpp"
+#include "common/unicode_ranges.hpp"
 
-#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <iterator>
 #include <string_view>
 
 namespace language_model {
 
-/// What the beginning of a text is: a code point, bytes that are none, or one that is cut short by
-/// the end of the text.
-enum class Utf8 : std::uint8_t { Whole, Invalid, Cut };
-
-struct CodePoint {
-  char32_t code;     ///< U+FFFD unless whole
-  std::size_t size;  ///< bytes; of what is not whole, as many as might have begun a code point
-  Utf8 form;
-};
-
-/// The first code point of a text that is not empty, by table 3-7 of the Unicode standard: no
-/// overlong forms, no surrogates, nothing beyond U+10FFFF.
-inline CodePoint first_code_point(std::string_view text) {
-  constexpr char32_t replacement = 0xfffd;
-  const auto byte = [text](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned lead = byte(0);
-  if (lead < 0x80) return {lead, 1, Utf8::Whole};
-  const std::size_t size = lead < 0xc2   ? 0
-                           : lead < 0xe0 ? 2
-                           : lead < 0xf0 ? 3
-                           : lead < 0xf5 ? 4
-                                         : 0;
-  if (size == 0) return {replacement, 1, Utf8::Invalid};
-  char32_t code = lead & (0x7fu >> size);
-  unsigned lowest = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
-  unsigned highest = lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
-  for (std::size_t i = 1; i < size; ++i) {
-    if (i == text.size()) return {replacement, i, Utf8::Cut};
-    if (byte(i) < lowest || byte(i) > highest) return {replacement, i, Utf8::Invalid};
-    code = code << 6 | (byte(i) & 0x3fu);
-    lowest = 0x80;
-    highest = 0xbf;
-  }
-  return {code, size, Utf8::Whole};
-}
+using unicode::CodePoint;
+using unicode::first_code_point;
+using unicode::Utf8;
 
 /// The classes that the pattern tells apart.
 enum class CharacterClass : std::uint8_t { Letter, Number, Space, Sign };
 
 namespace detail {
 
-template <std::size_t Count>
-constexpr bool is_in(const char32_t (&ends)[Count], char32_t code) {
-  const auto* const last = std::lower_bound(std::begin(ends), std::end(ends), code);
-  // Within a range, or at its first code point.
-  return last != std::end(ends) && ((last - std::begin(ends)) % 2 == 1 || *last == code);
-}
-
 constexpr CharacterClass class_by_ranges(char32_t code) {
-  if (is_in(unicode::letters, code)) return CharacterClass::Letter;
-  if (is_in(unicode::numbers, code)) return CharacterClass::Number;
-  if (is_in(unicode::spaces, code)) return CharacterClass::Space;
+  if (unicode::is_in(unicode::letters, code)) return CharacterClass::Letter;
+  if (unicode::is_in(unicode::numbers, code)) return CharacterClass::Number;
+  if (unicode::is_in(unicode::spaces, code)) return CharacterClass::Space;
   return CharacterClass::Sign;
 }
 

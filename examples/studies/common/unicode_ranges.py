@@ -25,6 +25,11 @@ def ranges(belongs):
     return ends
 
 
+def category_is(*wanted):
+    """Whether a code point's general category begins with one of those."""
+    return lambda code: unicodedata.category(chr(code)).startswith(wanted)
+
+
 def array(name, what, ends):
     lines = [f"/// {what}: {len(ends) // 2} ranges.",
              f"inline constexpr char32_t {name}[] = {{"]
@@ -47,14 +52,20 @@ print(f"""// SPDX-License-Identifier: Apache-2.0
 
 // clang-format off
 
-namespace language_model::unicode {{
+namespace unicode {{
 
-{array("letters", "General category L", ranges(lambda c: unicodedata.category(chr(c))[0] == "L"))}
+{array("letters", "General category L", ranges(category_is("L")))}
 
-{array("numbers", "General category N", ranges(lambda c: unicodedata.category(chr(c))[0] == "N"))}
+{array("numbers", "General category N", ranges(category_is("N")))}
 
 {array("spaces", "Property White_Space", ranges(is_white_space))}
 
-}}  // namespace language_model::unicode
+{array("punctuation", "General category P", ranges(category_is("P")))}
+
+{array("controls", "General categories Cc, Cf and Co", ranges(category_is("Cc", "Cf", "Co")))}
+
+{array("nonspacing_marks", "General category Mn", ranges(category_is("Mn")))}
+
+}}  // namespace unicode
 
 // clang-format on""")
