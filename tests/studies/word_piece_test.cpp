@@ -6,6 +6,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdint>
+#include <ios>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -107,6 +109,21 @@ TEST(Words, OfAsciiAreInLowerCaseAndSignsStandAlone) {
     EXPECT_EQ(words("x" + std::string(1, c) + "y"),
               letter ? Words{"x" + lower + "y"} : (Words{"x", lower, "y"}));
   }
+}
+
+TEST(Words, ChineseCharactersStandAlone) {
+  const auto count = [](char32_t code) {
+    std::string text = "a";
+    unicode::append_utf8(text, code);
+    return words(text + "b").size();
+  };
+  for (const char32_t code :
+       {0x3400u, 0x4dbfu, 0x4e00u, 0x9fffu, 0xf900u, 0xfaffu, 0x20000u, 0x2a6dfu, 0x2a700u,
+        0x2b73fu, 0x2b740u, 0x2b81fu, 0x2b820u, 0x2ceafu, 0x2f800u, 0x2fa1fu})
+    EXPECT_EQ(count(code), 3u) << std::hex << static_cast<std::uint32_t>(code);
+  for (const char32_t code : {0x33ffu, 0x4dc0u, 0x4dffu, 0xa000u, 0xfb00u, 0x2a6e0u, 0x2a6ffu,
+                              0x2ceb0u, 0x2f7ffu, 0x2fa20u, 0x3042u, 0xac00u})
+    EXPECT_EQ(count(code), 1u) << std::hex << static_cast<std::uint32_t>(code);
 }
 
 /// Numbers from 0 on.
