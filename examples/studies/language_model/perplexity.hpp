@@ -4,6 +4,7 @@
 /// \file
 /// How well a model foretells a text.
 
+#include "common/mean.hpp"
 #include "language_model/cache_attention.hpp"
 #include "language_model/llama.hpp"
 
@@ -12,12 +13,14 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstddef>
 #include <span>
 #include <vector>
 
 namespace language_model {
+
+using models::Mean;
+using models::mean_of;
 
 /// The losses -log p(token | those before it in its window), in nats, of all tokens but the first
 /// of each window, in their order: two methods on the same text can be compared token by token.
@@ -53,19 +56,6 @@ std::vector<double> token_losses(const Llama& llama, const B& backend,
     llama.forward(backend, part, cache, judge, attention);
   }
   return losses;
-}
-
-/// A mean and its standard error, of values taken as independent.
-struct Mean {
-  double value = 0, error = 0;
-};
-
-inline Mean mean_of(std::span<const double> values) {
-  const auto n = static_cast<double>(values.size());
-  double sum = 0, squares = 0;
-  for (const double value : values) sum += value;
-  for (const double value : values) squares += (value - sum / n) * (value - sum / n);
-  return {sum / n, n > 1 ? std::sqrt(squares / (n - 1) / n) : 0};
 }
 
 }  // namespace language_model
