@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-#include "recall/plot.hpp"
+#include "recall/error_plot.hpp"
 #include "recall/scores.hpp"
 #include "recall/table.hpp"
 
@@ -14,19 +14,11 @@
 
 namespace {
 
-using recall::Curve;
 using recall::Index;
 using recall::Matrix;
 using recall::RowTensor;
 using recall::Tensor;
 using recall::Text;
-
-std::size_t occurrences(const std::string& text, const std::string& what) {
-  std::size_t count = 0;
-  for (std::size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + 1))
-    ++count;
-  return count;
-}
 
 TEST(RecallScores, TheErrorIsRelativeToEachHead) {
   Tensor exact(1, 2, 1, 2), approximate(1, 2, 1, 2);
@@ -116,32 +108,14 @@ TEST(RecallTable, ALineHoldsTheScoreAndTheSpeedUp) {
   EXPECT_NE(line.find(" - "), std::string::npos) << "no accuracy where nothing is foretold";
 }
 
-TEST(RecallPlot, EveryMethodIsALineOnLogarithmicAxes) {
-  std::ostringstream os;
-  recall::draw_plot(os, "a <title> & more",
-                    {{"PBS", {{0.25, 0.1}, {0.5, 0.01}, {1, 0}}},
-                     {"S2O", {{0, 0.001}, {1, 1e-9}, {0.5, std::nan("")}}}});
-  const std::string svg = os.str();
-  EXPECT_EQ(svg.substr(0, 5), "<svg ");
-  EXPECT_EQ(svg.substr(svg.size() - 7), "</svg>\n");
-  EXPECT_NE(svg.find("a &lt;title&gt; &amp; more"), std::string::npos);
-  // Errors from 1e-6, below which nothing is drawn, to 1e-1 lie on heights from 390 to 50.
-  EXPECT_NE(svg.find("<polyline points='192.5,50.0 315.0,118.0'"), std::string::npos) << svg;
-  EXPECT_NE(svg.find("<polyline points='70.0,186.0 560.0,390.0'"), std::string::npos) << svg;
-  EXPECT_EQ(occurrences(svg, "<circle"), 4u);
-  EXPECT_EQ(occurrences(svg, "<polyline"), 2u);
-  EXPECT_EQ(occurrences(svg, "nan"), 0u);
-}
-
-TEST(RecallPlot, WithoutAnyErrorOnlyTheAxesAreDrawn) {
-  std::ostringstream os;
-  recall::draw_plot(os, "nothing", {{"exact", {{1, 0}}}});
-  EXPECT_EQ(occurrences(os.str(), "<circle"), 0u);
-  EXPECT_EQ(occurrences(os.str(), "nan") + occurrences(os.str(), "inf"), 0u);
-}
-
-TEST(RecallPlot, AFileThatCannotBeWrittenIsReported) {
-  EXPECT_THROW(recall::write_plot("/nonexistent/plot.svg", "", {}), recall::InputError);
+TEST(RecallPlot, ErrorsBelowAMillionthAreDrawnAsThat) {
+  const plot::Plot picture =
+      recall::error_plot("title", {{"S2O", {{0, 0.001}, {1, 1e-9}, {1, 0}}}});
+  ASSERT_EQ(picture.series.size(), 1u);
+  EXPECT_EQ(picture.series[0].points[0].y, 0.001);
+  EXPECT_EQ(picture.series[0].points[1].y, 1e-6);
+  EXPECT_EQ(picture.series[0].points[2].y, 0);
+  EXPECT_EQ(picture.y.scale, plot::Scale::Log);
 }
 
 }  // namespace

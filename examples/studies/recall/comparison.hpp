@@ -4,8 +4,9 @@
 /// \file
 /// Times a method on some heads and holds its output against the exact one.
 
+#include "common/plot.hpp"
+#include "recall/error_plot.hpp"
 #include "recall/methods.hpp"
-#include "recall/plot.hpp"
 #include "recall/scores.hpp"
 #include "recall/table.hpp"
 #include "recall_text/heads.hpp"
@@ -55,8 +56,8 @@ class Comparison {
   }
 
   /// Error and density over the settings of the method.
-  Curve sweep(const Method& method) {
-    Curve curve{method.title, {}};
+  plot::Series sweep(const Method& method) {
+    plot::Series curve{method.title, {}};
     for (const double setting : method.sweep) {
       const auto stats = method.run(Call{backend_, heads_, out_, lse_}, setting);
       curve.points.push_back({stats.density, relative_error(out_, exact_out_)});
@@ -111,12 +112,12 @@ inline void print_table(const std::string& title, Comparison& comparison,
 }
 
 /// Sweeps the settings of each method and writes the plot of error against density.
-inline void plot(const std::string& path, const std::string& title, Comparison& comparison,
-                 const std::vector<Method>& methods) {
-  std::vector<Curve> curves;
+inline void plot_errors(const std::string& path, const std::string& title, Comparison& comparison,
+                        const std::vector<Method>& methods) {
+  std::vector<plot::Series> curves;
   curves.reserve(methods.size());
   for (const Method& method : methods) curves.push_back(comparison.sweep(method));
-  write_plot(path, title, curves);
+  plot::write(path, error_plot(title, std::move(curves)));
   std::cout << "plot written to " << path << std::endl;
 }
 

@@ -48,7 +48,7 @@ void run_on_text(const recall::Text& text, bool with_plot, const recall::Argumen
     const std::string name = recall::title(heads, "unlike heads");
     Comparison comparison = compare_on(text, std::move(heads), arguments);
     recall::print_table(name, comparison, methods);
-    if (with_plot) recall::plot(arguments.plot, name, comparison, methods);
+    if (with_plot) recall::plot_errors(arguments.plot, name, comparison, methods);
   }
   // ProxyAttn rests on heads that resemble each other: four of a kind, two kinds.
   const auto group_methods = recall::choose(recall::methods_for_groups(8, 2), arguments.methods);
@@ -68,7 +68,7 @@ void run(const recall::Arguments& arguments) {
     Comparison comparison(std::move(heads), pare::simd.threads(arguments.threads), {});
     const auto methods = recall::choose(recall::all_methods(), arguments.methods);
     recall::print_table(name, comparison, methods);
-    if (!arguments.plot.empty()) recall::plot(arguments.plot, name, comparison, methods);
+    if (!arguments.plot.empty()) recall::plot_errors(arguments.plot, name, comparison, methods);
     return;
   }
   const auto folder = std::filesystem::path(PARE_EXAMPLES_DATA) / "wordnet_glosses";
