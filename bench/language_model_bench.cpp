@@ -68,7 +68,7 @@ struct RandomBlocks {
 
   Index inputs() const { return inputs_; }
   Index outputs() const { return outputs_; }
-  void apply(const ModelBackend& backend, TensorView<const float, 2> x,
+  void apply(const models::ModelBackend& backend, TensorView<const float, 2> x,
              TensorView<float, 2> y) const {
     pare::transformer::QuantizedLinear<Block>(blocks_, outputs_, inputs_).apply(backend, x, y);
   }

@@ -59,10 +59,11 @@ TEST(LanguageModelArguments, OptionsStandAnywhereBehindTheCommand) {
   EXPECT_EQ(judged.words, (std::vector<std::string>{"a.txt", "b.txt"}));
   EXPECT_EQ(judged.window, 512);
   EXPECT_EQ(judged.threads, 2);
-  const Arguments sparse =
-      parse({"perplexity", "a", "--attention", "s2o,window", "--density", "0.5", "--sample", "b"});
-  EXPECT_EQ(sparse.attention, (std::vector<std::string>{"s2o", "window"}));
-  EXPECT_EQ(sparse.density, 0.5);
+  const Arguments sparse = parse({"perplexity", "a", "--attention", "s2o,window,oracle",
+                                  "--density", "0.5,.125", "--sample", "b", "--plot=c.svg"});
+  EXPECT_EQ(sparse.attention, (std::vector<std::string>{"s2o", "window", "oracle"}));
+  EXPECT_EQ(sparse.density, (std::vector<double>{0.5, 0.125}));
+  EXPECT_EQ(sparse.plot, "c.svg");
   EXPECT_EQ(sparse.sample, "b");
   const Arguments factored =
       parse({"perplexity", "a", "--svd", "0.9,0.5", "--metric=plain,covariance,elementwise",
@@ -134,8 +135,19 @@ TEST(LanguageModelArguments, WhatMakesNoSenseIsRefused) {
   EXPECT_EQ(refusal({"perplexity", "x", "--attention", "s2o"}),
             "--attention and --sample go together");
   EXPECT_EQ(refusal({"perplexity", "x", "--attention", "all", "--sample", "y"}),
-            "--attention: got 'all', wanted names of mean_pool, antidiagonal, pbs, s2o, proxy and "
-            "window, by commas");
+            "--attention: got 'all', wanted names of mean_pool, antidiagonal, pbs, s2o, proxy, "
+            "window, sampled and oracle, by commas");
+  EXPECT_EQ(refusal({"perplexity", "x", "--attention", "s2o,", "--sample", "y"}),
+            "--attention: got '', wanted names of mean_pool, antidiagonal, pbs, s2o, proxy, "
+            "window, sampled and oracle, by commas");
+  for (const char* const none : {"0", "1.5", "nan", "-.5"})
+    EXPECT_EQ(
+        refusal({"perplexity", "x", "--density", (std::string(".5,") + none).c_str()}),
+        "--density: got '" + std::string(none) + "', wanted shares above 0, at most 1, by commas");
+  EXPECT_EQ(refusal({"perplexity", "x", "--plot", "a.svg"}), "--plot: wanted --attention with it");
+  EXPECT_EQ(refusal({"perplexity", "x", "--plot", ""}),
+            "--plot: got '', wanted the name of a file");
+  EXPECT_EQ(refusal({"generate", "x", "--plot", "a.svg"}), "unknown option '--plot'");
   EXPECT_EQ(refusal({"perplexity", "x", "--attention", "s2o", "--sample", "x"}),
             "--sample: got 'x', wanted a text that is not judged");
   EXPECT_EQ(refusal({"perplexity", "x", "--attention", "s2o", "--sample", "y", "--kv", "bf16"}),

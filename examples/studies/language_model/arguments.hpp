@@ -26,8 +26,8 @@ namespace language_model {
 using command_line::UsageError;
 
 /// Of sparse attention; sparse_attention.hpp says what they are.
-inline constexpr std::string_view sparse_names[] = {"mean_pool", "antidiagonal", "pbs",
-                                                    "s2o",       "proxy",        "window"};
+inline constexpr std::string_view sparse_names[] = {
+    "mean_pool", "antidiagonal", "pbs", "s2o", "proxy", "window", "sampled", "oracle"};
 
 enum class Command { Generate, Perplexity, Bench, Dump, Heads };
 
@@ -41,7 +41,8 @@ struct Arguments {
   SamplerOptions sampling = {.temperature = 0.2, .top_p = 0.9};
   bool raw = false;
   std::vector<std::string> attention;  ///< of sparse_names
-  double density = 0.25;
+  std::vector<double> density = {0.25};
+  std::string plot;  ///< empty: none
   std::string sample;
   SvdArguments svd;
   HeadArguments heads;
@@ -70,6 +71,11 @@ inline double share(std::string_view option, std::string_view value, double lowe
   return command_line::number(option, value, lowest, 1.0, wanted);
 }
 
+inline double density(std::string_view option, std::string_view value) {
+  return share(option, value, std::numeric_limits<double>::min(),
+               "shares above 0, at most 1, by commas");
+}
+
 inline KvScalar kv_scalar(std::string_view option, std::string_view value) {
   if (value == "f32") return KvScalar::Float;
   if (value == "bf16") return KvScalar::Bf16;
@@ -86,7 +92,8 @@ inline Weights weights(std::string_view option, std::string_view value) {
 inline std::string attention(std::string_view option, std::string_view value) {
   if (std::ranges::find(sparse_names, value) == std::end(sparse_names))
     command_line::reject(option, value,
-                         "names of mean_pool, antidiagonal, pbs, s2o, proxy and window, by commas");
+                         "names of mean_pool, antidiagonal, pbs, s2o, proxy, window, sampled and "
+                         "oracle, by commas");
   return std::string(value);
 }
 
@@ -145,11 +152,10 @@ inline constexpr Option perplexity_options[] = {
      }},
     {"--attention", [](auto& a, auto option,
                        auto value) { a.attention = command_line::list(option, value, attention); }},
-    {"--density",
-     [](auto& a, auto option, auto value) {
-       a.density =
-           share(option, value, std::numeric_limits<double>::min(), "a share above 0, at most 1");
-     }},
+    {"--density", [](auto& a, auto option,
+                     auto value) { a.density = command_line::list(option, value, density); }},
+    {"--plot",
+     [](auto& a, auto option, auto value) { a.plot = command_line::file_name(option, value); }},
     {"--sample",
      [](auto& a, auto option, auto value) { a.sample = command_line::file_name(option, value); }},
     {"--heads", [](auto& a, auto option,
@@ -223,6 +229,8 @@ inline Arguments check_perplexity(Arguments arguments) {
   check_svd(arguments.svd, arguments.sample);
   if (!is_factored && is_sparse == arguments.sample.empty())
     throw UsageError("--attention and --sample go together");
+  if (arguments.attention.empty() && !arguments.plot.empty())
+    throw UsageError("--plot: wanted --attention with it");
   if (std::ranges::find(arguments.words, arguments.sample) != arguments.words.end())
     throw UsageError("--sample: got '" + arguments.sample + "', wanted a text that is not judged");
   const bool is_masked = !arguments.heads.masks.empty();

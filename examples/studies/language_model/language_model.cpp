@@ -7,12 +7,12 @@
 #include "common/progress.hpp"
 #include "common/run_program.hpp"
 #include "language_model/arguments.hpp"
+#include "language_model/attention_table.hpp"
 #include "language_model/dump.hpp"
 #include "language_model/generate.hpp"
 #include "language_model/judge_factored.hpp"
 #include "language_model/judge_heads.hpp"
 #include "language_model/open_model.hpp"
-#include "language_model/perplexity.hpp"
 #include "language_model/sparse_attention.hpp"
 #include "language_model/text_parts.hpp"
 
@@ -21,12 +21,11 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <cstddef>
 #include <cstdio>
-#include <functional>
+#include <filesystem>
+#include <iostream>
 #include <limits>
-#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -58,69 +57,18 @@ void run_generate(const Arguments& arguments, const OpenModel& model, const B& b
                times.seconds > 0 ? static_cast<double>(times.tokens) / times.seconds : 0);
 }
 
-/// A way of attention, and what it said.
-struct Method {
-  std::string name;
-  Attention attention;
-  std::unique_ptr<AttentionReport> report;  // which the attention refers to
-};
-
-/// Exact attention, and what was asked for beside it.
+/// The methods that were asked for, each at each density.
 template <class B>
-std::vector<Method> methods_of(const Arguments& arguments, const OpenModel& model,
-                               const B& backend) {
-  std::vector<Method> methods;
-  methods.push_back({"exact", exact_attention, std::make_unique<AttentionReport>()});
-  if (arguments.attention.empty()) return methods;
+std::vector<SparseAttention> methods_of(const Arguments& arguments, const OpenModel& model,
+                                        const B& backend) {
+  std::vector<SparseName> names;
+  for (const double density : arguments.density)
+    for (const std::string& name : arguments.attention) names.push_back({name, density});
+  if (names.empty()) return {};
   const Index most = std::min(arguments.window, arguments.tokens.value_or(8192));
-  const std::vector<Token> sample = tokens_of(model, arguments.sample, most);
   command_line::Progress progress("finding thresholds");
-  for (const std::string& name : arguments.attention) {
-    progress(static_cast<double>(methods.size() - 1) /
-             static_cast<double>(arguments.attention.size()));
-    auto report = std::make_unique<AttentionReport>();
-    Attention attention =
-        sparse_attention(model.llama, backend, sample, name, arguments.density, *report);
-    methods.push_back({name, std::move(attention), std::move(report)});
-  }
-  return methods;
-}
-
-/// A row of the table; `exact` are the losses by exact attention, token by token.
-void print_row(const std::string& text, const Method& method, const std::vector<double>& losses,
-               const std::vector<double>& exact, double bytes, double tokens_per_second) {
-  const Mean loss = mean_of(losses);
-  std::vector<double> changes(losses.size());
-  std::ranges::transform(losses, exact, changes.begin(), std::minus<>());
-  const Mean change = mean_of(changes);
-  std::printf("%-28s %-12s %7.3f %7.3f +- %.3f %8.2f %9.3f %+8.4f +- %.4f %8.0f\n", text.c_str(),
-              method.name.c_str(), method.report->density(), loss.value, loss.error,
-              std::exp(loss.value),
-              loss.value * static_cast<double>(losses.size()) / std::log(2) / bytes, change.value,
-              change.error, tokens_per_second);
-  std::fflush(stdout);
-}
-
-template <class B>
-void judge_text(const Arguments& arguments, const OpenModel& model, const B& backend,
-                const std::string& path, const std::vector<Token>& tokens,
-                const std::vector<Method>& methods) {
-  std::vector<double> exact;
-  for (const Method& method : methods) {
-    *method.report = {};
-    command_line::Progress progress(path + ", " + method.name);
-    const auto start = Clock::now();
-    const std::vector<double> losses = token_losses(model.llama, backend, tokens, arguments.window,
-                                                    arguments.kv, method.attention, progress);
-    const double seconds = seconds_since(start);
-    progress.erase();
-    if (exact.empty()) exact = losses;
-    const auto count = static_cast<double>(tokens.size());
-    // Tokens that are not judged have bytes too: the share of those that are stands for theirs.
-    const double bytes = static_cast<double>(model.tokenizer.decode(tokens).size()) *
-                         static_cast<double>(losses.size()) / count;
-    print_row(path, method, losses, exact, bytes, count / seconds);
-  }
+  return sparse_attentions(model.llama, backend, tokens_of(model, arguments.sample, most), names,
+                           progress);
 }
 
 /// What is judged layer by layer or head by head has tables of its own.
@@ -140,14 +88,30 @@ bool judged_apart(const Arguments& arguments, OpenModel& model, const B& backend
 
 template <class B>
 void run_perplexity(const Arguments& arguments, const OpenModel& model, const B& backend) {
-  std::vector<std::vector<Token>> texts;  // before anything is judged: a file may not be there
-  for (const std::string& path : arguments.words)
-    texts.push_back(tokens_of(model, path, arguments.tokens.value_or(8192)));
-  const std::vector<Method> methods = methods_of(arguments, model, backend);
-  std::printf("%-28s %-12s %7s %16s %8s %9s %18s %8s\n", "text", "attention", "density",
-              "nats a token", "perplex.", "bits/byte", "nats over exact", "tokens/s");
-  for (std::size_t i = 0; i < texts.size(); ++i)
-    judge_text(arguments, model, backend, arguments.words[i], texts[i], methods);
+  std::vector<JudgedText> texts;  // before anything is judged: a file may not be there
+  for (const std::string& path : arguments.words) {
+    std::vector<Token> tokens = tokens_of(model, path, arguments.tokens.value_or(8192));
+    const auto bytes = static_cast<double>(model.tokenizer.decode(tokens).size());
+    texts.push_back({std::filesystem::path(path).filename().string(), std::move(tokens), bytes});
+  }
+  const std::vector<SparseAttention> methods = methods_of(arguments, model, backend);
+  std::vector<JudgedRow> rows;
+  print_heading(std::cout);
+  for (const JudgedText& text : texts) {
+    command_line::Progress progress(text.name);
+    judge_text(
+        model.llama, backend, text, arguments.window, arguments.kv, methods,
+        [&](const std::string&, double share) { progress(share); },
+        [&](JudgedRow row) {
+          progress.erase();
+          print_row(std::cout, row);
+          rows.push_back(std::move(row));
+        });
+  }
+  rows = pooled(rows, texts.size() > 1 ? "all" : texts.front().name);
+  if (texts.size() > 1)
+    for (const JudgedRow& row : rows) print_row(std::cout, row);
+  if (!arguments.plot.empty()) plot::write(arguments.plot, perplexity_plot(rows, arguments.window));
 }
 
 /// The least seconds of three calls.

@@ -29,10 +29,11 @@ perplexity judges texts:
   --tokens N           of each text, at most                     (8192)
   --window N           tokens are foretold from the N before at most: texts are cut into windows,
                        whose first tokens are not judged         (2048)
-  --attention LIST     beside exact attention some of mean_pool, antidiagonal, pbs, s2o, proxy
-                       and window                                (none)
-  --density X          share of the work that they do, on the sample   (0.25)
+  --attention LIST     beside exact attention some of mean_pool, antidiagonal, pbs, s2o, proxy,
+                       window, sampled and oracle                (none)
+  --density LIST       shares of the work that they do, on the sample   (0.25)
   --sample FILE        another text, on which each layer's threshold is found
+  --plot FILE          draws perplexity against density, as SVG
   --heads LIST         instead, uniform:FILE: the heads of the file attend to all keys alike, or
                        zero:FILE: without them
   --svd LIST           instead, shares of their parameters that factors of the blocks' linear layers

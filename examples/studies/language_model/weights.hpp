@@ -4,6 +4,7 @@
 /// \file
 /// In which form a model's linear layers are held.
 
+#include "common/any_linear.hpp"
 #include "language_model/gguf_source.hpp"
 
 #include <pare/core/aligned_buffer.hpp>
@@ -48,7 +49,7 @@ struct SharedLayer {
 
   Index inputs() const { return layer.inputs(); }
   Index outputs() const { return layer.outputs(); }
-  void apply(const ModelBackend& backend, TensorView<const float, 2> x,
+  void apply(const models::ModelBackend& backend, TensorView<const float, 2> x,
              TensorView<float, 2> y) const {
     layer.apply(backend, x, y);
   }
