@@ -6,9 +6,9 @@
 /// plot of `perplexity`.
 
 #include "common/plot.hpp"
+#include "language_model/layer_attention.hpp"
 #include "language_model/mask_overlap.hpp"
 #include "language_model/perplexity.hpp"
-#include "language_model/sparse_attention.hpp"
 
 #include <algorithm>
 #include <array>
@@ -36,12 +36,12 @@ struct JudgedText {
 
 /// A row of the table: a text, or several, by one method.
 struct JudgedRow {
-  std::string text;
+  std::string text{};
   SparseName method{};
   std::vector<double> losses{}, exact{};  ///< token by token, by the method and by exact attention
   AttentionReport report{};
-  Seconds attention{}, all{};      ///< of the attention of prompts, and of everything
-  double tokens = 0, bytes = 0;    ///< bytes of the tokens that are judged
+  Seconds attention{}, all{};        ///< of the attention of prompts, and of everything
+  double tokens = 0, bytes = 0;      ///< bytes of the tokens that are judged
   std::optional<Overlap> overlap{};  ///< of exact attention there is none
 
   Mean change() const {

@@ -13,7 +13,7 @@
 /// the method keeps. A block that it keeps in part, as S2O and PBS-Attn do, which choose single
 /// keys, counts as the share of its mass that it keeps.
 
-#include "language_model/sparse_attention.hpp"
+#include "language_model/layer_attention.hpp"
 
 #include <pare/attention/options.hpp>
 #include <pare/core/ceil_div.hpp>

@@ -19,7 +19,7 @@
 /// | `sampled` | ours: blocks by the mass that a 16th of the queries gives them | nothing |
 /// | `oracle` | the same by all queries | nothing |
 
-#include "language_model/cache_attention.hpp"
+#include "language_model/layer_attention.hpp"
 #include "language_model/llama.hpp"
 #include "language_model/query_sample.hpp"
 
@@ -42,37 +42,6 @@
 #include <vector>
 
 namespace language_model {
-
-/// Attention of one layer over keys and values in tensors.
-using LayerCall = std::function<pare::attention::AttendStats(
-    const ModelBackend&, TensorView<const float, 4> q, TensorView<const float, 4> k,
-    TensorView<const float, 4> v, TensorView<float, 4> out, const pare::attention::AttendOptions&)>;
-
-struct SparseName {
-  std::string name;      ///< one of the table
-  double density = .25;  ///< share of the (query, key) pairs or blocks, in (0, 1]
-};
-
-/// A method, and what it does in each layer.
-struct SparseAttention {
-  SparseName wanted;
-  std::vector<LayerCall> layers;
-};
-
-inline LayerCall exact_call() {
-  return [](const ModelBackend& backend, auto q, auto k, auto v, auto out, const auto& options) {
-    return pare::attention::attend(backend, q, k, v, out, options);
-  };
-}
-
-/// For prompts in a cache of floats.
-inline Attention attention_of(SparseAttention method) {
-  return [method = std::move(method)](const ModelBackend& backend, const AttentionCall& call) {
-    return method.layers[static_cast<std::size_t>(call.layer)](
-        backend, call.q, call.cache.keys<float>(call.layer), call.cache.values<float>(call.layer),
-        call.out, {.causal = true});
-  };
-}
 
 /// A policy for `calibrate` whose density is counted without attending. Outputs stay as they are,
 /// and with them what `calibrate` says of the error.
@@ -113,12 +82,6 @@ namespace detail {
 /// Makes the call of a layer from what exact attention makes of a sample there.
 using Finder = std::function<LayerCall(const ModelBackend&, TensorView<const float, 4> q,
                                        TensorView<const float, 4> k)>;
-
-template <class Policy>
-LayerCall call_of(Policy policy) {
-  return [policy](const ModelBackend& backend, auto q, auto k, auto v, auto out,
-                  const auto& options) { return attend(backend, q, k, v, out, policy, options); };
-}
 
 /// The policy that a threshold gives the density; what values are does not matter to that.
 template <class Policy>
