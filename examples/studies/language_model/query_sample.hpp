@@ -130,7 +130,7 @@ struct QuerySample {
         }
       }
     const double budget =
-        std::clamp(share * seen - forced, 0.0, static_cast<double>(others.size()));
+        std::clamp(std::round(share * seen) - forced, 0.0, static_cast<double>(others.size()));
     // Stable: of equal masses those of earlier heads and rows come first.
     std::ranges::stable_sort(others,
                              [](const Block& a, const Block& b) { return a.mass > b.mass; });
