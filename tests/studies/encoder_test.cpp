@@ -1,19 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 
+#include "encoder/bert.hpp"
 #include "encoder/factored_layers.hpp"
 #include "encoder/open_encoder.hpp"
+#include "io/memory.hpp"
 #include "io/temporary_folder.hpp"
 #include "studies/bert_reference.hpp"
 
 #include <pare/core/backend.hpp>
 #include <pare/core/matrix.hpp>
+#include <pare/core/workspace.hpp>
 
 #include <gtest/gtest.h>
 #include <Eigen/Core>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <filesystem>
+#include <random>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -24,6 +30,205 @@ using namespace encoder;
 using pare::testing::RoundedRow;
 using pare::testing::TinyBert;
 using Matrix = pare::RowMatrix<float>;
+
+/// A model with the file that it reads.
+struct Opened {
+  explicit Opened(const TinyBert& tiny) : Opened(tiny.file()) {}
+  explicit Opened(const std::string& content)
+      : memory(content), file(memory.bytes()), model(file, parse_bert_config(TinyBert::config())) {}
+
+  Memory memory;
+  pare::io::SafetensorsFile file;
+  Bert model;
+};
+
+std::vector<Token> some_tokens(std::size_t count, unsigned seed) {
+  std::mt19937 bits(seed);
+  std::vector<Token> tokens(count);
+  for (Token& token : tokens) token = static_cast<Token>(bits() % TinyBert::vocabulary);
+  return tokens;
+}
+
+/// Sentences of these lengths.
+Batch batch_of(std::span<const std::size_t> lengths) {
+  Batch batch;
+  for (std::size_t i = 0; i < lengths.size(); ++i)
+    batch.add(some_tokens(lengths[i], static_cast<unsigned>(i)));
+  return batch;
+}
+Batch some_batch() {
+  constexpr std::size_t lengths[] = {5, 1, 70, 16, 17, 2};
+  return batch_of(lengths);
+}
+
+template <class B>
+Matrix token_vectors(const B& backend, const Bert& model, const Batch& batch) {
+  Matrix out(static_cast<Index>(batch.tokens.size()), TinyBert::dim);
+  model.forward(backend, batch, pare::to_view(out));
+  return out;
+}
+
+void expect_within(const Matrix& got, Index row, const RoundedRow& wanted) {
+  for (Index j = 0; j < got.cols(); ++j) {
+    const auto& w = wanted[static_cast<std::size_t>(j)];
+    ASSERT_NEAR(static_cast<double>(got(row, j)), w.x, w.tolerance()) << row << ", " << j;
+    ASSERT_LE(w.tolerance(), 2e-4) << "a bound that tells little of numbers about 1";
+  }
+}
+
+TEST(Bert, VectorsAreThoseOfTheDefinitionSentenceBySentence) {
+  const TinyBert tiny(1);
+  const Opened opened(tiny);
+  const Batch batch = some_batch();
+  const Matrix tokens = token_vectors(pare::simd, opened.model, batch);
+  Matrix means(batch.sentences(), TinyBert::dim);
+  mean_vectors(batch, pare::as_const(pare::to_view(tokens)), pare::to_view(means));
+  for (std::size_t i = 0; i + 1 < batch.offsets.size(); ++i) {
+    const auto first = static_cast<std::size_t>(batch.offsets[i]);
+    const auto sentence =
+        std::span(batch.tokens)
+            .subspan(first, static_cast<std::size_t>(batch.offsets[i + 1]) - first);
+    const std::vector<RoundedRow> wanted = tiny.token_vectors(sentence);
+    for (std::size_t t = 0; t < wanted.size(); ++t)
+      expect_within(tokens, static_cast<Index>(first + t), wanted[t]);
+    expect_within(means, static_cast<Index>(i), TinyBert::mean_vector(wanted));
+  }
+}
+
+TEST(Bert, AFileWithAPrefixIsTheSame) {
+  const TinyBert tiny(2);
+  const Batch batch = some_batch();
+  EXPECT_EQ(token_vectors(pare::simd, Opened(tiny.file("bert.")).model, batch),
+            token_vectors(pare::simd, Opened(tiny).model, batch));
+}
+
+TEST(Bert, TheSameBitsOnAnyNumberOfThreadsAndInMemoryOfAnotherCall) {
+  const Opened opened(TinyBert(3));
+  const Batch batch = some_batch();
+  const Matrix wanted = token_vectors(pare::simd, opened.model, batch);
+  pare::Workspace workspace;
+  for (const int threads : {1, 2, 3, 7})
+    EXPECT_EQ(token_vectors(pare::simd.threads(threads).with(workspace), opened.model, batch),
+              wanted);
+}
+
+TEST(Bert, NothingGivesNothing) {
+  const Opened opened(TinyBert(4));
+  EXPECT_EQ(token_vectors(pare::simd, opened.model, Batch{}).size(), 0);
+  const TensorView<float, 2> none{nullptr, {0, TinyBert::dim}, {TinyBert::dim, 1}};
+  mean_vectors(Batch{}, none, none);
+}
+
+TEST(Bert, ALayerMayBeReplaced) {
+  Opened opened(TinyBert(5));
+  const Batch batch = some_batch();
+  const Matrix before = token_vectors(pare::simd, opened.model, batch);
+  AnyLinear& down = opened.model.blocks()[1].down.linear;
+  const AnyLinear kept = down;
+  down = pare::transformer::DenseLinear<float>(TinyBert::dim, TinyBert::hidden);
+  EXPECT_NE(token_vectors(pare::simd, opened.model, batch), before);
+  down = kept;
+  EXPECT_EQ(token_vectors(pare::simd, opened.model, batch), before);
+}
+
+TEST(Bert, RefusesBatchesThatDoNotFit) {
+  const Opened opened(TinyBert(6));
+  const std::string prefix = "pare::encoder::Bert::forward: ";
+  const auto of = [&](const Batch& batch, Index rows, Index columns) {
+    Matrix out = Matrix::Constant(rows, columns, 7);
+    const std::string message =
+        refusal([&] { opened.model.forward(pare::simd, batch, pare::to_view(out)); });
+    EXPECT_EQ(out, Matrix::Constant(rows, columns, 7));
+    return message;
+  };
+  const auto batch = [](const std::vector<Token>& tokens, const std::vector<Index>& offsets) {
+    return Batch{tokens, offsets};
+  };
+  EXPECT_EQ(of(batch({61}, {0, 1}), 1, 48),
+            prefix + "tokens: got 61, wanted tokens from 0 to below 61");
+  EXPECT_EQ(of(batch({-1}, {0, 1}), 1, 48),
+            prefix + "tokens: got -1, wanted tokens from 0 to below 61");
+  EXPECT_EQ(of(batch({1, 2}, {0, 0, 2}), 2, 48), prefix + "sentence: got 0, wanted 1 to 70 tokens");
+  EXPECT_EQ(of(batch({1, 2}, {0, 2, 1, 2}), 2, 48),
+            prefix + "sentence: got -1, wanted 1 to 70 tokens");
+  EXPECT_EQ(of(batch(some_tokens(71, 1), {0, 71}), 71, 48),
+            prefix + "sentence: got 71, wanted 1 to 70 tokens");
+  EXPECT_EQ(of(batch({1, 2}, {0, 1}), 2, 48),
+            prefix + "offsets: got others, wanted 0 first and 2 last");
+  EXPECT_EQ(of(batch({1, 2}, {}), 2, 48),
+            prefix + "offsets: got others, wanted 0 first and 2 last");
+  EXPECT_EQ(of(batch({1, 2}, {1, 2}), 2, 48),
+            prefix + "offsets: got others, wanted 0 first and 2 last");
+  EXPECT_EQ(of(batch({1, 2}, {0, 2}), 1, 48), prefix + "out: got [1, 48], wanted [2, 48]");
+  EXPECT_EQ(of(batch({1, 2}, {0, 2}), 2, 47), prefix + "out: got [2, 47], wanted [2, 48]");
+  Matrix out(2, 3);
+  EXPECT_EQ(refusal([&] {
+              mean_vectors(batch({1, 2}, {0, 2}), pare::as_const(pare::to_view(out)),
+                           pare::to_view(out));
+            }),
+            "pare::encoder::mean_vectors: out: got [2, 3], wanted [1, 3]");
+}
+
+/// What a model is refused with whose file was changed.
+template <class Change>
+std::string refused(const Change& change) {
+  TinyBert tiny(7);
+  change(tiny.tensors);
+  return refusal([&] { Opened{tiny}; });
+}
+
+TEST(Bert, RefusesFilesOfOtherModels) {
+  const std::string prefix = "pare::encoder::Bert: ";
+  EXPECT_EQ(refused([](auto&) {}), "(accepted)");
+  EXPECT_EQ(
+      refused([](auto& t) { t.erase("encoder.layer.1.output.dense.bias"); }),
+      prefix + "file: got no tensor encoder.layer.1.output.dense.bias, wanted a BERT's tensors");
+  EXPECT_EQ(refused([](auto& t) { t["encoder.layer.0.adapter"] = t["embeddings.LayerNorm.bias"]; }),
+            prefix + "file: got tensor encoder.layer.0.adapter, wanted only those of a BERT");
+  EXPECT_EQ(
+      refused([](auto& t) {
+        t["encoder.layer.2.output.LayerNorm.bias"] = t["embeddings.LayerNorm.bias"];
+      }),
+      prefix +
+          "file: got tensor encoder.layer.2.output.LayerNorm.bias, wanted only those of a BERT");
+  EXPECT_EQ(refused([](auto& t) { t["encoder.layer.0.output.dense.weight"].shape = {96, 48}; }),
+            prefix + "encoder.layer.0.output.dense.weight: got [96, 48], wanted [48, 96]");
+}
+
+/// What a configuration is refused with in which a part was replaced.
+std::string refused_config(const std::string& part, const std::string& by) {
+  std::string text = TinyBert::config();
+  text.replace(text.find(part), part.size(), by);
+  return refusal([&] { parse_bert_config(text); });
+}
+
+TEST(BertConfig, RefusesWhatTheModelWouldNotHonour) {
+  const std::string parse = "pare::encoder::parse_bert_config: ",
+                    config = "pare::encoder::BertConfig: ";
+  EXPECT_EQ(refused_config("\"bert\"", "\"roberta\""),
+            parse + "model_type: got \"roberta\", wanted bert");
+  EXPECT_EQ(refused_config("\"gelu\"", "\"relu\""),
+            parse + "hidden_act: got \"relu\", wanted gelu");
+  EXPECT_EQ(refused_config("\"absolute\"", "\"relative_key\""),
+            parse + "position_embedding_type: got \"relative_key\", wanted absolute");
+  EXPECT_EQ(refused_config("\"position_embedding_type\": \"absolute\"", "\"is_decoder\": true"),
+            parse + "is_decoder: got true, wanted none");
+  EXPECT_EQ(refused_config("\"position_embedding_type\"", "\"other\""), "(accepted)");
+  EXPECT_EQ(refused_config("\"hidden_size\": 48", "\"hidden_size\": \"48\""),
+            parse + "hidden_size: got \"48\", wanted a number");
+  EXPECT_EQ(refused_config("\"layer_norm_eps\"", "\"eps\""),
+            parse + "layer_norm_eps: got null, wanted a number");
+  EXPECT_EQ(refused_config("heads\": 3", "heads\": 5"),
+            config + "heads: got 5, wanted a divisor of the 48 numbers of a token");
+  EXPECT_EQ(refused_config("layers\": 2", "layers\": 0"),
+            config + "blocks: got 0, wanted 1 to 2^30");
+  EXPECT_EQ(refusal([] { parse_bert_config("{"); }),
+            parse + "text: got no JSON object, wanted a config.json");
+  EXPECT_EQ(
+      refusal([] { read_bert_config("/there/is/none"); }),
+      "pare::encoder::read_bert_config: path: got /there/is/none, wanted a file that can be read");
+}
+
 const auto no_progress = [](double) {};
 
 /// A folder with a tiny model, whose vocabulary is of letters.
