@@ -8,6 +8,7 @@
 /// limit of a token is reading its weights, keys and values; that of a prompt the multiply-adds of
 /// its linear layers and of causal attention.
 
+#include "child_memory.hpp"
 #include "counters.hpp"
 #include "language_model/open_model.hpp"
 #include "peer.hpp"
@@ -209,6 +210,41 @@ void run_model(benchmark::State& state, Weights weights, KvScalar kv, bool decod
            own);
 }
 
+std::string load_name(Weights weights) {
+  const char* const of_weights[] = {"q4_1", "f32", "bf16"};
+  return std::string("language_model/load/") + of_weights[static_cast<std::size_t>(weights)];
+}
+
+/// From the file's name to the first token, the file in the system's cache; and the peak memory of
+/// that, a prompt of 512 and 16 tokens behind it.
+void run_load(benchmark::State& state, Weights weights, KvScalar kv) {
+  Index cached_bytes = 0;
+  const auto call = [&] {
+    Model model(weights, kv);
+    model.llama.forward(pare::simd.threads(all_threads()).with(model.workspace),
+                        std::span(model.prompt).first(5), model.cache, model.logits);
+    const KvShape shape = model.cache.shape();
+    cached_bytes = 2 * shape.layers * shape.kv_heads * shape.head_dim * (context + steps) *
+                   (kv == KvScalar::Float ? 4 : 2);
+  };
+  call();
+  state.counters["seconds"] = time_alone(state, call);
+  set_peak(state, peak_bytes_in_child(load_name(weights)),
+           bytes_of(count_weights(smollm2_config()), weights) + static_cast<double>(cached_bytes) +
+               32.0 * (1 << 20));
+}
+
+void add_load(Weights weights, KvScalar kv) {
+  if (!models::find(models::smollm2)) return;
+  register_memory_task(load_name(weights), [weights, kv] {
+    Model model(weights, kv);
+    const auto backend = pare::simd.threads(all_threads());
+    model.read_prompt(backend);
+    model.decode(backend);
+  });
+  large(benchmark::RegisterBenchmark(load_name(weights).c_str(), run_load, weights, kv), 1);
+}
+
 void add(const std::string& name, Weights weights, KvScalar kv, bool decodes) {
   for (const int threads : {1, all_threads()}) {
     const std::string full = "language_model/" + name + (threads == 1 ? "/t1" : "");
@@ -218,6 +254,9 @@ void add(const std::string& name, Weights weights, KvScalar kv, bool decodes) {
 }
 
 const bool registered = [] {
+  add_load(Weights::Stored, KvScalar::Bf16);
+  add_load(Weights::Bf16, KvScalar::Bf16);
+  add_load(Weights::Float, KvScalar::Float);
   add("decode/bf16/ctx512", Weights::Bf16, KvScalar::Bf16, true);
   add("prefill/bf16/512", Weights::Bf16, KvScalar::Bf16, false);
   add("decode/q4_1/ctx512", Weights::Stored, KvScalar::Bf16, true);

@@ -5,7 +5,6 @@
 /// A model of the study with all that belongs to it, from one file.
 
 #include "common/model_folder.hpp"
-#include "language_model/gguf_source.hpp"
 #include "language_model/llama.hpp"
 #include "language_model/tokenizer.hpp"
 #include "language_model/weights.hpp"
@@ -34,7 +33,7 @@ inline std::filesystem::path model_path(const std::optional<std::string>& named)
 /// A file, open, and what is made of it; it stays where it is, since they look into the file.
 struct OpenModel {
   explicit OpenModel(const std::filesystem::path& path, Weights weights = Weights::Stored)
-      : file(path), llama(gguf_source(file, linear_of(file, weights))) {}
+      : file(path), llama(source_of(file, weights)) {}
   OpenModel(const OpenModel&) = delete;
   OpenModel& operator=(const OpenModel&) = delete;
 

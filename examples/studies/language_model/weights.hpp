@@ -18,6 +18,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <memory>
+#include <span>
 #include <string>
 
 namespace language_model {
@@ -55,7 +56,7 @@ struct SharedLayer {
   }
 };
 
-/// Makes layers that lie one behind the other in large pieces of memory, which take huge pages: a
+/// Makes layers that lie one behind the other in one piece of memory, which takes huge pages: a
 /// core then reads weights by a third faster.
 template <class S>
 class LayerMemory {
@@ -63,8 +64,9 @@ class LayerMemory {
   AnyLinear copy_of(const pare::io::GgufFile& file, const pare::io::GgufTensor& tensor) {
     const Index rows = tensor.rows(), columns = tensor.cols();
     const auto size = static_cast<std::size_t>(rows * columns);
-    if (!piece_ || piece_->capacity() - used_ < size) {
-      piece_ = std::make_shared<pare::AlignedBuffer<S>>(std::max(size, piece_size));
+    if (!piece_) piece_ = std::make_shared<pare::AlignedBuffer<S>>(matrix_elements(file));
+    if (piece_->capacity() - used_ < size) {
+      piece_ = std::make_shared<pare::AlignedBuffer<S>>(size);
       used_ = 0;
     }
     const TensorView<S, 2> weights{piece_->data() + used_, {rows, columns}, {columns, 1}};
@@ -75,7 +77,12 @@ class LayerMemory {
   }
 
  private:
-  static constexpr std::size_t piece_size = (std::size_t{64} << 20) / sizeof(S);
+  static std::size_t matrix_elements(const pare::io::GgufFile& file) {
+    std::size_t sum = 0;
+    for (const auto& tensor : file.tensors())
+      if (tensor.shape.size() == 2) sum += static_cast<std::size_t>(tensor.rows() * tensor.cols());
+    return sum;
+  }
 
   std::shared_ptr<pare::AlignedBuffer<S>> piece_;
   std::size_t used_ = 0;
@@ -116,6 +123,18 @@ inline MakeLinear linear_of(const pare::io::GgufFile& file, Weights weights) {
     if (weights == Weights::Float) return memory->floats.copy_of(file, tensor);
     return memory->rounded.copy_of(file, tensor);
   };
+}
+
+/// What a model is made of, its layers in that form. Where they are no longer read from the file,
+/// its pages take no memory.
+inline LlamaSource source_of(const pare::io::GgufFile& file, Weights weights) {
+  LlamaSource source = gguf_source(file, linear_of(file, weights));
+  if (weights != Weights::Stored)
+    source.embedding = [&file, read = source.embedding](Token token, std::span<float> row) {
+      read(token, row);
+      file.release_pages();
+    };
+  return source;
 }
 
 }  // namespace language_model
