@@ -32,13 +32,14 @@ void judge_heads(const Arguments& arguments, const OpenModel& model, const B& ba
                       masked_attention(read_heads(mask.file, config), mask.mode, config));
   std::printf("%-28s %-28s %16s %11s %18s\n", "text", "heads", "nats a token", "perplexity",
               "nats over exact");
-  for (const auto& [name, attention] : ways) {
+  for (const auto& way : ways) {
+    const std::string& name = way.first;
     const auto row = [&](const std::string& text, const Mean& loss, const Mean& change) {
       std::printf("%-28s %-28s %7.3f +- %.3f %11.2f %+8.4f +- %.4f\n", text.c_str(), name.c_str(),
                   loss.value, loss.error, std::exp(loss.value), change.value, change.error);
       std::fflush(stdout);
     };
-    texts.judge(model.llama, backend, arguments.window, arguments.kv, attention, name, row);
+    texts.judge(model.llama, backend, arguments.window, arguments.kv, way.second, name, row);
   }
 }
 

@@ -24,6 +24,7 @@
 namespace language_model {
 
 using models::AnyLinear;
+using models::ModelBackend;
 using Token = std::int32_t;
 
 struct LlamaConfig {
