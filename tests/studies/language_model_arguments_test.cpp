@@ -144,7 +144,9 @@ TEST(LanguageModelArguments, WhatMakesNoSenseIsRefused) {
     EXPECT_EQ(
         refusal({"perplexity", "x", "--density", (std::string(".5,") + none).c_str()}),
         "--density: got '" + std::string(none) + "', wanted shares above 0, at most 1, by commas");
-  EXPECT_EQ(refusal({"perplexity", "x", "--plot", "a.svg"}), "--plot: wanted --attention with it");
+  EXPECT_EQ(refusal({"perplexity", "x", "--plot", "a.svg"}),
+            "--plot: wanted --attention or --svd with it");
+  EXPECT_EQ(parse({"perplexity", "x", "--svd=1", "--metric=plain", "--plot=a.svg"}).plot, "a.svg");
   EXPECT_EQ(refusal({"perplexity", "x", "--plot", ""}),
             "--plot: got '', wanted the name of a file");
   EXPECT_EQ(refusal({"generate", "x", "--plot", "a.svg"}), "unknown option '--plot'");

@@ -229,8 +229,8 @@ inline Arguments check_perplexity(Arguments arguments) {
   check_svd(arguments.svd, arguments.sample);
   if (!is_factored && is_sparse == arguments.sample.empty())
     throw UsageError("--attention and --sample go together");
-  if (arguments.attention.empty() && !arguments.plot.empty())
-    throw UsageError("--plot: wanted --attention with it");
+  if (!is_sparse && !is_factored && !arguments.plot.empty())
+    throw UsageError("--plot: wanted --attention or --svd with it");
   if (std::ranges::find(arguments.words, arguments.sample) != arguments.words.end())
     throw UsageError("--sample: got '" + arguments.sample + "', wanted a text that is not judged");
   const bool is_masked = !arguments.heads.masks.empty();

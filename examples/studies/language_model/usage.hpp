@@ -33,7 +33,7 @@ perplexity judges texts:
                        window, sampled and oracle                (none)
   --density LIST       shares of the work that they do, on the sample   (0.25)
   --sample FILE        another text, on which each layer's threshold is found
-  --plot FILE          draws perplexity against density, as SVG
+  --plot FILE          draws perplexity against density, or bytes of factors, as SVG
   --heads LIST         instead, uniform:FILE: the heads of the file attend to all keys alike, or
                        zero:FILE: without them
   --svd LIST           instead, shares of their parameters that factors of the blocks' linear layers
