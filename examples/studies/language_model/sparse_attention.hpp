@@ -16,8 +16,8 @@
 /// | `s2o` | S2O: each row stops early | the threshold |
 /// | `proxy` | ProxyAttn: groups of heads share blocks | the mass |
 /// | `window` | blocks of the last tokens and the first | nothing: its length follows |
-/// | `sampled` | ours: blocks by the mass that a 16th of the queries gives them | nothing |
-/// | `oracle` | the same by all queries | nothing |
+/// | `sampled` | ours: 64 x 16 blocks by the mass that an 8th of the queries gives them | nothing |
+/// | `oracle` | 128 x 128 blocks, as the others', by all queries | nothing |
 
 #include "language_model/layer_attention.hpp"
 #include "language_model/llama.hpp"
@@ -141,7 +141,9 @@ inline Finder finder(const SparseName& wanted, const LlamaConfig& config) {
   pare::check(wanted.name == "oracle" || wanted.name == "sampled",
               "language_model::sparse_attentions", "name", wanted.name,
               "mean_pool, antidiagonal, pbs, s2o, proxy, window, sampled or oracle");
-  const QuerySample sample{.stride = wanted.name == "oracle" ? 1 : 16, .share = density};
+  QuerySample sample{.share = density};
+  if (wanted.name == "oracle")
+    sample = {.row_block = 128, .column_block = 128, .stride = 1, .share = density};
   return [sample](const ModelBackend&, auto, auto) { return call_of(sample); };
 }
 
