@@ -4,6 +4,7 @@
 #include "io/memory.hpp"
 #include "language_model/gguf_source.hpp"
 #include "language_model/query_sample.hpp"
+#include "language_model/weights.hpp"
 #include "studies/llama_reference.hpp"
 
 #include <pare/attention/attend_selected.hpp>
@@ -238,7 +239,7 @@ std::vector<JudgedRow> judged_rows(const std::vector<SparseAttention>& methods) 
   const TinyLlama tiny{8};
   const Memory memory{tiny.file().file()};
   const pare::io::GgufFile file{memory.bytes()};
-  const Llama model{gguf_source(file, dense_linear(file))};
+  const Llama model{gguf_source(file, linear_of(file, Weights::Float))};
   std::vector<JudgedRow> rows;
   for (const JudgedText& text : two_texts())
     judge_text(

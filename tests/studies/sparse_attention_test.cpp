@@ -4,6 +4,7 @@
 #include "io/memory.hpp"
 #include "language_model/arguments.hpp"
 #include "language_model/gguf_source.hpp"
+#include "language_model/weights.hpp"
 #include "studies/llama_reference.hpp"
 
 #include <pare/attention/block_mask.hpp>
@@ -28,7 +29,7 @@ struct Sampled {
   TinyLlama tiny{8};
   Memory memory{tiny.file().file()};
   pare::io::GgufFile file{memory.bytes()};
-  Llama model{gguf_source(file, dense_linear(file))};
+  Llama model{gguf_source(file, linear_of(file, Weights::Float))};
   std::vector<Token> sample = std::vector<Token>(TinyLlama::context);
 
   Sampled() {
