@@ -158,6 +158,16 @@ class WeightReader<Arch, W> {
   float scales_[weight_outputs][static_cast<std::size_t>(scaled_steps)][2];  ///< d, and m if any
 };
 
+/// a b + c, rounded once where the processor can. Left to the compiler, a float is rounded once in
+/// one loop and twice in another, and bits would depend on the number of rows.
+template <class Arch, class V>
+PARE_TILE_INLINE V add_product(V a, V b, V c) noexcept {
+#if defined(__FP_FAST_FMAF)
+  if constexpr (std::is_same_v<V, float>) return __builtin_fmaf(a, b, c);
+#endif
+  return multiply_add<Arch>(a, b, c);
+}
+
 /// sums += the products of `Rows` rows of x and 4 outputs over `steps` steps. A sum is a register:
 /// sums[r * sums_stride + output * lanes].
 template <class Arch, int Rows, class Reader>
@@ -175,11 +185,11 @@ PARE_TILE_INLINE void add_weight_tile(const Reader& weights, const float* x,
       RegisterTile<float, Arch, 1, weight_outputs>::each(
           [&](int, int o) PARE_LAMBDA_INLINE { weights.read(o, step, lane, low[o], high[o]); });
       Tile::each([&](int r, int o) PARE_LAMBDA_INLINE {
-        tile.sum[r][o] = multiply_add<Arch>(load<Arch>(at + r * x_stride), low[o], tile.sum[r][o]);
+        tile.sum[r][o] = add_product<Arch>(load<Arch>(at + r * x_stride), low[o], tile.sum[r][o]);
       });
       Tile::each([&](int r, int o) PARE_LAMBDA_INLINE {
-        tile.sum[r][o] = multiply_add<Arch>(load<Arch>(at + r * x_stride + weight_step / 2),
-                                            high[o], tile.sum[r][o]);
+        tile.sum[r][o] = add_product<Arch>(load<Arch>(at + r * x_stride + weight_step / 2), high[o],
+                                           tile.sum[r][o]);
       });
     }
   tile.store_to(sums, sums_stride);
