@@ -118,6 +118,13 @@ TYPED_TEST(LinearTest, ProductsAreThoseOfTheWeight) {
       }
 }
 
+// 640 are one block of the depth of a product, more several.
+TYPED_TEST(LinearTest, ManyRowsOfSeveralBlocksOfTheDepth) {
+  const Layer<TypeParam> layer(21, 1120);
+  const auto x = random_rows<float>(few_rows + 1, 1120, 3);
+  expect_products(layer.values, x, applied(layer.linear(), pare::simd, x));
+}
+
 TYPED_TEST(LinearTest, OddExtentsOfNumbers) {
   if constexpr (!pare::kernel::WeightBlock<TypeParam>)
     for (const Index inputs : {1, 17, 33, 599})
@@ -205,9 +212,8 @@ TYPED_TEST(LinearTest, WhatDoesNotFitIsRefused) {
   refused(as_const(x.view()), cut(x, 4, 8), "y");
   refused(as_const(x.view()), pare::TensorView<float, 2>{&y(0, 0), {4, 8}, {0, 1}}, "y");
   refused(pare::TensorView<const float, 2>{nullptr, {4, 64}, {64, 1}}, y.view(), "x");
-  if constexpr (std::is_same_v<TypeParam, float>)
-    refused(as_const(x.view()), pare::TensorView<float, 2>{layer.stored.data(), {4, 8}, {8, 1}},
-            "y");
+  auto* const weight = reinterpret_cast<float*>(layer.stored.data());
+  refused(as_const(x.view()), pare::TensorView<float, 2>{weight, {4, 8}, {8, 1}}, "y");
   // No rows: nothing to do, wherever they are.
   linear.apply(pare::simd, pare::TensorView<const float, 2>{nullptr, {0, 64}, {64, 1}},
                pare::TensorView<float, 2>{nullptr, {0, 8}, {8, 1}});
@@ -216,6 +222,8 @@ TYPED_TEST(LinearTest, WhatDoesNotFitIsRefused) {
 TEST(DenseLinear, OwnsOrViews) {
   const auto w = random_rows<float>(5, 7, 1);
   DenseLinear<bf16> owned(5, 7);
+  for (Index i = 0; i < 35; ++i)
+    ASSERT_EQ(static_cast<float>(owned.weights()(i / 7, i % 7)), 0) << "zeros until written";
   for (Index i = 0; i < 35; ++i) owned.own_weights()(i / 7, i % 7) = bf16(w(i / 7, i % 7));
   const DenseLinear<bf16> moved = std::move(owned);
   const auto x = random_rows<float>(2, 7, 2);
@@ -226,6 +234,11 @@ TEST(DenseLinear, OwnsOrViews) {
   expect_products(values, x, y);
   DenseLinear<float> viewed(w.view());
   refusal([&] { viewed.own_weights(); }, "transformer::DenseLinear::own_weights", "weights");
+  // Nobody steps along one input.
+  const DenseLinear<float> column(pare::TensorView<const float, 2>{&w(0, 0), {5, 1}, {7, 3}});
+  const auto one = random_rows<float>(2, 1, 3);
+  const auto products = applied(column, pare::simd, one);
+  for (Index i = 0; i < 10; ++i) EXPECT_EQ(products(i / 5, i % 5), one(i / 5, 0) * w(i % 5, 0));
   constexpr const char* function = "transformer::DenseLinear";
   refusal([&] { DenseLinear<float>(pare::TensorView<const float, 2>{&w(0, 0), {5, 3}, {7, 2}}); },
           function, "weights");
@@ -233,6 +246,8 @@ TEST(DenseLinear, OwnsOrViews) {
           function, "weights");
   refusal([&] { DenseLinear<float>(0, 7); }, function, "outputs");
   refusal([&] { DenseLinear<float>(5, -1); }, function, "inputs");
+  constexpr Index large = Index{1} << 31;  // the product fits, its bytes do not
+  refusal([&] { DenseLinear<float>(large, large); }, function, "outputs");
 }
 
 // The oracle rounds x itself; bits of the conversion, and subnormals, are kernel/simd_test.cpp's.
@@ -306,6 +321,11 @@ TEST(LowRankLinear, IsTheProductOfItsFactors) {
     const Gapped<float> columns(x), out(y);
     layer.apply(pare::simd, as_const(columns.view()), out.view());
     check(out.rows());
+    // Neither rows nor columns contiguous.
+    std::vector<float> wide(static_cast<std::size_t>(2 * rows * outputs));
+    const pare::TensorView<float, 2> spread{wide.data(), {rows, outputs}, {2 * outputs, 2}};
+    layer.apply(pare::simd, x.view(), spread);
+    check(Rows<float>(rows, outputs, [&](Index r, Index o) { return spread(r, o); }));
   }
   constexpr const char* apply = "transformer::LowRankLinear::apply";
   auto x = random_rows<float>(2, inputs, 3), y = random_rows<float>(2, outputs, 4);
@@ -313,6 +333,12 @@ TEST(LowRankLinear, IsTheProductOfItsFactors) {
       [&] { layer.apply(pare::simd, x.view(), random_rows<float>(2, 3, 1).view()); }, apply, "y");
   refuses_and_leaves_alone([&] { layer.apply(pare::simd, as_const(y.view()), y.view()); }, apply,
                            "x", y);
+  for (const auto* factor : {&left, &right}) {
+    const pare::TensorView<float, 2> inside{
+        const_cast<float*>(factor->stored.data()), {2, outputs}, {outputs, 1}};
+    refuses_and_leaves_alone([&] { layer.apply(pare::simd, as_const(x.view()), inside); }, apply,
+                             "y", factor->stored);
+  }
   refusal([&] { LowRankLinear<float>(left.linear(), left.linear()); }, "transformer::LowRankLinear",
           "left");
 }

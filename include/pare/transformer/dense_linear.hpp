@@ -102,7 +102,8 @@ class DenseLinear {
     constexpr const char* function = "transformer::DenseLinear";
     check(outputs >= 1, function, "outputs", outputs, "at least 1");
     check(inputs >= 1, function, "inputs", inputs, "at least 1");
-    return static_cast<std::size_t>(checked_product(function, "outputs", outputs, inputs));
+    const Index size = checked_product(function, "outputs", outputs, inputs);
+    return static_cast<std::size_t>(checked_count(function, "outputs", size, sizeof(S)));
   }
 
   static const DenseLinearOptions& checked(const DenseLinearOptions& options) {
