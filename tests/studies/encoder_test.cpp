@@ -195,6 +195,17 @@ TEST(Bert, RefusesFilesOfOtherModels) {
             prefix + "encoder.layer.0.output.dense.weight: got [96, 48], wanted [48, 96]");
 }
 
+// No memory is taken for it first, which nobody has.
+TEST(Bert, RefusesExtentsBeyondThoseOfTheFile) {
+  const Memory memory(TinyBert(1).file());
+  const pare::io::SafetensorsFile file(memory.bytes());
+  BertConfig config = parse_bert_config(TinyBert::config());
+  config.positions = Index{1} << 30;
+  const std::string message = refusal([&] { Bert(file, config); });
+  EXPECT_NE(message.find("embeddings.position_embeddings.weight: got ["), std::string::npos)
+      << message;
+}
+
 /// What a configuration is refused with in which a part was replaced.
 std::string refused_config(const std::string& part, const std::string& by) {
   std::string text = TinyBert::config();
@@ -215,7 +226,13 @@ TEST(BertConfig, RefusesWhatTheModelWouldNotHonour) {
             parse + "is_decoder: got true, wanted none");
   EXPECT_EQ(refused_config("\"position_embedding_type\"", "\"other\""), "(accepted)");
   EXPECT_EQ(refused_config("\"hidden_size\": 48", "\"hidden_size\": \"48\""),
-            parse + "hidden_size: got \"48\", wanted a number");
+            parse + "hidden_size: got \"48\", wanted a whole number");
+  EXPECT_EQ(refused_config("layers\": 2", "layers\": 2.5"),
+            parse + "num_hidden_layers: got 2.5, wanted a whole number");
+  EXPECT_EQ(refused_config("layers\": 2", "layers\": 1e300"),
+            parse + "num_hidden_layers: got 1e+300, wanted a whole number");
+  EXPECT_EQ(refused_config("layers\": 2", "layers\": 18446744073709551615"),
+            config + "blocks: got -1, wanted 1 to 2^30");
   EXPECT_EQ(refused_config("\"layer_norm_eps\"", "\"eps\""),
             parse + "layer_norm_eps: got null, wanted a number");
   EXPECT_EQ(refused_config("heads\": 3", "heads\": 5"),

@@ -249,7 +249,12 @@ TEST(Llama, RefusesFoldersByTheNameOfWhatIsWrong) {
   EXPECT_SAYS(config_with("llama", "qwen2"), "model_type: got \"qwen2\"");
   EXPECT_SAYS(config_with("null", R"({"type": "yarn"})"), "rope_scaling: got {\"type\":\"yarn\"}");
   EXPECT_SAYS(config_with("_bias\": false", "_bias\": true"), "attention_bias: got true");
-  EXPECT_SAYS(config_with("48", "\"48\""), "hidden_size: got \"48\", wanted a number");
+  EXPECT_SAYS(config_with("48", "\"48\""), "hidden_size: got \"48\", wanted a whole number");
+  EXPECT_SAYS(config_with("48", "48.5"), "hidden_size: got 48.5, wanted a whole number");
+  EXPECT_SAYS(config_with("48", "1e300"), "hidden_size: got 1e+300, wanted a whole number");
+  EXPECT_SAYS(config_with("48", "206158430208"), "head_dim: got 68719476736, wanted 1 to 2^16");
+  EXPECT_SAYS(config_with("10000", "1e999"), "text: got no JSON object");
+  EXPECT_SAYS(config_with("heads\": 3", "heads\": -3"), "num_attention_heads: got -3");
   EXPECT_SAYS(config_with("hidden_size", "size"), "hidden_size: got null, wanted a number");
   const auto file_of = [](const TinyLlama& tiny) {
     const Memory memory(safetensors_of(tiny));
@@ -258,6 +263,14 @@ TEST(Llama, RefusesFoldersByTheNameOfWhatIsWrong) {
       Llama(safetensors_source(file, parse_llama_config(tiny_config), dense_linear(file)));
     });
   };
+  {
+    const Memory memory(safetensors_of(TinyLlama(15)));
+    const pare::io::SafetensorsFile file(memory.bytes());
+    LlamaConfig deep = parse_llama_config(tiny_config);
+    deep.blocks = Index{1} << 30;  // of whose tensors there would be 2^30 names, nine times
+    EXPECT_SAYS(refusal([&] { safetensors_source(file, deep, dense_linear(file)); }),
+                "blocks: got 1073741824, wanted at most 2");
+  }
   TinyLlama tiny(15);
   EXPECT_EQ(file_of(tiny), "(accepted)");
   tiny.tensors.at("blk.1.ffn_down.weight").shape = {96, 48};
@@ -415,13 +428,20 @@ TEST(Llama, RefusesFilesByTheNameOfWhatIsWrong) {
 }
 
 TEST(Llama, RefusesFilesOfOtherModels) {
-  const auto with = [](const char* architecture, const char* scaling, std::uint32_t heads) {
+  const auto with = [](const char* architecture, const char* scaling, std::uint32_t heads,
+                       std::uint64_t head_dim = 0, std::uint64_t blocks = 8) {
     pare::testing::GgufWriter writer;
     writer.add("general.architecture", architecture);
     writer.add("llama.rope.scaling.type", scaling);
-    for (const char* key : {"llama.block_count", "llama.context_length", "llama.embedding_length",
-                            "llama.feed_forward_length", "llama.rope.dimension_count"})
+    for (const char* key :
+         {"llama.context_length", "llama.embedding_length", "llama.feed_forward_length"})
       writer.add(key, std::uint32_t{8});
+    writer.add("llama.block_count", blocks);
+    writer.add("llama.rope.dimension_count", head_dim == 0 ? std::uint64_t{8} : head_dim);
+    if (head_dim != 0) {
+      writer.add("llama.attention.key_length", head_dim);
+      writer.add("llama.attention.value_length", head_dim);
+    }
     writer.add("llama.attention.head_count", heads);
     writer.add("llama.attention.head_count_kv", std::uint32_t{2});
     writer.add("llama.attention.layer_norm_rms_epsilon", 1e-5f);
@@ -431,8 +451,12 @@ TEST(Llama, RefusesFilesOfOtherModels) {
   EXPECT_SAYS(with("gpt2", "none", 4), "general.architecture: got gpt2, wanted llama");
   EXPECT_SAYS(with("llama", "yarn", 4), "llama.rope.scaling.type: got yarn");
   EXPECT_SAYS(with("llama", "none", 0), "llama.attention.head_count: got 0");
-  EXPECT_SAYS(with("llama", "none", 3), "kv_heads: got 2, wanted a divisor of the 3 heads");
-  EXPECT_SAYS(with("llama", "none", 4), "rotary: got 4, wanted 1 to 1 pairs");
+  EXPECT_SAYS(with("llama", "none", 3, 2), "kv_heads: got 2, wanted a divisor of the 3 heads");
+  EXPECT_SAYS(with("llama", "none", 4), "rotary: got 8, wanted at most 2, the numbers of a head");
+  // Refused before memory is taken for them.
+  EXPECT_SAYS(with("llama", "none", 4, std::uint64_t{1} << 40),
+              "head_dim: got 1099511627776, wanted 1 to 2^16");
+  EXPECT_SAYS(with("llama", "none", 4, 2, 1 << 30), "blocks: got 1073741824, wanted at most 1");
 }
 
 }  // namespace

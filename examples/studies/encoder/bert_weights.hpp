@@ -28,6 +28,7 @@
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -80,7 +81,10 @@ inline BertConfig parse_bert_config(const std::string& text) {
               is_decoder.dump(), "none");
   const auto number = [&]<class T>(const char* key, T& to) {
     const auto got = value(key);
-    pare::check(got.is_number(), function, key, got.dump(), "a number");
+    // Of sizes no fraction is cut off, and none that does not fit is converted.
+    constexpr bool whole = std::is_same_v<T, Index>;
+    pare::check(whole ? got.is_number_integer() : got.is_number(), function, key, got.dump(),
+                whole ? "a whole number" : "a number");
     got.get_to(to);
   };
   BertConfig c;
@@ -134,10 +138,10 @@ class BertWeights {
 
   /// All numbers of a tensor.
   std::vector<float> numbers(const std::string& name, const std::vector<Index>& shape) {
+    const std::string there = checked(name, shape);
     const Index rows = shape.front(), columns = shape.size() == 1 ? 1 : shape.back();
     std::vector<float> values(static_cast<std::size_t>(rows * columns));
-    file_.read_rows(checked(name, shape), 0,
-                    TensorView<float, 2>{values.data(), {rows, columns}, {columns, 1}});
+    file_.read_rows(there, 0, TensorView<float, 2>{values.data(), {rows, columns}, {columns, 1}});
     return values;
   }
 

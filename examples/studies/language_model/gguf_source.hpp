@@ -63,9 +63,10 @@ inline LlamaConfig gguf_config(const pare::io::GgufFile& file) {
               c.head_dim);
   c.vocabulary = file.tensor("token_embd.weight").rows();
   c.context = file.get<Index>("llama.context_length");
+  const Index turned = file.find<Index>("llama.rope.dimension_count").value_or(Index{c.head_dim});
+  check_head_dim(function, c.head_dim, turned);
   c.rotary = pare::transformer::rotary_frequencies(
-      file.find<Index>("llama.rope.dimension_count").value_or(Index{c.head_dim}),
-      file.find<double>("llama.rope.freq_base").value_or(10000));
+      turned, file.find<double>("llama.rope.freq_base").value_or(10000));
   c.epsilon = file.get<double>("llama.attention.layer_norm_rms_epsilon");
   return c.checked();
 }
@@ -73,6 +74,7 @@ inline LlamaConfig gguf_config(const pare::io::GgufFile& file) {
 /// Refuses tensors that the model would not use: what they say would be left out.
 inline void check_known_tensors(const pare::io::GgufFile& file, const LlamaConfig& config,
                                 bool tied_head) {
+  check_blocks("language_model::gguf_source", config, file.tensors().size());
   std::vector<std::string> known = llama_tensors(config, tied_head);
   std::ranges::sort(known);
   for (const auto& tensor : file.tensors())

@@ -15,6 +15,7 @@
 #include <pare/core/check.hpp>
 #include <pare/transformer/rotary.hpp>
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -80,6 +81,20 @@ inline void check_tensor_shape(const char* function, const std::string& name,
     return list + "]";
   };
   pare::check(got == wanted, function, name.c_str(), text(got), text(wanted));
+}
+
+/// Refuses heads that are wider than any, before memory is taken for their angles.
+inline void check_head_dim(const char* function, Index head_dim, Index turned) {
+  constexpr Index most = 1 << 16;
+  pare::check(head_dim >= 1 && head_dim <= most, function, "head_dim", head_dim, "1 to 2^16");
+  pare::check(turned <= head_dim, function, "rotary", turned,
+              pare::Worded{"at most ", head_dim, ", the numbers of a head"});
+}
+
+/// Refuses more blocks than a file can have, before memory is taken for their names.
+inline void check_blocks(const char* function, const LlamaConfig& config, std::size_t tensors) {
+  pare::check(config.blocks <= static_cast<Index>(tensors), function, "blocks", config.blocks,
+              pare::Worded{"at most ", static_cast<Index>(tensors), ", the tensors of the file"});
 }
 
 /// All names that a source is asked for.

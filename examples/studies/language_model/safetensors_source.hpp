@@ -32,6 +32,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -45,7 +46,10 @@ inline LlamaConfig parse_llama_config(const std::string& text) {
   const auto number = [&]<class T>(const char* key, std::optional<T> otherwise) {
     const auto value = json.value(key, nlohmann::json());
     if (value.is_null() && otherwise) return *otherwise;
-    pare::check(value.is_number(), function, key, value.dump(), "a number");
+    // Of sizes no fraction is cut off, and none that does not fit is converted.
+    constexpr bool whole = std::is_same_v<T, Index>;
+    pare::check(whole ? value.is_number_integer() : value.is_number(), function, key, value.dump(),
+                whole ? "a whole number" : "a number");
     return value.template get<T>();
   };
   const auto size = [&](const char* key, std::optional<Index> otherwise = std::nullopt) {
@@ -67,6 +71,7 @@ inline LlamaConfig parse_llama_config(const std::string& text) {
   c.head_dim = size("head_dim", c.dim / c.heads);
   c.vocabulary = size("vocab_size");
   c.context = size("max_position_embeddings");
+  check_head_dim(function, c.head_dim, c.head_dim);
   c.rotary = pare::transformer::rotary_frequencies(c.head_dim,
                                                    number("rope_theta", std::optional(10000.0)));
   c.layout = pare::transformer::RotaryLayout::HalfSplit;
@@ -108,6 +113,7 @@ inline LlamaSource safetensors_source(const pare::io::SafetensorsFile& file,
                                       const LlamaConfig& config, const MakeLinear& linear) {
   static constexpr const char* function = "language_model::safetensors_source";
   LlamaSource source{.config = config, .tied_head = !file.contains("lm_head.weight")};
+  check_blocks(function, config, file.tensors().size());
   std::vector<std::string> known = llama_tensors(config, source.tied_head);
   for (std::string& name : known) name = huggingface_name(name);
   for (const auto& tensor : file.tensors())
@@ -122,9 +128,9 @@ inline LlamaSource safetensors_source(const pare::io::SafetensorsFile& file,
   };
   checked("token_embd.weight", {config.vocabulary, config.dim});
   source.vector = [&file, checked](const std::string& name, Index size) {
+    const std::string there = checked(name, {size});
     std::vector<float> values(static_cast<std::size_t>(size));
-    file.read_rows(checked(name, {size}), 0,
-                   TensorView<float, 2>{values.data(), {size, 1}, {1, 1}});
+    file.read_rows(there, 0, TensorView<float, 2>{values.data(), {size, 1}, {1, 1}});
     return values;
   };
   source.linear = [linear, checked](const std::string& name, Index outputs, Index inputs) {
