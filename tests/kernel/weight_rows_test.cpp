@@ -139,7 +139,7 @@ void expect_products(const Weight<W>& w, const Rows& x, const Rows& y) {
 template <class W>
 std::vector<std::ptrdiff_t> input_counts() {
   if constexpr (kernel::WeightBlock<W>)
-    return {32, 64, 96, 576, 1056};
+    return {32, 64, 96, 576, 768, 1024, 1056};  // 24 steps fill a buffer, 32 the scales
   else
     return {1, 3, 16, 31, 32, 33, 47, 63, 577, 1059};
 }

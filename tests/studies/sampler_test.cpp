@@ -120,9 +120,12 @@ TEST(Sampler, EqualLogitsArePartedByTheirNumbers) {
   };
   EXPECT_EQ(ids({.top_k = 2}), (std::vector<Token>{1, 3}));
   EXPECT_EQ(ids({.top_k = 4}), (std::vector<Token>{1, 2, 3, 4}));
+  EXPECT_EQ(ids({.top_k = 5}), (std::vector<Token>{1, 2, 3, 4, 5}));  // all but one
   EXPECT_EQ(ids({.top_p = 0.3}), (std::vector<Token>{1, 3}));
   EXPECT_EQ(ids({.min_p = 1}), (std::vector<Token>{1, 3, 4}));
   EXPECT_EQ(ids({.temperature = 0}), std::vector<Token>{1});
+  Sampler half({.top_p = 0.5});  // which the first has, no more
+  EXPECT_EQ(half.candidates(Logits{3, 3}).size(), 1u);
 }
 
 TEST(Sampler, DrawsWithTheProbabilitiesThatAreLeft) {
@@ -180,6 +183,10 @@ TEST(Sampler, TheSameSeedAndPositionGiveTheSameToken) {
     second.insert(second.begin(), backwards.sample(logits, position));
   EXPECT_EQ(first, second);
   EXPECT_GT(std::set<Token>(first.begin(), first.end()).size(), 5u);
+  Sampler other({.seed = 4 + (std::uint64_t{1} << 32)});  // both halves of the seed count
+  for (std::uint64_t position = 0; position < 50; ++position)
+    second[position] = other.sample(logits, position);
+  EXPECT_NE(first, second);
 }
 
 TEST(Sampler, AFilterThatKeepsTheTokenChangesNothing) {
