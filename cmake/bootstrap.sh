@@ -358,8 +358,12 @@ case $command in
     rm -rf "$unpacking"
     trap - EXIT
     need_for demo
+    step "one program, of which one file takes a minute or two of a processor"
     build release pare_study_language_model
-    step 'now ask:  build/release/examples/studies/language_model generate "What is the capital of France?"'
+    at=
+    [[ -n ${PARE_MODELS:-} ]] && at="PARE_MODELS=$models "
+    step "now ask:  $at$root/build/release/examples/studies/language_model generate \"What is the capital of France?\""
+    step "the other model's program: cmake --build --preset release --target pare_study_encoder"
     ;;
   deps) need_for deps "$@" ;;
   -h | --help | help) usage 0 ;;

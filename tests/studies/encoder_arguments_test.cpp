@@ -68,7 +68,8 @@ TEST(EncoderArguments, WhatMakesNoSenseIsRefused) {
             "got 2 words behind the command, wanted one, a file");
   EXPECT_EQ(refusal({"vectors", "a"}), "--out is missing");
   EXPECT_EQ(refusal({"judge", "a", "--sample", "b"}), "--svd is missing");
-  EXPECT_EQ(refusal({"judge", "a", "--svd", "1"}), "--metric inputs and covariance need --sample");
+  EXPECT_EQ(refusal({"judge", "a", "--svd", "1"}),
+            "--metric inputs and covariance, which is among the default, need --sample");
   EXPECT_EQ(refusal({"judge", "a", "--svd", "1", "--metric", "plain", "--sample", "b"}),
             "got --sample, wanted none with --metric plain");
   EXPECT_EQ(refusal({"judge", "a", "--svd", "1", "--sample", "a"}),

@@ -106,6 +106,7 @@ TEST(LanguageModelArguments, HelpIsAskedForWithAndWithoutACommand) {
 }
 
 TEST(LanguageModelArguments, WhatMakesNoSenseIsRefused) {
+  EXPECT_EQ(refusal({"generate", ""}), "the prompt is empty");
   EXPECT_EQ(refusal({}), "got '', wanted generate, perplexity, bench, dump or heads first");
   EXPECT_EQ(refusal({"answer"}),
             "got 'answer', wanted generate, perplexity, bench, dump or heads first");

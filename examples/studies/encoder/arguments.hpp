@@ -24,7 +24,7 @@ using pare::Index;
 
 inline constexpr const char* usage_text =
     R"(usage: encoder SENTENCE SENTENCE... [options]
-       encoder judge FILE --svd LIST [options]
+       encoder judge FILE --svd LIST --sample OTHER [options]
        encoder vectors FILE --out OUT.safetensors [options]
 
 Sentence vectors by a BERT encoder on Pare's kernels. The model is all-MiniLM-L6-v2, which
@@ -47,7 +47,8 @@ vectors writes what the model makes of the lines of a text:
 all of them:
   --tokens N           of a sentence at most                     (256)
   --model FOLDER                                     (from PARE_MODELS, else build/models)
-  --threads N                                                    (all)
+  --threads N          threads of OpenMP wait busily: where other programs run too, take fewer, or
+                       set OMP_WAIT_POLICY=passive               (all)
   --help
 )";
 
@@ -150,7 +151,7 @@ inline void check_complete(const Arguments& a) {
   }
   if (a.shares.empty()) throw UsageError("--svd is missing");
   if (a.needs_sample() && a.sample.empty())
-    throw UsageError("--metric inputs and covariance need --sample");
+    throw UsageError("--metric inputs and covariance, which is among the default, need --sample");
   if (!a.needs_sample() && !a.sample.empty())
     throw UsageError("got --sample, wanted none with --metric plain");
   if (a.sample == a.words.front())

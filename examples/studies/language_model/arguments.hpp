@@ -263,8 +263,12 @@ inline Arguments parse_arguments(int count, const char* const* words) {
     return detail::parse_command(which, count - 1, words + 1, options, least, most, wanted);
   };
   constexpr std::size_t any = std::numeric_limits<std::size_t>::max();
-  if (command == "generate")
-    return parse(Command::Generate, detail::generate_options, 1, 1, "one, the prompt (in quotes)");
+  if (command == "generate") {
+    Arguments arguments =
+        parse(Command::Generate, detail::generate_options, 1, 1, "one, the prompt (in quotes)");
+    if (!arguments.help && arguments.words.front().empty()) throw UsageError("the prompt is empty");
+    return arguments;
+  }
   if (command == "perplexity")
     return detail::check_perplexity(
         parse(Command::Perplexity, detail::perplexity_options, 1, any, "text files"));

@@ -28,9 +28,13 @@
 namespace language_model {
 
 /// The first tokens of a text.
+/// \throws std::runtime_error if it has fewer than two: there is nothing to foretell
 inline std::vector<Token> tokens_of(const OpenModel& model, const std::string& path, Index most) {
   std::vector<Token> tokens = model.tokenizer.encode(read_text(path));
   tokens.resize(std::min(tokens.size(), static_cast<std::size_t>(most)));
+  if (tokens.size() < 2)
+    throw std::runtime_error(path + ": got " + std::to_string(tokens.size()) +
+                             " tokens, wanted at least 2");
   return tokens;
 }
 

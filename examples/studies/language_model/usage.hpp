@@ -66,7 +66,8 @@ all of them:
   --model FILE                                       (from PARE_MODELS, else build/models)
   --weights FORM       of linear layers: stored (as the file has them), f32 or bf16   (stored)
   --kv f32|bf16        type of keys and values                   (f32)
-  --threads N                                                    (all)
+  --threads N          threads of OpenMP wait busily: where other programs run too, take fewer, or
+                       set OMP_WAIT_POLICY=passive               (all)
   --help
 )";
 

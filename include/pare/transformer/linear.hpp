@@ -5,18 +5,22 @@
 /// Linear layers: y = x W^T for rows x of a batch, however the weight W is stored.
 ///
 /// ```cpp
-/// const DenseLinear<float> dense(pare::to_view(w));         // w [outputs, inputs], viewed
+/// using pare::as_const, pare::to_view;
+/// pare::RowMatrix<float> w(outputs, inputs), x(rows, inputs), y(rows, outputs);
+/// const DenseLinear<float> dense(as_const(to_view(w)));     // viewed
 /// const QuantizedLinear<pare::kernel::Q4_1> small(blocks, outputs, inputs);
 /// const LowRankLinear<float> thin(factors);                 // of truncated_svd and the like
-/// dense.apply(pare::simd.threads(2).with(workspace), x, y);  // x [rows, inputs], y [rows,
-/// outputs]
+/// dense.apply(pare::simd.threads(2).with(workspace), as_const(to_view(x)), to_view(y));
 /// ```
 ///
 /// | layer | header | W is |
 /// |---|---|---|
-/// | `DenseLinear<S>` | `dense_linear.hpp` | a matrix of float, bf16 or f16, viewed or owned |
-/// | `QuantizedLinear<Block>` | `quantized_linear.hpp` | blocks of `Q8_0`, `Q4_0` or `Q4_1`, viewed
-/// | | `LowRankLinear<S>` | `low_rank_linear.hpp` | left right, of rank k |
+/// | `DenseLinear<S>` | `dense_linear.hpp` | float, bf16 or f16, viewed or owned |
+/// | `QuantizedLinear<B>` | `quantized_linear.hpp` | blocks `Q8_0`, `Q4_0` or `Q4_1`, viewed |
+/// | `LowRankLinear<S>` | `low_rank_linear.hpp` | left right, of rank k |
+///
+/// Layers take views: x and y may have any strides, rows of a weight are contiguous (RowMajor in
+/// Eigen).
 ///
 /// A forward pass that is written over the concept takes each of them, and a layer of the user's
 /// own:

@@ -91,9 +91,8 @@ class LowRankLinear {
   ///
   /// \param x [rows, inputs], any strides
   /// \param y [rows, outputs], the same; apart from x and the factors
-  /// \throws std::invalid_argument if an extent does not fit or y overlaps x or a factor. Nothing
-  /// is
-  ///         written then. No rows: a no-op.
+  /// \throws std::invalid_argument if an extent does not fit or y overlaps x or a factor.
+  ///         Nothing is written then. No rows: a no-op.
   ///
   /// Cost: 2 rows rank (inputs + outputs) FLOPs; of a few rows, reading the factors binds. More run
   /// as `factor::apply`, if rows of x and y are contiguous, else as two layers. Memory, kept in the
