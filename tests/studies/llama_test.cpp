@@ -255,7 +255,7 @@ TEST(Llama, RefusesFoldersByTheNameOfWhatIsWrong) {
   EXPECT_SAYS(config_with("48", "206158430208"), "head_dim: got 68719476736, wanted 1 to 2^16");
   EXPECT_SAYS(config_with("10000", "1e999"), "text: got no JSON object");
   EXPECT_SAYS(config_with("heads\": 3", "heads\": -3"), "num_attention_heads: got -3");
-  EXPECT_SAYS(config_with("hidden_size", "size"), "hidden_size: got null, wanted a number");
+  EXPECT_SAYS(config_with("hidden_size", "size"), "hidden_size: got null, wanted a whole number");
   const auto file_of = [](const TinyLlama& tiny) {
     const Memory memory(safetensors_of(tiny));
     const pare::io::SafetensorsFile file(memory.bytes());
