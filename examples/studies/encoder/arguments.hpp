@@ -163,7 +163,7 @@ inline void check_complete(const Arguments& a) {
 /// Reads sentences or a command, `--option value` and `--option=value`. Throws UsageError.
 inline Arguments parse_arguments(int count, const char* const* words) {
   const std::string_view command = count > 1 ? words[1] : "";
-  const Arguments arguments =
+  Arguments arguments =
       command == "judge"
           ? detail::parse(Command::Judge, count - 1, words + 1, detail::judge_options)
       : command == "vectors"

@@ -66,6 +66,7 @@ inline std::vector<std::vector<Token>> tokens_of(const WordPiece& tokenizer,
                                                  const std::vector<std::string>& sentences,
                                                  Index most) {
   std::vector<std::vector<Token>> tokens;
+  tokens.reserve(sentences.size());
   for (const std::string& sentence : sentences) tokens.push_back(tokenizer.encode(sentence, most));
   return tokens;
 }

@@ -43,6 +43,8 @@ struct LayerHead {
 inline std::vector<LayerHead> read_heads(const std::string& path, const LlamaConfig& config) {
   std::ifstream file(path);
   if (!file) throw std::runtime_error(path + ": cannot be opened for reading");
+  const std::string wanted = ", wanted a layer below " + std::to_string(config.blocks) +
+                             " and a head below " + std::to_string(config.heads);
   std::vector<LayerHead> heads;
   for (std::string line; std::getline(file, line);) {
     std::istringstream words(line);
@@ -50,9 +52,8 @@ inline std::vector<LayerHead> read_heads(const std::string& path, const LlamaCon
     std::string rest;
     if (!(words >> at.layer >> at.head) || words >> rest || at.layer < 0 ||
         at.layer >= config.blocks || at.head < 0 || at.head >= config.heads)
-      throw std::runtime_error(path + ": got the line '" + line + "', wanted a layer below " +
-                               std::to_string(config.blocks) + " and a head below " +
-                               std::to_string(config.heads));
+      throw std::runtime_error(
+          std::string(path).append(": got the line '").append(line).append("'").append(wanted));
     heads.push_back(at);
   }
   if (heads.empty()) throw std::runtime_error(path + ": has no heads");

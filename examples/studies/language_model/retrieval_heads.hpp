@@ -171,6 +171,7 @@ inline std::vector<LayerHead> best_heads(const std::vector<double>& scores, Inde
     return scores[static_cast<std::size_t>(a)] > scores[static_cast<std::size_t>(b)];
   });
   std::vector<LayerHead> best;
+  best.reserve(order.size());
   for (const Index i : order) best.push_back({i / heads, i % heads});
   best.resize(std::min(count, best.size()));
   return best;

@@ -100,7 +100,8 @@ Policy calibrated(const ModelBackend& backend, TensorView<const float, 4> q,
 inline pare::attention::SlidingWindow window_of(double density, Index tokens) {
   pare::attention::SlidingWindow window;
   const Index rows = pare::ceil_div(tokens, window.row_block);
-  const double most = density * static_cast<double>(rows * (rows + 1) / 2);
+  const Index visible = rows * (rows + 1) / 2;
+  const double most = density * static_cast<double>(visible);
   const auto kept = [&](Index blocks) {
     Index sum = 0;
     for (Index m = 0; m < rows; ++m) sum += std::min(m + 1, blocks + 1);

@@ -212,7 +212,7 @@ auto bisect_sparsity(const CalibrationGoal& goal, Trial& trial) {
   for (int calls = 1; calls < goal.most_calls; ++calls) {
     const double middle = (low + high) / 2, setting = trial.setting(middle);
     if (setting == trial.setting(low) || setting == trial.setting(high)) break;
-    const auto tried = trial.at(middle);
+    auto tried = trial.at(middle);
     if (close_enough(tried, goal)) return tried;
     if (spare(tried, goal) > 0) {
       low = middle;
