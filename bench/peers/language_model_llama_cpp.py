@@ -43,8 +43,8 @@ def main():
     prompt = [i * 7919 % words for i in range(context)]
 
     def decode(tokens):
-        batch = llama_cpp.llama_batch_get_one((llama_cpp.llama_token * len(tokens))(*tokens), len(tokens))
-        if llama_cpp.llama_decode(run, batch) != 0:
+        array = (llama_cpp.llama_token * len(tokens))(*tokens)  # the batch points to it
+        if llama_cpp.llama_decode(run, llama_cpp.llama_batch_get_one(array, len(tokens))) != 0:
             sys.exit("llama_decode failed")
         llama_cpp.llama_synchronize(run)
 
