@@ -50,7 +50,8 @@ void check_weight(const char* function, const char* argument, WeightView<W>& w) 
   check(w.rows() >= 1 && w.cols() >= 1, function, argument, w.extent,
         "at least one output and one input");
   if (w.cols() == 1) w.stride[1] = 1;
-  check(w.stride[1] == 1, function, argument, w.stride, "[outputs, inputs] with contiguous rows, RowMajor in Eigen");
+  check(w.stride[1] == 1, function, argument, w.stride,
+        "[outputs, inputs] with contiguous rows, RowMajor in Eigen");
 }
 
 /// Whatever is stored, x and y fit the layer and are apart from each other.
