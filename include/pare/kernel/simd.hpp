@@ -225,7 +225,7 @@ PARE_ALWAYS_INLINE void load_nibbles(const std::uint8_t* p, V scale, V offset, V
     detail::generic_load_nibbles<Arch>(p, scale, offset, low, high);
 }
 
-/// Pairs of binary16 numbers, little endian, as floats: pair i is at p + i stride. 8 bytes are read
+/// Pairs of binary16 numbers, little endian, as floats: pair i is at p + i stride. 4 bytes are read
 /// from each place.
 template <class Arch>
 PARE_ALWAYS_INLINE void widen_halves(const void* p, std::ptrdiff_t stride, std::ptrdiff_t count,

@@ -44,8 +44,8 @@ inline constexpr Index product_columns = 2048;
 /// The most rows of C that a worker takes at once: A's block stays in L2 beside a panel of B.
 inline constexpr Index product_rows = 192;
 
-/// Rows that a worker takes at once: at most product_rows, and as many for each item, so that every
-/// worker has `each` items or more. No element depends on it.
+/// Rows of an item, which a worker takes at once: at most product_rows, and so many that the items
+/// are alike and every worker has as many of them, `each` or more. No element depends on it.
 inline Index rows_of_item(Index rows, Index workers, Index each = 2) {
   const Index least = std::max(ceil_div(rows, product_rows), workers > 1 ? each * workers : 1);
   const Index items = ceil_div(least, workers) * workers;
