@@ -79,6 +79,7 @@ struct Problem {
   std::vector<Size> tiles;          ///< keys in each
   bool contiguous = false;          ///< to tell the kernel so; `order` counts up
   bool direct = false;              ///< keys and values as they lie, not packed
+  bool lanes = false;               ///< the same, with rows as lanes of registers
   Size cut = 0;                     ///< rows below it go in a call of their own
 
   Problem(Size row_count, Size key_count, Size key_depth, Size value_columns)
@@ -173,6 +174,47 @@ class RowList {
   GuardedArray<const S*> rows_;
 };
 
+/// Queries as lanes, and the memory that a tile of lanes takes.
+template <class Arch, class S>
+class LaneMemory {
+  using T = pare::compute_t<S>;
+  using Room = kernel::LaneRoom<T>;
+  static constexpr Size width = kernel::tile_columns<T, Arch>;
+
+ public:
+  LaneMemory(const Problem<S>& x, const S* const* rows)
+      : stride_((x.rows + width - 1) / width * width),
+        queries_(stride_ * x.depth),
+        scores_((kernel::tile_keys + Room::lane_room) * stride_),
+        states_(Room::lane_states * stride_),
+        keys_(kernel::tile_keys * x.depth),
+        values_(kernel::tile_keys * x.columns) {
+    std::vector<std::vector<T>> widened;
+    std::vector<const T*> pointers;
+    for (Size r = 0; r < x.rows; ++r) {
+      std::vector<T>& row = widened.emplace_back();
+      for (Size d = 0; d < x.depth; ++d) row.push_back(static_cast<T>(rows[r][d]));
+    }
+    for (const std::vector<T>& row : widened) pointers.push_back(row.data());
+    launch(pare::simd_for<Arch>{},
+           kernel::PackTransposed<T>{pointers.data(),
+                                     x.rows,
+                                     x.depth,
+                                     queries_.data(),
+                                     {},
+                                     kernel::PanelWidth::Lanes});
+  }
+
+  const T* queries() const { return queries_.data(); }
+  Room room() const {
+    return {scores_.data(), states_.data(), keys_.data(), values_.data(), stride_};
+  }
+
+ private:
+  Size stride_;
+  mutable GuardedArray<T> queries_, scores_, states_, keys_, values_;
+};
+
 /// The tile of keys [slot, slot + count) brought to the rows of `state` that start at `part` rows.
 template <class Arch, class S, class M>
 void attend_tile(const Problem<S>& x, const M& modifier, Size slot, Size count, Size part,
@@ -196,6 +238,7 @@ void attend_tile(const Problem<S>& x, const M& modifier, Size slot, Size count, 
   GuardedArray<kernel::RowPlace> places(x.rows);
   for (Size r = 0; r < x.rows; ++r) places[r] = x.place(r);
   const Size at = part * x.rows;
+  const LaneMemory<Arch, S> lanes(x, q_rows.data());
   const auto run = [&](Size first_row, Size end_row) {
     launch(backend,
            kernel::AttendTile<S, M>{.keys = x.direct ? nullptr : keys.data(),
@@ -210,7 +253,7 @@ void attend_tile(const Problem<S>& x, const M& modifier, Size slot, Size count, 
                                     .sinks = x.pattern.window > 0 ? x.pattern.sinks : 0,
                                     .key_depth = x.depth,
                                     .value_columns = x.columns,
-                                    .queries = queries.data(),
+                                    .queries = x.lanes ? lanes.queries() : queries.data(),
                                     .places = places.data(),
                                     .first_row = first_row,
                                     .rows = end_row,
@@ -220,7 +263,8 @@ void attend_tile(const Problem<S>& x, const M& modifier, Size slot, Size count, 
                                     .scale = x.scale,
                                     .batch = 1,
                                     .modifier = modifier,
-                                    .fetch = {k_rows.data(), count, x.depth}});
+                                    .fetch = {k_rows.data(), count, x.depth},
+                                    .lanes = x.lanes ? lanes.room() : kernel::LaneRoom<T>{}});
   };
   run(0, x.cut);
   run(x.cut, x.rows);
@@ -365,13 +409,15 @@ void expect_attends_as_told(const Problem<S>& x, const M& modifier, const Wanted
   ASSERT_TRUE(state.out.surroundings_untouched()) << x.name();
 }
 
-/// Packed; and for few rows also with keys as they lie, cut in two calls.
+/// Packed; with rows as lanes; and for few rows also with keys as they lie, cut in two calls.
 template <class Arch, class S, class M = kernel::Exact>
 void expect_attends(const Problem<S>& x, const M& modifier = M{}, const Wanted& wanted = Wanted{}) {
   expect_attends_as_told<Arch>(x, modifier, wanted);
-  if (x.rows > 2 * kernel::tile_rows) return;
   Problem<S> direct = x;
-  direct.direct = true;
+  direct.direct = direct.lanes = true;
+  expect_attends_as_told<Arch>(direct, modifier, wanted);
+  if (x.rows > 2 * kernel::tile_rows) return;
+  direct.lanes = false;
   direct.cut = x.rows / 3;
   expect_attends_as_told<Arch>(direct, modifier, wanted);
 }

@@ -95,6 +95,12 @@ inline constexpr int tile_registers = Arch::registers >= 32 ? 4 : 2;
 template <class T, class Arch>
 inline constexpr std::ptrdiff_t tile_columns = tile_registers<Arch> * lanes<T, Arch>;
 
+/// The same where rows are lanes (attend_lanes.hpp), as many as a tile of them can take.
+template <class Arch>
+inline constexpr int lane_registers = Arch::registers >= 32 ? 2 : 1;
+template <class T, class Arch>
+inline constexpr std::ptrdiff_t lane_columns = lane_registers<Arch> * lanes<T, Arch>;
+
 /// A register of panel elements; pairs travel as the bits of floats.
 template <class Arch, class E>
 PARE_TILE_INLINE vec<typename product<E>::sum, Arch> load_elements(const E* p) noexcept {

@@ -55,8 +55,14 @@ struct PackLeft {
   compute_t<S>* packed = nullptr;  ///< [count * depth]
 };
 
-/// B = X^T for rows x_j of X: panel p holds rows [p w, (p + 1) w), w = tile_columns, as
-/// panel[step * w + j]. Rows past `count`, and depth past `depth`, are zeros.
+/// How wide the panels of PackTransposed are.
+enum class PanelWidth : unsigned char {
+  Tile,   ///< w = tile_columns
+  Lanes,  ///< w = lane_columns, and of the last panel its rows in whole registers
+};
+
+/// B = X^T for rows x_j of X: panel p holds rows [p w, (p + 1) w) as panel[step * w + j]. Rows past
+/// `count`, and depth past `depth`, are zeros.
 template <StorageScalar S>
 struct PackTransposed {
   const S* const* rows = nullptr;  ///< [count]
@@ -64,6 +70,7 @@ struct PackTransposed {
   std::ptrdiff_t depth = 0;
   compute_t<S>* panels = nullptr;  ///< [depth * (count rounded up to w)]
   FetchRows<S> fetch{};
+  PanelWidth width = PanelWidth::Tile;
 };
 
 /// B = X for rows x_j of X, the depth: panel p holds its columns of all rows, its width as
@@ -211,14 +218,18 @@ template <class Arch, class S>
 void run_kernel(Arch, const PackTransposed<S>& a) noexcept {
   using E = element_t<S, Arch>;
   using T = compute_t<S>;
-  constexpr std::ptrdiff_t n = lanes<T, Arch>, width = tile_columns<T, Arch>;
-  const std::ptrdiff_t panel_size = steps_of<E>(a.depth) * width;
-  const std::ptrdiff_t padded = (a.count + width - 1) / width * width;
+  constexpr std::ptrdiff_t n = lanes<T, Arch>;
+  const bool tight = a.width == PanelWidth::Lanes;
+  const std::ptrdiff_t width = tight ? lane_columns<T, Arch> : tile_columns<T, Arch>;
+  const std::ptrdiff_t whole = tight ? n : width, steps = steps_of<E>(a.depth);
+  const std::ptrdiff_t padded = (a.count + whole - 1) / whole * whole;
   E* panels = reinterpret_cast<E*>(a.panels);
   for (std::ptrdiff_t j = 0; j < padded; j += n) {
+    const std::ptrdiff_t begin = j / width * width;
     detail::fetch_part(a.fetch, j, j + n, padded);
     detail::transpose_rows<Arch>(a.rows + (j < a.count ? j : 0), a.count - j, a.depth,
-                                 panels + j / width * panel_size + j % width, width);
+                                 panels + begin * steps + (j - begin),
+                                 padded - begin < width ? padded - begin : width);
   }
 }
 

@@ -134,6 +134,14 @@ class LineReader {
     }
   }
 
+  /// Asks for n x n elements from (line, step) on, which need not be there, of lines that lie along
+  /// the depth: more lines than the hardware follows at once.
+  PARE_TILE_INLINE void fetch(std::ptrdiff_t line, std::ptrdiff_t step) const noexcept {
+    constexpr auto size = static_cast<std::ptrdiff_t>(sizeof(S));
+    for (std::ptrdiff_t i = 0; i < n; ++i)
+      prefetch<2>(lines_.data, ((line + i) * lines_.line_stride + step * product<E>::depth) * size);
+  }
+
   /// Element by element, for what `along` or `across` cannot reach.
   PARE_TILE_INLINE V gather(std::ptrdiff_t line, std::ptrdiff_t step, bool across) const noexcept {
     E e[static_cast<std::size_t>(n)];
@@ -270,13 +278,23 @@ void run_kernel(Arch, const PackRightLines<S, T, Pairs>& a) noexcept {
   T* panels = a.panels;
   for (std::ptrdiff_t begin = 0; begin < padded; begin += full) {
     const std::ptrdiff_t width = padded - begin < full ? padded - begin : full;
-    for (std::ptrdiff_t step = 0; step < steps; step += n)
-      for (std::ptrdiff_t j = 0; j < width; j += n) {
-        typename Reader::V v[static_cast<std::size_t>(n)];
-        detail::read_square<Arch>(reader, begin + j, step, across, true, v);
-        for (std::ptrdiff_t i = 0; i < n && step + i < steps; ++i)
-          store<Arch>(panels + begin * steps + (step + i) * width + j, v[i]);
-      }
+    const auto square = [&](std::ptrdiff_t step, std::ptrdiff_t j) {
+      typename Reader::V v[static_cast<std::size_t>(n)];
+      detail::read_square<Arch>(reader, begin + j, step, across, true, v);
+      for (std::ptrdiff_t i = 0; i < n && step + i < steps; ++i)
+        store<Arch>(panels + begin * steps + (step + i) * width + j, v[i]);
+    };
+    // Along the way that lines lie, since they come from memory.
+    if (across) {
+      for (std::ptrdiff_t step = 0; step < steps; step += n)
+        for (std::ptrdiff_t j = 0; j < width; j += n) square(step, j);
+    } else {
+      for (std::ptrdiff_t j = 0; j < width; j += n)
+        for (std::ptrdiff_t step = 0; step < steps; step += n) {
+          reader.fetch(begin + j + n, step);
+          square(step, j);
+        }
+    }
   }
 }
 

@@ -19,6 +19,7 @@
 #include <cstdint>
 #include <limits>
 #include <span>
+#include <type_traits>
 
 namespace pare::attention::detail {
 PARE_ABI_BEGIN
@@ -42,6 +43,7 @@ class ItemRunner {
         sequence_(call.sequence(item.sequence)),
         kv_head_(item.head_begin / call.problem.group()),
         rows_(item.heads() * sequence_.queries),
+        lanes_(are_lanes()),
         tile_keys_(most_keys()),
         feed_(backend, call, item.sequence, kv_head_, scratch) {}
 
@@ -57,6 +59,12 @@ class ItemRunner {
 
  private:
   static constexpr std::uint64_t all_heads = ~std::uint64_t{0};
+
+  /// Whether rows are the lanes of registers, for which keys and values need no packing.
+  bool are_lanes() const {
+    return rows_ > kernel::direct_tile_rows && item_.rows() <= lane_rows &&
+           sequence_.queries < split_below_queries && call_.problem.mask == nullptr;
+  }
 
   /// Keys of a tile: more for few rows, unless they are loaded into the worker's own memory.
   Index most_keys() const {
@@ -88,11 +96,33 @@ class ItemRunner {
             (sequence_.query_begin + item_.query_begin + query) * call_.q.stride[2];
       }
     }
-    launch(backend_,
-           kernel::PackLeft<S>{scratch_.query_rows, item_.rows(), p.key_dim, scratch_.queries});
+    if (lanes_)
+      pack_lanes();
+    else
+      launch(backend_,
+             kernel::PackLeft<S>{scratch_.query_rows, item_.rows(), p.key_dim, scratch_.queries});
     const Index columns = item_.rows() * kernel::padded_columns<T>(p.value_dim);
     std::fill_n(scratch_.state, columns, T(0));
     for (Index h = 0; h < item_.heads(); ++h) start_states(h * queries, queries, first_maximum(h));
+  }
+
+  /// Queries become the lanes of panels.
+  void pack_lanes() {
+    constexpr auto lanes = kernel::PanelWidth::Lanes;
+    const Index rows = item_.rows(), dim = call_.problem.key_dim;
+    if constexpr (std::is_same_v<S, T>) {
+      launch(backend_, kernel::PackTransposed<T>{
+                           scratch_.query_rows, rows, dim, scratch_.queries, {}, lanes});
+    } else {
+      for (Index r = 0; r < rows; ++r) {
+        T* const row = scratch_.lane_queries + r * dim;
+        for (Index c = 0; c < dim; ++c) row[c] = static_cast<T>(scratch_.query_rows[r][c]);
+        scratch_.lane_query_rows[r] = row;
+      }
+      launch(backend_,
+             kernel::PackTransposed<T>{
+                           scratch_.lane_query_rows, rows, dim, scratch_.queries, {}, lanes});
+    }
   }
 
   /// Where the softmax of the rows of a head starts: at nothing, or at its sink logit, which is a
@@ -187,7 +217,12 @@ class ItemRunner {
   /// Runs the first tile of what was collected.
   void run_tile() {
     const Index count = std::min(feed_.count(), tile_keys_);
-    auto tile = rows_ <= direct_rows ? feed_.direct(count) : feed_.packed(count, Fetch::Packing);
+    auto tile = lanes_ || rows_ <= direct_rows ? feed_.direct(count)
+                                               : feed_.packed(count, Fetch::Packing);
+    if (lanes_) {
+      tile.lanes = scratch_.lanes;
+      tile.lanes.stride = kernel::padded_columns<T>(item_.rows());
+    }
     note_positions(tile);
     run_heads(tile);
     feed_.drop(count);
@@ -217,6 +252,7 @@ class ItemRunner {
   Sequence sequence_;
   Index kv_head_;
   Index rows_;          ///< of the sequence, for the heads of the item
+  bool lanes_;          ///< whether rows are lanes
   Index tile_keys_;     ///< of a full tile
   Index lowest_ = 0;    ///< lowest position that some row sees, sinks apart
   Index highest_ = -1;  ///< highest position that some row sees

@@ -6,18 +6,25 @@
 
 #include <pare/attention/detail/attend_memory.hpp>
 #include <pare/attention/key_value_source.hpp>
+#include <pare/core/ceil_div.hpp>
 #include <pare/core/scratch.hpp>
 #include <pare/kernel/attend_tile.hpp>
 #include <pare/kernel/pack.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 namespace pare::attention::detail {
 PARE_ABI_BEGIN
 
 /// Rows that a source loads stay in memory until their tile has run: those of two packed tiles.
 inline constexpr Index loaded_rows = 2 * kernel::tile_keys;
+
+/// Up to this many rows, of few queries of a sequence, are the lanes of registers, and keys and values
+/// are read as they lie. They take more than direct_tile_rows to pay.
+inline constexpr Index lane_rows = 128;
 
 /// What one worker needs for an item of up to `rows` rows.
 template <class C>
@@ -41,6 +48,9 @@ struct Scratch {
   const S** query_rows = nullptr;
   typename C::Output** out_rows = nullptr;
   T** lse_rows = nullptr;
+  kernel::LaneRoom<T> lanes{};        ///< of rows_in_lanes
+  T* lane_queries = nullptr;          ///< of storage that is widened
+  const T** lane_query_rows = nullptr;
 
   Scratch(AlignedBuffer<std::byte>& memory, Index rows, Index key_dim, Index value_dim) {
     carve_from(memory, [&](Carver& take) { carve(take, rows, key_dim, value_dim); });
@@ -51,7 +61,8 @@ struct Scratch {
     const Index columns = kernel::padded_columns<T>(value_dim);
     take(keys, key_dim * kernel::tile_keys);
     take(values, (kernel::tile_keys + 1) * columns);
-    take(queries, rows * key_dim);
+    const Index lanes_of_rows = whole_lanes(rows);
+    take(queries, std::max(rows, lanes_of_rows) * key_dim);
     take(state, rows * columns);
     take(maximum, rows);
     take(sum, rows);
@@ -65,6 +76,25 @@ struct Scratch {
     take(query_rows, rows);
     take(out_rows, rows);
     take(lse_rows, rows);
+    carve_lanes(take, lanes_of_rows, key_dim, value_dim);
+  }
+
+  void carve_lanes(Carver& take, Index rows, Index key_dim, Index value_dim) {
+    using Room = kernel::LaneRoom<T>;
+    constexpr bool widens = !std::is_same_v<S, T>;
+    if (rows == 0) return;
+    take(lanes.scores, (kernel::tile_keys + Room::lane_room) * rows);
+    take(lanes.rows, Room::lane_states * rows);
+    take(lanes.keys, widens ? kernel::tile_keys * key_dim : 0);
+    take(lanes.values, widens ? kernel::tile_keys * value_dim : 0);
+    take(lane_queries, widens ? rows * key_dim : 0);
+    take(lane_query_rows, widens ? rows : 0);
+  }
+
+  /// Rows that may be lanes, as whole panels of any arch.
+  static Index whole_lanes(Index rows) {
+    constexpr Index widest = 256 / static_cast<Index>(sizeof(T));
+    return ceil_div(std::min(rows, lane_rows), widest) * widest;
   }
 };
 
