@@ -16,6 +16,7 @@
 
 #include <pare/attention/key_value.hpp>
 #include <pare/core/aligned_buffer.hpp>
+#include <pare/core/backend.hpp>
 #include <pare/core/ceil_div.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/scalar.hpp>
@@ -90,15 +91,18 @@ class KvCache {
   void reset() { length_[0] = 0; }
 
   /// Writes keys and values [tokens, kv heads x dim] of a layer, from a position on.
-  void write(Index layer, Index position, TensorView<const float, 2> keys,
+  template <class B>
+  void write(const B& backend, Index layer, Index position, TensorView<const float, 2> keys,
              TensorView<const float, 2> values) {
-    if (scalar_ == KvScalar::Float) {
-      write_rows<float>(2 * layer, position, keys);
-      write_rows<float>(2 * layer + 1, position, values);
-    } else {
-      write_rows<pare::bf16>(2 * layer, position, keys);
-      write_rows<pare::bf16>(2 * layer + 1, position, values);
-    }
+    pare::parallel_for(backend.executor, keys.rows(), [&](Index t, int) {
+      if (scalar_ == KvScalar::Float) {
+        write_row<float>(2 * layer, position + t, &keys(t, 0));
+        write_row<float>(2 * layer + 1, position + t, &values(t, 0));
+      } else {
+        write_row<pare::bf16>(2 * layer, position + t, &keys(t, 0));
+        write_row<pare::bf16>(2 * layer + 1, position + t, &values(t, 0));
+      }
+    });
   }
 
   /// S is what scalar() says, here and below.
@@ -128,10 +132,9 @@ class KvCache {
     return reinterpret_cast<const S*>(memory_.data()) + i * layer_size_;
   }
   template <class S>
-  void write_rows(Index i, Index position, TensorView<const float, 2> rows) {
+  void write_row(Index i, Index position, const float* from) {
     S* to = reinterpret_cast<S*>(memory_.data()) + i * layer_size_ + position * row();
-    for (Index t = 0; t < rows.rows(); ++t, to += row())
-      for (Index c = 0; c < row(); ++c) to[c] = static_cast<S>(rows.data[t * rows.stride[0] + c]);
+    for (Index c = 0; c < row(); ++c) to[c] = static_cast<S>(from[c]);
   }
   template <class S>
   TensorView<const S, 4> pages_of(Index i) const {

@@ -243,7 +243,7 @@ class Llama {
     for (const auto& turned : {q, k})
       pare::transformer::rotate(backend, heads_of(turned), table_,
                                 {.layout = config_.layout, .first_position = position});
-    appended.cache.write(layer, position, k, v);
+    appended.cache.write(backend, layer, position, k, v);
   }
 
   /// x += W_output attended, then x += W_down (silu(W_gate h) * W_up h), h the norm of x.
@@ -260,7 +260,9 @@ class Llama {
     block.up.apply(backend, h, up);
     pare::transformer::activate_gated(backend, gate, up, gate, pare::transformer::Silu{});
     block.down.apply(backend, gate, delta);
-    for (Index i = 0; i < rows * config_.dim; ++i) x.data[i] += delta.data[i];
+    pare::parallel_for(backend.executor, rows, [&](Index r, int) {
+      for (Index c = 0; c < config_.dim; ++c) x(r, c) += delta(r, c);
+    });
   }
 
   LlamaConfig config_;

@@ -43,6 +43,9 @@ inline constexpr Index product_depth = 512;
 inline constexpr Index product_columns = 2048;
 /// The most rows of C that a worker takes at once: A's block stays in L2 beside a panel of B.
 inline constexpr Index product_rows = 192;
+/// Up to this many bytes a block of the depth of all rows of A stays in L2. A worker then packs a
+/// panel of B when it multiplies by it, so that panels are not carried from one core to another.
+inline constexpr Index product_left_bytes = Index{5} << 18;
 
 /// Rows of an item, which a worker takes at once: at most product_rows, and so many that the items
 /// are alike and every worker has as many of them, `each` or more. No element depends on it.
@@ -105,13 +108,31 @@ class Product {
     item_rows_ = rows_of_item(c.rows(), workers, options.half == Half::Lower ? 4 : 2);
     const Index depth = std::min(depth_block_, depth_);
     panel_size_ = depth * kernel_width;
-    const Index panels = (std::min(product_columns, c.cols()) + kernel_width - 1) / kernel_width;
+    share_panels(worker_count(backend.executor, c.cols()));
+    const Index panels =
+        by_panels() ? panel_workers_ : ceil_div(std::min(product_columns, c.cols()), kernel_width);
     panels_ = make_room<T>(memory_->panels, panels * panel_size_);
     left_size_ = whole_lines(item_rows_ * depth);
-    left_ = make_room<T>(memory_->left, workers * left_size_);
+    left_ = make_room<T>(memory_->left, (by_panels() ? items() : workers) * left_size_);
   }
 
   void run() {
+    if (by_panels())
+      for (Index depth = 0; depth < depth_; depth += depth_block_) {
+        const Block block{0, c_.cols(), depth, std::min(depth_block_, depth_ - depth)};
+        pack_left(block);
+        multiply_panels(block);
+      }
+    else
+      run_by_rows();
+  }
+
+ private:
+  struct Block {
+    Index column, columns, depth_begin, depth;
+  };
+
+  void run_by_rows() {
     for (Index column = 0; column < c_.cols(); column += product_columns)
       for (Index depth = 0; depth < depth_; depth += depth_block_) {
         const Block block{column, std::min(product_columns, c_.cols() - column), depth,
@@ -121,13 +142,68 @@ class Product {
       }
   }
 
- private:
-  struct Block {
-    Index column, columns, depth_begin, depth;
-  };
-
   // The widest panel of any arch: the driver does not know which one a dispatched backend runs.
   static constexpr Index kernel_width = 256 / static_cast<Index>(sizeof(T));
+
+  bool by_panels() const { return panel_workers_ > 0; }
+  Index items() const { return ceil_div(c_.rows(), item_rows_); }
+
+  /// Every worker takes as many panels, and a part of the rows of each that is left over; not where
+  /// panels would be packed half as often again for that, or A is large.
+  void share_panels(Index workers) {
+    const Index panels = ceil_div(c_.cols(), kernel_width), over = panels % workers;
+    constexpr Index most = product_left_bytes / static_cast<Index>(sizeof(T));
+    if (options_.half != Half::Both || c_.rows() > most / std::min(depth_block_, depth_)) return;
+    if (panels < workers || 2 * over * (workers - 1) > panels) return;
+    panel_workers_ = workers;
+  }
+
+  /// All rows of A, an item behind the other.
+  void pack_left(const Block& block) {
+    parallel_for(backend_.executor, items(), [&](Index item, int) {
+      const Index row = item * item_rows_;
+      a_.pack(backend_, a_,
+              {row, std::min(item_rows_, c_.rows() - row), block.depth_begin, block.depth},
+              options_, left_ + item * left_size_);
+    });
+  }
+
+  void multiply_panels(const Block& block) {
+    const Index panels = ceil_div(c_.cols(), kernel_width), each = panels / panel_workers_;
+    const Index over = panels % panel_workers_, turns = each + over;
+    parallel_for(backend_.executor, panel_workers_ * turns, [&](Index i, int worker) {
+      const Index share = i / turns, turn = i % turns;
+      T* const packed = panels_ + worker * panel_size_;
+      if (turn < each)
+        multiply_panel(block, share * each + turn, packed, 0, 1);
+      else
+        multiply_panel(block, panel_workers_ * each + turn - each, packed, share, panel_workers_);
+    });
+  }
+
+  /// A panel of C: of its items of rows the first-th of every `step`.
+  void multiply_panel(const Block& block, Index panel, T* packed, Index first, Index step) {
+    const Index column = panel * kernel_width, width = std::min(kernel_width, c_.cols() - column);
+    b_.pack(backend_, b_, {column, width, block.depth_begin, block.depth}, options_, packed);
+    for (Index item = first; item < items(); item += step) {
+      const Index row = item * item_rows_, rows = std::min(item_rows_, c_.rows() - row);
+      multiply(block, left_ + item * left_size_, packed, {row, rows, column, width}, 0);
+    }
+  }
+
+  /// A part of C, of which the first `above` rows are left out.
+  struct Part {
+    Index row, rows, column, width;
+  };
+  void multiply(const Block& block, const T* left, const T* panel, const Part& c, Index above) {
+    launch(backend_, kernel::MultiplyPanels<T, pairs>{
+                         left, panel, c.rows, c.width, block.depth, &c_(c.row, c.column),
+                         c_.stride[0], options_.accumulate || block.depth_begin > 0, above});
+    if constexpr (!is_empty_epilogue<E>)
+      if (block.depth_begin + block.depth == depth_)
+        for (Index i = c.row + above; i < c.row + c.rows; ++i)
+          finish_line<kernel_width>(epilogue_, i, c.column, c.width, &c_(i, c.column));
+  }
 
   static Index whole_panels(Index columns) {
     return columns > 0 ? (columns + kernel_width - 1) / kernel_width * kernel_width : 0;
@@ -163,17 +239,9 @@ class Product {
       // Tiles wholly above the diagonal are left out.
       const Index above =
           options_.half == Half::Lower ? std::max<Index>(block.column + column - row, 0) : 0;
-      const Index first_row = above / kernel::tile_rows * kernel::tile_rows,
-                  width = std::min(kernel_width, columns - column);
-      launch(backend_, kernel::MultiplyPanels<T, pairs>{
-                           left, panels_ + column / kernel_width * panel_size_, rows, width,
-                           block.depth, &c_(row, block.column + column), c_.stride[0],
-                           options_.accumulate || block.depth_begin > 0, first_row});
-      if constexpr (!is_empty_epilogue<E>)
-        if (block.depth_begin + block.depth == depth_)
-          for (Index i = row + first_row; i < row + rows; ++i)
-            finish_line<kernel_width>(epilogue_, i, block.column + column, width,
-                                      &c_(i, block.column + column));
+      multiply(block, left, panels_ + column / kernel_width * panel_size_,
+               {row, rows, block.column + column, std::min(kernel_width, columns - column)},
+               above / kernel::tile_rows * kernel::tile_rows);
     }
   }
 
@@ -186,6 +254,7 @@ class Product {
   Index item_rows_ = 0;
   Index panel_size_ = 0;
   Index left_size_ = 0;
+  Index panel_workers_ = 0;  ///< who share panels; 0: rows are shared
   const Lease<ProductMemory> memory_;
   T* panels_ = nullptr;
   T* left_ = nullptr;
@@ -235,7 +304,8 @@ PARE_ABI_BEGIN
 /// Cost: 2 m n k FLOPs (half of them for a lower half), which bind; a and b are read once for every
 /// 2048 columns, c is read and written once for every 512 of the depth (or once for up to 640).
 /// Memory, kept in the backend's workspace: in float at most 5 MiB for panels of b and 480 KiB for
-/// rows of a per worker; in double, and for pairs of bf16, twice that.
+/// rows of a per worker; in double, and for pairs of bf16, twice that. Where a block of the depth of
+/// all rows of a takes at most 1.25 MiB: that, and 160 KiB per worker.
 /// \throws std::invalid_argument if neither rows nor columns of c are contiguous.
 template <Backend B, StorageScalar SA, StorageScalar SB, ComputeScalar T,
           Epilogue<T> E = NoEpilogue>
