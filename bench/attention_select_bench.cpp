@@ -21,6 +21,7 @@
 #include <pare/attention/order_keys.hpp>
 #include <pare/attention/permuted.hpp>
 #include <pare/attention/proxy_heads.hpp>
+#include <pare/attention/sampled_mass.hpp>
 #include <pare/attention/select_blocks.hpp>
 
 #include <benchmark/benchmark.h>
@@ -344,6 +345,8 @@ const bool registered = [] {
                     .mass = 0.5f, .row_block = 32, .column_block = 32, .min_budget = 64});
   add_selection("attention/antidiagonal/select/h32/n16384", pare::attention::Antidiagonal{},
                 pare::attention::Antidiagonal{.row_block = 32, .column_block = 32, .mass = 0.5f});
+  add_selection("attention/sampled/select/h32/n16384", pare::attention::SampledMass{},
+                pare::attention::SampledMass{});
   auto* growth = benchmark::RegisterBenchmark("attention/growth/pbs_selection_tokens",
                                               permuted_selection_growth)
                      ->UseManualTime()

@@ -29,6 +29,7 @@
 #include <pare/attention/order_keys.hpp>
 #include <pare/attention/permuted.hpp>
 #include <pare/attention/proxy_heads.hpp>
+#include <pare/attention/sampled_mass.hpp>
 #include <pare/attention/select_blocks.hpp>
 #include <pare/attention/selector.hpp>
 #include <pare/attention/sliding_window.hpp>

@@ -11,6 +11,7 @@
 #include <pare/attention/attend_selected.hpp>
 #include <pare/attention/mean_pool.hpp>
 #include <pare/attention/proxy_heads.hpp>
+#include <pare/attention/sampled_mass.hpp>
 #include <pare/attention/sliding_window.hpp>
 
 #include "attention/sources.hpp"
@@ -65,6 +66,7 @@ void expect_sparse(const B& backend) {
     expect_sparse(backend, x, source, SlidingWindow{16, 16, 40, 3});
     expect_sparse(backend, x, source,
                   ProxyHeads{.mass = 0.5f, .row_block = 16, .column_block = 16, .min_budget = 0});
+    expect_sparse(backend, x, source, SampledMass{.row_block = 16, .share = 0.5});
   };
   all(pages.source());
   all(Ring<float>(x, 57));
@@ -165,6 +167,7 @@ TEST(LoadedSource, CanBeSparse) {
     expect_sparse(backend, x, rows, MeanPool{.row_block = 16, .column_block = 16, .mass = 0.5f});
     expect_sparse(backend, x, rows,
                   ProxyHeads{.mass = 0.5f, .row_block = 16, .column_block = 16, .min_budget = 0});
+    expect_sparse(backend, x, rows, SampledMass{.row_block = 16, .share = 0.5});
   };
   all(pare::simd.threads(2));
   all(pare::reference);

@@ -40,6 +40,7 @@ void calls_of_attention(const Tensor& q, const Tensor& k, const Tensor& v, Tenso
   attention::attend(q, k, v, out, attention::Permuted{}, {.causal = true});
   attention::attend(q, k, v, out, attention::EarlyStop{}, {.causal = true});
   attention::attend(q, k, v, out, attention::ProxyHeads{}, {.causal = true});
+  attention::attend(q, k, v, out, attention::SampledMass{}, {.causal = true});
   attention::attend(q, k, v, out, attention::Alibi{slopes.data()}, {.causal = true});
   const auto order = attention::order_keys(q, k);
   const auto mask = attention::select_blocks(q, k, order, attention::Antidiagonal{});

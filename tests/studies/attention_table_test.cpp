@@ -3,13 +3,11 @@
 #include "language_model/attention_table.hpp"
 #include "io/memory.hpp"
 #include "language_model/gguf_source.hpp"
-#include "language_model/query_sample.hpp"
 #include "language_model/weights.hpp"
 #include "studies/llama_reference.hpp"
 
 #include <pare/attention/attend_selected.hpp>
 #include <pare/attention/block_mask.hpp>
-#include <pare/attention/select_blocks.hpp>
 #include <pare/attention/sliding_window.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/io/gguf.hpp>
@@ -67,20 +65,14 @@ struct Layer {
     return row;
   }
 
-  /// Of blocks over the queries `first`, `first` + stride ... of each row of blocks.
-  std::vector<double> masses(Index first, Index stride, bool mean) const {
+  /// Of blocks, summed over the queries of each row of blocks.
+  std::vector<double> masses() const {
     std::vector<double> all(static_cast<std::size_t>(heads * blocks * blocks));
     for (Index h = 0; h < heads; ++h)
-      for (Index m = 0; m < blocks; ++m) {
-        const Index end = std::min((m + 1) * block, tokens);
-        const Index begin = std::min(m * block + first, end - 1);
-        const auto count = static_cast<double>((end - 1 - begin) / stride + 1);
-        for (Index i = begin; i < end; i += stride) {
-          const std::vector<double> row = weights(h, i);
-          for (std::size_t j = 0; j < row.size(); ++j)
-            all[static_cast<std::size_t>((h * blocks + m) * blocks) + j / block] +=
-                row[j] / (mean ? count : 1);
-        }
+      for (Index i = 0; i < tokens; ++i) {
+        const std::vector<double> row = weights(h, i);
+        for (std::size_t j = 0; j < row.size(); ++j)
+          all[static_cast<std::size_t>((h * blocks + i / block) * blocks) + j / block] += row[j];
       }
     return all;
   }
@@ -97,8 +89,7 @@ void expect_near(const std::vector<double>& got, const std::vector<double>& want
 
 TEST(BlockMasses, AreSumsOfTheSoftmax) {
   const Layer layer;
-  expect_near(BlockMasses(layer.backend, layer.q, layer.k, block).exact(),
-              layer.masses(0, 1, false));
+  expect_near(BlockMasses(layer.backend, layer.q, layer.k, block).exact(), layer.masses());
 }
 
 /// Block 0, the diagonal and some others.
@@ -119,7 +110,7 @@ LayerCall masked(const BlockMask& mask) {
 TEST(BlockMasses, OfAMethodAreThoseThatItReads) {
   const Layer layer;
   const BlockMask mask = some_blocks();
-  std::vector<double> wanted = layer.masses(0, 1, false);
+  std::vector<double> wanted = layer.masses();
   for (Index h = 0; h < heads; ++h)
     for (Index m = 0; m < blocks; ++m) {
       const auto row = mask.row(0, h, m);
@@ -133,7 +124,7 @@ TEST(BlockMasses, OfAMethodAreThoseThatItReads) {
 TEST(BlockMasses, OverlapCountsTheBlocksOfTheOracle) {
   const Layer layer;
   const BlockMask mask = some_blocks();
-  const std::vector<double> masses = layer.masses(0, 1, false);
+  const std::vector<double> masses = layer.masses();
   const double density = mask.density(true);
   double oracle = 0, found = 0, kept = 0;
   for (Index h = 0; h < heads; ++h)
@@ -162,68 +153,6 @@ TEST(BlockMasses, ExactAttentionReadsAllOfTheOracle) {
   const Overlap overlap = BlockMasses(layer.backend, layer.q, layer.k, block).overlap(exact_call());
   EXPECT_EQ(overlap.share(), 1);
   EXPECT_NEAR(overlap.mass(), 1, tolerance);
-}
-
-std::vector<double> sampled(const Layer& layer, Index stride) {
-  const QuerySample sample{.row_block = block, .column_block = block, .stride = stride};
-  const pare::attention::SelectorLayer<float> all{layer.q, layer.k, nullptr, 1 / std::sqrt(8.0),
-                                                  true};
-  std::vector<double> masses;
-  for (Index h = 0; h < heads; ++h)
-    for (const double mass : sample.masses_of(layer.backend, all.of(0, h))) masses.push_back(mass);
-  return masses;
-}
-
-TEST(QuerySample, MassesAreThoseOfTheSampledQueries) {
-  const Layer layer;
-  expect_near(sampled(layer, 1), layer.masses(0, 1, true));
-  expect_near(sampled(layer, 3), layer.masses(1, 3, true));
-  expect_near(sampled(layer, 8), layer.masses(4, 8, true));
-}
-
-TEST(QuerySample, KeepsTheBlocksOfMostMassOfAllHeads) {
-  const Layer layer;
-  const std::vector<double> masses = layer.masses(0, 1, true);
-  constexpr double share = 0.7;
-  const auto mask = pare::attention::select_blocks(
-      layer.backend, layer.q, layer.k,
-      QuerySample{.row_block = block, .column_block = block, .stride = 1, .share = share},
-      {.causal = true});
-  double least = 1, most = 0, kept = 0;
-  Index free = 0;
-  for (Index h = 0; h < heads; ++h)
-    for (Index m = 0; m < blocks; ++m) {
-      const auto row = mask.row(0, h, m);
-      for (std::int32_t n = 0; n <= m; ++n) {
-        const bool chosen = std::ranges::find(row, n) != row.end();
-        const double mass = masses[static_cast<std::size_t>((h * blocks + m) * blocks + n)];
-        kept += chosen ? mass : 0;
-        if (n == 0 || n == m) {
-          EXPECT_TRUE(chosen);
-        } else {
-          free += chosen ? 1 : 0;
-          chosen ? least = std::min(least, mass) : most = std::max(most, mass);
-        }
-      }
-    }
-  // 15 blocks of each head are seen, 9 of them are kept anyway; .7 of 60 is 42.
-  EXPECT_EQ(free, 42 - heads * 9);
-  EXPECT_GE(least, most) << "the worst that was chosen, and the best that was not";
-  EXPECT_NEAR(mask.mass, kept / (heads * blocks), tolerance);
-}
-
-TEST(QuerySample, RefusesWhatItCannotDo) {
-  const Layer layer;
-  const auto refuses = [&](const QuerySample& sample, bool causal) {
-    EXPECT_THROW(
-        pare::attention::select_blocks(layer.backend, layer.q, layer.k, sample, {.causal = causal}),
-        std::invalid_argument);
-  };
-  refuses({.stride = 0}, true);
-  refuses({.row_block = 8, .stride = 9}, true);
-  refuses({.share = 0}, true);
-  refuses({.share = std::nan("")}, true);
-  refuses({}, false);
 }
 
 std::vector<JudgedText> two_texts() {

@@ -17,11 +17,10 @@
 /// | `proxy` | ProxyAttn: groups of heads share blocks | the mass |
 /// | `window` | blocks of the last tokens and the first | nothing: its length follows |
 /// | `sampled` | ours: 64 x 16 blocks by the mass that an 8th of the queries gives them | nothing |
-/// | `oracle` | 128 x 128 blocks, as the others', by all queries | nothing |
+/// | `oracle` | 128 x 128 blocks, as the others', by the mass that all queries give | nothing |
 
 #include "language_model/layer_attention.hpp"
 #include "language_model/llama.hpp"
-#include "language_model/query_sample.hpp"
 
 #include <pare/attention/antidiagonal.hpp>
 #include <pare/attention/attend_selected.hpp>
@@ -30,6 +29,7 @@
 #include <pare/attention/mean_pool.hpp>
 #include <pare/attention/permuted.hpp>
 #include <pare/attention/proxy_heads.hpp>
+#include <pare/attention/sampled_mass.hpp>
 #include <pare/attention/sliding_window.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
@@ -142,7 +142,7 @@ inline Finder finder(const SparseName& wanted, const LlamaConfig& config) {
   pare::check(wanted.name == "oracle" || wanted.name == "sampled",
               "language_model::sparse_attentions", "name", wanted.name,
               "mean_pool, antidiagonal, pbs, s2o, proxy, window, sampled or oracle");
-  QuerySample sample{.share = density};
+  SampledMass sample{.share = density};
   if (wanted.name == "oracle")
     sample = {.row_block = 128, .column_block = 128, .stride = 1, .share = density};
   return [sample](const ModelBackend&, auto, auto) { return call_of(sample); };

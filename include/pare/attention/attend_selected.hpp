@@ -87,10 +87,10 @@ PARE_ABI_BEGIN
 ///
 /// q [batch, heads, queries, key dim], k [batch, kv heads, keys, key dim], v [batch, kv heads,
 /// keys, value dim] and out [batch, heads, queries, value dim] are as for exact attention, and so
-/// is the backend. `selector` is a BlockSelector: MeanPool, Antidiagonal, SlidingWindow, ProxyHeads
-/// or your own. Of the options, causality (true if left out), scale, sink_logits and
-/// lse are as for exact attention; neither mask, order, window, query_offset, lengths nor offsets
-/// may be given.
+/// is the backend. `selector` is a BlockSelector: MeanPool, Antidiagonal, SlidingWindow,
+/// ProxyHeads, SampledMass or your own. Of the options, causality (true if left out), scale,
+/// sink_logits and lse are as for exact attention; neither mask, order, window, query_offset,
+/// lengths nor offsets may be given.
 ///
 /// \returns the density of the selection, the mass that the selector believes it kept, and the
 ///          seconds of selecting; where the selector keeps all, attention is exact, and these are

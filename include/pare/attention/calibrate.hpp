@@ -23,6 +23,7 @@
 #include <cmath>
 #include <cstddef>
 #include <optional>
+#include <type_traits>
 #include <vector>
 
 namespace pare::attention {
@@ -49,7 +50,7 @@ struct CalibrationGoal {
 template <class Policy>
 struct Calibration {
   Policy policy{};       ///< with the threshold set
-  double threshold = 0;  ///< of the policy, or its mass
+  double threshold = 0;  ///< of the policy, or its mass or share
   double density = 1;    ///< on the sample
   double error = 0;      ///< on the sample: sum |out - exact|^2 / sum |exact|^2
 };
@@ -58,11 +59,12 @@ struct Calibration {
 template <class P>
 concept ThresholdPolicy = requires(P& policy) { policy.threshold = 0.5f; };
 
-/// A policy of `attend` that becomes sparser as its `mass`, or that of its `selector`, falls, and
-/// is exact at 1.
+/// A policy of `attend` that becomes sparser as its `mass`, that of its `selector` or its `share`
+/// falls, and is exact at 1.
 template <class P>
 concept MassPolicy = !ThresholdPolicy<P> && (requires(P& policy) { policy.mass = 0.5f; } ||
-                                             requires(P& policy) { policy.selector.mass = 0.5f; });
+                                             requires(P& policy) { policy.selector.mass = 0.5f; } ||
+                                             requires(P& policy) { policy.share = 0.5f; });
 
 namespace detail {
 PARE_ABI_BEGIN
@@ -91,9 +93,18 @@ void check_knob(const P& policy) {
           "none, since they take the place of the mass to be found");
 }
 
+/// The mass of a policy, or its share.
+template <class P>
+auto& kept_share(P& policy) {
+  if constexpr (requires { policy.mass; })
+    return policy.mass;
+  else
+    return policy.share;
+}
+
 /// Sets a policy to a point on its way from exact, 0, to as sparse as it gets, 1; returns the
-/// threshold or mass. Thresholds, which span orders of magnitude, run from 2^-40 to 2, past which
-/// no gain and no share lies; masses from 1 to 2^-10.
+/// threshold, mass or share. Thresholds, which span orders of magnitude, run from 2^-40 to 2, past
+/// which no gain and no share of an output lies; masses and shares of blocks from 1 to 2^-10.
 template <class P>
 double set_sparsity(P& policy, double sparsity) {
   if constexpr (ThresholdPolicy<P>) {
@@ -103,8 +114,9 @@ double set_sparsity(P& policy, double sparsity) {
   } else if constexpr (requires { policy.selector.mass; }) {
     return set_sparsity(policy.selector, sparsity);
   } else {
-    policy.mass = static_cast<decltype(policy.mass)>(1 - sparsity * (1 - 0x1p-10));
-    return static_cast<double>(policy.mass);
+    auto& kept = kept_share(policy);
+    kept = static_cast<std::remove_reference_t<decltype(kept)>>(1 - sparsity * (1 - 0x1p-10));
+    return static_cast<double>(kept);
   }
 }
 
@@ -236,11 +248,13 @@ PARE_ABI_BEGIN
 ///
 /// \param backend where and how; left out: pare::simd
 /// \param q       [batch, heads, queries, key dim]; k, v as for `attend`
-/// \param policy  EarlyStop, Permuted, ProxyHeads, MeanPool, or any policy of `attend` with a
-///                `threshold`, a `mass` or a selector with one; its other members stay as they are
+/// \param policy  EarlyStop, Permuted, ProxyHeads, MeanPool, SampledMass, or any policy of `attend`
+///                with a `threshold`, a `mass`, a selector with one, or a `share`; its other
+///                members stay as they are
 /// \param goal    a density, or an error
 /// \param options of both the exact and the sparse calls, without lse
-/// \returns the policy with its threshold or mass set, and the density and error measured with it
+/// \returns the policy with its threshold, mass or share set, and the density and error measured
+/// with it
 /// \throws std::invalid_argument if the goal does not make sense, lse is wanted, the policy has
 ///         masses for each head, the exact output holds NaN or infinity, the policy is exact on the
 ///         sample however sparse it is set, or `attend` refuses the rest
@@ -275,7 +289,7 @@ Calibration<Policy> calibrate(const Q& q, const K& k, const V& v, const Policy& 
 }
 
 PARE_REFUSE_CALLS(calibrate, "attention::calibrate",
-                  "after v: wanted a policy with a threshold or a mass, a CalibrationGoal and "
+                  "after v: wanted a policy with a threshold, mass or share, a CalibrationGoal and "
                   "AttendOptions, members spelt and ordered as declared",
                   (INPUT, (roles::Reads<4>), "q", "[batch, heads, queries, key dim]"),
                   (INPUT, (roles::ReadsSame<4>), "k", "[batch, kv heads, keys, key dim]"),

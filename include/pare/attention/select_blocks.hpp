@@ -205,7 +205,7 @@ PARE_ABI_BEGIN
 /// \param k        [batch, kv heads, keys, dim], or a KeyValueSource such as PagedKeyValue, whose
 ///                 sequences all have one length; the scalar of q
 /// \param order    the order that attention will read keys in; left out: natural
-/// \param selector MeanPool, Antidiagonal, SlidingWindow, ProxyHeads or the user's own
+/// \param selector MeanPool, Antidiagonal, SlidingWindow, ProxyHeads, SampledMass or the user's own
 /// \param options  whether attention is to be causal, and its scale
 /// \returns a mask with rows of its own for every head, to pass to `attend`, with the mass kept and
 ///          the time taken
