@@ -58,20 +58,30 @@ struct CellShares {
 namespace detail {
 PARE_ABI_BEGIN
 
-/// A register of queries and the keys [0, keys) of one cell.
-template <class Arch, class T>
+/// Some registers of queries and the keys [0, keys) of one cell. A sum waits for the one before:
+/// with two at a time the multiplier does not.
+template <class Arch, int Registers, class T>
 PARE_ALWAYS_INLINE void add_to_cell(const T* scores, std::ptrdiff_t stride, std::ptrdiff_t keys,
                                     T* maximum_of, T* sum_of) noexcept {
   using V = vec<T, Arch>;
-  const V factor = broadcast<Arch>(T(log2_e)), before = load<Arch>(maximum_of);
-  V top = before;
+  constexpr std::ptrdiff_t n = lanes<T, Arch>;
+  const V factor = broadcast<Arch>(T(log2_e));
+  V top[Registers], total[Registers];
+  for (int i = 0; i < Registers; ++i) top[i] = load<Arch>(maximum_of + i * n);
   for (std::ptrdiff_t j = 0; j < keys; ++j)
-    top = maximum<Arch>(load<Arch>(scores + j * stride), top);
-  V total = load<Arch>(sum_of) * exp2<Arch>((before - top) * factor);
+    for (int i = 0; i < Registers; ++i)
+      top[i] = maximum<Arch>(load<Arch>(scores + j * stride + i * n), top[i]);
+  for (int i = 0; i < Registers; ++i)
+    total[i] =
+        load<Arch>(static_cast<const T*>(sum_of) + i * n) *
+        exp2<Arch>((load<Arch>(static_cast<const T*>(maximum_of) + i * n) - top[i]) * factor);
   for (std::ptrdiff_t j = 0; j < keys; ++j)
-    total = total + exp2<Arch>((load<Arch>(scores + j * stride) - top) * factor);
-  store<Arch>(maximum_of, top);
-  store<Arch>(sum_of, total);
+    for (int i = 0; i < Registers; ++i)
+      total[i] = total[i] + exp2<Arch>((load<Arch>(scores + j * stride + i * n) - top[i]) * factor);
+  for (int i = 0; i < Registers; ++i) {
+    store<Arch>(maximum_of + i * n, top[i]);
+    store<Arch>(sum_of + i * n, total[i]);
+  }
 }
 
 /// A register of queries over all cells.
@@ -108,14 +118,19 @@ PARE_ABI_BEGIN
 
 template <class Arch, class T>
 void run_kernel(Arch, const AddToCells<T>& a) noexcept {
+  constexpr std::ptrdiff_t n = lanes<T, Arch>;
   for (std::ptrdiff_t key = 0; key < a.keys;) {
     const std::ptrdiff_t cell = (a.first + key) / a.size;
     const std::ptrdiff_t left = (cell + 1) * a.size - (a.first + key);
     const std::ptrdiff_t count = left < a.keys - key ? left : a.keys - key;
-    for (std::ptrdiff_t q = 0; q < a.queries; q += lanes<T, Arch>)
-      detail::add_to_cell<Arch>(a.scores + key * a.stride + q, a.stride, count,
-                                a.maximum + cell * a.cell_stride + q,
-                                a.sum + cell * a.cell_stride + q);
+    const T* const scores = a.scores + key * a.stride;
+    T* const maximum = a.maximum + cell * a.cell_stride;
+    T* const sum = a.sum + cell * a.cell_stride;
+    std::ptrdiff_t q = 0;
+    for (; q + n < a.queries; q += 2 * n)
+      detail::add_to_cell<Arch, 2>(scores + q, a.stride, count, maximum + q, sum + q);
+    if (q < a.queries)
+      detail::add_to_cell<Arch, 1>(scores + q, a.stride, count, maximum + q, sum + q);
     key += count;
   }
 }

@@ -64,11 +64,19 @@ class ScoreRows {
     take(key_pointers_, kernel::tile_keys);
   }
 
-  /// Packs rows row(0) ... row(count - 1), given as pointers to their scalars.
+  /// Packs rows row(0) ... row(count - 1), given as pointers to their scalars, which must stay as
+  /// they are while they are used: those of a compute scalar that follow one another in memory are
+  /// used where they lie.
   template <class Row>
   void set_rows(Index count, const Row& row) {
     rows_ = count;
     for (Index i = 0; i < count; ++i) row_pointers_[i] = row(i);
+    if constexpr (std::is_same_v<S, T>)
+      if (follow_one_another()) {
+        packed_ = row_pointers_[0];
+        return;
+      }
+    packed_ = queries_;
     each_group([&](Index r, Index rows) {
       launch(backend_, kernel::PackLeft<S>{row_pointers_ + r, rows, depth_, queries_ + r * depth_});
     });
@@ -80,6 +88,7 @@ class ScoreRows {
   requires std::is_same_v<S, T>
   {
     rows_ = count;
+    packed_ = queries_;
     return queries_;
   }
 
@@ -106,7 +115,7 @@ class ScoreRows {
         if (!reducer.sees(r, rows, first, count)) return;
       T* scores = scores_;
       if constexpr (requires { reducer.room(r, first); }) scores = reducer.room(r, first);
-      launch(backend_, kernel::ScoreTile<S>{queries_ + r * depth_, keys, rows, count, depth_, scale,
+      launch(backend_, kernel::ScoreTile<S>{packed_ + r * depth_, keys, rows, count, depth_, scale,
                                             false, scores});
       reducer.add(backend_, TileOfScores<T>{scores, r, rows, first, count});
     });
@@ -129,13 +138,20 @@ class ScoreRows {
   T* score(Index first, Index count, const Key& key, T scale, bool add) {
     pack_keys(first, count, key);
     each_group([&](Index r, Index rows) {
-      launch(backend_, kernel::ScoreTile<S>{queries_ + r * depth_, keys_, rows, count, depth_,
-                                            scale, add, scores_ + r * kernel::tile_keys});
+      launch(backend_, kernel::ScoreTile<S>{packed_ + r * depth_, keys_, rows, count, depth_, scale,
+                                            add, scores_ + r * kernel::tile_keys});
     });
     return scores_;
   }
 
  private:
+  /// Whether the rows lie in memory as packing would leave them.
+  bool follow_one_another() const {
+    for (Index i = 1; i < rows_; ++i)
+      if (row_pointers_[i] != row_pointers_[0] + i * depth_) return false;
+    return rows_ > 0;
+  }
+
   /// f(first row, rows) for groups of at most score_tile_rows rows, each packed on its own.
   template <class F>
   void each_group(const F& f) const {
@@ -152,6 +168,7 @@ class ScoreRows {
   Index depth_;
   Index rows_ = 0;
   T* queries_ = nullptr;
+  const T* packed_ = nullptr;  ///< `queries_`, or rows where they lie
   T* keys_ = nullptr;
   T* scores_ = nullptr;
   const S** row_pointers_ = nullptr;

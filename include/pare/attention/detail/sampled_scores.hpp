@@ -183,9 +183,9 @@ void sampled_masses(const B& backend, const SelectorLayer<S>& layer, Index batch
   const Index blocks = std::max<Index>(1, 2 * sampled_tile / (rows.samples(0) * heads));
   const Index runs = ceil_div(rows.grid.rows(), blocks);
   parallel_for(backend.executor, runs * kv_heads, [&](Index i, int worker) {
-    const Index begin = (runs - 1 - i / kv_heads) * blocks;  // the longest first
+    const Index begin = (runs - 1 - i % runs) * blocks;  // the longest first
     SampledRun<B, S>(backend, memory[static_cast<std::size_t>(worker)], layer, rows, batch,
-                     i % kv_heads * heads, heads)
+                     i / runs * heads, heads)
         .run(begin, std::min(begin + blocks, rows.grid.rows()), masses);
   });
 }
