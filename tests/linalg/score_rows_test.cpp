@@ -242,6 +242,26 @@ TYPED_TEST(ScoreRowsTest, ARowHasTheSameBitsWhateverRowsComeWithIt) {
   }
 }
 
+/// Those are used where they lie, the others are packed.
+TYPED_TEST(ScoreRowsTest, RowsThatFollowOneAnotherHaveTheBitsOfThoseApart) {
+  using S = typename TypeParam::scalar;
+  using T = compute_t<S>;
+  Rows<S> q(77, 33, 1), k(200, 33, 2);
+  make_uneven(q);
+  make_uneven(k);
+  std::vector<S> compact;
+  for (Index i = 0; i < q.rows; ++i) compact.insert(compact.end(), &q(i, 0), &q(i, 0) + q.dim);
+  linalg::OnlineSoftmax<T> apart(q.rows), close(q.rows);
+  reduce<TypeParam>(q, k, apart);
+  linalg::score_rows(TypeParam::backend::make(),
+                     TensorView<const S, 2>{compact.data(), {q.rows, q.dim}, {q.dim, 1}}, k.view(),
+                     static_cast<T>(scale), close);
+  for (Index i = 0; i < q.rows; ++i) {
+    EXPECT_EQ(close.maximum(i), apart.maximum(i));
+    EXPECT_EQ(close.sum(i), apart.sum(i));
+  }
+}
+
 TYPED_TEST(ScoreRowsTest, ANaNStaysInItsRow) {
   using S = typename TypeParam::scalar;
   using T = compute_t<S>;
