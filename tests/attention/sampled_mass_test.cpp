@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <limits>
 #include <string>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -16,7 +15,7 @@
 #include <pare/attention/sampled_mass.hpp>
 
 #include "attention/data.hpp"
-#include "attention/oracle.hpp"
+#include "attention/sampled_data.hpp"
 #include "support/backends.hpp"
 #include "support/matrices.hpp"
 #include "support/tolerance.hpp"
@@ -25,14 +24,23 @@ namespace {
 
 using namespace pare::attention;
 using pare::Index;
+using pare::testing::Chosen;
+using pare::testing::chosen_blocks;
+using pare::testing::columns_of;
+using pare::testing::is_forced;
 using pare::testing::Layout;
-using pare::testing::normal_tensor;
 using pare::testing::refusal;
 using pare::testing::same_bits;
+using pare::testing::seen_blocks;
 using pare::testing::Tensor;
+using pare::testing::wanted_blocks;
 using pare::testing::within;
 
-constexpr double scale = 0.9;
+using Block = pare::testing::SampledBlock;
+template <class T>
+using Input = pare::testing::SampledInput<T>;
+
+constexpr double scale = pare::testing::sampled_scale;
 constexpr SelectOptions causal{.causal = true, .scale = scale};
 
 template <class T>
@@ -40,118 +48,9 @@ constexpr T nan_value = std::numeric_limits<T>::quiet_NaN();
 template <class T>
 constexpr T infinity = std::numeric_limits<T>::infinity();
 
-/// Queries and keys of some heads.
-template <class T>
-struct Input {
-  Tensor<T> q, k;
-
-  Input(Index batch, Index heads, Index kv_heads, Index queries, Index keys, Index dim,
-        Layout layout = Layout::by_head)
-      : q(normal_tensor<T>({batch, heads, queries, dim}, 51, layout)),
-        k(normal_tensor<T>({batch, kv_heads, keys, dim}, 52, layout)) {}
-
-  Index kv_head(Index head) const { return head / (q.extent[1] / k.extent[1]); }
-  BlockMask::Shape shape(const SampledMass& s) const {
-    return {q.extent[0], q.extent[1], q.extent[2], k.extent[2], s.row_block, s.column_block};
-  }
-  template <class B>
-  SelectedBlocks select(const B& backend, const SampledMass& selector) const {
-    return select_blocks(backend, q.view(), k.view(), selector, causal);
-  }
-};
-
-/// A block of a head, and the mass that the sampled queries of its row give it.
-struct Block {
-  double mass = 0;
-  Index head = 0, row = 0, column = 0;
-};
-
-/// The queries that are looked at in the row of blocks that starts with query `begin`.
-std::vector<Index> sampled_queries(Index begin, Index queries, const SampledMass& s) {
-  std::vector<Index> sampled;
-  const Index end = std::min(begin + s.row_block, queries);
-  for (Index i = begin + s.stride / 2; i < end; i += s.stride) sampled.push_back(i);
-  if (sampled.empty()) sampled.push_back(end - 1);
-  return sampled;
-}
-
-/// All blocks that a batch entry sees, in order, by brute force.
-template <class T>
-std::vector<Block> seen_blocks(const Input<T>& x, const SampledMass& s, Index batch) {
-  std::vector<Block> blocks;
-  const BlockMask::Shape shape = x.shape(s);
-  for (Index h = 0; h < shape.heads; ++h) {
-    const auto k = x.k.head(batch, x.kv_head(h));
-    const auto o =
-        pare::testing::dense_attention(x.q.head(batch, h), k, k, scale,
-                                       pare::testing::causal_visibility(shape.queries, shape.keys));
-    for (Index m = 0; m < shape.row_blocks(); ++m) {
-      const std::vector<Index> sampled = sampled_queries(m * s.row_block, shape.queries, s);
-      for (Index n = 0; n < shape.causal_columns(m); ++n) {
-        double mass = 0;
-        for (const Index i : sampled)
-          for (Index j = n * s.column_block; j < std::min((n + 1) * s.column_block, shape.keys);
-               ++j)
-            mass += o.p(i, j) / static_cast<double>(sampled.size());
-        blocks.push_back({mass, h, m, n});
-      }
-    }
-  }
-  return blocks;
-}
-
-template <class T>
-bool is_forced(const Input<T>& x, const SampledMass& s, const Block& b) {
-  const Index position = b.row * s.row_block + x.k.extent[2] - x.q.extent[2];
-  return (s.force_first && b.column == 0) || b.column >= position / s.column_block;
-}
-
-using Chosen = std::vector<std::tuple<Index, Index, Index>>;  ///< head, row, column
-
-/// What is to be chosen, and its mass, summed over rows. Fails where rounding could choose
-/// otherwise: where two masses at the cut differ by less than `gap` of the larger.
-template <class T>
-std::pair<Chosen, double> wanted_blocks(const Input<T>& x, const SampledMass& s, Index batch,
-                                        double gap) {
-  std::vector<Block> blocks = seen_blocks(x, s, batch);
-  const auto budget = static_cast<std::size_t>(
-      std::max(std::round(s.share * static_cast<double>(blocks.size())),
-               static_cast<double>(std::ranges::count_if(
-                   blocks, [&](const Block& b) { return is_forced(x, s, b); }))));
-  std::ranges::stable_sort(blocks, [&](const Block& a, const Block& b) {
-    const bool first = is_forced(x, s, a), second = is_forced(x, s, b);
-    return first != second ? first : !first && a.mass > b.mass;
-  });
-  const std::size_t count = std::min(budget, blocks.size());
-  const bool cut = count < blocks.size() && !is_forced(x, s, blocks[count - 1]);
-  EXPECT_TRUE(!cut || blocks[count - 1].mass > blocks[count].mass * (1 + gap))
-      << "a tie in the test's data";
-  Chosen chosen;
-  double mass = 0;
-  for (std::size_t i = 0; i < count; ++i) {
-    chosen.emplace_back(blocks[i].head, blocks[i].row, blocks[i].column);
-    mass += blocks[i].mass;
-  }
-  std::ranges::sort(chosen);
-  return {chosen, mass};
-}
-
-Chosen chosen_blocks(const BlockMask& mask, Index batch) {
-  Chosen chosen;
-  for (Index h = 0; h < mask.shape().heads; ++h)
-    for (Index m = 0; m < mask.row_blocks(); ++m)
-      for (const std::int32_t n : mask.row(batch, h, m)) chosen.emplace_back(h, m, Index{n});
-  return chosen;
-}
-
-std::vector<Index> columns_of(const BlockMask& mask, Index head, Index row) {
-  const auto columns = mask.row(0, head, row);
-  return {columns.begin(), columns.end()};
-}
-
-/// Scores are sums of `dim` products below 36 by size (4 sigma each at most; seen below 20), times
-/// the scale; a weight is off by twice the error of a score, and by a rounding for each key in
-/// sums.
+/// The products of a score add up, by size, to at most |q| |k|, and no row of up to 9 normal
+/// numbers here is longer than 6. A weight is off by twice the error of a score, and by a rounding
+/// for each key in sums.
 template <class T>
 double relative_bound(Index dim, Index keys) {
   return 2 * pare::testing::Tolerance<T>::scaled_sum(static_cast<double>(dim), 36) +
