@@ -76,6 +76,11 @@ TEST(LanguageModelArguments, OptionsStandAnywhereBehindTheCommand) {
   EXPECT_EQ(factored.svd.gradients, "c");
   EXPECT_TRUE(factored.svd.bf16);
   EXPECT_FALSE(parse({"perplexity", "a", "--svd=1", "--metric=plain"}).svd.bf16);
+  const Arguments latent =
+      parse({"perplexity", "a", "--latent", "192,64", "--convert=svd,care_paper", "--sample=b"});
+  EXPECT_EQ(latent.latent.widths, (std::vector<Index>{192, 64}));
+  EXPECT_EQ(latent.latent.conversions,
+            (std::vector<Conversion>{Conversion::Svd, Conversion::CarePaper}));
   const Arguments masked =
       parse({"perplexity", "a", "--heads", "uniform:x,zero:y:z", "--repeat", "1024"});
   ASSERT_EQ(masked.heads.masks.size(), 2u);
@@ -178,13 +183,25 @@ TEST(LanguageModelArguments, WhatMakesNoSenseIsRefused) {
   EXPECT_EQ(judging({"--factors", "f16"}), "--factors: got 'f16', wanted f32 or bf16");
   EXPECT_EQ(judging({"--factors", "bf16"}), "got --factors without --svd");
   EXPECT_EQ(judging({"--svd=1", "--metric=plain", "--heads=zero:f"}),
-            "got several of --attention, --heads and --svd, wanted one of them");
+            "got several of --attention, --heads, --svd and --latent, wanted one of them");
+  EXPECT_EQ(judging({"--latent=64", "--convert=svd,mla", "--sample=y"}),
+            "--convert: got 'mla', wanted names of svd, svd_joint, care_uniform, care_joint, care "
+            "and care_paper");
+  EXPECT_EQ(judging({"--latent=64,1", "--convert=svd", "--sample=y"}),
+            "--latent: got '1', wanted whole numbers from 2, by commas");
+  EXPECT_EQ(judging({"--latent=64", "--sample=y"}), "--latent and --convert go together");
+  EXPECT_EQ(judging({"--convert=svd", "--sample=y"}), "--latent and --convert go together");
+  EXPECT_EQ(judging({"--latent=64", "--convert=care"}), "--latent needs --sample");
+  EXPECT_EQ(judging({"--latent=64", "--convert=care", "--sample=x"}),
+            "--sample: got 'x', wanted a text that is not judged");
+  EXPECT_EQ(judging({"--latent=64", "--convert=svd", "--sample=y", "--heads=zero:f"}),
+            "got several of --attention, --heads, --svd and --latent, wanted one of them");
   EXPECT_EQ(judging({"--heads", "f"}),
             "--heads: got 'f', wanted uniform:FILE or zero:FILE, by commas");
   EXPECT_EQ(judging({"--heads", "zero:"}),
             "--heads: got 'zero:', wanted uniform:FILE or zero:FILE, by commas");
   EXPECT_EQ(judging({"--heads", "zero:f", "--kv=bf16"}), "got --kv bf16, wanted f32 with --heads");
-  EXPECT_EQ(judging({"--repeat", "8"}), "got --repeat without --heads or --svd");
+  EXPECT_EQ(judging({"--repeat", "8"}), "got --repeat without --heads, --svd or --latent");
   EXPECT_EQ(judging({"--heads=zero:f", "--repeat", "1025"}),
             "--repeat: got 1025, wanted at most half of --window, without --tokens");
   EXPECT_EQ(judging({"--heads=zero:f", "--repeat", "8", "--tokens=9"}),

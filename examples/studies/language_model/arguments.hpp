@@ -7,6 +7,7 @@
 #include "common/options.hpp"
 #include "language_model/head_arguments.hpp"
 #include "language_model/kv_cache.hpp"
+#include "language_model/latent_arguments.hpp"
 #include "language_model/sampler.hpp"
 #include "language_model/svd_arguments.hpp"
 #include "language_model/usage.hpp"
@@ -45,6 +46,7 @@ struct Arguments {
   std::string plot;  ///< empty: none
   std::string sample;
   SvdArguments svd;
+  LatentArguments latent;
   HeadArguments heads;
   std::optional<Index> repeat;
   std::optional<std::string> out;
@@ -165,6 +167,14 @@ inline constexpr Option perplexity_options[] = {
                  auto value) { a.svd.shares = command_line::list(option, value, svd_share); }},
     {"--metric", [](auto& a, auto option,
                     auto value) { a.svd.metrics = command_line::list(option, value, svd_metric); }},
+    {"--latent",
+     [](auto& a, auto option, auto value) {
+       a.latent.widths = command_line::list(option, value, latent_width);
+     }},
+    {"--convert",
+     [](auto& a, auto option, auto value) {
+       a.latent.conversions = command_line::list(option, value, conversion);
+     }},
     {"--sample-tokens",
      [](auto& a, auto option, auto value) { a.svd.sample_tokens = token_count(option, value); }},
     {"--gradients", [](auto& a, auto option,
@@ -226,22 +236,24 @@ Arguments parse_command(Command command, int count, const char* const* words,
 inline Arguments check_perplexity(Arguments arguments) {
   if (arguments.help) return arguments;
   const bool is_sparse = !arguments.attention.empty(), is_factored = !arguments.svd.shares.empty();
+  const bool is_latent = !arguments.latent.widths.empty();
   check_svd(arguments.svd, arguments.sample);
-  if (!is_factored && is_sparse == arguments.sample.empty())
+  check_latent(arguments.latent, arguments.sample);
+  if (!is_factored && !is_latent && is_sparse == arguments.sample.empty())
     throw UsageError("--attention and --sample go together");
   if (!is_sparse && !is_factored && !arguments.plot.empty())
     throw UsageError("--plot: wanted --attention or --svd with it");
   if (std::ranges::find(arguments.words, arguments.sample) != arguments.words.end())
     throw UsageError("--sample: got '" + arguments.sample + "', wanted a text that is not judged");
   const bool is_masked = !arguments.heads.masks.empty();
-  if (is_factored + is_masked + is_sparse > 1)
-    throw UsageError("got several of --attention, --heads and --svd, wanted one of them");
+  if (is_factored + is_masked + is_sparse + is_latent > 1)
+    throw UsageError("got several of --attention, --heads, --svd and --latent, wanted one of them");
   if (is_sparse && arguments.kv != KvScalar::Float)
     throw UsageError("got --kv bf16, wanted f32 with --attention");
   if (is_masked && arguments.kv != KvScalar::Float)
     throw UsageError("got --kv bf16, wanted f32 with --heads");
-  if (arguments.repeat && !is_masked && !is_factored)
-    throw UsageError("got --repeat without --heads or --svd");
+  if (arguments.repeat && !is_masked && !is_factored && !is_latent)
+    throw UsageError("got --repeat without --heads, --svd or --latent");
   if (arguments.repeat && (arguments.tokens || 2 * *arguments.repeat > arguments.window))
     throw UsageError("--repeat: got " + std::to_string(*arguments.repeat) +
                      ", wanted at most half of --window, without --tokens");

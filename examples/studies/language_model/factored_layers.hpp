@@ -59,6 +59,23 @@ class BlocksRestored {
   std::vector<LlamaBlock> blocks_;
 };
 
+/// Runs the windows of a text one after the other, for what its layers are given.
+/// \param progress is given the share that is done
+/// \throws std::invalid_argument as Llama::forward
+template <class B, class Progress>
+void run_sample(const Llama& llama, const B& backend, std::span<const Token> sample, Index window,
+                Progress&& progress) {
+  KvCache cache(llama.config().kv_shape(), window);
+  std::vector<float> logits(static_cast<std::size_t>(llama.config().vocabulary));
+  const auto most = static_cast<std::size_t>(window);
+  for (std::size_t begin = 0; begin < sample.size(); begin += most) {
+    cache.reset();
+    const auto part = sample.subspan(begin, std::min(most, sample.size() - begin));
+    llama.forward(backend, part, cache, logits);
+    progress(static_cast<double>(begin + part.size()) / static_cast<double>(sample.size()));
+  }
+}
+
 /// The mean products E[x x^T] of the inputs x of all layers over a text, whose windows are run one
 /// after the other; summed while the model runs, so that no inputs are kept.
 /// \param progress is given the share that is done
@@ -76,15 +93,7 @@ InputProducts input_products(Llama& llama, const B& backend, std::span<const Tok
       return [&sum](const ModelBackend& on, TensorView<const float, 2> x) { sum.add(on, x); };
     });
   }
-  KvCache cache(llama.config().kv_shape(), window);
-  std::vector<float> logits(static_cast<std::size_t>(llama.config().vocabulary));
-  const auto most = static_cast<std::size_t>(window);
-  for (std::size_t begin = 0; begin < sample.size(); begin += most) {
-    cache.reset();
-    const auto part = sample.subspan(begin, std::min(most, sample.size() - begin));
-    llama.forward(backend, part, cache, logits);
-    progress(static_cast<double>(begin + part.size()) / static_cast<double>(sample.size()));
-  }
+  run_sample(llama, backend, sample, window, progress);
   return products;
 }
 

@@ -12,6 +12,7 @@
 #include "language_model/generate.hpp"
 #include "language_model/judge_factored.hpp"
 #include "language_model/judge_heads.hpp"
+#include "language_model/judge_latent.hpp"
 #include "language_model/open_model.hpp"
 #include "language_model/sparse_attention.hpp"
 #include "language_model/text_parts.hpp"
@@ -75,12 +76,15 @@ std::vector<SparseAttention> methods_of(const Arguments& arguments, const OpenMo
 template <class B>
 bool judged_apart(const Arguments& arguments, OpenModel& model, const B& backend) {
   const bool is_factored = !arguments.svd.shares.empty();
-  if (!is_factored && arguments.heads.masks.empty()) return false;
+  const bool is_latent = !arguments.latent.widths.empty();
+  if (!is_factored && !is_latent && arguments.heads.masks.empty()) return false;
   std::vector<TextPart> parts;  // before anything is judged: a file may not be there
   for (const std::string& path : arguments.words)
     parts.push_back(text_part(model, path, arguments.tokens.value_or(8192), arguments.repeat));
   if (is_factored)
     judge_factored(arguments, model, backend, TextParts(std::move(parts)));
+  else if (is_latent)
+    judge_latent(arguments, model, backend, TextParts(std::move(parts)));
   else
     judge_heads(arguments, model, backend, TextParts(std::move(parts)));
   return true;

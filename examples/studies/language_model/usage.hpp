@@ -40,10 +40,15 @@ perplexity judges texts:
                        keep, each of rank floor(share m n / (m + n)), at least 1
   --metric LIST        of plain, inputs, covariance and elementwise: errors are weighed with nothing,
                        mean squares or products of the inputs on --sample, or with --gradients
-  --sample-tokens N    of --sample with --svd, at most           (32768)
+  --latent LIST        instead, numbers per token and layer of latents that keys and values are made
+                       from
+  --convert LIST       of svd, svd_joint, care_uniform, care_joint, care and care_paper: by the weights
+                       alone, or mean products of the inputs on --sample; one latent of both; ranks
+                       of layers adjusted by energy, or by the paper's score
+  --sample-tokens N    of --sample with --svd and --latent, at most   (32768)
   --gradients FOLDER   of blk.N.LINEAR.squares.npy, mean squares of the gradient of each weight
   --factors f32|bf16   type of factors                           (f32)
-  --repeat N           with --heads or --svd: judges the first N tokens of a text where they come a
+  --repeat N           with --heads, --svd or --latent: judges the first N tokens of a text where they come a
                        second time
 
 bench measures speed:

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Makes the keys and values of a model's blocks from latents: their layers become thin factors.
+///
+/// ```cpp
+/// const auto inputs = attention_inputs(model, backend, sample, 2048, progress);
+/// const BlocksRestored restored(model);
+/// convert_layers(model, backend, file, {Conversion::Care, 192}, inputs);
+/// ```
+///
+/// A cache may hold the latents, from which keys are made and rotated when they are read; here keys
+/// and values are cached, which are the same numbers.
+
+#include "common/factored_linear.hpp"
+#include "language_model/factored_layers.hpp"
+#include "language_model/latent_arguments.hpp"
+
+#include <pare/core/check.hpp>
+#include <pare/core/matrix.hpp>
+#include <pare/factor/covariance.hpp>
+#include <pare/factor/metric.hpp>
+#include <pare/factor/svd.hpp>
+#include <pare/io/gguf.hpp>
+#include <pare/latent/convert/care.hpp>
+#include <pare/latent/convert/kv_latents.hpp>
+
+#include <Eigen/Core>
+
+#include <algorithm>
+#include <cstddef>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace language_model {
+
+/// The mean products of what the key and value layers of each block are given over a text.
+template <class B, class Progress>
+std::vector<pare::factor::Covariance> attention_inputs(Llama& llama, const B& backend,
+                                                       std::span<const Token> sample, Index window,
+                                                       Progress&& progress) {
+  std::vector<pare::factor::Covariance> inputs;
+  inputs.reserve(llama.blocks().size());  // layers refer to its elements
+  const BlocksRestored restored(llama);
+  for (LlamaBlock& block : llama.blocks()) {
+    auto& sum = inputs.emplace_back(block.key.inputs());
+    block.key = models::WatchedLinear(
+        block.key,
+        [&sum](const ModelBackend& on, TensorView<const float, 2> x) { sum.add(on, x); });
+  }
+  run_sample(llama, backend, sample, window, progress);
+  return inputs;
+}
+
+struct LatentConversion {
+  Conversion how = Conversion::Svd;
+  Index width = 0;  ///< of the latents of a layer; of adjusted ranks their mean
+};
+
+struct ConvertedLayers {
+  Index cached = 0;                       ///< numbers per token, of all blocks
+  double key_error = 0, value_error = 0;  ///< of activations, mean of the blocks
+};
+
+namespace detail {
+
+inline constexpr double care_damping = 0.01;
+
+struct KeyValueWeights {
+  pare::RowMatrix<float> key, value;
+};
+
+inline AnyLinear latent_layer(TensorView<const float, 2> up, TensorView<const float, 2> down) {
+  pare::factor::LowRank<float> factors;
+  factors.left = pare::row_matrix<float>(up);
+  factors.right = pare::row_matrix<float>(down);
+  return models::low_rank_layer<float>(factors);
+}
+
+/// Ranks of the latents of all blocks' keys or values.
+inline std::vector<Index> latent_ranks(const ModelBackend& backend,
+                                       const std::vector<KeyValueWeights>& weights,
+                                       pare::RowMatrix<float> KeyValueWeights::* which,
+                                       const std::vector<pare::factor::Covariance>& inputs,
+                                       Conversion how, Index rank) {
+  if (how != Conversion::Care && how != Conversion::CarePaper)
+    return std::vector<Index>(weights.size(), rank);
+  std::vector<Eigen::VectorXd> spectra;
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    const auto& w = weights[i].*which;
+    spectra.push_back(pare::factor::covariance_svd(backend, w, inputs[i],
+                                                   {.rank = std::min(w.rows(), w.cols()),
+                                                    .route = pare::factor::Route::Exact},
+                                                   care_damping)
+                          .singular_values);
+  }
+  using pare::factor::RankScore;
+  return pare::latent::adjusted_ranks(
+      spectra, {.budget = rank * static_cast<Index>(weights.size()),
+                .score = how == Conversion::Care ? RankScore::NormalizedEnergy
+                                                 : RankScore::CareResidualRatio});
+}
+
+/// Calls use(latents) with those of one block.
+template <class Use>
+void with_latents(const ModelBackend& backend, const KeyValueWeights& w, Conversion how,
+                  Index key_rank, Index value_rank, const pare::factor::Covariance& inputs,
+                  const Use& use) {
+  using namespace pare::latent;
+  const auto c = inputs.matrix();
+  const auto seen = pare::const_view(c);
+  const auto by_metric = [&](const auto& metric, bool is_joint) {
+    if (is_joint)
+      use(joint_latent(backend, w.key, w.value, metric,
+                       {.rank = key_rank + value_rank, .inputs = seen}));
+    else
+      use(separate_latents(backend, w.key, w.value, metric,
+                           {.key_rank = key_rank, .value_rank = value_rank, .inputs = seen}));
+  };
+  const bool is_joint = how == Conversion::SvdJoint || how == Conversion::CareJoint;
+  if (reads_inputs(how))
+    by_metric(pare::factor::InputCovariance(c, care_damping), is_joint);
+  else
+    by_metric(pare::factor::Uniform{}, is_joint);
+}
+
+}  // namespace detail
+
+/// Replaces the key and value layers of all blocks.
+///
+/// \param file   of the model: weights are read from it, not from the layers in place
+/// \param inputs of attention_inputs
+/// \throws std::invalid_argument as the conversions do; layers are as they were then
+template <class B>
+ConvertedLayers convert_layers(Llama& llama, const B& backend, const pare::io::GgufFile& file,
+                               const LatentConversion& to,
+                               const std::vector<pare::factor::Covariance>& inputs) {
+  const ModelBackend on = on_any_executor(backend);
+  std::vector<LlamaBlock> blocks = llama.blocks();
+  std::vector<detail::KeyValueWeights> weights;
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    const std::string name = "blk." + std::to_string(i) + ".";
+    weights.push_back({detail::read_weight(file, name + "attn_k.weight"),
+                       detail::read_weight(file, name + "attn_v.weight")});
+  }
+  const auto ranks_of = [&](auto which, Index rank) {
+    return detail::latent_ranks(on, weights, which, inputs, to.how, rank);
+  };
+  const auto keys = ranks_of(&detail::KeyValueWeights::key, to.width / 2);
+  const auto values = ranks_of(&detail::KeyValueWeights::value, to.width - to.width / 2);
+  ConvertedLayers converted;
+  const auto count = static_cast<double>(blocks.size());
+  for (std::size_t i = 0; i < blocks.size(); ++i)
+    detail::with_latents(
+        on, weights[i], to.how, keys[i], values[i], inputs[i], [&](const auto& latents) {
+          blocks[i].key = detail::latent_layer(latents.key_up(), latents.key_down());
+          blocks[i].value = detail::latent_layer(latents.value_up(), latents.value_down());
+          converted.cached += latents.cache_width();
+          converted.key_error += *latents.key_error.activation / count;
+          converted.value_error += *latents.value_error.activation / count;
+        });
+  llama.blocks() = std::move(blocks);
+  return converted;
+}
+
+}  // namespace language_model
