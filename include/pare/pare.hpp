@@ -84,6 +84,13 @@
 #include <pare/feature/ranking.hpp>
 #include <pare/feature/score.hpp>
 #include <pare/graph/fast_rp.hpp>
+#include <pare/latent/convert/attention_shape.hpp>
+#include <pare/latent/convert/care.hpp>
+#include <pare/latent/convert/conversion_error.hpp>
+#include <pare/latent/convert/kv_latents.hpp>
+#include <pare/latent/convert/mha2mla.hpp>
+#include <pare/latent/convert/rotary_pairs.hpp>
+#include <pare/latent/convert/transmla.hpp>
 #include <pare/linalg/epilogue.hpp>
 #include <pare/linalg/gaussian.hpp>
 #include <pare/linalg/gram.hpp>
