@@ -30,6 +30,7 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/matrix.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/metric.hpp>
 #include <pare/latent/convert/attention_shape.hpp>
@@ -178,6 +179,15 @@ auto to_partial_rope(const Q& query, const K& key, const V& value, const M& metr
                      const PartialRopeOptions& options) {
   return to_partial_rope(simd, query, key, value, metric, shape, pairs, options);
 }
+
+PARE_REFUSE_CALLS(to_partial_rope, "latent::to_partial_rope",
+                  "after metric: wanted an AttentionShape, RotaryPairs and PartialRopeOptions such "
+                  "as {.rank = 256}, members spelt and ordered as declared",
+                  (INPUT, (roles::Reads<2>), "query", "[heads x head_dim, inputs]"),
+                  (INPUT, (roles::ReadsSame<2>), "key", "[kv_heads x head_dim, inputs]"),
+                  (INPUT, (roles::ReadsSame<2>), "value", "[kv_heads x value dim, inputs]"),
+                  (PLAIN, (roles::Takes<detail::IsMetric>), "metric",
+                   "a Metric such as factor::Uniform (factor/metric.hpp)"))
 
 PARE_ABI_END
 }  // namespace pare::latent

@@ -41,6 +41,7 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/matrix.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/covariance.hpp>
 #include <pare/factor/svd.hpp>
@@ -281,6 +282,13 @@ auto to_mla(const Q& query, const K& key, const V& value, const factor::Covarian
             const AttentionShape& shape, const TransMlaOptions& options) {
   return to_mla(simd, query, key, value, inputs, shape, options);
 }
+
+PARE_REFUSE_CALLS(to_mla, "latent::to_mla",
+                  "after value: wanted a factor::Covariance, an AttentionShape and TransMlaOptions "
+                  "such as {.rank = 448}, members spelt and ordered as declared",
+                  (INPUT, (roles::Reads<2>), "query", "[heads x head_dim, inputs]"),
+                  (INPUT, (roles::ReadsSame<2>), "key", "[kv_heads x head_dim, inputs]"),
+                  (INPUT, (roles::ReadsSame<2>), "value", "[kv_heads x value dim, inputs]"))
 
 PARE_ABI_END
 }  // namespace pare::latent
