@@ -185,8 +185,8 @@ TEST(LanguageModelArguments, WhatMakesNoSenseIsRefused) {
   EXPECT_EQ(judging({"--svd=1", "--metric=plain", "--heads=zero:f"}),
             "got several of --attention, --heads, --svd and --latent, wanted one of them");
   EXPECT_EQ(judging({"--latent=64", "--convert=svd,mla", "--sample=y"}),
-            "--convert: got 'mla', wanted names of svd, svd_joint, care_uniform, care_joint, care "
-            "and care_paper");
+            "--convert: got 'mla', wanted names of svd, svd_joint, care_uniform, care_joint, care, "
+            "care_paper, transmla and transmla_fold");
   EXPECT_EQ(judging({"--latent=64,1", "--convert=svd", "--sample=y"}),
             "--latent: got '1', wanted whole numbers from 2, by commas");
   EXPECT_EQ(judging({"--latent=64", "--sample=y"}), "--latent and --convert go together");

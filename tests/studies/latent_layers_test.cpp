@@ -3,6 +3,7 @@
 #include "language_model/latent_layers.hpp"
 #include "io/memory.hpp"
 #include "language_model/gguf_source.hpp"
+#include "language_model/mla_attention.hpp"
 #include "language_model/weights.hpp"
 #include "studies/llama_reference.hpp"
 
@@ -47,10 +48,10 @@ struct LatentLayers : ::testing::Test {
     for (Token& token : tokens) token = static_cast<Token>(bits() % TinyLlama::vocabulary);
     return tokens;
   }
-  Logits logits() const {
+  Logits logits(const Attention& attention = exact_attention) const {
     KvCache cache(model.config().kv_shape(), 64);
     Logits last(static_cast<std::size_t>(model.config().vocabulary));
-    model.forward(pare::simd, std::span(tokens).first(40), cache, last);
+    model.forward(pare::simd, std::span(tokens).first(40), cache, last, attention);
     return last;
   }
   auto inputs() { return attention_inputs(model, pare::simd, tokens, 50, unseen); }
@@ -72,6 +73,26 @@ TEST_F(LatentLayers, OfFullWidthLeaveLogitsAsTheyAre) {
       ASSERT_NEAR(static_cast<double>(got[i]), wanted[i].x, 2 * wanted[i].tolerance())
           << name_of(how);
   }
+}
+
+TEST_F(LatentLayers, OfTransMlaWithAllRotationsLeaveLogitsAsTheyAre) {
+  const RoundedRow wanted = tiny.logits(std::span(tokens).first(40)).back();
+  const auto given = inputs();
+  const Logits before = logits();
+  {
+    const BlocksRestored restored(model);
+    const MlaAttention mla(model, pare::simd, file, given, {.rank = 16});
+    EXPECT_EQ(mla.layers().cached, 2 * 32);
+    EXPECT_LE(mla.layers().value_error, 1e-5);
+    const Logits got = logits(mla.attention());
+    // With one key head all rotations stay. Keys are summed twice, and queries absorb a weight.
+    for (std::size_t i = 0; i < got.size(); ++i)
+      ASSERT_NEAR(static_cast<double>(got[i]), wanted[i].x, 8 * wanted[i].tolerance());
+    const MlaAttention narrow(model, pare::simd, file, given, {.rank = 8});
+    EXPECT_EQ(narrow.layers().cached, 2 * 24);
+    EXPECT_GT(narrow.layers().value_error, 0.05);
+  }
+  EXPECT_EQ(logits(), before);
 }
 
 TEST_F(LatentLayers, HaveTheWidthOrItAsTheirMean) {

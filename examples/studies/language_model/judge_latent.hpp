@@ -7,6 +7,7 @@
 #include "common/progress.hpp"
 #include "language_model/arguments.hpp"
 #include "language_model/latent_layers.hpp"
+#include "language_model/mla_attention.hpp"
 #include "language_model/text_parts.hpp"
 
 #include <pare/core/check.hpp>
@@ -27,13 +28,19 @@ void judge_latent(const Arguments& arguments, OpenModel& model, const B& backend
   for (const Index width : arguments.latent.widths)
     pare::check(width <= exact_width, "language_model", "--latent", width,
                 pare::Worded{"at most the width of keys and values, ", exact_width});
+  const Index rope = 2 * config.rotary.pairs();
+  for (const Conversion how : arguments.latent.conversions)
+    for (const Index width : arguments.latent.widths)
+      pare::check(!is_transmla(how) || width > rope, "language_model", "--latent", width,
+                  pare::Worded{"more than the rotary key of transmla, ", rope});
   command_line::Progress gathering("mean products of inputs");
   const auto inputs = attention_inputs(model.llama, backend, sample, arguments.window, gathering);
   gathering.erase();
   std::printf("%-28s %-12s %6s %9s %9s %7s %7s %16s %11s %18s\n", "text", "conversion", "width",
               "B/token", "in bf16", "K off", "V off", "nats a token", "perplexity",
               "nats over exact");
-  const auto judge = [&](const std::string& name, const ConvertedLayers& layers) {
+  const auto judge = [&](const std::string& name, const ConvertedLayers& layers,
+                         const Attention& attention = exact_attention) {
     const auto row = [&](const std::string& text, const Mean& loss, const Mean& change) {
       std::printf(
           "%-28s %-12s %6.1f %9td %9td %7.4f %7.4f %7.3f +- %.3f %11.2f %+8.4f +- %.4f\n",
@@ -43,15 +50,21 @@ void judge_latent(const Arguments& arguments, OpenModel& model, const B& backend
           loss.error, std::exp(loss.value), change.value, change.error);
       std::fflush(stdout);
     };
-    texts.judge(model.llama, backend, arguments.window, arguments.kv, exact_attention, name, row);
+    texts.judge(model.llama, backend, arguments.window, arguments.kv, attention, name, row);
   };
   judge("exact", {.cached = config.blocks * exact_width});
-  const BlocksRestored restored(model.llama);
   for (const Conversion how : arguments.latent.conversions)
     for (const Index width : arguments.latent.widths) {
-      const ConvertedLayers layers =
-          convert_layers(model.llama, backend, model.file, {how, width}, inputs);
-      judge(std::string(name_of(how)), layers);
+      const BlocksRestored restored(model.llama);
+      const std::string name(name_of(how));
+      if (!is_transmla(how)) {
+        judge(name, convert_layers(model.llama, backend, model.file, {how, width}, inputs));
+        continue;
+      }
+      const MlaAttention mla(
+          model.llama, backend, model.file, inputs,
+          {.rank = width - rope, .fold = how == Conversion::TransMlaFold ? 4 : 1});
+      judge(name, mla.layers(), mla.attention());
     }
 }
 

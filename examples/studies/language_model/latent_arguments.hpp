@@ -25,12 +25,19 @@ enum class Conversion {
   CareJoint,    ///< by the covariance, of both stacked
   Care,         ///< by the covariance, ranks of layers adjusted by their energy
   CarePaper,    ///< the same by the paper's score
+  TransMla,     ///< one rotary key of a head's width, and a latent of the rest of the width
+  TransMlaFold  ///< the same with 4 frequencies taken for one
 };
 
-inline constexpr std::string_view conversion_names[] = {"svd",        "svd_joint", "care_uniform",
-                                                        "care_joint", "care",      "care_paper"};
+inline constexpr std::string_view conversion_names[] = {
+    "svd",  "svd_joint",  "care_uniform", "care_joint",
+    "care", "care_paper", "transmla",     "transmla_fold"};
 inline std::string_view name_of(Conversion conversion) {
   return conversion_names[static_cast<std::size_t>(conversion)];
+}
+
+inline bool is_transmla(Conversion how) {
+  return how == Conversion::TransMla || how == Conversion::TransMlaFold;
 }
 
 inline bool reads_inputs(Conversion how) {
@@ -53,7 +60,8 @@ inline Conversion conversion(std::string_view option, std::string_view value) {
   const auto* const found = std::ranges::find(conversion_names, value);
   if (found == std::end(conversion_names))
     command_line::reject(option, value,
-                         "names of svd, svd_joint, care_uniform, care_joint, care and care_paper");
+                         "names of svd, svd_joint, care_uniform, care_joint, care, care_paper, "
+                         "transmla and transmla_fold");
   return static_cast<Conversion>(found - std::begin(conversion_names));
 }
 

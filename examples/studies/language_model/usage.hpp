@@ -44,7 +44,8 @@ perplexity judges texts:
                        from
   --convert LIST       of svd, svd_joint, care_uniform, care_joint, care and care_paper: by the weights
                        alone, or mean products of the inputs on --sample; one latent of both; ranks
-                       of layers adjusted by energy, or by the paper's score
+                       of layers adjusted by energy, or by the paper's score; and of transmla and
+                       transmla_fold: latent attention, of whose width a head is the rotary key
   --sample-tokens N    of --sample with --svd and --latent, at most   (32768)
   --gradients FOLDER   of blk.N.LINEAR.squares.npy, mean squares of the gradient of each weight
   --factors f32|bf16   type of factors                           (f32)

@@ -49,6 +49,11 @@
 #include <vector>
 
 namespace pare::latent {
+namespace detail {
+template <class X>
+using IsCovariance = std::bool_constant<std::is_same_v<std::remove_cvref_t<X>, factor::Covariance>>;
+}  // namespace detail
+
 PARE_ABI_BEGIN
 
 /// separate_latents in the metric of the inputs' covariance.
@@ -161,11 +166,6 @@ factor::LowRank<double> reference_care(const W& w, const C& c, Index rank, doubl
   return detail::care_by_root(function, detail::doubles_of(weight), detail::doubles_of(moment),
                               rank, damping);
 }
-
-namespace detail {
-template <class X>
-using IsCovariance = std::bool_constant<std::is_same_v<std::remove_cvref_t<X>, factor::Covariance>>;
-}  // namespace detail
 
 PARE_REFUSE_CALLS(care_latents, "latent::care_latents",
                   "after inputs: wanted SeparateOptions such as {.key_rank = 64, .value_rank = "
