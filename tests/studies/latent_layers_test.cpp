@@ -41,6 +41,9 @@ struct LatentLayers : ::testing::Test {
   pare::io::GgufFile file{memory.bytes()};
   Llama model{gguf_source(file, linear_of(file, Weights::Float))};
   std::vector<Token> tokens = some_tokens(120);
+  /// Of the layers as they are, before any conversion.
+  const std::vector<pare::factor::Covariance> inputs =
+      attention_inputs(model, pare::simd, tokens, 50, unseen);
 
   static std::vector<Token> some_tokens(std::size_t count) {
     std::mt19937 bits(7);
@@ -54,9 +57,8 @@ struct LatentLayers : ::testing::Test {
     model.forward(pare::simd, std::span(tokens).first(40), cache, last, attention);
     return last;
   }
-  auto inputs() { return attention_inputs(model, pare::simd, tokens, 50, unseen); }
   ConvertedLayers convert(Conversion how, Index width) {
-    return convert_layers(model, pare::simd, file, {how, width}, inputs());
+    return convert_layers(model, pare::simd, file, {how, width}, inputs);
   }
 };
 
@@ -77,18 +79,17 @@ TEST_F(LatentLayers, OfFullWidthLeaveLogitsAsTheyAre) {
 
 TEST_F(LatentLayers, OfTransMlaWithAllRotationsLeaveLogitsAsTheyAre) {
   const RoundedRow wanted = tiny.logits(std::span(tokens).first(40)).back();
-  const auto given = inputs();
   const Logits before = logits();
   {
     const BlocksRestored restored(model);
-    const MlaAttention mla(model, pare::simd, file, given, {.rank = 16});
+    const MlaAttention mla(model, pare::simd, file, inputs, {.rank = 16});
     EXPECT_EQ(mla.layers().cached, 2 * 32);
     EXPECT_LE(mla.layers().value_error, 1e-5);
     const Logits got = logits(mla.attention());
     // With one key head all rotations stay. Keys are summed twice, and queries absorb a weight.
     for (std::size_t i = 0; i < got.size(); ++i)
       ASSERT_NEAR(static_cast<double>(got[i]), wanted[i].x, 8 * wanted[i].tolerance());
-    const MlaAttention narrow(model, pare::simd, file, given, {.rank = 8});
+    const MlaAttention narrow(model, pare::simd, file, inputs, {.rank = 8});
     EXPECT_EQ(narrow.layers().cached, 2 * 24);
     EXPECT_GT(narrow.layers().value_error, 0.05);
   }
@@ -143,7 +144,7 @@ TEST_F(LatentLayers, ByCovarianceChangeOutputsLess) {
 
 TEST_F(LatentLayers, AreAsTheyWereIfTheWidthIsTooLarge) {
   const Logits before = logits();
-  inputs();
+  attention_inputs(model, pare::simd, tokens, 50, unseen);
   EXPECT_EQ(logits(), before) << "gathering restores the layers";
   for (const Conversion how : all_conversions) {
     EXPECT_THROW(convert(how, 100), std::invalid_argument) << name_of(how);
