@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// The sequences of a cache: what every cache of this folder has from its PageTable.
+///
+/// ```cpp
+/// LatentCache<float> cache({.latent = 512, .rope = 64, .pages = 256, .sequences = 2});
+/// const Index branch = cache.fork(0);           // shares the pages of sequence 0
+/// cache.truncate(branch, 100);                  // its first 100 tokens
+/// cache.evict(1, {.window = 4096, .sinks = 4});
+/// cache.release(branch);
+/// ```
+///
+/// pages.hpp says what each of them does, costs and refuses, and what positions mean after an
+/// eviction.
+
+#include <pare/core/macros_off.hpp>
+
+#include <pare/attention/key_value_source.hpp>
+#include <pare/latent/pages.hpp>
+
+#include <optional>
+
+namespace pare::latent {
+PARE_ABI_BEGIN
+
+/// Sequences over pages, to derive a cache from.
+class CachedSequences {
+ public:
+  /// Which page holds what.
+  const PageTable& table() const { return table_; }
+
+  /// Numbers of sequences are below this; a released one has length 0.
+  Index sequences() const { return table_.sequences(); }
+  /// Tokens of a sequence, evicted ones included: the position of the next one.
+  Index length(Index sequence) const { return table_.length(sequence); }
+
+  /// An empty sequence.
+  Index add() { return table_.add(); }
+  /// A sequence with the first `tokens` tokens of another, or all of them, in the same pages.
+  Index fork(Index sequence, std::optional<Index> tokens = {}) {
+    return table_.fork(sequence, tokens);
+  }
+  void release(Index sequence) { table_.release(sequence); }
+  void truncate(Index sequence, Index length) { table_.truncate(sequence, length); }
+  Index evict(Index sequence, KeptTokens kept) { return table_.evict(sequence, kept); }
+
+  /// \throws std::invalid_argument if a token was evicted
+  void validate(const char* function) const {
+    validate(function, [](Index) { return attention::KeysRead{}; });
+  }
+  /// \throws std::invalid_argument if one of the keys read_of(sequence) was evicted
+  template <class ReadOf>
+  void validate(const char* function, const ReadOf& read_of) const {
+    table_.check_held(function, read_of);
+  }
+
+ protected:
+  CachedSequences(const char* function, Index pages, Index page_size, Index sequences)
+      : table_(pages, page_size, function) {
+    check(sequences >= 0 && sequences <= attention::most_tokens, function, "sequences", sequences,
+          "from 0 to below 2^30 sequences");
+    for (Index i = 0; i < sequences; ++i) table_.add();
+  }
+
+  PageTable table_;
+};
+
+PARE_ABI_END
+}  // namespace pare::latent
+
+#include <pare/core/macros_on.hpp>
