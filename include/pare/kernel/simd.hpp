@@ -213,6 +213,24 @@ PARE_ALWAYS_INLINE vec<float, Arch> load_signed_bytes(const std::int8_t* p) noex
     return detail::generic_load_signed_bytes<Arch>(p);
 }
 
+/// The values of e4m3 codes; a NaN is quiet, of either sign.
+template <class Arch>
+PARE_ALWAYS_INLINE vec<float, Arch> load_e4m3(const e4m3* p) noexcept {
+  if constexpr (requires { detail::load_e4m3_on(Arch{}, p); })
+    return detail::load_e4m3_on(Arch{}, p);
+  else
+    return detail::generic_load_e4m3<Arch>(p);
+}
+
+/// Stores the codes of numbers, as e4m3(x) rounds them.
+template <class Arch>
+PARE_ALWAYS_INLINE void store_e4m3(e4m3* p, vec<float, Arch> v) noexcept {
+  if constexpr (requires { detail::store_e4m3_on(Arch{}, p, v); })
+    detail::store_e4m3_on(Arch{}, p, v);
+  else
+    detail::generic_store_e4m3<Arch>(p, v);
+}
+
 /// low_i = (p_i mod 16) scale_i + offset_i and high_i = (p_i / 16) scale_i + offset_i for numbers
 /// scale and offset in every lane; scale has at most 20 bits of significand, so that its products
 /// are exact and the bits do not depend on the arch.

@@ -10,6 +10,7 @@
 
 #include <pare/core/macros_off.hpp>
 
+#include <pare/core/e4m3.hpp>
 #include <pare/kernel/simd/contract.hpp>
 
 #include <cstddef>
@@ -95,6 +96,16 @@ PARE_ALWAYS_INLINE void load_nibbles_on(arch::avx2, const std::uint8_t* p,
 }
 
 #if defined(__F16C__)
+// The bits of e4m3 below a fifth bit of exponent are those of binary16, 2^-8 of the value.
+PARE_ALWAYS_INLINE vec<float, arch::avx2> load_e4m3_on(arch::avx2, const e4m3* p) noexcept {
+  const __m128i words = _mm_cvtepu8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  const __m128i spread = _mm_srai_epi16(_mm_slli_epi16(words, 8), 1);
+  const __m256 x = _mm256_cvtph_ps(_mm_and_si128(spread, _mm_set1_epi16(-0x4001)));
+  const __m256 size = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
+  const __m256 is_nan = _mm256_cmp_ps(size, _mm256_set1_ps(480.0f / 256), _CMP_EQ_OQ);
+  return _mm256_or_ps(_mm256_mul_ps(x, _mm256_set1_ps(256)), is_nan);  // all bits set is a NaN
+}
+
 PARE_ALWAYS_INLINE void widen_halves_on(arch::avx2, const void* p, std::ptrdiff_t stride,
                                         std::ptrdiff_t count, float (*out)[2]) noexcept {
   const auto* at = static_cast<const unsigned char*>(p);
@@ -207,6 +218,40 @@ PARE_ALWAYS_INLINE void store_rounded_on(arch::avx512, f16* p, Floats16 v) noexc
 PARE_ALWAYS_INLINE Floats16 load_signed_bytes_on(arch::avx512, const std::int8_t* p) noexcept {
   const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   return _mm512_maskz_cvtepi32_ps(0xffff, _mm512_maskz_cvtepi8_epi32(0xffff, bytes));
+}
+
+PARE_ALWAYS_INLINE Floats16 load_e4m3_on(arch::avx512, const e4m3* p) noexcept {
+  const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  const __m256i words = _mm256_cvtepu8_epi16(codes);
+  const __m256i spread = _mm256_srai_epi16(_mm256_slli_epi16(words, 8), 1);
+  const __m256i halves = _mm256_and_si256(spread, _mm256_set1_epi16(-0x4001));
+  const __m512 x = _mm512_mul_ps(_mm512_maskz_cvtph_ps(0xffff, halves), _mm512_set1_ps(256));
+  const __m128i all = _mm_set1_epi8(0x7f);
+  const __mmask16 is_nan = _mm_cmpeq_epi8_mask(_mm_and_si128(codes, all), all);
+  return _mm512_mask_mov_ps(x, is_nan, _mm512_set1_ps(__builtin_nanf("")));
+}
+
+PARE_ALWAYS_INLINE void store_e4m3_on(arch::avx512, e4m3* p, Floats16 v) noexcept {
+  const __m512i bits = _mm512_castps_si512(v);
+  const __m512i magnitude = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff));
+  const __m512 size = _mm512_castsi512_ps(magnitude);
+  const __m512i aligned = _mm512_castps_si512(_mm512_add_ps(size, _mm512_set1_ps(0x1p14f)));
+  const __m512i subnormal = _mm512_sub_epi32(aligned, _mm512_set1_epi32(0x46800000));
+  const __m512i rebiased = _mm512_sub_epi32(magnitude, _mm512_set1_epi32(120 << 23));
+  const __m512i odd =
+      _mm512_and_si512(_mm512_maskz_srli_epi32(0xffff, rebiased, 20), _mm512_set1_epi32(1));
+  const __m512i half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7ffff));
+  const __m512i normal = _mm512_maskz_srli_epi32(0xffff, _mm512_add_epi32(rebiased, half), 20);
+  const __mmask16 small = _mm512_cmp_ps_mask(size, _mm512_set1_ps(0x1p-6f), _CMP_LT_OQ);
+  const __mmask16 large = _mm512_cmp_ps_mask(size, _mm512_set1_ps(largest_e4m3), _CMP_GE_OQ);
+  const __mmask16 is_nan = _mm512_cmp_ps_mask(size, size, _CMP_UNORD_Q);
+  __m512i code = _mm512_mask_mov_epi32(normal, small, subnormal);
+  code = _mm512_mask_mov_epi32(code, large, _mm512_set1_epi32(0x7e));
+  code = _mm512_mask_mov_epi32(code, is_nan, _mm512_set1_epi32(0x7f));
+  const __m512i sign =
+      _mm512_and_si512(_mm512_maskz_srli_epi32(0xffff, bits, 24), _mm512_set1_epi32(0x80));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                   _mm512_maskz_cvtepi32_epi8(0xffff, _mm512_or_si512(code, sign)));
 }
 
 // Of an index a permutation takes the lower 4 bits: it looks up the 16 values that there are.

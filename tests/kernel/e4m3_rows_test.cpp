@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gtest/gtest.h>
+
+#include <pare/kernel/e4m3_rows.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "kernel/archs.hpp"
+#include "kernel/guarded_array.hpp"
+
+namespace {
+
+using pare::bf16;
+using pare::e4m3;
+using pare::testing::Guard;
+using pare::testing::GuardedArray;
+namespace kernel = pare::kernel;
+
+template <class Arch>
+struct E4m3RowsTest : testing::Test {};
+TYPED_TEST_SUITE(E4m3RowsTest, pare::testing::Archs);
+
+std::uint32_t bits_of(float x) { return std::bit_cast<std::uint32_t>(x); }
+std::uint32_t bits_of(bf16 x) { return x.bits; }
+
+/// Codes, all 256 in turn, of some rows with a scale for each tile.
+template <class O, class Arch>
+void expect_widened(std::ptrdiff_t columns, std::ptrdiff_t tile, Guard guard) {
+  const std::ptrdiff_t rows = 3, tiles = (columns + tile - 1) / tile;
+  GuardedArray<e4m3> codes(static_cast<std::size_t>(rows * columns), guard);
+  GuardedArray<O> out(static_cast<std::size_t>(rows * columns), guard);
+  std::vector<float> scales;
+  std::mt19937_64 random(5);
+  for (std::ptrdiff_t i = 0; i < rows * tiles; ++i)
+    scales.push_back(i % 3 == 0 ? std::ldexp(1.0f, static_cast<int>(random() % 40) - 20)
+                                : static_cast<float>(random() % 10007 + 1) * 1e-5f);
+  for (std::ptrdiff_t i = 0; i < codes.size(); ++i)
+    codes[i] = e4m3::from_bits(static_cast<std::uint8_t>(i * 37));
+  run_kernel(Arch{}, kernel::WidenE4m3Rows<O>{.codes = codes.data(),
+                                              .code_stride = columns,
+                                              .scales = scales.data(),
+                                              .scale_stride = tiles,
+                                              .out = out.data(),
+                                              .out_stride = columns,
+                                              .rows = rows,
+                                              .columns = columns,
+                                              .tile = tile});
+  for (std::ptrdiff_t r = 0; r < rows; ++r)
+    for (std::ptrdiff_t c = 0; c < columns; ++c) {
+      const std::ptrdiff_t at = r * columns + c;
+      const float value = static_cast<float>(codes[at]);
+      const float scale = scales[static_cast<std::size_t>(r * tiles + c / tile)];
+      if (pare::is_nan(value))
+        EXPECT_TRUE(pare::is_nan(static_cast<float>(out[at])));
+      else
+        ASSERT_EQ(bits_of(out[at]), bits_of(static_cast<O>(value * scale)))
+            << r << ' ' << c << ' ' << columns << ' ' << tile;
+    }
+  EXPECT_TRUE(out.surroundings_untouched());
+}
+
+TYPED_TEST(E4m3RowsTest, RowsHaveTheBitsOfCodeTimesScale) {
+  for (const std::ptrdiff_t columns : {1, 3, 15, 16, 17, 64, 100, 257, 576})
+    for (const std::ptrdiff_t tile : {1, 5, 64, 128, 576})
+      for (const Guard guard : {Guard::before, Guard::after}) {
+        expect_widened<float, TypeParam>(columns, tile, guard);
+        expect_widened<bf16, TypeParam>(columns, tile, guard);
+      }
+}
+
+/// 2^ceil(log2(max(a / 448, 1e-4))), or max(a / 448, 2^-110).
+float scale_of(double largest, bool power_of_two) {
+  if (!power_of_two) return std::max(static_cast<float>(largest / 448), 0x1p-110f);
+  double scale = 1;
+  const double least = std::max(largest / 448, 1e-4);
+  while (scale < least) scale *= 2;
+  while (scale / 2 >= least) scale /= 2;
+  return static_cast<float>(scale);
+}
+
+template <class Arch>
+void expect_quantized(const std::vector<float>& x, std::ptrdiff_t columns, std::ptrdiff_t tile,
+                      bool power_of_two) {
+  const auto rows = static_cast<std::ptrdiff_t>(x.size()) / columns;
+  const std::ptrdiff_t tiles = (columns + tile - 1) / tile;
+  GuardedArray<e4m3> codes(x.size(), Guard::after);
+  GuardedArray<float> scales(static_cast<std::size_t>(rows * tiles), Guard::after);
+  run_kernel(Arch{}, kernel::QuantizeE4m3Rows{.x = x.data(),
+                                              .x_stride = columns,
+                                              .codes = codes.data(),
+                                              .code_stride = columns,
+                                              .scales = scales.data(),
+                                              .scale_stride = tiles,
+                                              .rows = rows,
+                                              .columns = columns,
+                                              .tile = tile,
+                                              .power_of_two = power_of_two});
+  for (std::ptrdiff_t r = 0; r < rows; ++r)
+    for (std::ptrdiff_t t = 0; t < tiles; ++t) {
+      const std::ptrdiff_t end = std::min(columns, (t + 1) * tile);
+      double largest = 0;
+      for (std::ptrdiff_t c = t * tile; c < end; ++c) {
+        const double size =
+            std::abs(static_cast<double>(x[static_cast<std::size_t>(r * columns + c)]));
+        if (std::isfinite(size)) largest = std::max(largest, size);
+      }
+      const float scale = scale_of(largest, power_of_two);
+      ASSERT_EQ(scales[r * tiles + t], scale) << largest;
+      for (std::ptrdiff_t c = t * tile; c < end; ++c) {
+        const float value = x[static_cast<std::size_t>(r * columns + c)];
+        const e4m3 code = codes[r * columns + c];
+        ASSERT_EQ(code.bits, e4m3(value / scale).bits) << value << ' ' << scale;
+        if (!std::isfinite(value)) continue;
+        const double back = static_cast<double>(static_cast<float>(code)) * scale;
+        ASSERT_LE(std::abs(back - static_cast<double>(value)),
+                  std::max(0x1p-4 * std::abs(static_cast<double>(value)), scale * 0x1p-10));
+      }
+    }
+  EXPECT_TRUE(codes.surroundings_untouched() && scales.surroundings_untouched());
+}
+
+TYPED_TEST(E4m3RowsTest, ScalesAndCodesFollowTheRule) {
+  std::mt19937_64 random(11);
+  std::normal_distribution<float> normal;
+  for (const std::ptrdiff_t columns : {1, 15, 16, 33, 128, 300})
+    for (const std::ptrdiff_t tile : {7, 64, 128, 300})
+      for (const float size : {1e-30f, 1e-6f, 1.0f, 300.0f, 1e30f}) {
+        std::vector<float> x(static_cast<std::size_t>(4 * columns));
+        for (float& v : x) v = size * normal(random);
+        expect_quantized<TypeParam>(x, columns, tile, true);
+        expect_quantized<TypeParam>(x, columns, tile, false);
+      }
+}
+
+TYPED_TEST(E4m3RowsTest, ScalesChangeAtPowersOfTwo) {
+  for (int n = -13; n < 20; ++n) {
+    const float edge = std::ldexp(448.0f, n);
+    for (const float x : {std::nextafter(edge, 0.0f), edge, std::nextafter(edge, 1e30f)})
+      expect_quantized<TypeParam>({x, -x / 3, 0.0f}, 3, 3, true);
+  }
+}
+
+TYPED_TEST(E4m3RowsTest, NaNsStayInTheirPlaceAndInfinitiesSaturate) {
+  constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+  constexpr float infinity = std::numeric_limits<float>::infinity();
+  std::vector<float> x(40, 1.5f);
+  x[3] = nan;
+  x[17] = -nan;
+  x[20] = infinity;
+  x[39] = -infinity;
+  for (const bool power_of_two : {true, false}) {
+    expect_quantized<TypeParam>(x, 40, 40, power_of_two);
+    expect_quantized<TypeParam>(std::vector<float>(40, nan), 40, 16, power_of_two);
+    expect_quantized<TypeParam>(std::vector<float>(40, 0.0f), 40, 16, power_of_two);
+    expect_quantized<TypeParam>(std::vector<float>(40, -0.0f), 40, 16, power_of_two);
+  }
+}
+
+}  // namespace
