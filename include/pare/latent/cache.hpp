@@ -36,8 +36,11 @@
 #include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/latent/cache_options.hpp>
 #include <pare/latent/cached_sequences.hpp>
 #include <pare/latent/detail/paged_rows.hpp>
+#include <pare/latent/detail/turn_keys.hpp>
+#include <pare/transformer/rotary.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -45,29 +48,9 @@
 
 namespace pare::latent {
 
-/// Where the rotary key of a token lies.
-enum class RopePlace {
-  InRow,  ///< behind its latent: keys and values are read where they lie
-  Apart,  ///< in pages of its own: latents are contiguous, keys are put together when read
-};
-
-/// Whether the rotary keys of a cache are rotated by their positions.
-enum class RopeState { Rotated, Unrotated };
-
-/// What a LatentCache holds. The three that have no valid default must be given.
-struct LatentCacheOptions {
-  Index latent = 0;      ///< d_c, at least 1
-  Index rope = 0;        ///< d_r, even; 0: there are no rotary keys
-  Index pages = 0;       ///< at least 1
-  Index page_size = 64;  ///< tokens of a page, at least 1
-  Index sequences = 1;   ///< empty ones to begin with; `add` and `fork` make more
-  RopeState rope_state = RopeState::Rotated;
-};
-
-/// Rows that a cache of S takes: of S, or of what S is computed in.
+/// Rows that a cache of S takes.
 template <class X, class S>
-concept CacheRows = In<X, 2> && StorageScalar<S> &&
-                    (std::is_same_v<scalar_of<X>, S> || std::is_same_v<scalar_of<X>, compute_t<S>>);
+concept CacheRows = In<X, 2> && CacheScalar<scalar_of<X>, S>;
 
 PARE_ABI_BEGIN
 
@@ -86,7 +69,7 @@ class LatentCache : public CachedSequences {
   /// \throws std::invalid_argument if a size is out of its range or memory cannot be counted
   explicit LatentCache(const LatentCacheOptions& options)
       : CachedSequences(class_name, options.pages, options.page_size, options.sequences),
-        latent_(checked_latent(options)),
+        latent_(options.validate(class_name).latent),
         rope_(options.rope),
         rope_state_(options.rope_state),
         rows_(class_name, table_, latent_ + (values_in_keys ? rope_ : 0)),
@@ -125,12 +108,8 @@ class LatentCache : public CachedSequences {
   /// Rows [tokens, d_c + d_r], latent first.
   template <Backend B, CacheRows<S> X>
   Index append(const B& backend, Index sequence, const X& rows) {
-    auto latent = as_const(to_view(rows));
-    check_width("rows", latent, latent_ + rope_);
-    auto rope = latent;
-    latent.extent[1] = latent_;
-    rope.extent[1] = rope_;
-    if (rope_ > 0) rope.data += latent_ * rope.stride[1];
+    const auto [latent, rope] =
+        detail::token_parts(append_name, as_const(to_view(rows)), latent_, rope_);
     return append_views(on_any_executor(backend), sequence, latent, rope);
   }
   /// \overload
@@ -151,6 +130,39 @@ class LatentCache : public CachedSequences {
       const PageRow at = table_.row(sequence, first + t);
       for (Index c = 0; c < to.cols(); ++c) to(t, c) = element(at, c);
     }
+  }
+
+  /// Takes tokens [first, first + tokens) out of a sequence and moves those behind them there: a
+  /// context shift. Their positions become smaller, so that rotary keys must not be rotated yet.
+  /// Pages that other sequences share are copied first.
+  ///
+  /// \throws std::invalid_argument if the keys are rotated, the tokens are none of the sequence,
+  /// one
+  ///         of them or behind them was evicted, or there are too few free pages for the copies.
+  ///         Nothing is changed then.
+  ///
+  /// Cost: the rows behind them are read and written once, on one thread.
+  void discard(Index sequence, Index first, Index tokens) {
+    check(rope_state_ == RopeState::Unrotated || rope_ == 0, discard_name, "cache",
+          "keys rotated by their positions", "unrotated keys, or the table that rotated them");
+    discard_rows(sequence, first, tokens, [](S*, Index, Index) {});
+  }
+
+  /// The same of rotated keys: each is turned by the difference of its angles, R(p') R(p)^T k_r.
+  /// That is done in double and rounded to S, once for each call.
+  /// \param table  the angles by which keys were rotated, at all positions from `first` on
+  /// \param layout the pairs of it
+  /// \throws std::invalid_argument as above, if the keys are not rotated, or the table does not fit
+  void discard(Index sequence, Index first, Index tokens,
+               const transformer::RotaryTable<compute_t<S>>& table,
+               transformer::RotaryLayout layout = transformer::RotaryLayout::Interleaved) {
+    check(rope_state_ == RopeState::Rotated, discard_name, "cache", "unrotated keys",
+          "keys rotated by their positions, where a table is given");
+    table_.check_sequence(discard_name, sequence);
+    detail::check_turn(discard_name, table, layout, rope_, first, length(sequence));
+    discard_rows(sequence, first, tokens, [&](S* key, Index from, Index to) {
+      detail::turn_key(key, table, layout, from, to);
+    });
   }
 
   Index kv_heads() const { return 1; }
@@ -190,57 +202,45 @@ class LatentCache : public CachedSequences {
   static constexpr const char* append_name = "latent::LatentCache::append";
   static constexpr const char* read_name = "latent::LatentCache::read";
 
-  static Index checked_latent(const LatentCacheOptions& options) {
-    check(options.latent >= 1, class_name, "latent", options.latent, "at least 1");
-    check(options.rope >= 0 && options.rope % 2 == 0, class_name, "rope", options.rope,
-          "an even number of at least 0");
-    check_enumerator(class_name, "rope_state", options.rope_state, RopeState::Unrotated);
-    checked_sum(class_name, "latent", options.latent, options.rope);
-    return options.latent;
-  }
-
-  template <class X>
-  static void check_width(const char* name, TensorView<X, 2> x, Index width) {
-    check_extents<2>(append_name, name, x.extent, {x.rows(), width});
-  }
+  static constexpr const char* discard_name = "latent::LatentCache::discard";
 
   template <class B, class C, class R>
   Index append_views(const B& backend, Index sequence, TensorView<const C, 2> latent,
                      TensorView<const R, 2> rope) {
-    check_view(append_name, "latent", latent);
-    check_view(append_name, "rope", rope);
-    check_width("latent", latent, latent_);
-    check_extents<2>(append_name, "rope", rope.extent, {latent.rows(), rope_});
+    detail::check_token_rows(append_name, latent, rope, latent_, rope_);
     table_.check_append(append_name, sequence, latent.rows());
-    check_input("latent", latent);
-    check_input("rope", rope);
+    check_apart(append_name, "latent", latent);
+    check_apart(append_name, "rope", rope);
     const Appended added = table_.append(sequence, latent.rows(), append_name);
-    if (added.copy) {
-      rows_.copy(*added.copy);
-      ropes_.copy(*added.copy);
-    }
+    if (added.copy) copy(*added.copy);
     detail::store_tokens(backend, table_, sequence, added.first, latent, rows_, 0);
     detail::store_tokens(backend, table_, sequence, added.first, rope,
                          values_in_keys ? rows_ : ropes_, values_in_keys ? latent_ : 0);
     return added.first;
   }
 
-  template <class X>
-  void check_input(const char* name, TensorView<const X, 2> x) const {
-    check_no_overlap(append_name, "cache", rows_.all(), name, x);
-    check_no_overlap(append_name, "cache", ropes_.all(), name, x);
-  }
-
   void check_read(Index sequence, Index first, TensorView<S, 2> to) const {
-    table_.check_sequence(read_name, sequence);
     check_writable(read_name, "out", to);
     check_extents<2>(read_name, "out", to.extent, {to.rows(), key_dim()});
-    check(first >= 0 && first <= length(sequence) && to.rows() <= length(sequence) - first,
-          read_name, "first", first, Worded{"tokens of the ", length(sequence), " there are"});
-    for (Index t = 0; t < to.rows(); ++t)
-      check(table_.holds(sequence, first + t), read_name, "first", first + t,
-            "a token that was not evicted");
+    detail::check_tokens(read_name, table_, sequence, first, to.rows());
     check_apart(read_name, "out", to);
+  }
+
+  void copy(const PageCopy& page) const {
+    rows_.copy(page);
+    ropes_.copy(page);
+  }
+
+  template <class Turn>
+  void discard_rows(Index sequence, Index first, Index tokens, const Turn& turn) {
+    const auto move = [&](Index to, Index from) {
+      const PageRow a = table_.row(sequence, to), b = table_.row(sequence, from);
+      std::copy_n(rows_.row(b), rows_.width(), rows_.row(a));
+      std::copy_n(ropes_.row(b), ropes_.width(), ropes_.row(a));
+      turn(values_in_keys ? rows_.row(a) + latent_ : ropes_.row(a), from, to);
+    };
+    discard_tokens(
+        discard_name, sequence, first, tokens, [&](const PageCopy& page) { copy(page); }, move);
   }
 
   S element(PageRow at, Index c) const {

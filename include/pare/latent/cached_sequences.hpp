@@ -57,6 +57,23 @@ class CachedSequences {
   }
 
  protected:
+  /// Takes tokens [first, first + tokens) out of a sequence: copy(page) makes a page its own,
+  /// move(to, from) moves the row of a position to another.
+  template <class Copy, class Move>
+  void discard_tokens(const char* function, Index sequence, Index first, Index tokens,
+                      const Copy& copy, const Move& move) {
+    table_.check_sequence(function, sequence);
+    const Index n = length(sequence);
+    check(first >= 0 && first <= n, function, "first", first,
+          Worded{"from 0 to the ", n, " tokens of the sequence"});
+    check(tokens >= 0 && tokens <= n - first, function, "tokens", tokens,
+          Worded{"at most the ", n - first, " from the first on"});
+    if (tokens == 0) return;
+    for (const PageCopy& page : table_.unshare(sequence, first, function)) copy(page);
+    for (Index to = first; to < n - tokens; ++to) move(to, to + tokens);
+    table_.truncate(sequence, n - tokens);
+  }
+
   CachedSequences(const char* function, Index pages, Index page_size, Index sequences)
       : table_(pages, page_size, function) {
     check(sequences >= 0 && sequences <= attention::most_tokens, function, "sequences", sequences,

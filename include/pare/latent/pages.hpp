@@ -27,8 +27,7 @@
 ///
 /// Every function checks first and changes nothing if it throws, also where pages run out. Cost: a
 /// few nanoseconds per page that is taken, shared or given back. Memory: 8 bytes per page and 4 per
-/// page of a sequence. Taking the page that was given back last keeps caches warm; the order is a
-/// function of the calls alone. Calls that change a table must not run at the same time as others.
+/// page of a sequence. Calls that change a table must not run at the same time as others.
 ///
 /// Sources: Kwon et al., "Efficient Memory Management for Large Language Model Serving with
 /// PagedAttention", SOSP 2023, section 4 (pages, sharing, copies on write); Xiao et al., "Efficient
@@ -40,42 +39,18 @@
 #include <pare/attention/key_value_source.hpp>
 #include <pare/core/ceil_div.hpp>
 #include <pare/core/check.hpp>
+#include <pare/latent/detail/shared_pages.hpp>
+#include <pare/latent/page_types.hpp>
 
 #include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <optional>
 #include <utility>
 #include <vector>
 
 namespace pare::latent {
-
-/// Rows [0, rows) of a page that the store must copy to another page.
-struct PageCopy {
-  Index from = 0;
-  Index to = 0;
-  Index rows = 0;
-};
-
-/// What `PageTable::append` did.
-struct Appended {
-  Index first = 0;                 ///< the position of the first new token
-  std::optional<PageCopy> copy{};  ///< to be carried out before a new row is written
-};
-
-/// The tokens that `evict` keeps: the first `sinks` and the last `window`.
-struct KeptTokens {
-  Index window = 0;  ///< at least 0
-  Index sinks = 0;   ///< at least 0
-};
-
-/// A row of a page.
-struct PageRow {
-  Index page = 0;  ///< -1 if it was evicted
-  Index row = 0;
-};
 
 PARE_ABI_BEGIN
 
@@ -86,19 +61,11 @@ class PageTable {
   /// \param page_size tokens of a page, at least 1, at most `attention::most_tokens`
   /// \throws std::invalid_argument if one is out of its range
   PageTable(Index pages, Index page_size, const char* function = "latent::PageTable")
-      : page_size_(page_size) {
-    check(pages >= 1 && pages <= std::numeric_limits<std::int32_t>::max(), function, "pages", pages,
-          "from 1 to below 2^31 pages");
-    check(page_size >= 1 && page_size <= attention::most_tokens, function, "page_size", page_size,
-          "from 1 to below 2^30 tokens");
-    sharers_.resize(static_cast<std::size_t>(pages));
-    free_.reserve(sharers_.size());
-    for (Index i = pages; i-- > 0;) free_.push_back(static_cast<std::int32_t>(i));
-  }
+      : pages_(detail::checked_pages(function, pages, page_size)), page_size_(page_size) {}
 
-  Index pages() const { return static_cast<Index>(sharers_.size()); }
+  Index pages() const { return pages_.size(); }
   Index page_size() const { return page_size_; }
-  Index free_pages() const { return static_cast<Index>(free_.size()); }
+  Index free_pages() const { return pages_.free(); }
 
   /// Every sequence has a number below this; the last is in use, some before it may be released.
   Index sequences() const { return static_cast<Index>(sequences_.size()); }
@@ -123,7 +90,7 @@ class PageTable {
            row(sequence, position).page >= 0;
   }
   /// How many sequences share a page; 0 of a free one.
-  Index sharers(Index page) const { return sharers_[static_cast<std::size_t>(page)]; }
+  Index sharers(Index page) const { return pages_.sharers(page); }
 
   /// An empty sequence: the lowest number that is released, or a new one.
   Index add() {
@@ -139,8 +106,8 @@ class PageTable {
   /// appends later the other does not see. Takes no page.
   /// \throws std::invalid_argument if there is no such sequence, or not as many tokens, or the
   ///         last of them was evicted with tokens behind it in its page, which `append` would need
-  Index fork(Index sequence, std::optional<Index> tokens = {},
-             const char* function = "latent::PageTable::fork") {
+  Index fork(Index sequence, std::optional<Index> tokens = {}) {
+    constexpr const char* function = "latent::PageTable::fork";
     check_sequence(function, sequence);
     const Index n = tokens.value_or(length(sequence));
     check_length(function, "tokens", sequence, n);
@@ -148,7 +115,7 @@ class PageTable {
     std::vector<std::int32_t> shared(from, from + ceil_div(n, page_size_));
     const Index number = add();
     for (const std::int32_t p : shared)
-      if (p >= 0) ++sharers_[static_cast<std::size_t>(p)];
+      if (p >= 0) pages_.share(p);
     of(number) = {
         .pages = std::move(shared), .length = n, .used = true, .evicted = of(sequence).evicted};
     return number;
@@ -156,7 +123,8 @@ class PageTable {
 
   /// Ends a sequence and gives back the pages that no other one shares. Its number is free.
   /// \throws std::invalid_argument if there is no such sequence
-  void release(Index sequence, const char* function = "latent::PageTable::release") {
+  void release(Index sequence) {
+    constexpr const char* function = "latent::PageTable::release";
     check_sequence(function, sequence);
     drop_pages(of(sequence), 0);
     of(sequence) = {.pages = std::move(of(sequence).pages)};
@@ -186,12 +154,10 @@ class PageTable {
     if (wanted > s.pages.capacity()) s.pages.reserve(std::max(wanted, 2 * s.pages.capacity()));
     if (shares_room(s.length, sequence)) {
       std::int32_t& last = s.pages.back();
-      const std::int32_t own = take();
-      done.copy = PageCopy{last, own, s.length % page_size_};
-      give_back(last);
-      last = own;
+      done.copy = PageCopy{last, pages_.exchange(last), s.length % page_size_};
+      last = static_cast<std::int32_t>(done.copy->to);
     }
-    while (s.pages.size() < wanted) s.pages.push_back(take());
+    while (s.pages.size() < wanted) s.pages.push_back(pages_.take());
     s.length += tokens;
     return done;
   }
@@ -209,12 +175,37 @@ class PageTable {
 
   /// Forgets the tokens from position `length` on and gives back their pages.
   /// \throws std::invalid_argument as `fork`
-  void truncate(Index sequence, Index length,
-                const char* function = "latent::PageTable::truncate") {
+  void truncate(Index sequence, Index length) {
+    constexpr const char* function = "latent::PageTable::truncate";
     check_sequence(function, sequence);
     check_length(function, "length", sequence, length);
     drop_pages(of(sequence), ceil_div(length, page_size_));
     of(sequence).length = length;
+  }
+
+  /// Gives a sequence pages of its own in place of those that it shares, from the page of position
+  /// `first` on, so that rows there may be changed. The caller makes the copies.
+  /// \throws std::invalid_argument if there is no such sequence or position, a page was evicted, or
+  ///         there are too few free pages
+  std::vector<PageCopy> unshare(Index sequence, Index first,
+                                const char* function = "latent::PageTable::unshare") {
+    check_sequence(function, sequence);
+    check(first >= 0 && first <= length(sequence), function, "first", first,
+          Worded{"from 0 to the ", length(sequence), " tokens of the sequence"});
+    std::vector<PageCopy> copies;
+    Sequence& s = of(sequence);
+    const auto size = static_cast<Index>(s.pages.size());
+    for (Index i = first / page_size_; i < size; ++i) {
+      check(page(sequence, i) >= 0, function, "first", first, "no evicted tokens behind it");
+      if (sharers(page(sequence, i)) > 1) copies.push_back({page(sequence, i), i, page_size_});
+    }
+    check(static_cast<Index>(copies.size()) <= free_pages(), function, "pages", copies.size(),
+          Worded{"at most the ", free_pages(), " free pages"});
+    for (PageCopy& c : copies) {  // `to` is still the place in the sequence
+      std::int32_t& shared = s.pages[static_cast<std::size_t>(c.to)];
+      c.to = shared = pages_.exchange(shared);
+    }
+    return copies;
   }
 
   /// Gives back the pages none of whose tokens is kept. A page stays as a whole if one of its
@@ -222,7 +213,8 @@ class PageTable {
   /// `window` w and `sinks` s, keep as many.
   /// \returns the pages that the sequence gave back; those that others share stay theirs
   /// \throws std::invalid_argument if there is no such sequence or a count is negative
-  Index evict(Index sequence, KeptTokens kept, const char* function = "latent::PageTable::evict") {
+  Index evict(Index sequence, KeptTokens kept) {
+    constexpr const char* function = "latent::PageTable::evict";
     check_sequence(function, sequence);
     check(kept.window >= 0, function, "window", kept.window, "at least 0");
     check(kept.sinks >= 0, function, "sinks", kept.sinks, "at least 0");
@@ -233,7 +225,7 @@ class PageTable {
     for (Index i = begin; i < end; ++i) {
       std::int32_t& page = s.pages[static_cast<std::size_t>(i)];
       if (page < 0) continue;
-      give_back(page);
+      pages_.give_back(page);
       page = -1;
       ++count;
     }
@@ -287,26 +279,16 @@ class PageTable {
           "a length whose last page was not evicted");
   }
 
-  std::int32_t take() {
-    const std::int32_t page = free_.back();
-    free_.pop_back();
-    sharers_[static_cast<std::size_t>(page)] = 1;
-    return page;
-  }
-  void give_back(std::int32_t page) {
-    if (--sharers_[static_cast<std::size_t>(page)] == 0) free_.push_back(page);
-  }
   void drop_pages(Sequence& s, Index kept) {
     while (static_cast<Index>(s.pages.size()) > kept) {
-      if (s.pages.back() >= 0) give_back(s.pages.back());
+      if (s.pages.back() >= 0) pages_.give_back(s.pages.back());
       s.pages.pop_back();
     }
   }
 
+  detail::SharedPages pages_;
   Index page_size_;
   std::vector<Sequence> sequences_;
-  std::vector<std::int32_t> sharers_;  ///< of each page
-  std::vector<std::int32_t> free_;     ///< the next to take is the last
 };
 
 PARE_ABI_END

@@ -15,6 +15,7 @@
 #include <pare/latent/pages.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstring>
 #include <type_traits>
@@ -27,7 +28,9 @@ template <class T>
 class PagedRows {
  public:
   PagedRows(const char* function, const PageTable& table, Index width)
-      : pages_(table.pages()), page_size_(table.page_size()), width_(width) {
+      : PagedRows(function, table.pages(), table.page_size(), width) {}
+  PagedRows(const char* function, Index pages, Index page_size, Index width)
+      : pages_(pages), page_size_(page_size), width_(width) {
     const Index rows = checked_product(function, "pages", pages_, page_size_);
     const Index size = checked_product(function, "pages", rows, width);
     memory_.resize(static_cast<std::size_t>(checked_count(function, "pages", size, sizeof(T))));
@@ -52,6 +55,42 @@ class PagedRows {
   AlignedBuffer<T> memory_;
   Index pages_, page_size_, width_;
 };
+
+/// Throws unless latents [tokens, latent] and rotary keys [tokens, rope] are sound views.
+template <class C, class R>
+void check_token_rows(const char* function, TensorView<const C, 2> latents,
+                      TensorView<const R, 2> ropes, Index latent, Index rope) {
+  check_view(function, "latent", latents);
+  check_view(function, "rope", ropes);
+  check_extents<2>(function, "latent", latents.extent, {latents.rows(), latent});
+  check_extents<2>(function, "rope", ropes.extent, {latents.rows(), rope});
+}
+
+/// Latents and rotary keys of rows [tokens, latent + rope], which are checked.
+template <class X>
+std::array<TensorView<const X, 2>, 2> token_parts(const char* function, TensorView<const X, 2> rows,
+                                                  Index latent, Index rope) {
+  check_view(function, "rows", rows);
+  check_extents<2>(function, "rows", rows.extent, {rows.rows(), latent + rope});
+  auto latents = rows, ropes = rows;
+  latents.extent[1] = latent;
+  ropes.extent[1] = rope;
+  if (rope > 0 && rows.data != nullptr) ropes.data += latent * rows.stride[1];
+  return {latents, ropes};
+}
+
+/// Throws unless a sequence holds so many tokens from position `first` on.
+inline void check_tokens(const char* function, const PageTable& table, Index sequence, Index first,
+                         Index tokens) {
+  table.check_sequence(function, sequence);
+  const Index n = table.length(sequence);
+  check(first >= 0 && first <= n && tokens <= n - first, function, "first",
+        std::array<Index, 2>{first, tokens},
+        Worded{"[first, tokens] of the ", n, " tokens of the sequence"});
+  for (Index t = 0; t < tokens; ++t)
+    check(table.holds(sequence, first + t), function, "first", first + t,
+          "a token that was not evicted");
+}
 
 /// Tokens that lie in one page: `count` from position `first` on.
 struct PageRun {
