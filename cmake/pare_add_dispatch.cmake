@@ -6,13 +6,14 @@ include("${CMAKE_CURRENT_LIST_DIR}/PareArchs.cmake")
 # pare_add_dispatch(<target> [AREAS <area>...] [INSTANTIATE <file>...] [ARCHS <arch>...])
 #
 # Compiles Pare's dispatched kernels once per instruction set and adds the objects to <target>, which
-# must link pare::pare and include <pare/dispatch.hpp>. AREAS names the folders of Pare whose
-# functions <target> calls with pare::dispatched: linalg, projection, attention, factor, feature, graph,
-# transformer; the default is all, which takes minutes to compile. Each INSTANTIATE file (relative to the
-# calling folder) names further combinations, one PARE_INSTANTIATE(...) a line, and may include the
-# headers that its own types need; Eigen must not be among them, since its functions would be merged
-# across instruction sets by the linker. ARCHS narrows the list; the default is all that the
-# compiler supports. <target> and what links it see PARE_DISPATCH_HAS_<ARCH>=1 for each one built.
+# must link pare::pare and include <pare/dispatch.hpp>. AREAS names the folders of Pare whose functions
+# <target> calls with pare::dispatched: linalg, projection, attention, factor, feature, graph,
+# transformer, latent; the default is all, which takes minutes to compile. Each INSTANTIATE file
+# (relative to the calling folder) names further combinations, one PARE_INSTANTIATE(...) a line, and
+# may include the headers that its own types need; Eigen must not be among them, since its functions
+# would be merged across instruction sets by the linker. ARCHS narrows the list; the default is all
+# that the compiler supports. <target> and what links it see PARE_DISPATCH_HAS_<ARCH>=1 for each one
+# built.
 function(pare_add_dispatch target)
   cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "AREAS;INSTANTIATE;ARCHS")
   if(arg_UNPARSED_ARGUMENTS)
@@ -41,7 +42,7 @@ function(pare_add_dispatch target)
     endif()
   endif()
 
-  set(areas linalg projection attention factor feature graph transformer)
+  set(areas linalg projection attention factor feature graph transformer latent)
   if(arg_AREAS)
     set(unknown ${arg_AREAS})
     list(REMOVE_ITEM unknown ${areas})

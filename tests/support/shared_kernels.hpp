@@ -18,6 +18,7 @@
 #include <pare/dispatch/kernels/factor.inc>
 #include <pare/dispatch/kernels/feature.inc>
 #include <pare/dispatch/kernels/graph.inc>
+#include <pare/dispatch/kernels/latent.inc>
 #include <pare/dispatch/kernels/linalg.inc>
 #include <pare/dispatch/kernels/projection.inc>
 #include <pare/dispatch/kernels/transformer.inc>
