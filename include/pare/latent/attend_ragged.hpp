@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Attention over a RaggedCache, whose heads keep different numbers of tokens.
+///
+/// ```cpp
+/// attend_ragged(pare::simd.threads(4), q, cache, out, {.causal = true});
+/// ```
+
+#include <pare/core/macros_off.hpp>
+
+#include <pare/attention/attend.hpp>
+#include <pare/core/backend.hpp>
+#include <pare/core/check.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/latent/ragged_cache.hpp>
+
+namespace pare::latent {
+
+namespace detail {
+PARE_ABI_BEGIN
+
+inline constexpr const char* attend_ragged_name = "latent::attend_ragged";
+
+/// The heads of x that read a kv head.
+template <class T>
+TensorView<T, 4> heads_of(TensorView<T, 4> x, Index head, Index each) {
+  if (x.data != nullptr) x.data += head * each * x.stride[1];
+  x.extent[1] = each;
+  return x;
+}
+
+template <class S>
+void check_ragged(const RaggedCache<S>& cache, const attention::AttendOptions& options) {
+  const char* const function = attend_ragged_name;
+  check(!options.window && !options.window_left && !options.window_right, function, "window",
+        "a window", "none: groups keep tokens from anywhere");
+  check(!options.order && !options.mask, function, "order, mask", "an order or a mask",
+        "neither: groups differ in length");
+  check(!options.query_offsets, function, "query_offsets", "packed sequences", "none");
+  check(!options.lse.wanted(), function, "lse", "a log-sum-exp", "none");
+  check(!options.sink_logits, function, "sink_logits", "sink logits", "none");
+  check(cache.kv_heads() >= 1, function, "cache", cache.kv_heads(), "heads");
+}
+
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
+/// Attention of each head over the tokens that its group keeps.
+///
+/// \param backend left out: pare::simd
+/// \param q       [sequences, heads, queries, key dim]; heads are a multiple of the kv heads, and
+///                those of kv head h are neighbours, as in attention::attend
+/// \param cache   of the scalar of q
+/// \param out     [sequences, heads, queries, value dim], written
+/// \param options causal, scale and query_offset; nothing that counts positions or needs one length
+/// \throws std::invalid_argument if a shape does not fit, an option is of the others, or out
+///         overlaps an input. Nothing is written then.
+///
+/// Cost: that of attention::attend for each kv head, one after the other. Memory: likewise. The
+/// same bits for any number of threads and any order of the heads in groups.
+template <Backend B, In<4> Q, StorageScalar S, Out<4> O>
+requires attention::SourceScalars<Q, RaggedHead<S>, O>
+void attend_ragged(const B& backend, const Q& q, const RaggedCache<S>& cache, O&& out,
+                   const attention::AttendOptions& options = {}) {
+  constexpr const char* function = detail::attend_ragged_name;
+  const auto queries = as_const(to_view(q));
+  const auto to = to_view(out);
+  check_view(function, "q", queries);
+  detail::check_ragged(cache, options);
+  const Index heads = queries.extent[1], each = heads / cache.kv_heads();
+  check(heads % cache.kv_heads() == 0, function, "q", queries.extent,
+        Worded{"a multiple of ", cache.kv_heads(), " heads"});
+  check_extents<4>(function, "q", queries.extent,
+                   {cache.sequences(), heads, queries.extent[2], cache.key_dim()});
+  check_extents<4>(function, "out", to.extent,
+                   {cache.sequences(), heads, queries.extent[2], cache.value_dim()});
+  check_writable(function, "out", to);
+  check_no_overlap(function, "out", to, "q", queries);
+  cache.check_apart(function, "out", to);
+  for (Index h = 0; h < cache.kv_heads(); ++h)
+    attention::attend(backend, detail::heads_of(queries, h, each), cache.head(h),
+                      detail::heads_of(to, h, each), options);
+}
+
+/// \overload
+template <In<4> Q, StorageScalar S, Out<4> O>
+requires attention::SourceScalars<Q, RaggedHead<S>, O>
+void attend_ragged(const Q& q, const RaggedCache<S>& cache, O&& out,
+                   const attention::AttendOptions& options = {}) {
+  attend_ragged(simd, q, cache, out, options);
+}
+
+PARE_ABI_END
+}  // namespace pare::latent
+
+#include <pare/core/macros_on.hpp>

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// A paged cache whose kv heads keep different numbers of tokens (Tangram): heads that need few
+/// tokens are in groups with others that do, and each group has pages and a length of its own.
+///
+/// ```cpp
+/// RaggedCache<float> cache({.kv_heads = 8, .group = 2, .key_dim = 64, .value_dim = 64,
+///                           .pages = 4096, .order = heads_by_retention});
+/// cache.append(0, k, v);                   // [kv heads, tokens, 64], to all groups
+/// cache.keep(0, 3, positions_to_keep);     // group 3 drops the others
+/// attend_ragged(q, cache, out, {.causal = true});
+/// ```
+///
+/// Pages are [group, page size, dim]: page p of column c is virtual page p group + c, so that what
+/// reads one kv head in pages reads any head of the cache (`head`). A group's pages are those of a
+/// sequence of its own in one PageTable, from which all groups take.
+///
+/// The n-th token of a group is its n-th kept one. Keys are stored as they came: rotated keys keep
+/// the angles of their positions, and a causal mask still holds for tokens that were appended last,
+/// because all that were kept are older. Windows and biases would count kept tokens.
+///
+/// Source: Tangram, arXiv 2606.06302, from its code (ragged_layout.py, head_group_clustering).
+/// Ours: forks, and any list of tokens to keep; which tokens to keep is not decided here.
+
+#include <pare/core/macros_off.hpp>
+
+#include <pare/attention/key_value_source.hpp>
+#include <pare/core/backend.hpp>
+#include <pare/core/check.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/latent/cache_options.hpp>
+#include <pare/latent/detail/paged_rows.hpp>
+#include <pare/latent/pages.hpp>
+#include <pare/latent/ragged_options.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <span>
+#include <vector>
+
+namespace pare::latent {
+
+PARE_ABI_BEGIN
+
+template <StorageScalar S>
+class RaggedCache;
+
+/// One kv head of a RaggedCache, as a KeyValueSource of one head; valid while the cache is.
+template <StorageScalar S>
+struct RaggedHead {
+  using scalar = S;
+
+  const RaggedCache<S>* cache = nullptr;
+  Index group = 0;
+  Index column = 0;
+
+  Index sequences() const { return cache->sequences(); }
+  Index kv_heads() const { return 1; }
+  Index key_dim() const { return cache->key_dim(); }
+  Index value_dim() const { return cache->value_dim(); }
+  Index length(Index sequence) const { return cache->length(sequence, group); }
+  PARE_ALWAYS_INLINE const S* key(Index sequence, Index, Index n) const {
+    return cache->key(sequence, group, column, n);
+  }
+  PARE_ALWAYS_INLINE const S* value(Index sequence, Index, Index n) const {
+    return cache->value(sequence, group, column, n);
+  }
+  void validate(const char*) const {}
+  template <class O, std::size_t Rank>
+  void check_apart(const char* function, const char* output, const TensorView<O, Rank>& out) const {
+    cache->check_apart(function, output, out);
+  }
+};
+
+/// Keys and values of all heads, in groups. It can be moved, not copied.
+///
+/// Memory: pages page_size group (key dim + value dim) elements of S, taken once, and the
+/// PageTable.
+template <StorageScalar S>
+class RaggedCache {
+ public:
+  using scalar = S;
+
+  /// \throws std::invalid_argument if a size is out of its range, the group is no divisor, the
+  /// order
+  ///         does not have each head once, or memory cannot be counted
+  explicit RaggedCache(const RaggedCacheOptions& options)
+      : group_(options.validate(class_name).group),
+        heads_(options.kv_heads),
+        table_(options.pages, options.page_size, class_name),
+        keys_(class_name, checked_product(class_name, "pages", options.pages, group_),
+              options.page_size, options.key_dim),
+        values_(class_name, options.pages * group_, options.page_size, options.value_dim),
+        slots_(options.slots()) {
+    check(options.sequences >= 0 && options.sequences <= attention::most_tokens / groups(),
+          class_name, "sequences", options.sequences, "at least 0, groups of all below 2^30");
+    for (Index i = 0; i < options.sequences; ++i) add();
+  }
+
+  Index kv_heads() const { return heads_; }
+  Index groups() const { return heads_ / group_; }
+  Index key_dim() const { return keys_.width(); }
+  Index value_dim() const { return values_.width(); }
+  Index sequences() const { return table_.sequences() / groups(); }
+  /// Tokens that a group keeps of a sequence.
+  Index length(Index sequence, Index group) const { return table_.length(list(sequence, group)); }
+  /// The group of a head, and its column there.
+  Index group_of(Index head) const { return slot(head) / group_; }
+  Index column_of(Index head) const { return slot(head) % group_; }
+  /// Which page holds what: group g of sequence s is sequence s groups() + g of it.
+  const PageTable& table() const { return table_; }
+
+  /// An empty sequence.
+  Index add() {
+    const Index first = table_.add();
+    for (Index g = 1; g < groups(); ++g) table_.add();
+    return first / groups();
+  }
+  /// A sequence with all tokens of another, in the same pages.
+  /// \throws std::invalid_argument if there is no such sequence
+  Index fork(Index sequence) {
+    check_sequence("latent::RaggedCache::fork", sequence);
+    const Index first = table_.fork(list(sequence, 0));
+    for (Index g = 1; g < groups(); ++g) table_.fork(list(sequence, g));
+    return first / groups();
+  }
+  /// Ends a sequence. \throws std::invalid_argument if there is no such sequence
+  void release(Index sequence) {
+    check_sequence("latent::RaggedCache::release", sequence);
+    for (Index g = groups(); g-- > 0;) table_.release(list(sequence, g));
+  }
+
+  /// Appends tokens to all groups of a sequence.
+  ///
+  /// \param keys   [kv heads, tokens, key dim] of S or what S is computed in, any strides
+  /// \param values [kv heads, tokens, value dim], likewise; both apart from the cache
+  /// \throws std::invalid_argument if a shape does not fit, the sequence does not exist, an input
+  ///         lies in the cache, or there are too few free pages for all groups. Nothing is written
+  ///         then.
+  template <In<3> K, In<3> V>
+  requires(CacheScalar<scalar_of<K>, S> && CacheScalar<scalar_of<V>, S>)
+  void append(Index sequence, const K& keys, const V& values) {
+    append_views(sequence, as_const(to_view(keys)), as_const(to_view(values)));
+  }
+
+  /// Keeps of a group the tokens of a list, and gives back the pages that become free.
+  /// \param tokens which of the length(sequence, group) tokens, ascending
+  /// \throws std::invalid_argument if there is no such sequence or group, the list is not ascending
+  ///         or names a token that is not there, or there are too few free pages for copies of
+  ///         those that a fork shares. Nothing is changed then.
+  void keep(Index sequence, Index group, std::span<const Index> tokens) {
+    constexpr const char* function = "latent::RaggedCache::keep";
+    check_sequence(function, sequence);
+    check(group >= 0 && group < groups(), function, "group", group, Worded{"below ", groups()});
+    const auto n = static_cast<Index>(tokens.size());
+    for (Index i = 0; i < n; ++i) {
+      const Index t = tokens[static_cast<std::size_t>(i)];
+      const Index least = i == 0 ? 0 : tokens[static_cast<std::size_t>(i - 1)] + 1;
+      check(t >= least && t < length(sequence, group), function, "tokens", t,
+            "an ascending list of tokens that there are");
+    }
+    Index same = 0;  // the first of them stay where they are
+    while (same < n && tokens[static_cast<std::size_t>(same)] == same) ++same;
+    const Index at = list(sequence, group);
+    if (same < n)
+      for (const PageCopy& page : table_.unshare(at, same, function)) copy(page);
+    for (Index i = same; i < n; ++i) move(at, i, tokens[static_cast<std::size_t>(i)]);
+    table_.truncate(at, n);
+  }
+
+  /// A kv head, 0 <= head < kv_heads(); not checked.
+  RaggedHead<S> head(Index h) const { return {this, group_of(h), column_of(h)}; }
+
+  /// The n-th token that a group keeps, of the head in a column; not checked.
+  PARE_ALWAYS_INLINE const S* key(Index sequence, Index group, Index column, Index n) const {
+    return keys_.row(virtual_row(list(sequence, group), column, n));
+  }
+  PARE_ALWAYS_INLINE const S* value(Index sequence, Index group, Index column, Index n) const {
+    return values_.row(virtual_row(list(sequence, group), column, n));
+  }
+
+  /// \throws std::invalid_argument if an output shares memory with the cache
+  template <class O, std::size_t Rank>
+  void check_apart(const char* function, const char* output, const TensorView<O, Rank>& out) const {
+    check_no_overlap(function, output, out, "cache", keys_.all());
+    check_no_overlap(function, output, out, "cache", values_.all());
+  }
+
+ private:
+  static constexpr const char* class_name = "latent::RaggedCache";
+  static constexpr const char* append_name = "latent::RaggedCache::append";
+
+  Index slot(Index head) const { return slots_[static_cast<std::size_t>(head)]; }
+  Index list(Index sequence, Index group) const { return sequence * groups() + group; }
+  PageRow virtual_row(Index at, Index column, Index n) const {
+    const PageRow row = table_.row(at, n);
+    return {row.page * group_ + column, row.row};
+  }
+
+  void check_sequence(const char* function, Index sequence) const {
+    check(sequence >= 0 && sequence < sequences() && table_.has(list(sequence, 0)), function,
+          "sequence", sequence, Worded{"a sequence in use, below ", sequences()});
+  }
+
+  void copy(const PageCopy& page) const {
+    for (Index c = 0; c < group_; ++c) {
+      keys_.copy({page.from * group_ + c, page.to * group_ + c, page.rows});
+      values_.copy({page.from * group_ + c, page.to * group_ + c, page.rows});
+    }
+  }
+  void move(Index at, Index to, Index from) const {
+    for (Index c = 0; c < group_; ++c) {
+      const PageRow a = virtual_row(at, c, to), b = virtual_row(at, c, from);
+      std::copy_n(keys_.row(b), key_dim(), keys_.row(a));
+      std::copy_n(values_.row(b), value_dim(), values_.row(a));
+    }
+  }
+
+  template <class K, class V>
+  void append_views(Index sequence, TensorView<const K, 3> keys, TensorView<const V, 3> values) {
+    check_sequence(append_name, sequence);
+    check_view(append_name, "keys", keys);
+    check_view(append_name, "values", values);
+    const Index tokens = keys.extent[1];
+    check_extents<3>(append_name, "keys", keys.extent, {heads_, tokens, key_dim()});
+    check_extents<3>(append_name, "values", values.extent, {heads_, tokens, value_dim()});
+    check_apart(append_name, "keys", keys);
+    check_apart(append_name, "values", values);
+    Index wanted = 0;
+    for (Index g = 0; g < groups(); ++g) {
+      table_.check_append(append_name, list(sequence, g), tokens);
+      wanted += table_.pages_for(list(sequence, g), tokens);
+    }
+    check(wanted <= table_.free_pages(), append_name, "tokens",
+          Worded{"tokens that take ", wanted, " pages"},
+          Worded{"at most the ", table_.free_pages(), " free pages"});
+    for (Index g = 0; g < groups(); ++g) {
+      const Appended added = table_.append(list(sequence, g), tokens, append_name);
+      if (added.copy) copy(*added.copy);
+    }
+    for (Index h = 0; h < heads_; ++h) {
+      store_head(sequence, h, keys, keys_);
+      store_head(sequence, h, values, values_);
+    }
+  }
+
+  template <class X>
+  void store_head(Index sequence, Index head, TensorView<const X, 3> x,
+                  const detail::PagedRows<S>& rows) const {
+    const Index at = list(sequence, group_of(head)), first = table_.length(at) - x.extent[1];
+    for (Index t = 0; t < x.extent[1]; ++t) {
+      const TensorView<const X, 2> row{
+          x.data + head * x.stride[0] + t * x.stride[1], {1, x.extent[2]}, {0, x.stride[2]}};
+      detail::store_rows(simd, row, rows.row(virtual_row(at, column_of(head), first + t)), 0);
+    }
+  }
+
+  Index group_, heads_;
+  PageTable table_;
+  detail::PagedRows<S> keys_, values_;
+  std::vector<Index> slots_;  ///< of each head: group group_ + column
+};
+
+PARE_ABI_END
+}  // namespace pare::latent
+
+#include <pare/core/macros_on.hpp>
