@@ -38,6 +38,7 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/cpu_features.hpp>
+#include <pare/core/e4m3.hpp>
 #include <pare/core/executor.hpp>
 #include <pare/core/executor_ref.hpp>
 #include <pare/core/matrix.hpp>
@@ -91,6 +92,17 @@
 #include <pare/latent/convert/mha2mla.hpp>
 #include <pare/latent/convert/rotary_pairs.hpp>
 #include <pare/latent/convert/transmla.hpp>
+#include <pare/latent/attend_ragged.hpp>
+#include <pare/latent/cache.hpp>
+#include <pare/latent/cache_options.hpp>
+#include <pare/latent/cached_sequences.hpp>
+#include <pare/latent/chosen_sequences.hpp>
+#include <pare/latent/e4m3_cache.hpp>
+#include <pare/latent/e4m3_layout.hpp>
+#include <pare/latent/page_types.hpp>
+#include <pare/latent/pages.hpp>
+#include <pare/latent/ragged_cache.hpp>
+#include <pare/latent/ragged_options.hpp>
 #include <pare/linalg/epilogue.hpp>
 #include <pare/linalg/gaussian.hpp>
 #include <pare/linalg/gram.hpp>
