@@ -182,6 +182,8 @@ TEST(Pages, AnEvictedPageStaysWithTheSequenceThatSharesIt) {
   EXPECT_FALSE(table.holds(0, 0));
   const Index c = table.fork(0);
   EXPECT_FALSE(table.holds(c, 0));
+  const auto read_of = [&](Index s) { return KeysRead{0, s == c ? 0 : 8}; };
+  refusal([&] { table.check_held("f", read_of); }, "f", "cache");
   EXPECT_EQ(table.append(c, 1).first, 8);
   table.release(b);
   EXPECT_EQ(table.evict(0, {.window = 2}), 0);
