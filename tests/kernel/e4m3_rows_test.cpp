@@ -146,6 +146,23 @@ TYPED_TEST(E4m3RowsTest, ScalesChangeAtPowersOfTwo) {
   }
 }
 
+// Of scale 1, which 448 makes: what lies in the middle of two codes, and beside it.
+TYPED_TEST(E4m3RowsTest, TiesGoToEven) {
+  std::vector<float> x{448};
+  for (int code = 0; code < 126; ++code) {
+    const auto value = [](int c) {
+      return static_cast<float>(e4m3::from_bits(static_cast<std::uint8_t>(c)));
+    };
+    const float middle = (value(code) + value(code + 1)) / 2;
+    for (const float y : {std::nextafter(middle, 0.0f), middle, std::nextafter(middle, 500.0f)}) {
+      x.push_back(y);
+      x.push_back(-y);
+    }
+  }
+  const auto columns = static_cast<std::ptrdiff_t>(x.size());
+  expect_quantized<TypeParam>(x, columns, columns, true);
+}
+
 TYPED_TEST(E4m3RowsTest, NaNsStayInTheirPlaceAndInfinitiesSaturate) {
   constexpr float nan = std::numeric_limits<float>::quiet_NaN();
   constexpr float infinity = std::numeric_limits<float>::infinity();
