@@ -197,12 +197,8 @@ class LaneMemory {
     }
     for (const std::vector<T>& row : widened) pointers.push_back(row.data());
     launch(pare::simd_for<Arch>{},
-           kernel::PackTransposed<T>{pointers.data(),
-                                     x.rows,
-                                     x.depth,
-                                     queries_.data(),
-                                     {},
-                                     kernel::PanelWidth::Lanes});
+           kernel::PackTransposed<T>{
+               pointers.data(), x.rows, x.depth, queries_.data(), {}, kernel::PanelWidth::Lanes});
   }
 
   const T* queries() const { return queries_.data(); }

@@ -58,10 +58,20 @@ template <class S>
 concept LoadsValues =
     requires(const S& s, Index i, typename S::scalar* out) { s.load_value(i, i, i, out); };
 
+/// Whether a source's values are the first scalars of their keys.
+template <class S>
+inline constexpr bool keys_hold_values = false;
+template <class S>
+requires requires { S::values_in_keys; }
+inline constexpr bool keys_hold_values<S> = S::values_in_keys;
+
 /// Anything that has the key and the value of a token. It points to rows or loads them; if it can
 /// do both, it is asked to load. Keys have key_dim() scalars, values value_dim(). It is asked for
 /// positions below `length(sequence)`, by several threads at the same time. `validate(function)`
 /// throws `std::invalid_argument` if the source is broken.
+///
+/// A source may say `static constexpr bool values_in_keys = true`: a value is the first value_dim()
+/// scalars of its key, as in a cache of latents. Rows are then pointed to or loaded once for both.
 ///
 /// Two more members are optional. `validate(function, read_of)` is called instead of the other;
 /// read_of(sequence) says which keys the call reads (KeysRead). `check_apart(function, output,

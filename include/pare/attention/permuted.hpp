@@ -163,8 +163,8 @@ PARE_ABI_BEGIN
 /// \throws std::invalid_argument if segment or queries is below 1, dense_above is NaN, the selector
 ///         has another segment or refuses the call (as MeanPool and Antidiagonal do if segment is
 ///         not a multiple of column_block, or there are more queries than keys; SlidingWindow,
-///         ProxyHeads and SampledMass refuse every order), the options are not as above, or as exact
-///         attention. Nothing is written then.
+///         ProxyHeads and SampledMass refuse every order), the options are not as above, or as
+///         exact attention. Nothing is written then.
 ///
 /// The call is exact, and spends no time on selecting, if the selector keeps all (every mass is 1),
 /// if the keys fill no more than one segment, or if there are fewer keys than `dense_below` or

@@ -37,11 +37,11 @@ struct RowPlace {
 /// Memory of a tile whose query rows are the lanes of registers, of keys and values as they lie.
 template <class T>
 struct LaneRoom {
-  T* scores = nullptr;            ///< [tile_keys + lane_room, stride]
-  T* rows = nullptr;              ///< [lane_states, stride]
-  T* keys = nullptr;              ///< [tile_keys, key_depth], where storage is widened
-  T* values = nullptr;            ///< [tile_keys, value_columns], likewise
-  std::ptrdiff_t stride = 0;      ///< rows rounded up to padded_columns
+  T* scores = nullptr;        ///< [tile_keys + lane_room, stride]
+  T* rows = nullptr;          ///< [lane_states, stride]
+  T* keys = nullptr;          ///< [tile_keys, key_depth], where storage is widened
+  T* values = nullptr;        ///< [tile_keys, value_columns], likewise
+  std::ptrdiff_t stride = 0;  ///< rows rounded up to padded_columns
 
   /// Keys beyond a tile, and numbers kept for each row.
   static constexpr std::ptrdiff_t lane_room = 16, lane_states = 4;

@@ -65,9 +65,8 @@ class LaneTile {
   }
   /// Keys that some row of the view may see.
   std::ptrdiff_t seen(const GroupView& view) const noexcept {
-    return a_.contiguous && view.max_last - a_.lowest < a_.count - 1
-               ? view.max_last - a_.lowest + 1
-               : a_.count;
+    return a_.contiguous && view.max_last - a_.lowest < a_.count - 1 ? view.max_last - a_.lowest + 1
+                                                                     : a_.count;
   }
 
   /// Points to keys and values as T.
@@ -100,14 +99,13 @@ class LaneTile {
       const int registers = static_cast<int>((std::min(a_.rows - row, width) + n - 1) / n);
       const std::ptrdiff_t keys = lane_keys<Arch>(registers);
       for (std::ptrdiff_t j = 0; j < count_; j += keys)
-        score_lanes<Arch, T>(registers, {.keys = keys_ + j,
-                                         .depth = a_.key_depth,
-                                         .queries = a_.queries + row * a_.key_depth,
-                                         .scores = a_.lanes.scores + j * stride_ + row,
-                                         .stride = stride_,
-                                         .fetch = row == 0 && j + keys <= ahead_
-                                                      ? fetch_keys(j)
-                                                      : LaneFetch{}});
+        score_lanes<Arch, T>(
+            registers, {.keys = keys_ + j,
+                        .depth = a_.key_depth,
+                        .queries = a_.queries + row * a_.key_depth,
+                        .scores = a_.lanes.scores + j * stride_ + row,
+                        .stride = stride_,
+                        .fetch = row == 0 && j + keys <= ahead_ ? fetch_keys(j) : LaneFetch{}});
     }
   }
 
@@ -118,8 +116,7 @@ class LaneTile {
   /// What a modifier and what is hidden make of scores.
   void change_scores() noexcept {
     for (std::ptrdiff_t r = 0; r < a_.rows; ++r) {
-      if constexpr (modified)
-        modify_scores(a_, a_.places[r], count_, a_.lanes.scores + r, stride_);
+      if constexpr (modified) modify_scores(a_, a_.places[r], count_, a_.lanes.scores + r, stride_);
       hide_keys(a_, a_.places[r], count_, a_.lanes.scores + r, stride_);
     }
   }

@@ -24,19 +24,6 @@
 
 namespace pare::latent {
 
-namespace detail {
-
-/// Whether a source says that values are the first part of its keys.
-template <class Source>
-constexpr bool values_are_in_keys() {
-  if constexpr (requires { Source::values_in_keys; })
-    return Source::values_in_keys;
-  else
-    return false;
-}
-
-}  // namespace detail
-
 PARE_ABI_BEGIN
 
 /// A source of the sequences of another. It views both, which must outlive it.
@@ -44,7 +31,7 @@ template <attention::KeyValueSource Source>
 class ChosenSequences {
  public:
   using scalar = typename Source::scalar;
-  static constexpr bool values_in_keys = detail::values_are_in_keys<Source>();
+  static constexpr bool values_in_keys = attention::keys_hold_values<Source>;
 
   /// \param numbers sequences of the source, in any order, also more than once; `validate` checks
   ///                them

@@ -304,8 +304,8 @@ PARE_ABI_BEGIN
 /// Cost: 2 m n k FLOPs (half of them for a lower half), which bind; a and b are read once for every
 /// 2048 columns, c is read and written once for every 512 of the depth (or once for up to 640).
 /// Memory, kept in the backend's workspace: in float at most 5 MiB for panels of b and 480 KiB for
-/// rows of a per worker; in double, and for pairs of bf16, twice that. Where a block of the depth of
-/// all rows of a takes at most 1.25 MiB: that, and 160 KiB per worker.
+/// rows of a per worker; in double, and for pairs of bf16, twice that. Where a block of the depth
+/// of all rows of a takes at most 1.25 MiB: that, and 160 KiB per worker.
 /// \throws std::invalid_argument if neither rows nor columns of c are contiguous.
 template <Backend B, StorageScalar SA, StorageScalar SB, ComputeScalar T,
           Epilogue<T> E = NoEpilogue>

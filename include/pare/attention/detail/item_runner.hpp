@@ -119,8 +119,7 @@ class ItemRunner {
         for (Index c = 0; c < dim; ++c) row[c] = static_cast<T>(scratch_.query_rows[r][c]);
         scratch_.lane_query_rows[r] = row;
       }
-      launch(backend_,
-             kernel::PackTransposed<T>{
+      launch(backend_, kernel::PackTransposed<T>{
                            scratch_.lane_query_rows, rows, dim, scratch_.queries, {}, lanes});
     }
   }
@@ -217,8 +216,8 @@ class ItemRunner {
   /// Runs the first tile of what was collected.
   void run_tile() {
     const Index count = std::min(feed_.count(), tile_keys_);
-    auto tile = lanes_ || rows_ <= direct_rows ? feed_.direct(count)
-                                               : feed_.packed(count, Fetch::Packing);
+    auto tile =
+        lanes_ || rows_ <= direct_rows ? feed_.direct(count) : feed_.packed(count, Fetch::Packing);
     if (lanes_) {
       tile.lanes = scratch_.lanes;
       tile.lanes.stride = kernel::padded_columns<T>(item_.rows());

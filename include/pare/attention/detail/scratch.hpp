@@ -22,8 +22,8 @@ PARE_ABI_BEGIN
 /// Rows that a source loads stay in memory until their tile has run: those of two packed tiles.
 inline constexpr Index loaded_rows = 2 * kernel::tile_keys;
 
-/// Up to this many rows, of few queries of a sequence, are the lanes of registers, and keys and values
-/// are read as they lie. They take more than direct_tile_rows to pay.
+/// Up to this many rows, of few queries of a sequence, are the lanes of registers, and keys and
+/// values are read as they lie. They take more than direct_tile_rows to pay.
 inline constexpr Index lane_rows = 128;
 
 /// What one worker needs for an item of up to `rows` rows.
@@ -48,8 +48,8 @@ struct Scratch {
   const S** query_rows = nullptr;
   typename C::Output** out_rows = nullptr;
   T** lse_rows = nullptr;
-  kernel::LaneRoom<T> lanes{};        ///< of rows_in_lanes
-  T* lane_queries = nullptr;          ///< of storage that is widened
+  kernel::LaneRoom<T> lanes{};  ///< of rows_in_lanes
+  T* lane_queries = nullptr;    ///< of storage that is widened
   const T** lane_query_rows = nullptr;
 
   Scratch(AlignedBuffer<std::byte>& memory, Index rows, Index key_dim, Index value_dim) {
@@ -72,7 +72,9 @@ struct Scratch {
     take(key_rows, 2 * kernel::direct_tile_keys);
     take(value_rows, 2 * kernel::direct_tile_keys);
     take(loaded_keys, LoadsKeys<typename C::Keys> ? loaded_rows * key_dim : 0);
-    take(loaded_values, LoadsValues<typename C::Keys> ? loaded_rows * value_dim : 0);
+    take(loaded_values, LoadsValues<typename C::Keys> && !keys_hold_values<typename C::Keys>
+                            ? loaded_rows * value_dim
+                            : 0);
     take(query_rows, rows);
     take(out_rows, rows);
     take(lse_rows, rows);

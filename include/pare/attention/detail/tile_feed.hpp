@@ -95,9 +95,12 @@ class TileFeed {
     scratch_.key_rows[at] =
         key_row(call_.source, sequence_, kv_head_, position,
                 LoadsKeys<Source> ? scratch_.loaded_keys + room_ * call_.problem.key_dim : nullptr);
-    scratch_.value_rows[at] = value_row(
-        call_.source, sequence_, kv_head_, position,
-        LoadsValues<Source> ? scratch_.loaded_values + room_ * call_.problem.value_dim : nullptr);
+    if constexpr (keys_hold_values<Source>)
+      scratch_.value_rows[at] = scratch_.key_rows[at];
+    else
+      scratch_.value_rows[at] = value_row(
+          call_.source, sequence_, kv_head_, position,
+          LoadsValues<Source> ? scratch_.loaded_values + room_ * call_.problem.value_dim : nullptr);
     // Rows that were dropped leave room: no more than loaded_rows are held at a time.
     if constexpr (LoadsKeys<Source> || LoadsValues<Source>) room_ = (room_ + 1) % loaded_rows;
   }
