@@ -250,6 +250,40 @@ TEST(DenseLinear, OwnsOrViews) {
   refusal([&] { DenseLinear<float>(large, large); }, function, "outputs");
 }
 
+TEST(DenseLinear, OfDoubleIsDouble) {
+  static_assert(!Linear<DenseLinear<double>>);
+  const auto w = random_rows<double>(21, 67, 1);
+  const DenseLinear<double> layer(w.view());
+  const auto check = [&](const Rows<double>& x, const Rows<double>& y) {
+    for (Index r = 0; r < x.rows(); ++r)
+      for (Index o = 0; o < w.rows(); ++o) {
+        long double wanted = 0, magnitude = 0;
+        for (Index i = 0; i < w.cols(); ++i) {
+          wanted += w.at(o, i) * x.at(r, i);
+          magnitude += std::abs(w.at(o, i) * x.at(r, i));
+        }
+        const double bound = Tolerance<double>::dot(67, static_cast<double>(magnitude));
+        ASSERT_TRUE(within(y(r, o), static_cast<double>(wanted), bound)) << r << ' ' << o;
+      }
+  };
+  for (const Index rows : {Index{1}, few_rows + 1}) {
+    const auto x = random_rows<double>(rows, 67, 2);
+    Rows<double> y(rows, 21);
+    layer.apply(pare::reference, x.view(), y.view());
+    check(x, y);
+    layer.apply(pare::simd.threads(2), x.view(), y.view());
+    check(x, y);
+    const Gapped<double> columns(x), out(y);
+    layer.apply(pare::simd, as_const(columns.view()), out.view());
+    check(x, out.rows());
+  }
+  DenseLinear<double> owned(2, 3);
+  owned.own_weights()(1, 2) = 5;
+  EXPECT_EQ(owned.weights()(1, 2), 5);
+  refusal([&] { layer.apply(pare::simd, w.view(), Rows<double>(21, 20).view()); },
+          "transformer::DenseLinear::apply", "y");
+}
+
 // The oracle rounds x itself; bits of the conversion, and subnormals, are kernel/simd_test.cpp's.
 TEST(DenseLinear, RoundsManyRowsWhereAskedTo) {
   for (const Index inputs : {64, 577}) {

@@ -12,7 +12,8 @@
 /// ```
 ///
 /// bf16 and f16 are widened in registers; activations and sums are float, unless `round_inputs`
-/// asks for products of bf16 pairs.
+/// asks for products of bf16 pairs. Of a weight of double, all is double: such a layer is no
+/// `Linear`, but has the same members.
 
 #include <pare/core/macros_off.hpp>
 
@@ -41,12 +42,12 @@ struct DenseLinearOptions {
 
 PARE_ABI_BEGIN
 
-/// W [outputs, inputs] of float, bf16 or f16, viewed or owned. It can be moved, not copied.
+/// W [outputs, inputs] of float, bf16, f16 or double, viewed or owned. It can be moved, not copied.
 template <StorageScalar S>
-requires(!std::is_same_v<S, double>)
 class DenseLinear {
  public:
   using weight = S;
+  using scalar = compute_t<S>;  ///< of x and y
 
   /// Views a weight, which must outlive the layer.
   /// \param weights [outputs, inputs], rows contiguous, at least one of each
@@ -87,10 +88,10 @@ class DenseLinear {
   ///         is written then. No rows: a no-op.
   ///
   /// Cost: 2 rows inputs outputs FLOPs. Up to `few_rows` rows, W is read once for every 16, which
-  /// binds; more run as `linalg::multiply`. Memory, kept in the backend's workspace: none for a few
-  /// contiguous rows, else that of linalg::multiply.
+  /// binds; more, and all of double, run as `linalg::multiply`. Memory, kept in the backend's
+  /// workspace: none for a few contiguous rows, else that of linalg::multiply.
   template <Backend B>
-  void apply(const B& backend, TensorView<const float, 2> x, TensorView<float, 2> y) const {
+  void apply(const B& backend, TensorView<const scalar, 2> x, TensorView<scalar, 2> y) const {
     constexpr const char* function = "transformer::DenseLinear::apply";
     detail::check_linear(function, inputs(), outputs(), x, y);
     check_no_overlap(function, "y", y, "the weight", weights_);

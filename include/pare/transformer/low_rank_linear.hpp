@@ -63,6 +63,7 @@ PARE_ABI_BEGIN
 /// W = left right, left [outputs, rank] and right [rank, inputs] of S, each viewed or owned as
 /// DenseLinear is. It can be moved, not copied.
 template <StorageScalar S>
+requires(!std::is_same_v<S, double>)
 class LowRankLinear {
  public:
   using weight = S;

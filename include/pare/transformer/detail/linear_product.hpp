@@ -38,9 +38,16 @@ inline Index few_rows_item(int workers, Index outputs) {
 template <class W>
 using WeightView = TensorView<const W, 2>;
 
+/// What a weight is multiplied in: float, or double for double.
+template <class W>
+using linear_t = std::conditional_t<std::is_same_v<W, double>, double, float>;
+
 template <class W>
 Index inputs_of(const WeightView<W>& w) {
-  return w.cols() * kernel::weight_inputs<W>;
+  if constexpr (kernel::WeightElement<W>)
+    return w.cols() * kernel::weight_inputs<W>;
+  else
+    return w.cols();
 }
 
 /// A weight that a layer can be made of.
@@ -55,8 +62,9 @@ void check_weight(const char* function, const char* argument, WeightView<W>& w) 
 }
 
 /// Whatever is stored, x and y fit the layer and are apart from each other.
-inline void check_linear(const char* function, Index inputs, Index outputs,
-                         const TensorView<const float, 2>& x, const TensorView<float, 2>& y) {
+template <class T>
+void check_linear(const char* function, Index inputs, Index outputs,
+                  const TensorView<const T, 2>& x, const TensorView<T, 2>& y) {
   check_view(function, "x", x);
   check_extents<2>(function, "x", x.extent, {x.rows(), inputs});
   check_writable(function, "y", y);
@@ -65,7 +73,8 @@ inline void check_linear(const char* function, Index inputs, Index outputs,
 }
 
 template <class W>
-void reference_linear(WeightView<W> w, TensorView<const float, 2> x, TensorView<float, 2> y) {
+void reference_linear(WeightView<W> w, TensorView<const linear_t<W>, 2> x,
+                      TensorView<linear_t<W>, 2> y) {
   for (Index r = 0; r < y.rows(); ++r)
     for (Index o = 0; o < y.cols(); ++o) {
       double sum = 0;
@@ -76,10 +85,11 @@ void reference_linear(WeightView<W> w, TensorView<const float, 2> x, TensorView<
           for (Index k = 0; k < W::elements; ++k)
             sum += static_cast<double>(values[k]) * static_cast<double>(x(r, i * W::elements + k));
         } else {
-          sum += static_cast<double>(static_cast<float>(w(o, i))) * static_cast<double>(x(r, i));
+          sum +=
+              static_cast<double>(static_cast<linear_t<W>>(w(o, i))) * static_cast<double>(x(r, i));
         }
       }
-      y(r, o) = static_cast<float>(sum);
+      y(r, o) = static_cast<linear_t<W>>(sum);
     }
 }
 
@@ -119,8 +129,8 @@ linalg::detail::PackedFactor<B, float> block_factor(WeightView<W> w) {
 }
 
 template <class B, class W>
-void multiply_many(const B& backend, WeightView<W> w, TensorView<const float, 2> x,
-                   TensorView<float, 2> y) {
+void multiply_many(const B& backend, WeightView<W> w, TensorView<const linear_t<W>, 2> x,
+                   TensorView<linear_t<W>, 2> y) {
   if constexpr (kernel::WeightBlock<W>) {
     static_assert(linalg::product_depth % W::elements == 0);
     linalg::detail::run_product<false>(
@@ -148,36 +158,39 @@ void multiply_rounded(const B& backend, WeightView<bf16> w, TensorView<const flo
 }
 
 /// Rows that are copied because theirs are not contiguous.
+template <class T>
 struct LinearMemory {
-  AlignedBuffer<float> x, y;
+  AlignedBuffer<T> x, y;
 };
 
 /// Rows that are contiguous.
 template <class B, class W>
-void multiply_contiguous(const B& backend, WeightView<W> w, TensorView<const float, 2> x,
-                         TensorView<float, 2> y, bool rounds) {
-  if (x.rows() <= few_rows) return multiply_few(backend, w, x, y);
+void multiply_contiguous(const B& backend, WeightView<W> w, TensorView<const linear_t<W>, 2> x,
+                         TensorView<linear_t<W>, 2> y, bool rounds) {
+  if constexpr (kernel::WeightElement<W>)
+    if (x.rows() <= few_rows) return multiply_few(backend, w, x, y);
   if constexpr (std::is_same_v<W, bf16>)
     if (rounds) return multiply_rounded(backend, w, x, y);
   multiply_many(backend, w, x, y);
 }
 
 template <class B, class W>
-void run_linear(const B& backend, WeightView<W> w, TensorView<const float, 2> x,
-                TensorView<float, 2> y, bool rounds) {
+void run_linear(const B& backend, WeightView<W> w, TensorView<const linear_t<W>, 2> x,
+                TensorView<linear_t<W>, 2> y, bool rounds) {
+  using T = linear_t<W>;
   const bool copies_x = !contiguous_rows(x), copies_y = !contiguous_rows(y);
   if (!copies_x && !copies_y) return multiply_contiguous(backend, w, x, y, rounds);
-  const auto memory = leased<LinearMemory>(backend);
+  const auto memory = leased<LinearMemory<T>>(backend);
   const auto copy = [](auto from, auto to) {
     for (Index j = 0; j < from.cols(); ++j)
       for (Index i = 0; i < from.rows(); ++i) to(i, j) = from(i, j);
   };
-  const auto rows_in = [](AlignedBuffer<float>& buffer, Index rows, Index cols) {
-    return TensorView<float, 2>{
+  const auto rows_in = [](AlignedBuffer<T>& buffer, Index rows, Index cols) {
+    return TensorView<T, 2>{
         buffer.resize(static_cast<std::size_t>(rows * cols)), {rows, cols}, {cols, 1}};
   };
-  TensorView<const float, 2> from = x;
-  TensorView<float, 2> to = y;
+  TensorView<const T, 2> from = x;
+  TensorView<T, 2> to = y;
   if (copies_x) {
     const auto rows = rows_in(memory->x, x.rows(), x.cols());
     copy(x, rows);
@@ -190,8 +203,8 @@ void run_linear(const B& backend, WeightView<W> w, TensorView<const float, 2> x,
 
 /// A layer's call, checked but for what belongs to the layer. `rounds`: many rows to bf16.
 template <class B, class W>
-void apply_weight(const B& backend, WeightView<W> w, TensorView<const float, 2> x,
-                  TensorView<float, 2> y, bool rounds = false) {
+void apply_weight(const B& backend, WeightView<W> w, TensorView<const linear_t<W>, 2> x,
+                  TensorView<linear_t<W>, 2> y, bool rounds = false) {
   if (y.rows() == 0) return;
   // Nobody steps along an extent of 1.
   if (x.cols() == 1) x.stride[1] = 1;
