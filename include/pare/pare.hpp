@@ -85,6 +85,14 @@
 #include <pare/feature/ranking.hpp>
 #include <pare/feature/score.hpp>
 #include <pare/graph/fast_rp.hpp>
+#include <pare/latent/attend_ragged.hpp>
+#include <pare/latent/attention_layer.hpp>
+#include <pare/latent/cache.hpp>
+#include <pare/latent/cache_options.hpp>
+#include <pare/latent/cached_sequences.hpp>
+#include <pare/latent/choose_form.hpp>
+#include <pare/latent/chosen_sequences.hpp>
+#include <pare/latent/config.hpp>
 #include <pare/latent/convert/attention_shape.hpp>
 #include <pare/latent/convert/care.hpp>
 #include <pare/latent/convert/conversion_error.hpp>
@@ -92,17 +100,16 @@
 #include <pare/latent/convert/mha2mla.hpp>
 #include <pare/latent/convert/rotary_pairs.hpp>
 #include <pare/latent/convert/transmla.hpp>
-#include <pare/latent/attend_ragged.hpp>
-#include <pare/latent/cache.hpp>
-#include <pare/latent/cache_options.hpp>
-#include <pare/latent/cached_sequences.hpp>
-#include <pare/latent/chosen_sequences.hpp>
 #include <pare/latent/e4m3_cache.hpp>
 #include <pare/latent/e4m3_layout.hpp>
 #include <pare/latent/page_types.hpp>
 #include <pare/latent/pages.hpp>
 #include <pare/latent/ragged_cache.hpp>
 #include <pare/latent/ragged_options.hpp>
+#include <pare/latent/reference.hpp>
+#include <pare/latent/up_weights.hpp>
+#include <pare/latent/video_window.hpp>
+#include <pare/latent/weights.hpp>
 #include <pare/linalg/epilogue.hpp>
 #include <pare/linalg/gaussian.hpp>
 #include <pare/linalg/gram.hpp>
@@ -131,7 +138,9 @@
 #include <pare/transformer/norms.hpp>
 #include <pare/transformer/quantized_linear.hpp>
 #include <pare/transformer/rotary.hpp>
+#include <pare/transformer/rotary_grid.hpp>
 #include <pare/transformer/rotary_table.hpp>
 #include <pare/transformer/softmax.hpp>
+#include <pare/transformer/yarn.hpp>
 
 #include <pare/core/macros_on.hpp>

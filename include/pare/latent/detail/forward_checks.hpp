@@ -24,6 +24,10 @@ PARE_ABI_BEGIN
 
 inline constexpr const char* forward_name = "latent::LatentAttention::forward";
 
+/// Whether a cache rotates the keys that it is given.
+template <class Cache>
+inline constexpr bool rotates_keys = requires { requires bool(Cache::rotates_keys); };
+
 /// The first key that a token at `position` sees, sinks apart.
 inline Index first_read(const LatentForwardOptions& options, Index position) {
   return options.window ? std::max<Index>(0, position - *options.window + 1) : 0;
@@ -136,6 +140,8 @@ void check_positions(const Layer& layer, const Cache& cache, const LatentForward
   check(!o.positions || static_cast<Index>(o.positions->size()) == tokens, forward_name,
         "positions", o.positions ? o.positions->size() : 0, Worded{"", tokens, " positions"});
   if (layer.config().rope == 0) return;
+  check(o.positions || !rotates_keys<Cache>, forward_name, "positions", "none",
+        "those of the cache, which rotates keys itself");
   const auto& table = *layer.table();
   const Worded wanted{"positions of the table, below ", table.first() + table.count()};
   if (o.positions) {

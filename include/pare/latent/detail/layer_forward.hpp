@@ -70,7 +70,8 @@ class LayerForward {
     plan();
     const auto rows = matrix_in(memory_->rows, tokens(), config_.row_dim());
     make_rows(backend_, layer_, hidden_, rows);
-    rotate_heads(backend_, layer_, rows, 1, config_.latent, memory_->positions);
+    if constexpr (!rotates_keys<Cache>)
+      rotate_heads(backend_, layer_, rows, 1, config_.latent, memory_->positions);
     for (Index s = 0; s < cache_.sequences(); ++s)
       if (count(s) > 0) cache_.append(backend_, s, as_const(rows_of(rows, begin(s), count(s))));
     queries_ = matrix_in(memory_->queries, tokens(), config_.heads * config_.head_dim());
