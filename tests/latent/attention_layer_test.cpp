@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
+#include <pare/attention/attend_selected.hpp>
 #include <pare/latent/attention_layer.hpp>
 #include <pare/latent/reference.hpp>
 #include <pare/transformer/quantized_linear.hpp>
@@ -199,6 +200,55 @@ TYPED_TEST(LatentAttentionTest, WindowsAndSinksHideTheOtherRows) {
                       wanted, bound<T>, "window");
         }
     }
+}
+
+/// Blocks on the diagonal, as a user would choose them.
+struct Diagonal : pare::attention::SelectorHooks {
+  Index row_block = 4, column_block = 4;
+  template <class B, class S>
+  double select(const B&, const pare::attention::SelectorHead<S>& head,
+                pare::attention::BlockLists& keep) const {
+    for (Index m = 0; m < keep.rows(); ++m)
+      keep.add(m, head.position(m * row_block) / column_block);
+    return 0.5;
+  }
+  void validate(const char* function, const pare::attention::SelectorCall& call) const {
+    pare::check(call.queries % 4 == 0 && call.heads == call.kv_heads && call.heads == 3, function,
+                "q", call.queries, "a multiple of 4 queries of each of 3 heads");
+  }
+};
+
+TEST(LatentAttention, SelectorsOfAttentionChooseBlocksOfExpandedKeys) {
+  const LatentConfig c = small_latent_config();
+  const Model<double> model(c);
+  const auto hidden = random_rows<double>(20, c.width, 9);
+  Rows<double> got(20, c.width), wanted(20, c.width);
+  PlainCache<double> full(1, c), cache(1, c);
+  in_pieces(model, pare::simd, full, hidden, {20});
+  for (Index t = 0; t < 20; ++t) {
+    PlainCache<double> seen(1, c);
+    for (Index j = t / 4 * 4; j < t; ++j)
+      seen.append(pare::simd, 0,
+                  TensorView<const double, 2>{full.key(0, 0, j), {1, c.row_dim()}, {0, 1}});
+    const std::vector<Index> position{t};
+    model.layer.forward(rows_of(hidden.view(), t, 1), seen, rows_of(wanted.view(), t, 1),
+                        {.positions = position});
+  }
+  const auto forward = [&](Index from, Index n, const LatentForwardOptions& options) {
+    model.layer.forward(pare::simd, rows_of(hidden.view(), from, n), cache,
+                        rows_of(got.view(), from, n), Diagonal{}, options);
+  };
+  forward(0, 12, {});
+  forward(12, 8, {});
+  expect_near(got, wanted, 1e-12, "diagonal");
+  const auto refused = [&](Index n, const LatentForwardOptions& options, const char* argument) {
+    refuses_and_leaves_alone([&] { forward(0, n, options); }, "latent::LatentAttention::forward",
+                             argument, got, cache.rows(0));
+  };
+  refused(3, {}, "q");
+  refused(4, {.window = 8}, "window");
+  refused(4, {.chunk = 8}, "chunk");
+  refused(4, {.form = LatentForm::Absorbed}, "form");
 }
 
 TYPED_TEST(LatentAttentionTest, TokensThatSeeEachOtherAndGivenPositions) {

@@ -185,7 +185,8 @@ TEST(VideoWindow, ChunksSeeThemselvesAndThoseBefore) {
     for (Index i = 0; i < queries; ++i)
       for (Index j = 0; j < keys; ++j) {
         const auto blocks = mask.row(0, 0, i / chunk);
-        const bool sees = std::count(blocks.begin(), blocks.end(), static_cast<std::int32_t>(j / chunk));
+        const bool sees =
+            std::count(blocks.begin(), blocks.end(), static_cast<std::int32_t>(j / chunk));
         EXPECT_EQ(sees, j / chunk <= (i + keys - queries) / chunk) << i << ' ' << j;
       }
   }

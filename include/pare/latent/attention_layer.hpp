@@ -10,6 +10,7 @@
 /// layer.forward(backend, prompt, cache, out);                 // [tokens, d], sequence 0
 /// layer.forward(backend, token, cache, out);                  // goes on behind the prompt
 /// layer.forward(backend, tokens, cache, out, {.offsets = offsets});  // some of each sequence
+/// layer.forward(backend, prompt, cache, out, attention::MeanPool{.mass = 0.95f});
 /// ```
 ///
 /// Of its new tokens a call makes rows of the cache and queries (weights.hpp, reference.hpp say
@@ -29,6 +30,7 @@
 
 #include <pare/core/macros_off.hpp>
 
+#include <pare/attention/selector.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
@@ -105,10 +107,7 @@ class LatentAttention {
            LatentStore<C, scalar>)
   void forward(const B& backend, const X& hidden, C& cache, Y&& out,
                const LatentForwardOptions& options = {}) const {
-    const auto on = on_any_executor(backend);
-    detail::LayerForward<std::remove_cvref_t<decltype(on)>, LatentAttention, C>(
-        on, *this, as_const(to_view(hidden)), cache, to_view(out), options)
-        .run();
+    run(backend, as_const(to_view(hidden)), cache, to_view(out), detail::AllKeys{}, options);
   }
 
   /// \overload
@@ -119,8 +118,29 @@ class LatentAttention {
     forward(simd, hidden, cache, out, options);
   }
 
+  /// \overload
+  /// Each token attends to the blocks of keys that a selector of attention chooses, such as
+  /// MeanPool: include attention/attend_selected.hpp beside it. It looks at the keys of all heads,
+  /// which are expanded at once; there is no window, chunk or absorbed form.
+  template <Backend B, In<2> X, class C, Out<2> Y, attention::BlockSelector P>
+  requires(std::is_same_v<scalar_of<X>, scalar> && std::is_same_v<scalar_of<Y>, scalar> &&
+           LatentStore<C, scalar>)
+  void forward(const B& backend, const X& hidden, C& cache, Y&& out, const P& selector,
+               const LatentForwardOptions& options = {}) const {
+    run(backend, as_const(to_view(hidden)), cache, to_view(out), selector, options);
+  }
+
  private:
   static constexpr const char* class_name = "latent::LatentAttention";
+
+  template <class B, class C, class P>
+  void run(const B& backend, TensorView<const scalar, 2> hidden, C& cache,
+           TensorView<scalar, 2> out, const P& policy, const LatentForwardOptions& options) const {
+    const auto on = on_any_executor(backend);
+    detail::LayerForward<std::remove_cvref_t<decltype(on)>, LatentAttention, C, P>(
+        on, *this, hidden, cache, out, policy, options)
+        .run();
+  }
 
   void check_parts() const {
     weights_.validate(class_name, config_);

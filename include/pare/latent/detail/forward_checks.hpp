@@ -7,6 +7,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/attention/key_value_source.hpp>
+#include <pare/attention/selector.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/latent/choose_form.hpp>
@@ -153,6 +154,27 @@ void check_positions(const Layer& layer, const Cache& cache, const LatentForward
     if (n == 0) continue;
     check(table.has(first), forward_name, "positions", first, wanted);
     check(table.has(first + n - 1), forward_name, "positions", first + n - 1, wanted);
+  }
+}
+
+/// Whether a selector can choose among the keys of each sequence, once the tokens are cached.
+template <class Layer, class Cache, attention::BlockSelector P>
+void check_selector(const Layer& layer, const Cache& cache, const P& selector,
+                    const LatentForwardOptions& o, Index tokens) {
+  check(!o.window, forward_name, "window", o.window.value_or(0), "none with a selector");
+  check(!o.chunk, forward_name, "chunk", o.chunk.value_or(0), "none with a selector");
+  check(!o.form || *o.form == LatentForm::Expanded, forward_name, "form", "the absorbed form",
+        "the expanded one with a selector");
+  check(selector.row_block >= 1 && selector.column_block >= 1, forward_name,
+        "row_block, column_block", std::array<Index, 2>{selector.row_block, selector.column_block},
+        "blocks of at least 1");
+  const Index heads = layer.config().heads;
+  for (Index s = 0; s < cache.sequences(); ++s) {
+    const Index n = tokens_of_sequence(o, s, tokens);
+    if (n > 0)
+      selector.validate(
+          forward_name,
+          attention::SelectorCall{1, heads, heads, n, cache.length(s) + n, o.causal, false});
   }
 }
 

@@ -82,8 +82,11 @@ void absorb_queries(const B& backend, const Layer& layer, TensorView<const T, 2>
                             tokens_of(absorbed, c.heads, 0, c.latent));
   const auto from = tokens_of(queries, c.heads, c.nope, c.rope);
   const auto to = tokens_of(absorbed, c.heads, c.latent, c.rope);
-  for (Index t = 0; t < queries.rows() && c.rope > 0; ++t)
-    for (Index h = 0; h < c.heads; ++h) std::copy_n(&from(t, h, 0), c.rope, &to(t, h, 0));
+  if (c.rope == 0) return;
+  for_row_blocks(backend, queries.rows(), c.heads * c.rope, [&](Index begin, Index end) {
+    for (Index t = begin; t < end; ++t)
+      for (Index h = 0; h < c.heads; ++h) std::copy_n(&from(t, h, 0), c.rope, &to(t, h, 0));
+  });
 }
 
 PARE_ABI_END

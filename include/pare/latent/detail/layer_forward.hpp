@@ -13,6 +13,7 @@
 #include <pare/core/tensor_view.hpp>
 #include <pare/latent/choose_form.hpp>
 #include <pare/latent/config.hpp>
+#include <pare/latent/detail/expanded_attention.hpp>
 #include <pare/latent/detail/expanded_keys.hpp>
 #include <pare/latent/detail/forward_checks.hpp>
 #include <pare/latent/detail/latent_rows.hpp>
@@ -21,7 +22,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <optional>
 #include <type_traits>
 #include <vector>
 
@@ -43,29 +43,32 @@ struct ForwardMemory {
   AlignedBuffer<T> rows, query_latents, queries, absorbed, latent_outputs, outputs;
   AlignedBuffer<C> rounded;
   std::vector<Index> offsets, positions, absorbed_offsets;
-  ExpansionMemory<T, C> expansion;
-  AlignedBuffer<T> more, lse, more_lse;
+  ExpandedMemory<T, C> expanded;
 };
 
-template <class B, class Layer, class Cache>
+/// A call of forward. P: AllKeys, or a selector of blocks.
+template <class B, class Layer, class Cache, class P>
 class LayerForward {
   using T = typename Layer::scalar;
   using C = typename Cache::scalar;
 
  public:
   LayerForward(const B& backend, const Layer& layer, TensorView<const T, 2> hidden, Cache& cache,
-               TensorView<T, 2> out, const LatentForwardOptions& options)
+               TensorView<T, 2> out, const P& policy, const LatentForwardOptions& options)
       : backend_(keeping(backend, own_)),
         layer_(layer),
         config_(layer.config()),
         hidden_(hidden),
         cache_(cache),
         out_(out),
+        policy_(policy),
         options_(options),
         memory_(leased<ForwardMemory<T, C>>(backend_)) {}
 
   void run() {
     check_forward(layer_, hidden_, cache_, out_, options_);
+    if constexpr (!std::is_same_v<P, AllKeys>)
+      check_selector(layer_, cache_, policy_, options_, tokens());
     if (hidden_.rows() == 0) return;
     plan();
     const auto rows = matrix_in(memory_->rows, tokens(), config_.row_dim());
@@ -78,9 +81,8 @@ class LayerForward {
     make_queries(backend_, layer_, hidden_, memory_->query_latents, queries_);
     rotate_heads(backend_, layer_, queries_, config_.heads, config_.nope, memory_->positions);
     outputs_ = matrix_in(memory_->outputs, tokens(), config_.heads * config_.value);
-    run_absorbed();
-    for (Index s = 0; s < cache_.sequences(); ++s)
-      if (expanded(s)) run_expanded(s);
+    if constexpr (std::is_same_v<P, AllKeys>) run_absorbed();
+    run_expanded();
     layer_.weights().output.apply(backend_, as_const(outputs_), out_);
   }
 
@@ -109,6 +111,7 @@ class LayerForward {
   }
 
   LatentForm form(Index s) const {
+    if (!std::is_same_v<P, AllKeys>) return LatentForm::Expanded;
     if (options_.form) return *options_.form;
     const Index cached = cache_.length(s), first = first_read(options_, cached);
     const Index sinks = std::min(sinks_of(options_), first);
@@ -138,7 +141,7 @@ class LayerForward {
       absorb_queries(backend_, layer_, rows_of(as_const(queries_), row, n),
                      rows_of(q, absorbed, n));
     });
-    auto options = attend_options();
+    auto options = attend_options(config_, options_);
     options.query_offsets = memory_->absorbed_offsets;
     attend_absorbed(backend_, stored_as<C>(backend_, as_const(q), memory_->rounded), heads, cache_,
                     u, options);
@@ -149,69 +152,13 @@ class LayerForward {
     });
   }
 
-  /// The keys that a sequence reads, sinks and then the window, in chunks.
-  void run_expanded(Index s) {
-    const auto all = rows_of(as_const(queries_), begin(s), count(s));
-    const auto q = stored_as<C>(backend_, all, memory_->rounded);
-    const Index keys = cache_.length(s), first = first_read(options_, keys - count(s));
-    const Index sinks = std::min(sinks_of(options_), first);
-    const Index chunk = options_.chunk.value_or(default_chunk());
-    const bool whole = sinks == 0 && keys - first <= chunk;
-    bool merges = false;
-    const auto attend_range = [&](Index from, Index to) {
-      for (Index at = from; at < to; at += chunk, merges = true)
-        attend_chunk(s, q, at, std::min(at + chunk, to), !whole, merges);
-    };
-    attend_range(0, sinks);
-    attend_range(first, keys);
-  }
-
-  Index default_chunk() const {
-    return std::max<Index>(256, (Index{1} << 25) / layer_.weights().up.all().rows());
-  }
-
-  /// Attends to the keys [from, to) of a sequence, which are expanded here. The first chunk of a
-  /// sequence writes its outputs, the others are merged with what is there.
-  void attend_chunk(Index s, TensorView<const C, 2> queries, Index from, Index to, bool wants_lse,
-                    bool merges) {
-    const auto keys =
-        expand_keys(backend_, layer_.weights().up, cache_, s, from, to, memory_->expansion);
-    const Index heads = config_.heads, position = cache_.length(s) - count(s);
-    // Queries before the chunk see nothing of it.
-    const Index skipped = merges && options_.causal ? std::max<Index>(0, from - position) : 0;
-    const Index n = count(s) - skipped;
-    if (n <= 0) return;
-    const auto into = rows_of(outputs_, begin(s) + skipped, n);
-    const auto to_write = merges ? matrix_in(memory_->more, n, heads * config_.value) : into;
-    auto options = attend_options();
-    options.sinks = std::max<Index>(0, options.sinks - from);
-    options.query_offset = position + skipped - from;
-    const TensorView<T, 2> lse = matrix_in(memory_->lse, heads, wants_lse ? count(s) : 0);
-    const TensorView<T, 2> part = merges ? matrix_in(memory_->more_lse, heads, n) : lse;
-    if (wants_lse) options.lse = TensorView<T, 3>{part.data, {1, heads, n}, {0, part.stride[0], 1}};
-    attention::attend(backend_,
-                      of_heads(rows_of(queries, skipped, n), heads, 0, config_.head_dim()), keys,
-                      of_heads(to_write, heads, 0, config_.value), options);
-    if (merges) merge(into, columns_of(lse, skipped, n), as_const(to_write), as_const(part));
-  }
-
-  void merge(TensorView<T, 2> out, TensorView<T, 2> lse, TensorView<const T, 2> more,
-             TensorView<const T, 2> more_lse) const {
-    const Index dim = config_.value;
-    for_row_blocks(backend_, out.rows(), out.cols(), [&](Index from, Index to) {
-      for (Index i = from; i < to; ++i)
-        for (Index h = 0; h < config_.heads; ++h)
-          merge_row(&out(i, h * dim), lse(h, i), &more(i, h * dim), more_lse(h, i), dim);
-    });
-  }
-
-  attention::AttendOptions attend_options() const {
-    attention::AttendOptions options;
-    options.causal = options_.causal;
-    options.scale = config_.softmax_scale;
-    options.window = options_.window;
-    options.sinks = options_.sinks;
-    return options;
+  void run_expanded() {
+    ExpandedAttention<B, Layer, Cache, P> attention(backend_, layer_, cache_, policy_, options_,
+                                                    memory_->expanded);
+    for (Index s = 0; s < cache_.sequences(); ++s)
+      if (expanded(s))
+        attention.run(s, rows_of(as_const(queries_), begin(s), count(s)),
+                      rows_of(outputs_, begin(s), count(s)));
   }
 
   Workspace own_;
@@ -221,6 +168,7 @@ class LayerForward {
   TensorView<const T, 2> hidden_;
   Cache& cache_;
   TensorView<T, 2> out_;
+  const P& policy_;
   const LatentForwardOptions& options_;
   const Lease<ForwardMemory<T, C>> memory_;
   TensorView<T, 2> queries_{}, outputs_{};
