@@ -87,7 +87,7 @@ TYPED_TEST(VideoWindowTest, FramesAreThePapersAndRotatedAsFromScratch) {
       const RotaryTable<T> table(window.grid(), window.most_tokens());
       Index first = 0;
       for (const Index chunk : {2, 2, 1, 2, 2, 2, 1, 2}) {
-        if (first > 2) window.append(0, chunk_rows<T>(50, 2).view());  // a try that is not kept
+        if (first > 2) window.append(0, chunk_rows<T>(50, chunk).view());  // a try that is not kept
         window.append(pare::simd.threads(2), 0, chunk_rows<T>(first, chunk).view());
         const std::vector<Index> frames = wanted_frames(o, first, chunk);
         ASSERT_EQ(window.frames(), static_cast<Index>(frames.size()));

@@ -101,7 +101,8 @@ class LatentAttention {
   /// bound by reading the weights, W_UK and W_UV among them, and the cache. Memory, kept in the
   /// backend's workspace, with which a call allocates nothing once it has grown: queries and
   /// outputs of all tokens and heads, absorbed ones H (2 d_c + d_r) a token; expanded keys of a
-  /// chunk. The same bits for any number of threads. A NaN in a token reaches those that see it.
+  /// chunk. The same bits for any number of threads. A NaN in a token reaches those that see it,
+  /// and as in attention::attend may reach earlier tokens of its sequence and call.
   template <Backend B, In<2> X, class C, Out<2> Y>
   requires(std::is_same_v<scalar_of<X>, scalar> && std::is_same_v<scalar_of<Y>, scalar> &&
            LatentStore<C, scalar>)

@@ -292,7 +292,7 @@ class VideoWindow {
     const Index times = 2 * time_pairs();
     for (Index i = 0; i < frames(); ++i) {
       Frame& f = frames_[static_cast<std::size_t>(i)];
-      if (f.time == std::exchange(f.time, i) || times == 0) continue;
+      if (std::exchange(f.time, i) == i || times == 0) continue;
       for (Index t = 0; t < grid_.frame(); ++t)
         std::copy_n(times_of(f) + t * times, times, row_of(f, t) + options_.latent);
       const TensorView<S, 4> rows{
