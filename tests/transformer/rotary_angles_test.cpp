@@ -175,7 +175,7 @@ TEST(RotaryGrid, PositionZeroIsTheIdentityAndFramesLeavePlacesAlone) {
 }
 
 TEST(RotaryGrid, FramesAndPlacesApartTurnAsTheGridDoes) {
-  const RotaryGrid grid = rotary_grid(3, 5);
+  const RotaryGrid grid = rotary_grid(3, 5, {.channels = {44, 42, 50}});
   const Index tokens = 4 * 15;
   const auto before = pare::testing::random_rows<double>(tokens, 32, 3);
   auto whole = before, apart = before;
