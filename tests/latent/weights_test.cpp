@@ -132,10 +132,12 @@ TEST(UpWeights, ViewsOrOwnsAndHoldsKeysAndValuesApart) {
 TEST(UpWeights, WhatDoesNotFitIsRefused) {
   const LatentConfig c = small_latent_config();
   const Index rows = c.heads * (c.nope + c.value);
-  for (const auto& [outputs, inputs] :
-       std::vector<std::pair<Index, Index>>{{rows - 1, c.latent}, {rows, c.latent + 1}})
+  const auto refused_shape = [&](Index outputs, Index inputs) {
     refusal([&] { UpWeights<float>(c, DenseLinear<float>(outputs, inputs)); }, "latent::UpWeights",
             "kv_b");
+  };
+  refused_shape(rows - 1, c.latent);
+  refused_shape(rows, c.latent + 1);
   refusal([&] { UpWeights<float>({}, DenseLinear<float>(rows, c.latent)); }, "latent::UpWeights",
           "width");
   const UpWeights<float> up(c, random_linear<float>(rows, c.latent, 1));
