@@ -8,8 +8,6 @@
 
 #include <cmath>
 #include <cstddef>
-#include <utility>
-#include <vector>
 
 #include "latent/layers.hpp"
 #include "support/properties.hpp"
