@@ -3,6 +3,7 @@
 
 #include <pare/latent/attention_layer.hpp>
 #include <pare/latent/cache.hpp>
+#include <pare/latent/e4m3_cache.hpp>
 #include <pare/transformer/rotary_table.hpp>
 
 #include <cstddef>
@@ -29,6 +30,7 @@ using namespace pare::latent;
 
 static_assert(LatentStore<LatentCache<float>, float> && LatentStore<LatentCache<double>, double>);
 static_assert(LatentStore<LatentCache<bf16, RopePlace::Apart>, float>);
+static_assert(LatentStore<E4m3Cache<TokenScaleLayout>, float>);
 
 struct PagedLayer : testing::Test {
   const LatentConfig config = small_latent_config();
@@ -75,6 +77,20 @@ TEST_F(PagedLayer, PagesOfAnySizeHaveTheBitsOfOneList) {
     const auto near = run(plain_bf16 = PlainCache<bf16>(1, config), o);
     for (Index i = 0; i < 23; ++i)  // one row of queries may be multiplied in another order
       EXPECT_NEAR(got(i, 3), near(i, 3), 0.02) << i;
+  }
+}
+
+// A number of 8 bits is off by up to 2^-4 of itself, in all of keys and values, and the weights of
+// tokens by as much of the largest score, which is below 2 here.
+TEST_F(PagedLayer, RowsOfEightBitsAreReadInEitherForm) {
+  for (const auto form : {LatentForm::Absorbed, LatentForm::Expanded}) {
+    const LatentForwardOptions o{.form = form, .chunk = 7};
+    PlainCache<bf16> plain(1, config);
+    E4m3Cache<TokenScaleLayout> cache(options(24, 4));
+    const auto wanted = run(plain, o), got = run(cache, o);
+    for (Index i = 0; i < 23; ++i)
+      for (Index j = 0; j < config.width; ++j) EXPECT_NEAR(got(i, j), wanted(i, j), 0.25) << i;
+    EXPECT_FALSE(pare::testing::bytes_of(got) == pare::testing::bytes_of(wanted));
   }
 }
 
