@@ -28,8 +28,7 @@
 namespace pare::latent::detail {
 PARE_ABI_BEGIN
 
-/// Attention of absorbed queries [m, H, d_c + d_r] over rows of the cache into u [m, H, d_c]: where
-/// a kernel that knows that values lie in keys would stand.
+/// Attention of absorbed queries [m, H, d_c + d_r] over rows of the cache into u [m, H, d_c].
 template <class B, class C, class T, class Source>
 void attend_absorbed(const B& backend, TensorView<const C, 2> q, Index heads, const Source& source,
                      TensorView<T, 2> u, const attention::AttendOptions& options) {
