@@ -12,6 +12,7 @@
 #include <pare/kernel/math.hpp>
 #include <pare/kernel/online_softmax.hpp>
 #include <pare/kernel/pack.hpp>
+#include <pare/kernel/shuffle.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -21,7 +22,8 @@
 namespace pare::kernel::detail {
 PARE_ABI_BEGIN
 
-/// A row's sums run over keys in their order, whatever rows are beside it.
+/// A row has the bits that a packed tile gives it, but where that multiplies pairs of bf16; no row
+/// depends on those beside it.
 template <class Arch, class S, class M>
 class LaneTile {
   using Tile = AttendTile<S, M>;
@@ -152,24 +154,34 @@ class LaneTile {
     shift_[r] = T(0);
   }
 
-  /// Scores become weights, which are added to the sums.
+  /// Scores become weights, which are added to the sums in the order of a packed tile's.
   void weigh() noexcept {
     for (std::ptrdiff_t r = 0; r < a_.rows; r += n) {
-      const vec<T, Arch> factor = load<Arch>(static_cast<const T*>(factor_) + r),
-                         shift = load<Arch>(static_cast<const T*>(shift_) + r);
-      vec<T, Arch> total = broadcast<Arch>(T(0));
-      for (std::ptrdiff_t j = 0; j < count_; ++j) {
-        const vec<T, Arch> weight = exp2<Arch>(multiply_add<Arch>(scores(j, r), factor, shift));
-        store<Arch>(a_.lanes.scores + j * stride_ + r, weight);
-        total = total + weight;
-      }
-      store<Arch>(now_ + r, total);
+      weigh_lanes(r);
       store<Arch>(rescale_ + r, exp2<Arch>(load<Arch>(static_cast<const T*>(rescale_) + r)));
     }
-    for (std::ptrdiff_t r = 0; r < a_.rows; ++r) {
-      a_.sum[r] = a_.sum[r] * rescale_[r] + now_[r];
-      if (a_.mass != nullptr) a_.mass[r] = a_.mass[r] * rescale_[r] + now_[r];
+    for (T* const sums : {a_.sum, a_.mass}) {
+      if (sums == nullptr) continue;
+      for (std::ptrdiff_t r = 0; r < a_.rows; ++r) sums[r] *= rescale_[r];
+      for (std::ptrdiff_t r = 0; r < a_.rows; ++r) sums[r] += now_[r];
     }
+  }
+
+  /// The same of a register of rows; `now_` gets the sums of their weights. Packed, a register has
+  /// n keys of a row, and its lanes are added at the end: here key j goes to part j modulo n.
+  void weigh_lanes(std::ptrdiff_t r) noexcept {
+    const vec<T, Arch> factor = load<Arch>(static_cast<const T*>(factor_) + r),
+                       shift = load<Arch>(static_cast<const T*>(shift_) + r);
+    vec<T, Arch> parts[static_cast<std::size_t>(n)];
+    for (vec<T, Arch>& part : parts) part = broadcast<Arch>(T(0));
+    for (std::ptrdiff_t begin = 0; begin < count_; begin += n)
+      for (std::ptrdiff_t j = begin; j < std::min(begin + n, count_); ++j) {
+        const vec<T, Arch> weight = exp2<Arch>(multiply_add<Arch>(scores(j, r), factor, shift));
+        store<Arch>(a_.lanes.scores + j * stride_ + r, weight);
+        parts[j - begin] = parts[j - begin] + weight;
+      }
+    transpose_block<Arch>(parts);
+    for (std::ptrdiff_t i = 0; i < n; ++i) now_[r + i] = reduce_add<Arch>(parts[i]);
   }
 
   /// Adds the weighed values, some columns at a time, which stay in L1 meanwhile.
