@@ -33,8 +33,8 @@ std::uint32_t bits_of(bf16 x) { return x.bits; }
 template <class O, class Arch>
 void expect_widened(std::ptrdiff_t columns, std::ptrdiff_t tile, Guard guard) {
   const std::ptrdiff_t rows = 3, tiles = (columns + tile - 1) / tile;
-  GuardedArray<e4m3> codes(static_cast<std::size_t>(rows * columns), guard);
-  GuardedArray<O> out(static_cast<std::size_t>(rows * columns), guard);
+  GuardedArray<e4m3> codes(rows * columns, guard);
+  GuardedArray<O> out(rows * columns, guard);
   std::vector<float> scales;
   std::mt19937_64 random(5);
   for (std::ptrdiff_t i = 0; i < rows * tiles; ++i)
@@ -89,8 +89,8 @@ void expect_quantized(const std::vector<float>& x, std::ptrdiff_t columns, std::
                       bool power_of_two) {
   const auto rows = static_cast<std::ptrdiff_t>(x.size()) / columns;
   const std::ptrdiff_t tiles = (columns + tile - 1) / tile;
-  GuardedArray<e4m3> codes(x.size(), Guard::after);
-  GuardedArray<float> scales(static_cast<std::size_t>(rows * tiles), Guard::after);
+  GuardedArray<e4m3> codes(static_cast<std::ptrdiff_t>(x.size()), Guard::after);
+  GuardedArray<float> scales(rows * tiles, Guard::after);
   run_kernel(Arch{}, kernel::QuantizeE4m3Rows{.x = x.data(),
                                               .x_stride = columns,
                                               .codes = codes.data(),

@@ -177,8 +177,9 @@ PARE_ALWAYS_INLINE void generic_store_e4m3(e4m3* p, vec<float, Arch> v) noexcept
     const U normal = (rebiased + U(0x7ffffu) + ((rebiased >> 20) & U(1u))) >> 20;
     F code = xsimd::select(size < F(0x1p-6f), as_float(subnormal), as_float(normal));
     code = xsimd::select(size < F(largest_e4m3), code, as_float(U(0x7eu)));
-    code = xsimd::select(size == size, code, as_float(U(0x7fu)));
-    const U signed_code = xsimd::bitwise_cast<U>(code) | ((bits >> 24) & U(0x80u));
+    // Of a NaN that is 0x7e, and with the last bit a NaN.
+    const U nan = (magnitude + U(0x7fffffu)) >> 31;
+    const U signed_code = xsimd::bitwise_cast<U>(code) | nan | ((bits >> 24) & U(0x80u));
     std::uint32_t codes[static_cast<std::size_t>(lanes<float, Arch>)];
     store<Arch>(static_cast<std::uint32_t*>(codes), signed_code);
     for (std::ptrdiff_t i = 0; i < lanes<float, Arch>; ++i)
