@@ -608,18 +608,23 @@ TYPED_TEST(AttendTileTest, LogitsOfTenThousandStayFinite) {
   }
 }
 
-/// Of weights that are the same in the numerator and the denominator, only sums round.
+/// Of weights that are the same in the numerator and the denominator, only sums round. Packed, and
+/// with rows as lanes.
 template <class Arch, class S>
-void expect_means(const Problem<S>& x, const std::function<double(Size row, Size c)>& wanted) {
-  const Attended<Arch, S> state(x);
-  for (Size r = 0; r < x.rows; ++r) {
-    const Row<S> row(x, r, Wanted{});
-    ASSERT_FALSE(row.empty());
-    const double error = row.sum_error(0, static_cast<double>(x.tiles.size()));
-    for (Size c = 0; c < x.columns; ++c)
-      ASSERT_TRUE(
-          within(state.mean(r, c), wanted(r, c), 2 * error / (1 - error) * row.largest_value(c)))
-          << x.name() << " row " << r << " column " << c << ": " << state.mean(r, c);
+void expect_means(Problem<S> x, const std::function<double(Size row, Size c)>& wanted) {
+  for (const bool lanes : {false, true}) {
+    x.direct = x.lanes = lanes;
+    const Attended<Arch, S> state(x);
+    for (Size r = 0; r < x.rows; ++r) {
+      const Row<S> row(x, r, Wanted{});
+      ASSERT_FALSE(row.empty());
+      const double error = row.sum_error(0, static_cast<double>(x.tiles.size()));
+      for (Size c = 0; c < x.columns; ++c)
+        ASSERT_TRUE(
+            within(state.mean(r, c), wanted(r, c), 2 * error / (1 - error) * row.largest_value(c)))
+            << x.name() << " lanes " << lanes << " row " << r << " column " << c << ": "
+            << state.mean(r, c);
+    }
   }
 }
 
@@ -640,7 +645,7 @@ TYPED_TEST(AttendTileTest, ConstantValuesGiveThatConstant) {
 TYPED_TEST(AttendTileTest, EqualKeysGiveTheMeanOfTheValuesHoweverLargeTheLogits) {
   using S = typename TypeParam::scalar;
   using T = pare::compute_t<S>;
-  for (const double size : {0.0, 1.0, 50.0, 100.0}) {
+  for (const double size : {0.0, 1.0, 50.0, 100.0, 2e4}) {
     Problem<S> x(7, 270, 2, 6);
     x.scale = T(0.7);
     x.pattern.causal = true;
