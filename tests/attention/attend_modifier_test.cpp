@@ -214,9 +214,10 @@ TEST(AttendModifier, RowsOfNothingButTheLowestNumberAreTheMeanOfTheValues) {
   expect(pare::simd);
 }
 
-// Above 0 and below, in tiles that are packed and in keys as they lie.
+// Above 0 and below, in tiles that are packed, in keys as they lie, and with rows as lanes.
 TEST(AttendModifier, EqualScoresOfAnySizeShareTheWeight) {
-  for (const Sizes& s : {Sizes{1, 1, 1, 20, 300, 8, 5}, Sizes{1, 1, 1, 2, 2500, 8, 5}}) {
+  for (const Sizes& s : {Sizes{1, 1, 1, 20, 300, 8, 5}, Sizes{1, 1, 1, 2, 2500, 8, 5},
+                         Sizes{1, 8, 1, 2, 300, 8, 5}}) {
     Inputs<float> x(s);
     std::fill(x.q.list.begin(), x.q.list.end(), 0.0f);
     for (const float size : {3e6f, 3e7f, 1e10f, 1e30f, 2e38f})
