@@ -2,6 +2,7 @@
 // Few queries over many keys, which are cut into parts and merged.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
@@ -41,14 +42,47 @@ struct AttendDecodeTest : testing::Test {
 };
 TYPED_TEST_SUITE(AttendDecodeTest, pare::testing::AttendBackends);
 
-// Keys are cut below 17 queries, into parts of 2048.
+// Keys are cut below 17 queries, into parts of 512 to 2048.
 TYPED_TEST(AttendDecodeTest, PartsMergeToTheWhole) {
-  for (const auto& [queries, keys] : std::vector<std::pair<Index, Index>>{
-           {1, 2048}, {1, 2049}, {1, 4097}, {2, 4096}, {5, 6000}, {16, 2500}, {17, 2500}}) {
+  for (const auto& [queries, keys] : std::vector<std::pair<Index, Index>>{{1, 1000},
+                                                                          {1, 1024},
+                                                                          {3, 1500},
+                                                                          {1, 2048},
+                                                                          {1, 2049},
+                                                                          {1, 4097},
+                                                                          {2, 4096},
+                                                                          {5, 6000},
+                                                                          {16, 2500},
+                                                                          {17, 2500}}) {
     const Inputs<typename TestFixture::Storage> x(Sizes{1, 4, 2, queries, keys, 8, 5});
     for (const bool causal : {true, false})
       expect_attention(x, attended(this->backend(), x, {.causal = causal}), this->tolerance,
                        Sees{queries, keys, causal});
+  }
+}
+
+// More heads than an item has rows, and than it has bits for them.
+TYPED_TEST(AttendDecodeTest, PartsOfManyHeads) {
+  for (const Index heads : {65, 130, 200}) {
+    const Inputs<typename TestFixture::Storage> x(Sizes{1, heads, 1, 1, 1100, 8, 5});
+    expect_attention(x, attended(this->backend(), x, {.causal = true}), this->tolerance,
+                     Sees{1, 1100, true});
+  }
+}
+
+TYPED_TEST(AttendDecodeTest, ASequenceOfABatchHasTheBitsItHasAlone) {
+  using S = typename TestFixture::Storage;
+  const Sizes all{3, 20, 2, 2, 1300, 8, 5}, one{1, 20, 2, 2, 1300, 8, 5};
+  const Inputs<S> x(all);
+  const Outputs<S> together = attended(this->backend(), x, {.causal = true});
+  for (Index b = 0; b < all.batch; ++b) {
+    Inputs<S> alone(one);
+    for (const auto& [to, from] : {std::pair{&alone.q, &x.q}, {&alone.k, &x.k}, {&alone.v, &x.v}})
+      std::copy_n(from->list.begin() + b * from->stride[0], from->stride[0], to->list.begin());
+    const Outputs<S> y = attended(this->backend(), alone, {.causal = true});
+    EXPECT_TRUE(std::equal(y.out.list.begin(), y.out.list.end(),
+                           together.out.list.begin() + b * together.out.stride[0]))
+        << b;
   }
 }
 

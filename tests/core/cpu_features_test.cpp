@@ -23,6 +23,15 @@ TEST(CpuFeatures, EachLevelHoldsTheOneBelow) {
       implies(pare::cpu_supports(arch::avx512_bf16{}), pare::cpu_supports(arch::avx512_vnni{})));
 }
 
+TEST(CpuFeatures, FastProductsOfPairsAreAProcessorsThatHasThem) {
+  EXPECT_TRUE(!pare::cpu_has_fast_bf16_dot() || pare::cpu_supports(arch::avx512_bf16{}));
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool amd = __builtin_cpu_is("amd") != 0;
+  EXPECT_EQ(pare::cpu_has_fast_bf16_dot(), amd && pare::cpu_supports(arch::avx512_bf16{}));
+#endif
+}
+
 #if defined(__x86_64__)
 TEST(CpuFeatures, AgreeWithTheCompilersOwnCheck) {
   __builtin_cpu_init();

@@ -61,7 +61,7 @@ struct Parts {
     const std::ptrdiff_t at = first * rows;
     launch(pare::simd_for<Arch>{},
            kernel::MergeRows<T>{maximum.data() + at, sum.data() + at, out.data() + at * stride,
-                                count < 0 ? parts : count, rows, columns});
+                                count < 0 ? parts : count, rows, columns, nullptr, rows});
   }
 
   /// Whole numbers with weights that are powers of two: every merge is exact.

@@ -16,16 +16,17 @@ namespace pare::kernel {
 
 /// Merges the states that parts of the keys left for the same rows into part 0:
 /// m = max_p m_p, l = sum_p l_p 2^(m_p - m), o = sum_p o_p 2^(m_p - m), in the order of the parts.
-/// Arrays of part p start p * rows (p * rows * padded_columns(columns)) behind those of part 0.
+/// Row r of part p stands p * part_rows behind that of part 0.
 template <ComputeScalar T>
 struct MergeRows {
-  T* maximum = nullptr;  ///< [parts x rows]
-  T* sum = nullptr;      ///< [parts x rows]
-  T* out = nullptr;      ///< [parts x rows x padded_columns(columns)]
+  T* maximum = nullptr;  ///< [parts x part_rows]
+  T* sum = nullptr;      ///< [parts x part_rows]
+  T* out = nullptr;      ///< [parts x part_rows x padded_columns(columns)]
   std::ptrdiff_t parts = 0;
   std::ptrdiff_t rows = 0;
   std::ptrdiff_t columns = 0;
-  T* mass = nullptr;  ///< [parts x rows], merged as sum is; or null
+  T* mass = nullptr;             ///< [parts x part_rows], merged as sum is; or null
+  std::ptrdiff_t part_rows = 0;  ///< of a part, at least `rows`
 };
 
 /// Writes out_i = o_i / l_i and lse_i = ln(2) (m_i + log2 l_i); a row that saw no key is 0, with
@@ -64,7 +65,7 @@ void run_kernel(Arch, const MergeRows<T>& a) noexcept {
   const std::ptrdiff_t stride = padded_columns<T>(a.columns);
   for (std::ptrdiff_t part = 1; part < a.parts; ++part)
     for (std::ptrdiff_t r = 0; r < a.rows; ++r) {
-      const std::ptrdiff_t other = part * a.rows + r;
+      const std::ptrdiff_t other = part * a.part_rows + r;
       if (a.sum[other] == T(0)) continue;
       const T m = a.maximum[other] > a.maximum[r] ? a.maximum[other] : a.maximum[r];
       const T keep = exp2<arch::scalar>(a.maximum[r] - m);

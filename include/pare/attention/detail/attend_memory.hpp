@@ -31,14 +31,16 @@ struct AttendItem {
   Index rows() const { return heads() * queries(); }
 };
 
-/// Consecutive parts of the same rows, to be merged.
+/// Some rows of consecutive parts, to be merged.
 struct MergeItem {
   AttendItem rows{};
   Index parts = 0;
+  Index part_rows = 0;  ///< rows of a part
 };
 
 /// For each worker the packed tile, the queries and the state of a few hundred rows, about 1 MiB at
-/// a head size of 128; for calls with few queries and many keys also one state for every 2048 keys.
+/// a head size of 128; for calls with few queries and many keys also one state for every part of
+/// the keys.
 struct AttendMemory {
   std::vector<AlignedBuffer<std::byte>> workers;
   AlignedBuffer<std::byte> parts;

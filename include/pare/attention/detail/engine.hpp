@@ -66,17 +66,18 @@ void run_call(const B& backend, const C& call, Index key_slots) {
     ItemRunner<B, C>(backend, call, item, scratch).run();
     if (item.part < 0) finish_rows(backend, call, item, scratch);
   });
-  parallel_for(backend.executor, static_cast<Index>(memory->merges.size()),
-               [&](Index i, int worker) {
-                 const MergeItem& merge = memory->merges[static_cast<std::size_t>(i)];
-                 Scratch<C> scratch(memory->workers[static_cast<std::size_t>(worker)], most_rows,
-                                    p.key_dim, p.value_dim);
-                 parts.state_of(merge.rows.part, scratch);
-                 launch(backend, kernel::MergeRows<T>{scratch.maximum, scratch.sum, scratch.state,
-                                                      merge.parts, merge.rows.rows(), p.value_dim,
-                                                      call.keeps_mass() ? scratch.mass : nullptr});
-                 finish_rows(backend, call, merge.rows, scratch);
-               });
+  parallel_for(
+      backend.executor, static_cast<Index>(memory->merges.size()), [&](Index i, int worker) {
+        const MergeItem& merge = memory->merges[static_cast<std::size_t>(i)];
+        Scratch<C> scratch(memory->workers[static_cast<std::size_t>(worker)], most_rows, p.key_dim,
+                           p.value_dim);
+        parts.state_of(merge.rows.part, scratch);
+        launch(backend,
+               kernel::MergeRows<T>{scratch.maximum, scratch.sum, scratch.state, merge.parts,
+                                    merge.rows.rows(), p.value_dim,
+                                    call.keeps_mass() ? scratch.mass : nullptr, merge.part_rows});
+        finish_rows(backend, call, merge.rows, scratch);
+      });
 }
 
 PARE_ABI_END

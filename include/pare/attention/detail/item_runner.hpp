@@ -10,6 +10,7 @@
 #include <pare/attention/detail/tile_feed.hpp>
 #include <pare/attention/key_value_source.hpp>
 #include <pare/core/backend.hpp>
+#include <pare/core/cpu_features.hpp>
 #include <pare/kernel/attend_tile.hpp>
 #include <pare/kernel/pack.hpp>
 
@@ -27,6 +28,15 @@ PARE_ABI_BEGIN
 /// Up to this many rows of a sequence, keys and values are multiplied by as they lie: packing them
 /// would take longer than the products.
 inline constexpr Index direct_rows = 2 * kernel::tile_rows;
+
+/// Whether a backend's kernels multiply pairs of bf16, as fast as floats.
+template <class B>
+bool multiplies_pairs() {
+  if constexpr (requires { typename B::arch; })
+    return B::arch::has_bf16_dot && cpu_has_fast_bf16_dot();
+  else
+    return cpu_has_fast_bf16_dot();
+}
 
 /// Collects the visible slots of an item until a tile is full, and runs it.
 template <class B, class C>
@@ -60,8 +70,10 @@ class ItemRunner {
  private:
   static constexpr std::uint64_t all_heads = ~std::uint64_t{0};
 
-  /// Whether rows are the lanes of registers, for which keys and values need no packing.
+  /// Whether rows are the lanes of registers, for which keys and values need no packing; products
+  /// of pairs, where they are fast, gain more by it.
   bool are_lanes() const {
+    if (std::is_same_v<S, bf16> && multiplies_pairs<B>()) return false;
     return rows_ > kernel::direct_tile_rows && item_.rows() <= lane_rows &&
            sequence_.queries < split_below_queries && call_.problem.mask == nullptr;
   }
@@ -229,6 +241,12 @@ class ItemRunner {
 
   /// The tile for each run of neighbouring heads that want it.
   void run_heads(typename TileFeed<B, C>::Tile& tile) {
+    if (heads_ == all_heads) {
+      tile.first_row = 0;
+      tile.rows = item_.rows();
+      launch(backend_, tile);
+      return;
+    }
     const auto heads = static_cast<int>(item_.heads());
     for (int begin = 0; begin < heads;) {
       const std::uint64_t rest = heads_ >> begin;

@@ -9,6 +9,8 @@
 
 #include <pare/attention/detail/attend_memory.hpp>
 #include <pare/attention/detail/problem.hpp>
+#include <pare/core/ceil_div.hpp>
+#include <pare/kernel/attend_call.hpp>
 #include <pare/kernel/gemm.hpp>
 
 #include <algorithm>
@@ -27,11 +29,17 @@ inline constexpr Index block_rows = 288;
 inline constexpr Index small_block_rows = 96;
 inline constexpr Index small_call_rows = 32 * block_rows;
 
-/// With few queries the keys are cut instead, into parts that are merged.
+/// With few queries an item has fewer rows, as keys are read once for all of them, and the keys are
+/// cut instead, into parts that are merged: into enough for some cores, but no shorter ones than it
+/// takes to write and merge a state.
 inline constexpr Index split_below_queries = 17;
+inline constexpr Index few_queries_rows = 128;
 inline constexpr Index split_keys = 2048;
+inline constexpr Index least_split_keys = 512;
+inline constexpr Index enough_items = 16;
+inline constexpr Index merged_rows = 16;  ///< of an item of merging
 
-/// The heads of an item are a set of bits.
+/// The heads for which an item reads a block of a mask are a set of bits.
 inline constexpr Index most_heads = 64;
 
 struct PlanSizes {
@@ -46,13 +54,23 @@ inline Index sharing_heads(const Problem& p) {
   return own_order ? 1 : p.group();
 }
 
+/// Rows of an item, at most.
+inline Index rows_at_once(Index queries, Index total_rows) {
+  if (total_rows >= small_call_rows) return block_rows;
+  return queries < split_below_queries ? few_queries_rows : small_block_rows;
+}
+
 inline PlanSizes plan_sizes(const Problem& p, Index queries, Index total_rows) {
-  const Index rows = total_rows < small_call_rows ? small_block_rows : block_rows;
-  const Index sharing = std::min(sharing_heads(p), most_heads);
+  const Index rows = rows_at_once(queries, total_rows);
+  const Index sharing =
+      p.mask == nullptr ? sharing_heads(p) : std::min(sharing_heads(p), most_heads);
   const Index least_queries = std::min<Index>(queries, kernel::tile_rows);
   PlanSizes sizes;
   sizes.heads = std::clamp<Index>(rows / std::max<Index>(least_queries, 1), 1, sharing);
   sizes.queries = std::max<Index>(1, rows / sizes.heads);
+  // Alike many in each item of few queries.
+  if (queries < split_below_queries)
+    sizes.heads = ceil_div(sharing, ceil_div(sharing, sizes.heads));
   if (sizes.queries > kernel::tile_rows) sizes.queries -= sizes.queries % kernel::tile_rows;
   return sizes;
 }
@@ -72,25 +90,45 @@ inline double item_cost(const Problem& p, const Sequence& s, const AttendItem& i
   return slots * static_cast<double>(item.rows());
 }
 
-/// Appends the items of some heads and queries: one, or one for each part of the keys.
-inline Index add_items(const Problem& p, const Sequence& s, AttendItem item, Index slots,
+/// Slots of a part of a sequence, whole tiles of them; `slots` where they are not cut. Nothing but
+/// the sequence itself decides: its bits are the same alone and in a batch.
+inline Index part_slots(const Problem& p, Index queries, Index slots) {
+  if (queries == 0 || queries >= split_below_queries) return slots;
+  const Index sharing = sharing_heads(p);
+  const Index items = p.heads / sharing * ceil_div(sharing * queries, few_queries_rows);
+  const Index parts = std::max(ceil_div(slots, split_keys),
+                               std::min(slots / least_split_keys, ceil_div(enough_items, items)));
+  return parts < 2 ? slots : ceil_div(slots, parts * kernel::tile_keys) * kernel::tile_keys;
+}
+
+/// Appends the merges of the parts of an item, of some of its heads each.
+inline void add_merges(const AttendItem& item, Index parts, AttendMemory& memory) {
+  const Index heads = std::max<Index>(1, merged_rows / item.queries());
+  MergeItem merge{item, parts, item.rows()};
+  for (Index h = item.head_begin; h < item.head_end; h += heads) {
+    merge.rows.head_begin = h;
+    merge.rows.head_end = std::min(item.head_end, h + heads);
+    merge.rows.part = item.part + (h - item.head_begin) * item.queries();
+    memory.merges.push_back(merge);
+  }
+}
+
+/// Appends the items of some heads and queries: one, or one for each part of `cut` slots.
+inline Index add_items(const Problem& p, const Sequence& s, AttendItem item, Index slots, Index cut,
                        Index next_part, AttendMemory& memory) {
   item.cost = item_cost(p, s, item);
-  const bool split = s.queries < split_below_queries && slots > split_keys;
-  if (!split) {
+  if (cut >= slots) {
     item.slot_end = slots;
     memory.items.push_back(item);
     return next_part;
   }
   item.part = next_part;
-  MergeItem merge{item, 0};
+  add_merges(item, ceil_div(slots, cut), memory);
   for (; item.slot_begin < slots; item.slot_begin = item.slot_end) {
-    item.slot_end = std::min(slots, item.slot_begin + split_keys);
+    item.slot_end = std::min(slots, item.slot_begin + cut);
     memory.items.push_back(item);
     item.part += item.rows();
-    ++merge.parts;
   }
-  memory.merges.push_back(merge);
   return item.part;
 }
 
@@ -115,6 +153,7 @@ Index make_plan(const Problem& p, Index key_slots, Index total_queries,
     const PlanSizes sizes = plan_sizes(p, s.queries, total_queries * p.heads);
     const Index slots = p.order != nullptr || p.mask != nullptr ? key_slots : s.keys;
     const Index sharing = sharing_heads(p);
+    const Index cut = part_slots(p, s.queries, slots);
     for (Index shared = 0; shared < p.heads; shared += sharing)
       for (Index h = shared; h < shared + sharing; h += sizes.heads)
         for (Index query = 0; query < s.queries;) {
@@ -124,7 +163,7 @@ Index make_plan(const Problem& p, Index key_slots, Index total_queries,
           item.head_end = std::min(shared + sharing, h + sizes.heads);
           item.query_begin = query;
           item.query_end = query = item_end(p, query, s.queries, sizes.queries);
-          parts = add_items(p, s, item, slots, parts, memory);
+          parts = add_items(p, s, item, slots, cut, parts, memory);
         }
   }
   // In a total order, since std::stable_sort would allocate.

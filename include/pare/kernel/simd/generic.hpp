@@ -35,6 +35,7 @@ void interleave_high_on(NoArch);
 void swap_pairs_on(NoArch);
 void load_signed_bytes_on(NoArch);
 void load_e4m3_on(NoArch);
+void look_up_e4m3_on(NoArch);
 void store_e4m3_on(NoArch);
 void load_nibbles_on(NoArch);
 void widen_halves_on(NoArch);

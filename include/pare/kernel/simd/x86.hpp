@@ -231,6 +231,28 @@ PARE_ALWAYS_INLINE Floats16 load_e4m3_on(arch::avx512, const e4m3* p) noexcept {
   return _mm512_mask_mov_ps(x, is_nan, _mm512_set1_ps(__builtin_nanf("")));
 }
 
+PARE_ALWAYS_INLINE void look_up_e4m3_on(arch::avx512, const e4m3* p, std::ptrdiff_t count,
+                                        const bf16* table, bf16* out) noexcept {
+  // Halves, as they were stored: a load of two stores waits for both to reach the cache.
+  const auto part = [table](std::ptrdiff_t i) PARE_LAMBDA_INLINE {
+    const auto* const at = reinterpret_cast<const __m256i*>(table + 32 * i);
+    return _mm512_maskz_inserti64x4(0xff, _mm512_castsi256_si512(_mm256_loadu_si256(at)),
+                                    _mm256_loadu_si256(at + 1), 1);
+  };
+  const __m512i low[] = {part(0), part(1)}, high[] = {part(2), part(3)};
+  for (std::ptrdiff_t i = 0; i < count; i += 32) {
+    const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + i));
+    const __m512i words = _mm512_cvtepu8_epi16(codes);
+    // Of an index a permutation takes the lower 6 bits.
+    const __m512i small = _mm512_permutex2var_epi16(low[0], words, low[1]);
+    const __m512i large = _mm512_permutex2var_epi16(high[0], words, high[1]);
+    const __mmask32 is_large = _mm512_test_epi16_mask(words, _mm512_set1_epi16(0x40));
+    const __m512i sign = _mm512_and_si512(_mm512_slli_epi16(words, 8), _mm512_set1_epi16(-0x8000));
+    _mm512_storeu_si512(out + i,
+                        _mm512_or_si512(_mm512_mask_mov_epi16(small, is_large, large), sign));
+  }
+}
+
 PARE_ALWAYS_INLINE void store_e4m3_on(arch::avx512, e4m3* p, Floats16 v) noexcept {
   const __m512i bits = _mm512_castps_si512(v);
   const __m512i magnitude = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff));
