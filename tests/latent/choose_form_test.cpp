@@ -87,6 +87,16 @@ TEST(ChooseForm, WhatIsOutOfRangeIsRefused) {
   for (const double bad : {0.0, -1.0, std::numeric_limits<double>::infinity(), std::nan("")})
     refusal([&] { choose_form(deepseek, 1, 1, {.factor = bad}); }, "latent::choose_form", "factor");
   refusal([] { form_cost({}, 1, 1); }, "latent::form_cost", "width");
+  constexpr Index most = std::numeric_limits<Index>::max();
+  const LatentConfig huge{.width = 1,
+                          .heads = 1,
+                          .nope = 1,
+                          .rope = 2,
+                          .value = 1,
+                          .latent = most / 2,
+                          .softmax_scale = 1};
+  EXPECT_NEAR(form_cost(huge, 1, 1).absorbed * 0x1p-63, 2, 1e-9);
+  EXPECT_GT(form_cost(deepseek, most, most).expanded, 0x1p126);
   refusal([] { least_expanded_queries({}); }, "latent::least_expanded_queries", "width");
 }
 

@@ -459,6 +459,9 @@ TEST(ConvertRopeRefuses, PairsThatAreNone) {
   refusal([&] { uniform_pairs(layer.shape, 2, 2); }, "latent::stepped_pairs", "first");
   refusal([&] { uniform_pairs(layer.shape, 2, -1); }, "latent::stepped_pairs", "first");
   refusal([&] { stepped_pairs(layer.shape, 2, 0, 0); }, "latent::stepped_pairs", "step");
+  const AttentionShape huge{.heads = 1, .kv_heads = 1, .head_dim = Index{1} << 62};
+  refusal([&] { stepped_pairs(huge, Index{1} << 40, 0, Index{1} << 40); }, "latent::stepped_pairs",
+          "first");
   refusal([&] { strongest_pairs(MatrixXd(0, 4), 1); }, "latent::strongest_pairs", "scores");
   const MatrixXd nans = MatrixXd::Constant(2, 4, std::numeric_limits<double>::quiet_NaN());
   refusal([&] { strongest_pairs(nans, 1); }, "latent::strongest_pairs", "scores");

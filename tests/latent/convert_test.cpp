@@ -341,6 +341,7 @@ TEST(AdjustedRanks, OfNoLayersOrBudgetsThatDoNotFitAreRefused) {
   refused({.budget = 7}, "budget");
   refused({.budget = 23, .min_rank = 3}, "budget");
   refused({.budget = 321, .min_rank = 3, .max_rank = 40}, "budget");
+  refused({.budget = std::numeric_limits<Index>::max()}, "budget");
   refused({.budget = 128, .max_rank = 65}, "max_rank");
   refused({.budget = 128, .max_rank = 0}, "max_rank");
   refused({.budget = 128, .min_rank = 0}, "min_rank");

@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <iterator>
 #include <limits>
 #include <optional>
+#include <random>
 #include <set>
 #include <vector>
 
@@ -137,6 +139,29 @@ TEST(Pages, WhatIsGivenBackIsTakenAgainAndTheLowestNumberFirst) {
   EXPECT_EQ(table.free_pages(), 4);
 }
 
+TEST(Pages, NumbersAreTheLowestThatAreFreeWhateverTheOrderOfReleases) {
+  PageTable table(1, 1);
+  std::set<Index> used;
+  std::mt19937 random(5);
+  for (int step = 0; step < 2000; ++step) {
+    if (random() % 2 == 0 && !used.empty()) {
+      const auto any = std::next(used.begin(), static_cast<Index>(random() % used.size()));
+      table.release(*any);
+      used.erase(any);
+    } else {
+      Index lowest = 0;
+      while (used.contains(lowest)) ++lowest;
+      ASSERT_EQ(used.empty()        ? table.add()
+                : random() % 2 == 0 ? table.add()
+                                    : table.fork(*used.begin()),
+                lowest);
+      used.insert(lowest);
+    }
+    ASSERT_EQ(table.sequences(), used.empty() ? 0 : *used.rbegin() + 1);
+    for (Index s = 0; s < table.sequences(); ++s) ASSERT_EQ(table.has(s), used.contains(s));
+  }
+}
+
 TEST(Pages, APageIsFreeWhenTheLastSharerGivesItBack) {
   PageTable table = table_of(4, 2, 8);
   const Index b = table.fork(0);
@@ -264,6 +289,7 @@ TEST(Pages, WhatIsOutOfRangeIsRefusedAndChangesNothing) {
   }
   refusal([&] { table.append(0, -1); }, "latent::PageTable::append", "tokens");
   refusal([&] { table.append(0, most); }, "latent::PageTable::append", "tokens");
+  EXPECT_EQ(table.pages_for(0, most), most / 2);  // 7 tokens, one place left
   refusal([&] { table.evict(0, {.window = -1}); }, "latent::PageTable::evict", "window");
   refusal([&] { table.evict(0, {.sinks = -1}); }, "latent::PageTable::evict", "sinks");
   EXPECT_EQ(state_of(table), before);

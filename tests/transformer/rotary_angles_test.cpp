@@ -62,6 +62,12 @@ TEST(Yarn, BordersThatMeetOrCrossCutPairsInTwo) {
       yarn_frequencies(16, {.factor = 4, .trained_context = Index{1} << 40}, 100);
   const auto of_100 = rotary_frequencies(16, 100);
   for (std::size_t i = 0; i < 8; ++i) EXPECT_EQ(long_context.frequencies[i], of_100.frequencies[i]);
+  // Also where the pair that turns so often is at infinity.
+  const auto no_turns = yarn_frequencies(16, {.factor = 4,
+                                              .trained_context = std::numeric_limits<Index>::max(),
+                                              .beta_fast = std::numeric_limits<double>::min(),
+                                              .beta_slow = std::numeric_limits<double>::min()});
+  for (std::size_t i = 0; i < 8; ++i) EXPECT_EQ(no_turns.frequencies[i], plain.frequencies[i]);
 }
 
 /// Grids and YaRN have the property of rotary embedding: products depend on distances alone.
@@ -211,6 +217,8 @@ TEST(RotaryGrid, WhatIsOutOfRangeIsRefused) {
   refusal([] { rotary_grid(1, 1, {.pairs = {6, -1, 5}}); }, name, "pairs");
   refusal([] { rotary_grid(1, 1, {.pairs = {0, 0, 0}}); }, name, "pairs");
   refusal([] { rotary_grid(1, 1, {.channels = {44, 9, 42}}); }, name, "channels");
+  refusal([] { rotary_grid(1, 1, {.pairs = {6, 5, 0}, .channels = {44, 42, -1}}); }, name,
+          "channels");
   for (const double bad : {0.0, -1.0, std::numeric_limits<double>::infinity()})
     refusal([&] { rotary_grid(1, 1, {.base = bad}); }, name, "base");
 }

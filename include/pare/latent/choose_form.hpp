@@ -81,7 +81,7 @@ inline FormCost form_cost(const LatentConfig& config, Index queries, Index keys,
   const auto of = [](Index n) { return static_cast<double>(n); };
   const double pairs = detail::visible_pairs(of(queries), of(keys), options.causal);
   const double up = of(config.latent) * of(config.nope + config.value), heads = of(config.heads);
-  return {heads * (pairs * of(2 * config.latent + config.rope) + of(queries) * up),
+  return {heads * (pairs * (2 * of(config.latent) + of(config.rope)) + of(queries) * up),
           heads * (pairs * of(config.head_dim() + config.value) + of(keys) * up)};
 }
 

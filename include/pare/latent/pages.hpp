@@ -92,12 +92,16 @@ class PageTable {
   /// How many sequences share a page; 0 of a free one.
   Index sharers(Index page) const { return pages_.sharers(page); }
 
-  /// An empty sequence: the lowest number that is released, or a new one.
+  /// An empty sequence: the lowest number that is released, which is looked for, or a new one.
   Index add() {
-    const auto unused =
-        std::find_if(sequences_.begin(), sequences_.end(), [](const auto& s) { return !s.used; });
+    const auto unused = released_ == 0 ? sequences_.end()
+                                       : std::find_if(sequences_.begin(), sequences_.end(),
+                                                      [](const auto& s) { return !s.used; });
     const Index number = unused - sequences_.begin();
-    if (unused == sequences_.end()) sequences_.emplace_back();
+    if (released_ == 0)
+      sequences_.emplace_back();
+    else
+      --released_;
     of(number).used = true;
     return number;
   }
@@ -128,7 +132,8 @@ class PageTable {
     check_sequence(function, sequence);
     drop_pages(of(sequence), 0);
     of(sequence) = {.pages = std::move(of(sequence).pages)};
-    while (!sequences_.empty() && !sequences_.back().used) sequences_.pop_back();
+    for (++released_; !sequences_.empty() && !sequences_.back().used; --released_)
+      sequences_.pop_back();
   }
 
   /// Free pages that an append of so many tokens would take: those of new tokens, and one more if
@@ -136,7 +141,8 @@ class PageTable {
   Index pages_for(Index sequence, Index tokens) const {
     const Index n = length(sequence);
     if (tokens <= 0) return 0;
-    return ceil_div(n + tokens, page_size_) - ceil_div(n, page_size_) +
+    const Index room = ceil_div(n, page_size_) * page_size_ - n;  // of the last page
+    return ceil_div(std::max<Index>(tokens - room, 0), page_size_) +
            (shares_room(n, sequence) ? 1 : 0);
   }
 
@@ -289,6 +295,7 @@ class PageTable {
   detail::SharedPages pages_;
   Index page_size_;
   std::vector<Sequence> sequences_;
+  Index released_ = 0;  ///< how many of them
 };
 
 PARE_ABI_END

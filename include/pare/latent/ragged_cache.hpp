@@ -94,8 +94,6 @@ class RaggedCache {
               options.page_size, options.key_dim),
         values_(class_name, options.pages * group_, options.page_size, options.value_dim),
         slots_(options.slots()) {
-    check(options.sequences >= 0 && options.sequences <= attention::most_tokens / groups(),
-          class_name, "sequences", options.sequences, "at least 0, groups of all below 2^30");
     for (Index i = 0; i < options.sequences; ++i) add();
   }
 

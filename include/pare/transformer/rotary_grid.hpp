@@ -103,7 +103,7 @@ inline RotaryGrid rotary_grid(Index height, Index width, const RotaryGridOptions
   for (std::size_t axis = 0; axis < 3; ++axis) {
     const Index pairs = options.pairs[axis], channels = options.channels[axis];
     check(pairs >= 0, function, "pairs", options.pairs, "at least 0 of each axis");
-    check(channels / 2 >= pairs, function, "channels", options.channels,
+    check(channels >= 0 && channels / 2 >= pairs, function, "channels", options.channels,
           "at least twice the pairs of each axis");
     for (Index i = 0; i < pairs; ++i)
       grid.frequencies[axis].push_back(

@@ -104,7 +104,9 @@ inline RotaryFrequencies yarn_frequencies(Index dims, const Yarn& yarn, double b
         static_cast<double>(yarn.trained_context) / (turns * 2 * std::numbers::pi);
     return static_cast<double>(dims) * std::log(longest) / (2 * std::log(base));
   };
-  const double low = std::max(std::floor(pair_of(yarn.beta_fast)), 0.0);
+  // Behind the last pair, where it changes nothing, and finite.
+  const double low =
+      std::clamp(std::floor(pair_of(yarn.beta_fast)), 0.0, static_cast<double>(dims));
   double high = std::min(std::ceil(pair_of(yarn.beta_slow)), static_cast<double>(dims - 1));
   if (high <= low) high = low + 0.001;
   RotaryFrequencies result = rotary_frequencies(dims, base);

@@ -127,7 +127,8 @@ std::vector<Index> adjusted_ranks(const R& spectra, const AdjustedRankOptions& o
         Worded{"at least ", layers, ", a rank for each layer"});
   check(options.multiple >= 1, function, "multiple", options.multiple, "at least 1");
   const Index mean = options.budget / layers;
-  const Index most = options.max_rank.value_or(std::min(2 * mean, shortest));
+  const Index most =
+      options.max_rank.value_or(mean < shortest ? std::min(2 * mean, shortest) : shortest);
   check(most >= 1 && most <= shortest, function, "max_rank", most,
         Worded{"1 to ", shortest, ", the values of a layer"});
   const Index least = options.min_rank.value_or(std::min(std::max<Index>(1, mean / 2), most));

@@ -87,8 +87,8 @@ inline RotaryPairs stepped_pairs(const AttentionShape& shape, Index count, Index
   detail::check_pair_count(function, count, shape.pairs());
   check(step >= 1 && step <= shape.pairs(), function, "step", step,
         Worded{"1 to the pairs of a head, ", shape.pairs()});
-  check(first >= 0 && first < shape.pairs() && first + (count - 1) * step < shape.pairs(), function,
-        "first", first, Worded{"a last pair below ", shape.pairs()});
+  check(first >= 0 && first < shape.pairs() && count - 1 <= (shape.pairs() - 1 - first) / step,
+        function, "first", first, Worded{"a last pair below ", shape.pairs()});
   std::vector<Index> pairs;
   for (Index i = 0; i < count; ++i) pairs.push_back(first + i * step);
   return RotaryPairs(static_cast<std::size_t>(shape.kv_heads), pairs);
