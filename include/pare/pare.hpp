@@ -90,6 +90,7 @@
 #include <pare/latent/cache.hpp>
 #include <pare/latent/cache_options.hpp>
 #include <pare/latent/cached_sequences.hpp>
+#include <pare/latent/cached_tokens.hpp>
 #include <pare/latent/choose_form.hpp>
 #include <pare/latent/chosen_sequences.hpp>
 #include <pare/latent/config.hpp>
@@ -108,6 +109,7 @@
 #include <pare/latent/ragged_options.hpp>
 #include <pare/latent/reference.hpp>
 #include <pare/latent/up_weights.hpp>
+#include <pare/latent/video_options.hpp>
 #include <pare/latent/video_window.hpp>
 #include <pare/latent/weights.hpp>
 #include <pare/linalg/epilogue.hpp>

@@ -9,12 +9,10 @@
 ///
 /// ```cpp
 /// LatentCache<bf16> cache({.latent = 512, .rope = 64, .pages = 1024, .page_size = 64});
-/// cache.append(0, latent, rope);                       // [tokens, 512], [tokens, 64], float or
-/// bf16 attention::attend(absorbed_queries, cache, latent_out,  // [1, heads, queries, 576], [..,
-/// 512]
-///                   {.causal = true, .scale = softmax_scale});
-/// cache.evict(0, {.window = 4096, .sinks = 4});        // and attend with the same window and
-/// sinks
+/// cache.append(0, latent, rope);                     // [tokens, 512], [tokens, 64] of float
+/// // absorbed queries [1, heads, queries, 576], out [1, heads, queries, 512]
+/// attention::attend(q, cache, out, {.causal = true, .scale = softmax_scale});
+/// cache.evict(0, {.window = 4096, .sinks = 4});      // attend with the same window and sinks
 /// ```
 ///
 /// A cache is an attention::KeyValueSource with one kv head: its keys are d_c + d_r wide, and the
@@ -34,13 +32,10 @@
 #include <pare/attention/key_value_source.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
-#include <pare/core/executor_ref.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/latent/cache_options.hpp>
-#include <pare/latent/cached_sequences.hpp>
+#include <pare/latent/cached_tokens.hpp>
 #include <pare/latent/detail/paged_rows.hpp>
-#include <pare/latent/detail/turn_keys.hpp>
-#include <pare/transformer/rotary.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -48,75 +43,34 @@
 
 namespace pare::latent {
 
-/// Rows that a cache of S takes.
-template <class X, class S>
-concept CacheRows = In<X, 2> && CacheScalar<scalar_of<X>, S>;
-
 PARE_ABI_BEGIN
 
 /// A cache of latents of float, double, bf16 or f16. It can be moved, not copied.
+///
+/// cached_sequences.hpp and cached_tokens.hpp have what is done with sequences and tokens. Numbers
+/// of what S is computed in are rounded to S, to nearest, ties to even.
 ///
 /// Memory: pages page_size (d_c + d_r) elements of S, taken once, and the PageTable. `append`,
 /// `truncate` and `evict` allocate nothing else, but for the list of pages of a sequence that
 /// grows.
 template <StorageScalar S, RopePlace Place = RopePlace::InRow>
-class LatentCache : public CachedSequences {
+class LatentCache : public CachedTokens<LatentCache<S, Place>, S> {
+  using Tokens = CachedTokens<LatentCache, S>;
+  friend Tokens;
+  using Tokens::latent_, Tokens::rope_, Tokens::table_;
+
  public:
-  using scalar = S;
   /// A value is the first part of its key, in the same memory.
   static constexpr bool values_in_keys = Place == RopePlace::InRow;
 
   /// \throws std::invalid_argument if a size is out of its range or memory cannot be counted
   explicit LatentCache(const LatentCacheOptions& options)
-      : CachedSequences(class_name, options.pages, options.page_size, options.sequences),
-        latent_(options.validate(class_name).latent),
-        rope_(options.rope),
-        rope_state_(options.rope_state),
+      : Tokens(class_name, options),
         rows_(class_name, table_, latent_ + (values_in_keys ? rope_ : 0)),
         ropes_(class_name, table_, values_in_keys ? 0 : rope_) {}
 
-  Index latent() const { return latent_; }
-  Index rope() const { return rope_; }
-  RopeState rope_state() const { return rope_state_; }
   /// (d_c + d_r) times the size of S: nothing else is stored of a token.
   Index bytes_per_token() const { return (latent_ + rope_) * static_cast<Index>(sizeof(S)); }
-
-  /// Appends tokens to a sequence.
-  ///
-  /// \param backend  left out: pare::simd. Its threads share the pages among them.
-  /// \param latent   [tokens, d_c] of S or of what S is computed in, which is then rounded to
-  ///                 nearest, ties to even; any strides; apart from the cache
-  /// \param rope     [tokens, d_r], likewise
-  /// \returns the position of the first new token
-  /// \throws std::invalid_argument if a shape does not fit, the sequence does not exist, an input
-  ///         lies in the cache, or there are too few free pages. Nothing is written then. No
-  ///         tokens: a no-op.
-  ///
-  /// Cost: the rows are read and written once, which binds; at most one page more is copied, if it
-  /// is shared. The same bits for any number of threads and any strides.
-  template <Backend B, CacheRows<S> C, CacheRows<S> R>
-  Index append(const B& backend, Index sequence, const C& latent, const R& rope) {
-    return append_views(on_any_executor(backend), sequence, as_const(to_view(latent)),
-                        as_const(to_view(rope)));
-  }
-  /// \overload
-  template <CacheRows<S> C, CacheRows<S> R>
-  Index append(Index sequence, const C& latent, const R& rope) {
-    return append(simd, sequence, latent, rope);
-  }
-  /// \overload
-  /// Rows [tokens, d_c + d_r], latent first.
-  template <Backend B, CacheRows<S> X>
-  Index append(const B& backend, Index sequence, const X& rows) {
-    const auto [latent, rope] =
-        detail::token_parts(append_name, as_const(to_view(rows)), latent_, rope_);
-    return append_views(on_any_executor(backend), sequence, latent, rope);
-  }
-  /// \overload
-  template <CacheRows<S> X>
-  Index append(Index sequence, const X& rows) {
-    return append(simd, sequence, rows);
-  }
 
   /// Copies the rows of the tokens from position `first` on, [tokens, d_c + d_r].
   /// \throws std::invalid_argument if the width does not fit, out lies in the cache, or a token is
@@ -131,43 +85,6 @@ class LatentCache : public CachedSequences {
       for (Index c = 0; c < to.cols(); ++c) to(t, c) = element(at, c);
     }
   }
-
-  /// Takes tokens [first, first + tokens) out of a sequence and moves those behind them there: a
-  /// context shift. Their positions become smaller, so that rotary keys must not be rotated yet.
-  /// Pages that other sequences share are copied first.
-  ///
-  /// \throws std::invalid_argument if the keys are rotated, the tokens are none of the sequence,
-  /// one
-  ///         of them or behind them was evicted, or there are too few free pages for the copies.
-  ///         Nothing is changed then.
-  ///
-  /// Cost: the rows behind them are read and written once, on one thread.
-  void discard(Index sequence, Index first, Index tokens) {
-    check(rope_state_ == RopeState::Unrotated || rope_ == 0, discard_name, "cache",
-          "keys rotated by their positions", "unrotated keys, or the table that rotated them");
-    discard_rows(sequence, first, tokens, [](S*, Index, Index) {});
-  }
-
-  /// The same of rotated keys: each is turned by the difference of its angles, R(p') R(p)^T k_r.
-  /// That is done in double and rounded to S, once for each call.
-  /// \param table  the angles by which keys were rotated, at all positions from `first` on
-  /// \param layout the pairs of it
-  /// \throws std::invalid_argument as above, if the keys are not rotated, or the table does not fit
-  void discard(Index sequence, Index first, Index tokens,
-               const transformer::RotaryTable<compute_t<S>>& table,
-               transformer::RotaryLayout layout = transformer::RotaryLayout::Interleaved) {
-    check(rope_state_ == RopeState::Rotated, discard_name, "cache", "unrotated keys",
-          "keys rotated by their positions, where a table is given");
-    table_.check_sequence(discard_name, sequence);
-    detail::check_turn(discard_name, table, layout, rope_, first, length(sequence));
-    discard_rows(sequence, first, tokens, [&](S* key, Index from, Index to) {
-      detail::turn_key(key, table, layout, from, to);
-    });
-  }
-
-  Index kv_heads() const { return 1; }
-  Index key_dim() const { return latent_ + rope_; }
-  Index value_dim() const { return latent_; }
 
   /// The row of a token that the cache holds, which is not checked. Rows of a page follow one
   /// another, key_dim() apart.
@@ -201,16 +118,13 @@ class LatentCache : public CachedSequences {
   static constexpr const char* class_name = "latent::LatentCache";
   static constexpr const char* append_name = "latent::LatentCache::append";
   static constexpr const char* read_name = "latent::LatentCache::read";
-
   static constexpr const char* discard_name = "latent::LatentCache::discard";
+  static constexpr bool turns_keys = true;
 
   template <class B, class C, class R>
   Index append_views(const B& backend, Index sequence, TensorView<const C, 2> latent,
                      TensorView<const R, 2> rope) {
-    detail::check_token_rows(append_name, latent, rope, latent_, rope_);
-    table_.check_append(append_name, sequence, latent.rows());
-    check_apart(append_name, "latent", latent);
-    check_apart(append_name, "rope", rope);
+    this->check_tokens(latent, rope);
     const Appended added = table_.append(sequence, latent.rows(), append_name);
     if (added.copy) copy(*added.copy);
     detail::store_tokens(backend, table_, sequence, added.first, latent, rows_, 0);
@@ -221,7 +135,7 @@ class LatentCache : public CachedSequences {
 
   void check_read(Index sequence, Index first, TensorView<S, 2> to) const {
     check_writable(read_name, "out", to);
-    check_extents<2>(read_name, "out", to.extent, {to.rows(), key_dim()});
+    check_extents<2>(read_name, "out", to.extent, {to.rows(), this->key_dim()});
     detail::check_tokens(read_name, table_, sequence, first, to.rows());
     check_apart(read_name, "out", to);
   }
@@ -239,7 +153,7 @@ class LatentCache : public CachedSequences {
       std::copy_n(ropes_.row(b), ropes_.width(), ropes_.row(a));
       turn(values_in_keys ? rows_.row(a) + latent_ : ropes_.row(a), from, to);
     };
-    discard_tokens(
+    this->discard_tokens(
         discard_name, sequence, first, tokens, [&](const PageCopy& page) { copy(page); }, move);
   }
 
@@ -249,8 +163,6 @@ class LatentCache : public CachedSequences {
     return rows_.row(at)[c];
   }
 
-  Index latent_, rope_;
-  RopeState rope_state_;
   detail::PagedRows<S> rows_;   ///< latents, and rotary keys that are in the row
   detail::PagedRows<S> ropes_;  ///< rotary keys apart; else of width 0
 };

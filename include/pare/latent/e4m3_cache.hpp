@@ -27,14 +27,13 @@
 
 #include <pare/attention/key_value_source.hpp>
 #include <pare/core/backend.hpp>
+#include <pare/core/ceil_div.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/e4m3.hpp>
-#include <pare/core/executor_ref.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/kernel/e4m3_rows.hpp>
-#include <pare/latent/cache.hpp>
 #include <pare/latent/cache_options.hpp>
-#include <pare/latent/cached_sequences.hpp>
+#include <pare/latent/cached_tokens.hpp>
 #include <pare/latent/detail/packed_rows.hpp>
 #include <pare/latent/detail/paged_rows.hpp>
 #include <pare/latent/e4m3_layout.hpp>
@@ -49,65 +48,32 @@ PARE_ABI_BEGIN
 
 /// A cache of latents in e4m3. It can be moved, not copied.
 ///
+/// cached_sequences.hpp and cached_tokens.hpp have what is done with sequences and tokens, which
+/// are quantised by the rule of kernel/e4m3_rows.hpp: some nanoseconds for 16 numbers, which bind,
+/// a NaN stays in its place. A row of float for each page that is met is kept in the backend's
+/// workspace meanwhile.
+///
 /// Memory: pages page_size bytes_per_token(), taken once, and the PageTable.
 template <E4m3Layout Layout>
-class E4m3Cache : public CachedSequences {
+class E4m3Cache : public CachedTokens<E4m3Cache<Layout>, bf16> {
+  using Tokens = CachedTokens<E4m3Cache, bf16>;
+  friend Tokens;
+  using Tokens::latent_, Tokens::rope_, Tokens::table_;
+
  public:
-  using scalar = bf16;
   /// A value is the first part of its key.
   static constexpr bool values_in_keys = true;
 
   /// \throws std::invalid_argument as LatentCache, or if d_c is no multiple of the tile
   explicit E4m3Cache(const LatentCacheOptions& options)
-      : CachedSequences(class_name, options.pages, options.page_size, options.sequences),
-        latent_(checked_latent(options)),
-        rope_(options.rope),
-        rope_state_(options.rope_state),
+      : Tokens(class_name, checked(options)),
         codes_(class_name, table_, latent_ + (Layout::keeps_rope ? 0 : rope_)),
         scales_(class_name, table_, Layout::tile == 0 ? 1 : codes_.width() / tile()),
         ropes_(class_name, table_, Layout::keeps_rope ? rope_ : 0) {}
 
-  Index latent() const { return latent_; }
-  Index rope() const { return rope_; }
-  RopeState rope_state() const { return rope_state_; }
   /// Codes, 4 bytes for each scale, and 2 for each number of a rotary key that is kept.
   Index bytes_per_token() const {
     return codes_.width() + 4 * scales_.width() + 2 * ropes_.width();
-  }
-
-  /// Quantises tokens and appends them to a sequence; kernel/e4m3_rows.hpp has the rule.
-  ///
-  /// \param backend left out: pare::simd
-  /// \param latent  [tokens, d_c] of float or bf16, any strides, apart from the cache
-  /// \param rope    [tokens, d_r], likewise
-  /// \returns the position of the first new token
-  /// \throws std::invalid_argument as LatentCache::append. Nothing is written then.
-  ///
-  /// Cost: some nanoseconds for 16 numbers, on one thread. Memory: a row of float, kept in the
-  /// backend's workspace. A NaN stays in its place.
-  template <Backend B, CacheRows<bf16> C, CacheRows<bf16> R>
-  Index append(const B& backend, Index sequence, const C& latent, const R& rope) {
-    return append_views(on_any_executor(backend), sequence, as_const(to_view(latent)),
-                        as_const(to_view(rope)));
-  }
-  /// \overload
-  template <CacheRows<bf16> C, CacheRows<bf16> R>
-  Index append(Index sequence, const C& latent, const R& rope) {
-    return append(simd, sequence, latent, rope);
-  }
-
-  /// \overload
-  /// Rows [tokens, d_c + d_r], latent first.
-  template <Backend B, CacheRows<bf16> X>
-  Index append(const B& backend, Index sequence, const X& rows) {
-    const auto [latent, rope] =
-        detail::token_parts(append_name, as_const(to_view(rows)), latent_, rope_);
-    return append_views(on_any_executor(backend), sequence, latent, rope);
-  }
-  /// \overload
-  template <CacheRows<bf16> X>
-  Index append(Index sequence, const X& rows) {
-    return append(simd, sequence, rows);
   }
 
   /// Appends tokens from rows of the layout's bytes, bytes_per_token() each: codes, scales as
@@ -142,31 +108,6 @@ class E4m3Cache : public CachedSequences {
                         codes_, scales_, ropes_);
   }
 
-  /// As LatentCache::discard, of a cache whose keys are not rotated.
-  void discard(Index sequence, Index first, Index tokens) {
-    check(rope_state_ == RopeState::Unrotated || rope_ == 0, discard_name, "cache",
-          "keys rotated by their positions", "unrotated keys, or the table that rotated them");
-    discard_rows(sequence, first, tokens, [](bf16*, Index, Index) {});
-  }
-  /// As LatentCache::discard, of a cache whose keys are rotated, where the layout keeps them.
-  void discard(Index sequence, Index first, Index tokens,
-               const transformer::RotaryTable<float>& table,
-               transformer::RotaryLayout layout = transformer::RotaryLayout::Interleaved)
-  requires(Layout::keeps_rope)
-  {
-    check(rope_state_ == RopeState::Rotated, discard_name, "cache", "unrotated keys",
-          "keys rotated by their positions, where a table is given");
-    table_.check_sequence(discard_name, sequence);
-    detail::check_turn(discard_name, table, layout, rope_, first, length(sequence));
-    discard_rows(sequence, first, tokens, [&](bf16* key, Index from, Index to) {
-      detail::turn_key(key, table, layout, from, to);
-    });
-  }
-
-  Index kv_heads() const { return 1; }
-  Index key_dim() const { return latent_ + rope_; }
-  Index value_dim() const { return latent_; }
-
   /// Writes the key of a token that the cache holds, which is not checked.
   void load_key(Index sequence, Index /*head*/, Index position, bf16* out) const {
     const PageRow at = table_.row(sequence, position);
@@ -192,8 +133,9 @@ class E4m3Cache : public CachedSequences {
   static constexpr const char* import_name = "latent::E4m3Cache::import_rows";
   static constexpr const char* export_name = "latent::E4m3Cache::export_rows";
   static constexpr const char* discard_name = "latent::E4m3Cache::discard";
+  static constexpr bool turns_keys = Layout::keeps_rope;
 
-  static Index checked_latent(const LatentCacheOptions& options) {
+  static const LatentCacheOptions& checked(const LatentCacheOptions& options) {
     options.validate(class_name);
     if constexpr (Layout::tile > 0) {
       check(options.latent % Layout::tile == 0, class_name, "latent", options.latent,
@@ -201,7 +143,7 @@ class E4m3Cache : public CachedSequences {
       check(Layout::keeps_rope || options.rope % Layout::tile == 0, class_name, "rope",
             options.rope, Worded{"a multiple of the ", Layout::tile, " of a tile"});
     }
-    return options.latent;
+    return options;
   }
 
   Index tile() const { return Layout::tile == 0 ? codes_.width() : Layout::tile; }
@@ -221,33 +163,40 @@ class E4m3Cache : public CachedSequences {
   template <class B, class C, class R>
   Index append_views(const B& backend, Index sequence, TensorView<const C, 2> latent,
                      TensorView<const R, 2> rope) {
-    detail::check_token_rows(append_name, latent, rope, latent_, rope_);
+    this->check_tokens(latent, rope);
     table_.check_append(append_name, sequence, latent.rows());
-    check_apart(append_name, "latent", latent);
-    check_apart(append_name, "rope", rope);
-    const auto room = leased<std::vector<float>>(backend);
-    room->resize(static_cast<std::size_t>(codes_.width()));
-    float* const x = room->data();
+    const Index size = table_.page_size(), before = table_.length(sequence);
+    const auto room = leased<std::vector<float>>(backend);  // a row for each page that is met
+    room->resize(static_cast<std::size_t>((ceil_div(before + latent.rows(), size) - before / size) *
+                                          codes_.width()));
     const Index first = add_tokens(append_name, sequence, latent.rows());
-    for (Index t = 0; t < latent.rows(); ++t) {
-      const PageRow at = table_.row(sequence, first + t);
-      for (Index c = 0; c < latent_; ++c) x[c] = static_cast<float>(latent(t, c));
-      for (Index c = latent_; c < codes_.width(); ++c)
-        x[c] = static_cast<float>(rope(t, c - latent_));
-      const kernel::QuantizeE4m3Rows row{.x = x,
-                                         .codes = codes_.row(at),
-                                         .scales = scales_.row(at),
-                                         .rows = 1,
-                                         .columns = codes_.width(),
-                                         .tile = tile(),
-                                         .power_of_two = Layout::power_of_two};
-      if constexpr (KernelBackend<B>)
-        launch(backend, row);
-      else
-        run_kernel(arch::scalar{}, row);
-    }
+    detail::for_page_runs(backend, first, latent.rows(), size, [&](detail::PageRun run) {
+      float* const x = room->data() + (run.first / size - first / size) * codes_.width();
+      for (Index t = run.first; t < run.first + run.count; ++t)
+        quantise(backend, latent, rope, t - first, x, table_.row(sequence, t));
+    });
     if (Layout::keeps_rope) detail::store_tokens(backend, table_, sequence, first, rope, ropes_, 0);
     return first;
+  }
+
+  /// Row t of the inputs, which are put together in x.
+  template <class B, class C, class R>
+  void quantise(const B& backend, TensorView<const C, 2> latent, TensorView<const R, 2> rope,
+                Index t, float* x, PageRow at) const {
+    for (Index c = 0; c < latent_; ++c) x[c] = static_cast<float>(latent(t, c));
+    for (Index c = latent_; c < codes_.width(); ++c)
+      x[c] = static_cast<float>(rope(t, c - latent_));
+    const kernel::QuantizeE4m3Rows row{.x = x,
+                                       .codes = codes_.row(at),
+                                       .scales = scales_.row(at),
+                                       .rows = 1,
+                                       .columns = codes_.width(),
+                                       .tile = tile(),
+                                       .power_of_two = Layout::power_of_two};
+    if constexpr (KernelBackend<B>)
+      launch(backend, row);
+    else
+      run_kernel(arch::scalar{}, row);
   }
 
   template <class Turn>
@@ -259,7 +208,7 @@ class E4m3Cache : public CachedSequences {
       std::copy_n(ropes_.row(b), ropes_.width(), ropes_.row(a));
       turn(ropes_.row(a), from, to);
     };
-    discard_tokens(
+    this->discard_tokens(
         discard_name, sequence, first, tokens, [&](const PageCopy& page) { copy(page); }, move);
   }
 
@@ -272,8 +221,6 @@ class E4m3Cache : public CachedSequences {
                                              .tile = tile()});
   }
 
-  Index latent_, rope_;
-  RopeState rope_state_;
   detail::PagedRows<e4m3> codes_;
   detail::PagedRows<float> scales_;
   detail::PagedRows<bf16> ropes_;  ///< of width 0 where keys are codes

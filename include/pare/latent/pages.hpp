@@ -94,14 +94,11 @@ class PageTable {
 
   /// An empty sequence: the lowest number that is released, which is looked for, or a new one.
   Index add() {
-    const auto unused = released_ == 0 ? sequences_.end()
-                                       : std::find_if(sequences_.begin(), sequences_.end(),
-                                                      [](const auto& s) { return !s.used; });
-    const Index number = unused - sequences_.begin();
-    if (released_ == 0)
-      sequences_.emplace_back();
-    else
-      --released_;
+    const bool is_new = released_ == 0;
+    Index number = is_new ? sequences() : 0;
+    if (is_new) sequences_.emplace_back();
+    while (of(number).used) ++number;
+    released_ -= is_new ? 0 : 1;
     of(number).used = true;
     return number;
   }
@@ -141,9 +138,8 @@ class PageTable {
   Index pages_for(Index sequence, Index tokens) const {
     const Index n = length(sequence);
     if (tokens <= 0) return 0;
-    const Index room = ceil_div(n, page_size_) * page_size_ - n;  // of the last page
-    return ceil_div(std::max<Index>(tokens - room, 0), page_size_) +
-           (shares_room(n, sequence) ? 1 : 0);
+    const Index beyond = tokens - (ceil_div(n, page_size_) * page_size_ - n);  // the last page
+    return ceil_div(std::max<Index>(beyond, 0), page_size_) + (shares_room(n, sequence) ? 1 : 0);
   }
 
   /// Room for `tokens` more tokens, whose rows the caller writes. If the last page is shared and

@@ -34,12 +34,12 @@
 
 #include <pare/core/macros_off.hpp>
 
-#include <pare/attention/block_mask.hpp>
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/latent/video_options.hpp>
 #include <pare/transformer/rotary.hpp>
 #include <pare/transformer/rotary_grid.hpp>
 #include <pare/transformer/rotary_table.hpp>
@@ -51,41 +51,6 @@
 #include <vector>
 
 namespace pare::latent {
-
-/// Options of VideoWindow: those of the paper, but for the sizes, which must be given.
-struct VideoWindowOptions {
-  Index latent = 0;        ///< d_c, at least 1
-  Index height = 0;        ///< lines of tokens of a frame, at least 1
-  Index width = 0;         ///< tokens of a line, at least 1
-  Index chunk_frames = 3;  ///< frames that are made at once, at most; at least 1
-  Index sink_frames = 1;   ///< at least 0
-  Index local_frames = 6;  ///< at least chunk_frames
-
-  /// Whether the frames that are made count as local ones. The paper does not say; with 1 sink, 6
-  /// local frames and chunks of 3, a chunk then sees 4 frames before it, else 7.
-  bool counts_chunk = true;
-
-  /// The pairs of each axis; d_r is twice their sum.
-  transformer::RotaryGridOptions rotary{};
-};
-
-/// The blocks that chunks of `chunk` tokens see: their own and those before it. Queries are the
-/// last ones of the keys.
-/// \throws std::invalid_argument if a number is negative, chunk below 1, there are more queries
-/// than
-///         keys, or what comes before the queries is no whole number of chunks
-inline attention::BlockMask chunk_causal_mask(Index queries, Index keys, Index chunk) {
-  constexpr const char* function = "latent::chunk_causal_mask";
-  check(chunk >= 1, function, "chunk", chunk, "at least 1 token");
-  check(queries >= 0 && queries <= keys, function, "queries", queries,
-        Worded{"from 0 to the ", keys, " keys"});
-  check((keys - queries) % chunk == 0, function, "keys", keys - queries,
-        Worded{"a multiple of ", chunk, " keys before the queries"});
-  const Index before = (keys - queries) / chunk;
-  return attention::BlockMask::from_predicate(
-      {.queries = queries, .keys = keys, .row_block = chunk, .column_block = chunk},
-      [&](Index, Index, Index row, Index column) { return column <= before + row; });
-}
 
 PARE_ABI_BEGIN
 
@@ -103,7 +68,7 @@ class VideoWindow {
 
   /// \throws std::invalid_argument if an option is out of its range, or memory cannot be counted
   explicit VideoWindow(const VideoWindowOptions& options)
-      : options_(checked(options)),
+      : options_(options.validate(name)),
         grid_(transformer::rotary_grid(options.height, options.width, options.rotary)),
         time_(time_pairs() > 0 ? grid_.frames() : transformer::RotaryFrequencies{{0}},
               most_frames()),
@@ -217,17 +182,6 @@ class VideoWindow {
     Index of_video = 0;
     Index time = -1;
   };
-
-  static const VideoWindowOptions& checked(const VideoWindowOptions& o) {
-    check(o.latent >= 1, name, "latent", o.latent, "at least 1");
-    check(o.chunk_frames >= 1, name, "chunk_frames", o.chunk_frames, "at least 1");
-    check(o.sink_frames >= 0, name, "sink_frames", o.sink_frames, "at least 0");
-    check(o.local_frames >= o.chunk_frames, name, "local_frames", o.local_frames,
-          Worded{"at least the ", o.chunk_frames, " frames of a chunk"});
-    checked_sum(name, "local_frames",
-                checked_sum(name, "sink_frames", o.sink_frames, o.local_frames), o.chunk_frames);
-    return o;
-  }
 
   Index rope() const { return 2 * grid_.pairs(); }
   Index row() const { return options_.latent + rope(); }
