@@ -253,8 +253,7 @@ PARE_ABI_BEGIN
 ///                members stay as they are
 /// \param goal    a density, or an error
 /// \param options of both the exact and the sparse calls, without lse
-/// \returns the policy with its threshold, mass or share set, and the density and error measured
-/// with it
+/// \returns the policy with its threshold, mass or share set, and the density and error that it has
 /// \throws std::invalid_argument if the goal does not make sense, lse is wanted, the policy has
 ///         masses for each head, the exact output holds NaN or infinity, the policy is exact on the
 ///         sample however sparse it is set, or `attend` refuses the rest

@@ -9,11 +9,15 @@
 ///
 /// ```cpp
 /// LatentCache<bf16> cache({.latent = 512, .rope = 64, .pages = 1024, .page_size = 64});
-/// cache.append(0, latent, rope);                     // [tokens, 512], [tokens, 64] of float
-/// // absorbed queries [1, heads, queries, 576], out [1, heads, queries, 512]
-/// attention::attend(q, cache, out, {.causal = true, .scale = softmax_scale});
-/// cache.evict(0, {.window = 4096, .sinks = 4});      // attend with the same window and sinks
+/// cache.append(0, latent, rope);          // [tokens, 512] and [tokens, 64], of float or bf16
+/// const double scale = latent_softmax_scale(128, 64);  // of the head: 192^(-1/2), not 576^(-1/2)
+/// attention::attend(q, cache, out, {.causal = true, .scale = scale});
+/// cache.evict(0, {.window = 4096, .sinks = 4});        // then attend with .window and .sinks too
 /// ```
+///
+/// There q is [1, heads, queries, 576], absorbed queries of bf16, and out [1, heads, queries, 512],
+/// bf16 or float. The default scale of `attend`, 1 / sqrt(d_c + d_r), is wrong for them: it must be
+/// that of the head that was trained (config.hpp).
 ///
 /// A cache is an attention::KeyValueSource with one kv head: its keys are d_c + d_r wide, and the
 /// values are the first d_c numbers of the same rows, which are stored once. Sequence i is batch

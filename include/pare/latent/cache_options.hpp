@@ -8,8 +8,7 @@
 /// const LatentCacheOptions options{.latent = 512, .rope = 64, .pages = 1024, .page_size = 64};
 /// LatentCache<bf16> cache(options);
 /// LatentCache<bf16, RopePlace::Apart> apart(options);
-/// if (cache.rope_state() == RopeState::Unrotated) std::puts("keys are rotated when they are
-/// read");
+/// const bool stored_as_rotated = cache.rope_state() == RopeState::Rotated;  // true, the default
 /// ```
 
 #include <pare/core/macros_off.hpp>

@@ -5,8 +5,8 @@
 /// Some sequences of a cache in an order of one's own, as the batch of a call.
 ///
 /// ```cpp
-/// const std::vector<Index> batch{7, 2, 5};            // who decodes now
-/// attention::attend(q, ChosenSequences(cache, batch), out, {.causal = true});  // q: 3 entries
+/// const std::vector<Index> batch{7, 2, 5};  // who decodes now; q has 3 entries
+/// attention::attend(q, ChosenSequences(cache, batch), out, {.causal = true, .scale = scale});
 /// ```
 ///
 /// A cache is a source of all its sequences, released ones included. What serves many users makes

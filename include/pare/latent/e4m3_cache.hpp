@@ -9,8 +9,8 @@
 /// ```cpp
 /// E4m3Cache<DeepSeekV32Layout> cache({.latent = 512, .rope = 64, .pages = 1024});
 /// cache.append(0, latent, rope);                          // quantised
-/// attention::attend(queries, cache, out, {.causal = true, .scale = s});  // queries of bf16
-/// std::vector<std::byte> bytes(100 * cache.bytes_per_token());
+/// attention::attend(q, cache, out, {.causal = true, .scale = scale});    // as in cache.hpp, bf16
+/// std::vector<std::byte> bytes(static_cast<std::size_t>(100 * cache.bytes_per_token()));
 /// cache.export_rows(0, 0, bytes);                         // 100 rows of 656 bytes
 /// other.import_rows(0, bytes);                            // the same codes, scales, keys
 /// ```
@@ -80,9 +80,8 @@ class E4m3Cache : public CachedTokens<E4m3Cache<Layout>, bf16> {
   /// float, rotary key as bf16, little endian; no gaps.
   /// \returns the position of the first new token
   /// \throws std::invalid_argument if the bytes are no whole rows or lie in the cache, a scale is
-  /// no
-  ///         normal number above 0, the sequence does not exist, or there are too few free pages.
-  ///         Nothing is written then.
+  ///         no normal number above 0, the sequence does not exist, or there are too few free
+  ///         pages. Nothing is written then.
   Index import_rows(Index sequence, std::span<const std::byte> rows) {
     const Index tokens = detail::count_rows(import_name, rows.size(), bytes_per_token());
     table_.check_append(import_name, sequence, tokens);
@@ -97,8 +96,7 @@ class E4m3Cache : public CachedTokens<E4m3Cache<Layout>, bf16> {
 
   /// Writes the tokens from position `first` on as such rows.
   /// \throws std::invalid_argument if the bytes are no whole rows or lie in the cache, or a token
-  /// is
-  ///         none of the sequence or was evicted. Nothing is written then.
+  ///         is none of the sequence or was evicted. Nothing is written then.
   void export_rows(Index sequence, Index first, std::span<std::byte> rows) const {
     const Index tokens = detail::count_rows(export_name, rows.size(), bytes_per_token());
     detail::check_tokens(export_name, table_, sequence, first, tokens);

@@ -10,8 +10,8 @@
 /// const Index a = table.add();                   // an empty sequence
 /// table.append(a, 100);                          // takes two pages
 /// const Index b = table.fork(a);                 // shares both
-/// const Appended more = table.append(b, 1);      // b gets a page of its own: more.copy says of
-/// what table.evict(a, {.window = 32, .sinks = 4});    // gives back pages that no window reaches
+/// const Appended more = table.append(b, 1);      // b gets a page of its own, see more.copy
+/// table.evict(a, {.window = 32, .sinks = 4});    // gives back pages that no window reaches
 /// table.release(b);
 /// ```
 ///

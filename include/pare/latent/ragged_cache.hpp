@@ -84,8 +84,7 @@ class RaggedCache {
   using scalar = S;
 
   /// \throws std::invalid_argument if a size is out of its range, the group is no divisor, the
-  /// order
-  ///         does not have each head once, or memory cannot be counted
+  ///         order does not have each head once, or memory cannot be counted
   explicit RaggedCache(const RaggedCacheOptions& options)
       : group_(options.validate(class_name).group),
         heads_(options.kv_heads),

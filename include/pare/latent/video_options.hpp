@@ -50,8 +50,7 @@ struct VideoWindowOptions {
 /// The blocks that chunks of `chunk` tokens see: their own and those before it. Queries are the
 /// last ones of the keys.
 /// \throws std::invalid_argument if a number is negative, chunk below 1, there are more queries
-/// than
-///         keys, or what comes before the queries is no whole number of chunks
+///         than keys, or what comes before the queries is no whole number of chunks
 inline attention::BlockMask chunk_causal_mask(Index queries, Index keys, Index chunk) {
   constexpr const char* function = "latent::chunk_causal_mask";
   check(chunk >= 1, function, "chunk", chunk, "at least 1 token");

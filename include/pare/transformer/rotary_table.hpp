@@ -94,8 +94,7 @@ class RotaryTable {
   /// \param count  at least 0
   /// \param first  at least 0
   /// \throws std::invalid_argument if there is no pair, count or first is negative, the positions
-  /// do
-  ///         not fit `Index` or the table memory, or an angle or the magnitude is not finite
+  ///         do not fit `Index` or the table memory, or an angle or the magnitude is not finite
   template <RotaryAngles A>
   RotaryTable(const A& angles, Index count, Index first = 0)
       : pairs_(static_cast<Index>(angles.pairs())), count_(count), first_(first) {

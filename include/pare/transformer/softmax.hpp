@@ -117,8 +117,7 @@ PARE_ABI_BEGIN
 /// \param x       [rows, dim], dim at least 1
 /// \param y       [rows, dim], of x's scalar: x itself, or apart from it
 /// \throws std::invalid_argument if an extent does not fit, the temperature is none in its range,
-/// or
-///         y overlaps x without being x. Nothing is written then. No rows: a no-op.
+///         or y overlaps x without being x. Nothing is written then. No rows: a no-op.
 ///
 /// Cost: one exponential per element (two of 16-bit storage), some 15 operations, which bind in
 /// cache. Memory: none if rows are contiguous; else a block of rows per worker, in the backend's
