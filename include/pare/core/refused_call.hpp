@@ -185,24 +185,30 @@ using RefusedFor = Refused<sentence_of<Reasons, Why>()>;
                 template wrong<B, A0 PARE_MAP(PARE_TYPE_OF, PARE_COMMA, , __VA_ARGS__)>,           \
             std::enable_if_t<(pare_wrong CONDITION), int> = 0>
 
-#define PARE_REFUSE_CALLS(f, F, REST, ...)                                                 \
-  PARE_REFUSE_CALLS_AS(f, PARE_JOIN(pare_reasons_##f##_, __LINE__), "pare::" F ": ", REST, \
+#define PARE_REFUSE_CALLS(f, F, REST, ...)                                                   \
+  PARE_REFUSE_CALLS_AS(f, , PARE_JOIN(pare_reasons_##f##_, __LINE__), "pare::" F ": ", REST, \
                        __VA_ARGS__)
-#define PARE_REFUSE_CALLS_AS(f, ID, F, REST, ...)                                                  \
-  PARE_REFUSED_BEGIN                                                                               \
-  PARE_REASONS(ID, F, REST, __VA_ARGS__)                                                           \
-  PARE_REFUSED_IF(> 0, (), void, __VA_ARGS__)                                                      \
-  PARE_REFUSED(ID, F, REST, __VA_ARGS__)                                                           \
-  f(A0&& PARE_MAP(PARE_PARAMETER_OF, PARE_COMMA, , __VA_ARGS__), ...) PARE_REFUSED_BODY;           \
-  PARE_REFUSED_IF(> 0, (class B, ), B, __VA_ARGS__)                                                \
-  PARE_REFUSED(ID, F, REST, __VA_ARGS__)                                                           \
-  f(const B&, A0&& PARE_MAP(PARE_PARAMETER_OF, PARE_COMMA, , __VA_ARGS__), ...) PARE_REFUSED_BODY; \
-  PARE_REFUSED_IF(== 0, (), void, __VA_ARGS__)                                                     \
-  PARE_REFUSED(ID, F, REST, __VA_ARGS__)                                                           \
-  f(const volatile A0& PARE_MAP(PARE_LATE_OF, PARE_COMMA, , __VA_ARGS__), ...) PARE_REFUSED_BODY;  \
-  PARE_REFUSED_IF(== 0, (class B, ), B, __VA_ARGS__)                                               \
-  PARE_REFUSED(ID, F, REST, __VA_ARGS__)                                                           \
-  f(const B&, const volatile A0& PARE_MAP(PARE_LATE_OF, PARE_COMMA, , __VA_ARGS__), ...)           \
-      PARE_REFUSED_BODY PARE_REFUSED_END
+/// The same behind members that are const.
+#define PARE_REFUSE_CONST_CALLS(f, F, REST, ...)                                                  \
+  PARE_REFUSE_CALLS_AS(f, const, PARE_JOIN(pare_reasons_##f##_, __LINE__), "pare::" F ": ", REST, \
+                       __VA_ARGS__)
+#define PARE_REFUSE_CALLS_AS(f, CONST, ID, F, REST, ...)                                       \
+  PARE_REFUSED_BEGIN                                                                           \
+  PARE_REASONS(ID, F, REST, __VA_ARGS__)                                                       \
+  PARE_REFUSED_IF(> 0, (), void, __VA_ARGS__)                                                  \
+  PARE_REFUSED(ID, F, REST, __VA_ARGS__)                                                       \
+  f(A0&& PARE_MAP(PARE_PARAMETER_OF, PARE_COMMA, , __VA_ARGS__), ...) CONST PARE_REFUSED_BODY; \
+  PARE_REFUSED_IF(> 0, (class B, ), B, __VA_ARGS__)                                            \
+  PARE_REFUSED(ID, F, REST, __VA_ARGS__)                                                       \
+  f(const B&, A0&& PARE_MAP(PARE_PARAMETER_OF, PARE_COMMA, , __VA_ARGS__), ...)                \
+      CONST PARE_REFUSED_BODY;                                                                 \
+  PARE_REFUSED_IF(== 0, (), void, __VA_ARGS__)                                                 \
+  PARE_REFUSED(ID, F, REST, __VA_ARGS__)                                                       \
+  f(const volatile A0& PARE_MAP(PARE_LATE_OF, PARE_COMMA, , __VA_ARGS__), ...)                 \
+      CONST PARE_REFUSED_BODY;                                                                 \
+  PARE_REFUSED_IF(== 0, (class B, ), B, __VA_ARGS__)                                           \
+  PARE_REFUSED(ID, F, REST, __VA_ARGS__)                                                       \
+  f(const B&, const volatile A0& PARE_MAP(PARE_LATE_OF, PARE_COMMA, , __VA_ARGS__), ...)       \
+      CONST PARE_REFUSED_BODY PARE_REFUSED_END
 
 #include <pare/core/macros_on.hpp>

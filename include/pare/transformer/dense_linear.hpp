@@ -6,9 +6,11 @@
 ///
 /// ```cpp
 /// const DenseLinear<float> viewed(file.view<float, 2>(name));  // where it lies, nothing copied
+/// const DenseLinear<float> of_eigen(w);                       // a RowMatrix<float>, viewed too
+/// const auto small = DenseLinear<bf16>::copy_of(w);           // rounded, of any order and scalar
 /// DenseLinear<bf16> owned(outputs, inputs);                   // half the bytes of float
 /// file.read_rows(pare::simd, name, 0, owned.own_weights());   // rounded, from any type
-/// owned.apply(pare::simd.with(workspace), x, y);
+/// owned.apply(pare::simd.with(workspace), x, y);              // x, y: Eigen objects or views
 /// ```
 ///
 /// bf16 and f16 are widened in registers; activations and sums are float, unless `round_inputs`
@@ -22,6 +24,7 @@
 #include <pare/core/check.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/transformer/detail/linear_calls.hpp>
 #include <pare/transformer/detail/linear_product.hpp>
 #include <pare/transformer/linear.hpp>
 
@@ -44,7 +47,7 @@ PARE_ABI_BEGIN
 
 /// W [outputs, inputs] of float, bf16, f16 or double, viewed or owned. It can be moved, not copied.
 template <StorageScalar S>
-class DenseLinear {
+class DenseLinear : public detail::LinearCalls<DenseLinear<S>, compute_t<S>> {
  public:
   using weight = S;
   using scalar = compute_t<S>;  ///< of x and y
@@ -56,6 +59,35 @@ class DenseLinear {
   explicit DenseLinear(TensorView<const S, 2> weights, const DenseLinearOptions& options = {})
       : weights_(weights), options_(checked(options)) {
     detail::check_weight<S>("transformer::DenseLinear", "weights", weights_);
+  }
+
+  /// \overload
+  /// Views an Eigen object by rows, such as a RowMatrix.
+  template <In<2> W>
+  requires std::is_same_v<scalar_of<W>, S>
+  explicit DenseLinear(const W& weights, const DenseLinearOptions& options = {})
+      : DenseLinear(as_const(to_view(weights)), options) {}
+  /// A temporary's elements would be gone: name it first, or use `copy_of`.
+  template <In<2> W>
+  requires pare::detail::OwningRvalue<W>
+  explicit DenseLinear(const W&&, const DenseLinearOptions& = {}) = delete;
+
+  /// A layer with a copy of a weight.
+  /// \param weights [outputs, inputs] of any storage scalar and order, rounded to S: nearest, ties
+  ///                to even (double to 16 bits by way of float)
+  /// \throws std::invalid_argument if it is empty or no valid view, or an option is for another
+  ///         weight
+  template <In<2> W>
+  static DenseLinear copy_of(const W& weights, const DenseLinearOptions& options = {}) {
+    using From = compute_t<scalar_of<W>>;
+    const auto from = as_const(to_view(weights));
+    check_view("transformer::DenseLinear::copy_of", "weights", from);
+    DenseLinear layer(from.rows(), from.cols(), options);
+    const TensorView<S, 2> to = layer.own_weights();
+    for (Index o = 0; o < to.rows(); ++o)
+      for (Index i = 0; i < to.cols(); ++i)
+        to(o, i) = static_cast<S>(static_cast<compute_t<S>>(static_cast<From>(from(o, i))));
+    return layer;
   }
 
   /// A weight of its own, zeros until it is written through `own_weights`.
@@ -80,8 +112,10 @@ class DenseLinear {
     return {memory_.data(), weights_.extent, weights_.stride};
   }
 
+  using detail::LinearCalls<DenseLinear<S>, compute_t<S>>::apply;
   /// y = x W^T.
   ///
+  /// \param backend left out: pare::simd
   /// \param x [rows, inputs], any strides; rows that are not contiguous are copied
   /// \param y [rows, outputs], the same; apart from x and the weight
   /// \throws std::invalid_argument if an extent does not fit or y overlaps x or the weight. Nothing

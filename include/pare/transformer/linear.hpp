@@ -5,12 +5,12 @@
 /// Linear layers: y = x W^T for rows x of a batch, however the weight W is stored.
 ///
 /// ```cpp
-/// using pare::as_const, pare::to_view;
 /// pare::RowMatrix<float> w(outputs, inputs), x(rows, inputs), y(rows, outputs);
-/// const DenseLinear<float> dense(as_const(to_view(w)));     // viewed
+/// const DenseLinear<float> dense(w);                        // viewed
 /// const QuantizedLinear<pare::kernel::Q4_1> small(blocks, outputs, inputs);
 /// const LowRankLinear<float> thin(factors);                 // of truncated_svd and the like
-/// dense.apply(pare::simd.threads(2).with(workspace), as_const(to_view(x)), to_view(y));
+/// dense.apply(x, y);
+/// small.apply(pare::simd.threads(2).with(workspace), x, y);
 /// ```
 ///
 /// | layer | header | W is |
@@ -19,8 +19,8 @@
 /// | `QuantizedLinear<B>` | `quantized_linear.hpp` | blocks `Q8_0`, `Q4_0` or `Q4_1`, viewed |
 /// | `LowRankLinear<S>` | `low_rank_linear.hpp` | left right, of rank k |
 ///
-/// Layers take views: x and y may have any strides, rows of a weight are contiguous (RowMajor in
-/// Eigen).
+/// x and y are objects of Eigen's or views, of any strides; rows of a weight that is viewed are
+/// contiguous (RowMajor in Eigen).
 ///
 /// A forward pass that is written over the concept takes each of them, and a layer of the user's
 /// own:
@@ -45,7 +45,7 @@
 
 namespace pare::transformer {
 
-/// A linear layer: `apply(backend, x, y)` writes y = x W^T for x [rows, inputs] and
+/// A linear layer: `apply(backend, x, y)` of views writes y = x W^T for x [rows, inputs] and
 /// y [rows, outputs], on `pare::simd`, on `pare::reference` and on whatever backend it supports.
 /// It allocates nothing on a backend that carries a workspace, once that has grown.
 template <class L>

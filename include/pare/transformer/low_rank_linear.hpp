@@ -20,6 +20,7 @@
 #include <pare/factor/apply.hpp>
 #include <pare/factor/low_rank.hpp>
 #include <pare/transformer/dense_linear.hpp>
+#include <pare/transformer/detail/linear_calls.hpp>
 #include <pare/transformer/linear.hpp>
 
 #include <cstddef>
@@ -64,7 +65,7 @@ PARE_ABI_BEGIN
 /// DenseLinear is. It can be moved, not copied.
 template <StorageScalar S>
 requires(!std::is_same_v<S, double>)
-class LowRankLinear {
+class LowRankLinear : public detail::LinearCalls<LowRankLinear<S>, float> {
  public:
   using weight = S;
 
@@ -88,8 +89,10 @@ class LowRankLinear {
   Index outputs() const { return left_.outputs(); }
   Index rank() const { return right_.outputs(); }
 
+  using detail::LinearCalls<LowRankLinear<S>, float>::apply;
   /// y = (x right^T) left^T.
   ///
+  /// \param backend left out: pare::simd
   /// \param x [rows, inputs], any strides
   /// \param y [rows, outputs], the same; apart from x and the factors
   /// \throws std::invalid_argument if an extent does not fit or y overlaps x or a factor.

@@ -21,6 +21,7 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/transformer/detail/linear_calls.hpp>
 #include <pare/transformer/detail/linear_product.hpp>
 #include <pare/transformer/linear.hpp>
 
@@ -32,7 +33,7 @@ PARE_ABI_BEGIN
 
 /// W [outputs, inputs] in blocks `kernel::Q8_0`, `Q4_0` or `Q4_1`, viewed. It may be copied.
 template <kernel::WeightBlock Block>
-class QuantizedLinear {
+class QuantizedLinear : public detail::LinearCalls<QuantizedLinear<Block>, float> {
  public:
   using weight = Block;
 
@@ -56,8 +57,10 @@ class QuantizedLinear {
   Index outputs() const { return blocks_.rows(); }
   TensorView<const Block, 2> blocks() const { return blocks_; }
 
+  using detail::LinearCalls<QuantizedLinear<Block>, float>::apply;
   /// y = x W^T.
   ///
+  /// \param backend left out: pare::simd
   /// \param x [rows, inputs], any strides; rows that are not contiguous are copied
   /// \param y [rows, outputs], the same; apart from x and the blocks
   /// \throws std::invalid_argument if an extent does not fit or y overlaps x or the blocks. Nothing
