@@ -249,6 +249,14 @@ TEST(VideoWindow, WhatDoesNotFitIsRefused) {
   Rows<float> out(6, 20);
   refuses_and_leaves_alone([&] { layer.forward(hidden.view(), window, out.view()); },
                            "latent::LatentAttention::forward", "positions", out);
+
+  // Keys are rotated in interleaved pairs, whatever the layer does with its queries.
+  const LatentAttention<float> halves(c, random_latent_weights<float>(c), table,
+                                      pare::transformer::RotaryLayout::HalfSplit);
+  const std::vector<Index> positions{0, 1, 2, 3, 4, 5};
+  refuses_and_leaves_alone(
+      [&] { halves.forward(hidden.view(), window, out.view(), {.positions = positions}); },
+      "latent::LatentAttention::forward", "cache", out);
 }
 
 }  // namespace

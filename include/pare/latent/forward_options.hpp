@@ -28,7 +28,8 @@ namespace pare::latent {
 /// A cache that a layer of T can append to and read: a KeyValueSource of rows [latent | rotary key]
 /// with one kv head, whose `append(backend, sequence, rows)` takes [tokens, d_c + d_r] of T. One
 /// that says `rope_state()` must hold rotated keys. One whose `rotates_keys` is true is given them
-/// before rotation, and the call the positions of its tokens (VideoWindow). `table()`, if there is
+/// before rotation, which it does in interleaved pairs, and the call the positions of its tokens
+/// (VideoWindow). `table()`, if there is
 /// one, is asked beforehand whether there is room for all sequences of a call (pages.hpp).
 template <class C, class T>
 concept LatentStore =

@@ -23,6 +23,9 @@
 /// the chunk behind them: rotary keys are rotated when a window is put together. Only their pairs
 /// of time change then, 6 of 16. The others are rotated once, as they come.
 ///
+/// `.causal = false` is what lets tokens of a chunk see those behind them; left out, they see only
+/// what comes before. Rotary pairs are interleaved: a layer of another layout is refused.
+///
 /// A window is a KeyValueSource with one kv head, and rows [latent | rotary key] lie as attention
 /// reads them. It is also a LatentStore, whose `append` rotates: a layer hands it rows as they are.
 ///

@@ -13,6 +13,7 @@
 #include <pare/latent/choose_form.hpp>
 #include <pare/latent/config.hpp>
 #include <pare/latent/forward_options.hpp>
+#include <pare/transformer/rotary.hpp>
 
 #include <algorithm>
 #include <array>
@@ -104,6 +105,10 @@ void check_cache(const Layer& layer, const Cache& cache, const LatentForwardOpti
   const LatentConfig& c = layer.config();
   check_extents<3>(forward_name, "cache", {cache.kv_heads(), cache.key_dim(), cache.value_dim()},
                    {1, c.row_dim(), c.latent});
+  if constexpr (rotates_keys<Cache>)
+    check(c.rope == 0 || layer.layout() == transformer::RotaryLayout::Interleaved, forward_name,
+          "cache", "one that rotates keys in interleaved pairs",
+          "one that takes rotated keys, or a layer of RotaryLayout::Interleaved");
   if constexpr (requires { cache.rope_state(); })
     check(c.rope == 0 ||
               cache.rope_state() == std::remove_cvref_t<decltype(cache.rope_state())>::Rotated,
