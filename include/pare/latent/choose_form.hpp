@@ -37,8 +37,11 @@ namespace pare::latent {
 
 /// How queries attend to cached latents.
 enum class LatentForm {
-  Absorbed,  ///< W_UK into the query, W_UV onto the output: rows of d_c + d_r, read as cached
-  Expanded,  ///< keys and values of all heads are made of the latents
+  /// W_UK into the query, W_UV onto the output: rows of d_c + d_r, read as cached. "absorb" in
+  /// DeepSeek's code, "MQA mode" in FlashMLA's.
+  Absorbed,
+  /// Keys and values of all heads are made of the latents: "naive", "MHA mode".
+  Expanded,
 };
 
 /// Options of choose_form.

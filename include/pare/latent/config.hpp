@@ -26,8 +26,9 @@
 /// **The scale is that of the head, not of the cached row.** Queries that have absorbed W_UK are
 /// latent + rope numbers wide, which is what a kernel sees; 1 / sqrt(latent + rope), its default,
 /// is wrong. `softmax_scale` therefore has no default, and `latent_softmax_scale` computes the
-/// usual one. Source: DeepSeek-V2 and DeepSeek-V3 (their inference code); of rope = 0 and any other
-/// widths, nothing differs.
+/// usual one, 1 / sqrt(nope + rope). A layer that was converted keeps the scale that it had, 1 /
+/// sqrt(head_dim) (`MlaWeights::config`, convert/transmla.hpp). Source: DeepSeek-V2 and DeepSeek-V3
+/// (their inference code); of rope = 0 and any other widths, nothing differs.
 
 #include <pare/core/macros_off.hpp>
 

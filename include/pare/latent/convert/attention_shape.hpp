@@ -29,6 +29,9 @@ struct AttentionShape {
 
   /// Numbers of a head that are rotated, the first; even, at least 2. Left out: all.
   std::optional<Index> rotary{};
+  /// Which numbers are a pair: Interleaved in Meta's checkpoints of Llama and in .gguf files of the
+  /// architecture "llama"; HalfSplit in those of Hugging Face (Llama, Qwen, Gemma and others), and
+  /// in .gguf files of most other architectures. The wrong one converts without a complaint.
   transformer::RotaryLayout layout = transformer::RotaryLayout::Interleaved;
 
   /// Query heads per key head.

@@ -18,6 +18,7 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/matrix.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/latent/detail/conversion_checks.hpp>
 #include <pare/linalg/multiply.hpp>
@@ -118,6 +119,12 @@ template <In<2> W, In<2> U, In<2> D, In<2> C>
 ConversionError conversion_error(const W& w, const U& up, const D& down, const C& inputs) {
   return conversion_error(simd, w, up, down, inputs);
 }
+
+PARE_REFUSE_CALLS(conversion_error, "latent::conversion_error", "after inputs: wanted nothing",
+                  (INPUT, (roles::Reads<2>), "w", "[outputs, inputs]"),
+                  (INPUT, (roles::ReadsCompute<2>), "up", "[outputs, rank]"),
+                  (INPUT, (roles::ReadsCompute<2>), "down", "[rank, inputs]"),
+                  (INPUT, (roles::ReadsCompute<2>), "inputs", "[inputs, inputs], X^T X"))
 
 PARE_ABI_END
 }  // namespace pare::latent

@@ -19,8 +19,9 @@
 /// list of pairs will do; those of the paper are `high_pairs`, `low_pairs`, `uniform_pairs` and
 /// `strongest_pairs` (2-norm). The latent is a factorization of the content rows of W_K and of W_V
 /// stacked, in any metric; `factor::Uniform` is the paper's joint SVD. A token's cache row is rank
-/// + kv_heads rope numbers: rotary keys are not shared. All pairs and full rank: attention is what
-/// it was.
+/// + kv_heads rope numbers: rotary keys are not shared, so that a LatentAttention, whose heads
+/// share one, does not run these weights. The scale stays 1 / sqrt(head_dim). All pairs and full
+/// rank: attention is what it was.
 ///
 /// Source: MHA2MLA, arXiv 2502.14837, and its code, JT-Ushio/MHA2MLA; the paper's text was not at
 /// hand. Ours: any metric. Left out: the ways that factor keys and values apart, or one of them.

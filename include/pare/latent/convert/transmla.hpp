@@ -10,9 +10,16 @@
 /// for (...) inputs.add(x);                                       // what the layer is given
 /// auto mla = to_mla(w_q, w_k, w_v, inputs, {.heads = 32, .kv_heads = 8, .head_dim = 128},
 ///                   {.rank = 448});
-/// mla.query, mla.down, mla.up;    // as wq, wkv_a and wkv_b of DeepSeek's checkpoints
 /// const transformer::RotaryTable<float> table(
 ///     mla.rope_frequencies(transformer::rotary_frequencies(128)), 4096);
+/// const LatentConfig config = mla.config();           // its softmax_scale is 1 / sqrt(head_dim)
+/// using transformer::DenseLinear;
+/// LatentWeights<float> weights{.query = DenseLinear<float>(mla.query),  // wq of DeepSeek's,
+/// viewed
+///                              .latent_down = DenseLinear<float>(mla.down),          // wkv_a
+///                              .up = {config, DenseLinear<float>(mla.up)},           // wkv_b
+///                              .output = DenseLinear<float>(w_o)};
+/// const LatentAttention<float> layer(config, std::move(weights), table, mla.shape.layout);
 /// ```
 ///
 /// 1. *Merge*: all key heads are one row of kv_heads head_dim numbers; a query head reads its own.
@@ -28,9 +35,9 @@
 ///
 /// `fold` > 1 takes so many neighbouring frequencies for one, and `collapse` c keeps every c-th of
 /// them, so that the rotary key has rotary / c numbers; scores are then not kept even before step
-/// 3. The scale of scores stays 1 / sqrt(head_dim): the query's content is head_dim wide as before.
-/// Latents have no norm. With rope_heads = kv_heads, fold = 1 and full rank attention is what it
-/// was.
+/// 3. The scale of scores stays 1 / sqrt(head_dim), whatever `rope` is: what
+/// latent_softmax_scale(head_dim, rope) says is wrong here. Latents have no norm. With rope_heads =
+/// kv_heads, fold = 1 and full rank attention is what it was.
 ///
 /// Source: TransMLA, arXiv 2502.07864, and its code, fxmeng/TransMLA; the paper's text was not at
 /// hand. Ours: numbers of a head that are not rotated join the latent; the balance is over all
@@ -45,6 +52,7 @@
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/covariance.hpp>
 #include <pare/factor/svd.hpp>
+#include <pare/latent/config.hpp>
 #include <pare/latent/convert/attention_shape.hpp>
 #include <pare/latent/convert/conversion_error.hpp>
 #include <pare/latent/detail/attention_checks.hpp>
@@ -69,6 +77,9 @@ struct MlaWeights {
   RowMatrix<T> down;   ///< [rank + rope, d]: latent rows, then the shared rotary key
   RowMatrix<T> up;     ///< [heads (head_dim + value dim), rank]: per head key rows, then value rows
 
+  /// The layer that was converted. Its layout is also that of the rotary key.
+  AttentionShape shape;
+
   /// Of the layer's frequencies that of each pair of the rotary key, [rope / 2].
   std::vector<Index> rope_pairs;
 
@@ -79,6 +90,21 @@ struct MlaWeights {
   Index rope() const { return 2 * static_cast<Index>(rope_pairs.size()); }
   Index rank() const { return down.rows() - rope(); }
   Index cache_width() const { return down.rows(); }
+
+  /// What a LatentAttention of these weights is made with.
+  /// \throws std::invalid_argument if members do not fit each other
+  LatentConfig config() const {
+    check(shape.heads >= 1, "latent::MlaWeights::config", "shape", shape.heads, "heads");
+    const LatentConfig config{.width = down.cols(),
+                              .heads = shape.heads,
+                              .nope = shape.head_dim,
+                              .rope = rope(),
+                              .value = up.rows() / shape.heads - shape.head_dim,
+                              .latent = rank(),
+                              .softmax_scale = latent_softmax_scale(shape.head_dim, 0)};
+    config.validate("latent::MlaWeights::config");
+    return config;
+  }
 
   /// Frequencies for a RotaryTable of the rotary key.
   /// \param of_layer at least those that the layer has
@@ -145,6 +171,7 @@ class TransMla {
     const RowMatrix<double> key_up = factors.left.topRows(content) * ratio;
     const RowMatrix<double> value_up = factors.left.bottomRows(value_.rows());
     MlaWeights<T> mla;
+    mla.shape = shape_;
     mla.rope_pairs = keys_.rope_pairs;
     mla.key_error = error(rest, key_up, factors.right);
     mla.value_error = error(value_, value_up, factors.right);
