@@ -13,6 +13,7 @@ using namespace pare::attention;
 using namespace pare::factor;
 using namespace pare::feature;
 using namespace pare::graph;
+using namespace pare::latent;
 using namespace pare::linalg;
 using namespace pare::projection;
 using namespace pare::transformer;
@@ -52,6 +53,10 @@ extern const Donors donors;
 extern SparseFields<float> sparse_fields;
 extern SparseMix<float> sparse_mix;
 extern MixGradients gradients;
+extern const LatentAttention<float> latent_layer;
+extern LatentCache<float> latents;
+extern RaggedCache<float> ragged;
+extern const DenseLinear<float> linear;
 double score_of_rows(pare::TensorView<const float, 2> rows);
 extern const std::vector<double> gates;
 extern const AttendOptions options;
@@ -266,6 +271,16 @@ void refused() {
   rotate(const_q, table);  // refused: rotate: x: wanted an output that may be written
   rotate(q, 3);  // refused: rotate: table: wanted a RotaryTable
   rotate(doubles, table);  // refused: rotate: table: wanted a RotaryTable of what x is computed in
+  linear.apply(x + x, y);  // refused: transformer::Linear::apply: x: .*an expression
+  linear.apply(backend, x, const_y);  // refused: Linear::apply: y: wanted an output that may be
+  linear.apply(xd, yd);  // refused: Linear::apply: wanted x and y of float
+  latent_layer.forward(x + x, latents, y);  // refused: LatentAttention::forward: hidden: .*expression
+  latent_layer.forward(x, y, latents);  // refused: LatentAttention::forward: cache: wanted a Latent
+  latent_layer.forward(x, latents, y, {.sequenc = 1});  // refused: forward: wanted hidden .*Options
+  attend_ragged(q, latents, out);  // refused: attend_ragged: cache: wanted a RaggedCache
+  attend_ragged(doubles, ragged, out);  // refused: attend_ragged: out: wanted the scalar type
+  ragged.append(0, q, q);  // refused: RaggedCache::append: keys: wanted .*another rank
+  conversion_error(x, x + x, x, xd);  // refused: conversion_error: up: .*an expression
   score_features(x, labels, {.alpha = 1});  // refused: score_features: after labels: wanted Score
 }
 // clang-format on

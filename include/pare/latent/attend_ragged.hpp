@@ -7,18 +7,32 @@
 /// ```cpp
 /// attend_ragged(pare::simd.threads(4), q, cache, out, {.causal = true});
 /// ```
+///
+/// With `causal`, query i of n sees what a group keeps but its last n - 1 - i tokens: append the
+/// tokens of the queries, attend, and let groups drop tokens (`keep`) afterwards.
 
 #include <pare/core/macros_off.hpp>
 
 #include <pare/attention/attend.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/latent/ragged_cache.hpp>
+
+#include <type_traits>
 
 namespace pare::latent {
 
 namespace detail {
+
+template <class X>
+inline constexpr bool is_ragged_cache = false;
+template <class S>
+inline constexpr bool is_ragged_cache<RaggedCache<S>> = true;
+template <class X>
+using IsRaggedCache = std::bool_constant<is_ragged_cache<std::remove_cvref_t<X>>>;
+
 PARE_ABI_BEGIN
 
 inline constexpr const char* attend_ragged_name = "latent::attend_ragged";
@@ -92,6 +106,14 @@ void attend_ragged(const Q& q, const RaggedCache<S>& cache, O&& out,
                    const attention::AttendOptions& options = {}) {
   attend_ragged(simd, q, cache, out, options);
 }
+
+PARE_REFUSE_CALLS(attend_ragged, "latent::attend_ragged",
+                  "wanted a RaggedCache of the scalar of q, and behind out AttendOptions, members "
+                  "spelt and ordered as declared",
+                  (INPUT, (roles::Reads<4>), "q", "[sequences, heads, queries, key dim]"),
+                  (PLAIN, (roles::Takes<detail::IsRaggedCache>), "cache", "a RaggedCache"),
+                  (OUTPUT, (roles::WritesEither<4>), "out",
+                   "[sequences, heads, queries, value dim]"))
 
 PARE_ABI_END
 }  // namespace pare::latent

@@ -34,6 +34,7 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/latent/config.hpp>
 #include <pare/latent/detail/layer_forward.hpp>
@@ -48,6 +49,16 @@
 #include <utility>
 
 namespace pare::latent {
+namespace detail {
+
+/// A cache that a layer may append to, of whatever scalar.
+template <class C>
+using IsStore = std::bool_constant<!std::is_const_v<std::remove_reference_t<C>> &&
+                                   (LatentStore<std::remove_cvref_t<C>, float> ||
+                                    LatentStore<std::remove_cvref_t<C>, double>)>;
+
+}  // namespace detail
+
 PARE_ABI_BEGIN
 
 /// A layer with weights in S, whose projections are layers L. It can be moved, not copied; calls do
@@ -130,6 +141,16 @@ class LatentAttention {
                const LatentForwardOptions& options = {}) const {
     run(backend, as_const(to_view(hidden)), cache, to_view(out), selector, options);
   }
+
+  PARE_REFUSE_CONST_CALLS(
+      forward, "latent::LatentAttention::forward",
+      "wanted hidden and out of float (of double with weights of double), a cache that is computed "
+      "in it too, and behind out LatentForwardOptions, members spelt and ordered as declared, or a "
+      "BlockSelector and LatentForwardOptions",
+      (INPUT, (roles::Reads<2>), "hidden", "[tokens, d]"),
+      (PLAIN, (roles::Takes<detail::IsStore>), "cache",
+       "a LatentStore that may be written, such as a LatentCache"),
+      (OUTPUT, (roles::Writes<2>), "out", "[tokens, d]"))
 
  private:
   static constexpr const char* class_name = "latent::LatentAttention";

@@ -29,6 +29,7 @@
 #include <pare/attention/key_value_source.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/latent/cache_options.hpp>
 #include <pare/latent/detail/paged_rows.hpp>
@@ -141,6 +142,12 @@ class RaggedCache {
   void append(Index sequence, const K& keys, const V& values) {
     append_views(sequence, as_const(to_view(keys)), as_const(to_view(values)));
   }
+  PARE_REFUSE_CALLS(append, "latent::RaggedCache::append",
+                    "wanted a sequence, and keys and values of the cache's scalar or of what it is "
+                    "computed in; there is no backend",
+                    (ANY, (roles::TakesAny), "sequence", "a number"),
+                    (INPUT, (roles::Reads<3>), "keys", "[kv heads, tokens, key dim]"),
+                    (INPUT, (roles::Reads<3>), "values", "[kv heads, tokens, value dim]"))
 
   /// Keeps of a group the tokens of a list, and gives back the pages that become free.
   /// \param tokens which of the length(sequence, group) tokens, ascending
@@ -155,8 +162,9 @@ class RaggedCache {
     for (Index i = 0; i < n; ++i) {
       const Index t = tokens[static_cast<std::size_t>(i)];
       const Index least = i == 0 ? 0 : tokens[static_cast<std::size_t>(i - 1)] + 1;
-      check(t >= least && t < length(sequence, group), function, "tokens", t,
-            "an ascending list of tokens that there are");
+      check(
+          t >= least && t < length(sequence, group), function, "tokens", t,
+          Worded{"ascending numbers below the ", length(sequence, group), " tokens of the group"});
     }
     Index same = 0;  // the first of them stay where they are
     while (same < n && tokens[static_cast<std::size_t>(same)] == same) ++same;
