@@ -7,25 +7,23 @@
 #include <pare/core/matrix.hpp>
 #include <pare/latent/attention_layer.hpp>
 #include <pare/latent/cache.hpp>
+#include <pare/transformer/dense_linear.hpp>
 #include <pare/transformer/rotary_table.hpp>
 
 #include <cmath>
 #include <cstdio>
-#include <optional>
 #include <utility>
+#include <vector>
 
 using namespace pare::latent;
 using pare::bf16;
 using pare::transformer::DenseLinear;
 using Rows = pare::RowMatrix<float>;
 
-/// A weight of its own; a model's would be read from its file, or viewed there.
+/// A weight of its own, rounded; a model's would be read from its file, or viewed there.
 DenseLinear<bf16> random_linear(pare::Index outputs, pare::Index inputs) {
-  DenseLinear<bf16> layer(outputs, inputs);
   const Rows values = Rows::Random(outputs, inputs) * std::sqrt(3.0f / static_cast<float>(inputs));
-  for (pare::Index o = 0; o < outputs; ++o)
-    for (pare::Index i = 0; i < inputs; ++i) layer.own_weights()(o, i) = bf16(values(o, i));
-  return layer;
+  return DenseLinear<bf16>::copy_of(values);
 }
 
 int main() {

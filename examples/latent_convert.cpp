@@ -39,14 +39,14 @@ int main() {
 
   // A cache holds `latents`; keys are made from them and then rotated.
   const DenseLinear<float> down(care.key_down()), up(care.key_up());
-  const pare::RowMatrix<float> x = tokens.topRows(4);
+  const Eigen::MatrixXf x = tokens.topRows(4);
   pare::RowMatrix<float> latents(4, 12), keys(4, 48), at_once(4, 48);
   pare::Workspace workspace;
   const auto backend = pare::simd.with(workspace);
-  down.apply(backend, pare::const_view(x), pare::to_view(latents));
-  up.apply(backend, pare::const_view(latents), pare::to_view(keys));
+  down.apply(backend, x, latents);
+  up.apply(backend, latents, keys);
   const LowRankLinear<float> layer(care.key);  // both, where nothing is cached
-  layer.apply(backend, pare::const_view(x), pare::to_view(at_once));
+  layer.apply(backend, x, at_once);
 
   const double ratio = *care.key_error.activation / *plain.key_error.activation;
   std::printf("%td numbers per token in the place of 96; error of keys over that of SVD: %.3f\n",

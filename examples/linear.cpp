@@ -56,7 +56,7 @@ int main() {
   const Rows x = Rows::Random(5, inputs);
   pare::Workspace workspace;
 
-  const DenseLinear<float> dense(pare::as_const(pare::to_view(w)));
+  const DenseLinear<float> dense(w);
   const std::vector<Q4_1> blocks = quantised(w);
   const QuantizedLinear<Q4_1> small(blocks, outputs, inputs);
   const auto factors = pare::factor::truncated_svd(w, {.rank = rank});
