@@ -3,7 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <pare/attention/attend.hpp>
+#include <pare/attention/mean_pool.hpp>
+#include <pare/attention/select_blocks.hpp>
 #include <pare/latent/cache.hpp>
+#include <pare/latent/chosen_sequences.hpp>
 
 #include <vector>
 
@@ -16,6 +19,7 @@ namespace {
 using pare::bf16;
 using pare::Index;
 using pare::TensorView;
+using pare::latent::ChosenSequences;
 using pare::latent::LatentCache;
 using pare::latent::RopePlace;
 using pare::testing::all_same_bits;
@@ -23,6 +27,7 @@ using pare::testing::attended;
 using pare::testing::attended_over;
 using pare::testing::filled_cache;
 using pare::testing::LatentInputs;
+using pare::testing::Outputs;
 using pare::testing::refusal;
 using pare::testing::rows_of;
 using pare::testing::same_outputs;
@@ -86,12 +91,37 @@ TEST(LatentCacheAttend, ATokenThatWasEvictedIsNotRead) {
   EXPECT_EQ(cache.append(0, x.rows(0, 0, 1)), 60);
 }
 
+/// Rows are wider than the heads that were trained, so that no default is right.
+TEST(LatentCacheAttend, ACallWithoutAScaleIsRefused) {
+  const LatentInputs<float> x(1, 3, 5, 10, 8, 4);
+  const auto refuses = [&](const auto& source) {
+    Outputs<float> y(x.sizes);
+    const auto before = y.out.list;
+    refusal(
+        [&] { pare::attention::attend(x.q.view(), source, y.out.writable(), {.causal = true}); },
+        "attention::attend", "scale");
+    EXPECT_TRUE(all_same_bits(y.out.list, before));
+    refusal(
+        [&] {
+          pare::attention::select_blocks(x.q.view(), source, pare::attention::MeanPool{},
+                                         {.causal = true});
+        },
+        "attention::select_blocks", "scale");
+  };
+  const auto cache = filled_cache<LatentCache<float>>(x, {10}, 16);
+  refuses(cache);
+  refuses(filled_cache<LatentCache<float, RopePlace::Apart>>(x, {10}, 16));
+  const std::vector<Index> numbers{0};
+  refuses(ChosenSequences(cache, numbers));
+}
+
 TEST(LatentCacheAttend, OutputsWithinItAreRefused) {
   const LatentInputs<float> x(1, 1, 5, 10, 8, 0);
   auto cache = filled_cache<LatentCache<float>>(x, {10}, 16);
   auto* own = const_cast<float*>(cache.key(0, 0, 0));
   const TensorView<float, 4> out{own, {1, 1, 5, 8}, {40, 40, 8, 1}};
-  refusal([&] { pare::attention::attend(x.q.view(), cache, out, {}); }, "attention::attend", "out");
+  refusal([&] { pare::attention::attend(x.q.view(), cache, out, {.scale = 0.3}); },
+          "attention::attend", "out");
   EXPECT_TRUE(all_same_bits(rows_of(cache, 0), x.k.list));
 }
 

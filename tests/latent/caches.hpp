@@ -10,6 +10,7 @@
 #include <pare/core/permutation.hpp>
 #include <pare/latent/cache.hpp>
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -107,6 +108,7 @@ Outputs<S> attended_over(const B& backend, const LatentInputs<S>& x, const Sourc
                          attention::AttendOptions options) {
   Outputs<S> y(x.sizes);
   options.lse = y.lse_view();
+  if (!options.scale) options.scale = 1 / std::sqrt(static_cast<double>(x.sizes.key_dim));
   attention::attend(backend, x.q.view(), source, y.out.writable(), options);
   return y;
 }

@@ -65,6 +65,13 @@ template <class S>
 requires requires { S::values_in_keys; }
 inline constexpr bool keys_hold_values<S> = S::values_in_keys;
 
+/// Whether a call over a source must say its scale.
+template <class S>
+inline constexpr bool needs_scale = false;
+template <class S>
+requires requires { S::needs_scale; }
+inline constexpr bool needs_scale<S> = S::needs_scale;
+
 /// Anything that has the key and the value of a token. It points to rows or loads them; if it can
 /// do both, it is asked to load. Keys have key_dim() scalars, values value_dim(). It is asked for
 /// positions below `length(sequence)`, by several threads at the same time. `validate(function)`
@@ -72,6 +79,8 @@ inline constexpr bool keys_hold_values<S> = S::values_in_keys;
 ///
 /// A source may say `static constexpr bool values_in_keys = true`: a value is the first value_dim()
 /// scalars of its key, as in a cache of latents. Rows are then pointed to or loaded once for both.
+/// It may say `static constexpr bool needs_scale = true` where 1 / sqrt(key_dim()) is wrong, since
+/// keys are wider than the heads that were trained: a call without a scale is then refused.
 ///
 /// Two more members are optional. `validate(function, read_of)` is called instead of the other;
 /// read_of(sequence) says which keys the call reads (KeysRead). `check_apart(function, output,

@@ -75,7 +75,8 @@ struct AttendOptions {
   std::optional<bool> causal{};
 
   /// Factor of q.k, from 1.2e-38 to 2.35e38 (2.3e-308 to 1.24e308 for double tensors). Left out: 1
-  /// / sqrt(key dim).
+  /// / sqrt(key dim), but over a cache of latents (latent/), which has no default: there it is that
+  /// of the heads that were trained, latent::latent_softmax_scale.
   std::optional<double> scale{};
 
   /// Sliding window in tokens, at least 1. With `causal`, a query at p sees the keys in (p -

@@ -96,6 +96,7 @@ template <class S, KeyValueSource Source>
 SelectorLayer<S> checked_layer(const char* function, TensorView<const S, 4> q, const Source& source,
                                const KeyOrder* order, const SelectOptions& options) {
   source.validate(function);
+  check_scale_given<Source>(function, options.scale);
   const Index keys = source.sequences() > 0 ? Index{source.length(0)} : 0;
   for (Index i = 0; i < source.sequences(); ++i)
     check(source.length(i) == keys, function, "source", source.length(i),

@@ -16,8 +16,8 @@
 /// ```
 ///
 /// There q is [1, heads, queries, 576], absorbed queries of bf16, and out [1, heads, queries, 512],
-/// bf16 or float. The default scale of `attend`, 1 / sqrt(d_c + d_r), is wrong for them: it must be
-/// that of the head that was trained (config.hpp).
+/// bf16 or float. The scale is that of the head that was trained (config.hpp), not 1 / sqrt(d_c +
+/// d_r): `attend` refuses a call without one.
 ///
 /// A cache is an attention::KeyValueSource with one kv head: its keys are d_c + d_r wide, and the
 /// values are the first d_c numbers of the same rows, which are stored once. Sequence i is batch

@@ -28,6 +28,9 @@ PARE_ABI_BEGIN
 /// Sequences over pages, to derive a cache from.
 class CachedSequences {
  public:
+  /// Rows are wider than the heads that were trained: attention must be given their scale.
+  static constexpr bool needs_scale = true;
+
   /// Which page holds what.
   const PageTable& table() const { return table_; }
 

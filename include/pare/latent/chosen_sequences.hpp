@@ -32,6 +32,7 @@ class ChosenSequences {
  public:
   using scalar = typename Source::scalar;
   static constexpr bool values_in_keys = attention::keys_hold_values<Source>;
+  static constexpr bool needs_scale = attention::needs_scale<Source>;
 
   /// \param numbers sequences of the source, in any order, also more than once; `validate` checks
   ///                them

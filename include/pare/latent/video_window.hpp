@@ -66,6 +66,7 @@ class VideoWindow {
   using scalar = S;
   /// Values are the first numbers of keys, in the same memory.
   static constexpr bool values_in_keys = true;
+  static constexpr bool needs_scale = true;
   /// `append` takes rotary keys that are not rotated.
   static constexpr bool rotates_keys = true;
 

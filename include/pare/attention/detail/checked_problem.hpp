@@ -35,6 +35,14 @@ double checked_scale(const char* function, const AttendOptions& options, Index k
   return *options.scale;
 }
 
+/// A source whose keys are wider than the trained heads has no default.
+template <class Source>
+void check_scale_given(const char* function, const std::optional<double>& scale) {
+  if constexpr (needs_scale<Source>)
+    check(scale.has_value(), function, "scale", "none",
+          "that of the trained heads, which the wider keys of this source do not tell");
+}
+
 inline void check_query_offsets(const char* function, std::span<const Index> offsets,
                                 Index sequences, Index tokens) {
   check(static_cast<Index>(offsets.size()) == sequences + 1, function, "query_offsets",
@@ -179,6 +187,7 @@ Problem checked_problem(const char* function, TensorView<const S, 4> q, const So
         std::array<Index, 2>{q.extent[2], key_slots}, "fewer than 2^30 of them");
   set_visibility(function, options, p);
   if (p.sink_logits) check_sink_logits(function, *p.sink_logits, p.heads);
+  check_scale_given<Source>(function, options.scale);
   p.scale = checked_scale<compute_t<S>>(function, options, p.key_dim);
   if (p.order != nullptr) check_order(function, *p.order, p, key_slots);
   if (p.mask != nullptr) check_mask(function, *p.mask, p, q.extent[2], key_slots);
