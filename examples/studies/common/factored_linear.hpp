@@ -29,16 +29,19 @@ inline Index rank_of_share(double share, Index outputs, Index inputs) {
   return std::clamp<Index>(rank, 1, std::min(outputs, inputs));
 }
 
+/// A layer of a copy of a weight, rounded to S.
+template <pare::StorageScalar S>
+pare::transformer::DenseLinear<S> dense_layer(const pare::RowMatrix<float>& weight) {
+  pare::transformer::DenseLinear<S> layer(weight.rows(), weight.cols());
+  std::transform(weight.data(), weight.data() + weight.size(), layer.own_weights().data,
+                 [](float value) { return static_cast<S>(value); });
+  return layer;
+}
+
 /// A copy of the factors, rounded to S.
 template <pare::StorageScalar S>
 pare::transformer::LowRankLinear<S> low_rank_layer(const pare::factor::LowRank<float>& factors) {
-  const auto copy = [](const pare::RowMatrix<float>& from) {
-    pare::transformer::DenseLinear<S> to(from.rows(), from.cols());
-    std::transform(from.data(), from.data() + from.size(), to.own_weights().data,
-                   [](float value) { return static_cast<S>(value); });
-    return to;
-  };
-  return {copy(factors.left), copy(factors.right)};
+  return {dense_layer<S>(factors.left), dense_layer<S>(factors.right)};
 }
 
 }  // namespace models

@@ -14,6 +14,7 @@
 /// A layer [m, n] gets the rank floor(share m n / (m + n)): its factors then have at most that
 /// share of its parameters. Biases, norms and embeddings stay as they are.
 
+#include "common/blocks_restored.hpp"
 #include "common/factored_linear.hpp"
 #include "common/watched_linear.hpp"
 #include "encoder/arguments.hpp"
@@ -47,18 +48,7 @@ inline constexpr std::size_t block_inputs = 4;
 /// Of each block the mean products of what its layers are given, [block_inputs].
 using InputProducts = std::vector<std::vector<pare::factor::Covariance>>;
 
-/// Puts the blocks of a model back when it goes.
-class BlocksRestored {
- public:
-  explicit BlocksRestored(Bert& bert) : bert_(bert), blocks_(bert.blocks()) {}
-  BlocksRestored(const BlocksRestored&) = delete;
-  BlocksRestored& operator=(const BlocksRestored&) = delete;
-  ~BlocksRestored() { bert_.blocks() = std::move(blocks_); }
-
- private:
-  Bert& bert_;
-  std::vector<BertBlock> blocks_;
-};
+using models::BlocksRestored;
 
 /// The mean products E[x x^T] of the inputs x of all layers over what run() has the model do.
 template <class Run>

@@ -15,6 +15,7 @@
 /// A layer [m, n] gets the rank floor(share m n / (m + n)), 1 to min(m, n): its factors then have
 /// that share of its parameters. The head stays as it is.
 
+#include "common/blocks_restored.hpp"
 #include "common/factored_linear.hpp"
 #include "language_model/llama.hpp"
 #include "language_model/svd_arguments.hpp"
@@ -46,18 +47,7 @@ namespace language_model {
 /// blocks of 576 and 1536 inputs 805 MB.
 using InputProducts = std::vector<std::vector<pare::factor::Covariance>>;
 
-/// Puts the blocks of a model back when it goes.
-class BlocksRestored {
- public:
-  explicit BlocksRestored(Llama& llama) : llama_(llama), blocks_(llama.blocks()) {}
-  BlocksRestored(const BlocksRestored&) = delete;
-  BlocksRestored& operator=(const BlocksRestored&) = delete;
-  ~BlocksRestored() { llama_.blocks() = std::move(blocks_); }
-
- private:
-  Llama& llama_;
-  std::vector<LlamaBlock> blocks_;
-};
+using models::BlocksRestored;
 
 /// Runs the windows of a text one after the other, for what its layers are given.
 /// \param progress is given the share that is done

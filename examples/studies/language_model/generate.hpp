@@ -41,24 +41,31 @@ struct GenerationTimes {
   double prompt_seconds = 0, seconds = 0;
 };
 
+/// Room for a prompt and what is drawn behind it.
+/// \throws std::invalid_argument if the prompt is empty or the model's context too short for both
+inline Index generation_room(const Llama& llama, const std::vector<Token>& prompt, Index most) {
+  const auto given = static_cast<Index>(prompt.size());
+  const Index room = llama.config().context - given;
+  pare::check(given >= 1, "language_model::generate", "prompt", "no tokens", "at least one");
+  pare::check(most <= room, "language_model::generate", "tokens", most,
+              pare::Worded{"at most ", room, ", which the context has behind the prompt"});
+  return given + most;
+}
+
 /// Draws at most `most` tokens behind the prompt, until a control token, and gives their text to
 /// take(text) as its characters become whole.
-/// \throws std::invalid_argument if the prompt is empty or the model's context too short for both
-template <class B>
-GenerationTimes generate(const OpenModel& model, const B& backend, const std::vector<Token>& prompt,
-                         Index most, const SamplerOptions& sampling, KvScalar kv,
-                         const std::function<void(const std::string&)>& take) {
+/// \param cache empty, of generation_room: a KvCache, or an AttendingCache
+template <class B, class C>
+GenerationTimes generate_in(C& cache, const OpenModel& model, const B& backend,
+                            const std::vector<Token>& prompt, Index most,
+                            const SamplerOptions& sampling,
+                            const std::function<void(const std::string&)>& take) {
   using Clock = std::chrono::steady_clock;
   const auto seconds_since = [](Clock::time_point start) {
     return std::chrono::duration<double>(Clock::now() - start).count();
   };
   const Llama& llama = model.llama;
   const auto given = static_cast<Index>(prompt.size());
-  const Index room = llama.config().context - given;
-  pare::check(given >= 1, "language_model::generate", "prompt", "no tokens", "at least one");
-  pare::check(most <= room, "language_model::generate", "tokens", most,
-              pare::Worded{"at most ", room, ", which the context has behind the prompt"});
-  KvCache cache(llama.config().kv_shape(), given + most, kv);
   Sampler sampler(sampling);
   StreamDecoder stream(model.tokenizer);
   std::vector<float> logits(static_cast<std::size_t>(llama.config().vocabulary));
@@ -79,6 +86,16 @@ GenerationTimes generate(const OpenModel& model, const B& backend, const std::ve
   take(stream.finish());
   times.seconds = seconds_since(first);
   return times;
+}
+
+/// The same with keys and values in a cache of its own.
+/// \throws std::invalid_argument as generation_room
+template <class B>
+GenerationTimes generate(const OpenModel& model, const B& backend, const std::vector<Token>& prompt,
+                         Index most, const SamplerOptions& sampling, KvScalar kv,
+                         const std::function<void(const std::string&)>& take) {
+  KvCache cache(model.llama.config().kv_shape(), generation_room(model.llama, prompt, most), kv);
+  return generate_in(cache, model, backend, prompt, most, sampling, take);
 }
 
 }  // namespace language_model

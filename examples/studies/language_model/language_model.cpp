@@ -13,6 +13,7 @@
 #include "language_model/judge_factored.hpp"
 #include "language_model/judge_heads.hpp"
 #include "language_model/judge_latent.hpp"
+#include "language_model/open_cache.hpp"
 #include "language_model/open_model.hpp"
 #include "language_model/sparse_attention.hpp"
 #include "language_model/text_parts.hpp"
@@ -41,7 +42,7 @@ double seconds_since(Clock::time_point start) {
 }
 
 template <class B>
-void run_generate(const Arguments& arguments, const OpenModel& model, const B& backend) {
+void run_generate(const Arguments& arguments, OpenModel& model, const B& backend) {
   const std::string& text = arguments.words.front();
   const std::vector<Token> prompt =
       arguments.raw ? model.tokenizer.encode(text) : chat_prompt(model.tokenizer, text);
@@ -50,8 +51,12 @@ void run_generate(const Arguments& arguments, const OpenModel& model, const B& b
     std::fflush(stdout);
   };
   if (arguments.raw) show(text);
-  const GenerationTimes times = generate(model, backend, prompt, arguments.tokens.value_or(256),
-                                         arguments.sampling, arguments.kv, show);
+  const Index most = arguments.tokens.value_or(256);
+  GenerationTimes times;
+  with_cache(arguments, model, backend, generation_room(model.llama, prompt, most),
+             [&](auto& cache) {
+               times = generate_in(cache, model, backend, prompt, most, arguments.sampling, show);
+             });
   show("\n");
   std::fprintf(stderr, "[prompt: %td tokens in %.2f s; then %td in %.2f s, %.1f a second]\n",
                times.prompt_tokens, times.prompt_seconds, times.tokens, times.seconds,
@@ -131,15 +136,13 @@ double best_of_three(command_line::Progress& progress, const Call& call) {
   return best;
 }
 
-template <class B>
-void run_bench(const Arguments& arguments, const OpenModel& model, const B& backend,
-               double load_seconds) {
-  const Llama& llama = model.llama;
+/// Prints tokens per second, of a prompt and of the tokens behind it.
+template <class B, class C>
+void measure(const Arguments& arguments, const Llama& llama, const B& backend, C& cache) {
   const Index tokens = arguments.tokens.value_or(64);
   std::vector<Token> prompt(static_cast<std::size_t>(arguments.prompt));
   for (std::size_t i = 0; i < prompt.size(); ++i)  // any will do
     prompt[i] = static_cast<Token>(i * 7919 % static_cast<std::size_t>(llama.config().vocabulary));
-  KvCache cache(llama.config().kv_shape(), arguments.prompt + tokens, arguments.kv);
   std::vector<float> logits(static_cast<std::size_t>(llama.config().vocabulary));
   command_line::Progress progress("measuring");
   const double at_once = best_of_three(progress, [&] {
@@ -154,10 +157,23 @@ void run_bench(const Arguments& arguments, const OpenModel& model, const B& back
     }
   });
   progress.erase();
-  std::printf("load         %9.2f s\n", load_seconds);
   std::printf("prompt %5td %9.1f tokens/s\n", arguments.prompt,
               static_cast<double>(arguments.prompt) / at_once);
   std::printf("decode %5td %9.1f tokens/s\n", tokens, static_cast<double>(tokens) / one_by_one);
+}
+
+template <class B>
+void run_bench(const Arguments& arguments, OpenModel& model, const B& backend,
+               double load_seconds) {
+  std::printf("load         %9.2f s\n", load_seconds);
+  const Index room = arguments.prompt + arguments.tokens.value_or(64);
+  {
+    KvCache cache(model.llama.config().kv_shape(), room, arguments.kv);
+    measure(arguments, model.llama, backend, cache);
+  }
+  if (!arguments.latent.widths.empty())
+    with_cache(arguments, model, backend, room,
+               [&](auto& cache) { measure(arguments, model.llama, backend, cache); });
   std::printf("peak memory  %9.0f MiB\n", command_line::peak_memory_mib());
 }
 

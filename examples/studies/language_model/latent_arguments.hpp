@@ -5,44 +5,15 @@
 /// Options of the language_model study that say how keys and values are made from latents.
 
 #include "common/options.hpp"
+#include "language_model/conversions.hpp"
 
 #include <pare/core/check.hpp>
 
-#include <algorithm>
-#include <cstddef>
-#include <iterator>
 #include <string>
 #include <string_view>
 #include <vector>
 
 namespace language_model {
-
-/// How keys and values become latents.
-enum class Conversion {
-  Svd,          ///< of the weights alone, each of half of the width
-  SvdJoint,     ///< of both weights stacked
-  CareUniform,  ///< by the covariance of the inputs, each of half of the width
-  CareJoint,    ///< by the covariance, of both stacked
-  Care,         ///< by the covariance, ranks of layers adjusted by their energy
-  CarePaper,    ///< the same by the paper's score
-  TransMla,     ///< one rotary key of a head's width, and a latent of the rest of the width
-  TransMlaFold  ///< the same with 4 frequencies taken for one
-};
-
-inline constexpr std::string_view conversion_names[] = {
-    "svd",  "svd_joint",  "care_uniform", "care_joint",
-    "care", "care_paper", "transmla",     "transmla_fold"};
-inline std::string_view name_of(Conversion conversion) {
-  return conversion_names[static_cast<std::size_t>(conversion)];
-}
-
-inline bool is_transmla(Conversion how) {
-  return how == Conversion::TransMla || how == Conversion::TransMlaFold;
-}
-
-inline bool reads_inputs(Conversion how) {
-  return how != Conversion::Svd && how != Conversion::SvdJoint;
-}
 
 struct LatentArguments {
   std::vector<pare::Index> widths;  ///< of latents, numbers per token and layer
@@ -57,12 +28,10 @@ inline pare::Index latent_width(std::string_view option, std::string_view value)
 }
 
 inline Conversion conversion(std::string_view option, std::string_view value) {
-  const auto* const found = std::ranges::find(conversion_names, value);
-  if (found == std::end(conversion_names))
-    command_line::reject(option, value,
-                         "names of svd, svd_joint, care_uniform, care_joint, care, care_paper, "
-                         "transmla and transmla_fold");
-  return static_cast<Conversion>(found - std::begin(conversion_names));
+  if (const auto how = conversion_of(value)) return *how;
+  command_line::reject(option, value,
+                       "names of svd, svd_joint, care_uniform, care_joint, care, care_paper, "
+                       "transmla, transmla_fold, mha2mla and mha2mla_care");
 }
 
 /// Refuses options that do not belong together; `sample` is the file of --sample. Activation errors
@@ -72,6 +41,16 @@ inline void check_latent(const LatentArguments& latent, const std::string& sampl
   if (latent.widths.empty() != latent.conversions.empty())
     throw UsageError("--latent and --convert go together");
   if (!latent.widths.empty() && sample.empty()) throw UsageError("--latent needs --sample");
+}
+
+/// The same where one model runs: of one width and one conversion, and --sample is for it alone.
+inline void check_one_latent(const LatentArguments& latent, const std::string& sample) {
+  using command_line::UsageError;
+  check_latent(latent, sample);
+  if (latent.widths.size() > 1 || latent.conversions.size() > 1)
+    throw UsageError("got several widths or conversions, wanted one --latent and one --convert");
+  if (latent.widths.empty() && !sample.empty())
+    throw UsageError("--sample: wanted --latent with it");
 }
 
 }  // namespace detail

@@ -10,12 +10,12 @@
 /// convert_layers(model, backend, file, {Conversion::Care, 192}, inputs);
 /// ```
 ///
-/// A cache may hold the latents, from which keys are made and rotated when they are read; here keys
-/// and values are cached, which are the same numbers.
+/// A cache may hold the latents, from which keys are made and rotated when they are read
+/// (latent_kv.hpp); here keys and values are cached, which are the same numbers.
 
 #include "common/factored_linear.hpp"
+#include "language_model/conversions.hpp"
 #include "language_model/factored_layers.hpp"
-#include "language_model/latent_arguments.hpp"
 
 #include <pare/core/check.hpp>
 #include <pare/core/matrix.hpp>
@@ -63,6 +63,14 @@ struct LatentConversion {
 struct ConvertedLayers {
   Index cached = 0;                       ///< numbers per token, of all blocks
   double key_error = 0, value_error = 0;  ///< of activations, mean of the blocks
+
+  /// Counts in one of `blocks` conversions.
+  template <class Converted>
+  void add(const Converted& block, std::size_t blocks) {
+    cached += block.cache_width();
+    key_error += *block.key_error.activation / static_cast<double>(blocks);
+    value_error += *block.value_error.activation / static_cast<double>(blocks);
+  }
 };
 
 namespace detail {
@@ -72,6 +80,11 @@ inline constexpr double care_damping = 0.01;
 struct KeyValueWeights {
   pare::RowMatrix<float> key, value;
 };
+
+/// The name of a weight of a block's attention.
+inline std::string attention_weight(std::size_t block, const char* of) {
+  return "blk." + std::to_string(block) + ".attn_" + of + ".weight";
+}
 
 inline AnyLinear latent_layer(TensorView<const float, 2> up, TensorView<const float, 2> down) {
   pare::factor::LowRank<float> factors;
@@ -127,41 +140,44 @@ void with_latents(const ModelBackend& backend, const KeyValueWeights& w, Convers
     by_metric(pare::factor::Uniform{}, is_joint);
 }
 
+/// Calls use(i, latents) with those of each block, one after the other.
+template <class Use>
+void for_latents(const ModelBackend& on, const pare::io::GgufFile& file, const LatentConversion& to,
+                 const std::vector<pare::factor::Covariance>& inputs, const Use& use) {
+  std::vector<KeyValueWeights> weights;
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    weights.push_back(
+        {read_weight(file, attention_weight(i, "k")), read_weight(file, attention_weight(i, "v"))});
+  const auto ranks_of = [&](auto which, Index rank) {
+    return latent_ranks(on, weights, which, inputs, to.how, rank);
+  };
+  const auto keys = ranks_of(&KeyValueWeights::key, to.width / 2);
+  const auto values = ranks_of(&KeyValueWeights::value, to.width - to.width / 2);
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    with_latents(on, weights[i], to.how, keys[i], values[i], inputs[i],
+                 [&](const auto& latents) { use(i, latents); });
+}
+
 }  // namespace detail
 
 /// Replaces the key and value layers of all blocks.
 ///
 /// \param file   of the model: weights are read from it, not from the layers in place
+/// \param to     of any conversion whose keys are made of latents, all but those of is_mla
 /// \param inputs of attention_inputs
 /// \throws std::invalid_argument as the conversions do; layers are as they were then
 template <class B>
 ConvertedLayers convert_layers(Llama& llama, const B& backend, const pare::io::GgufFile& file,
                                const LatentConversion& to,
                                const std::vector<pare::factor::Covariance>& inputs) {
-  const ModelBackend on = on_any_executor(backend);
   std::vector<LlamaBlock> blocks = llama.blocks();
-  std::vector<detail::KeyValueWeights> weights;
-  for (std::size_t i = 0; i < blocks.size(); ++i) {
-    const std::string name = "blk." + std::to_string(i) + ".";
-    weights.push_back({detail::read_weight(file, name + "attn_k.weight"),
-                       detail::read_weight(file, name + "attn_v.weight")});
-  }
-  const auto ranks_of = [&](auto which, Index rank) {
-    return detail::latent_ranks(on, weights, which, inputs, to.how, rank);
-  };
-  const auto keys = ranks_of(&detail::KeyValueWeights::key, to.width / 2);
-  const auto values = ranks_of(&detail::KeyValueWeights::value, to.width - to.width / 2);
   ConvertedLayers converted;
-  const auto count = static_cast<double>(blocks.size());
-  for (std::size_t i = 0; i < blocks.size(); ++i)
-    detail::with_latents(
-        on, weights[i], to.how, keys[i], values[i], inputs[i], [&](const auto& latents) {
-          blocks[i].key = detail::latent_layer(latents.key_up(), latents.key_down());
-          blocks[i].value = detail::latent_layer(latents.value_up(), latents.value_down());
-          converted.cached += latents.cache_width();
-          converted.key_error += *latents.key_error.activation / count;
-          converted.value_error += *latents.value_error.activation / count;
-        });
+  detail::for_latents(
+      on_any_executor(backend), file, to, inputs, [&](std::size_t i, const auto& latents) {
+        blocks[i].key = detail::latent_layer(latents.key_up(), latents.key_down());
+        blocks[i].value = detail::latent_layer(latents.value_up(), latents.value_down());
+        converted.add(latents, blocks.size());
+      });
   llama.blocks() = std::move(blocks);
   return converted;
 }

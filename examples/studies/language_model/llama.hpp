@@ -24,13 +24,16 @@
 /// Source: Touvron et al., "LLaMA", 2023, section 2.2.
 
 #include "language_model/cache_attention.hpp"
+#include "language_model/head_views.hpp"
 #include "language_model/kv_cache.hpp"
 #include "language_model/llama_source.hpp"
+#include "language_model/token_cache.hpp"
 
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
+#include <pare/core/matrix.hpp>
 #include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/workspace.hpp>
@@ -48,20 +51,6 @@
 #include <vector>
 
 namespace language_model {
-
-/// Tokens that a call appended; forgotten again unless the call ends well.
-struct Appended {
-  Appended(KvCache& to, Index tokens) : cache(to), before(to.length()) { cache.append(tokens); }
-  Appended(const Appended&) = delete;
-  Appended& operator=(const Appended&) = delete;
-  ~Appended() {
-    if (!kept) cache.truncate(before);
-  }
-
-  KvCache& cache;
-  Index before;
-  bool kept = false;
-};
 
 struct LlamaBlock {
   std::vector<float> attention_norm, feed_forward_norm;
@@ -104,43 +93,42 @@ class Llama {
 
   /// Appends tokens to the cache and writes the logits of the last, [vocabulary].
   ///
-  /// `attention` is for calls of several tokens; one alone attends exactly. Nothing is allocated if
-  /// the backend has a workspace that saw as many tokens and as long a cache before.
+  /// \param cache     a KvCache, or an AttendingCache, whose attention it is then
+  /// \param attention for calls of several tokens; one alone attends exactly
+  ///
+  /// Nothing is allocated if the backend has a workspace that saw as many tokens and as long a
+  /// cache before.
   /// \throws std::invalid_argument if there is no token or one is not of the vocabulary, the cache
   ///         is of another shape, there are more tokens than it has room for or the context has, or
   ///         `attention` refuses the call. The cache is then as before.
-  template <class B>
+  template <class B, class C>
   requires std::same_as<pare::OnAnyExecutor<B>, ModelBackend>
-  void forward(const B& backend, std::span<const Token> tokens, KvCache& cache,
-               std::span<float> logits, const Attention& attention = exact_attention) const {
-    check_call(tokens, cache);
+  void forward(const B& backend, std::span<const Token> tokens, C& cache, std::span<float> logits,
+               const AttentionOf<C>& attention = standard_attention<C>()) const {
     pare::check(static_cast<Index>(logits.size()) == config_.vocabulary, forward_name, "logits",
                 logits.size(), config_.vocabulary);
-    const ModelBackend on = on_any_executor(backend);
-    const auto memory = pare::leased<Memory>(on);
-    const auto h = hidden_states(on, tokens, cache, attention, *memory);
-    head_.apply(on, rows_of(h, h.rows() - 1, 1), matrix(logits.data(), 1, config_.vocabulary));
+    run(backend, tokens, cache, attention, [&](const ModelBackend& on, const auto& h, Memory&) {
+      head_.apply(on, rows_of(h, h.rows() - 1, 1), matrix(logits.data(), 1, config_.vocabulary));
+    });
   }
 
   /// The same with the logits of all tokens, in blocks of at most logit_rows: visit(first, logits)
   /// gets those of tokens first, first + 1 ... as [rows, vocabulary], which are gone after the
   /// call.
-  template <class B, class Visit>
+  template <class B, class C, class Visit>
   requires(std::same_as<pare::OnAnyExecutor<B>, ModelBackend> &&
            std::invocable<const Visit&, Index, TensorView<const float, 2>>)
-  void forward(const B& backend, std::span<const Token> tokens, KvCache& cache, const Visit& visit,
-               const Attention& attention = exact_attention) const {
-    check_call(tokens, cache);
-    const ModelBackend on = on_any_executor(backend);
-    const auto memory = pare::leased<Memory>(on);
-    const auto h = hidden_states(on, tokens, cache, attention, *memory);
-    const Index block = std::min(logit_rows, h.rows());
-    float* const logits = pare::make_room<float>(memory->logits, block * config_.vocabulary);
-    for (Index first = 0; first < h.rows(); first += block) {
-      const auto rows = matrix(logits, std::min(block, h.rows() - first), config_.vocabulary);
-      head_.apply(on, rows_of(h, first, rows.rows()), rows);
-      visit(first, as_const(rows));
-    }
+  void forward(const B& backend, std::span<const Token> tokens, C& cache, const Visit& visit,
+               const AttentionOf<C>& attention = standard_attention<C>()) const {
+    run(backend, tokens, cache, attention, [&](const ModelBackend& on, const auto& h, Memory& m) {
+      const Index block = std::min(logit_rows, h.rows());
+      float* const logits = pare::make_room<float>(m.logits, block * config_.vocabulary);
+      for (Index first = 0; first < h.rows(); first += block) {
+        const auto rows = matrix(logits, std::min(block, h.rows() - first), config_.vocabulary);
+        head_.apply(on, rows_of(h, first, rows.rows()), rows);
+        visit(first, as_const(rows));
+      }
+    });
   }
 
  private:
@@ -157,20 +145,22 @@ class Llama {
     float *h, *delta, *k, *v, *gate, *up;  // of rows_at_once of them
   };
 
-  static TensorView<float, 2> matrix(float* data, Index rows, Index columns) {
-    return {data, {rows, columns}, {columns, 1}};
-  }
-  template <class T>
-  static TensorView<T, 2> rows_of(TensorView<T, 2> m, Index first, Index rows) {
-    return {m.data + first * m.stride[0], {rows, m.cols()}, m.stride};
-  }
-  /// [rows, heads x dim] as [1, heads, rows, dim].
   TensorView<float, 4> heads_of(TensorView<float, 2> m) const {
-    const Index dim = config_.head_dim;
-    return {m.data, {1, m.cols() / dim, m.rows(), dim}, {0, dim, m.stride[0], 1}};
+    return language_model::heads_of(m, m.cols() / config_.head_dim);
   }
 
-  void check_call(std::span<const Token> tokens, const KvCache& cache) const {
+  /// Calls use(backend, rows, memory) with what the head is applied to.
+  template <class B, class C, class Use>
+  void run(const B& backend, std::span<const Token> tokens, C& cache,
+           const AttentionOf<C>& attention, const Use& use) const {
+    check_call(tokens, cache);
+    const ModelBackend on = on_any_executor(backend);
+    const auto memory = pare::leased<Memory>(on);
+    use(on, hidden_states(on, tokens, cache, attention, *memory), *memory);
+  }
+
+  template <class C>
+  void check_call(std::span<const Token> tokens, const C& cache) const {
     const auto n = static_cast<Index>(tokens.size());
     pare::check(n >= 1, forward_name, "tokens", n, "at least 1");
     for (const Token token : tokens)
@@ -198,25 +188,20 @@ class Llama {
   }
 
   /// What the head is applied to, [tokens, dim].
+  template <class C>
   TensorView<const float, 2> hidden_states(const ModelBackend& backend,
-                                           std::span<const Token> tokens, KvCache& cache,
-                                           const Attention& attention, Memory& memory) const {
+                                           std::span<const Token> tokens, C& cache,
+                                           const AttentionOf<C>& attention, Memory& memory) const {
     const auto n = static_cast<Index>(tokens.size());
     const Activations a = activations(n, memory.activations);
     const TensorView<float, 2> x = matrix(a.x, n, config_.dim);
     for (Index t = 0; t < n; ++t)
       embedding_(tokens[static_cast<std::size_t>(t)],
                  {&x(t, 0), static_cast<std::size_t>(config_.dim)});
-    Appended appended(cache, n);
+    Appended<C> appended(cache, n);
     for (Index i = 0; i < config_.blocks; ++i) {
       const LlamaBlock& block = blocks_[static_cast<std::size_t>(i)];
-      for (Index first = 0; first < n; first += rows_at_once)
-        project(backend, block, i, rows_of(x, first, std::min(rows_at_once, n - first)), first,
-                appended, a);
-      const Index width = config_.heads * config_.head_dim;
-      const AttentionCall call{i, heads_of(matrix(a.q, n, width)), cache,
-                               heads_of(matrix(a.attended, n, width))};
-      n > 1 ? attention(backend, call) : exact_attention(backend, call);
+      attend(backend, block, i, x, appended, attention, a);
       for (Index first = 0; first < n; first += rows_at_once)
         feed_forward(backend, block, rows_of(x, first, std::min(rows_at_once, n - first)), first,
                      a);
@@ -226,9 +211,38 @@ class Llama {
     return x;
   }
 
+  /// Attention of all rows of x to a.attended.
+  void attend(const ModelBackend& backend, const LlamaBlock& block, Index layer,
+              TensorView<float, 2> x, const Appended<KvCache>& appended, const Attention& attention,
+              const Activations& a) const {
+    const Index n = x.rows(), width = config_.heads * config_.head_dim;
+    for (Index first = 0; first < n; first += rows_at_once)
+      project(backend, block, layer, rows_of(x, first, std::min(rows_at_once, n - first)), first,
+              appended, a);
+    const AttentionCall call{layer, heads_of(matrix(a.q, n, width)), appended.cache,
+                             heads_of(matrix(a.attended, n, width))};
+    n > 1 ? attention(backend, call) : exact_attention(backend, call);
+  }
+
+  /// The same by the cache, rows_at_once of them after the other.
+  template <AttendingCache C>
+  void attend(const ModelBackend& backend, const LlamaBlock& block, Index layer,
+              TensorView<float, 2> x, const Appended<C>& appended, const AttentionOf<C>&,
+              const Activations& a) const {
+    const Index width = config_.heads * config_.head_dim;
+    for (Index first = 0; first < x.rows(); first += rows_at_once) {
+      const auto rows = rows_of(x, first, std::min(rows_at_once, x.rows() - first));
+      const auto h = matrix(a.h, rows.rows(), config_.dim);
+      pare::transformer::rms_norm(backend, rows, block.attention_norm, h,
+                                  {.epsilon = config_.epsilon});
+      appended.cache.attend(backend, layer, as_const(h),
+                            matrix(a.attended + first * width, rows.rows(), width));
+    }
+  }
+
   /// Queries of rows of x to a.q, their keys and values to the cache.
   void project(const ModelBackend& backend, const LlamaBlock& block, Index layer,
-               TensorView<float, 2> x, Index first, const Appended& appended,
+               TensorView<float, 2> x, Index first, const Appended<KvCache>& appended,
                const Activations& a) const {
     const Index rows = x.rows(), width = config_.heads * config_.head_dim;
     const auto h = matrix(a.h, rows, config_.dim);

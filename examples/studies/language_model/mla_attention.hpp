@@ -2,151 +2,223 @@
 #pragma once
 
 /// \file
-/// A model whose blocks attend by latent attention, their weights converted by TransMLA.
+/// Attention of a block over a cache of latents whose rotary keys lie apart, in the absorbed form.
 ///
 /// ```cpp
-/// const BlocksRestored restored(model);
-/// const MlaAttention mla(model, backend, file, inputs, {.rank = 128});
-/// model.forward(backend, prompt, cache, logits, mla.attention());
+/// const MlaAttention attention(config, mla, table);     // of to_mla, or of to_partial_rope
+/// LatentCache<float> cache({.latent = attention.latent(), .rope = attention.rope(), .pages = 32});
+/// attention.attend(backend, h, cache, out);             // the next tokens
 /// ```
 ///
-/// In the absorbed form: heads share one row [latent | rotary key] per token, whose latent is the
-/// value too. For whole texts: calls of one token, and caches that hold some, attend exactly.
+///     row   = [c | rotated k'] = D h                           cached
+///     score = [W_UK,h^T q_h | rotated q'_h] . row / sqrt(head_dim)
+///     out_h = W_UV,h sum_t p_t c_t
+///
+/// No key and no value is ever made. TransMLA has one rotary key that all heads share. MHA2MLA has
+/// one for each key head: they lie side by side in the row, and a query is 0 beside its own, which
+/// costs the zeros' products and no copy. Its pairs are put side by side, each with the frequency
+/// that it had in its head.
 
-#include "language_model/latent_layers.hpp"
+#include "common/factored_linear.hpp"
+#include "language_model/cache_attention.hpp"
+#include "language_model/head_views.hpp"
+#include "language_model/llama_source.hpp"
 
 #include <pare/attention/attend.hpp>
-#include <pare/core/check.hpp>
+#include <pare/core/aligned_buffer.hpp>
 #include <pare/core/matrix.hpp>
-#include <pare/factor/covariance.hpp>
-#include <pare/io/gguf.hpp>
+#include <pare/core/scratch.hpp>
+#include <pare/core/workspace.hpp>
+#include <pare/latent/cache.hpp>
+#include <pare/latent/config.hpp>
+#include <pare/latent/convert/mha2mla.hpp>
 #include <pare/latent/convert/transmla.hpp>
-#include <pare/linalg/multiply.hpp>
+#include <pare/latent/up_weights.hpp>
+#include <pare/transformer/dense_linear.hpp>
 #include <pare/transformer/rotary.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <memory>
-#include <string>
-#include <vector>
+#include <type_traits>
+#include <utility>
 
 namespace language_model {
 
+using RotaryTable = pare::transformer::RotaryTable<float>;
+
+/// The model's heads, as conversions are told of them.
+inline pare::latent::AttentionShape attention_shape(const LlamaConfig& config) {
+  return {.heads = config.heads,
+          .kv_heads = config.kv_heads,
+          .head_dim = config.head_dim,
+          .rotary = 2 * config.rotary.pairs(),
+          .layout = config.layout};
+}
+
 class MlaAttention {
  public:
-  /// Watches what the key layers of the model are given, in place of which it puts others.
-  /// \throws std::invalid_argument as to_mla; layers are as they were then
-  template <class B>
-  MlaAttention(Llama& llama, const B& backend, const pare::io::GgufFile& file,
-               const std::vector<pare::factor::Covariance>& inputs,
-               const pare::latent::TransMlaOptions& options)
-      : state_(std::make_shared<State>(llama.config())) {
-    const ModelBackend on = on_any_executor(backend);
-    const LlamaConfig& c = llama.config();
-    const pare::latent::AttentionShape shape{.heads = c.heads,
-                                             .kv_heads = c.kv_heads,
-                                             .head_dim = c.head_dim,
-                                             .rotary = 2 * c.rotary.pairs(),
-                                             .layout = c.layout};
-    for (std::size_t i = 0; i < inputs.size(); ++i) {
-      const std::string name = "blk." + std::to_string(i) + ".attn_";
-      const auto weight = [&](const char* of) {
-        return detail::read_weight(file, name + of + ".weight");
-      };
-      const auto mla = pare::latent::to_mla(on, weight("q"), weight("k"), weight("v"), inputs[i],
-                                            shape, options);
-      layers_.cached += mla.cache_width();
-      layers_.key_error += *mla.key_error.activation / static_cast<double>(inputs.size());
-      layers_.value_error += *mla.value_error.activation / static_cast<double>(inputs.size());
-      state_->tables.emplace_back(mla.rope_frequencies(c.rotary), c.context);
-      state_->weights.push_back(mla);
-    }
-    for (std::size_t i = 0; i < inputs.size(); ++i) {
-      LlamaBlock& block = llama.blocks()[i];
-      block.key = models::WatchedLinear(
-          block.key, [state = state_, i](const ModelBackend&, TensorView<const float, 2> x) {
-            std::vector<float>& rows = state->given[i];
-            for (Index t = 0; t < x.rows(); ++t)
-              rows.insert(rows.end(), &x(t, 0), &x(t, 0) + x.cols());
-          });
-    }
+  /// \param table of rope_frequencies of the same weights
+  MlaAttention(const LlamaConfig& config, const pare::latent::MlaWeights<float>& weights,
+               std::shared_ptr<const RotaryTable> table)
+      : heads_(config.heads),
+        rope_heads_(1),
+        layout_(config.layout),
+        scale_(1 / std::sqrt(static_cast<double>(config.head_dim))),
+        query_(models::dense_layer<float>(weights.query)),
+        down_(models::dense_layer<float>(weights.down)),
+        up_(latent_config(config, config.head_dim, weights.rank()),
+            models::dense_layer<float>(weights.up)),
+        table_(std::move(table)) {}
+
+  /// \param table of frequencies_of the same weights
+  /// \throws std::invalid_argument if all pairs stay rotary: the latent then has no part of keys
+  MlaAttention(const LlamaConfig& config, const pare::latent::PartialRopeWeights<float>& weights,
+               std::shared_ptr<const RotaryTable> table)
+      : heads_(config.heads),
+        rope_heads_(config.kv_heads),
+        layout_(pare::transformer::RotaryLayout::Interleaved),
+        scale_(1 / std::sqrt(static_cast<double>(config.head_dim))),
+        query_(models::dense_layer<float>(neighbouring(
+            config, weights.query, weights.key_up.rows() / config.kv_heads, config.heads))),
+        down_(models::dense_layer<float>(rows_of_cache(config, weights))),
+        up_(latent_config(config, weights.key_up.rows() / config.kv_heads, weights.rank()),
+            models::dense_layer<float>(ups_of_heads(config, weights))),
+        table_(std::move(table)) {}
+
+  /// Of the row's rotary keys, head after head.
+  static pare::transformer::RotaryFrequencies frequencies_of(
+      const pare::latent::PartialRopeWeights<float>& weights,
+      const pare::transformer::RotaryFrequencies& of_layer) {
+    pare::transformer::RotaryFrequencies kept{.frequencies = {}, .scale = of_layer.scale};
+    for (const auto& of_head : weights.pairs)
+      for (const Index pair : of_head)
+        kept.frequencies.push_back(of_layer.frequencies[static_cast<std::size_t>(pair)]);
+    return kept;
   }
 
-  const ConvertedLayers& layers() const { return layers_; }
+  Index latent() const { return up_.latent(); }
+  Index rope() const { return down_.outputs() - latent(); }
 
-  Attention attention() const {
-    return [state = state_](const ModelBackend& on, const AttentionCall& call) {
-      return state->attend(on, call);
+  /// Appends the rows of h [tokens, dim] and attends from them to all that are cached.
+  template <class S>
+  void attend(const ModelBackend& on, TensorView<const float, 2> h,
+              pare::latent::LatentCache<S>& cache, TensorView<float, 2> out) const {
+    const Index n = h.rows(), first = cache.length(0), width = down_.outputs();
+    float *cached, *queries, *absorbed, *sums;
+    const auto memory = pare::leased<pare::AlignedBuffer<std::byte>>(on);
+    pare::carve_from(*memory, [&](pare::Carver& take) {
+      take(cached, n * width);
+      take(queries, n * query_.outputs());
+      take(absorbed, n * heads_ * width);
+      take(sums, n * heads_ * latent());
+    });
+    const auto rows = matrix(cached, n, width), q = matrix(queries, n, query_.outputs());
+    const auto wide = matrix(absorbed, n, heads_ * width);
+    down_.apply(on, h, rows);
+    rotate(on, rows, 1, first);
+    cache.append(on, 0, as_const(rows));
+    query_.apply(on, h, q);
+    absorb(on, q, wide);
+    rotate(on, wide, heads_, first);
+    const auto u = matrix(sums, n, heads_ * latent());
+    const auto attends = [&](const auto& of_heads) {
+      pare::attention::attend(on, of_heads, cache, heads_of(u, heads_),
+                              {.causal = true, .scale = scale_});
     };
+    if constexpr (std::is_same_v<S, float>) {
+      attends(as_const(heads_of(wide, heads_)));
+    } else {
+      const auto rounded = pare::leased<pare::AlignedBuffer<S>>(on);
+      attends(narrowed(as_const(heads_of(wide, heads_)), *rounded));
+    }
+    up_.expand_outputs(on, as_const(by_token(u)), by_token(out));
   }
 
  private:
-  struct State {
-    explicit State(const LlamaConfig& c) : config(c), given(static_cast<std::size_t>(c.blocks)) {}
+  static pare::latent::LatentConfig latent_config(const LlamaConfig& c, Index content, Index rank) {
+    return {.width = c.dim,
+            .heads = c.heads,
+            .nope = content,
+            .rope = 0,
+            .value = c.head_dim,
+            .latent = rank,
+            .softmax_scale = 1 / std::sqrt(static_cast<double>(c.head_dim))};
+  }
 
-    /// x W^T.
-    static pare::RowMatrix<float> rows_of(const ModelBackend& on, TensorView<const float, 2> x,
-                                          TensorView<const float, 2> w) {
-      pare::RowMatrix<float> y(x.rows(), w.rows());
-      pare::linalg::multiply(on, x, transpose(w), pare::to_view(y));
-      return y;
+  /// The rotary rows of each head, which are behind `content` others, in pairs of neighbours.
+  static pare::RowMatrix<float> neighbouring(const LlamaConfig& c,
+                                             const pare::RowMatrix<float>& weight, Index content,
+                                             Index heads) {
+    pare::RowMatrix<float> to = weight;
+    const Index each = weight.rows() / heads, pairs = (each - content) / 2;
+    for (Index head = 0; head < heads; ++head)
+      for (Index pair = 0; pair < pairs; ++pair)
+        for (Index part = 0; part < 2; ++part)
+          to.row(head * each + content + 2 * pair + part) =
+              weight.row(head * each + content +
+                         pare::latent::AttentionShape::pair_channel(c.layout, pair, part, pairs));
+    return to;
+  }
+
+  static pare::RowMatrix<float> rows_of_cache(
+      const LlamaConfig& c, const pare::latent::PartialRopeWeights<float>& weights) {
+    pare::RowMatrix<float> down(weights.cache_width(), weights.down.cols());
+    down << weights.down, neighbouring(c, weights.rope_key, 0, c.kv_heads);
+    return down;
+  }
+
+  /// Of each query head its key rows and its value rows.
+  static pare::RowMatrix<float> ups_of_heads(
+      const LlamaConfig& c, const pare::latent::PartialRopeWeights<float>& weights) {
+    const Index content = weights.key_up.rows() / c.kv_heads, each = content + c.head_dim;
+    pare::RowMatrix<float> up(c.heads * each, weights.rank());
+    for (Index head = 0; head < c.heads; ++head) {
+      const Index group = head / (c.heads / c.kv_heads);
+      up.middleRows(head * each, content) = weights.key_up.middleRows(group * content, content);
+      up.middleRows(head * each + content, c.head_dim) =
+          weights.value_up.middleRows(group * c.head_dim, c.head_dim);
     }
+    return up;
+  }
 
-    /// Heads of rows, of which the numbers from `begin` on are turned.
-    void rotate(const ModelBackend& on, pare::RowMatrix<float>& rows, Index heads, Index begin,
-                const pare::transformer::RotaryTable<float>& table) const {
-      const Index each = rows.cols() / heads;
-      const TensorView<float, 4> turned{
-          rows.data() + begin, {1, heads, rows.rows(), each - begin}, {0, each, rows.cols(), 1}};
-      pare::transformer::rotate(on, turned, table, {.layout = config.layout});
-    }
+  /// [tokens, heads x each] as [tokens, heads, each].
+  template <class T>
+  TensorView<T, 3> by_token(TensorView<T, 2> m) const {
+    const Index each = m.cols() / heads_;
+    return {m.data, {m.rows(), heads_, each}, {m.stride[0], each, 1}};
+  }
 
-    pare::attention::AttendStats attend(const ModelBackend& on, const AttentionCall& call) {
-      const auto at = static_cast<std::size_t>(call.layer);
-      const auto& mla = weights[at];
-      const Index n = call.q.extent[2], dim = config.head_dim, rank = mla.rank();
-      const Index rope = mla.rope(), width = rank + rope, heads = config.heads;
-      pare::check(call.cache.length() == n, "language_model::MlaAttention", "cache",
-                  call.cache.length(), n);
-      const TensorView<const float, 2> x{given[at].data(), {n, config.dim}, {config.dim, 1}};
-      pare::RowMatrix<float> row = rows_of(on, x, pare::const_view(mla.down));
-      pare::RowMatrix<float> q = rows_of(on, x, pare::const_view(mla.query));
-      given[at].clear();
-      rotate(on, row, 1, rank, tables[at]);
-      rotate(on, q, heads, dim, tables[at]);
-      pare::RowMatrix<float> absorbed(n, heads * width), latents(n, heads * rank);
-      const auto up = pare::const_view(mla.up);
-      for (Index h = 0; h < heads; ++h) {
-        const auto of_head = columns_of(pare::const_view(q), h * (dim + rope), dim + rope);
-        pare::linalg::multiply(on, columns_of(of_head, 0, dim), pare::rows_of(up, h * 2 * dim, dim),
-                               columns_of(pare::to_view(absorbed), h * width, rank));
-        absorbed.middleCols(h * width + rank, rope) = q.middleCols(h * (dim + rope) + dim, rope);
+  /// What is behind the latent in each head of rows.
+  void rotate(const ModelBackend& on, TensorView<float, 2> rows, Index heads, Index first) const {
+    TensorView<float, 4> turned = heads_of(rows, heads);
+    turned.data += latent();
+    turned.extent[3] = rope();
+    pare::transformer::rotate(on, turned, *table_, {.layout = layout_, .first_position = first});
+  }
+
+  /// [q_h W_UK,h | 0 q'_h 0] of each head of q [tokens, heads x (content + rope)].
+  void absorb(const ModelBackend& on, TensorView<float, 2> q, TensorView<float, 2> wide) const {
+    TensorView<float, 3> content = by_token(q), latents = by_token(wide);
+    content.extent[2] = up_.nope();
+    latents.extent[2] = latent();
+    up_.absorb(on, as_const(content), latents);
+    const Index each = q.cols() / heads_, own = each - up_.nope(), width = latent() + rope();
+    for (Index t = 0; t < q.rows(); ++t)
+      for (Index head = 0; head < heads_; ++head) {
+        float* const to = &wide(t, head * width + latent());
+        std::fill_n(to, rope(), 0.f);
+        std::copy_n(&q(t, head * each + up_.nope()), own, to + head / (heads_ / rope_heads_) * own);
       }
-      const auto heads_of = [&](float* data, Index count, Index each, Index stride) {
-        return TensorView<float, 4>{data, {1, count, n, each}, {0, each, stride, 1}};
-      };
-      const auto stats = pare::attention::attend(
-          on, as_const(heads_of(absorbed.data(), heads, width, heads * width)),
-          as_const(heads_of(row.data(), 1, width, width)),
-          as_const(heads_of(row.data(), 1, rank, width)),
-          heads_of(latents.data(), heads, rank, heads * rank),
-          {.causal = true, .scale = 1 / std::sqrt(static_cast<double>(dim))});
-      for (Index h = 0; h < heads; ++h)
-        pare::linalg::multiply(
-            on, columns_of(pare::const_view(latents), h * rank, rank),
-            transpose(pare::rows_of(up, h * 2 * dim + dim, dim)),
-            TensorView<float, 2>{&call.out(0, h, 0, 0), {n, dim}, {call.out.stride[2], 1}});
-      return stats;
-    }
+  }
 
-    LlamaConfig config;
-    std::vector<pare::latent::MlaWeights<float>> weights;
-    std::vector<pare::transformer::RotaryTable<float>> tables;
-    std::vector<std::vector<float>> given;  ///< of each block, rows of its inputs
-  };
-
-  std::shared_ptr<State> state_;
-  ConvertedLayers layers_;
+  Index heads_, rope_heads_;
+  pare::transformer::RotaryLayout layout_;
+  double scale_;
+  pare::transformer::DenseLinear<float> query_, down_;
+  pare::latent::UpWeights<float> up_;
+  std::shared_ptr<const RotaryTable> table_;
 };
 
 }  // namespace language_model

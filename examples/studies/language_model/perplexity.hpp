@@ -27,19 +27,18 @@ using models::mean_of;
 ///
 /// \param window   tokens that are foretold together, at least 2; the last window may be shorter
 /// \param progress is given the share that is done
+/// \param run      run(part, visit) is Llama::forward of the tokens of a window, without others
+///                 before it
 /// \throws std::invalid_argument as Llama::forward, or if there are fewer than 2 tokens
-template <class B, class Progress>
-std::vector<double> token_losses(const Llama& llama, const B& backend,
-                                 std::span<const Token> tokens, Index window, KvScalar kv,
-                                 const Attention& attention, Progress&& progress) {
+template <class B, class Run, class Progress>
+std::vector<double> token_losses(const B& backend, std::span<const Token> tokens, Index window,
+                                 const Run& run, Progress&& progress) {
   const auto count = static_cast<Index>(tokens.size());
   pare::check(count >= 2, "language_model::token_losses", "tokens", count, "at least 2");
   pare::check(window >= 2, "language_model::token_losses", "window", window, "at least 2");
-  KvCache cache(llama.config().kv_shape(), std::min(window, count), kv);
   std::vector<double> losses;
   std::array<float, Llama::logit_rows> sums{};
   for (Index begin = 0; begin + 1 < count; begin += window) {
-    cache.reset();
     const auto part = tokens.subspan(static_cast<std::size_t>(begin),
                                      static_cast<std::size_t>(std::min(window, count - begin)));
     const auto judge = [&](Index first, TensorView<const float, 2> logits) {
@@ -53,9 +52,27 @@ std::vector<double> token_losses(const Llama& llama, const B& backend,
       }
       progress(static_cast<double>(begin + first + logits.rows()) / static_cast<double>(count));
     };
-    llama.forward(backend, part, cache, judge, attention);
+    run(part, judge);
   }
   return losses;
+}
+
+/// \overload
+/// With keys and values in a cache.
+template <class B, class Progress>
+std::vector<double> token_losses(const Llama& llama, const B& backend,
+                                 std::span<const Token> tokens, Index window, KvScalar kv,
+                                 const Attention& attention, Progress&& progress) {
+  const auto most =
+      std::clamp<Index>(static_cast<Index>(tokens.size()), 1, std::max<Index>(window, 1));
+  KvCache cache(llama.config().kv_shape(), most, kv);
+  return token_losses(
+      backend, tokens, window,
+      [&](std::span<const Token> part, const auto& visit) {
+        cache.reset();
+        llama.forward(backend, part, cache, visit, attention);
+      },
+      progress);
 }
 
 }  // namespace language_model

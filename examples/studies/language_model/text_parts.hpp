@@ -61,16 +61,20 @@ inline TextPart text_part(const OpenModel& model, const std::string& path, Index
   return part;
 }
 
+/// Without the losses of tokens that are not judged.
+inline std::vector<double> judged_losses(std::vector<double> losses, const TextPart& part) {
+  losses.erase(losses.begin(), losses.begin() + static_cast<Index>(part.skipped));
+  return losses;
+}
+
 /// The losses of the tokens that are judged, with a progress line of that name.
 template <class B>
 std::vector<double> part_losses(const Llama& llama, const B& backend, const TextPart& part,
                                 Index window, KvScalar kv, const Attention& attention,
                                 const std::string& name) {
   command_line::Progress progress(part.path + ", " + name);
-  std::vector<double> losses =
-      token_losses(llama, backend, part.tokens, window, kv, attention, progress);
-  losses.erase(losses.begin(), losses.begin() + static_cast<Index>(part.skipped));
-  return losses;
+  return judged_losses(token_losses(llama, backend, part.tokens, window, kv, attention, progress),
+                       part);
 }
 
 class TextParts {
@@ -78,14 +82,13 @@ class TextParts {
   explicit TextParts(std::vector<TextPart> parts) : parts_(std::move(parts)) {}
 
   /// Calls row(text, loss, change) for each text and, if there are several, for "all": the mean
-  /// loss, and the mean of what each loss changed since the first call.
-  template <class B, class Row>
-  void judge(const Llama& llama, const B& backend, Index window, KvScalar kv,
-             const Attention& attention, const std::string& name, const Row& row) {
+  /// loss, and the mean of what each loss changed since the first call. losses_of(part) are those
+  /// that are judged.
+  template <class LossesOf, class Row>
+  void judge(const LossesOf& losses_of, const Row& row) {
     std::vector<double> all, all_changes;
     for (std::size_t i = 0; i < parts_.size(); ++i) {
-      const std::vector<double> losses =
-          part_losses(llama, backend, parts_[i], window, kv, attention, name);
+      const std::vector<double> losses = losses_of(parts_[i]);
       if (first_.size() == i) first_.push_back(losses);
       std::vector<double> changes(losses.size());
       std::ranges::transform(losses, first_[i], changes.begin(), std::minus<>());
@@ -94,6 +97,17 @@ class TextParts {
       all_changes.insert(all_changes.end(), changes.begin(), changes.end());
     }
     if (parts_.size() > 1) row("all", mean_of(all), mean_of(all_changes));
+  }
+  /// \overload
+  /// With keys and values in a cache.
+  template <class B, class Row>
+  void judge(const Llama& llama, const B& backend, Index window, KvScalar kv,
+             const Attention& attention, const std::string& name, const Row& row) {
+    judge(
+        [&](const TextPart& part) {
+          return part_losses(llama, backend, part, window, kv, attention, name);
+        },
+        row);
   }
 
  private:
