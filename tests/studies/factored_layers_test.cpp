@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 #include "language_model/factored_layers.hpp"
-#include "io/memory.hpp"
 #include "io/temporary_folder.hpp"
-#include "language_model/gguf_source.hpp"
-#include "language_model/weights.hpp"
 #include "studies/llama_reference.hpp"
+#include "studies/opened_llama.hpp"
 
 #include <pare/core/backend.hpp>
 #include <pare/core/matrix.hpp>
@@ -49,9 +47,9 @@ constexpr double whole = 2;
 
 struct FactoredLayers : TemporaryFolder {
   TinyLlama tiny{21};
-  Memory memory{tiny.file().file()};
-  pare::io::GgufFile file{memory.bytes()};
-  Llama model{gguf_source(file, linear_of(file, Weights::Float))};
+  pare::testing::OpenedLlama opened{tiny};
+  Llama& model = opened.model;
+  const pare::io::GgufFile& file = opened.file;
   std::vector<Token> tokens = some_tokens(120);
 
   Logits logits() const {

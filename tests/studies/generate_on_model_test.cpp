@@ -6,6 +6,8 @@
 #include "common/model_folder.hpp"
 #include "language_model/generate.hpp"
 #include "language_model/head_masks.hpp"
+#include "language_model/latent_blocks.hpp"
+#include "language_model/latent_kv.hpp"
 #include "language_model/perplexity.hpp"
 #include "language_model/retrieval_heads.hpp"
 #include "language_model/text_parts.hpp"
@@ -26,6 +28,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -88,6 +91,49 @@ TEST_F(GenerateOnModel, ProbabilitiesAreThoseOfAReference) {
           static_cast<double>(logits[static_cast<std::size_t>(golden.best[i])]) - std::log(sum),
           golden.log_probability[i], 5e-3)
           << golden.text << ", token " << golden.best[i];
+  }
+}
+
+/// Logits behind each of some tokens, the first `at_once` of which come together.
+template <class C>
+std::vector<std::vector<float>> logits_behind(const Llama& llama, C& cache,
+                                              std::span<const Token> tokens, std::size_t at_once) {
+  pare::Workspace workspace;
+  std::vector<std::vector<float>> all;
+  for (std::size_t n = at_once; n <= tokens.size(); ++n) {
+    all.emplace_back(static_cast<std::size_t>(llama.config().vocabulary));
+    const auto part = n == at_once ? tokens.first(n) : tokens.subspan(n - 1, 1);
+    llama.forward(pare::simd.with(workspace), part, cache, all.back());
+  }
+  return all;
+}
+
+TEST_F(GenerateOnModel, FromLatentsOfAllNumbersLogitsAreThoseOfTheModel) {
+  const std::vector<Token> text = model->tokenizer.encode(
+      "A cache holds keys and values of the tokens that a model has seen. It may hold latents "
+      "instead, from which keys are made again whenever a token attends to them.");
+  ASSERT_GT(text.size(), 24u);
+  Llama& llama = model->llama;
+  const auto sample = latent_sample(llama, pare::simd, text, 64, [](double) {});
+  const KvShape shape = llama.config().kv_shape();
+  const auto capacity = static_cast<Index>(text.size());
+  const auto wanted = [&] {
+    KvCache cache(shape, capacity);
+    return logits_behind(llama, cache, text, 16);
+  };
+  for (const auto& [how, width] : {std::pair{Conversion::CareJoint, Index{384}},
+                                   std::pair{Conversion::CareUniform, Index{192}}}) {
+    const LatentConversion to{how, width};
+    const LatentBlocks blocks = latent_blocks(llama, pare::simd, model->file, to, sample);
+    LatentKv<float> cache(shape, blocks, capacity);
+    EXPECT_EQ(cache.bytes_per_token(), 30 * width * 4);
+    const auto got = logits_behind(llama, cache, text, 16);
+    const BlocksRestored restored(llama);
+    if (width < 384) convert_layers(llama, pare::simd, model->file, to, sample.inputs);
+    const auto of_keys = wanted();
+    for (std::size_t t = 0; t < got.size(); ++t)
+      for (std::size_t i = 0; i < got[t].size(); ++i)
+        ASSERT_NEAR(got[t][i], of_keys[t][i], 1e-3f) << name_of(how) << ", token " << t;
   }
 }
 

@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
 #include "language_model/head_masks.hpp"
-#include "io/memory.hpp"
 #include "io/temporary_folder.hpp"
-#include "language_model/gguf_source.hpp"
 #include "language_model/retrieval_heads.hpp"
-#include "language_model/weights.hpp"
 #include "studies/llama_reference.hpp"
+#include "studies/opened_llama.hpp"
 
 #include <pare/core/backend.hpp>
-#include <pare/io/gguf.hpp>
 
 #include <gtest/gtest.h>
 
@@ -33,9 +30,8 @@ using pare::testing::TinyLlama;
 
 struct HeadMasks : TemporaryFolder {
   TinyLlama tiny{22};
-  Memory memory{tiny.file().file()};
-  pare::io::GgufFile file{memory.bytes()};
-  Llama model{gguf_source(file, linear_of(file, Weights::Float))};
+  pare::testing::OpenedLlama opened{tiny};
+  Llama& model = opened.model;
 
   std::vector<float> logits(std::span<const Token> tokens, const Attention& attention) const {
     KvCache cache(model.config().kv_shape(), static_cast<Index>(tokens.size()));

@@ -81,6 +81,14 @@ TEST(LanguageModelArguments, OptionsStandAnywhereBehindTheCommand) {
   EXPECT_EQ(latent.latent.widths, (std::vector<Index>{192, 64}));
   EXPECT_EQ(latent.latent.conversions,
             (std::vector<Conversion>{Conversion::Svd, Conversion::CarePaper}));
+  const Arguments of_latents = parse({"generate", "Why?", "--latent=192", "--convert=mha2mla_care",
+                                      "--sample=b", "--sample-tokens", "64"});
+  EXPECT_EQ(of_latents.latent.widths, std::vector<Index>{192});
+  EXPECT_EQ(of_latents.latent.conversions, std::vector<Conversion>{Conversion::Mha2MlaCare});
+  EXPECT_EQ(of_latents.sample, "b");
+  EXPECT_EQ(of_latents.svd.sample_tokens, 64);
+  EXPECT_EQ(parse({"bench", "--latent=96", "--convert=transmla", "--sample=b"}).latent.conversions,
+            std::vector<Conversion>{Conversion::TransMla});
   const Arguments masked =
       parse({"perplexity", "a", "--heads", "uniform:x,zero:y:z", "--repeat", "1024"});
   ASSERT_EQ(masked.heads.masks.size(), 2u);
@@ -186,7 +194,16 @@ TEST(LanguageModelArguments, WhatMakesNoSenseIsRefused) {
             "got several of --attention, --heads, --svd and --latent, wanted one of them");
   EXPECT_EQ(judging({"--latent=64", "--convert=svd,mla", "--sample=y"}),
             "--convert: got 'mla', wanted names of svd, svd_joint, care_uniform, care_joint, care, "
-            "care_paper, transmla and transmla_fold");
+            "care_paper, transmla, transmla_fold, mha2mla and mha2mla_care");
+  EXPECT_EQ(refusal({"generate", "x", "--latent=64,96", "--convert=care", "--sample=y"}),
+            "got several widths or conversions, wanted one --latent and one --convert");
+  EXPECT_EQ(refusal({"bench", "--latent=64", "--convert=care,svd", "--sample=y"}),
+            "got several widths or conversions, wanted one --latent and one --convert");
+  EXPECT_EQ(refusal({"generate", "x", "--latent=64", "--sample=y"}),
+            "--latent and --convert go together");
+  EXPECT_EQ(refusal({"bench", "--latent=64", "--convert=svd"}), "--latent needs --sample");
+  EXPECT_EQ(refusal({"generate", "x", "--sample=y"}), "--sample: wanted --latent with it");
+  EXPECT_EQ(refusal({"bench", "--sample-tokens=9"}), "--sample-tokens: wanted --latent with it");
   EXPECT_EQ(judging({"--latent=64,1", "--convert=svd", "--sample=y"}),
             "--latent: got '1', wanted whole numbers from 2, by commas");
   EXPECT_EQ(judging({"--latent=64", "--sample=y"}), "--latent and --convert go together");

@@ -1,17 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-#include "io/memory.hpp"
 #include "io/temporary_folder.hpp"
 #include "language_model/dump.hpp"
-#include "language_model/gguf_source.hpp"
 #include "language_model/llama.hpp"
 #include "language_model/perplexity.hpp"
-#include "language_model/weights.hpp"
 #include "studies/llama_reference.hpp"
+#include "studies/opened_llama.hpp"
 
 #include <pare/attention/attend.hpp>
 #include <pare/core/backend.hpp>
-#include <pare/io/gguf.hpp>
 #include <pare/io/npy.hpp>
 
 #include <gtest/gtest.h>
@@ -34,9 +31,8 @@ using pare::testing::TinyLlama;
 
 struct Opened {
   TinyLlama tiny{8};
-  Memory memory{tiny.file().file()};
-  pare::io::GgufFile file{memory.bytes()};
-  Llama model{gguf_source(file, linear_of(file, Weights::Float))};
+  pare::testing::OpenedLlama opened{tiny};
+  Llama& model = opened.model;
 };
 
 std::vector<Token> some_tokens(std::size_t count) {

@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 #include "language_model/latent_layers.hpp"
-#include "io/memory.hpp"
-#include "language_model/gguf_source.hpp"
-#include "language_model/mla_attention.hpp"
-#include "language_model/weights.hpp"
 #include "studies/llama_reference.hpp"
+#include "studies/opened_llama.hpp"
 
 #include <pare/core/backend.hpp>
 #include <pare/core/matrix.hpp>
@@ -37,9 +34,9 @@ constexpr Conversion all_conversions[] = {Conversion::Svd,         Conversion::S
 /// A model of two blocks whose keys and values have 16 numbers each.
 struct LatentLayers : ::testing::Test {
   TinyLlama tiny{21};
-  Memory memory{tiny.file().file()};
-  pare::io::GgufFile file{memory.bytes()};
-  Llama model{gguf_source(file, linear_of(file, Weights::Float))};
+  pare::testing::OpenedLlama opened{tiny};
+  Llama& model = opened.model;
+  const pare::io::GgufFile& file = opened.file;
   std::vector<Token> tokens = some_tokens(120);
   /// Of the layers as they are, before any conversion.
   const std::vector<pare::factor::Covariance> inputs =
@@ -75,25 +72,6 @@ TEST_F(LatentLayers, OfFullWidthLeaveLogitsAsTheyAre) {
       ASSERT_NEAR(static_cast<double>(got[i]), wanted[i].x, 2 * wanted[i].tolerance())
           << name_of(how);
   }
-}
-
-TEST_F(LatentLayers, OfTransMlaWithAllRotationsLeaveLogitsAsTheyAre) {
-  const RoundedRow wanted = tiny.logits(std::span(tokens).first(40)).back();
-  const Logits before = logits();
-  {
-    const BlocksRestored restored(model);
-    const MlaAttention mla(model, pare::simd, file, inputs, {.rank = 16});
-    EXPECT_EQ(mla.layers().cached, 2 * 32);
-    EXPECT_LE(mla.layers().value_error, 1e-5);
-    const Logits got = logits(mla.attention());
-    // With one key head all rotations stay. Keys are summed twice, and queries absorb a weight.
-    for (std::size_t i = 0; i < got.size(); ++i)
-      ASSERT_NEAR(static_cast<double>(got[i]), wanted[i].x, 8 * wanted[i].tolerance());
-    const MlaAttention narrow(model, pare::simd, file, inputs, {.rank = 8});
-    EXPECT_EQ(narrow.layers().cached, 2 * 24);
-    EXPECT_GT(narrow.layers().value_error, 0.05);
-  }
-  EXPECT_EQ(logits(), before);
 }
 
 TEST_F(LatentLayers, HaveTheWidthOrItAsTheirMean) {

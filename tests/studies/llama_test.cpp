@@ -6,6 +6,7 @@
 #include "language_model/gguf_source.hpp"
 #include "language_model/weights.hpp"
 #include "studies/llama_reference.hpp"
+#include "studies/opened_llama.hpp"
 #include "support/allocations.hpp"
 
 #include <pare/attention/attend_selected.hpp>
@@ -43,22 +44,7 @@ std::vector<Token> some_tokens(std::size_t count) {
   return tokens;
 }
 
-/// A model with the file that it reads.
-struct Opened {
-  explicit Opened(const TinyLlama& tiny) : Opened(tiny.file().file()) {}
-  explicit Opened(const std::string& content)
-      : memory(content),
-        file(memory.bytes()),
-        model(gguf_source(file, linear_of(file, Weights::Float))) {}
-
-  KvCache cache(KvScalar scalar = KvScalar::Float) const {
-    return KvCache(model.config().kv_shape(), TinyLlama::context, scalar);
-  }
-
-  Memory memory;
-  pare::io::GgufFile file;
-  Llama model;
-};
+using Opened = pare::testing::OpenedLlama;
 
 template <class B>
 Logits last_logits(const B& backend, const Llama& model, std::span<const Token> tokens,

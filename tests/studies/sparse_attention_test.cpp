@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
 #include "language_model/sparse_attention.hpp"
-#include "io/memory.hpp"
 #include "language_model/arguments.hpp"
-#include "language_model/gguf_source.hpp"
-#include "language_model/weights.hpp"
 #include "studies/llama_reference.hpp"
+#include "studies/opened_llama.hpp"
 
 #include <pare/attention/block_mask.hpp>
 #include <pare/core/backend.hpp>
-#include <pare/io/gguf.hpp>
 
 #include <gtest/gtest.h>
 
@@ -27,9 +24,8 @@ using pare::testing::TinyLlama;
 
 struct Sampled {
   TinyLlama tiny{8};
-  Memory memory{tiny.file().file()};
-  pare::io::GgufFile file{memory.bytes()};
-  Llama model{gguf_source(file, linear_of(file, Weights::Float))};
+  pare::testing::OpenedLlama opened{tiny};
+  Llama& model = opened.model;
   std::vector<Token> sample = std::vector<Token>(TinyLlama::context);
 
   Sampled() {

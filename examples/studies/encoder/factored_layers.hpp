@@ -16,7 +16,7 @@
 
 #include "common/blocks_restored.hpp"
 #include "common/factored_linear.hpp"
-#include "common/watched_linear.hpp"
+#include "common/input_products.hpp"
 #include "encoder/arguments.hpp"
 #include "encoder/bert.hpp"
 
@@ -43,30 +43,19 @@ inline constexpr BlockLayer block_layers[] = {
     {&BertBlock::query, 0},  {&BertBlock::key, 0}, {&BertBlock::value, 0},
     {&BertBlock::output, 1}, {&BertBlock::up, 2},  {&BertBlock::down, 3},
 };
-inline constexpr std::size_t block_inputs = 4;
-
-/// Of each block the mean products of what its layers are given, [block_inputs].
-using InputProducts = std::vector<std::vector<pare::factor::Covariance>>;
 
 using models::BlocksRestored;
+using models::InputProducts;
 
 /// The mean products E[x x^T] of the inputs x of all layers over what run() has the model do.
 template <class Run>
 InputProducts input_products(Bert& bert, const Run& run) {
-  InputProducts products(bert.blocks().size());
-  const BlocksRestored restored(bert);
-  for (std::size_t i = 0; i < products.size(); ++i) {
-    products[i].reserve(block_inputs);  // visitors refer to its elements
-    for (const BlockLayer& part : block_layers) {
-      if (part.inputs != products[i].size()) continue;
-      AnyLinear& layer = (bert.blocks()[i].*part.layer).linear;
-      auto& sum = products[i].emplace_back(layer.inputs());
-      layer = models::WatchedLinear(
-          layer, [&sum](const ModelBackend& on, TensorView<const float, 2> x) { sum.add(on, x); });
-    }
-  }
-  run();
-  return products;
+  return models::input_products(
+      bert, block_layers,
+      [](BertBlock& block, const BlockLayer& part) -> AnyLinear& {
+        return (block.*part.layer).linear;
+      },
+      run);
 }
 
 namespace detail {

@@ -33,6 +33,10 @@ Arguments parse_command(Command command, int count, const char* const* words,
   return arguments;
 }
 
+inline void check_one_latent(const Arguments& arguments) {
+  check_one_latent(arguments.latent, arguments.sample, arguments.svd.sample_tokens.has_value());
+}
+
 inline Arguments check_perplexity(Arguments arguments) {
   if (arguments.help) return arguments;
   const bool is_sparse = !arguments.attention.empty(), is_factored = !arguments.svd.shares.empty();
@@ -79,7 +83,7 @@ inline Arguments parse_arguments(int count, const char* const* words) {
     Arguments arguments =
         parse(Command::Generate, detail::generate_options, 1, 1, "one, the prompt (in quotes)");
     if (!arguments.help && arguments.words.front().empty()) throw UsageError("the prompt is empty");
-    if (!arguments.help) detail::check_one_latent(arguments.latent, arguments.sample);
+    if (!arguments.help) detail::check_one_latent(arguments);
     return arguments;
   }
   if (command == "perplexity")
@@ -87,7 +91,7 @@ inline Arguments parse_arguments(int count, const char* const* words) {
         parse(Command::Perplexity, detail::perplexity_options, 1, any, "text files"));
   if (command == "bench") {
     Arguments arguments = parse(Command::Bench, detail::bench_options, 0, 0, "none");
-    if (!arguments.help) detail::check_one_latent(arguments.latent, arguments.sample);
+    if (!arguments.help) detail::check_one_latent(arguments);
     return arguments;
   }
   if (command == "dump")

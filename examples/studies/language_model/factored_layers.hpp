@@ -43,11 +43,8 @@
 
 namespace language_model {
 
-/// Of each block the mean products of what its layers are given, [block_inputs]. Memory: for 30
-/// blocks of 576 and 1536 inputs 805 MB.
-using InputProducts = std::vector<std::vector<pare::factor::Covariance>>;
-
 using models::BlocksRestored;
+using models::InputProducts;
 
 /// Runs the windows of a text one after the other, for what its layers are given.
 /// \param progress is given the share that is done
@@ -73,18 +70,8 @@ void run_sample(const Llama& llama, const B& backend, std::span<const Token> sam
 template <class B, class Progress>
 InputProducts input_products(Llama& llama, const B& backend, std::span<const Token> sample,
                              Index window, Progress&& progress) {
-  InputProducts products(llama.blocks().size());
-  const BlocksRestored restored(llama);
-  for (std::size_t i = 0; i < products.size(); ++i) {
-    LlamaBlock& block = llama.blocks()[i];
-    products[i].reserve(block_inputs);  // visitors refer to its elements
-    watch_inputs(block, [&](const NamedLayer& named) {
-      auto& sum = products[i].emplace_back((block.*named.layer).inputs());
-      return [&sum](const ModelBackend& on, TensorView<const float, 2> x) { sum.add(on, x); };
-    });
-  }
-  run_sample(llama, backend, sample, window, progress);
-  return products;
+  return models::input_products(llama, block_layers, layer_of,
+                                [&] { run_sample(llama, backend, sample, window, progress); });
 }
 
 /// How layers are factored.

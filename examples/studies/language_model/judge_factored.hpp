@@ -26,7 +26,7 @@ void judge_factored(const Arguments& arguments, OpenModel& model, const B& backe
   const SvdArguments& svd = arguments.svd;
   InputProducts inputs;
   if (svd.needs_sample()) {
-    const std::vector<Token> sample = tokens_of(model, arguments.sample, svd.sample_tokens);
+    const std::vector<Token> sample = tokens_of(model, arguments.sample, svd.most_sample_tokens());
     command_line::Progress progress("mean products of inputs");
     inputs = input_products(model.llama, backend, sample, arguments.window, progress);
   }

@@ -44,13 +44,16 @@ inline void check_latent(const LatentArguments& latent, const std::string& sampl
 }
 
 /// The same where one model runs: of one width and one conversion, and --sample is for it alone.
-inline void check_one_latent(const LatentArguments& latent, const std::string& sample) {
+inline void check_one_latent(const LatentArguments& latent, const std::string& sample,
+                             bool has_sample_tokens) {
   using command_line::UsageError;
   check_latent(latent, sample);
   if (latent.widths.size() > 1 || latent.conversions.size() > 1)
     throw UsageError("got several widths or conversions, wanted one --latent and one --convert");
   if (latent.widths.empty() && !sample.empty())
     throw UsageError("--sample: wanted --latent with it");
+  if (latent.widths.empty() && has_sample_tokens)
+    throw UsageError("--sample-tokens: wanted --latent with it");
 }
 
 }  // namespace detail

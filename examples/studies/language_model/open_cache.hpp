@@ -47,7 +47,8 @@ inline void check_widths(const LatentArguments& latent, const LlamaConfig& confi
 template <class B>
 LatentSample sample_of(const Arguments& arguments, OpenModel& model, const B& backend) {
   check_widths(arguments.latent, model.llama.config());
-  const std::vector<Token> sample = tokens_of(model, arguments.sample, arguments.svd.sample_tokens);
+  const std::vector<Token> sample =
+      tokens_of(model, arguments.sample, arguments.svd.most_sample_tokens());
   command_line::Progress gathering("mean products of inputs");
   return latent_sample(model.llama, backend, sample, arguments.window, gathering);
 }

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <iterator>
 #include <limits>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,7 +36,9 @@ struct SvdArguments {
   std::vector<SvdMetric> metrics;
   bool bf16 = false;      ///< factors are rounded to it
   std::string gradients;  ///< a folder
-  pare::Index sample_tokens = 32768;
+  std::optional<pare::Index> sample_tokens{};
+
+  pare::Index most_sample_tokens() const { return sample_tokens.value_or(32768); }
 
   bool needs_sample() const {
     return std::ranges::any_of(metrics, [](SvdMetric metric) {

@@ -24,6 +24,9 @@ generate answers a prompt, its text as it comes:
   --min-p X            and that are X times as likely as the best   (0)
   --seed N             of the draws                              (0)
   --raw                continues PROMPT as it is, instead of answering it
+  --latent N --convert HOW --sample FILE
+                       caches latents of N numbers per token and layer instead of keys and values,
+                       as with perplexity; says how many bytes a token takes
 
 perplexity judges texts:
   --tokens N           of each text, at most                     (8192)
@@ -45,7 +48,9 @@ perplexity judges texts:
   --convert LIST       of svd, svd_joint, care_uniform, care_joint, care and care_paper: by the weights
                        alone, or mean products of the inputs on --sample; one latent of both; ranks
                        of layers adjusted by energy, or by the paper's score; and of transmla and
-                       transmla_fold: latent attention, of whose width a head is the rotary key
+                       transmla_fold: latent attention, of whose width a head is the rotary key; and
+                       of mha2mla and mha2mla_care: a quarter of each key head stays rotary, and one
+                       latent of the rest, by the weights alone or the inputs
   --sample-tokens N    of --sample with --svd and --latent, at most   (32768)
   --gradients FOLDER   of blk.N.LINEAR.squares.npy, mean squares of the gradient of each weight
   --factors f32|bf16   type of factors                           (f32)
@@ -55,6 +60,8 @@ perplexity judges texts:
 bench measures speed:
   --prompt N           tokens at once                            (512)
   --tokens N           one by one behind them                    (64)
+  --latent N --convert HOW --sample FILE
+                       the same again with a cache of latents
 
 dump writes what a text makes of layers, as .npy into a folder:
   --out FOLDER         made if it is not there                   (dump)

@@ -11,7 +11,7 @@
 /// });
 /// ```
 
-#include "common/watched_linear.hpp"
+#include "common/input_products.hpp"
 #include "language_model/llama.hpp"
 
 #include <cstddef>
@@ -36,19 +36,16 @@ inline constexpr NamedLayer block_layers[] = {
     {"ffn_gate", &LlamaBlock::gate, 2}, {"ffn_up", &LlamaBlock::up, 2},
     {"ffn_down", &LlamaBlock::down, 3},
 };
-inline constexpr std::size_t block_inputs = 4;
+
+inline AnyLinear& layer_of(LlamaBlock& block, const NamedLayer& named) {
+  return block.*named.layer;
+}
 
 /// Shows the inputs of a block's layers, those that several share once: visitor(layer) makes what
 /// sees them, where `layer` is the first that is given them.
 template <class Visitor>
 void watch_inputs(LlamaBlock& block, const Visitor& visitor) {
-  std::size_t next = 0;
-  for (const NamedLayer& named : block_layers) {
-    if (named.inputs != next) continue;
-    AnyLinear& layer = block.*named.layer;
-    layer = models::WatchedLinear(layer, visitor(named));
-    ++next;
-  }
+  models::watch_inputs(block, block_layers, layer_of, visitor);
 }
 
 }  // namespace language_model
