@@ -214,7 +214,7 @@ void expect_attends_as(Expanded expanded, const A& attention, const Block& block
   EXPECT_EQ(attended_in_cache<float>(attention, block, 3), exact) << "other bits on three threads";
 }
 
-class LatentAttention : public ::testing::TestWithParam<RotaryLayout> {
+class LatentBlockAttention : public ::testing::TestWithParam<RotaryLayout> {
  protected:
   Block block{GetParam()};
   std::shared_ptr<const RotaryTable> table_of(const auto& frequencies) const {
@@ -227,7 +227,7 @@ class LatentAttention : public ::testing::TestWithParam<RotaryLayout> {
   pare::latent::AttentionShape shape() const { return attention_shape(block.config); }
 };
 
-TEST_P(LatentAttention, WithALatentOfKeysAndOneOfValuesIsThatOfTheFactors) {
+TEST_P(LatentBlockAttention, WithALatentOfKeysAndOneOfValuesIsThatOfTheFactors) {
   const auto latents = pare::latent::separate_latents(
       block.key, block.value, pare::factor::Uniform{}, {.key_rank = 5, .value_rank = 7});
   const auto attention = made_keys(latents);
@@ -235,7 +235,7 @@ TEST_P(LatentAttention, WithALatentOfKeysAndOneOfValuesIsThatOfTheFactors) {
   expect_attends_as(expanded_of(block, latents), attention, block);
 }
 
-TEST_P(LatentAttention, WithOneLatentIsThatOfTheFactors) {
+TEST_P(LatentBlockAttention, WithOneLatentIsThatOfTheFactors) {
   const auto latents =
       pare::latent::joint_latent(block.key, block.value, pare::factor::Uniform{}, {.rank = 11});
   const auto attention = made_keys(latents);
@@ -243,7 +243,7 @@ TEST_P(LatentAttention, WithOneLatentIsThatOfTheFactors) {
   expect_attends_as(expanded_of(block, latents), attention, block);
 }
 
-TEST_P(LatentAttention, OfTransMlaIsItsExpandedForm) {
+TEST_P(LatentBlockAttention, OfTransMlaIsItsExpandedForm) {
   for (const Index fold : {1, 2}) {
     const auto mla = pare::latent::to_mla(block.query, block.key, block.value, block.inputs,
                                           shape(), {.rank = 13, .fold = fold});
@@ -255,7 +255,7 @@ TEST_P(LatentAttention, OfTransMlaIsItsExpandedForm) {
   }
 }
 
-TEST_P(LatentAttention, OfMha2MlaIsItsExpandedForm) {
+TEST_P(LatentBlockAttention, OfMha2MlaIsItsExpandedForm) {
   const pare::latent::RotaryPairs pairs{{0, 3}, {1, 2}};  // other frequencies in each head
   const auto mla = pare::latent::to_partial_rope(
       block.query, block.key, block.value, pare::factor::Uniform{}, shape(), pairs, {.rank = 13});
@@ -266,7 +266,7 @@ TEST_P(LatentAttention, OfMha2MlaIsItsExpandedForm) {
   expect_attends_as(expanded_of(block, mla), attention, block);
 }
 
-INSTANTIATE_TEST_SUITE_P(AllLayouts, LatentAttention,
+INSTANTIATE_TEST_SUITE_P(AllLayouts, LatentBlockAttention,
                          ::testing::Values(RotaryLayout::Interleaved, RotaryLayout::HalfSplit));
 
 }  // namespace
