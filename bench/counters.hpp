@@ -62,6 +62,15 @@ double time_alone(benchmark::State& state, const Work& work) {
   return time_between_probes(state, none, work);
 }
 
+/// The median seconds of five calls after a first one: of what the work is compared with.
+template <class Work>
+double usual_seconds(const Work& work) {
+  work();
+  std::vector<double> times;
+  for (int i = 0; i < 5; ++i) times.push_back(seconds(work));
+  return median(std::move(times));
+}
+
 /// What every large benchmark asks for: a known number of calls, five repetitions, wall time.
 inline benchmark::internal::Benchmark* large(benchmark::internal::Benchmark* benchmark,
                                              int calls_a_repetition) {
