@@ -15,6 +15,7 @@
 #endif
 
 #include <pare/dispatch/kernels/attention.inc>
+#include <pare/dispatch/kernels/draft.inc>
 #include <pare/dispatch/kernels/factor.inc>
 #include <pare/dispatch/kernels/feature.inc>
 #include <pare/dispatch/kernels/graph.inc>
