@@ -51,6 +51,10 @@
 #include <pare/core/sparse_view.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/version.hpp>
+#include <pare/draft/dense_head.hpp>
+#include <pare/draft/head.hpp>
+#include <pare/draft/head_summary.hpp>
+#include <pare/draft/low_rank_head.hpp>
 #include <pare/factor/allocate_ranks.hpp>
 #include <pare/factor/apply.hpp>
 #include <pare/factor/centred_svd.hpp>
