@@ -46,6 +46,7 @@ OpenBlas OpenBlas::open() {
   set_threads(1);
   blas.description_ = describe();
   blas.set_threads_ = set_threads;
+  blas.sgemv_ = symbol<Sgemv>(library, "cblas_sgemv");
   blas.ssyrk_ = symbol<Ssyrk>(library, "cblas_ssyrk");
   blas.sgesdd_ = symbol<Sgesdd>(library, "sgesdd_");
   blas.ssyevr_ = symbol<Ssyevr>(library, "ssyevr_");
@@ -73,6 +74,12 @@ void OpenBlas::multiply(int m, int n, int k, float alpha, const float* a, int ld
 void OpenBlas::multiply_transposed(int m, int n, int k, float alpha, const float* a, int lda,
                                    const float* b, int ldb, float beta, float* c, int ldc) const {
   sgemm_(row_major, as_it_is, transposed, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+
+void OpenBlas::multiply_vector(int m, int n, const float* a, int lda, const float* x,
+                               float* y) const {
+  require(sgemv_ != nullptr, "OpenBLAS without sgemv");
+  sgemv_(row_major, as_it_is, m, n, 1, a, lda, x, 1, 0, y, 1);
 }
 
 void OpenBlas::decompose(int m, int n, float* a, int threads) const {

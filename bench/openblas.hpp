@@ -24,6 +24,9 @@ class OpenBlas {
   void multiply_transposed(int m, int n, int k, float alpha, const float* a, int lda,
                            const float* b, int ldb, float beta, float* c, int ldc) const;
 
+  /// y [m] = a [m, n] x [n], a by rows (gemv).
+  void multiply_vector(int m, int n, const float* a, int lda, const float* x, float* y) const;
+
   /// Singular values and thin singular vectors of a [m, n], by columns, which is lost (gesdd).
   void decompose(int m, int n, float* a, int threads) const;
 
@@ -39,6 +42,8 @@ class OpenBlas {
                          const float* a, int lda, const float* b, int ldb, float beta, float* c,
                          int ldc);
 
+  using Sgemv = void (*)(int order, int trans, int m, int n, float alpha, const float* a, int lda,
+                         const float* x, int step_x, float beta, float* y, int step_y);
   using Ssyrk = void (*)(int order, int half, int trans, int n, int k, float alpha, const float* a,
                          int lda, float beta, float* c, int ldc);
   using Sgesdd = void (*)(const char* job, const int* m, const int* n, float* a, const int* lda,
@@ -54,6 +59,7 @@ class OpenBlas {
   static OpenBlas open();
 
   Sgemm sgemm_ = nullptr;
+  Sgemv sgemv_ = nullptr;
   Ssyrk ssyrk_ = nullptr;
   Sgesdd sgesdd_ = nullptr;
   Ssyevr ssyevr_ = nullptr;

@@ -51,10 +51,16 @@
 #include <pare/core/sparse_view.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/version.hpp>
+#include <pare/draft/compare_heads.hpp>
 #include <pare/draft/dense_head.hpp>
 #include <pare/draft/head.hpp>
 #include <pare/draft/head_summary.hpp>
+#include <pare/draft/low_rank_from_dense.hpp>
 #include <pare/draft/low_rank_head.hpp>
+#include <pare/draft/markov_head.hpp>
+#include <pare/draft/stored_head.hpp>
+#include <pare/draft/subset_head.hpp>
+#include <pare/draft/truncation.hpp>
 #include <pare/factor/allocate_ranks.hpp>
 #include <pare/factor/apply.hpp>
 #include <pare/factor/centred_svd.hpp>

@@ -73,7 +73,8 @@ PARE_ABI_BEGIN
 /// - `tiles()`, where logits come from, panel by panel, and
 ///   `latents(backend, hidden, buffer)`, the rows [rows, inputs of the tiles] that they are made
 ///   of, each contiguous;
-/// - `reference_logits(hidden, row, z)`, one row of logits in plain loops and double.
+/// - `reference_logits(hidden, row, z)`, one row of logits in plain loops and double;
+/// - if it takes no number of rows, `check_rows(rows)`, which throws.
 ///
 /// Hidden states are [rows, inputs] of float (of double for heads of double), any strides; rows
 /// that are not contiguous are copied. No rows: a no-op. The backend comes first; left out:
@@ -231,6 +232,7 @@ class HeadCalls {
   V checked_hidden(const char* function, const V& h) const {
     check_view(function, "hidden", h);
     check_extents<2>(function, "hidden", h.extent, {h.rows(), head().inputs()});
+    if constexpr (requires { head().check_rows(h.rows()); }) head().check_rows(h.rows());
     return h;
   }
 

@@ -49,6 +49,7 @@ struct ReduceLogits {
   T* top = nullptr;                 ///< [rows x k]
   std::int32_t* top_ids = nullptr;  ///< [rows x k]
   std::ptrdiff_t k = 0;
+  const T* floors = nullptr;  ///< [rows] smaller logits are not among the best; null: any may be
 
   const std::ptrdiff_t* positions = nullptr;  ///< [rows] of the noise; null: no draw
   std::uint64_t seed = 0;
@@ -64,6 +65,15 @@ PARE_ALWAYS_INLINE bool any_above(V v, V limit) noexcept {
     return xsimd::any(v > limit);
   else
     return v > limit;
+}
+
+/// Whether a lane of `v` is not below the same lane of `limit`.
+template <class Arch, class V>
+PARE_ALWAYS_INLINE bool any_from(V v, V limit) noexcept {
+  if constexpr (is_batch<V>)
+    return xsimd::any(v >= limit);
+  else
+    return v >= limit;
 }
 
 /// The k best of a row: a heap whose front is the worst.
@@ -151,16 +161,20 @@ PARE_ALWAYS_INLINE void add_exponentials(const T* z, double temperature,
   state.sum += static_cast<double>(reduce_add<Arch>(total));
 }
 
-/// Offers the logits of a panel that may be among the best.
+/// Offers the logits of a panel that may be among the best: those above the worst of a full heap,
+/// and not below the floor.
 template <class Arch, class T>
-PARE_ALWAYS_INLINE void offer_panel(const ReduceLogits<T>& a, const T* z,
+PARE_ALWAYS_INLINE void offer_panel(const ReduceLogits<T>& a, const T* z, T floor,
                                     BestLogits<T> best) noexcept {
   constexpr std::ptrdiff_t n = lanes<T, Arch>;
   for (std::ptrdiff_t o = 0; o < a.count; o += n) {
-    if (best.full() && !any_above<Arch>(load<Arch>(z + o), broadcast<Arch>(best.worst()))) continue;
+    const vec<T, Arch> v = load<Arch>(z + o);
+    if (best.full() && !any_above<Arch>(v, broadcast<Arch>(best.worst()))) continue;
+    if (!any_from<Arch>(v, broadcast<Arch>(floor))) continue;
     const std::ptrdiff_t end = o + n < a.count ? o + n : a.count;
     for (std::ptrdiff_t j = o; j < end; ++j)
-      best.offer(z[j], a.ids != nullptr ? a.ids[j] : a.first + static_cast<std::int32_t>(j));
+      if (z[j] >= floor)
+        best.offer(z[j], a.ids != nullptr ? a.ids[j] : a.first + static_cast<std::int32_t>(j));
   }
 }
 
@@ -241,6 +255,7 @@ void run_kernel(Arch, const ReduceLogits<T>& a) noexcept {
     if (a.k > 0)
       detail::offer_panel<Arch>(
           a, static_cast<const T*>(z),
+          a.floors == nullptr ? -std::numeric_limits<T>::infinity() : a.floors[r],
           detail::BestLogits<T>(a.top + r * a.k, a.top_ids + r * a.k, a.k, state.kept));
     if (a.positions != nullptr)
       detail::draw_from_panel<Arch>(a, static_cast<const T*>(z), a.positions[r], state);

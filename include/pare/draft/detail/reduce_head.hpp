@@ -19,6 +19,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -98,10 +99,13 @@ class HeadReduction {
       take(top_, runs_ * rows * run_k_);
       take(top_ids_, runs_ * rows * run_k_);
       take(entries_, runs_ * run_k_);
+      take(floors_, runs_ * rows);
+      take(floor_, rows);
     });
   }
 
   void run(TensorView<const T, 2> x, HeadSummary<T>& out) {
+    std::fill_n(floor_, rows_, -std::numeric_limits<T>::infinity());
     parallel_for(backend_.executor, runs_, [&](Index run, int) { reduce_run(x, run, out); });
     for (Index r = 0; r < rows_; ++r) merge_row(r, out);
   }
@@ -117,6 +121,8 @@ class HeadReduction {
 
   void reduce_run(TensorView<const T, 2> x, Index run, const HeadSummary<T>& out) const {
     std::fill_n(states_ + run * rows_, rows_, kernel::LogitState<T>{});
+    for (Index r = 0; r < rows_; ++r)
+      floors_[run * rows_ + r] = std::atomic_ref(floor_[r]).load(std::memory_order_relaxed);
     const Index begin = run * each_, end = std::min(panels_, begin + each_);
     over_panels(backend_, tiles_, x, begin, end, [&](Index panel, Index r, Index rows, T* logits) {
       kernel::ReduceLogits<T> a;
@@ -131,12 +137,25 @@ class HeadReduction {
       a.top = top_ + row * run_k_;
       a.top_ids = top_ids_ + row * run_k_;
       a.k = run_k_;
+      a.floors = floors_ + row;
       if (draws_) {
         a.positions = request_.positions.data() + r;
         a.seed = request_.noise->seed;
       }
       launch(backend_, a);
     });
+    for (Index r = 0; r < rows_; ++r) raise_floor(run, r);
+  }
+
+  /// The k-th best of a run is a floor for the runs that begin later: what is below it is not among
+  /// the k best of all. Which runs those are is left to chance, but not what is merged in the end.
+  void raise_floor(Index run, Index r) const {
+    if (k_ == 0 || states_[run * rows_ + r].kept < k_) return;
+    const T worst = top_[(run * rows_ + r) * run_k_];
+    const std::atomic_ref<T> floor(floor_[r]);
+    T known = floor.load(std::memory_order_relaxed);
+    while (known < worst && !floor.compare_exchange_weak(known, worst, std::memory_order_relaxed)) {
+    }
   }
 
   void merge_row(Index r, HeadSummary<T>& out) const {
@@ -200,6 +219,8 @@ class HeadReduction {
   T* top_ = nullptr;
   std::int32_t* top_ids_ = nullptr;
   Entry* entries_ = nullptr;
+  T* floors_ = nullptr;  ///< as each run found it
+  T* floor_ = nullptr;
 };
 
 /// Gives a summary its sizes.
