@@ -61,6 +61,7 @@
 #include <pare/draft/stored_head.hpp>
 #include <pare/draft/subset_head.hpp>
 #include <pare/draft/truncation.hpp>
+#include <pare/draft/best_first.hpp>
 #include <pare/draft/transition_table.hpp>
 #include <pare/draft/tree.hpp>
 #include <pare/factor/allocate_ranks.hpp>
