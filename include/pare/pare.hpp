@@ -62,12 +62,14 @@
 #include <pare/draft/subset_head.hpp>
 #include <pare/draft/truncation.hpp>
 #include <pare/draft/best_first.hpp>
+#include <pare/draft/compact_cache.hpp>
 #include <pare/draft/draws.hpp>
 #include <pare/draft/keyed_noise.hpp>
 #include <pare/draft/node_rules.hpp>
 #include <pare/draft/sampling.hpp>
 #include <pare/draft/transition_table.hpp>
 #include <pare/draft/tree.hpp>
+#include <pare/draft/tree_attention.hpp>
 #include <pare/draft/typical.hpp>
 #include <pare/draft/verify.hpp>
 #include <pare/draft/verify_sampled.hpp>

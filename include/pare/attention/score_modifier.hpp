@@ -49,7 +49,9 @@ using kernel::SoftCap;
 /// modifier hid it, the result is ignored. `modify` is noexcept because kernels are: an exception
 /// would end the program. A modifier may also have `bool hides(Index sequence, Index key) const
 /// noexcept`. If it returns true, no query of the sequence sees the key, which is then not even
-/// read.
+/// read. And it may have `bool keeps(std::int64_t sequence, std::int64_t first, std::int64_t last)
+/// const noexcept`: if it returns true, `modify` would change no score of the keys at positions
+/// from first to last, and need not be asked.
 template <class M>
 concept ScoreModifier = std::is_trivially_copyable_v<M> &&
                         requires(const M& m, float single, double twice, const ScorePlace& place) {

@@ -125,9 +125,22 @@ void hide_keys(const AttendTile<S, M>& a, const RowPlace& place, std::ptrdiff_t 
   }
 }
 
+/// Whether a modifier says that it leaves the scores of a tile as they are.
+template <class S, class M>
+bool keeps_scores(const AttendTile<S, M>& a) noexcept {
+  if constexpr (requires { a.modifier.keeps(a.batch, a.lowest, a.highest); })
+    return a.modifier.keeps(a.batch, std::int64_t{a.lowest}, std::int64_t{a.highest});
+  else
+    return false;
+}
+
 template <class S, class M, class T, class Stride = Dense>
 void modify_scores(const AttendTile<S, M>& a, const RowPlace& place, std::ptrdiff_t count,
                    T* scores, Stride stride = {}) noexcept {
+  if (keeps_scores(a)) {
+    for (std::ptrdiff_t j = 0; j < count; ++j) scores[j * stride] *= a.scale;
+    return;
+  }
   ScorePlace at{a.batch, place.head, place.query, place.position, 0};
   for (std::ptrdiff_t j = 0; j < count; ++j) {
     at.key = a.positions[j];

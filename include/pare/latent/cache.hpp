@@ -123,6 +123,7 @@ class LatentCache : public CachedTokens<LatentCache<S, Place>, S> {
   static constexpr const char* append_name = "latent::LatentCache::append";
   static constexpr const char* read_name = "latent::LatentCache::read";
   static constexpr const char* discard_name = "latent::LatentCache::discard";
+  static constexpr const char* keep_name = "latent::LatentCache::keep";
   static constexpr bool turns_keys = true;
 
   template <class B, class C, class R>
@@ -149,12 +150,18 @@ class LatentCache : public CachedTokens<LatentCache<S, Place>, S> {
     ropes_.copy(page);
   }
 
+  /// Copies the row of a position to another; returns where that is.
+  PageRow move_row(Index sequence, Index to, Index from) const {
+    const PageRow a = table_.row(sequence, to), b = table_.row(sequence, from);
+    std::copy_n(rows_.row(b), rows_.width(), rows_.row(a));
+    std::copy_n(ropes_.row(b), ropes_.width(), ropes_.row(a));
+    return a;
+  }
+
   template <class Turn>
   void discard_rows(Index sequence, Index first, Index tokens, const Turn& turn) {
     const auto move = [&](Index to, Index from) {
-      const PageRow a = table_.row(sequence, to), b = table_.row(sequence, from);
-      std::copy_n(rows_.row(b), rows_.width(), rows_.row(a));
-      std::copy_n(ropes_.row(b), ropes_.width(), ropes_.row(a));
+      const PageRow a = move_row(sequence, to, from);
       turn(values_in_keys ? rows_.row(a) + latent_ : ropes_.row(a), from, to);
     };
     this->discard_tokens(

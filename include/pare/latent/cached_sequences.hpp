@@ -20,7 +20,9 @@
 #include <pare/attention/key_value_source.hpp>
 #include <pare/latent/pages.hpp>
 
+#include <cstddef>
 #include <optional>
+#include <span>
 
 namespace pare::latent {
 PARE_ABI_BEGIN
@@ -75,6 +77,29 @@ class CachedSequences {
     for (const PageCopy& page : table_.unshare(sequence, first, function)) copy(page);
     for (Index to = first; to < n - tokens; ++to) move(to, to + tokens);
     table_.truncate(sequence, n - tokens);
+  }
+
+  /// Of the tokens from position `first` on keeps those `first` + kept, ascending, side by side;
+  /// copy and move as above.
+  template <class Copy, class Move>
+  void keep_tokens(const char* function, Index sequence, Index first, std::span<const Index> kept,
+                   const Copy& copy, const Move& move) {
+    table_.check_sequence(function, sequence);
+    const Index n = length(sequence), count = static_cast<Index>(kept.size());
+    check(first >= 0 && first <= n, function, "first", first,
+          Worded{"from 0 to the ", n, " tokens of the sequence"});
+    Index same = 0;  // the first of them stay where they are
+    for (Index i = 0, least = 0; i < count; ++i) {
+      const Index t = kept[static_cast<std::size_t>(i)];
+      check(t >= least && t < n - first, function, "kept", t,
+            Worded{"an ascending list of tokens below ", n - first});
+      same += t == i ? 1 : 0;
+      least = t + 1;
+    }
+    if (same < count)
+      for (const PageCopy& page : table_.unshare(sequence, first + same, function)) copy(page);
+    for (Index i = same; i < count; ++i) move(first + i, first + kept[static_cast<std::size_t>(i)]);
+    table_.truncate(sequence, first + count);
   }
 
   CachedSequences(const char* function, Index pages, Index page_size, Index sequences)

@@ -27,6 +27,8 @@
 #include <pare/latent/detail/turn_keys.hpp>
 #include <pare/transformer/rotary.hpp>
 
+#include <span>
+
 namespace pare::latent {
 
 /// Rows that a cache of S takes.
@@ -36,8 +38,9 @@ concept CacheRows = In<X, 2> && CacheScalar<scalar_of<X>, S>;
 PARE_ABI_BEGIN
 
 /// To derive `Cache`, whose rows are read as S, from. It has append_views(backend, sequence,
-/// latent, rope), discard_rows(sequence, first, tokens, turn), the names of both functions, and
-/// turns_keys, whether rotary keys are kept so that they can be turned.
+/// latent, rope), discard_rows(sequence, first, tokens, turn), copy(page), move_row(sequence, to,
+/// from), the names of the functions, and turns_keys, whether rotary keys are kept so that they can
+/// be turned.
 template <class Cache, StorageScalar S>
 class CachedTokens : public CachedSequences {
  public:
@@ -119,6 +122,23 @@ class CachedTokens : public CachedSequences {
     cache().discard_rows(sequence, first, tokens, [&](S* key, Index from, Index to) {
       detail::turn_key(key, table, layout, from, to);
     });
+  }
+
+  /// Of the tokens from position `first` on keeps those at first + kept[0], first + kept[1], ...,
+  /// side by side, as they are: rows of a draft tree whose nodes were accepted. Rotary keys are not
+  /// turned, since an accepted node already has the angle of its new place. Pages that other
+  /// sequences share are copied first.
+  ///
+  /// \param kept ascending
+  /// \throws std::invalid_argument if there is no such sequence or position, kept is not ascending
+  ///         or names a token that is not there, a token from the first moved one on was evicted,
+  ///         or there are too few free pages for the copies. Nothing is changed then.
+  ///
+  /// Cost: rows that move are read and written once, on one thread.
+  void keep(Index sequence, Index first, std::span<const Index> kept) {
+    this->keep_tokens(
+        Cache::keep_name, sequence, first, kept, [&](const PageCopy& page) { cache().copy(page); },
+        [&](Index to, Index from) { cache().move_row(sequence, to, from); });
   }
 
  protected:

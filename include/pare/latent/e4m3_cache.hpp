@@ -131,6 +131,7 @@ class E4m3Cache : public CachedTokens<E4m3Cache<Layout>, bf16> {
   static constexpr const char* import_name = "latent::E4m3Cache::import_rows";
   static constexpr const char* export_name = "latent::E4m3Cache::export_rows";
   static constexpr const char* discard_name = "latent::E4m3Cache::discard";
+  static constexpr const char* keep_name = "latent::E4m3Cache::keep";
   static constexpr bool turns_keys = Layout::keeps_rope;
 
   static const LatentCacheOptions& checked(const LatentCacheOptions& options) {
@@ -156,6 +157,15 @@ class E4m3Cache : public CachedTokens<E4m3Cache<Layout>, bf16> {
     codes_.copy(page);
     scales_.copy(page);
     ropes_.copy(page);
+  }
+
+  /// Copies the row of a position to another; returns where that is.
+  PageRow move_row(Index sequence, Index to, Index from) const {
+    const PageRow a = table_.row(sequence, to), b = table_.row(sequence, from);
+    std::copy_n(codes_.row(b), codes_.width(), codes_.row(a));
+    std::copy_n(scales_.row(b), scales_.width(), scales_.row(a));
+    std::copy_n(ropes_.row(b), ropes_.width(), ropes_.row(a));
+    return a;
   }
 
   template <class B, class C, class R>
@@ -200,11 +210,7 @@ class E4m3Cache : public CachedTokens<E4m3Cache<Layout>, bf16> {
   template <class Turn>
   void discard_rows(Index sequence, Index first, Index tokens, const Turn& turn) {
     const auto move = [&](Index to, Index from) {
-      const PageRow a = table_.row(sequence, to), b = table_.row(sequence, from);
-      std::copy_n(codes_.row(b), codes_.width(), codes_.row(a));
-      std::copy_n(scales_.row(b), scales_.width(), scales_.row(a));
-      std::copy_n(ropes_.row(b), ropes_.width(), ropes_.row(a));
-      turn(ropes_.row(a), from, to);
+      turn(ropes_.row(move_row(sequence, to, from)), from, to);
     };
     this->discard_tokens(
         discard_name, sequence, first, tokens, [&](const PageCopy& page) { copy(page); }, move);
