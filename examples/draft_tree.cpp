@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A draft tree of a block drafter's lists, verified by keyed noise at temperature 0.8: the tokens
-// are those of sampling one by one. Prints the tokens of a round: about 2.
+// are those of sampling one by one. Prints the tokens of a round: about 1.8.
 
 #include <pare/draft/best_first.hpp>
 #include <pare/draft/keyed_noise.hpp>

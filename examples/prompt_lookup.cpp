@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Drafting from the text itself: an answer that repeats a list it was given, with one word changed.
-// Prints the tokens of a round: above 2, and the text is what decoding one by one gives.
+// Prints the tokens of a round: 2.7, and the text is what decoding one by one gives.
 
 #include <pare/draft/prompt_lookup.hpp>
 #include <pare/draft/verify.hpp>

@@ -116,6 +116,9 @@ TEST(Sampling, EveryScalarAndStride) {
   std::vector<pare::bf16> narrow(z.begin(), z.end());  // small whole numbers
   token_law(narrow, {.top_k = 4}, same);
   EXPECT_EQ(same, law);
+  const Eigen::Map<const Eigen::RowVectorXf> row(z.data(), 20);
+  token_law(row, {.top_k = 4}, same);
+  EXPECT_EQ(same, law);
   Eigen::MatrixXf strided(3, 20);
   for (Index i = 0; i < 20; ++i) strided(1, i) = z[static_cast<std::size_t>(i)];
   token_law(pare::TensorView<const float, 1>{strided.data() + 1, {20}, {3}}, {.top_k = 4}, same);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
+#include <pare/core/workspace.hpp>
 #include <pare/draft/static_tree.hpp>
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "draft/tables.hpp"
+#include "support/allocations.hpp"
 
 namespace {
 
@@ -150,6 +152,17 @@ TEST(StaticTree, IsFilledWithTheTokensOfItsRanks) {
   fill_static(shape, 9, x.table(), less);
   EXPECT_LT(less.size(), 20);
   for (Index v = 1; v < less.size(); ++v) EXPECT_NE(path_of(less, v)[0], gone);
+}
+
+TEST(StaticTree, TheSecondFillAllocatesNothing) {
+  const auto x = random_table<float>(4, 3, 5, 1, false);
+  const StaticTree shape = static_tree(rates, {.nodes = 20, .depth = 4});
+  DraftTree tree;
+  pare::Workspace workspace;
+  fill_static(pare::simd.with(workspace), shape, 9, x.table(), tree);
+  const long before = pare::testing::allocations.load();
+  fill_static(pare::simd.with(workspace), shape, 9, x.table(), tree);
+  EXPECT_EQ(pare::testing::allocations.load(), before);
 }
 
 TEST(StaticTree, WhatIsOutOfRangeIsRefused) {

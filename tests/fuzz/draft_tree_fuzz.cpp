@@ -55,7 +55,8 @@ bool is_tree(const Input& x) {
     const auto v = static_cast<std::size_t>(i);
     if (x.tokens[v] < 0 || x.parents[v] >= i || (x.parents[v] < 0) != (i == 0)) return false;
     if (i == 0) return x.parents[0] == -1 && x.depths[0] == 0;
-    if (x.depths[v] != x.depths[static_cast<std::size_t>(x.parents[v])] + 1) return false;
+    if (x.depths[v] != std::int64_t{x.depths[static_cast<std::size_t>(x.parents[v])]} + 1)
+      return false;
     for (std::size_t w = 0; w < v && !x.may_repeat; ++w)
       if (x.parents[w] == x.parents[v] && x.tokens[w] == x.tokens[v] && w > 0) return false;
   }
@@ -131,8 +132,8 @@ int main(int argc, char** argv) {
     for (std::size_t i = 0; i < nodes; ++i) {
       // Tokens that differ: node i's is i.
       tokens.push_back(static_cast<std::uint8_t>(i));
-      parents.push_back(i == 0 ? 255 : static_cast<std::uint8_t>(random() % i));
-      depths.push_back(i == 0 ? 0 : static_cast<std::uint8_t>(depths[parents[i]] + 1));
+      parents.push_back(static_cast<std::uint8_t>(i == 0 ? 255 : random() % i));
+      depths.push_back(static_cast<std::uint8_t>(i == 0 ? 0 : depths[parents[i]] + 1));
       next.push_back(static_cast<std::uint8_t>(random() % (nodes + 1)));
     }
     Data bytes{static_cast<std::uint8_t>(run % 2), static_cast<std::uint8_t>(1 + random() % nodes)};

@@ -16,6 +16,7 @@
 
 #include <pare/core/macros_off.hpp>
 
+#include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/draft/keyed_noise.hpp>
 #include <pare/draft/sampling.hpp>
@@ -65,23 +66,31 @@ inline void draw_repeated(std::span<const double> law, Index count, Coins& coins
 
 /// Draws without replacement: each from the law without those before it, normalised. That is the
 /// order of -log(u_i) / law_i with a coin for each token (Efraimidis and Spirakis, 2006).
-/// \param tokens written, in the order drawn; fewer than count if fewer have a probability above 0
+/// \param backend left out: pare::simd; the draws do not depend on it
+/// \param tokens  written, in the order drawn; fewer than count if fewer have a probability above 0
 /// \throws std::invalid_argument as draw_repeated
 /// Cost: a Philox and a logarithm for each token of positive probability. Memory: 16 bytes for
-/// each.
-inline void draw_distinct(std::span<const double> law, Index count, Coins& coins,
-                          std::vector<std::int32_t>& tokens) {
+/// each, kept in the backend's workspace.
+template <Backend B>
+void draw_distinct(const B& backend, std::span<const double> law, Index count, Coins& coins,
+                   std::vector<std::int32_t>& tokens) {
   constexpr const char* function = "draft::draw_distinct";
   detail::check_law(function, "law", law);
   check(count >= 0, function, "count", count, "at least 0");
-  std::vector<std::pair<double, std::int32_t>> keys;
+  const auto keys = leased<std::vector<std::pair<double, std::int32_t>>>(backend);
+  keys->clear();
   for (std::size_t i = 0; i < law.size(); ++i)
     if (law[i] > 0)
-      keys.emplace_back(-std::log(1 - coins()) / law[i], static_cast<std::int32_t>(i));
-  const Index kept = std::min(count, static_cast<Index>(keys.size()));
-  std::partial_sort(keys.begin(), keys.begin() + kept, keys.end());
+      keys->emplace_back(-std::log(1 - coins()) / law[i], static_cast<std::int32_t>(i));
+  const Index kept = std::min(count, static_cast<Index>(keys->size()));
+  std::partial_sort(keys->begin(), keys->begin() + kept, keys->end());
   tokens.clear();
-  for (Index i = 0; i < kept; ++i) tokens.push_back(keys[static_cast<std::size_t>(i)].second);
+  for (Index i = 0; i < kept; ++i) tokens.push_back((*keys)[static_cast<std::size_t>(i)].second);
+}
+/// \overload
+inline void draw_distinct(std::span<const double> law, Index count, Coins& coins,
+                          std::vector<std::int32_t>& tokens) {
+  draw_distinct(simd, law, count, coins, tokens);
 }
 
 PARE_ABI_END

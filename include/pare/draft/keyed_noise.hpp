@@ -105,12 +105,12 @@ class Coins {
 ///
 /// Cost: a Philox for two tokens and two logarithms for each that top-k, top-p and min-p leave.
 /// Memory: with one of these, 12 bytes for each token, kept in the backend's workspace; else none.
-template <Backend B, In<1> Z>
+template <Backend B, LogitRow Z>
 std::int32_t keyed_sample(const B& backend, const Z& logits, const Sampling& sampling, NoiseKey key,
                           Index position) {
   constexpr const char* function = "draft::keyed_sample";
   using T = compute_t<scalar_of<Z>>;
-  const auto z = as_const(to_view(logits));
+  const auto z = as_const(to_vector_view(logits));
   detail::check_sampling(function, sampling);
   check_view(function, "logits", z);
   std::int32_t best = detail::checked_argmax(function, z);
@@ -136,7 +136,7 @@ std::int32_t keyed_sample(const B& backend, const Z& logits, const Sampling& sam
   return best;
 }
 /// \overload
-template <In<1> Z>
+template <LogitRow Z>
 std::int32_t keyed_sample(const Z& logits, const Sampling& sampling, NoiseKey key, Index position) {
   return keyed_sample(simd, logits, sampling, key, position);
 }

@@ -40,6 +40,7 @@
 #include <numeric>
 #include <optional>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 namespace pare::draft {
@@ -54,6 +55,12 @@ struct Sampling {
 
 /// Below it a temperature means the largest logit.
 inline constexpr double least_temperature = 1e-5;
+
+/// A row of logits: a range, a rank-1 view, or a vector of Eigen's.
+template <class X>
+concept LogitRow =
+    In<X, 1> ||
+    (In<X, 2> && requires { requires bool(std::remove_cvref_t<X>::IsVectorAtCompileTime); });
 
 namespace detail {
 PARE_ABI_BEGIN
@@ -169,10 +176,10 @@ PARE_ABI_BEGIN
 ///
 /// Cost: an exponential for each token, and with top_p a sort of those that stay. Memory: 4 bytes
 /// for each token with top_k or top_p, kept in the backend's workspace.
-template <Backend B, In<1> Z>
+template <Backend B, LogitRow Z>
 void token_law(const B& backend, const Z& logits, const Sampling& options, std::span<double> law) {
   constexpr const char* function = "draft::token_law";
-  const auto z = as_const(to_view(logits));
+  const auto z = as_const(to_vector_view(logits));
   detail::check_sampling(function, options);
   check_view(function, "logits", z);
   check(static_cast<Index>(law.size()) == z.extent[0], function, "law", law.size(), z.extent[0]);
@@ -182,7 +189,7 @@ void token_law(const B& backend, const Z& logits, const Sampling& options, std::
   detail::law_of(z, best, options, law, *leased<std::vector<std::int32_t>>(backend));
 }
 /// \overload
-template <In<1> Z>
+template <LogitRow Z>
 void token_law(const Z& logits, const Sampling& options, std::span<double> law) {
   token_law(simd, logits, options, law);
 }

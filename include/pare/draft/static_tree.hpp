@@ -27,6 +27,7 @@
 
 #include <pare/core/macros_off.hpp>
 
+#include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/draft/transition_table.hpp>
 #include <pare/draft/tree.hpp>
@@ -56,6 +57,13 @@ struct StaticTree {
 
 namespace detail {
 PARE_ABI_BEGIN
+
+/// Where a node of a shape went: in the draft tree, and its children's list; -1: it was left out,
+/// there is none.
+struct StaticPlace {
+  Index node = -1;
+  Index row = -1;
+};
 
 /// T, and the y by which each is reached.
 class StaticSearch {
@@ -204,13 +212,14 @@ StaticTree choose_static_tree(std::span<const double> acceptance, const StaticTr
 
 /// A draft tree of a shape: node by node, the token of its rank in the list of its parent. A node
 /// whose entry the table does not have, or is not finite, is left out with all below it.
-/// \param root  the last committed token, at least 0
-/// \param tree  written
+/// \param backend left out: pare::simd
+/// \param root    the last committed token, at least 0
+/// \param tree    written; its memory is kept
 /// \throws std::invalid_argument if the shape is empty, a parent is not before its child, or as
 ///         build_best_first. The tree is then as before.
-template <ComputeScalar T>
-void fill_static(const StaticTree& shape, std::int32_t root, const TransitionTable<T>& table,
-                 DraftTree& tree) {
+template <Backend B, ComputeScalar T>
+void fill_static(const B& backend, const StaticTree& shape, std::int32_t root,
+                 const TransitionTable<T>& table, DraftTree& tree) {
   constexpr const char* function = "draft::fill_static";
   table.validate(function);
   check(root >= 0, function, "root", root, "at least 0");
@@ -223,21 +232,26 @@ void fill_static(const StaticTree& shape, std::int32_t root, const TransitionTab
           shape.parents[v], Worded{"a parent from 0 to below ", i});
   }
   tree.start(root, shape.size());
-  struct Place {
-    Index node, row;  // of the draft tree, and its children's list; -1: it was left out, none
-  };
-  std::vector<Place> places{{0, 0}};
+  const auto places = leased<std::vector<detail::StaticPlace>>(backend);
+  places->assign(1, {0, 0});
   for (std::size_t v = 1; v < shape.parents.size(); ++v) {
-    const Place parent = places[static_cast<std::size_t>(shape.parents[v])];
+    const detail::StaticPlace parent = (*places)[static_cast<std::size_t>(shape.parents[v])];
     const Index rank = shape.ranks[v];
-    places.push_back({-1, -1});
+    places->push_back({-1, -1});
     if (parent.node < 0 || parent.row < 0 || rank >= table.ranks()) continue;
     const Index depth = tree.depth(parent.node);
     if (table.finite_rank(depth, parent.row, rank) != rank) continue;
-    places.back() = {tree.add(parent.node, table.token(depth, parent.row, rank),
-                              table.log_probability(depth, parent.row, rank)),
-                     table.next_row(depth, parent.row, rank)};
+    places->back() = {tree.add(parent.node, table.token(depth, parent.row, rank),
+                               table.log_probability(depth, parent.row, rank)),
+                      table.next_row(depth, parent.row, rank)};
   }
+}
+
+/// \overload
+template <ComputeScalar T>
+void fill_static(const StaticTree& shape, std::int32_t root, const TransitionTable<T>& table,
+                 DraftTree& tree) {
+  fill_static(simd, shape, root, table, tree);
 }
 
 PARE_ABI_END
