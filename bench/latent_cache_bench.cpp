@@ -8,6 +8,7 @@
 #include "latent_data.hpp"
 #include "workload.hpp"
 
+#include <pare/attention/attend.hpp>
 #include <pare/core/ceil_div.hpp>
 #include <pare/latent/cache.hpp>
 #include <pare/latent/e4m3_cache.hpp>
@@ -15,10 +16,10 @@
 
 #include <benchmark/benchmark.h>
 
-#include <algorithm>
 #include <cstddef>
 #include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {

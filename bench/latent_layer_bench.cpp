@@ -15,13 +15,13 @@
 #include "peer.hpp"
 #include "workload.hpp"
 
+#include <pare/attention/attend.hpp>
 #include <pare/linalg/multiply.hpp>
 
 #include <benchmark/benchmark.h>
 #include <Eigen/Core>
 
 #include <algorithm>
-#include <array>
 #include <memory>
 #include <string>
 #include <type_traits>

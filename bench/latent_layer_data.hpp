@@ -6,6 +6,7 @@
 
 #include "latent_data.hpp"
 
+#include <pare/core/aligned_buffer.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/workspace.hpp>
@@ -20,6 +21,7 @@
 
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <utility>
 #include <vector>
 

@@ -7,6 +7,7 @@
 #include "counters.hpp"
 #include "latent_data.hpp"
 
+#include <pare/attention/attend.hpp>
 #include <pare/latent/attend_ragged.hpp>
 #include <pare/latent/ragged_cache.hpp>
 
