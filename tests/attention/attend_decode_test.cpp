@@ -42,7 +42,7 @@ struct AttendDecodeTest : testing::Test {
 };
 TYPED_TEST_SUITE(AttendDecodeTest, pare::testing::AttendBackends);
 
-// Keys are cut below 17 queries, into parts of 512 to 2048.
+// Keys are cut below 17 queries, into parts of 256 to 2048.
 TYPED_TEST(AttendDecodeTest, PartsMergeToTheWhole) {
   for (const auto& [queries, keys] : std::vector<std::pair<Index, Index>>{{1, 1000},
                                                                           {1, 1024},

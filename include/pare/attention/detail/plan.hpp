@@ -35,7 +35,7 @@ inline constexpr Index small_call_rows = 32 * block_rows;
 inline constexpr Index split_below_queries = 17;
 inline constexpr Index few_queries_rows = 128;
 inline constexpr Index split_keys = 2048;
-inline constexpr Index least_split_keys = 512;
+inline constexpr Index least_split_keys = 256;
 inline constexpr Index enough_items = 16;
 inline constexpr Index merged_rows = 16;  ///< of an item of merging
 
