@@ -126,31 +126,38 @@ struct Problem {
 template <class T>
 struct State {
   Size rows, stride;
-  GuardedArray<T> maximum, sum, out;
+  GuardedArray<T> maximum, sum, mass, out;
 
   State(Size row_count, Size columns, Size parts = 1)
       : rows(row_count),
         stride(kernel::padded_columns<T>(columns)),
         maximum(parts * rows),
         sum(parts * rows),
+        mass(parts * rows),
         out(parts * rows * stride) {
     for (T& x : maximum) x = -std::numeric_limits<T>::infinity();
     for (T& x : sum) x = 0;
+    for (T& x : mass) x = 0;
     for (T& x : out) x = 0;
   }
 
-  /// Natural, of scaled logits.
-  double log_sum_exp(Size row) const {
-    return (static_cast<double>(maximum[row]) + std::log2(static_cast<double>(sum[row]))) *
-           std::log(2.0);
-  }
+  /// Natural, of scaled logits, by a row's sum of weights as they are multiplied, or before that.
+  double log_sum_exp(Size row) const { return log_of(row, sum); }
+  double log_mass(Size row) const { return log_of(row, mass); }
   double mean(Size row, Size c) const {
     return static_cast<double>(out[row * stride + c]) / static_cast<double>(sum[row]);
   }
   bool empty(Size row) const {
     for (Size c = 0; c < stride; ++c)
       if (out[row * stride + c] != T(0)) return false;
-    return maximum[row] == -std::numeric_limits<T>::infinity() && same_bits(sum[row], T(0));
+    return maximum[row] == -std::numeric_limits<T>::infinity() && same_bits(sum[row], T(0)) &&
+           same_bits(mass[row], T(0));
+  }
+
+ private:
+  double log_of(Size row, const GuardedArray<T>& sums) const {
+    return (static_cast<double>(maximum[row]) + std::log2(static_cast<double>(sums[row]))) *
+           std::log(2.0);
   }
 };
 
@@ -256,6 +263,7 @@ void attend_tile(const Problem<S>& x, const M& modifier, Size slot, Size count, 
                                     .maximum = state.maximum.data() + at,
                                     .sum = state.sum.data() + at,
                                     .out = state.out.data() + at * state.stride,
+                                    .mass = state.mass.data() + at,
                                     .scale = x.scale,
                                     .batch = 1,
                                     .modifier = modifier,
@@ -395,6 +403,7 @@ void expect_row(const Problem<S>& x, const State<pare::compute_t<S>>& state, Siz
   const double bound = error / (1 - error) + row.lost() +
                        4 * Tolerance<T>::unit_roundoff * std::abs(row.log_sum_exp());
   ASSERT_TRUE(within(state.log_sum_exp(r), row.log_sum_exp(), bound)) << x.name() << " row " << r;
+  ASSERT_TRUE(within(state.log_mass(r), row.log_sum_exp(), bound)) << x.name() << " row " << r;
 }
 
 template <class Arch, class S, class M = kernel::Exact>
@@ -520,6 +529,7 @@ std::vector<S> nans() {
 template <class T>
 void expect_nan_row(const State<T>& state, Size r, Size columns) {
   EXPECT_TRUE(std::isnan(state.log_sum_exp(r))) << "row " << r;
+  EXPECT_TRUE(std::isnan(state.log_mass(r))) << "row " << r;
   for (Size c = 0; c < columns; ++c)
     EXPECT_TRUE(std::isnan(state.mean(r, c))) << "row " << r << " column " << c;
 }
@@ -530,37 +540,46 @@ TYPED_TEST(AttendTileTest, ANanQueryMakesItsRowNanAndNoOther) {
   for (const S nan : nans<S>())
     for (const Size rows : {1, 6, 13})
       for (Size bad = 0; bad < rows; bad += 3)
-        for (const bool causal : {false, true}) {
-          Problem<S> x(rows, 150, 9, 5);
-          x.pattern.causal = causal;
-          x.q[static_cast<std::size_t>(bad * x.depth + 4)] = nan;
-          const Attended<Arch, S> state(x);
-          for (Size r = 0; r < rows; ++r)
-            if (r == bad)
-              expect_nan_row(state, r, x.columns);
-            else
-              expect_row<Arch>(x, state, r, Wanted{}, 2);
-        }
+        for (const bool causal : {false, true})
+          for (const bool lanes : {false, true}) {
+            Problem<S> x(rows, 150, 9, 5);
+            x.direct = x.lanes = lanes;
+            x.pattern.causal = causal;
+            x.q[static_cast<std::size_t>(bad * x.depth + 4)] = nan;
+            const Attended<Arch, S> state(x);
+            for (Size r = 0; r < rows; ++r)
+              if (r == bad)
+                expect_nan_row(state, r, x.columns);
+              else
+                expect_row<Arch>(x, state, r, Wanted{}, 2);
+          }
 }
 
 // The whole state of such a row is NaN: a maximum that leaves NaN out would pass for a sound one.
 TYPED_TEST(AttendTileTest, ANanQueryMakesTheMaximumNanToo) {
   using S = typename TypeParam::scalar;
-  Problem<S> x(7, kernel::tile_keys, 9, 5);
-  x.q[static_cast<std::size_t>(4 * x.depth)] = nans<S>().front();
-  const Attended<typename TypeParam::arch, S> state(x);
-  for (Size r = 0; r < x.rows; ++r) EXPECT_EQ(std::isnan(state.maximum[r]), r == 4) << r;
+  for (const bool lanes : {false, true}) {
+    Problem<S> x(7, kernel::tile_keys, 9, 5);
+    x.direct = x.lanes = lanes;
+    x.q[static_cast<std::size_t>(4 * x.depth)] = nans<S>().front();
+    const Attended<typename TypeParam::arch, S> state(x);
+    for (Size r = 0; r < x.rows; ++r)
+      EXPECT_EQ(std::isnan(state.maximum[r]), r == 4) << r << " lanes " << lanes;
+  }
 }
 
-/// Row r sees the key that was spoilt or is as without it.
+/// Row r sees the key that was spoilt or is as without it. Packed, and with rows as lanes.
 template <class Arch, class S>
-void expect_spoilt_by(const Problem<S>& x, int key) {
-  const Attended<Arch, S> state(x);
-  for (Size r = 0; r < x.rows; ++r)
-    if (x.pattern.sees(x.position(r), key))
-      expect_nan_row(state, r, x.columns);
-    else
-      expect_row<Arch>(x, state, r, Wanted{}, static_cast<double>(x.tiles.size()));
+void expect_spoilt_by(Problem<S> x, int key) {
+  for (const bool lanes : {false, true}) {
+    x.direct = x.lanes = lanes;
+    const Attended<Arch, S> state(x);
+    for (Size r = 0; r < x.rows; ++r)
+      if (x.pattern.sees(x.position(r), key))
+        expect_nan_row(state, r, x.columns);
+      else
+        expect_row<Arch>(x, state, r, Wanted{}, static_cast<double>(x.tiles.size()));
+  }
 }
 
 TYPED_TEST(AttendTileTest, ANanKeyReachesTheRowsThatSeeItAndNoOther) {
@@ -645,9 +664,9 @@ TYPED_TEST(AttendTileTest, ConstantValuesGiveThatConstant) {
 TYPED_TEST(AttendTileTest, EqualKeysGiveTheMeanOfTheValuesHoweverLargeTheLogits) {
   using S = typename TypeParam::scalar;
   using T = pare::compute_t<S>;
-  for (const double size : {0.0, 1.0, 50.0, 100.0, 2e4}) {
+  for (const double size : {0.0, 1.0, 50.0, 100.0, 2e4, 3e4}) {
     Problem<S> x(7, 270, 2, 6);
-    x.scale = T(0.7);
+    x.scale = static_cast<T>(size == 3e4 ? 1e20 : 0.7);
     x.pattern.causal = true;
     for (S& q : x.q) q = S(static_cast<T>(size));
     for (S& k : x.k) k = S(static_cast<T>(size));
@@ -678,8 +697,9 @@ TYPED_TEST(AttendTileTest, PartsMergeToTheWhole) {
       for (Size part = 0; part < 3; ++part)
         attend_tile<Arch>(x, kernel::Exact{}, part * 100, x.tiles[static_cast<std::size_t>(part)],
                           part, state);
-      launch(pare::simd_for<Arch>{}, kernel::MergeRows<T>{state.maximum.data(), state.sum.data(),
-                                                          state.out.data(), 3, x.rows, x.columns});
+      launch(pare::simd_for<Arch>{},
+             kernel::MergeRows<T>{state.maximum.data(), state.sum.data(), state.out.data(), 3,
+                                  x.rows, x.columns, state.mass.data()});
       for (Size r = 0; r < x.rows; ++r)
         if (spoilt && r == 5)
           expect_nan_row(state, r, x.columns);
