@@ -178,6 +178,28 @@ TEST(RaggedCache, AForkKeepsItsBitsWhenTheOtherDropsTokens) {
   EXPECT_EQ(cache.add(), 0);
 }
 
+// The last pages have room: who appends first gets copies of them, with all rows of all heads.
+TEST(RaggedCache, ForksThatAppendLeaveTheBitsOfTheOther) {
+  const Inputs<float> x(Sizes{1, 6, kv_heads, 2, 18, 4, 3});
+  auto cache = filled(x, 2, mixed, 4);
+  const Index branch = cache.fork(0);
+  cache.append(branch, part(x.k, 0, 0, 1), part(x.v, 0, 0, 1));
+  cache.append(0, part(x.k, 0, 5, 3), part(x.v, 0, 5, 3));
+  for (Index h = 0; h < kv_heads; ++h)
+    for (const Index sequence : {Index{0}, branch}) {
+      const auto head = cache.head(h);
+      const Index appended = sequence == 0 ? 3 : 1, from = sequence == 0 ? 5 : 0;
+      ASSERT_EQ(head.length(sequence), 18 + appended);
+      for (Index t = 0; t < 18 + appended; ++t) {
+        const Index source = t < 18 ? t : from + t - 18;
+        for (Index c = 0; c < 4; ++c)
+          EXPECT_EQ(head.key(sequence, 0, t)[c], x.k(0, h, source, c)) << sequence << " " << t;
+        for (Index c = 0; c < 3; ++c)
+          EXPECT_EQ(head.value(sequence, 0, t)[c], x.v(0, h, source, c)) << sequence << " " << t;
+      }
+    }
+}
+
 TEST(RaggedCache, WhatDoesNotFitIsRefusedAndChangesNothing) {
   const RaggedCacheOptions good{
       .kv_heads = 6, .group = 2, .key_dim = 4, .value_dim = 3, .pages = 20, .page_size = 4};
