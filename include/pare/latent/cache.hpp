@@ -66,6 +66,8 @@ class LatentCache : public CachedTokens<LatentCache<S, Place>, S> {
  public:
   /// A value is the first part of its key, in the same memory.
   static constexpr bool values_in_keys = Place == RopePlace::InRow;
+  /// Rotary keys can be turned to other positions.
+  static constexpr bool turns_keys = true;
 
   /// \throws std::invalid_argument if a size is out of its range or memory cannot be counted
   explicit LatentCache(const LatentCacheOptions& options)
@@ -124,7 +126,6 @@ class LatentCache : public CachedTokens<LatentCache<S, Place>, S> {
   static constexpr const char* read_name = "latent::LatentCache::read";
   static constexpr const char* discard_name = "latent::LatentCache::discard";
   static constexpr const char* keep_name = "latent::LatentCache::keep";
-  static constexpr bool turns_keys = true;
 
   template <class B, class C, class R>
   Index append_views(const B& backend, Index sequence, TensorView<const C, 2> latent,

@@ -110,11 +110,11 @@ class CachedTokens : public CachedSequences {
   /// \param table  the angles by which keys were rotated, at all positions from `first` on
   /// \param layout the pairs of it
   /// \throws std::invalid_argument as above, if the keys are not rotated, or the table does not fit
+  template <class C = Cache>
+  requires(C::turns_keys)
   void discard(Index sequence, Index first, Index tokens,
                const transformer::RotaryTable<compute_t<S>>& table,
-               transformer::RotaryLayout layout = transformer::RotaryLayout::Interleaved)
-  requires(Cache::turns_keys)
-  {
+               transformer::RotaryLayout layout = transformer::RotaryLayout::Interleaved) {
     check(rope_state_ == RopeState::Rotated, Cache::discard_name, "cache", "unrotated keys",
           "keys rotated by their positions, where a table is given");
     table_.check_sequence(Cache::discard_name, sequence);

@@ -63,6 +63,8 @@ class E4m3Cache : public CachedTokens<E4m3Cache<Layout>, bf16> {
  public:
   /// A value is the first part of its key.
   static constexpr bool values_in_keys = true;
+  /// Rotary keys can be turned to other positions where they are no codes.
+  static constexpr bool turns_keys = Layout::keeps_rope;
 
   /// \throws std::invalid_argument as LatentCache, or if d_c is no multiple of the tile
   explicit E4m3Cache(const LatentCacheOptions& options)
@@ -132,7 +134,6 @@ class E4m3Cache : public CachedTokens<E4m3Cache<Layout>, bf16> {
   static constexpr const char* export_name = "latent::E4m3Cache::export_rows";
   static constexpr const char* discard_name = "latent::E4m3Cache::discard";
   static constexpr const char* keep_name = "latent::E4m3Cache::keep";
-  static constexpr bool turns_keys = Layout::keeps_rope;
 
   static const LatentCacheOptions& checked(const LatentCacheOptions& options) {
     options.validate(class_name);
