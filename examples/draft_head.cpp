@@ -2,7 +2,7 @@
 // A draft head of low rank (SlimSpec) from a dense one, fitted to the hidden states that it will
 // see, and what a drafter asks it for: the best tokens with their probabilities, and a draw. Prints
 // how much of its law the head shares with the dense one, the chance that a draft token is
-// accepted, at a sixth of the bytes: 0.96 (plain SVD: 0.73).
+// accepted, at a seventh of the bytes: 0.96 (plain SVD: 0.31).
 
 #include <pare/draft/compare_heads.hpp>
 #include <pare/draft/dense_head.hpp>
@@ -38,7 +38,7 @@ int main() {
   const auto states = [&](Index rows, unsigned seed) {
     return Rows(random_rows(rows, 12, seed) * directions + 0.05f * random_rows(rows, d, seed + 1));
   };
-  const Rows weight = random_rows(vocabulary, d, 2), fitted = states(1000, 3),
+  const Rows weight = 0.2f * random_rows(vocabulary, d, 2), fitted = states(1000, 3),
              judged = states(100, 5);
 
   pare::factor::Covariance covariance(d);

@@ -40,7 +40,8 @@ std::vector<double> law_of(const Eigen::RowVectorXd& z, double temperature, cons
   double before = 0;
   for (std::size_t i = 0; i < order.size(); ++i) {
     const double mass = p(i);
-    if (i > 0 && cut.top_p && before > *cut.top_p) p(i) = 0;
+    // Of 1 all stay, whatever the sum is rounded to.
+    if (i > 0 && cut.top_p && *cut.top_p < 1 && before > *cut.top_p) p(i) = 0;
     before += mass;
   }
   normalise();
@@ -57,7 +58,7 @@ struct Counts {
 
 template <class T>
 Counts expect_laws(double spread, Index k) {
-  const Index tokens = 3000;
+  const Index tokens = 1000;
   Counts counts;
   const auto w = Rows<T>(pare::testing::random_matrix<Rows<T>>(tokens, 12, 1) * T(spread));
   const auto h = pare::testing::random_matrix<Rows<T>>(6, 12, 2);
@@ -97,11 +98,12 @@ Counts expect_laws(double spread, Index k) {
 
 TEST(Truncation, CertifiedLawsAreThoseOfAFullSort) {
   for (const double spread : {0.5, 4.0})
-    for (const Index k : {1, 64, 3000}) {
+    for (const Index k : {1, 64, 1000}) {
       const Counts a = expect_laws<float>(spread, k), b = expect_laws<double>(spread, k);
-      EXPECT_GT(a.certified, 30);
-      EXPECT_GT(b.certified, 30);
-      if (k == 3000) {
+      // One logit decides what keeps one: top-k of 1, in 6 rows at 2 temperatures.
+      EXPECT_GE(a.certified, k == 1 ? 12 : 100);
+      EXPECT_GE(b.certified, k == 1 ? 12 : 100);
+      if (k == 1000) {
         EXPECT_EQ(a.left + b.left, 0);
       }
     }

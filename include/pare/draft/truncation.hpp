@@ -109,10 +109,12 @@ inline std::optional<std::size_t> kept_of(const std::vector<double>& weights, st
   const bool known_mass = whole || !cut.top_k || static_cast<std::size_t>(*cut.top_k) >= size;
   if (cut.top_p && *cut.top_p < 1) {
     double before = 0;
-    for (std::size_t i = 0; i < kept; before += weights[i++]) {
-      // A token stays whose mass before it is at most top_p.
+    for (std::size_t i = 1; i <= kept; ++i) {
+      before += weights[i - 1];
+      if (i == kept && whole) break;
+      // Token i, which may be the first unknown one, stays if the mass before it is at most top_p.
       const double over = before - *cut.top_p * mass;
-      if (i == 0 || over < -margin * mass || (whole && over <= 0)) continue;
+      if (over < -margin * mass || (whole && over <= 0)) continue;
       if (!known_mass || (!whole && over <= margin * mass)) return std::nullopt;
       kept = i;
       whole = true;
