@@ -30,6 +30,22 @@ void calls_of_graph(const Sparse& adjacency, Matrix& y) {
   y = pare::graph::fast_rp(adjacency, {.dim = 64, .weights = {0, 0, 1, 2}, .seed = 7});
 }
 
+void calls_of_draft(const Matrix& w, const Matrix& hidden, Matrix& y,
+                    std::span<const std::int32_t> ids, std::span<const Index> positions) {
+  namespace draft = pare::draft;
+  const draft::DenseHead<float> dense(w);
+  const auto fit = draft::low_rank_head_of<pare::bf16>(w, {.rank = 8});
+  const draft::MarkovHead<float> markov(w, w, w, w);
+  const auto subset = draft::subset_of<std::int8_t>(w, ids);
+  dense.logits(pare::simd.threads(2), hidden, y);
+  dense.values_at(hidden, ids, y);
+  fit.head.top_k(hidden, 8);
+  markov.after(ids).argmax(hidden);
+  subset.sample(hidden, positions, {.seed = 7}, 0.8);
+  draft::truncated_law(dense, hidden, 0, 0.8, {.top_p = 0.9});
+  draft::compare_heads(fit.head, dense, hidden);
+}
+
 void calls_of_attention(const Tensor& q, const Tensor& k, const Tensor& v, Tensor& out,
                         const pare::attention::PagedKeyValue<float>& pages,
                         std::span<const float> slopes) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <pare/attention/attend.hpp>
 #include <pare/dispatch.hpp>
+#include <pare/draft/low_rank_head.hpp>
+#include <pare/draft/stored_head.hpp>
 #include <pare/feature/leap/divergence.hpp>
 #include <pare/feature/leap/mix.hpp>
 #include <pare/graph/fast_rp.hpp>
@@ -301,6 +303,36 @@ TEST(Dispatch, LinearLayersAgreeWithTheReference) {
   expect_blocks_agree<pare::kernel::Q8_0>();
   expect_blocks_agree<pare::kernel::Q4_0>();
   expect_blocks_agree<pare::kernel::Q4_1>();
+}
+
+/// Small integers: logits are exact, and ties many.
+template <class T, class Head>
+void expect_head_agrees(const Head& head) {
+  const Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> hidden =
+      Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>::Constant(3, head.inputs(),
+                                                                                  T(2));
+  const std::vector<Index> positions{1, 2, 3};
+  pare::draft::HeadSummary<T> got, wanted;
+  const pare::draft::HeadRequest request{
+      .k = 9, .temperature = 50, .noise = pare::GumbelNoise{1}, .positions = positions};
+  head.reduce(pare::dispatched.threads(2), hidden, request, got);
+  head.reduce(pare::reference, hidden, request, wanted);
+  EXPECT_EQ(got.ids, wanted.ids);
+  EXPECT_EQ(got.drawn, wanted.drawn);
+}
+
+TEST(Dispatch, DraftHeadsAgreeWithTheReference) {
+  RowMajorMatrix w(300, 16);
+  for (Index i = 0; i < w.size(); ++i) w.data()[i] = static_cast<float>((i * 29) % 15 - 7);
+  const RowMajorMatrix down = w.topRows(6), up = w.leftCols(6);
+  expect_head_agrees<float>(pare::draft::DenseHead<float>(w));
+  expect_head_agrees<double>(pare::draft::DenseHead<double>(w));
+  expect_head_agrees<float>(pare::draft::LowRankHead<pare::bf16>(down, up));
+  expect_head_agrees<float>(pare::draft::LowRankHead<pare::f16>(down, up));
+  RowMajorMatrix bytes = up;
+  bytes.col(0).setConstant(127);  // scales of 1
+  expect_head_agrees<float>(pare::draft::QuantizedHead(bytes));
+  expect_head_agrees<float>(pare::draft::StoredHead<float>(as_const(pare::to_view(w))));
 }
 
 TEST(Dispatch, ThreadsBelowOneAreRefused) {

@@ -211,7 +211,7 @@ PARE_ALWAYS_INLINE void draw_from_panel(const ReduceLogits<T>& a, const T* z,
                                         std::ptrdiff_t position, LogitState<T>& state) noexcept {
   using V = vec<T, Arch>;
   constexpr std::ptrdiff_t n = lanes<T, Arch>, outputs = head_panel_outputs<T>;
-  constexpr auto bits_per_nat = static_cast<T>(Exp<double>::log2_e);
+  constexpr auto to_binary = static_cast<T>(Exp<double>::log2_e);
   PanelWords<T> words;
   words.template fill<Arch>(a, position);
   // 1 - u is at least that, whatever the lower bits are.
@@ -226,7 +226,7 @@ PARE_ALWAYS_INLINE void draw_from_panel(const ReduceLogits<T>& a, const T* z,
   for (std::ptrdiff_t o = 0; o < a.count; o += n) {
     const V above = load<Arch>(z + o) * scale - least;
     const V power = zero - maximum<Arch>(zero - above, minus_one);
-    const V limit = exp2<Arch>(power * broadcast<Arch>(bits_per_nat)) * broadcast<Arch>(T(1.001));
+    const V limit = exp2<Arch>(power * broadcast<Arch>(to_binary)) * broadcast<Arch>(T(1.001));
     if (!any_above<Arch>(limit, load<Arch>(static_cast<const T*>(rest) + o))) continue;
     store<Arch>(static_cast<T*>(bound), limit);
     for (std::ptrdiff_t j = o; j < a.count && j < o + n; ++j) {
