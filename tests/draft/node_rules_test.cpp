@@ -185,6 +185,30 @@ TEST(NodeRules, WhatHasProbabilityZeroIsNeverAccepted) {
   }
 }
 
+/// The place that a rule accepts where each coin is `u`.
+template <class Rule>
+Index with_coin(const Rule& rule, double u, std::vector<double> p, std::vector<double> q,
+                const std::vector<std::int32_t>& tokens) {
+  const auto coin = [u] { return u; };
+  return rule.accept({tokens, p, q}, coin);
+}
+
+TEST(NodeRules, ACoinOfZeroAcceptsNothingOfProbabilityZero) {
+  const std::vector<double> p{0, 1, 0}, q{.5, .25, .25};
+  EXPECT_EQ(with_coin(ChainRule{}, 0, p, q, {0}), none_accepted);
+  EXPECT_EQ(with_coin(SequentialRule{}, 0, p, {}, {0, 2}), none_accepted);
+  EXPECT_EQ(with_coin(OneCoinRule{}, 0, p, {}, {0, 2}), none_accepted);
+  EXPECT_EQ(with_coin(SpecInferRule{}, 0, p, q, {0, 2}), none_accepted);
+  EXPECT_EQ(with_coin(SequoiaRule{}, 0, p, q, {0, 2}), none_accepted);
+  EXPECT_EQ(with_coin(OneCoinRule{}, 0, p, {}, {0, 1}), 1);
+  // The largest coin, where rounding keeps the children's mass below it.
+  const double last = 1 - 0x1p-53;
+  const std::vector<double> tenths(10, .1);
+  EXPECT_EQ(with_coin(OneCoinRule{}, last, tenths, {}, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}), 9);
+  EXPECT_EQ(with_coin(SequentialRule{}, last, tenths, {}, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}), 9);
+  EXPECT_EQ(with_coin(ChainRule{}, last, tenths, tenths, {3}), 0);
+}
+
 TEST(NodeRules, ARepeatedChildAddsNothing) {
   for (Index seed = 0; seed < 300; ++seed) {
     const std::vector<double> p{.2, .3, .5}, q{.6, .3, .1};

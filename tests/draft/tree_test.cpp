@@ -135,6 +135,8 @@ TEST(DraftTree, WhatIsNoTreeIsRefused) {
   DraftTree tree;
   EXPECT_NE(refused([&] { tree.start(1, 0); }).find("budget"), std::string::npos);
   EXPECT_NE(refused([&] { tree.start(1, 4097); }).find("budget"), std::string::npos);
+  EXPECT_NE(refused([&] { tree.start(1, 4, static_cast<Siblings>(2)); }).find("siblings"),
+            std::string::npos);
   EXPECT_NE(refused([&] { tree.start(-1, 4); }).find("token"), std::string::npos);
   EXPECT_EQ(tree.size(), 0);
   EXPECT_NE(refused([&] { tree.add(0, 1); }).find("parent"), std::string::npos);

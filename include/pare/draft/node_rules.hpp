@@ -58,9 +58,10 @@ struct NodeChildren {
 /// The place of the accepted child among the tokens; -1: none, and p is what is left.
 inline constexpr Index none_accepted = -1;
 
-/// A rule at a node: `reads_draft_law`, and accept(node, coins), which returns the place of a child
-/// or none_accepted, and then leaves a law in node.p, of any sum above 0. `single_child` says that
-/// nodes have at most one child.
+/// A rule at a node: `coins()` gives uniform numbers in [0, 1), such as Coins. It has
+/// `reads_draft_law`, and accept(node, coins), which returns the place of a child or none_accepted,
+/// and then leaves a law in node.p, of any sum above 0. `single_child` says that nodes have at most
+/// one child.
 template <class R>
 concept NodeRule = requires(const R& rule, const NodeChildren& node, Coins& coins) {
   { R::reads_draft_law } -> std::convertible_to<bool>;
@@ -102,7 +103,8 @@ inline bool subtract(std::span<double> p, std::span<const double> q) {
 enum class Drawn { WithReplacement, WithoutReplacement };
 
 /// SpecInfer's and Sequoia's tests, which differ in what is done to q.
-inline Index accept_draws(const NodeChildren& node, Coins& coins, Drawn drawn) {
+template <class Uniform>
+Index accept_draws(const NodeChildren& node, Uniform& coins, Drawn drawn) {
   for (std::size_t i = 0; i < node.tokens.size(); ++i) {
     const auto x = static_cast<std::size_t>(node.tokens[i]);
     const double u = coins();
@@ -125,7 +127,8 @@ PARE_ABI_BEGIN
 struct ChainRule {
   static constexpr bool reads_draft_law = true;
   static constexpr bool single_child = true;
-  Index accept(const NodeChildren& node, Coins& coins) const {
+  template <class Uniform>
+  Index accept(const NodeChildren& node, Uniform& coins) const {
     return detail::accept_draws(node, coins, detail::Drawn::WithReplacement);
   }
 };
@@ -134,7 +137,8 @@ struct ChainRule {
 /// other. P(accept) = the mass of p on them.
 struct SequentialRule {
   static constexpr bool reads_draft_law = false;
-  Index accept(const NodeChildren& node, Coins& coins) const {
+  template <class Uniform>
+  Index accept(const NodeChildren& node, Uniform& coins) const {
     for (std::size_t i = 0; i < node.tokens.size(); ++i) {
       const auto x = static_cast<std::size_t>(node.tokens[i]);
       const double u = coins(), kept = node.p[x];
@@ -152,7 +156,8 @@ struct SequentialRule {
 /// The same law by one coin for all children of a node.
 struct OneCoinRule {
   static constexpr bool reads_draft_law = false;
-  Index accept(const NodeChildren& node, Coins& coins) const {
+  template <class Uniform>
+  Index accept(const NodeChildren& node, Uniform& coins) const {
     const double u = coins();
     double sum = 0;
     Index likely = none_accepted;
@@ -171,7 +176,8 @@ struct OneCoinRule {
 /// Several draws with replacement.
 struct SpecInferRule {
   static constexpr bool reads_draft_law = true;
-  Index accept(const NodeChildren& node, Coins& coins) const {
+  template <class Uniform>
+  Index accept(const NodeChildren& node, Uniform& coins) const {
     return detail::accept_draws(node, coins, detail::Drawn::WithReplacement);
   }
 };
@@ -179,7 +185,8 @@ struct SpecInferRule {
 /// Several draws without replacement, as draw_distinct makes them.
 struct SequoiaRule {
   static constexpr bool reads_draft_law = true;
-  Index accept(const NodeChildren& node, Coins& coins) const {
+  template <class Uniform>
+  Index accept(const NodeChildren& node, Uniform& coins) const {
     return detail::accept_draws(node, coins, detail::Drawn::WithoutReplacement);
   }
 };

@@ -132,8 +132,8 @@ PARE_ABI_BEGIN
 /// \returns the length of the match; 0: there was none
 /// \throws std::invalid_argument if the text is empty or an option is out of its range. The tree is
 ///         then as before.
-/// Cost: a pass over the text for each length of match that is tried, about 1 us for 4096 tokens
-/// each; with several matches, two more for each node. Memory: that of the tree.
+/// Cost: a pass over the text for each length of match that is tried; with several matches, two
+/// more for each node. Memory: that of the tree.
 inline Index prompt_lookup(std::span<const std::int32_t> text, DraftTree& tree,
                            const PromptLookupOptions& options = {}) {
   detail::check_lookup("draft::prompt_lookup", text, options);

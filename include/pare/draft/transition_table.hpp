@@ -28,9 +28,8 @@
 #include <pare/core/tensor_view.hpp>
 
 #include <array>
-#include <cmath>
+#include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <type_traits>
 
 namespace pare::draft {
