@@ -201,7 +201,7 @@ TEST(BestFirst, WhatIsNoTableIsRefusedAndTheTreeIsLeft) {
   refuse("budget", same, 5000);
   refuse("max_depth", same, 8, -1);
   refuse("root", same, 8, 3, -1);
-  for (const std::size_t d : {0, 1, 2})
+  for (const std::size_t d : {0u, 1u, 2u})
     refuse("table", [=](auto&, auto& t) { t.tokens.extent[d] = 0; });
   refuse("log_probabilities", [](auto&, auto& t) { t.log_probabilities.extent[0] = 2; });
   refuse("next", [](auto&, auto& t) { t.next.extent[2] = 2; });

@@ -127,11 +127,11 @@ TEST(Sampling, EveryScalarAndStride) {
 
 TEST(Sampling, HiddenLogitsHaveNoProbability) {
   std::vector<float> z = random_logits(10, 1);
-  for (const std::size_t i : {0, 4, 9}) z[i] = -std::numeric_limits<float>::infinity();
+  for (const std::size_t i : {0u, 4u, 9u}) z[i] = -std::numeric_limits<float>::infinity();
   std::vector<double> law(10);
   for (const Sampling& s : {Sampling{}, Sampling{.top_k = 9}, Sampling{.top_p = .999999}}) {
     token_law(z, s, law);
-    for (const std::size_t i : {0, 4, 9}) EXPECT_EQ(law[i], 0);
+    for (const std::size_t i : {0u, 4u, 9u}) EXPECT_EQ(law[i], 0);
     EXPECT_NEAR(std::accumulate(law.begin(), law.end(), 0.0), 1, 1e-14);
   }
   const std::vector<float> extreme{-3e38f, 3e38f, 3e38f};
