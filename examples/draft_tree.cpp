@@ -45,7 +45,7 @@ void draft(std::int32_t token, Eigen::MatrixXi& tokens, Eigen::MatrixXf& logs) {
 
 int main() {
   const pare::draft::Sampling sampling{.temperature = 0.8};
-  const pare::draft::NoiseKey key{.seed = 3};
+  const pare::GumbelNoise key{.seed = 3};
   Text plain{1}, text{1};
   while (plain.size() < 400)
     plain.push_back(pare::draft::keyed_sample(logits_after(plain.back()), sampling, key,

@@ -69,6 +69,7 @@
 #include <pare/draft/node_rules.hpp>
 #include <pare/draft/prompt_lookup.hpp>
 #include <pare/draft/sampling.hpp>
+#include <pare/draft/sampling_options.hpp>
 #include <pare/draft/static_tree.hpp>
 #include <pare/draft/stored_head.hpp>
 #include <pare/draft/subset_head.hpp>

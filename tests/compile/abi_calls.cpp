@@ -42,7 +42,7 @@ void calls_of_draft(const Matrix& w, const Matrix& hidden, Matrix& y,
   fit.head.top_k(hidden, 8);
   markov.after(ids).argmax(hidden);
   subset.sample(hidden, positions, {.seed = 7}, 0.8);
-  draft::truncated_law(dense, hidden, 0, 0.8, {.top_p = 0.9});
+  draft::truncated_law(dense, hidden, 0, {.temperature = 0.8, .top_p = 0.9});
   draft::compare_heads(fit.head, dense, hidden);
 }
 

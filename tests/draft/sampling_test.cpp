@@ -27,7 +27,6 @@ namespace {
 using pare::Index;
 using pare::draft::Coins;
 using pare::draft::draw;
-using pare::draft::gumbel_noise;
 using pare::draft::keyed_sample;
 using pare::draft::Sampling;
 using pare::draft::token_law;
@@ -181,17 +180,17 @@ TEST(KeyedNoise, IsAFunctionOfSeedPositionAndToken) {
   const auto z = random_logits(50, 3);
   const std::int32_t a = keyed_sample(z, {}, {.seed = 4}, 100);
   EXPECT_EQ(keyed_sample(pare::reference, z, {}, {.seed = 4}, 100), a);
-  EXPECT_NE(gumbel_noise({.seed = 4}, 1, 6), gumbel_noise({.seed = 4}, 1, 7));
-  EXPECT_NE(gumbel_noise({.seed = 4}, 1, 6), gumbel_noise({.seed = 4}, 2, 6));
-  EXPECT_NE(gumbel_noise({.seed = 4}, 1, 6), gumbel_noise({.seed = 5}, 1, 6));
-  EXPECT_NE(gumbel_noise({.seed = 4}, Index{1} << 32, 6), gumbel_noise({.seed = 4}, 0, 6));
+  EXPECT_NE(pare::GumbelNoise{4}.at(1, 6), pare::GumbelNoise{4}.at(1, 7));
+  EXPECT_NE(pare::GumbelNoise{4}.at(1, 6), pare::GumbelNoise{4}.at(2, 6));
+  EXPECT_NE(pare::GumbelNoise{4}.at(1, 6), pare::GumbelNoise{5}.at(1, 6));
+  EXPECT_NE(pare::GumbelNoise{4}.at(Index{1} << 32, 6), pare::GumbelNoise{4}.at(0, 6));
   // The definition: the largest of all sums, no token left out.
   for (Index position = 0; position < 500; ++position) {
     double most = -inf;
     std::int32_t best = -1;
     for (std::int32_t i = 0; i < 50; ++i) {
       const double sum = static_cast<double>(z[static_cast<std::size_t>(i)]) / .8 +
-                         gumbel_noise({.seed = 9}, position, i);
+                         pare::GumbelNoise{9}.at(position, static_cast<std::uint32_t>(i));
       if (sum > most) {
         most = sum;
         best = i;
@@ -219,7 +218,7 @@ TEST(KeyedNoise, IsGumbelDistributed) {
   constexpr int n = 200'000;
   double sum = 0, squares = 0;
   for (int i = 0; i < n; ++i) {
-    const double g = gumbel_noise({.seed = 8}, i / 7, i % 7);
+    const double g = pare::GumbelNoise{8}.at(i / 7, static_cast<std::uint32_t>(i % 7));
     ASSERT_TRUE(std::isfinite(g));
     sum += g;
     squares += g * g;
@@ -227,9 +226,9 @@ TEST(KeyedNoise, IsGumbelDistributed) {
   const double mean = sum / n, variance = squares / n - mean * mean;
   EXPECT_NEAR(mean, .57721566, 6 * 1.2825 / std::sqrt(double(n)));
   EXPECT_NEAR(variance, 1.6449341, 6 * std::sqrt((5.4 - 1) * 1.6449 * 1.6449 / n));
-  EXPECT_TRUE(std::isfinite(pare::draft::detail::gumbel_of(0, 0)));
-  EXPECT_TRUE(std::isfinite(pare::draft::detail::gumbel_of(~0u, ~0u)));
-  EXPECT_LT(pare::draft::detail::gumbel_of(~0u, ~0u), 36.8);
+  EXPECT_TRUE(std::isfinite(pare::GumbelNoise::of_words(0, 0)));
+  EXPECT_TRUE(std::isfinite(pare::GumbelNoise::of_words(~0u, ~0u)));
+  EXPECT_LT(pare::GumbelNoise::of_words(~0u, ~0u), 36.8);
 }
 
 TEST(KeyedNoise, CoinsAreUniformAndEachItsOwn) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <pare/draft/dense_head.hpp>
+#include <pare/draft/keyed_noise.hpp>
 #include <pare/draft/truncation.hpp>
 
 #include "draft/heads.hpp"
@@ -22,7 +23,7 @@ using pare::testing::Rows;
 using namespace pare::draft;
 
 /// The law by a sort of all logits, step after step; probability 0 of what is cut.
-std::vector<double> law_of(const Eigen::RowVectorXd& z, double temperature, const Truncation& cut) {
+std::vector<double> law_of(const Eigen::RowVectorXd& z, const Sampling& cut) {
   const auto order = pare::testing::ranking_of(z);
   std::vector<double> law(order.size());
   const auto p = [&](std::size_t i) -> double& { return law[static_cast<std::size_t>(order[i])]; };
@@ -32,7 +33,7 @@ std::vector<double> law_of(const Eigen::RowVectorXd& z, double temperature, cons
     for (double& x : law) x /= sum;
   };
   for (std::size_t i = 0; i < order.size(); ++i)
-    p(i) = std::exp((z(order[i]) - z(order[0])) / temperature);
+    p(i) = std::exp((z(order[i]) - z(order[0])) / cut.temperature);
   for (std::size_t i = static_cast<std::size_t>(cut.top_k.value_or(z.size())); i < order.size();
        ++i)
     p(i) = 0;
@@ -65,7 +66,7 @@ Counts expect_laws(double spread, Index k) {
   const DenseHead<T> head(w);
   Rows<T> z(6, tokens);
   head.logits(h, z);
-  std::vector<Truncation> cuts{{}};
+  std::vector<Sampling> cuts{{}};
   for (const Index top_k : {1, 5, 40, 500, 5000}) cuts.push_back({.top_k = top_k});
   for (const double top_p : {0.01, 0.5, 0.9, 0.99999, 1.0}) {
     cuts.push_back({.top_p = top_p});
@@ -77,11 +78,12 @@ Counts expect_laws(double spread, Index k) {
   for (const double min_p : {0.0, 0.1, 0.9, 1.0}) cuts.push_back({.min_p = min_p});
   for (const double temperature : {0.5, 2.0}) {
     const auto top = head.top_k(h, k, temperature);
-    for (const Truncation& cut : cuts)
+    for (Sampling cut : cuts)
       for (Index r = 0; r < 6; ++r) {
-        const auto wanted = law_of(z.row(r).template cast<double>(), temperature, cut);
+        cut.temperature = temperature;
+        const auto wanted = law_of(z.row(r).template cast<double>(), cut);
         const auto law = certified_law(top, r, tokens, cut);
-        const auto any = truncated_law(head, h, r, temperature, cut, k);
+        const auto any = truncated_law(head, h, r, cut, k);
         ++(law ? counts.certified : counts.left);
         for (const TruncatedLaw* got : {law ? &*law : &any, &any}) {
           std::size_t kept = 0;
@@ -116,32 +118,50 @@ TEST(Truncation, MassesNearTheCutAreNotCertified) {
   const auto top = head.top_k(h, 3);
   EXPECT_FALSE(certified_law(top, 0, 4, {.top_p = 0.5}));
   EXPECT_TRUE(certified_law(top, 0, 4, {.top_p = 0.3}));
-  EXPECT_EQ(truncated_law(head, h, 0, 1, {.top_p = 0.5}, 3).ids.size(), 3u);  // at most top_p stays
+  EXPECT_EQ(truncated_law(head, h, 0, {.top_p = 0.5}, 3).ids.size(), 3u);  // at most top_p stays
 }
 
 TEST(Truncation, DrawsAreThoseOfTheHeadWhereNothingIsCut) {
   const auto w = pare::testing::random_matrix<Rows<float>>(500, 12, 1);
   const auto h = pare::testing::random_matrix<Rows<float>>(1, 12, 2);
   const DenseHead<float> head(w);
-  const auto law = truncated_law(head, h, 0, 0.7, {});
+  const auto law = truncated_law(head, h, 0, {.temperature = 0.7});
   EXPECT_EQ(law.ids.size(), 500u);
-  const auto few = truncated_law(head, h, 0, 0.7, {.top_k = 5});
+  const auto few = truncated_law(head, h, 0, {.temperature = 0.7, .top_k = 5});
   for (Index p = 0; p < 200; ++p) {
     const std::vector<Index> position{p};
     EXPECT_EQ(law.draw({3}, p), head.sample(h, position, {3}, 0.7)[0]);
     const auto drawn = few.draw({3}, p);
     EXPECT_NE(std::find(few.ids.begin(), few.ids.end(), drawn), few.ids.end());
   }
-  const auto greedy = truncated_law(head, h, 0, 0, {.top_p = 0.9});
+  const auto greedy = truncated_law(head, h, 0, {.temperature = 0, .top_p = 0.9});
   EXPECT_EQ(greedy.ids, head.argmax(h));
   EXPECT_EQ(greedy.probabilities, std::vector<double>{1});
+}
+
+// One noise: a head draws what keyed_sample draws of its logits, cut or not.
+TEST(Truncation, DrawsAreThoseOfKeyedSample) {
+  const auto w = pare::testing::random_matrix<Rows<double>>(500, 12, 1);
+  const auto h = pare::testing::random_matrix<Rows<double>>(1, 12, 2);
+  const DenseHead<double> head(w);
+  Rows<double> z(1, 500);
+  head.logits(h, z);
+  const std::vector<double> row(z.data(), z.data() + z.size());
+  const Sampling cut{.temperature = 0.7, .top_k = 30, .top_p = 0.9};
+  const auto law = truncated_law(head, h, 0, cut);
+  for (Index p = 0; p < 200; ++p) {
+    const std::vector<Index> position{p};
+    EXPECT_EQ(head.sample(h, position, {3}, 0.7)[0],
+              keyed_sample(row, {.temperature = 0.7}, {3}, p));
+    EXPECT_EQ(law.draw({3}, p), keyed_sample(row, cut, {3}, p));
+  }
 }
 
 TEST(Truncation, ARowWithoutALawHasNoTokens) {
   Rows<float> w = pare::testing::random_matrix<Rows<float>>(500, 12, 1);
   w(3, 3) = std::numeric_limits<float>::quiet_NaN();
   const auto h = pare::testing::random_matrix<Rows<float>>(1, 12, 2);
-  const auto law = truncated_law(DenseHead<float>(w), h, 0, 0.7, {.top_p = 0.5});
+  const auto law = truncated_law(DenseHead<float>(w), h, 0, {.temperature = 0.7, .top_p = 0.5});
   EXPECT_TRUE(law.ids.empty());
   EXPECT_EQ(law.draw({1}, 0), -1);
 }
@@ -151,20 +171,22 @@ TEST(Truncation, RefusesWhatIsOutOfRange) {
   const Rows<float> h = Rows<float>::Ones(2, 3);
   constexpr double nan = std::numeric_limits<double>::quiet_NaN();
   const auto top = head.top_k(h, 5);
-  const auto both = [&](const Truncation& cut, const char* argument) {
+  const auto both = [&](const Sampling& cut, const char* argument) {
     refusal([&] { certified_law(top, 0, 50, cut); }, "draft::certified_law", argument);
-    refusal([&] { truncated_law(head, h, 0, 1, cut); }, "draft::truncated_law", argument);
+    refusal([&] { truncated_law(head, h, 0, cut); }, "draft::truncated_law", argument);
   };
   for (const Index k : {0, -1}) both({.top_k = k}, "top_k");
   for (const double p : {0.0, -1.0, 1.1, nan}) both({.top_p = p}, "top_p");
   for (const double p : {-0.1, 1.1, nan}) both({.min_p = p}, "min_p");
   for (const Index row : {-1, 2}) {
     refusal([&] { certified_law(top, row, 50, {}); }, "draft::certified_law", "row");
-    refusal([&] { truncated_law(head, h, row, 1, {}); }, "draft::truncated_law", "row");
+    refusal([&] { truncated_law(head, h, row, {}); }, "draft::truncated_law", "row");
   }
   refusal([&] { certified_law(top, 0, 4, {}); }, "draft::certified_law", "outputs");
-  refusal([&] { truncated_law(head, h, 0, 1, {}, 0); }, "draft::truncated_law", "candidates");
-  refusal([&] { truncated_law(head, h, 0, nan, {}); }, "draft::reduce", "temperature");
+  refusal([&] { truncated_law(head, h, 0, {}, 0); }, "draft::truncated_law", "candidates");
+  for (const double t : {nan, -1.0}) both({.temperature = t}, "temperature");
+  refusal([&] { certified_law(top, 0, 50, {.temperature = 0.5}); }, "draft::certified_law",
+          "temperature");
 }
 
 }  // namespace

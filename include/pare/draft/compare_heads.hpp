@@ -65,7 +65,7 @@ HeadAgreement compare_heads(const B& backend, const Q& draft, const P& exact, co
         draft.vocabulary(), Worded{"the tokens of exact, all ", exact.outputs()});
   check(is_finite(temperature) && temperature > 0, function, "temperature", temperature,
         "a finite number above 0");
-  const double t = std::max(temperature, greedy_temperature);
+  const double t = std::max(temperature, least_temperature);
   RowMatrix<T> zq(1, draft.outputs()), zp(1, exact.outputs());
   const auto ids = draft.ids();
   HeadSummary<T> sq, sp;

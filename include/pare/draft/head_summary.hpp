@@ -18,6 +18,7 @@
 #include <pare/core/check.hpp>
 #include <pare/core/gumbel.hpp>
 #include <pare/core/scalar.hpp>
+#include <pare/draft/sampling_options.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -26,9 +27,6 @@
 #include <vector>
 
 namespace pare::draft {
-
-/// Below this temperature a draw is the largest logit.
-inline constexpr double greedy_temperature = 1e-5;
 
 /// Whether a row of logits is a law of probability.
 enum class RowStatus : std::uint8_t {

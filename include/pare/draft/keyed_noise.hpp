@@ -16,19 +16,17 @@
 /// one gives with the same seed, whatever the tree: nodes of one depth share their noise, and at
 /// most one of them is used.
 ///
-/// G is a function of (seed, position, token) alone, on every backend. u is the middle of one of
-/// 2^52 steps, by two words of Philox, from 2^-53 to 1 - 2^-53: G is finite, from -3.7 to 36.8.
-/// Ours.
+/// G is that of core/gumbel.hpp, on every backend; `sample` of a head (head.hpp) draws by the same.
 
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/gumbel.hpp>
 #include <pare/core/random.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/draft/sampling.hpp>
 
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -36,60 +34,30 @@
 
 namespace pare::draft {
 
-/// What noise and coins are a function of, beside the position.
-struct NoiseKey {
+/// What coins are a function of, beside the position.
+struct CoinKey {
   std::uint64_t seed = 0;
 };
 
-namespace detail {
-
-/// Keeps noise apart from coins of the same seed and position.
-enum class NoiseKind : std::uint32_t {
-  Gumbel = 0x47554d42u,
-  Coins = 0x434f494eu,
-};
-
 PARE_ABI_BEGIN
-
-/// Four words of a position of a stream.
-constexpr PhiloxCounter noise_words(NoiseKey key, Index position, std::uint32_t place,
-                                    NoiseKind kind) noexcept {
-  const auto p = static_cast<std::uint64_t>(position);
-  return philox({place, static_cast<std::uint32_t>(p), static_cast<std::uint32_t>(p >> 32),
-                 static_cast<std::uint32_t>(kind)},
-                PhiloxKey(key.seed));
-}
-
-inline double gumbel_of(std::uint32_t high, std::uint32_t low) {
-  const std::uint64_t step = ((std::uint64_t{high} << 32) | low) >> 12;
-  return -std::log(-std::log((static_cast<double>(step) + 0.5) * 0x1p-52));
-}
-
-PARE_ABI_END
-}  // namespace detail
-PARE_ABI_BEGIN
-
-/// G(seed, position, token). Cost: half of a Philox and two logarithms.
-inline double gumbel_noise(NoiseKey key, Index position, std::int32_t token) {
-  const auto t = static_cast<std::uint32_t>(token);
-  const PhiloxCounter w = detail::noise_words(key, position, t / 2, detail::NoiseKind::Gumbel);
-  return t % 2 == 0 ? detail::gumbel_of(w[0], w[1]) : detail::gumbel_of(w[2], w[3]);
-}
 
 /// Uniform numbers in [0, 1), one after the other: a function of (seed, position) and their count.
 /// A position is that of the first token which the round may commit, so that rounds share no coin.
 class Coins {
  public:
-  explicit Coins(NoiseKey key, Index position) : key_(key), position_(position) {}
+  explicit Coins(CoinKey key, Index position) : key_(key.seed), position_(position) {}
 
   double operator()() {
-    const PhiloxCounter w =
-        detail::noise_words(key_, position_, count_++, detail::NoiseKind::Coins);
+    const auto p = static_cast<std::uint64_t>(position_);
+    // "COIN": apart from Gumbel noise of the same seed and position.
+    const PhiloxCounter w = philox(
+        {count_++, static_cast<std::uint32_t>(p), static_cast<std::uint32_t>(p >> 32), 0x434f494eu},
+        key_);
     return to_unit_double(w[0], w[1]);
   }
 
  private:
-  NoiseKey key_;
+  PhiloxKey key_;
   Index position_;
   std::uint32_t count_ = 0;
 };
@@ -106,12 +74,12 @@ class Coins {
 /// Cost: a Philox for two tokens and two logarithms for each that top-k, top-p and min-p leave.
 /// Memory: with one of these, 12 bytes for each token, kept in the backend's workspace; else none.
 template <Backend B, LogitRow Z>
-std::int32_t keyed_sample(const B& backend, const Z& logits, const Sampling& sampling, NoiseKey key,
-                          Index position) {
+std::int32_t keyed_sample(const B& backend, const Z& logits, const Sampling& sampling,
+                          GumbelNoise noise, Index position) {
   constexpr const char* function = "draft::keyed_sample";
   using T = compute_t<scalar_of<Z>>;
   const auto z = as_const(to_vector_view(logits));
-  detail::check_sampling(function, sampling);
+  validate(function, sampling);
   check_view(function, "logits", z);
   std::int32_t best = detail::checked_argmax(function, z);
   if (sampling.temperature < least_temperature) return best;
@@ -127,7 +95,7 @@ std::int32_t keyed_sample(const B& backend, const Z& logits, const Sampling& sam
     const double scaled = static_cast<double>(static_cast<T>(z(i))) / sampling.temperature;
     // No G is above 36.8, which is 53 log 2: far logits need none.
     if (scaled + 37 <= most) continue;
-    const double sum = scaled + gumbel_noise(key, position, static_cast<std::int32_t>(i));
+    const double sum = scaled + noise.at(position, static_cast<std::uint32_t>(i));
     if (sum > most) {
       most = sum;
       best = static_cast<std::int32_t>(i);
@@ -137,8 +105,9 @@ std::int32_t keyed_sample(const B& backend, const Z& logits, const Sampling& sam
 }
 /// \overload
 template <LogitRow Z>
-std::int32_t keyed_sample(const Z& logits, const Sampling& sampling, NoiseKey key, Index position) {
-  return keyed_sample(simd, logits, sampling, key, position);
+std::int32_t keyed_sample(const Z& logits, const Sampling& sampling, GumbelNoise noise,
+                          Index position) {
+  return keyed_sample(simd, logits, sampling, noise, position);
 }
 
 PARE_ABI_END

@@ -69,7 +69,7 @@ void reference_summary(std::span<const T> logits, std::span<const std::int32_t> 
   out.log_sum_exp[r] = largest / out.temperature + std::log(sum);
   if (!request.noise) return;
   out.drawn[r] = id(order[0]);
-  if (request.temperature < greedy_temperature) return;
+  if (request.temperature < least_temperature) return;
   double best = -std::numeric_limits<double>::infinity();
   for (std::size_t i = 0; i < logits.size(); ++i) {
     const double score = static_cast<double>(logits[i]) / out.temperature +

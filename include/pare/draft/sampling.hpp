@@ -10,18 +10,8 @@
 /// const std::int32_t token = draw(law, u);                        // u in [0, 1)
 /// ```
 ///
-/// Steps are taken in this order, each on the law that the one before leaves:
-///
-/// 1. temperature: p_i ~ e^(z_i / T). T below 1e-5, 0 too: all of the law is on the largest logit.
-/// 2. top_k: the k largest logits stay.
-/// 3. top_p: from the most probable token on, those stay before which the sum of probabilities is
-///    at most top_p. The first always stays.
-/// 4. min_p: tokens stay whose probability is at least min_p times the largest one.
-///
-/// This is the order of Hugging Face's generate; EAGLE takes top-p before top-k, llama.cpp the
-/// temperature last. Of equal logits the lower token comes first, so that exactly k stay
-/// (Hugging Face keeps all that equal the k-th). A logit of -infinity has probability 0. A NaN, a
-/// +infinity, or a row of -infinity alone is refused. Laws are in double.
+/// sampling_options.hpp has the steps and their order. Laws are in double. A NaN, a +infinity, or a
+/// row of -infinity alone is refused.
 ///
 /// Lossless verification (verify_sampled.hpp) is exact for the law that these steps give.
 
@@ -31,6 +21,7 @@
 #include <pare/core/check.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/draft/sampling_options.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -45,17 +36,6 @@
 
 namespace pare::draft {
 
-/// How a law is made of logits.
-struct Sampling {
-  double temperature = 1;         ///< finite, at least 0; below 1e-5: the largest logit
-  std::optional<Index> top_k{};   ///< at least 1; more than there are: all. Left out: all
-  std::optional<double> top_p{};  ///< in (0, 1]; left out: 1
-  std::optional<double> min_p{};  ///< in [0, 1]; left out: 0
-};
-
-/// Below it a temperature means the largest logit.
-inline constexpr double least_temperature = 1e-5;
-
 /// A row of logits: a range, a rank-1 view, or a vector of Eigen's.
 template <class X>
 concept LogitRow =
@@ -64,16 +44,6 @@ concept LogitRow =
 
 namespace detail {
 PARE_ABI_BEGIN
-
-inline void check_sampling(const char* function, const Sampling& s) {
-  check(is_finite(s.temperature) && s.temperature >= 0, function, "temperature", s.temperature,
-        "a finite number of at least 0");
-  check(!s.top_k || *s.top_k >= 1, function, "top_k", s.top_k.value_or(1), "at least 1");
-  check(!s.top_p || (*s.top_p > 0 && *s.top_p <= 1), function, "top_p", s.top_p.value_or(1),
-        "above 0 and at most 1");
-  check(!s.min_p || (*s.min_p >= 0 && *s.min_p <= 1), function, "min_p", s.min_p.value_or(0),
-        "from 0 to 1");
-}
 
 /// The token of the largest logit, the lowest of equal ones.
 /// \throws std::invalid_argument as the file says
@@ -180,7 +150,7 @@ template <Backend B, LogitRow Z>
 void token_law(const B& backend, const Z& logits, const Sampling& options, std::span<double> law) {
   constexpr const char* function = "draft::token_law";
   const auto z = as_const(to_vector_view(logits));
-  detail::check_sampling(function, options);
+  validate(function, options);
   check_view(function, "logits", z);
   check(static_cast<Index>(law.size()) == z.extent[0], function, "law", law.size(), z.extent[0]);
   const TensorView<double, 1> out{law.data(), {z.extent[0]}, {1}};

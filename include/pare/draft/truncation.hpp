@@ -6,25 +6,23 @@
 /// is returned only if it is that of a sort of all logits.
 ///
 /// ```cpp
-/// const Truncation cut{.top_p = 0.9, .min_p = 0.02};
-/// const auto law = truncated_law(head, hidden, 0, 0.8, cut);      // row 0 at temperature 0.8
+/// const Sampling cut{.temperature = 0.8, .top_p = 0.9, .min_p = 0.02};
+/// const auto law = truncated_law(head, hidden, 0, cut);           // of row 0
 /// const std::int32_t token = law.draw({.seed = 7}, position);     // the same noise as head.sample
 ///
 /// const auto top = head.top_k(hidden, 64, 0.8);                   // or of a summary one has:
 /// if (const auto certain = certified_law(top, 0, head.outputs(), cut)) certain->probabilities;
 /// ```
 ///
-/// Steps are taken in this order, each on the law that the one before leaves: temperature; the k
-/// largest logits stay; then those before which the mass, from the largest on, is at most top_p
-/// (the first always); then those whose probability is at least min_p of the largest one. Of equal
-/// logits the lower token comes first.
+/// The law is that of `token_law` (sampling.hpp) of the row's logits; sampling_options.hpp has the
+/// steps and their order.
 ///
 /// A summary of K logits and the log-sum-exp of all decides it if a step cuts among the K: top-k
 /// with k at most K; min-p once a kept logit falls below; top-p once the mass passes it, by more
 /// than log-sum-exp may be off (4e-6 for float), and if no larger top-k changes what masses are of.
 /// `truncated_law` starts from 256 and, if that is too few, sorts all logits of that row.
 ///
-/// Source: Hugging Face's order of steps; the certificate is ours.
+/// The certificate is ours.
 
 #include <pare/core/macros_off.hpp>
 
@@ -34,6 +32,7 @@
 #include <pare/core/tensor_view.hpp>
 #include <pare/draft/head.hpp>
 #include <pare/draft/head_summary.hpp>
+#include <pare/draft/sampling_options.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -47,23 +46,7 @@
 
 namespace pare::draft {
 
-/// What stays of a law.
-struct Truncation {
-  std::optional<Index> top_k{};   ///< at least 1; left out: all
-  std::optional<double> top_p{};  ///< in (0, 1]; left out: 1
-  std::optional<double> min_p{};  ///< in [0, 1]; left out: 0
-};
-
 PARE_ABI_BEGIN
-
-/// \throws std::invalid_argument if a member is out of its range
-inline void validate(const char* function, const Truncation& cut) {
-  check(!cut.top_k || *cut.top_k >= 1, function, "top_k", cut.top_k.value_or(1), "at least 1");
-  check(!cut.top_p || (*cut.top_p > 0 && *cut.top_p <= 1), function, "top_p", cut.top_p.value_or(1),
-        "above 0 and at most 1");
-  check(!cut.min_p || (*cut.min_p >= 0 && *cut.min_p <= 1), function, "min_p",
-        cut.min_p.value_or(0), "0 to 1");
-}
 
 /// The tokens that stay, the likeliest first. Of a row that is not Sound: none.
 struct TruncatedLaw {
@@ -94,7 +77,7 @@ PARE_ABI_BEGIN
 /// How many of the first `known` of a row stay, of all `size`; none if that cannot be told. Weights
 /// are e^((z - max) / t), falling, with `mass` the sum of all of them, off by `margin` of itself.
 inline std::optional<std::size_t> kept_of(const std::vector<double>& weights, std::size_t size,
-                                          double mass, double margin, const Truncation& cut) {
+                                          double mass, double margin, const Sampling& cut) {
   const std::size_t known = weights.size();
   std::size_t kept = known;
   bool whole = known == size;
@@ -138,18 +121,19 @@ PARE_ABI_BEGIN
 
 /// The law of one row of a summary, if its k logits decide it.
 ///
-/// \param summary of reduce or top_k, whose temperature it takes
+/// \param summary of reduce or top_k, at the temperature of `cut`
 /// \param outputs of the head
 /// \throws std::invalid_argument if the row is not one of the summary's, outputs are fewer than its
-/// k,
-///         or a member of the truncation is out of its range
+///         k, temperatures differ, or an option is out of its range
 template <ComputeScalar T>
 std::optional<TruncatedLaw> certified_law(const HeadSummary<T>& summary, Index row, Index outputs,
-                                          const Truncation& cut) {
+                                          const Sampling& cut) {
   constexpr const char* function = "draft::certified_law";
   validate(function, cut);
   check(row >= 0 && row < summary.rows, function, "row", row, Worded{"0 to below ", summary.rows});
   check(outputs >= summary.k, function, "outputs", outputs, Worded{"at least k, ", summary.k});
+  check(cut.temperature == summary.temperature, function, "temperature", cut.temperature,
+        summary.temperature);
   const auto r = static_cast<std::size_t>(row);
   if (summary.status[r] != RowStatus::Sound) return TruncatedLaw{};
   constexpr double margin = std::is_same_v<T, float> ? 4e-6 : 1e-12;
@@ -179,13 +163,13 @@ std::optional<TruncatedLaw> certified_law(const HeadSummary<T>& summary, Index r
 /// \param backend     left out: pare::simd
 /// \param hidden      [rows, inputs]
 /// \param row         of them
-/// \param temperature finite, at least 0; below 1e-5 the law is the largest logit
+/// \param cut         at a temperature below 1e-5 the law is the largest logit
 /// \param candidates  logits that are kept at first, at least 1
 /// \throws std::invalid_argument if an argument is out of its range
 /// Cost: a call of the head; where the candidates do not decide, another, with all logits kept.
 template <Backend B, DraftHead H, In<2> X>
 TruncatedLaw truncated_law(const B& backend, const H& head, const X& hidden, Index row,
-                           double temperature, const Truncation& cut, Index candidates = 256) {
+                           const Sampling& cut, Index candidates = 256) {
   constexpr const char* function = "draft::truncated_law";
   validate(function, cut);
   check(candidates >= 1, function, "candidates", candidates, "at least 1");
@@ -195,21 +179,21 @@ TruncatedLaw truncated_law(const B& backend, const H& head, const X& hidden, Ind
   one.data = one.data + row * one.stride[0];
   one.extent[0] = 1;
   HeadSummary<typename H::scalar> top;
-  if (is_finite(temperature) && temperature >= 0 && temperature < greedy_temperature) {
+  if (cut.temperature < least_temperature) {
     head.reduce(backend, one, {.k = 1}, top);
     return *certified_law(top, 0, head.outputs(), {.top_k = 1});
   }
   for (const Index k : {candidates, head.outputs()}) {
-    head.reduce(backend, one, {.k = k, .temperature = temperature}, top);
+    head.reduce(backend, one, {.k = k, .temperature = cut.temperature}, top);
     if (auto law = certified_law(top, 0, head.outputs(), cut)) return *law;
   }
   return {};  // not reached: all logits decide
 }
 /// \overload
 template <DraftHead H, In<2> X>
-TruncatedLaw truncated_law(const H& head, const X& hidden, Index row, double temperature,
-                           const Truncation& cut, Index candidates = 256) {
-  return truncated_law(simd, head, hidden, row, temperature, cut, candidates);
+TruncatedLaw truncated_law(const H& head, const X& hidden, Index row, const Sampling& cut,
+                           Index candidates = 256) {
+  return truncated_law(simd, head, hidden, row, cut, candidates);
 }
 
 PARE_ABI_END

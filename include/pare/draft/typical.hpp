@@ -78,7 +78,7 @@ PARE_ABI_BEGIN
 /// Cost: a law, and its entropy, for each accepted node that has children.
 template <Backend B, TokenLaws L>
 void verify_typical(const B& backend, const DraftTree& tree, const L& laws,
-                    const TypicalOptions& options, NoiseKey key, Index position, Verified& out) {
+                    const TypicalOptions& options, CoinKey key, Index position, Verified& out) {
   constexpr const char* function = "draft::verify_typical";
   check(options.lossy, function, "lossy", "false",
         "true: typical acceptance changes the law of what is committed");
@@ -124,7 +124,7 @@ void verify_typical(const B& backend, const DraftTree& tree, const L& laws,
 /// \overload
 template <TokenLaws L>
 void verify_typical(const DraftTree& tree, const L& laws, const TypicalOptions& options,
-                    NoiseKey key, Index position, Verified& out) {
+                    CoinKey key, Index position, Verified& out) {
   verify_typical(simd, tree, laws, options, key, position, out);
 }
 

@@ -215,7 +215,7 @@ PARE_ABI_BEGIN
 template <Backend B, NodeRule R, TokenLaws L>
 requires(!R::reads_draft_law || TokenAndDraftLaws<L>)
 void verify_sampled(const B& backend, const DraftTree& tree, const R& rule, const L& laws,
-                    NoiseKey key, Index position, Verified& out) {
+                    CoinKey key, Index position, Verified& out) {
   constexpr const char* function = "draft::verify_sampled";
   detail::check_tree(function, tree);
   const Index vocabulary = laws.vocabulary();
@@ -239,7 +239,7 @@ void verify_sampled(const B& backend, const DraftTree& tree, const R& rule, cons
 /// \overload
 template <NodeRule R, TokenLaws L>
 requires(!R::reads_draft_law || TokenAndDraftLaws<L>)
-void verify_sampled(const DraftTree& tree, const R& rule, const L& laws, NoiseKey key,
+void verify_sampled(const DraftTree& tree, const R& rule, const L& laws, CoinKey key,
                     Index position, Verified& out) {
   verify_sampled(simd, tree, rule, laws, key, position, out);
 }

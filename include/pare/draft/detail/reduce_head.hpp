@@ -90,7 +90,7 @@ class HeadReduction {
         panels_(ceil_div(tiles.outputs, Tiles::width)),
         each_(run_panels(panels_)),
         runs_(ceil_div(panels_, each_)),
-        draws_(request.noise && request.temperature >= greedy_temperature),
+        draws_(request.noise && request.temperature >= least_temperature),
         // A greedy draw is the first of the best.
         k_(std::min(std::max(request.k, Index{request.noise && !draws_ ? 1 : 0}), tiles.outputs)),
         run_k_(std::min(k_, each_ * Tiles::width)) {
@@ -228,7 +228,7 @@ template <class T>
 void size_summary(Index rows, Index outputs, const HeadRequest& request, HeadSummary<T>& out) {
   out.rows = rows;
   out.k = std::min(request.k, outputs);
-  out.temperature = request.temperature < greedy_temperature ? 1.0 : request.temperature;
+  out.temperature = request.temperature < least_temperature ? 1.0 : request.temperature;
   const auto n = static_cast<std::size_t>(rows), kept = static_cast<std::size_t>(rows * out.k);
   out.values.resize(kept);
   out.ids.resize(kept);
