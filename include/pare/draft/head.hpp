@@ -15,14 +15,13 @@
 /// head.logits(hidden, z);                                 // all of them: [rows, outputs]
 /// ```
 ///
-/// | head | header | W is |
-/// |---|---|---|
-/// | `DenseHead<S>` | `dense_head.hpp` | in panels of float, double, bf16 or f16 |
-/// | `QuantizedHead` | `dense_head.hpp` | in panels of bytes, a scale per output |
-/// | `StoredHead<W>` | `stored_head.hpp` | rows where they lie: float, bf16, f16, Q8_0, Q4_0, Q4_1
-/// | | `LowRankHead<S>` | `low_rank_head.hpp` | up down, of rank r (SlimSpec) | | `MarkovHead<S>` |
-/// `markov_head.hpp` | [up second] of a latent and an embedding of the last token | |
-/// `SubsetHead<Head>` | `subset_head.hpp` | another's, for some of the tokens (FR-Spec, EAGLE-3) |
+/// - `DenseHead<S>` (dense_head.hpp): W in panels of float, double, bf16 or f16;
+/// - `QuantizedHead` (dense_head.hpp): in panels of bytes, with a scale for each output;
+/// - `StoredHead<W>` (stored_head.hpp): rows where they lie, of float, bf16, f16, Q8_0, Q4_0, Q4_1;
+/// - `LowRankHead<S>` (low_rank_head.hpp): up down, of rank r (SlimSpec);
+/// - `MarkovHead<S>` (markov_head.hpp): [up second] of a latent and of an embedding of the last
+///   token;
+/// - `SubsetHead<Head>` (subset_head.hpp): another head's, for some tokens (FR-Spec, EAGLE-3).
 ///
 /// All calls compute a panel of 64 logits (32 of double) at a time and take in what is wanted while
 /// it is in the first-level cache. N rows have the bits of N calls of one row, on any number of
@@ -37,6 +36,7 @@
 #include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/draft/detail/head_rows.hpp>
 #include <pare/draft/detail/reduce_head.hpp>
 #include <pare/draft/head_summary.hpp>
 #include <pare/draft/reference.hpp>
@@ -292,36 +292,6 @@ class HeadCalls {
 
 PARE_ABI_END
 
-namespace detail {
-PARE_ABI_BEGIN
-
-/// Scalars that contiguous_rows needs room for.
-template <class T>
-Index copied_size(TensorView<const T, 2> h) {
-  return h.stride[1] == 1 || h.cols() == 1 ? 0 : whole_lines(h.rows() * h.cols());
-}
-
-/// Rows that are contiguous: those given, or copies in `room`.
-template <class T>
-TensorView<const T, 2> contiguous_rows(TensorView<const T, 2> h, T* room) {
-  if (copied_size(h) == 0) return h;
-  for (Index r = 0; r < h.rows(); ++r)
-    for (Index i = 0; i < h.cols(); ++i) room[r * h.cols() + i] = h(r, i);
-  return {room, h.extent, {h.cols(), 1}};
-}
-
-/// z = W h in double, for one row.
-template <class Tiles, class X>
-void reference_product(const Tiles& tiles, const X& x, std::vector<double>& z) {
-  for (Index o = 0; o < tiles.outputs; ++o) {
-    double sum = 0;
-    for (Index i = 0; i < tiles.inputs; ++i) sum += tiles.weight(o, i) * static_cast<double>(x(i));
-    z[static_cast<std::size_t>(o)] = sum;
-  }
-}
-
-PARE_ABI_END
-}  // namespace detail
 }  // namespace pare::draft
 
 #include <pare/core/macros_on.hpp>

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Rows of hidden states as heads need them: contiguous for kernels, or multiplied in double.
+
+#include <pare/core/macros_off.hpp>
+
+#include <pare/core/scratch.hpp>
+#include <pare/core/tensor_view.hpp>
+
+#include <cstddef>
+#include <vector>
+
+namespace pare::draft::detail {
+PARE_ABI_BEGIN
+
+/// Scalars that contiguous_rows needs room for.
+template <class T>
+Index copied_size(TensorView<const T, 2> h) {
+  return h.stride[1] == 1 || h.cols() == 1 ? 0 : whole_lines(h.rows() * h.cols());
+}
+
+/// Rows that are contiguous: those given, or copies in `room`.
+template <class T>
+TensorView<const T, 2> contiguous_rows(TensorView<const T, 2> h, T* room) {
+  if (copied_size(h) == 0) return h;
+  for (Index r = 0; r < h.rows(); ++r)
+    for (Index i = 0; i < h.cols(); ++i) room[r * h.cols() + i] = h(r, i);
+  return {room, h.extent, {h.cols(), 1}};
+}
+
+/// z = W h in double, for one row.
+template <class Tiles, class X>
+void reference_product(const Tiles& tiles, const X& x, std::vector<double>& z) {
+  for (Index o = 0; o < tiles.outputs; ++o) {
+    double sum = 0;
+    for (Index i = 0; i < tiles.inputs; ++i) sum += tiles.weight(o, i) * static_cast<double>(x(i));
+    z[static_cast<std::size_t>(o)] = sum;
+  }
+}
+
+PARE_ABI_END
+}  // namespace pare::draft::detail
+
+#include <pare/core/macros_on.hpp>
