@@ -21,11 +21,14 @@
 #include <pare/core/check.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/draft/compact_cache.hpp>
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <numeric>
+#include <span>
 #include <type_traits>
 #include <vector>
 
@@ -61,9 +64,8 @@ class KvCache {
     const Index row = pare::checked_product(function, "shape", shape.kv_heads, shape.head_dim);
     layer_size_ = pare::checked_product(function, "capacity", pages_ * page, row);
     const Index size = pare::checked_product(function, "capacity", layer_size_, 2 * shape.layers);
-    const std::size_t bytes = scalar == KvScalar::Float ? sizeof(float) : sizeof(pare::bf16);
-    pare::checked_count(function, "capacity", size, bytes);
-    memory_.resize(static_cast<std::size_t>(size) * bytes);
+    pare::checked_count(function, "capacity", size, scalar_bytes());
+    memory_.resize(static_cast<std::size_t>(size) * scalar_bytes());
     table_.resize(static_cast<std::size_t>(pages_));
     std::iota(table_.begin(), table_.end(), 0);
   }
@@ -89,6 +91,23 @@ class KvCache {
     length_[0] = tokens;
   }
   void reset() { length_[0] = 0; }
+
+  /// Of the tokens from `first` on, keeps those that are listed, side by side.
+  /// \param kept ascending, from 0, the token `first`, the first of the list
+  /// \throws std::invalid_argument if they are not tokens of the cache, as draft::row_moves
+  void keep(Index first, std::span<const Index> kept) {
+    std::vector<pare::draft::RowMove> moves;
+    pare::draft::row_moves(first, length() - first, kept, moves);
+    const std::size_t bytes = static_cast<std::size_t>(row()) * scalar_bytes();
+    for (const pare::draft::RowMove move : moves)
+      for (Index part = 0; part < 2 * shape_.layers; ++part) {
+        std::byte* const rows =
+            memory_.data() + static_cast<std::size_t>(part * layer_size_) * scalar_bytes();
+        std::memcpy(rows + static_cast<std::size_t>(move.to) * bytes,
+                    rows + static_cast<std::size_t>(move.from) * bytes, bytes);
+      }
+    length_[0] = first + static_cast<Index>(kept.size());
+  }
 
   /// Writes keys and values [tokens, kv heads x dim] of a layer, from a position on.
   template <class B>
@@ -125,6 +144,9 @@ class KvCache {
   }
 
  private:
+  std::size_t scalar_bytes() const {
+    return scalar_ == KvScalar::Float ? sizeof(float) : sizeof(pare::bf16);
+  }
   Index row() const { return shape_.kv_heads * shape_.head_dim; }
 
   template <class S>

@@ -26,6 +26,7 @@
 #include "language_model/cache_attention.hpp"
 #include "language_model/head_views.hpp"
 #include "language_model/kv_cache.hpp"
+#include "language_model/llama_memory.hpp"
 #include "language_model/llama_source.hpp"
 #include "language_model/token_cache.hpp"
 
@@ -90,6 +91,9 @@ class Llama {
   /// Layers that may be replaced by others of their inputs and outputs.
   std::vector<LlamaBlock>& blocks() { return blocks_; }
   AnyLinear& head() { return head_; }
+  const AnyLinear& head() const { return head_; }
+  /// Writes the row of the embedding of a token, [dim].
+  void embed(Token token, std::span<float> row) const { embedding_(token, row); }
 
   /// Appends tokens to the cache and writes the logits of the last, [vocabulary].
   ///
@@ -131,19 +135,28 @@ class Llama {
     });
   }
 
+  /// Appends tokens to the cache and calls use(on, states) with what the head is applied to,
+  /// [tokens, dim], which is gone after the call.
+  ///
+  /// \param pass where the tokens stand, and how many blocks they go through: no keys and values
+  ///             are written for the others
+  /// \throws std::invalid_argument as forward, or if the pass does not fit
+  template <class B, class Use>
+  void states(const B& backend, std::span<const Token> tokens, KvCache& cache, const Pass& pass,
+              const Use& use, const Attention& attention = exact_attention) const {
+    check_pass(pass, config_, static_cast<Index>(tokens.size()));
+    run(
+        backend, tokens, cache, attention,
+        [&](const ModelBackend& on, const auto& h, Memory&) { use(on, h); }, pass);
+  }
+
  private:
   static constexpr const char* forward_name = "language_model::Llama::forward";
   /// Tokens between two attentions go through a block's layers this many at a time: [rows, hidden]
   /// of a small model stays in cache, and memory does not grow with the prompt.
   static constexpr Index rows_at_once = 512;
 
-  struct Memory {
-    pare::AlignedBuffer<std::byte> activations, logits;
-  };
-  struct Activations {
-    float *x, *q, *attended;               // of all tokens: [dim], [heads x head dim] twice
-    float *h, *delta, *k, *v, *gate, *up;  // of rows_at_once of them
-  };
+  using Memory = LlamaMemory;
 
   TensorView<float, 4> heads_of(TensorView<float, 2> m) const {
     return language_model::heads_of(m, m.cols() / config_.head_dim);
@@ -152,11 +165,11 @@ class Llama {
   /// Calls use(backend, rows, memory) with what the head is applied to.
   template <class B, class C, class Use>
   void run(const B& backend, std::span<const Token> tokens, C& cache,
-           const AttentionOf<C>& attention, const Use& use) const {
+           const AttentionOf<C>& attention, const Use& use, const Pass& pass = {}) const {
     check_call(tokens, cache);
     const ModelBackend on = on_any_executor(backend);
     const auto memory = pare::leased<Memory>(on);
-    use(on, hidden_states(on, tokens, cache, attention, *memory), *memory);
+    use(on, hidden_states(on, tokens, cache, attention, pass, *memory), *memory);
   }
 
   template <class C>
@@ -173,35 +186,22 @@ class Llama {
                 pare::Worded{"at most ", room, ", what is left of the context and the cache"});
   }
 
-  Activations activations(Index tokens, pare::AlignedBuffer<std::byte>& memory) const {
-    const LlamaConfig& c = config_;
-    const Index rows = std::min(tokens, rows_at_once);
-    Activations a{};
-    pare::carve_from(memory, [&](pare::Carver& take) {
-      take(a.x, tokens * c.dim);
-      for (float** of_all : {&a.q, &a.attended}) take(*of_all, tokens * c.heads * c.head_dim);
-      for (float** of_dim : {&a.h, &a.delta}) take(*of_dim, rows * c.dim);
-      for (float** of_key : {&a.k, &a.v}) take(*of_key, rows * c.kv_heads * c.head_dim);
-      for (float** of_hidden : {&a.gate, &a.up}) take(*of_hidden, rows * c.hidden);
-    });
-    return a;
-  }
-
   /// What the head is applied to, [tokens, dim].
   template <class C>
   TensorView<const float, 2> hidden_states(const ModelBackend& backend,
                                            std::span<const Token> tokens, C& cache,
-                                           const AttentionOf<C>& attention, Memory& memory) const {
+                                           const AttentionOf<C>& attention, const Pass& pass,
+                                           Memory& memory) const {
     const auto n = static_cast<Index>(tokens.size());
-    const Activations a = activations(n, memory.activations);
+    const Activations a = activations(config_, n, rows_at_once, memory.activations);
     const TensorView<float, 2> x = matrix(a.x, n, config_.dim);
     for (Index t = 0; t < n; ++t)
       embedding_(tokens[static_cast<std::size_t>(t)],
                  {&x(t, 0), static_cast<std::size_t>(config_.dim)});
     Appended<C> appended(cache, n);
-    for (Index i = 0; i < config_.blocks; ++i) {
+    for (Index i = 0; i < pass.blocks.value_or(config_.blocks); ++i) {
       const LlamaBlock& block = blocks_[static_cast<std::size_t>(i)];
-      attend(backend, block, i, x, appended, attention, a);
+      attend(backend, block, i, x, appended, attention, pass, a);
       for (Index first = 0; first < n; first += rows_at_once)
         feed_forward(backend, block, rows_of(x, first, std::min(rows_at_once, n - first)), first,
                      a);
@@ -214,11 +214,11 @@ class Llama {
   /// Attention of all rows of x to a.attended.
   void attend(const ModelBackend& backend, const LlamaBlock& block, Index layer,
               TensorView<float, 2> x, const Appended<KvCache>& appended, const Attention& attention,
-              const Activations& a) const {
+              const Pass& pass, const Activations& a) const {
     const Index n = x.rows(), width = config_.heads * config_.head_dim;
     for (Index first = 0; first < n; first += rows_at_once)
       project(backend, block, layer, rows_of(x, first, std::min(rows_at_once, n - first)), first,
-              appended, a);
+              appended, pass, a);
     const AttentionCall call{layer, heads_of(matrix(a.q, n, width)), appended.cache,
                              heads_of(matrix(a.attended, n, width))};
     n > 1 ? attention(backend, call) : exact_attention(backend, call);
@@ -228,7 +228,7 @@ class Llama {
   template <AttendingCache C>
   void attend(const ModelBackend& backend, const LlamaBlock& block, Index layer,
               TensorView<float, 2> x, const Appended<C>& appended, const AttentionOf<C>&,
-              const Activations& a) const {
+              const Pass&, const Activations& a) const {
     const Index width = config_.heads * config_.head_dim;
     for (Index first = 0; first < x.rows(); first += rows_at_once) {
       const auto rows = rows_of(x, first, std::min(rows_at_once, x.rows() - first));
@@ -243,7 +243,7 @@ class Llama {
   /// Queries of rows of x to a.q, their keys and values to the cache.
   void project(const ModelBackend& backend, const LlamaBlock& block, Index layer,
                TensorView<float, 2> x, Index first, const Appended<KvCache>& appended,
-               const Activations& a) const {
+               const Pass& pass, const Activations& a) const {
     const Index rows = x.rows(), width = config_.heads * config_.head_dim;
     const auto h = matrix(a.h, rows, config_.dim);
     const auto q = matrix(a.q + first * width, rows, width);
@@ -254,9 +254,14 @@ class Llama {
     block.key.apply(backend, h, k);
     block.value.apply(backend, h, v);
     const Index position = appended.before + first;
+    pare::transformer::RotaryOptions turn{.layout = config_.layout, .first_position = position};
+    if (!pass.positions.empty()) {
+      turn.first_position = 0;
+      turn.positions =
+          pass.positions.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows));
+    }
     for (const auto& turned : {q, k})
-      pare::transformer::rotate(backend, heads_of(turned), table_,
-                                {.layout = config_.layout, .first_position = position});
+      pare::transformer::rotate(backend, heads_of(turned), table_, turn);
     appended.cache.write(backend, layer, position, k, v);
   }
 
