@@ -120,9 +120,10 @@ TEST(LanguageModelArguments, HelpIsAskedForWithAndWithoutACommand) {
 
 TEST(LanguageModelArguments, WhatMakesNoSenseIsRefused) {
   EXPECT_EQ(refusal({"generate", ""}), "the prompt is empty");
-  EXPECT_EQ(refusal({}), "got '', wanted generate, perplexity, bench, dump or heads first");
+  EXPECT_EQ(refusal({}),
+            "got '', wanted generate, perplexity, bench, dump, heads or speculate first");
   EXPECT_EQ(refusal({"answer"}),
-            "got 'answer', wanted generate, perplexity, bench, dump or heads first");
+            "got 'answer', wanted generate, perplexity, bench, dump, heads or speculate first");
   EXPECT_EQ(refusal({"generate"}),
             "got 0 words behind the command, wanted one, the prompt (in quotes)");
   EXPECT_EQ(refusal({"generate", "What", "is"}),
@@ -230,6 +231,54 @@ TEST(LanguageModelArguments, WhatMakesNoSenseIsRefused) {
             "--weights: got 'q4', wanted stored, f32 or bf16");
   EXPECT_EQ(refusal({"dump", "x", "--layers", "1,,2"}),
             "--layers: got '', wanted whole numbers from 0, by commas");
+}
+
+TEST(LanguageModelArguments, DraftersHaveHeadsAndBudgets) {
+  const Arguments many =
+      parse({"speculate", "a", "--draft", "prompt,early:10,linear:3", "--head=dense,rank:72",
+             "--budget", "4,64", "--branch=6", "--chain", "--sample", "b", "--prompts=9"});
+  EXPECT_EQ(many.command, Command::Speculate);
+  EXPECT_EQ(many.draft.drafters,
+            (std::vector<DraftName>{{"prompt"}, {"early", 10}, {"linear", 3}}));
+  EXPECT_EQ(many.draft.heads, (std::vector<DraftName>{{"dense"}, {"rank", 72}}));
+  EXPECT_EQ(many.draft.budgets, (std::vector<pare::Index>{4, 64}));
+  EXPECT_EQ(many.draft.branch, 6);
+  EXPECT_EQ(many.draft.prompts, 9);
+  EXPECT_TRUE(many.draft.chain);
+  EXPECT_EQ(many.draft.drafters[1].text(), "early:10");
+  const Arguments one = parse({"generate", "x", "--draft", "prompt", "--check"});
+  EXPECT_TRUE(one.draft.check);
+  EXPECT_EQ(one.draft.budgets, std::vector<pare::Index>{16});
+}
+
+TEST(LanguageModelArguments, DraftersThatMakeNoSenseAreRefused) {
+  const auto drafting = [](std::vector<const char*> options) {
+    options.insert(options.begin(), {"speculate", "x"});
+    return refusal(options);
+  };
+  EXPECT_EQ(drafting({}), "speculate needs --draft");
+  for (const char* name : {"early", "prompt:3", "eagle:3", "dense", "early:0", "early:x", ":"})
+    EXPECT_NE(drafting({"--draft", name}).find("--draft: got '"), std::string::npos) << name;
+  for (const char* name : {"rank", "dense:2", "prompt", "svd:3"})
+    EXPECT_NE(drafting({"--draft=early:2", "--head", name}).find("--head: got '"),
+              std::string::npos)
+        << name;
+  EXPECT_EQ(drafting({"--draft=prompt", "--budget", "65"}),
+            "--budget: got '65', wanted whole numbers from 2 to 64");
+  EXPECT_EQ(drafting({"--draft=prompt", "--branch", "0"}),
+            "--branch: got '0', wanted a whole number from 1 to 64");
+  const char* const needs = "--draft linear, and --head rank and tokens, need --sample";
+  EXPECT_EQ(drafting({"--draft=linear:2"}), needs);
+  EXPECT_EQ(drafting({"--draft=early:2", "--head=dense,rank:9"}), needs);
+  EXPECT_EQ(drafting({"--draft=prompt", "--sample=y"}),
+            "--sample: wanted --draft linear, or --head rank or tokens, with it");
+  EXPECT_EQ(drafting({"--draft=linear:2", "--sample=x"}),
+            "--sample: got 'x', wanted a text that is not judged");
+  EXPECT_EQ(refusal({"generate", "x", "--draft=prompt,early:2"}),
+            "got several of --draft, --head or --budget, wanted one of each");
+  EXPECT_EQ(refusal({"generate", "x", "--draft=prompt", "--latent=64"}),
+            "got both --draft and --latent");
+  EXPECT_EQ(refusal({"generate", "x", "--check"}), "got --check or --chain without --draft");
 }
 
 }  // namespace

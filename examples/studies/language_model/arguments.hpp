@@ -37,6 +37,26 @@ inline void check_one_latent(const Arguments& arguments) {
   check_one_latent(arguments.latent, arguments.sample, arguments.svd.sample_tokens.has_value());
 }
 
+inline Arguments check_speculate(Arguments arguments) {
+  if (arguments.help) return arguments;
+  if (arguments.draft.drafters.empty()) throw UsageError("speculate needs --draft");
+  check_draft(arguments.draft, arguments.sample, false);
+  if (std::ranges::find(arguments.words, arguments.sample) != arguments.words.end())
+    throw UsageError("--sample: got '" + arguments.sample + "', wanted a text that is not judged");
+  return arguments;
+}
+
+/// --sample is for latents or for drafters.
+inline void check_generate(const Arguments& arguments) {
+  const DraftArguments& draft = arguments.draft;
+  if (draft.drafters.empty()) {
+    if (draft.check || draft.chain) throw UsageError("got --check or --chain without --draft");
+    return check_one_latent(arguments);
+  }
+  if (!arguments.latent.widths.empty()) throw UsageError("got both --draft and --latent");
+  check_draft(draft, arguments.sample, true);
+}
+
 inline Arguments check_perplexity(Arguments arguments) {
   if (arguments.help) return arguments;
   const bool is_sparse = !arguments.attention.empty(), is_factored = !arguments.svd.shares.empty();
@@ -83,9 +103,12 @@ inline Arguments parse_arguments(int count, const char* const* words) {
     Arguments arguments =
         parse(Command::Generate, detail::generate_options, 1, 1, "one, the prompt (in quotes)");
     if (!arguments.help && arguments.words.front().empty()) throw UsageError("the prompt is empty");
-    if (!arguments.help) detail::check_one_latent(arguments);
+    if (!arguments.help) detail::check_generate(arguments);
     return arguments;
   }
+  if (command == "speculate")
+    return detail::check_speculate(
+        parse(Command::Speculate, detail::speculate_options, 1, any, "text files"));
   if (command == "perplexity")
     return detail::check_perplexity(
         parse(Command::Perplexity, detail::perplexity_options, 1, any, "text files"));
@@ -98,7 +121,7 @@ inline Arguments parse_arguments(int count, const char* const* words) {
     return parse(Command::Dump, detail::dump_options, 1, 1, "one, a text file");
   if (command == "heads") return parse(Command::Heads, detail::heads_options, 0, 0, "none");
   throw UsageError("got '" + std::string(command) +
-                   "', wanted generate, perplexity, bench, dump or heads first");
+                   "', wanted generate, perplexity, bench, dump, heads or speculate first");
 }
 
 }  // namespace language_model

@@ -9,6 +9,7 @@
 /// ```
 
 #include "common/options.hpp"
+#include "language_model/draft_arguments.hpp"
 #include "language_model/head_arguments.hpp"
 #include "language_model/kv_cache.hpp"
 #include "language_model/latent_arguments.hpp"
@@ -33,7 +34,7 @@ using command_line::UsageError;
 inline constexpr std::string_view sparse_names[] = {
     "mean_pool", "antidiagonal", "pbs", "s2o", "proxy", "window", "sampled", "oracle"};
 
-enum class Command { Generate, Perplexity, Bench, Dump, Heads };
+enum class Command { Generate, Perplexity, Bench, Dump, Heads, Speculate };
 
 /// What the user asked for.
 struct Arguments {
@@ -51,6 +52,7 @@ struct Arguments {
   SvdArguments svd;
   LatentArguments latent;
   HeadArguments heads;
+  DraftArguments draft;
   std::optional<Index> repeat;
   std::optional<std::string> out;
   std::vector<Index> layers = {0};
@@ -132,6 +134,32 @@ inline constexpr Option sample_tokens_option = {
     "--sample-tokens",
     [](auto& a, auto option, auto value) { a.svd.sample_tokens = token_count(option, value); }};
 
+inline constexpr Option draft_option = {"--draft", [](auto& a, auto option, auto value) {
+                                          a.draft.drafters =
+                                              command_line::list(option, value, drafter_name);
+                                        }};
+inline constexpr Option draft_head_option = {"--head", [](auto& a, auto option, auto value) {
+                                               a.draft.heads = command_line::list(option, value,
+                                                                                  draft_head_name);
+                                             }};
+inline constexpr Option budget_option = {"--budget", [](auto& a, auto option, auto value) {
+                                           a.draft.budgets =
+                                               command_line::list(option, value, draft_budget);
+                                         }};
+inline constexpr Option branch_option = {"--branch", [](auto& a, auto option, auto value) {
+                                           a.draft.branch = draft_branch(option, value);
+                                         }};
+inline constexpr Option chain_option = {"--chain",
+                                        [](auto& a, auto, auto) { a.draft.chain = true; }, true};
+inline constexpr Option temperature_option = {
+    "--temperature", [](auto& a, auto option, auto value) {
+      a.sampling.temperature = command_line::number(
+          option, value, 0.0, std::numeric_limits<double>::max(), "a number from 0");
+    }};
+inline constexpr Option seed_option = {"--seed", [](auto& a, auto option, auto value) {
+                                         a.sampling.seed = command_line::seed(option, value);
+                                       }};
+
 inline constexpr Option generate_options[] = {
     tokens_option,
     model_option,
@@ -142,11 +170,13 @@ inline constexpr Option generate_options[] = {
     convert_option,
     sample_option,
     sample_tokens_option,
-    {"--temperature",
-     [](auto& a, auto option, auto value) {
-       a.sampling.temperature = command_line::number(
-           option, value, 0.0, std::numeric_limits<double>::max(), "a number from 0");
-     }},
+    draft_option,
+    draft_head_option,
+    budget_option,
+    branch_option,
+    chain_option,
+    {"--check", [](auto& a, auto, auto) { a.draft.check = true; }, true},
+    temperature_option,
     {"--top-k",
      [](auto& a, auto option, auto value) { a.sampling.top_k = token_count(option, value); }},
     {"--top-p",
@@ -158,8 +188,7 @@ inline constexpr Option generate_options[] = {
      [](auto& a, auto option, auto value) {
        a.sampling.min_p = share(option, value, 0.0, "a share from 0 to 1");
      }},
-    {"--seed",
-     [](auto& a, auto option, auto value) { a.sampling.seed = command_line::seed(option, value); }},
+    seed_option,
     {"--raw", [](auto& a, auto, auto) { a.raw = true; }, true},
 };
 
@@ -234,6 +263,26 @@ inline constexpr Option heads_options[] = {
      [](auto& a, auto option, auto value) { a.heads.prompts = token_count(option, value); }},
     {"--random",
      [](auto& a, auto option, auto value) { a.heads.random = command_line::seed(option, value); }},
+};
+
+inline constexpr Option speculate_options[] = {
+    tokens_option,
+    model_option,
+    weights_option,
+    kv_option,
+    threads_option,
+    sample_option,
+    sample_tokens_option,
+    draft_option,
+    draft_head_option,
+    budget_option,
+    branch_option,
+    chain_option,
+    temperature_option,
+    seed_option,
+    {"--prompt", [](auto& a, auto option, auto value) { a.prompt = token_count(option, value); }},
+    {"--prompts",
+     [](auto& a, auto option, auto value) { a.draft.prompts = token_count(option, value); }},
 };
 
 }  // namespace detail

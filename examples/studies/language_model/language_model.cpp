@@ -10,12 +10,14 @@
 #include "language_model/attention_table.hpp"
 #include "language_model/dump.hpp"
 #include "language_model/generate.hpp"
+#include "language_model/generate_drafted.hpp"
 #include "language_model/judge_factored.hpp"
 #include "language_model/judge_heads.hpp"
 #include "language_model/judge_latent.hpp"
 #include "language_model/open_cache.hpp"
 #include "language_model/open_model.hpp"
 #include "language_model/sparse_attention.hpp"
+#include "language_model/speculate.hpp"
 #include "language_model/text_parts.hpp"
 
 #include <pare/core/backend.hpp>
@@ -52,6 +54,8 @@ void run_generate(const Arguments& arguments, OpenModel& model, const B& backend
   };
   if (arguments.raw) show(text);
   const Index most = arguments.tokens.value_or(256);
+  if (!arguments.draft.drafters.empty())
+    return generate_drafted(arguments, model, backend, prompt, most, show);
   GenerationTimes times;
   with_cache(arguments, model, backend, generation_room(model.llama, prompt, most),
              [&](auto& cache) {
@@ -206,6 +210,8 @@ void run(const Arguments& arguments) {
       return run_dump(arguments, model, backend);
     case Command::Heads:
       return find_heads(arguments, model, backend);
+    case Command::Speculate:
+      return judge_drafters(arguments, model, backend);
   }
 }
 

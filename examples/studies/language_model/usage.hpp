@@ -12,6 +12,7 @@ inline constexpr const char* usage_text =
        language_model bench [options]
        language_model dump FILE [options]
        language_model heads [options]
+       language_model speculate FILE... [options]
 
 A language model of Llama's kind on Pare's kernels. The model is SmolLM2-135M-Instruct, which
 `cmake/bootstrap.sh model` fetches, or a GGUF file of yours with a "smollm" vocabulary.
@@ -27,6 +28,15 @@ generate answers a prompt, its text as it comes:
   --latent N --convert HOW --sample FILE
                        caches latents of N numbers per token and layer instead of keys and values,
                        as with perplexity; says how many bytes a token takes
+
+  --draft HOW          speculates: drafts from the text itself (prompt), from the first N blocks
+                       (early:N), or by N linear heads that are fitted on --sample (linear:N)
+  --head HEAD          of the last two: dense, rank:N (the best on --sample), or tokens:N (those
+                       that --sample has most often)             (dense)
+  --budget N           tokens of a draft and its root, 2 to 64   (16)
+  --branch N           of trees, tokens behind one               (4)
+  --chain              no tree
+  --check              generates without drafts too, and fails if the texts differ
 
 perplexity judges texts:
   --tokens N           of each text, at most                     (8192)
@@ -74,6 +84,13 @@ heads finds the heads that copy, by prompts that ask for a passage by its key:
   --share X            of all heads                              (0.05)
   --prompts N                                                    (8)
   --random SEED        writes as many others instead
+
+speculate measures drafters on texts:
+  --draft, --head, --budget LISTS, --branch, --chain, --sample, --sample-tokens, --temperature,
+  --seed               as with generate
+  --prompts N          of each text, evenly spaced               (8)
+  --prompt N           tokens of each                            (512)
+  --tokens N           behind each                               (64)
 
 all of them:
   --model FILE                                       (from PARE_MODELS, else build/models)
