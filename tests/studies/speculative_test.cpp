@@ -3,6 +3,7 @@
 #include "language_model/speculative.hpp"
 #include "language_model/drafters.hpp"
 #include "language_model/linear_drafter.hpp"
+#include "language_model/winning_size.hpp"
 #include "studies/llama_reference.hpp"
 #include "studies/opened_llama.hpp"
 
@@ -11,13 +12,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <numeric>
+#include <limits>
 #include <random>
 #include <span>
-#include <string>
+#include <stdexcept>
 #include <utility>
 #include <vector>
 
@@ -237,6 +239,77 @@ TEST_F(Speculating, TheCacheKeepsThePathAlone) {
         EXPECT_NEAR(cache.values<float>(layer)(0, 0, t, i),
                     one_by_one.values<float>(layer)(0, 0, t, i), 1e-4f);
       }
+}
+
+TEST_F(Speculating, DraftersAreGivenTheStateThatTheRootIsOf) {
+  KvCache cache = opened.cache(), again = opened.cache();
+  const auto prompt = random_tokens(12, 8);
+  Speculation text(opened.model, on_any_executor(pare::simd), cache, {.temperature = 0});
+  const auto wanted = plain_text(opened, prompt, {.temperature = 0});
+  std::vector<Token> whole = prompt;
+  whole.insert(whole.end(), wanted.begin(), wanted.end());
+  text.start(prompt);
+  text.round(knowing_drafter(whole, 1000), 9);
+  Index rounds = 0;
+  text.round(
+      [&](const ModelBackend& on, const DraftContext& context, DraftTree& tree) {
+        ASSERT_TRUE(std::ranges::equal(context.text, std::span(whole).first(18)));
+        opened.model.states(
+            on, context.text.first(17), again, {}, [&](const ModelBackend&, const auto& states) {
+              for (Index i = 0; i < TinyLlama::dim; ++i)
+                EXPECT_NEAR(context.state[static_cast<std::size_t>(i)], states(16, i), 1e-3f);
+            });
+        tree.start(context.text.back(), 1);
+        ++rounds;
+      },
+      4);
+  EXPECT_EQ(rounds, 1);
+}
+
+/// Every node has the probability that the head gives it for the map's state of its own path.
+TEST_F(Speculating, LinearTreesHaveTheProbabilitiesOfTheirPaths) {
+  const auto on = on_any_executor(pare::simd);
+  const StateSample sample = sample_of(opened, 1500);
+  const auto maps = fit_linear_heads(opened.model, sample, 3, [](double) {});
+  const DraftHead head = dense_of(opened);
+  KvCache cache = opened.cache();
+  double seconds = 0;
+  const std::vector<Token> text = {5, 80};
+  const std::vector<float> state(&sample.states(40, 0), &sample.states(40, 0) + TinyLlama::dim);
+  DraftTree tree;
+  linear_drafter(opened.model, maps, head, 4)(on, {text, state, cache, 24, seconds}, tree);
+  EXPECT_EQ(tree.size(), 24);
+  EXPECT_EQ(tree.token(0), 80);
+  EXPECT_GT(seconds, 0);
+  Index deepest = 0;
+  for (Index node = 1; node < tree.size(); ++node) {
+    const Index depth = tree.depth(node), parent = tree.parent(node);
+    const AnyLinear& map = maps[static_cast<std::size_t>(depth - 1)];
+    std::vector<float> features(static_cast<std::size_t>(map.inputs())), foretold(TinyLlama::dim);
+    linear_features(opened.model, state, 80, tree.token(parent), depth, features.data());
+    map.apply(on, matrix<const float>(features.data(), 1, map.inputs()),
+              matrix(foretold.data(), 1, TinyLlama::dim));
+    pare::draft::HeadSummary<float> all;
+    head(on, matrix<const float>(foretold.data(), 1, TinyLlama::dim), {.k = 101}, all);
+    const auto rank = std::ranges::find(all.ids, tree.token(node)) - all.ids.begin();
+    EXPECT_LT(rank, 4);
+    EXPECT_NEAR(tree.log_probability(node) - tree.log_probability(parent),
+                all.log_probability(0, rank), 1e-4)
+        << "node " << node;
+    deepest = std::max(deepest, depth);
+  }
+  EXPECT_GT(deepest, 1);
+}
+
+TEST(WinningSize, IsWhereARoundTakesNoLongerThanItsTokensAlone) {
+  EXPECT_EQ(winning_size(3, 1, 0.9, 2, draft_power("linear")), 1);  // 2.9 < 3
+  // 3 F - 2 F = 2 sqrt(F) at F = 4; a constant 2 at F = 2; a draft that grows with F never.
+  EXPECT_DOUBLE_EQ(winning_size(3, 1, 2, 2, draft_power("linear")), 4);
+  EXPECT_DOUBLE_EQ(winning_size(3, 1, 2, 2, draft_power("prompt")), 2);
+  EXPECT_EQ(winning_size(3, 1, 2, 2, draft_power("early")),
+            std::numeric_limits<double>::infinity());
+  EXPECT_EQ(winning_size(2, 1, 0.1, 2, draft_power("prompt")),
+            std::numeric_limits<double>::infinity());
 }
 
 TEST_F(Speculating, PassesThatDoNotFitAreRefused) {

@@ -4,47 +4,23 @@
 /// \file
 /// The table of what speculative decoding is worth on texts.
 ///
-/// Of a round, a drafter takes t_d seconds and the model t_B for B nodes, where one token alone
-/// takes t_1. With A tokens of a round, speculation wins if t_d + t_B < A t_1. The last column says
-/// from which multiple F of this model's parameters on that is so, if A, and t_B / t_1, stay as
-/// measured: t_1 and t_B grow with F, and what a drafter costs
-///
-///     prompt: not at all;    early: with F;    linear: with sqrt(F)
-///
-/// since its head and maps are as wide as the model, and parameters of a block grow with the square
-/// of the width.
+/// Its last column is that of winning_size.hpp.
 
 #include "common/progress.hpp"
 #include "language_model/open_drafter.hpp"
 #include "language_model/speculative.hpp"
 #include "language_model/text_parts.hpp"
-
-#include <pare/core/workspace.hpp>
+#include "language_model/winning_size.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdio>
-#include <limits>
-#include <span>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
 namespace language_model {
-
-/// What a drafter's seconds are multiplied by if the model has F times the parameters: F^power.
-inline double draft_power(const std::string& drafter) {
-  return drafter == "prompt" ? 0 : drafter == "early" ? 1 : 0.5;
-}
-
-/// The least F, at least 1, with draft F^power + round F < tokens alone F; infinity: there is none.
-/// \param alone, draft, round seconds of one token alone, a draft, and the model's part of a round
-inline double winning_size(double tokens, double alone, double draft, double round, double power) {
-  const double gain = tokens * alone - round;
-  if (draft < gain) return 1;
-  if (gain <= 0 || power >= 1) return std::numeric_limits<double>::infinity();
-  return std::pow(draft / gain, 1 / (1 - power));
-}
 
 /// The prompts of the files: `count` of each, of as many tokens each, evenly spaced.
 inline std::vector<std::vector<Token>> draft_prompts(const Arguments& arguments,
