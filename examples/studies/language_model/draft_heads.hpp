@@ -68,7 +68,7 @@ DraftHead draft_head(Head head) {
 
 /// The weight of a layer, [outputs, inputs], by what it makes of unit vectors.
 inline pare::RowMatrix<float> weight_of(const ModelBackend& on, const AnyLinear& layer) {
-  constexpr Index at_once = 64;
+  constexpr Index at_once = 32;
   pare::RowMatrix<float> weight(layer.outputs(), layer.inputs());
   for (Index first = 0; first < layer.inputs(); first += at_once) {
     const Index count = std::min(at_once, layer.inputs() - first);
