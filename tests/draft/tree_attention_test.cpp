@@ -227,7 +227,8 @@ TYPED_TEST(TreeAttentionTest, LatentCachesBeforeAndAfterARound) {
   auto cache = filled_cache<pare::latent::LatentCache<S>>(x, {past + nodes}, 8);
   const std::vector<DraftTree> trees{random_tree(nodes, random, 300)};
   Outputs<S> y(x.sizes);
-  AttendOptions options{.lse = y.lse_view()};
+  const double scale = 1 / std::sqrt(24.0);  // the oracle's
+  AttendOptions options{.scale = scale, .lse = y.lse_view()};
   attend_tree(this->backend(), x.q.view(), cache, y.out.writable(), trees[0], options);
   expect_attention(x, y, this->tolerance, TreeSees{trees, past + nodes});
   // The last query over the compacted cache sees the past and the accepted path.
@@ -236,7 +237,8 @@ TYPED_TEST(TreeAttentionTest, LatentCachesBeforeAndAfterARound) {
   Outputs<S> after(Sizes{1, 3, 1, 1, past, 24, 16});
   const auto q = x.q.view();
   const pare::TensorView<const S, 4> last{&q(0, 0, nodes - 1, 0), {1, 3, 1, 24}, q.stride};
-  pare::attention::attend(this->backend(), last, cache, after.out.writable(), {.causal = true});
+  pare::attention::attend(this->backend(), last, cache, after.out.writable(),
+                          {.causal = true, .scale = scale});
   for (Index h = 0; h < 3; ++h)
     for (Index c = 0; c < 16; ++c)
       EXPECT_NEAR(static_cast<double>(after.out(0, h, 0, c)),

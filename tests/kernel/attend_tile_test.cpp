@@ -699,7 +699,7 @@ TYPED_TEST(AttendTileTest, PartsMergeToTheWhole) {
                           part, state);
       launch(pare::simd_for<Arch>{},
              kernel::MergeRows<T>{state.maximum.data(), state.sum.data(), state.out.data(), 3,
-                                  x.rows, x.columns, state.mass.data()});
+                                  x.rows, x.columns, state.mass.data(), x.rows});
       for (Size r = 0; r < x.rows; ++r)
         if (spoilt && r == 5)
           expect_nan_row(state, r, x.columns);
