@@ -46,7 +46,7 @@ inline DraftName draft_name(std::string_view option, std::string_view value) {
 }
 
 inline DraftName drafter_name(std::string_view option, std::string_view value) {
-  const DraftName name = draft_name(option, value);
+  DraftName name = draft_name(option, value);
   const bool is_known =
       name.number > 0 ? name.name == "early" || name.name == "linear" : name.name == "prompt";
   if (!is_known) command_line::reject(option, value, "prompt, early:BLOCKS or linear:HEADS");
@@ -54,7 +54,7 @@ inline DraftName drafter_name(std::string_view option, std::string_view value) {
 }
 
 inline DraftName draft_head_name(std::string_view option, std::string_view value) {
-  const DraftName name = draft_name(option, value);
+  DraftName name = draft_name(option, value);
   const bool is_known =
       name.number > 0 ? name.name == "rank" || name.name == "tokens" : name.name == "dense";
   if (!is_known) command_line::reject(option, value, "dense, rank:R or tokens:N");
