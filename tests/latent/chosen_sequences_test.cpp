@@ -76,6 +76,21 @@ TEST(ChosenSequences, OnlyEvictedTokensOfThoseChosenMatter) {
           "cache");
 }
 
+// What entries of one sequence read counts together, whichever of them comes last.
+TEST(ChosenSequences, EntriesOfOneSequenceReadItTogether) {
+  const LatentInputs<float> x(1, 1, 2, 30, 8, 0), packed(1, 1, 6, 30, 8, 0);
+  auto cache = filled_cache<LatentCache<float>>(x, {30}, 2);
+  cache.evict(0, {.window = 10, .sinks = 2});
+  const std::vector<Index> numbers{0, 0};
+  const auto read = [&](const std::vector<Index>& offsets) {
+    attended_over(pare::simd, packed, ChosenSequences(cache, numbers),
+                  {.causal = true, .window = 8, .sinks = 2, .query_offsets = offsets});
+  };
+  read({0, 3, 6});
+  refusal([&] { read({0, 5, 6}); }, "attention::attend", "cache");
+  refusal([&] { read({0, 1, 6}); }, "attention::attend", "cache");
+}
+
 TEST(ChosenSequences, ANumberThatIsNoSequenceIsRefused) {
   const LatentInputs<float> x(1, 1, 2, 10, 8, 0);
   const auto cache = filled_cache<LatentCache<float>>(x, {10}, 2);
