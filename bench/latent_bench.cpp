@@ -79,7 +79,7 @@ void decode(benchmark::State& state, const LatentShape& shape, int threads) {
                                        [&] { return LatentData<S>(shape); });
   data.run(threads);
   // Floats as attention's bound; bf16 rows are widened exactly.
-  if (!(data.worst_error() <= latent_tolerance))
+  if (!(data.worst_error() <= latent_tolerance<S>))
     return state.SkipWithError("result differs from the definition");
   // A millisecond or more of work.
   const int calls = static_cast<int>(std::max(1.0, 1e8 / shape.flops()));

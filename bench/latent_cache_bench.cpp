@@ -54,7 +54,7 @@ void paged(benchmark::State& state, const LatentShape& shape, Index page_size) {
   cache.append(0, rows_of_data(data, 0, shape.tokens));
   const auto run = [&] { data.run(cache, 1); };
   run();
-  if (!(data.worst_error() <= latent_tolerance))
+  if (!(data.worst_error() <= latent_tolerance<S>))
     return state.SkipWithError("result differs from the definition");
   LimitProbe probe(
       1, {{Limit::fma_f32, shape.flops()}, {Limit::dram_read, shape.row_count() * sizeof(S)}});
@@ -152,7 +152,7 @@ void batch(benchmark::State& state, const LatentShape& shape, const std::vector<
            int threads) {
   Batch work(shape, lengths);
   work.run(threads);
-  if (!(work.worst_error() <= latent_tolerance))
+  if (!(work.worst_error() <= latent_tolerance<float>))
     return state.SkipWithError("result differs from the definition");
   const double flops = work.data.shape.flops() / static_cast<double>(work.sequences());
   constexpr int calls = 20;

@@ -99,7 +99,7 @@ void ragged(benchmark::State& state, Index heads, Index kv_heads, Index dim,
             const std::vector<Index>& kept, int threads) {
   Ragged work(heads, kv_heads, dim, kept);
   work.run(threads);
-  if (!(work.worst_error() <= latent_tolerance))
+  if (!(work.worst_error() <= latent_tolerance<float>))
     return state.SkipWithError("result differs from the definition");
   const int calls = kept.front() > 4096 ? 1 : 20;
   const double pairs = work.share() * static_cast<double>(work.tokens * kv_heads * dim) * calls;

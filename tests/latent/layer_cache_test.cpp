@@ -124,10 +124,14 @@ TEST_F(PagedLayer, EvictedTokensBehindTheWindowAreNotMissed) {
     layer.forward(hidden.view(), cache, got.view(), o);
     EXPECT_TRUE(pare::testing::bytes_of(got) == pare::testing::bytes_of(wanted));
     // A token that would see evicted ones is refused, and appends nothing.
-    refuses_and_leaves_alone(
-        [&] { layer.forward(hidden.view(), cache, got.view(), {.form = form}); },
-        "latent::LatentAttention::forward", "cache", got);
-    EXPECT_EQ(cache.length(0), 24);
+    for (const LatentForwardOptions& more :
+         {LatentForwardOptions{.form = form},
+          LatentForwardOptions{.window = 6, .sinks = 6, .form = form},
+          LatentForwardOptions{.window = 12, .sinks = 3, .form = form}}) {
+      refuses_and_leaves_alone([&] { layer.forward(hidden.view(), cache, got.view(), more); },
+                               "latent::LatentAttention::forward", "cache", got);
+      EXPECT_EQ(cache.length(0), 24);
+    }
   }
 }
 

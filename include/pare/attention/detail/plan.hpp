@@ -30,13 +30,13 @@ inline constexpr Index small_block_rows = 96;
 inline constexpr Index small_call_rows = 32 * block_rows;
 
 /// With few queries an item has fewer rows, as keys are read once for all of them, and the keys are
-/// cut instead, into parts that are merged: into enough for some cores, but no shorter ones than it
-/// takes to write and merge a state.
+/// cut instead, into parts that are merged: into a few for some cores, and into more where parts
+/// are long enough that it does not matter that the first rows of each are not fetched ahead.
 inline constexpr Index split_below_queries = 17;
 inline constexpr Index few_queries_rows = 128;
 inline constexpr Index split_keys = 2048;
-inline constexpr Index least_split_keys = 256;
-inline constexpr Index enough_items = 16;
+inline constexpr Index least_split_keys = 256, few_items = 4;
+inline constexpr Index long_split_keys = 512, enough_items = 16;
 inline constexpr Index merged_rows = 16;  ///< of an item of merging
 
 /// The heads for which an item reads a block of a mask are a set of bits.
@@ -96,8 +96,9 @@ inline Index part_slots(const Problem& p, Index queries, Index slots) {
   if (queries == 0 || queries >= split_below_queries) return slots;
   const Index sharing = sharing_heads(p);
   const Index items = p.heads / sharing * ceil_div(sharing * queries, few_queries_rows);
-  const Index parts = std::max(ceil_div(slots, split_keys),
-                               std::min(slots / least_split_keys, ceil_div(enough_items, items)));
+  const Index parts = std::max({ceil_div(slots, split_keys),
+                                std::min(slots / least_split_keys, ceil_div(few_items, items)),
+                                std::min(slots / long_split_keys, ceil_div(enough_items, items))});
   return parts < 2 ? slots : ceil_div(slots, parts * kernel::tile_keys) * kernel::tile_keys;
 }
 
