@@ -21,11 +21,9 @@
 #include <pare/core/e4m3.hpp>
 #include <pare/kernel/partial_register.hpp>
 
-#include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <iterator>
 #include <limits>
 #include <type_traits>
 
@@ -99,11 +97,15 @@ PARE_ALWAYS_INLINE vec<float, Arch> finite_size(vec<float, Arch> x) noexcept {
 }
 
 /// The numbers of the codes without a sign.
-inline constexpr auto e4m3_magnitudes = [] {
-  std::array<float, 128> numbers{};
-  for (std::uint8_t i = 0; i < 128; ++i) numbers[i] = static_cast<float>(e4m3::from_bits(i));
-  return numbers;
-}();
+struct E4m3Magnitudes {
+  static constexpr std::ptrdiff_t count = 128;
+  float of[count] = {};
+
+  constexpr E4m3Magnitudes() noexcept {
+    for (std::uint8_t i = 0; i < count; ++i) of[i] = static_cast<float>(e4m3::from_bits(i));
+  }
+};
+inline constexpr E4m3Magnitudes e4m3_magnitudes{};
 
 /// The first codes of a tile by a table of all products with its scale, which pays for some dozens;
 /// returns how many.
@@ -112,10 +114,9 @@ PARE_ALWAYS_INLINE std::ptrdiff_t look_up_tile(const e4m3* codes, float scale, b
                                                std::ptrdiff_t columns) noexcept {
   constexpr std::ptrdiff_t n = lanes<float, Arch>, least = 64, step = 32;
   if (columns < least) return 0;
-  alignas(64) bf16 table[e4m3_magnitudes.size()];
-  for (std::ptrdiff_t i = 0; i < std::ssize(e4m3_magnitudes); i += n)
-    store_narrowed<Arch>(table + i,
-                         load<Arch>(e4m3_magnitudes.data() + i) * broadcast<Arch>(scale));
+  alignas(64) bf16 table[E4m3Magnitudes::count];
+  for (std::ptrdiff_t i = 0; i < E4m3Magnitudes::count; i += n)
+    store_narrowed<Arch>(table + i, load<Arch>(e4m3_magnitudes.of + i) * broadcast<Arch>(scale));
   const std::ptrdiff_t count = columns / step * step;
   look_up_e4m3<Arch>(codes, count, table, out);
   return count;

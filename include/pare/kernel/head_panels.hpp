@@ -27,20 +27,9 @@ namespace pare::kernel {
 template <class W>
 concept HeadElement = StorageScalar<W> || std::is_same_v<W, std::int8_t>;
 
-namespace detail {
-template <class W>
-struct head_scalar {
-  using type = float;
-};
-template <>
-struct head_scalar<double> {
-  using type = double;
-};
-}  // namespace detail
-
 /// What products with W are summed in.
 template <HeadElement W>
-using head_t = typename detail::head_scalar<W>::type;
+using head_t = std::conditional_t<std::is_same_v<W, double>, double, float>;
 
 /// Outputs of a panel: 256 bytes of sums, four registers of AVX-512.
 template <ComputeScalar T>
