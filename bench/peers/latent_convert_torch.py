@@ -10,24 +10,15 @@ it for inputs of a known second moment, in double. `transmla` is RoRoPE, balance
 of keys and values, in double. "seconds" is the fastest run; one JSON object goes to standard output.
 """
 import json
-import os
 import sys
-import time
 
-for name in [n for n in os.environ if n.startswith(("OPENBLAS_", "OMP_", "MKL_"))]:
-    del os.environ[name]  # the argument says how many threads
+import torch_timing  # before torch
 
 import torch
 
 
-def fastest(work, budget=2.0):
-    work()
-    best, begin = float("inf"), time.perf_counter()
-    while time.perf_counter() - begin < budget:
-        start = time.perf_counter()
-        work()
-        best = min(best, time.perf_counter() - start)
-    return best
+def fastest(work):
+    return torch_timing.fastest(work, budget=2.0, warm_ups=1)
 
 
 def by_svd(w, rank):

@@ -14,26 +14,16 @@ together. "seconds" is the fastest run of the fastest way; one JSON object goes 
 """
 import json
 import math
-import os
 import sys
-import time
 
-for name in [n for n in os.environ if n.startswith(("OPENBLAS_", "OMP_", "MKL_"))]:
-    del os.environ[name]  # the argument says how many threads
+import torch_timing  # before torch
 
 import torch
 from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention
 
 
-def fastest(work, budget=1.0):
-    for _ in range(3):
-        work()
-    best, begin = float("inf"), time.perf_counter()
-    while time.perf_counter() - begin < budget:
-        start = time.perf_counter()
-        work()
-        best = min(best, time.perf_counter() - start)
-    return best
+def fastest(work):
+    return torch_timing.fastest(work, budget=1.0, warm_ups=3)
 
 
 def uniform(scalar, *shape):
