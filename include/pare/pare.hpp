@@ -147,6 +147,7 @@
 #include <pare/linalg/multiply.hpp>
 #include <pare/linalg/orthonormalize.hpp>
 #include <pare/linalg/packed_matrix.hpp>
+#include <pare/linalg/positive_definite.hpp>
 #include <pare/linalg/product_options.hpp>
 #include <pare/linalg/score_reducers.hpp>
 #include <pare/linalg/score_rows.hpp>

@@ -1,21 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Orthonormal columns by Cholesky decomposition, and the random columns that it falls back on; the
-// eigenvectors that turn them.
+// Orthonormal columns by Cholesky decomposition, and the random columns that it falls back on.
 #include <gtest/gtest.h>
 
 #include <Eigen/Core>
-#include <Eigen/Eigenvalues>
 #include <Eigen/QR>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
-#include <random>
 
 #include <pare/linalg/gaussian.hpp>
 #include <pare/linalg/orthonormalize.hpp>
-#include <pare/linalg/symmetric_eigen.hpp>
 
 #include "factor/data.hpp"
 #include "support/backends.hpp"
@@ -193,23 +189,6 @@ TYPED_TEST(Orthonormal, RandomNumbersAreNormalAndKeyedByPlaceAndSeed) {
   const RowMatrix<T> part = filled(400, 51, 3, 17);
   EXPECT_TRUE((part.leftCols(17).array() == T(7)).all()) << "what is kept";
   EXPECT_TRUE(equal_bits(RowMatrix<T>(part.rightCols(34)), RowMatrix<T>(m.rightCols(34))));
-}
-
-TEST(SymmetricEigen, HasTheBitsOfEigensSolverAndReadsTheLowerHalf) {
-  for (const Index n : {1, 2, 3, 17, 48, 49, 120}) {
-    MatrixXd x(n, n / 2 + 1);
-    std::mt19937 bits(static_cast<std::mt19937::result_type>(n));
-    for (double& value : x.reshaped()) value = std::normal_distribution<>()(bits);
-    MatrixXd a = n == 17 ? MatrixXd::Zero(n, n) : MatrixXd(1e200 * x * x.transpose());
-    const Eigen::SelfAdjointEigenSolver<MatrixXd> wanted(a);
-    for (Index j = 0; j < n; ++j)
-      for (Index i = 0; i < j; ++i) a(i, j) = 7;
-    const auto eigen = symmetric_eigen(a);
-    EXPECT_TRUE(equal_bits(eigen.values, wanted.eigenvalues())) << n;
-    EXPECT_TRUE(equal_bits(eigen.vectors, wanted.eigenvectors())) << n;
-    EXPECT_TRUE(equal_bits(eigen.leading<double>(1), RowMatrix<double>(eigen.vectors.col(n - 1))));
-    EXPECT_EQ(eigen.leading_values(1)[0], std::max(0.0, eigen.values[n - 1]));
-  }
 }
 
 }  // namespace

@@ -112,11 +112,11 @@ struct PrincipalDirections {
   Index kept = 0;  ///< columns that are more than rounding, the first
 };
 
-template <class = void>
-PrincipalDirections principal_directions(const RowMatrix<double>& gram) {
+template <class B>
+PrincipalDirections principal_directions(const B& backend, const RowMatrix<double>& gram) {
   const Index size = gram.rows();
   const Eigen::VectorXd scale = reciprocal_lengths(gram);
-  const SymmetricEigen eigen = symmetric_eigen(scaled_gram(gram, scale));
+  const SymmetricEigen eigen = symmetric_eigen(backend, scaled_gram(gram, scale));
   const double largest = eigen.values[size - 1];
   PrincipalDirections directions{Eigen::MatrixXd(size, size)};
   Index& kept = directions.kept;
@@ -136,7 +136,7 @@ PrincipalDirections principal_directions(const RowMatrix<double>& gram) {
 template <class B, class T>
 void replace_dependent_columns(const B& backend, RowMatrix<T>& y, const RowMatrix<double>& gram,
                                std::uint64_t seed, RowMatrix<T>& scratch) {
-  const PrincipalDirections directions = principal_directions(gram);
+  const PrincipalDirections directions = principal_directions(backend, gram);
   const RowMatrix<T> factor = row_matrix<T>(as_const(to_view(directions.turn)));
   scratch.resize(y.rows(), factor.cols());
   multiply(backend, const_view(y), const_view(factor), to_view(scratch));

@@ -8,6 +8,7 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/matrix.hpp>
+#include <pare/factor/detail/covariance_subspace.hpp>
 #include <pare/factor/detail/factor_problem.hpp>
 #include <pare/factor/detail/factors.hpp>
 #include <pare/factor/detail/find_subspace.hpp>
@@ -17,8 +18,8 @@
 #include <pare/factor/metric.hpp>
 #include <pare/factor/options.hpp>
 #include <pare/linalg/multiply.hpp>
+#include <pare/linalg/positive_definite.hpp>
 
-#include <Eigen/Cholesky>
 #include <Eigen/Core>
 
 #include <algorithm>
@@ -55,58 +56,21 @@ struct NormalizedCovariance {
   NormalizedCovariance& operator=(const NormalizedCovariance&) = delete;
 };
 
-/// The subspace of D W C W^T D, in double: the energies of activations spread widely.
-template <class B, class S, class C>
-FoundSubspace<double> find_covariance_subspace(FactorProblem<B, S>& problem,
-                                               const CovarianceView<C>& covariance) {
-  const auto m = problem.template matrix<double>(Axis::Output);
-  CovarianceOperator<B, double, C> g(problem.backend, m, covariance);
-  // Of a W whose inputs have no energy the sum is rounding, of either sign.
-  FoundSubspace<double> found{{}, Route::Randomized, std::max(0.0, g.energy())};
-  check_energy(problem.function, found.total_energy / (problem.factor * problem.factor),
-               problem.exponent());
-  if (!(found.total_energy > 0)) return found;
-  const auto solve = [&](Index rank) {
-    SubspacePlan plan = plan_subspace(problem.options, rank, m.rows(), m.cols());
-    if (plan.route == Route::Exact) {
-      RowMatrix<double> identity = RowMatrix<double>::Identity(m.rows(), m.rows());
-      found.route = Route::Exact;
-      return all_eigenvectors<double>(g.rayleigh(identity), rank);
-    }
-    return leading_subspace<double>(problem.backend, g, rank, plan.width, plan.until(),
-                                    found.total_energy, problem.options);
-  };
-  found.space = solve_for_rank(problem.options, problem.limit(), found.total_energy, solve);
-  return found;
-}
-
 /// \throws std::invalid_argument if C has an eigenvalue below -1e-6 of the largest: then C plus
 /// that much of the identity has no Cholesky decomposition.
-template <class C>
-void check_semi_definite(const char* function, const CovarianceView<C>& covariance) {
-  const Index n = covariance.matrix.rows();
-  Eigen::MatrixXd c(n, n);
-  for (Index j = 0; j < n; ++j)
-    for (Index i = 0; i < n; ++i) c(i, j) = static_cast<double>(covariance.matrix(i, j));
+template <class B, class C>
+void check_semi_definite(const char* function, const B& backend,
+                         const CovarianceView<C>& covariance) {
+  RowMatrix<double> c = row_matrix<double>(covariance.matrix);
   Eigen::VectorXd x = c.diagonal();
   double largest = 0;
-  for (int step = 0; step < 20 && x.norm() > 0; ++step) {
+  for (int step = 0; step < 8 && x.norm() > 0; ++step) {
     x = (c * x.normalized()).eval();
     largest = std::max(largest, x.norm());
   }
   c.diagonal().array() += 1e-6 * largest;
-  check(Eigen::LLT<Eigen::MatrixXd>(c).info() == Eigen::Success, function, "input_covariance",
+  check(linalg::is_positive_definite(backend, c), function, "input_covariance",
         "an indefinite matrix", "no eigenvalue below -1e-6 of the largest");
-}
-
-/// y = x C.
-template <class B, class S, class C>
-RowMatrix<double> weigh_by(FactorProblem<B, S>& problem, const CovarianceView<C>& covariance,
-                           const RowMatrix<double>& x) {
-  RowMatrix<double> weighed = covariance.ridge * x;
-  linalg::multiply(problem.backend, const_view(x), covariance.matrix, to_view(weighed),
-                   {.accumulate = true});
-  return weighed;
 }
 
 /// min over rank k of ||D (W - A B) R||_F for a covariance of the inputs.
@@ -116,14 +80,16 @@ LowRank<compute_t<S>> factorize_covariance(FactorProblem<B, S>& problem,
   using T = compute_t<S>;
   const NormalizedCovariance<C> normalized(users);
   const CovarianceView<C>& covariance = normalized.view;
-  check_semi_definite(problem.function, covariance);
+  check_semi_definite(problem.function, problem.backend, covariance);
   const double plain = checked_energy(problem);
   problem.covariance_exponent = normalized.root_exponent;
   problem.factor = safe_factor<double>(plain);
   const auto found = find_covariance_subspace(problem, covariance);
   if (!(found.total_energy > 0))
     return zero_result<T>(problem.w.rows(), problem.w.cols(), problem.options);
-  const auto weigh = [&](const RowMatrix<double>& x) { return weigh_by(problem, covariance, x); };
+  const auto weigh = [&](const RowMatrix<double>& x) {
+    return weigh_by(problem.backend, covariance, x);
+  };
   LowRank<double> wide;
   factors_from_outputs(problem, found.space, weigh, wide);
   restore_scale(wide.right, wide.left, problem.output_weights.root_exponent);

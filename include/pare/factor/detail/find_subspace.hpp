@@ -40,10 +40,10 @@ struct FoundSubspace {
   double rounding = rounding_value<T>;
 };
 
-/// All eigenvectors of a stored G.
-template <class T>
-Subspace<T> all_eigenvectors(const RowMatrix<double>& gram, Index rank) {
-  const auto eigen = linalg::symmetric_eigen(reference_matrix(const_view(gram)));
+/// The first eigenvectors of a stored G, without iteration.
+template <class T, class B>
+Subspace<T> leading_eigenvectors(const B& backend, const RowMatrix<double>& gram, Index rank) {
+  const auto eigen = linalg::symmetric_eigen(backend, reference_matrix(const_view(gram)), rank);
   return {eigen.template leading<T>(rank), eigen.leading_values(rank), 0};
 }
 
@@ -219,7 +219,7 @@ FoundSubspace<T> find_subspace(FactorProblem<B, S>& problem, Axis side, double t
   if (plan.route == Route::Exact && !problem.options.tolerance) {
     RowMatrix<double> gram;
     problem.template sided<double>(side).form_gram(gram);
-    found.space = all_eigenvectors<T>(gram, problem.limit());
+    found.space = leading_eigenvectors<T>(problem.backend, gram, problem.limit());
     return found;
   }
   auto m = problem.template sided<T>(side);

@@ -278,23 +278,6 @@ class CovarianceOperator final : public SymmetricOperator<T> {
     linalg::multiply(backend_, covariance_.matrix, const_view(x), to_view(y), {.accumulate = true});
   }
 
-  /// tr G.
-  double energy() {
-    constexpr Index block = 512;
-    double total = 0;
-    for (Index begin = 0; begin < m_.rows(); begin += block) {
-      const Index count = std::min(block, m_.rows() - begin);
-      RowMatrix<T> unit = RowMatrix<T>::Zero(m_.rows(), count);
-      for (Index i = 0; i < count; ++i) unit(begin + i, i) = 1;
-      m_.multiply_transposed(unit, half_);
-      weigh(half_, weighed_);
-      for (Index i = 0; i < half_.rows(); ++i)
-        for (Index j = 0; j < count; ++j)
-          total += static_cast<double>(half_(i, j)) * static_cast<double>(weighed_(i, j));
-    }
-    return total;
-  }
-
  private:
   const B& backend_;
   const Multiplier<T>& m_;

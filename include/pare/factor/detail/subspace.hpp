@@ -84,7 +84,7 @@ RitzVectors ritz_vectors(const B& backend, const RowMatrix<double>& rayleigh,
   RowMatrix<double> half, turned(inverse.cols(), inverse.cols());
   multiply_plain(backend, rayleigh, inverse, half);
   linalg::multiply(backend, transpose(const_view(inverse)), const_view(half), to_view(turned));
-  const auto eigen = linalg::symmetric_eigen(reference_matrix(const_view(turned)));
+  const auto eigen = linalg::symmetric_eigen(backend, reference_matrix(const_view(turned)), rank);
   RitzVectors ritz{{}, eigen.leading_values(rank), std::max(0.0, eigen.values[0])};
   multiply_plain(backend, inverse, eigen.template leading<double>(rank), ritz.factor);
   return ritz;
