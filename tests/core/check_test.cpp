@@ -9,6 +9,7 @@
 #include <locale>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include <pare/core/check.hpp>
 
@@ -41,6 +42,19 @@ TEST(Check, NamesFunctionArgumentGotAndWanted) {
       "pare::projection::project: k: got -3, wanted a size above 0");
   EXPECT_EQ(message_of([] { pare::check(false, "f", "mode", std::string("left"), 'r'); }),
             "pare::f: mode: got left, wanted r");
+}
+
+TEST(Check, OffsetsGoFromNothingToAllRows) {
+  using List = std::vector<Index>;
+  for (const List& good : {List{0}, List{0, 0}, List{0, 2, 2, 5}})
+    EXPECT_NO_THROW(pare::check_offsets("f", "o", good, good.back()));
+  const auto said = [](const List& list, Index rows) {
+    return message_of([&] { pare::check_offsets("f", "o", list, rows); });
+  };
+  EXPECT_EQ(said({}, 0), "pare::f: o: got 0, wanted at least 1 offset");
+  EXPECT_EQ(said({1, 5}, 5), "pare::f: o: got 1, wanted 0 as the first offset");
+  EXPECT_EQ(said({0, 4, 3, 5}, 5), "pare::f: o: got 3, wanted offsets that never decrease");
+  EXPECT_EQ(said({0, 4}, 5), "pare::f: o: got 4, wanted the tokens, 5, as the last offset");
 }
 
 TEST(Check, PrintsExtentLists) {

@@ -46,27 +46,6 @@ struct TokenList : std::span<const Index> {
   TokenList(X&&) = delete;
 };
 
-PARE_ABI_END
-
-namespace detail {
-PARE_ABI_BEGIN
-
-/// Offsets of packed sequences: from 0 to `tokens`, never decreasing.
-inline void check_offsets(const char* function, const char* name, std::span<const Index> offsets,
-                          Index tokens) {
-  check(!offsets.empty(), function, name, offsets.size(), "at least 1 offset");
-  check(offsets.front() == 0, function, name, offsets.front(), "0 as the first offset");
-  for (std::size_t i = 1; i < offsets.size(); ++i)
-    check(offsets[i] >= offsets[i - 1], function, name, offsets[i], "offsets that never decrease");
-  check(offsets.back() == tokens, function, name, offsets.back(),
-        Worded{"the tokens, ", tokens, ", as the last offset"});
-}
-
-PARE_ABI_END
-}  // namespace detail
-
-PARE_ABI_BEGIN
-
 /// Keys [batch, kv heads, keys, key dim] and values [batch, kv heads, keys, value dim] in tensors.
 template <StorageScalar T>
 struct DenseKeyValue {
@@ -104,7 +83,7 @@ struct DenseKeyValue {
     if (offsets) {
       check(!lengths, function, "key_lengths", "lengths", "none with packed sequences");
       check(keys.extent[0] == 1, function, "k", keys.extent, "a batch of 1 for packed sequences");
-      detail::check_offsets(function, "key_offsets", *offsets, keys.extent[2]);
+      check_offsets(function, "key_offsets", *offsets, keys.extent[2]);
     }
     if (lengths) {
       check(static_cast<Index>(lengths->size()) == keys.extent[0], function, "key_lengths",

@@ -17,6 +17,7 @@
 
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/tensor_view.hpp>
 
 #include <cstddef>
 
@@ -60,6 +61,13 @@ void carve_from(AlignedBuffer<std::byte>& memory, const F& carve) {
 template <class T>
 T* make_room(AlignedBuffer<std::byte>& buffer, Index size) {
   return reinterpret_cast<T*>(buffer.resize(static_cast<std::size_t>(size) * sizeof(T)));
+}
+
+/// A matrix of the buffer's own, [rows, cols] without gaps; what was in it may be lost. The product
+/// is not checked.
+template <class T>
+TensorView<T, 2> matrix_in(AlignedBuffer<T>& buffer, Index rows, Index cols) {
+  return {buffer.resize(static_cast<std::size_t>(rows * cols)), {rows, cols}, {cols, 1}};
 }
 
 /// A number of scalars rounded up to whole cache lines, whatever the scalar.

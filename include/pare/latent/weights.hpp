@@ -30,31 +30,22 @@
 
 #include <pare/core/macros_off.hpp>
 
-#include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/latent/config.hpp>
 #include <pare/latent/up_weights.hpp>
 #include <pare/transformer/dense_linear.hpp>
+#include <pare/transformer/linear.hpp>
 
 #include <array>
-#include <concepts>
 #include <optional>
 #include <type_traits>
 #include <vector>
 
 namespace pare::latent {
 
-/// A linear layer of rows of T: a `transformer::Linear` where T is float, and the same in double.
-template <class L, class T>
-concept LinearOf =
-    ComputeScalar<T> && requires(const L& l, TensorView<const T, 2> x, TensorView<T, 2> y) {
-      { l.inputs() } -> std::same_as<Index>;
-      { l.outputs() } -> std::same_as<Index>;
-      l.apply(simd, x, y);
-      l.apply(reference, x, y);
-    };
+using transformer::LinearOf;
 
 PARE_ABI_BEGIN
 

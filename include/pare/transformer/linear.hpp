@@ -39,9 +39,12 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/backend.hpp>
+#include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
 
 #include <concepts>
+#include <cstddef>
+#include <type_traits>
 
 namespace pare::transformer {
 
@@ -56,9 +59,38 @@ concept Linear = requires(const L& l, TensorView<const float, 2> x, TensorView<f
   l.apply(reference, x, y);
 };
 
+/// A linear layer of rows of T: a `Linear` where T is float, and the same in double.
+template <class L, class T>
+concept LinearOf =
+    ComputeScalar<T> && requires(const L& l, TensorView<const T, 2> x, TensorView<T, 2> y) {
+      { l.inputs() } -> std::same_as<Index>;
+      { l.outputs() } -> std::same_as<Index>;
+      l.apply(simd, x, y);
+      l.apply(reference, x, y);
+    };
+
+/// What rows a layer takes: of float, or else of double.
+template <class L>
+using linear_scalar = std::conditional_t<LinearOf<L, float>, float, double>;
+
 /// Rows up to which layers here read their weight where it lies, widened in registers. For more
 /// they pack it into panels in each call, which takes as long as the products of some twenty rows.
 inline constexpr Index few_rows = 48;
+
+PARE_ABI_BEGIN
+
+/// Throws std::invalid_argument if an output shares memory with what a layer has as `weights()` or
+/// `blocks()`; a layer that has neither is not looked at.
+template <class L, class T, std::size_t Rank>
+void check_apart_from_layer(const char* function, const char* output,
+                            const TensorView<T, Rank>& out, const L& layer) {
+  if constexpr (requires { check_no_overlap(function, output, out, "", layer.weights()); })
+    check_no_overlap(function, output, out, "a weight", layer.weights());
+  if constexpr (requires { check_no_overlap(function, output, out, "", layer.blocks()); })
+    check_no_overlap(function, output, out, "a weight", layer.blocks());
+}
+
+PARE_ABI_END
 
 }  // namespace pare::transformer
 

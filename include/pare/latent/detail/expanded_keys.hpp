@@ -12,6 +12,7 @@
 #include <pare/core/ceil_div.hpp>
 #include <pare/core/parallel.hpp>
 #include <pare/core/scalar.hpp>
+#include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/kernel/narrow_rows.hpp>
 #include <pare/latent/config.hpp>
@@ -26,12 +27,6 @@
 
 namespace pare::latent::detail {
 PARE_ABI_BEGIN
-
-/// A matrix of the buffer's own, [rows, cols] without gaps; what was in it may be lost.
-template <class T>
-TensorView<T, 2> matrix_in(AlignedBuffer<T>& buffer, Index rows, Index cols) {
-  return {buffer.resize(static_cast<std::size_t>(rows * cols)), {rows, cols}, {cols, 1}};
-}
 
 /// Rows that a worker copies or rounds at once: about 64 KiB of float.
 inline Index rows_at_once(Index cols) { return std::max<Index>(1, (Index{1} << 14) / cols); }

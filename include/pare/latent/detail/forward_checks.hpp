@@ -13,6 +13,7 @@
 #include <pare/latent/choose_form.hpp>
 #include <pare/latent/config.hpp>
 #include <pare/latent/forward_options.hpp>
+#include <pare/transformer/linear.hpp>
 #include <pare/transformer/rotary.hpp>
 
 #include <algorithm>
@@ -83,12 +84,7 @@ void check_sequences(const LatentForwardOptions& o, const Cache& cache, Index to
   const auto& offsets = *o.offsets;
   check(static_cast<Index>(offsets.size()) == sequences + 1, forward_name, "offsets",
         offsets.size(), Worded{"", sequences + 1, ", one more than there are sequences"});
-  check(offsets.front() == 0, forward_name, "offsets", offsets.front(), "0 as the first offset");
-  for (std::size_t i = 1; i < offsets.size(); ++i)
-    check(offsets[i] >= offsets[i - 1], forward_name, "offsets", offsets[i],
-          "offsets that never decrease");
-  check(offsets.back() == tokens, forward_name, "offsets", offsets.back(),
-        Worded{"the tokens, ", tokens, ", as the last offset"});
+  check_offsets(forward_name, "offsets", offsets, tokens);
 }
 
 /// The tokens of a sequence that a call brings.
@@ -183,22 +179,13 @@ void check_selector(const Layer& layer, const Cache& cache, const P& selector,
   }
 }
 
-/// The output lies apart from a layer's weight, as far as the layer says where that is.
-template <class L, class T>
-void check_apart_from_layer(const L& layer, const TensorView<T, 2>& out) {
-  if constexpr (requires { check_no_overlap(forward_name, "out", out, "", layer.weights()); })
-    check_no_overlap(forward_name, "out", out, "a weight", layer.weights());
-  if constexpr (requires { check_no_overlap(forward_name, "out", out, "", layer.blocks()); })
-    check_no_overlap(forward_name, "out", out, "a weight", layer.blocks());
-}
-
 template <class Layer, class T>
 void check_apart_from_weights(const Layer& layer, const TensorView<T, 2>& out) {
   const auto& w = layer.weights();
-  if (w.query_down) check_apart_from_layer(*w.query_down, out);
-  check_apart_from_layer(w.query, out);
-  check_apart_from_layer(w.latent_down, out);
-  check_apart_from_layer(w.output, out);
+  if (w.query_down) transformer::check_apart_from_layer(forward_name, "out", out, *w.query_down);
+  transformer::check_apart_from_layer(forward_name, "out", out, w.query);
+  transformer::check_apart_from_layer(forward_name, "out", out, w.latent_down);
+  transformer::check_apart_from_layer(forward_name, "out", out, w.output);
   check_no_overlap(forward_name, "out", out, "a weight", w.up.all());
 }
 
