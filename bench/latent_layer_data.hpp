@@ -5,6 +5,7 @@
 /// Layers of latent attention with random weights, and single rows of their output in double.
 
 #include "latent_data.hpp"
+#include "linear_data.hpp"
 
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/scalar.hpp>
@@ -53,18 +54,6 @@ inline latent::LatentConfig small_model_config() {
 inline double weight_count(const latent::LatentConfig& c) {
   return static_cast<double>(c.width * (c.heads * (c.head_dim() + c.value) + c.row_dim()) +
                              c.heads * (c.nope + c.value) * c.latent);
-}
-
-/// A weight of its own, uniform numbers of variance 1 / inputs, so that rows keep their size.
-template <class S>
-transformer::DenseLinear<S> random_linear(Index outputs, Index inputs, std::uint64_t seed) {
-  transformer::DenseLinear<S> layer(outputs, inputs);
-  const auto weights = layer.own_weights();
-  const float size = std::sqrt(3 / static_cast<float>(inputs));
-  SplitMix64 random(seed);
-  for (Index i = 0; i < outputs * inputs; ++i)
-    weights.data[i] = static_cast<S>(size * static_cast<float>(2 * random.unit() - 1));
-  return layer;
 }
 
 template <class S>
