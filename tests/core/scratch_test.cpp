@@ -2,6 +2,7 @@
 // Arrays carved from one buffer, and parts of matrices as views.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -45,6 +46,17 @@ TEST(CarveFrom, WithoutMemoryItOnlyCounts) {
   count(array, 17);
   EXPECT_EQ(array, nullptr);
   EXPECT_EQ(count.used(), 128u);
+}
+
+TEST(MatrixIn, HasNoGapsAndKeepsMemoryThatIsLargeEnough) {
+  AlignedBuffer<float> buffer;
+  const auto wide = pare::matrix_in(buffer, 3, 5);
+  EXPECT_EQ(wide.extent, (std::array<Index, 2>{3, 5}));
+  EXPECT_EQ(wide.stride, (std::array<Index, 2>{5, 1}));
+  for (Index i = 0; i < 15; ++i) wide.data[i] = static_cast<float>(i);
+  EXPECT_EQ(pare::matrix_in(buffer, 5, 2).data, wide.data);
+  EXPECT_EQ(pare::matrix_in(buffer, 0, 2).extent[0], 0);
+  EXPECT_GE(buffer.capacity(), 15u);
 }
 
 TEST(WholeLines, RoundsUpToTheWidestLine) {
