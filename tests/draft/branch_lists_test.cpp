@@ -325,7 +325,18 @@ TEST(BranchCorrection, WhatDoesNotFitIsRefused) {
   refuse("depths", hv, hv, ev, negative, out.view());
   refuse("out", hv, hv, ev, depths, rows_of(out.view(), 0, 2));
   refuse("out", hv, hv, ev, depths, e.view());
-  refuse("out", hv, hv, ev, depths, rows_of(h.view(), 0, 3));
+  auto other = random_rows<float>(4, width, 6);
+  const View nv = pare::as_const(other.view());
+  refuse("out", hv, nv, ev, depths, rows_of(h.view(), 0, 3));
+  refuse("out", hv, nv, ev, depths, rows_of(other.view(), 0, 3));
+  std::vector<Index> places(40, 0);  // of which the first is also the output's one number
+  refuses_and_leaves_alone(
+      [&] {
+        correct.apply(
+            pare::simd, hv, nv, rows_of(ev, 0, 1), std::span<const Index>(places.data(), 1),
+            TensorView<float, 2>{reinterpret_cast<float*>(places.data()), {1, width}, {width, 1}});
+      },
+      "draft::BranchCorrection::apply", "out", places);
   refuse("out", hv, hv, ev, depths, {inside.data, {3, width}, {width, 1}});
   refuse("out", hv, hv, ev, depths, {out.view().data, {3, width}, {0, 1}});
 }
@@ -348,6 +359,8 @@ TEST(BranchLists, WhatDoesNotFitIsRefusedAndTheTableStays) {
   const std::vector<float> short_norm(width - 1, 1.0f);
   refuse("plain", rows_of(p, 0, 0), anchor, x.final_norm);
   refuse("plain", pare::columns_of(p, 0, width - 1), anchor, x.final_norm);
+  refuse("plain", {nullptr, p.extent, p.stride}, anchor, x.final_norm);
+  refuse("anchor", p, {nullptr, {1, width}, {width, 1}}, x.final_norm);
   refuse("anchor", p, rows_of(e, 0, 2), x.final_norm);
   refuse("anchor", p, pare::columns_of(anchor, 0, width - 1), x.final_norm);
   refuse("final_norm", p, anchor, short_norm);

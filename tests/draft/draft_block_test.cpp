@@ -412,6 +412,22 @@ TEST(DraftBlock, CallsThatDoNotFitAreRefusedAndLeaveAllAsItWas) {
   nothing("draft::DraftBlock::append", "table", [&] { model.block.append(pare::simd, t, far); });
   nothing("draft::DraftBlock::append", "tapped",
           [&] { model.block.append(pare::simd, narrow.view(), cache); });
+  nothing("draft::DraftBlock::append", "tapped", [&] {
+    model.block.append(
+        pare::simd,
+        pare::TensorView<const float, 2>{nullptr, {3, c.tapped_width}, {c.tapped_width, 1}}, cache);
+  });
+  nothing("draft::DraftBlock::draft", "embeddings", [&] {
+    model.block.draft(pare::simd,
+                      pare::TensorView<const float, 2>{nullptr, {7, c.width}, {c.width, 1}}, cache,
+                      y);
+  });
+  // A table that starts at position 5, and a cache that has 4 tokens.
+  const RotaryTable<float> late_table(rotary_frequencies(c.head_dim), 40, 5);
+  const DraftBlock late_block(c, random_block_weights<float>(c), late_table);
+  auto four = model.cache(20);
+  model.block.append(pare::simd, rows_of(t, 0, 4), four);
+  nothing("draft::DraftBlock::draft", "table", [&] { late_block.draft(pare::simd, e, four, y); });
   nothing("draft::DraftBlock::draft", "out",
           [&] { model.block.draft(pare::simd, e, cache, seven.view()); });
   nothing("draft::DraftBlock::draft_plain", "embeddings",
