@@ -234,21 +234,22 @@ TEST(LanguageModelArguments, WhatMakesNoSenseIsRefused) {
 }
 
 TEST(LanguageModelArguments, DraftersHaveHeadsAndBudgets) {
-  const Arguments many =
-      parse({"speculate", "a", "--draft", "prompt,early:10,linear:3", "--head=dense,rank:72",
-             "--budget", "4,64", "--branch=6", "--chain", "--sample", "b", "--prompts=9"});
+  const Arguments many = parse({"speculate", "a", "--draft", "prompt,early:10,linear:3",
+                                "--head=dense,rank:72", "--budget", "4,64,auto", "--branch=6",
+                                "--chain", "--check", "--sample", "b", "--prompts=9"});
+  EXPECT_TRUE(many.draft.check);
   EXPECT_EQ(many.command, Command::Speculate);
   EXPECT_EQ(many.draft.drafters,
             (std::vector<DraftName>{{"prompt"}, {"early", 10}, {"linear", 3}}));
   EXPECT_EQ(many.draft.heads, (std::vector<DraftName>{{"dense"}, {"rank", 72}}));
-  EXPECT_EQ(many.draft.budgets, (std::vector<pare::Index>{4, 64}));
+  EXPECT_EQ(many.draft.budgets, (std::vector<std::optional<pare::Index>>{4, 64, {}}));
   EXPECT_EQ(many.draft.branch, 6);
   EXPECT_EQ(many.draft.prompts, 9);
   EXPECT_TRUE(many.draft.chain);
   EXPECT_EQ(many.draft.drafters[1].text(), "early:10");
   const Arguments one = parse({"generate", "x", "--draft", "prompt", "--check"});
   EXPECT_TRUE(one.draft.check);
-  EXPECT_EQ(one.draft.budgets, std::vector<pare::Index>{16});
+  EXPECT_EQ(one.draft.budgets, std::vector<std::optional<pare::Index>>{16});
 }
 
 TEST(LanguageModelArguments, DraftersThatMakeNoSenseAreRefused) {
@@ -264,7 +265,7 @@ TEST(LanguageModelArguments, DraftersThatMakeNoSenseAreRefused) {
               std::string::npos)
         << name;
   EXPECT_EQ(drafting({"--draft=prompt", "--budget", "65"}),
-            "--budget: got '65', wanted whole numbers from 2 to 64");
+            "--budget: got '65', wanted whole numbers from 2 to 64, or auto");
   EXPECT_EQ(drafting({"--draft=prompt", "--branch", "0"}),
             "--branch: got '0', wanted a whole number from 1 to 64");
   const char* const needs = "--draft linear, and --head rank and tokens, need --sample";

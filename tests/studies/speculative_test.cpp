@@ -171,6 +171,35 @@ TEST_F(Speculating, ByTheFirstBlockTheTextIsPlain) {
   EXPECT_GE(expect_plain([&](const auto&) { return drafter; }, 5), 1);
 }
 
+TEST_F(Speculating, ByTreesOfTheFirstBlockTheTextIsPlain) {
+  for (const Index branch : {2, 4})
+    for (const Index budget : {2, 3, 16, 64}) {
+      const Drafter drafter = EarlyExitTree(opened.model, 1, dense_of(opened), branch);
+      EXPECT_GE(expect_plain([&](const auto&) { return drafter; }, budget, 8), 1);
+    }
+}
+
+TEST_F(Speculating, WithABudgetThatIsChosenTheTextIsPlain) {
+  const pare::draft::MeasuredCost cost({{1, 1.0}, {8, 1.2}, {64, 4.0}});
+  for (unsigned i = 0; i < 24; ++i) {
+    const auto prompt = random_tokens(1 + i * 7 % 90, i);
+    const SamplerOptions sampling{.temperature = i % 2 == 0 ? 0.0 : 1.0, .seed = i};
+    const Drafter drafter = i % 3 == 0   ? random_drafter(i)
+                            : i % 3 == 1 ? prompt_drafter(4)
+                                         : early_exit(opened.model, 1, dense_of(opened));
+    AdaptiveBudget budget(cost, 1, {.costs_per_node = i % 3 == 2});
+    KvCache cache = opened.cache();
+    std::vector<Token> text;
+    const auto counts = speculate(opened.model, pare::simd, cache, prompt, most, sampling, drafter,
+                                  budget, [&](Token token) {
+                                    text.push_back(token);
+                                    return true;
+                                  });
+    EXPECT_EQ(text, plain_text(opened, prompt, sampling)) << "prompt " << i;
+    EXPECT_GE(counts.foretold, static_cast<double>(counts.rounds));
+  }
+}
+
 TEST_F(Speculating, ByLinearHeadsTheTextIsPlain) {
   const auto on = on_any_executor(pare::simd);
   const StateSample sample = sample_of(opened, 1500);
@@ -277,10 +306,11 @@ TEST_F(Speculating, LinearTreesHaveTheProbabilitiesOfTheirPaths) {
   const DraftHead head = dense_of(opened);
   KvCache cache = opened.cache();
   double seconds = 0;
+  DraftedBlocks drafted;
   const std::vector<Token> text = {5, 80};
   const std::vector<float> state(&sample.states(40, 0), &sample.states(40, 0) + TinyLlama::dim);
   DraftTree tree;
-  linear_drafter(opened.model, maps, head, 4)(on, {text, state, cache, 24, seconds}, tree);
+  linear_drafter(opened.model, maps, head, 4)(on, {text, state, cache, 24, seconds, drafted}, tree);
   EXPECT_EQ(tree.size(), 24);
   EXPECT_EQ(tree.token(0), 80);
   EXPECT_GT(seconds, 0);
@@ -327,6 +357,14 @@ TEST_F(Speculating, PassesThatDoNotFitAreRefused) {
   };
   refuses({.blocks = -1});
   refuses({.blocks = TinyLlama::blocks + 1});
+  std::vector<float> fits(2 * TinyLlama::dim), short_of(fits.size() - 1);
+  refuses({.first = -1});
+  refuses({.first = 1});
+  refuses({.first = 1, .given = short_of});
+  refuses({.first = 0, .given = fits});
+  refuses({.first = TinyLlama::blocks + 1, .given = fits});
+  refuses({.blocks = 0, .first = 1, .given = fits});
+  refuses({.made = short_of});
   for (const auto& positions : {one, far, before}) refuses({.positions = positions});
 }
 

@@ -151,6 +151,8 @@ inline constexpr Option branch_option = {"--branch", [](auto& a, auto option, au
                                          }};
 inline constexpr Option chain_option = {"--chain",
                                         [](auto& a, auto, auto) { a.draft.chain = true; }, true};
+inline constexpr Option check_option = {"--check",
+                                        [](auto& a, auto, auto) { a.draft.check = true; }, true};
 inline constexpr Option temperature_option = {
     "--temperature", [](auto& a, auto option, auto value) {
       a.sampling.temperature = command_line::number(
@@ -175,7 +177,7 @@ inline constexpr Option generate_options[] = {
     budget_option,
     branch_option,
     chain_option,
-    {"--check", [](auto& a, auto, auto) { a.draft.check = true; }, true},
+    check_option,
     temperature_option,
     {"--top-k",
      [](auto& a, auto option, auto value) { a.sampling.top_k = token_count(option, value); }},
@@ -278,6 +280,7 @@ inline constexpr Option speculate_options[] = {
     budget_option,
     branch_option,
     chain_option,
+    check_option,
     temperature_option,
     seed_option,
     {"--prompt", [](auto& a, auto option, auto value) { a.prompt = token_count(option, value); }},

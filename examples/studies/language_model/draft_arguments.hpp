@@ -8,6 +8,7 @@
 
 #include <pare/core/tensor_view.hpp>
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,12 +25,15 @@ struct DraftName {
 };
 
 struct DraftArguments {
-  std::vector<DraftName> drafters;             ///< prompt, early:BLOCKS, linear:HEADS
-  std::vector<DraftName> heads = {{"dense"}};  ///< dense, rank:R, tokens:N
-  std::vector<pare::Index> budgets = {16};
+  std::vector<DraftName> drafters;                         ///< prompt, early:BLOCKS, linear:HEADS
+  std::vector<DraftName> heads = {{"dense"}};              ///< dense, rank:R, tokens:N
+  std::vector<std::optional<pare::Index>> budgets = {16};  ///< none: chosen round by round
   pare::Index branch = 4, prompts = 8;
   bool chain = false, check = false;
 };
+
+/// Nodes of a round, at most.
+inline constexpr pare::Index most_budget = 64;
 
 namespace detail {
 
@@ -61,8 +65,10 @@ inline DraftName draft_head_name(std::string_view option, std::string_view value
   return name;
 }
 
-inline pare::Index draft_budget(std::string_view option, std::string_view value) {
-  return command_line::number<pare::Index>(option, value, 2, 64, "whole numbers from 2 to 64");
+inline std::optional<pare::Index> draft_budget(std::string_view option, std::string_view value) {
+  if (value == "auto") return {};
+  return command_line::number<pare::Index>(option, value, 2, most_budget,
+                                           "whole numbers from 2 to 64, or auto");
 }
 
 inline pare::Index draft_branch(std::string_view option, std::string_view value) {

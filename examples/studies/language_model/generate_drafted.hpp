@@ -13,6 +13,7 @@
 
 #include <cstdio>
 #include <functional>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -26,23 +27,35 @@ void generate_drafted(const Arguments& arguments, const OpenModel& model, const 
                       const std::vector<Token>& prompt, Index most,
                       const std::function<void(const std::string&)>& take) {
   const DraftArguments& draft = arguments.draft;
-  const Index budget = draft.budgets.front();
+  const std::optional<Index> budget = draft.budgets.front();
   DrafterMaker make(arguments, model, on_any_executor(backend));
   const Drafter drafter = make(draft.drafters.front(), draft.heads.front());
   const auto shape = model.llama.config().kv_shape();
-  KvCache cache(shape, speculative_room(model.llama, prompt, most, budget), arguments.kv);
+  KvCache cache(shape, speculative_room(model.llama, prompt, most, budget.value_or(most_budget)),
+                arguments.kv);
   StreamDecoder stream(model.tokenizer);
   std::string text;
   const auto show = [&](const std::string& part) {
     text += part;
     take(part);
   };
-  const SpeculativeCounts counts = speculate(model.llama, backend, cache, prompt, most,
-                                             arguments.sampling, drafter, budget, [&](Token token) {
-                                               if (model.tokenizer.is_control(token)) return false;
-                                               show(stream.push(token));
-                                               return true;
-                                             });
+  const auto taken = [&](Token token) {
+    if (model.tokenizer.is_control(token)) return false;
+    show(stream.push(token));
+    return true;
+  };
+  const auto behind_prompt = [&](auto&& of) {
+    return speculate(model.llama, backend, cache, prompt, most, arguments.sampling, drafter, of,
+                     taken);
+  };
+  SpeculativeCounts counts;
+  if (budget) {
+    counts = behind_prompt(*budget);
+  } else {
+    AdaptiveBudget adaptive =
+        make.adaptive(draft.drafters.front(), arguments.kv, static_cast<Index>(prompt.size()));
+    counts = behind_prompt(adaptive);
+  }
   show(stream.finish());
   take("\n");
   std::fprintf(

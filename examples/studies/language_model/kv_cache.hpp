@@ -75,7 +75,8 @@ class KvCache {
   Index capacity() const { return capacity_; }
   Index length() const { return length_[0]; }
 
-  /// Makes room for tokens behind the others, whose rows are then written layer by layer.
+  /// Makes room for tokens behind the others, whose rows are then written layer by layer. A row
+  /// that is not written is what it was before `truncate`.
   /// \throws std::invalid_argument if there is no room
   void append(Index tokens) {
     pare::check(tokens >= 0 && tokens <= capacity_ - length(), "language_model::KvCache::append",

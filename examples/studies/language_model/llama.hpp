@@ -138,8 +138,8 @@ class Llama {
   /// Appends tokens to the cache and calls use(on, states) with what the head is applied to,
   /// [tokens, dim], which is gone after the call.
   ///
-  /// \param pass where the tokens stand, and how many blocks they go through: no keys and values
-  ///             are written for the others
+  /// \param pass where the tokens stand, and which blocks they go through: no keys and values are
+  ///             written for the others
   /// \throws std::invalid_argument as forward, or if the pass does not fit
   template <class B, class Use>
   void states(const B& backend, std::span<const Token> tokens, KvCache& cache, const Pass& pass,
@@ -195,11 +195,12 @@ class Llama {
     const auto n = static_cast<Index>(tokens.size());
     const Activations a = activations(config_, n, rows_at_once, memory.activations);
     const TensorView<float, 2> x = matrix(a.x, n, config_.dim);
-    for (Index t = 0; t < n; ++t)
+    std::ranges::copy(pass.given, a.x);
+    for (Index t = 0; t < n && pass.first == 0; ++t)
       embedding_(tokens[static_cast<std::size_t>(t)],
                  {&x(t, 0), static_cast<std::size_t>(config_.dim)});
     Appended<C> appended(cache, n);
-    for (Index i = 0; i < pass.blocks.value_or(config_.blocks); ++i) {
+    for (Index i = pass.first; i < pass.blocks.value_or(config_.blocks); ++i) {
       const LlamaBlock& block = blocks_[static_cast<std::size_t>(i)];
       attend(backend, block, i, x, appended, attention, pass, a);
       for (Index first = 0; first < n; first += rows_at_once)
@@ -207,6 +208,7 @@ class Llama {
                      a);
     }
     appended.kept = true;
+    std::copy_n(a.x, pass.made.size(), pass.made.begin());
     pare::transformer::rms_norm(backend, x, final_norm_, x, {.epsilon = config_.epsilon});
     return x;
   }

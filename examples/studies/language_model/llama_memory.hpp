@@ -26,6 +26,11 @@ namespace language_model {
 struct Pass {
   std::optional<Index> blocks{};       ///< only the first ones
   std::span<const Index> positions{};  ///< of each token, for its rotation
+  /// Only blocks from this one on, from what those before it made, [tokens, dim]. Keys and values
+  /// of those before it are the ones that stand in the cache behind its last token.
+  Index first = 0;
+  std::span<const float> given{};
+  std::span<float> made{};  ///< [tokens, dim] written with what the blocks make, before the norm
 };
 
 /// Refuses a pass that a model cannot make of so many tokens.
@@ -34,6 +39,13 @@ inline void check_pass(const Pass& pass, const LlamaConfig& config, Index tokens
   const Index blocks = pass.blocks.value_or(config.blocks);
   pare::check(blocks >= 0 && blocks <= config.blocks, function, "blocks", blocks,
               pare::Worded{"0 to ", config.blocks});
+  pare::check(pass.first >= 0 && pass.first <= blocks, function, "first", pass.first,
+              pare::Worded{"0 to ", blocks});
+  const Index size = tokens * config.dim;
+  pare::check(static_cast<Index>(pass.given.size()) == (pass.first > 0 ? size : 0), function,
+              "given", pass.given.size(), pass.first > 0 ? size : 0);
+  pare::check(pass.made.empty() || static_cast<Index>(pass.made.size()) == size, function, "made",
+              pass.made.size(), size);
   pare::check(pass.positions.empty() || static_cast<Index>(pass.positions.size()) == tokens,
               function, "positions", pass.positions.size(), tokens);
   for (const Index position : pass.positions)

@@ -14,6 +14,7 @@
 #include "language_model/drafters.hpp"
 #include "language_model/linear_drafter.hpp"
 #include "language_model/open_model.hpp"
+#include "language_model/pass_cost.hpp"
 #include "language_model/text_parts.hpp"
 
 #include <pare/core/check.hpp>
@@ -42,16 +43,29 @@ class DrafterMaker {
 
   /// \throws std::invalid_argument if there are not so many blocks or so high a rank
   Drafter operator()(const DraftName& drafter, const DraftName& head) {
-    if (drafter.name == "prompt") return prompt_drafter(draft_.chain ? 1 : draft_.branch);
+    const Index branch = is_chain() ? 1 : draft_.branch;
+    if (drafter.name == "prompt") return prompt_drafter(branch);
     if (drafter.name == "linear")
-      return linear_drafter(llama_, maps(drafter.number), head_of(head),
-                            draft_.chain ? 1 : draft_.branch);
+      return linear_drafter(llama_, maps(drafter.number), head_of(head), branch);
     pare::check(drafter.number <= llama_.config().blocks, "language_model", "--draft early",
                 drafter.number, pare::Worded{"at most the blocks, ", llama_.config().blocks});
-    return early_exit(llama_, drafter.number, head_of(head));
+    if (is_chain()) return early_exit(llama_, drafter.number, head_of(head));
+    return EarlyExitTree(llama_, drafter.number, head_of(head), branch);
+  }
+
+  /// A budget that is chosen round by round.
+  /// \param past tokens of a text, about
+  AdaptiveBudget adaptive(const DraftName& drafter, KvScalar kv, Index past) const {
+    const bool is_early = drafter.name == "early";
+    const Index first = is_early && is_chain() ? drafter.number : 0;
+    return {pass_cost(llama_, on_, kv, past, most_budget, first),
+            pass_cost(llama_, on_, kv, past, 1)(1),
+            {.most = most_budget, .costs_per_node = is_early}};
   }
 
  private:
+  bool is_chain() const { return draft_.chain || draft_.branch == 1; }
+
   DraftHead head_of(const DraftName& head) const {
     if (head.name == "rank") return low_rank_head(on_, weight_, sample_.states, head.number);
     if (head.name == "tokens") return subset_head(weight_, text_, head.number);

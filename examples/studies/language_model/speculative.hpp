@@ -17,6 +17,7 @@
 /// of the other nodes are taken out of the cache. The tokens are those of decoding one by one, by
 /// the same sampler, whatever is drafted: as far as logits of rows together and alone are the same.
 
+#include "language_model/adaptive_budget.hpp"
 #include "language_model/cache_attention.hpp"
 #include "language_model/llama.hpp"
 #include "language_model/sampler.hpp"
@@ -38,13 +39,22 @@ namespace language_model {
 
 using pare::draft::DraftTree;
 
+/// What a drafter has done of the model's own pass: the first blocks, for all nodes.
+struct DraftedBlocks {
+  Index blocks = 0;           ///< none: the pass is to begin with the embedding
+  std::vector<float> states;  ///< [nodes, dim] what they make of each node
+};
+
 /// What a drafter knows.
 struct DraftContext {
   std::span<const Token> text;   ///< prompt and answer so far; the last is the root
   std::span<const float> state;  ///< [dim] what the head made the law of the root from
-  KvCache& cache;                ///< of all of the text but the root; to be left as it is
+  KvCache& cache;                ///< of all of the text but the root; its length is to be left
   Index budget;                  ///< nodes, the root among them, that there is room for
   double& head_seconds;          ///< the time of heads is added to it
+  /// Written by a drafter that leaves keys and values of its blocks behind the text, a row for each
+  /// node.
+  DraftedBlocks& drafted;
 };
 
 /// Makes a tree of at most `budget` nodes.
@@ -55,12 +65,13 @@ struct SpeculativeCounts {
   Index rounds = 0, nodes = 0, tokens = 0;                        ///< tokens that rounds committed
   double prompt_seconds = 0, seconds = 0;                         ///< of the prompt, of all rounds
   double draft_seconds = 0, head_seconds = 0, model_seconds = 0;  ///< heads are part of drafts
+  double foretold = 0;  ///< tokens that an AdaptiveBudget expected of the rounds
 
   SpeculativeCounts& operator+=(const SpeculativeCounts& o) {
     rounds += o.rounds, nodes += o.nodes, tokens += o.tokens;
     prompt_seconds += o.prompt_seconds, seconds += o.seconds;
     draft_seconds += o.draft_seconds, head_seconds += o.head_seconds;
-    model_seconds += o.model_seconds;
+    model_seconds += o.model_seconds, foretold += o.foretold;
     return *this;
   }
 };
@@ -107,22 +118,19 @@ class Speculation {
     return first;
   }
 
-  /// The tokens of a round.
+  /// The tokens of a round, of at most `budget` nodes.
   std::span<const Token> round(const Drafter& drafter, Index budget) {
-    const auto start = Clock::now();
-    const Index past = cache_.length();
-    const Index room = std::min(cache_.capacity(), llama_.config().context) - past;
-    drafter(on_, {text_, state_, cache_, std::min(budget, room), counts.head_seconds}, tree_);
-    const auto drafted = Clock::now();
-    pass(past);
-    cache_.keep(past, round_.path);
-    text_.insert(text_.end(), round_.tokens.begin(), round_.tokens.end());
-    const auto end = Clock::now();
-    ++counts.rounds;
-    counts.nodes += tree_.size();
-    counts.draft_seconds += seconds(start, drafted);
-    counts.model_seconds += seconds(drafted, end);
-    return round_.tokens;
+    draft(drafter, budget);
+    return judge();
+  }
+
+  /// The same, of as many nodes as are worth their time.
+  std::span<const Token> round(const Drafter& drafter, AdaptiveBudget& budget) {
+    const double took = draft(drafter, budget.offered());
+    counts.foretold += budget.cut(tree_, took);
+    const auto tokens = judge();
+    budget.observe(tree_, round_);
+    return tokens;
   }
 
   /// The last round.
@@ -136,6 +144,34 @@ class Speculation {
 
   static double seconds(Clock::time_point from, Clock::time_point to) {
     return std::chrono::duration<double>(to - from).count();
+  }
+
+  /// Makes the tree; of a budget of 1 that is the root. Returns the seconds that it took.
+  double draft(const Drafter& drafter, Index budget) {
+    const auto start = Clock::now();
+    const Index room = std::min(cache_.capacity(), llama_.config().context) - cache_.length();
+    drafted_.blocks = 0;
+    budget = std::min(budget, room);
+    if (budget > 1)
+      drafter(on_, {text_, state_, cache_, budget, counts.head_seconds, drafted_}, tree_);
+    else
+      tree_.start(text_.back(), 1);
+    const double took = seconds(start, Clock::now());
+    counts.draft_seconds += took;
+    return took;
+  }
+
+  /// The tokens that the model takes of the tree.
+  std::span<const Token> judge() {
+    const auto start = Clock::now();
+    const Index past = cache_.length();
+    pass(past);
+    cache_.keep(past, round_.path);
+    text_.insert(text_.end(), round_.tokens.begin(), round_.tokens.end());
+    ++counts.rounds;
+    counts.nodes += tree_.size();
+    counts.model_seconds += seconds(start, Clock::now());
+    return round_.tokens;
   }
 
   TensorView<float, 2> logits(Index rows) {
@@ -162,7 +198,11 @@ class Speculation {
       verify(past, as_const(z));
       keep_state(states, round_.path.back());
     };
-    llama_.states(on_, nodes_, cache_, {.positions = positions_}, judge, tree_attention(tree_));
+    Pass pass{.positions = positions_, .first = drafted_.blocks};
+    if (pass.first > 0)
+      pass.given = std::span(drafted_.states)
+                       .first(nodes_.size() * static_cast<std::size_t>(llama_.config().dim));
+    llama_.states(on_, nodes_, cache_, pass, judge, tree_attention(tree_));
   }
 
   void verify(Index past, TensorView<const float, 2> z) {
@@ -186,6 +226,7 @@ class Speculation {
   SamplerOptions sampling_;
   Sampler sampler_;
   DraftTree tree_;
+  DraftedBlocks drafted_;
   pare::draft::Verified round_;
   std::vector<Token> text_, nodes_, next_;
   std::vector<Index> positions_;
@@ -193,13 +234,14 @@ class Speculation {
 };
 
 /// Gives at most `most` tokens behind the prompt to take(token), until that returns false.
-/// \param cache empty, of speculative_room
+/// \param cache  empty, of speculative_room
+/// \param budget nodes of a round, or an AdaptiveBudget, which learns from the rounds
 /// \throws std::invalid_argument as Llama::forward, or as the drafter
-template <class B, class Take>
+template <class B, class Budget, class Take>
 requires std::predicate<const Take&, Token>
 SpeculativeCounts speculate(const Llama& llama, const B& backend, KvCache& cache,
                             std::span<const Token> prompt, Index most,
-                            const SamplerOptions& sampling, const Drafter& drafter, Index budget,
+                            const SamplerOptions& sampling, const Drafter& drafter, Budget&& budget,
                             const Take& take) {
   using Clock = std::chrono::steady_clock;
   Speculation speculation(llama, on_any_executor(backend), cache, sampling);

@@ -33,7 +33,7 @@ generate answers a prompt, its text as it comes:
                        (early:N), or by N linear heads that are fitted on --sample (linear:N)
   --head HEAD          of the last two: dense, rank:N (the best on --sample), or tokens:N (those
                        that --sample has most often)             (dense)
-  --budget N           tokens of a draft and its root, 2 to 64   (16)
+  --budget N           tokens of a draft and its root, 2 to 64, or auto: by what was measured   (16)
   --branch N           of trees, tokens behind one               (4)
   --chain              no tree
   --check              generates without drafts too, and fails if the texts differ
@@ -88,6 +88,7 @@ heads finds the heads that copy, by prompts that ask for a passage by its key:
 speculate measures drafters on texts:
   --draft, --head, --budget LISTS, --branch, --chain, --sample, --sample-tokens, --temperature,
   --seed               as with generate
+  --check              fails if a text is not that of plain decoding
   --prompts N          of each text, evenly spaced               (8)
   --prompt N           tokens of each                            (512)
   --tokens N           behind each                               (64)
