@@ -34,6 +34,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -50,9 +51,10 @@ struct StateSample {
 };
 
 /// \param progress is given the share that is done
+/// \param blocks   only the first ones, and the norm; left out: all
 template <class B, class Progress>
 StateSample state_sample(const Llama& llama, const B& backend, std::vector<Token> text,
-                         Index window, Progress&& progress) {
+                         Index window, Progress&& progress, std::optional<Index> blocks = {}) {
   const auto n = static_cast<Index>(text.size());
   window = std::min({window, n, llama.config().context});
   StateSample sample{std::move(text), {n, llama.config().dim}, window};
@@ -62,10 +64,11 @@ StateSample state_sample(const Llama& llama, const B& backend, std::vector<Token
                           .subspan(static_cast<std::size_t>(first),
                                    static_cast<std::size_t>(std::min(window, n - first)));
     cache.reset();
-    llama.states(backend, part, cache, {}, [&](const ModelBackend&, const auto& states) {
-      for (Index r = 0; r < states.rows(); ++r)
-        std::copy_n(&states(r, 0), states.cols(), &sample.states(first + r, 0));
-    });
+    llama.states(backend, part, cache, {.blocks = blocks},
+                 [&](const ModelBackend&, const auto& states) {
+                   for (Index r = 0; r < states.rows(); ++r)
+                     std::copy_n(&states(r, 0), states.cols(), &sample.states(first + r, 0));
+                 });
     progress(static_cast<double>(first + window) / static_cast<double>(n));
   }
   return sample;

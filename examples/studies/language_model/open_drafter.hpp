@@ -19,6 +19,9 @@
 
 #include <pare/core/check.hpp>
 
+#include <algorithm>
+#include <cstddef>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -49,8 +52,8 @@ class DrafterMaker {
       return linear_drafter(llama_, maps(drafter.number), head_of(head), branch);
     pare::check(drafter.number <= llama_.config().blocks, "language_model", "--draft early",
                 drafter.number, pare::Worded{"at most the blocks, ", llama_.config().blocks});
-    if (is_chain()) return early_exit(llama_, drafter.number, head_of(head));
-    return EarlyExitTree(llama_, drafter.number, head_of(head), branch);
+    if (is_chain()) return early_exit(llama_, drafter.number, head_of(head, drafter.number));
+    return EarlyExitTree(llama_, drafter.number, head_of(head, drafter.number), branch);
   }
 
   /// A budget that is chosen round by round.
@@ -66,8 +69,15 @@ class DrafterMaker {
  private:
   bool is_chain() const { return draft_.chain || draft_.branch == 1; }
 
-  DraftHead head_of(const DraftName& head) const {
-    if (head.name == "rank") return low_rank_head(on_, weight_, sample_.states, head.number);
+  /// \param blocks those of an early exit, whose states a head of low rank is to fit
+  DraftHead head_of(const DraftName& head, std::optional<Index> blocks = {}) const {
+    if (head.name == "rank") {
+      if (!blocks) return low_rank_head(on_, weight_, sample_.states, head.number);
+      command_line::Progress progress("states of the first blocks");
+      const StateSample early =
+          state_sample(llama_, on_, sample_.tokens, sample_.window, progress, blocks);
+      return low_rank_head(on_, weight_, early.states, head.number);
+    }
     if (head.name == "tokens") return subset_head(weight_, text_, head.number);
     return dense_head(weight_);
   }

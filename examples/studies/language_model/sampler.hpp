@@ -18,7 +18,8 @@
 ///
 /// The noise is keyed: the draw is the token of the least E / probability, where E is exponential
 /// noise that is a function of (seed, position, token) alone. The same seed and position give the
-/// same token, whatever was drawn before; and a filter that keeps the token changes nothing.
+/// same token, whatever was drawn before; and a filter that keeps the token changes nothing. That
+/// of pare::draft::keyed_sample is another function: with it, seeds would mean other texts.
 
 #include "language_model/byte_pairs.hpp"
 
