@@ -169,6 +169,30 @@ TEST(AcceptanceCost, IsThePapersTable) {
   EXPECT_EQ(relative_speed({}), 1);
 }
 
+// Tables are padded with the lowest double, of which two add up to -infinity.
+TEST(Budget, NodesOfNoProbabilityAreNotAccepted) {
+  const double lowest = std::numeric_limits<double>::lowest();
+  DraftTree tree;
+  tree.start(1, 5);
+  for (Index i = 0; i < 4; ++i) tree.add(i, 7, i == 0 ? std::log(.5) : lowest);
+  std::vector<double> expected;
+  expected_tokens(tree, expected);
+  EXPECT_EQ(expected[4], expected[1]);
+  AcceptanceCalibration c;
+  for (Index d = 1; d <= 4; ++d)
+    for (int i = 0; i < 40; ++i) {
+      c.observe(d, 0, true);  // of q = 1 all, of q = 0 half
+      c.observe(d, lowest, i % 2 == 0);
+    }
+  for (Index i = 0; i < 4; ++i) c.observe(tree, Verified{{0, 1, 2, 3}, {}});
+  c.fit();
+  EXPECT_EQ(c.acceptance(4, 0), 1);  // nothing was counted there but what is above
+  expected_tokens(tree, expected, &c);
+  EXPECT_GT(expected[4], expected[3]);
+  EXPECT_NEAR(expected[4] - expected[3], (expected[3] - expected[2]) * c.acceptance(4, lowest),
+              1e-15);
+}
+
 TEST(Budget, WhatIsOutOfRangeIsRefused) {
   const auto refuse = [](const char* word, const auto& call) {
     EXPECT_NE(refused(call).find(word), std::string::npos) << word << ": " << refused(call);
@@ -179,6 +203,9 @@ TEST(Budget, WhatIsOutOfRangeIsRefused) {
   for (const std::vector<CallTime>& points :
        {std::vector<CallTime>{}, {{0, 1}}, {{1, 0}}, {{1, nan_value}}, {{2, 1}, {2, 1}}})
     refuse("points", [&] { MeasuredCost{points}; });
+  const Index most = std::numeric_limits<Index>::max();
+  refuse("points", [&] { MeasuredCost({{most, 1}, {1, 1}}); });
+  EXPECT_EQ(MeasuredCost({{1, 1}, {most, 2}})(most), 2);
   const auto one = [](Index) { return 1.0; };
   refuse("expected", [&] { choose_budget(std::vector<double>{}, one, 0); });
   for (const double a : {0.0, nan_value})

@@ -9,10 +9,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
+#include <string>
 #include <vector>
 
 #include "draft/chi_square.hpp"
 #include "draft/rule_rounds.hpp"
+#include "draft/tables.hpp"
 
 namespace {
 
@@ -20,6 +23,7 @@ using pare::Index;
 using pare::draft::ChainRule;
 using pare::draft::Coins;
 using pare::draft::draw_distinct;
+using pare::draft::draw_repeated;
 using pare::draft::NodeChildren;
 using pare::draft::none_accepted;
 using pare::draft::OneCoinRule;
@@ -118,6 +122,30 @@ TEST(NodeRules, DrawsWithoutReplacementHaveTheirLaw) {
   draw_distinct(two, 4, coins, tokens);
   std::sort(tokens.begin(), tokens.end());
   EXPECT_EQ(tokens, (std::vector<std::int32_t>{1, 3})) << "what has probability 0 is not drawn";
+}
+
+TEST(NodeRules, DrawsOfWhatIsNoLawAreRefused) {
+  Coins coins({.seed = 1}, 0);
+  const std::vector<std::int32_t> before{7, 8};
+  std::vector<std::int32_t> tokens = before;
+  const auto refuse = [&](const char* word, const std::vector<double>& law, Index count) {
+    const std::string repeated =
+        pare::testing::refused([&] { draw_repeated(law, count, coins, tokens); });
+    const std::string distinct =
+        pare::testing::refused([&] { draw_distinct(law, count, coins, tokens); });
+    EXPECT_NE(repeated.find("draft::draw_repeated: " + std::string(word)), std::string::npos);
+    EXPECT_NE(distinct.find("draft::draw_distinct: " + std::string(word)), std::string::npos);
+    EXPECT_EQ(tokens, before);
+  };
+  const double nan = std::nan(""), infinity = std::numeric_limits<double>::infinity();
+  for (const std::vector<double>& law :
+       {std::vector<double>{}, {0, 0}, {.5, .4}, {.6, .5}, {1.5, -.5}, {nan, 1}, {infinity, 0}})
+    refuse("law", law, 2);
+  refuse("count", {.5, .5}, -1);
+  draw_repeated(std::vector<double>{0, 1}, 3, coins, tokens);
+  EXPECT_EQ(tokens, (std::vector<std::int32_t>{1, 1, 1}));
+  draw_repeated(std::vector<double>{0, 1}, 0, coins, tokens);
+  EXPECT_TRUE(tokens.empty());
 }
 
 /// One call of a rule, with what it leaves of p.

@@ -65,8 +65,7 @@ struct DrawRepeated {
   const std::vector<double>& q;
   Index count;
   void operator()(draft::Coins& coins, std::vector<std::int32_t>& tokens) const {
-    tokens.clear();
-    for (Index i = 0; i < count; ++i) tokens.push_back(draft::draw(q, coins()));
+    draft::draw_repeated(q, count, coins, tokens);
   }
 };
 

@@ -188,13 +188,16 @@ TEST(StaticTree, WhatIsOutOfRangeIsRefused) {
   const auto x = random_table<float>(2, 1, 3, 1, false);
   DraftTree tree;
   tree.start(5, 2);
-  for (const StaticTree& broken : {StaticTree{}, StaticTree{{-1, 1}, {0, 0}, 1},
-                                   StaticTree{{-1, 0}, {0, -1}, 1}, StaticTree{{-1, 0}, {0}, 1}})
+  for (const StaticTree& broken :
+       {StaticTree{}, StaticTree{{-1, 1}, {0, 0}, 1}, StaticTree{{-1, 0}, {0, -1}, 1},
+        StaticTree{{-1, 0}, {0}, 1}, StaticTree{{0, 0}, {0, 0}, 1}, StaticTree{{-1, 1}, {0, 0}, 1},
+        StaticTree{{-1, 0, 0}, {0, 1, 1}, 1}, StaticTree{{-1, 0, 0}, {0, 1, 0}, 1}})
     EXPECT_NE(refused([&] { fill_static(broken, 1, x.table(), tree); }).find("shape"),
               std::string::npos);
   EXPECT_NE(refused([&] { fill_static(static_tree(rates), -1, x.table(), tree); }).find("root"),
             std::string::npos);
   EXPECT_EQ(tree.token(0), 5);
+  EXPECT_EQ(tree.budget(), 2);
 }
 
 }  // namespace

@@ -178,6 +178,8 @@ TEST(SubsetHead, RefusesBrokenTables) {
   for (const Offsets& d2t : {Offsets{0, 5, 4, 2}, Offsets{-1, 0}, Offsets{0, 0, 3, 20},
                              Offsets{0, 2, 4, 6, 8}, Offsets{}})
     refusal([&] { ids_of_offsets(d2t, 10); }, offsets, "d2t");
+  for (const Index tokens : {Index{0}, Index{-3}, Index{1} << 31, Index{1} << 40})
+    refusal([&] { ids_of_offsets(Offsets{std::int64_t{1} << 33}, tokens); }, offsets, "vocabulary");
   std::array<bool, 10> t2d{true, true};
   refusal([&] { ids_of_offsets(Offsets{0, 0, 0}, std::span<const bool>(t2d)); }, offsets, "t2d");
   refusal([&] { ids_of_offsets(Offsets{0, 1}, std::span<const bool>(t2d)); }, offsets, "t2d");

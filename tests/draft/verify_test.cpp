@@ -314,6 +314,29 @@ struct BrokenLaws {
   }
 };
 
+/// The same of the laws that children were drawn from.
+struct BrokenDraft {
+  std::vector<double> law;
+  Index vocabulary() const { return 3; }
+  void target(Index, std::span<double> p) const {
+    const std::vector<double> good{0, 1, 0};
+    std::copy_n(good.begin(), 3, p.begin());
+  }
+  void draft(Index node, std::span<double> q) const {
+    const std::vector<double> good{0, 1, 0};
+    std::copy_n((node == 0 ? good : law).begin(), 3, q.begin());
+  }
+};
+
+/// A rule of a user, which accepts a child that is not there.
+struct BrokenRule {
+  static constexpr bool reads_draft_law = false;
+  template <class Uniform>
+  Index accept(const pare::draft::NodeChildren& node, Uniform&) const {
+    return static_cast<Index>(node.tokens.size());
+  }
+};
+
 TEST(Verify, WhatIsNoRoundIsRefusedAndTheOldOneIsLeft) {
   DraftTree tree, empty;
   tree.start(0, 4);
@@ -330,6 +353,10 @@ TEST(Verify, WhatIsNoRoundIsRefusedAndTheOldOneIsLeft) {
   refuse("next", [&] { verify_match(tree, Text{1, 2}, round); });
   refuse("next", [&] { verify_match(tree, Text{1, 2, -1}, round); });
   refuse("next", [&] { verify_match(tree, Text{1, 2, 8}, round, {.vocabulary = 8}); });
+  Verified three{{0}, {1, 2, 3}};
+  EXPECT_NE(refused([&] { verify_match(tree, three.tokens, three); }).find("out"),
+            std::string::npos);
+  EXPECT_EQ(three.tokens, (Text{1, 2, 3}));
   Matrix logits = Matrix::Zero(3, 4);
   logits(0, 1) = logits(1, 2) = 1;
   refuse("tree", [&] { verify_greedy(empty, logits, round); });
@@ -357,8 +384,11 @@ TEST(Verify, WhatIsNoRoundIsRefusedAndTheOldOneIsLeft) {
   for (const std::vector<double>& law : {std::vector<double>{.5, .6, 0},
                                          {.5, .49, 0},
                                          {1.5, -.5, 0},
-                                         {std::numeric_limits<double>::quiet_NaN(), .5, .5}})
+                                         {std::numeric_limits<double>::quiet_NaN(), .5, .5}}) {
     refuse("target law", sampled(tree, rule, BrokenLaws{law}));
+    refuse("draft law", sampled(tree, drawn, BrokenDraft{law}));
+  }
+  refuse("rule", sampled(tree, BrokenRule{}, laws_of(logits, {})));
   DraftTree branched = tree;
   branched.add(0, 3);
   const pare::draft::ChainRule chain;

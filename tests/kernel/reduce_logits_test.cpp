@@ -104,6 +104,40 @@ TYPED_TEST(ReduceLogitsTest, KeepsTheBestWithTies) {
       }
 }
 
+TYPED_TEST(ReduceLogitsTest, KeepsNothingBelowAFloorAndWhatEqualsIt) {
+  using T = typename TypeParam::scalar;
+  constexpr std::ptrdiff_t width = kernel::head_panel_outputs<T>;
+  const auto z = numbers<T>(static_cast<std::size_t>(width), 30, true, 5);
+  for (const std::ptrdiff_t k : {1, 4, 64})
+    for (const T floor : {T(-100), T(0), T(7), T(15), T(100)}) {
+      std::vector<std::int32_t> order;
+      for (std::int32_t i = 0; i < width; ++i)
+        if (z[static_cast<std::size_t>(i)] >= floor) order.push_back(i);
+      std::stable_sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
+        return z[static_cast<std::size_t>(a)] > z[static_cast<std::size_t>(b)];
+      });
+      order.resize(std::min(order.size(), static_cast<std::size_t>(k)));
+      std::sort(order.begin(), order.end());
+      GuardedArray<T> tile(width), top(k);
+      GuardedArray<std::int32_t> top_ids(k);
+      kernel::LogitState<T> state;
+      std::copy(z.begin(), z.end(), tile.begin());
+      kernel::ReduceLogits<T> a;
+      a.logits = tile.data();
+      a.rows = 1;
+      a.count = width;
+      a.states = &state;
+      a.top = top.data();
+      a.top_ids = top_ids.data();
+      a.k = k;
+      a.floors = &floor;
+      run_kernel(typename TypeParam::arch{}, a);
+      std::vector<std::int32_t> got(top_ids.begin(), top_ids.begin() + state.kept);
+      std::sort(got.begin(), got.end());
+      EXPECT_EQ(got, order) << k << " from " << floor;
+    }
+}
+
 TYPED_TEST(ReduceLogitsTest, SumsExponentials) {
   using T = typename TypeParam::scalar;
   for (const std::size_t size : {1u, 63u, 64u, 1000u, 5000u})

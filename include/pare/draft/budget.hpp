@@ -66,12 +66,12 @@ class MeasuredCost {
   explicit MeasuredCost(std::vector<CallTime> points) : points_(std::move(points)) {
     constexpr const char* function = "draft::MeasuredCost";
     check(!points_.empty(), function, "points", "none", "at least one");
-    Index least = 1;
+    Index before = 0;
     for (const CallTime& p : points_) {
-      check(p.rows >= least, function, "points", p.rows, "rows that ascend from at least 1");
+      check(p.rows > before, function, "points", p.rows, "rows that ascend from at least 1");
       check(is_finite(p.seconds) && p.seconds > 0, function, "points", p.seconds,
             "finite seconds above 0");
-      least = p.rows + 1;
+      before = p.rows;
     }
   }
 
@@ -124,10 +124,8 @@ inline void expected_tokens(const DraftTree& tree, std::vector<double>& expected
       expected[i] = std::exp(tree.log_probability(v));
       continue;
     }
-    const Index parent = tree.parent(v);
-    const double q = std::min(0.0, tree.log_probability(v) - tree.log_probability(parent));
-    expected[i] =
-        expected[static_cast<std::size_t>(parent)] * calibration->acceptance(tree.depth(v), q);
+    expected[i] = expected[static_cast<std::size_t>(tree.parent(v))] *
+                  calibration->acceptance(tree.depth(v), tree.own_log_probability(v));
   }
   for (std::size_t i = 1; i < n; ++i) expected[i] += expected[i - 1];
 }

@@ -62,8 +62,7 @@ class AcceptanceCalibration {
       const Index node = round.path[d];
       const Index next = d + 1 < round.path.size() ? round.path[d + 1] : -1;
       for (Index c = tree.first_child(node); c >= 0; c = tree.next_sibling(c))
-        observe(tree.depth(c), std::min(0.0, tree.log_probability(c) - tree.log_probability(node)),
-                c == next);
+        observe(tree.depth(c), tree.own_log_probability(c), c == next);
     }
   }
 

@@ -38,10 +38,12 @@ struct RowMove {
   Index to = 0;
 };
 
-/// A cache whose `keep(sequence, first, kept)` keeps of the tokens from `first` on those listed.
+/// A cache of `sequences()` whose `keep(sequence, first, kept)` keeps of the tokens from `first` on
+/// those listed.
 template <class C>
 concept CompactableCache = requires(C& cache, Index i, std::span<const Index> kept) {
   cache.keep(i, i, kept);
+  { cache.sequences() } -> std::convertible_to<Index>;
   { cache.length(i) } -> std::convertible_to<Index>;
 };
 

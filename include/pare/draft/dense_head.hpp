@@ -17,15 +17,19 @@
 ///
 /// QuantizedHead: z_v = scale_v sum_i q_vi h_i with scale_v = max_i |w_vi| / 127 and q the nearest
 /// integers, ties to even. Its logits differ from the dense ones by at most scale_v ||h||_1 / 2.
+/// A row that is not finite has a NaN for its scale.
 /// Source of the layout and of rows of bytes: ours.
 
 #include <pare/core/macros_off.hpp>
 
+#include <pare/core/check.hpp>
 #include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/draft/detail/head_panels.hpp>
 #include <pare/draft/head.hpp>
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -48,7 +52,7 @@ class PanelHead : public HeadCalls<PanelHead<W>, kernel::head_t<W>> {
   /// A copy of w [outputs, inputs], any strides, each element rounded to W.
   /// \throws std::invalid_argument likewise
   template <In<2> X>
-  explicit PanelHead(const X& w) : PanelHead(to_view(w).rows(), to_view(w).cols()) {
+  explicit PanelHead(const X& w) : PanelHead(checked_extent(to_view(w))) {
     set_rows(0, w);
   }
 
@@ -85,6 +89,15 @@ class PanelHead : public HeadCalls<PanelHead<W>, kernel::head_t<W>> {
   }
 
  private:
+  explicit PanelHead(std::array<Index, 2> extent) : PanelHead(extent[0], extent[1]) {}
+
+  /// Checked before there is memory of such extents.
+  template <class S>
+  static std::array<Index, 2> checked_extent(TensorView<S, 2> w) {
+    check_view("draft::PanelHead", "w", w);
+    return w.extent;
+  }
+
   detail::HeadPanels<W> panels_;
 };
 

@@ -36,6 +36,7 @@
 #include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/draft/detail/head_checks.hpp>
 #include <pare/draft/detail/head_rows.hpp>
 #include <pare/draft/detail/reduce_head.hpp>
 #include <pare/draft/head_summary.hpp>
@@ -74,7 +75,8 @@ PARE_ABI_BEGIN
 ///   `latents(backend, hidden, buffer)`, the rows [rows, inputs of the tiles] that they are made
 ///   of, each contiguous;
 /// - `reference_logits(hidden, row, z)`, one row of logits in plain loops and double;
-/// - if it takes no number of rows, `check_rows(rows)`, which throws.
+/// - if it takes no number of rows, `check_rows(rows)`, which throws;
+/// - if it views memory, `check_viewed(function, output, y)`, which throws if y shares it.
 ///
 /// Hidden states are [rows, inputs] of float (of double for heads of double), any strides; rows
 /// that are not contiguous are copied. No rows: a no-op. The backend comes first; left out:
@@ -91,14 +93,15 @@ class HeadCalls {
   /// \param hidden  [rows, inputs]
   /// \param request what is wanted of each row
   /// \param out     takes the answer; unchanged if the call is refused
-  /// \throws std::invalid_argument if hidden does not fit, or a member of the request is out of its
-  ///         range
+  /// \throws std::invalid_argument if hidden does not fit, a member of the request is out of its
+  ///         range, or a member of out has memory that the call reads
   template <Backend B, In<2> H>
   requires std::same_as<scalar_of<H>, T>
   void reduce(const B& backend, const H& hidden, const HeadRequest& request,
               HeadSummary<T>& out) const {
-    const auto h = checked_hidden("draft::reduce", as_const(to_view(hidden)));
+    const auto h = checked("draft::reduce", to_view(hidden));
     validate("draft::reduce", request, h.rows());
+    detail::check_summary_apart("draft::reduce", head(), out, h);
     run_reduce(backend, h, request, out);
   }
 
@@ -156,17 +159,17 @@ class HeadCalls {
   /// \param values [rows, any number of columns], any strides; apart from hidden
   /// Cost: a panel, 64 tokens' part of W, for each value.
   /// \throws std::invalid_argument if an extent does not fit, a token is out of range, or values
-  ///         overlaps hidden; nothing is written then
+  ///         overlaps hidden or what the head views; nothing is written then
   template <Backend B, In<2> H, Out<2> Y>
   requires std::same_as<scalar_of<H>, T> && std::same_as<scalar_of<Y>, T>
   void values_at(const B& backend, const H& hidden, std::span<const std::int32_t> tokens,
                  Y&& values) const {
     constexpr const char* function = "draft::values_at";
-    const auto h = checked_hidden(function, as_const(to_view(hidden)));
+    const auto h = checked(function, to_view(hidden));
     const auto y = to_view(values);
     check_writable(function, "values", y);
     check_extents<2>(function, "values", y.extent, {h.rows(), y.cols()});
-    check_no_overlap(function, "values", y, "hidden", h);
+    detail::check_apart(function, head(), "values", y, h);
     const Index count = checked_product(function, "values", y.rows(), y.cols());
     check(static_cast<Index>(tokens.size()) == count, function, "tokens", tokens.size(),
           Worded{"one for each of ", count, " values"});
@@ -175,7 +178,7 @@ class HeadCalls {
     for (const std::int32_t token : tokens) {
       check(token >= 0 && token < head().vocabulary(), function, "tokens", token,
             Worded{"0 to below ", head().vocabulary()});
-      wanted.push_back(output_of(token));
+      wanted.push_back(detail::output_of(head().ids(), token));
     }
     if (count == 0) return;
     if constexpr (KernelBackend<B>) {
@@ -196,17 +199,17 @@ class HeadCalls {
   /// y = all logits, in the order of the head's outputs.
   ///
   /// \param y [rows, outputs], any strides; apart from hidden
-  /// \throws std::invalid_argument if an extent does not fit or y overlaps hidden; nothing is
-  ///         written then
+  /// \throws std::invalid_argument if an extent does not fit or y overlaps hidden or what the head
+  ///         views; nothing is written then
   template <Backend B, In<2> H, Out<2> Y>
   requires std::same_as<scalar_of<H>, T> && std::same_as<scalar_of<Y>, T>
   void logits(const B& backend, const H& hidden, Y&& y) const {
     constexpr const char* function = "draft::logits";
-    const auto h = checked_hidden(function, as_const(to_view(hidden)));
+    const auto h = checked(function, to_view(hidden));
     const auto out = to_view(y);
     check_writable(function, "y", out);
     check_extents<2>(function, "y", out.extent, {h.rows(), head().outputs()});
-    check_no_overlap(function, "y", out, "hidden", h);
+    detail::check_apart(function, head(), "y", out, h);
     if (h.rows() == 0) return;
     if constexpr (KernelBackend<B>) {
       const auto any = on_any_executor(backend);
@@ -228,20 +231,8 @@ class HeadCalls {
  private:
   const Head& head() const { return static_cast<const Head&>(*this); }
 
-  template <class V>
-  V checked_hidden(const char* function, const V& h) const {
-    check_view(function, "hidden", h);
-    check_extents<2>(function, "hidden", h.extent, {h.rows(), head().inputs()});
-    if constexpr (requires { head().check_rows(h.rows()); }) head().check_rows(h.rows());
-    return h;
-  }
-
-  /// The output that is a token, or -1.
-  Index output_of(std::int32_t token) const {
-    const auto ids = head().ids();
-    if (ids.empty()) return token;
-    const auto at = std::lower_bound(ids.begin(), ids.end(), token);
-    return at != ids.end() && *at == token ? at - ids.begin() : Index{-1};
+  TensorView<const T, 2> checked(const char* function, TensorView<const T, 2> h) const {
+    return detail::checked_hidden(function, head(), h);
   }
 
   template <class B>

@@ -32,7 +32,7 @@ namespace pare::draft {
 enum class RowStatus : std::uint8_t {
   Sound,      ///< some logit is finite, and none is NaN or +infinity
   NoMass,     ///< all logits are -infinity
-  NotFinite,  ///< a logit is NaN or +infinity
+  NotFinite,  ///< a logit is NaN or +infinity, or the largest over the temperature is beyond double
 };
 
 /// What is wanted of each row of logits z [outputs].

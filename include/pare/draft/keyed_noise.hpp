@@ -81,7 +81,7 @@ std::int32_t keyed_sample(const B& backend, const Z& logits, const Sampling& sam
   const auto z = as_const(to_vector_view(logits));
   validate(function, sampling);
   check_view(function, "logits", z);
-  std::int32_t best = detail::checked_argmax(function, z);
+  std::int32_t best = detail::checked_argmax(function, z, sampling.temperature);
   if (sampling.temperature < least_temperature) return best;
   const bool cut = sampling.top_k || sampling.top_p || sampling.min_p;
   const auto law = leased<std::vector<double>>(backend);

@@ -26,6 +26,7 @@
 
 #include <pare/core/macros_off.hpp>
 
+#include <pare/core/check.hpp>
 #include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/draft/dense_head.hpp>
@@ -51,12 +52,11 @@ class LowRankHead : public HeadCalls<LowRankHead<W>, kernel::head_t<W>> {
   /// \throws std::invalid_argument if an extent is below 1 or the ranks differ
   template <In<2> D, In<2> U>
   LowRankHead(const D& down, const U& up)
-      : LowRankHead(PanelHead<W>(to_view(down)), PanelHead<W>(to_view(up))) {}
+      : LowRankHead{PanelHead<W>(checked(to_view(down), to_view(up))), PanelHead<W>(to_view(up))} {}
 
   /// The same of factors in panels.
   LowRankHead(PanelHead<W> down, PanelHead<W> up) : down_(std::move(down)), up_(std::move(up)) {
-    check(up_.inputs() == down_.outputs(), "draft::LowRankHead", "up", up_.inputs(),
-          Worded{"the rank of down, ", down_.outputs()});
+    check_rank(down_.outputs(), up_.inputs());
   }
 
   Index inputs() const { return down_.inputs(); }
@@ -104,6 +104,19 @@ class LowRankHead : public HeadCalls<LowRankHead<W>, kernel::head_t<W>> {
   }
 
  private:
+  static void check_rank(Index down, Index up) {
+    check(up == down, "draft::LowRankHead", "up", up, Worded{"the rank of down, ", down});
+  }
+
+  /// down, if both fit: before they are copied.
+  template <class D, class U>
+  static TensorView<D, 2> checked(TensorView<D, 2> down, TensorView<U, 2> up) {
+    check_view("draft::LowRankHead", "down", down);
+    check_view("draft::LowRankHead", "up", up);
+    check_rank(down.rows(), up.cols());
+    return down;
+  }
+
   PanelHead<W> down_, up_;
 };
 

@@ -52,21 +52,15 @@ class MarkovHead {
   /// \throws std::invalid_argument if an extent is below 1 or does not fit
   template <In<2> D, In<2> U, In<2> F, In<2> E>
   MarkovHead(const D& down, const U& up, const F& first, const E& second)
-      : down_(down), up_(to_view(up).rows(), joined(to_view(up).cols(), to_view(first).cols())) {
-    constexpr const char* function = "draft::MarkovHead";
+      : down_(checked(to_view(down), to_view(up), to_view(first), to_view(second))),
+        up_(to_view(up).rows(), joined(to_view(up).cols(), to_view(first).cols())) {
     const auto u = as_const(to_view(up));
     const auto f = as_const(to_view(first));
     const auto s = as_const(to_view(second));
-    check_view(function, "up", u);
-    check_view(function, "first", f);
-    check_view(function, "second", s);
-    check_extents<2>(function, "up", u.extent, {u.rows(), rank()});
-    check_extents<2>(function, "first", f.extent, {u.rows(), f.cols()});
-    check_extents<2>(function, "second", s.extent, f.extent);
     const Index markov = f.cols();
     std::vector<T> row(static_cast<std::size_t>(rank() + markov));
     embedding_.resize(
-        static_cast<std::size_t>(checked_product(function, "first", u.rows(), markov)));
+        static_cast<std::size_t>(checked_product("draft::MarkovHead", "first", u.rows(), markov)));
     for (Index v = 0; v < u.rows(); ++v) {
       for (Index i = 0; i < rank(); ++i)
         row[static_cast<std::size_t>(i)] = static_cast<T>(widened(u(v, i)));
@@ -100,6 +94,12 @@ class MarkovHead {
     void check_rows(Index rows) const {
       check(static_cast<Index>(last_.size()) == rows, "draft::MarkovHead::after", "last",
             last_.size(), Worded{"one token for each of ", rows, " rows"});
+    }
+
+    /// \throws std::invalid_argument if an output shares memory with the last tokens
+    template <class V>
+    void check_viewed(const char* function, const char* output, const V& y) const {
+      check_no_overlap(function, output, y, "last", to_view(last_));
     }
 
     template <class B>
@@ -151,6 +151,21 @@ class MarkovHead {
   template <class X>
   static compute_t<X> widened(X x) {
     return static_cast<compute_t<X>>(x);
+  }
+
+  /// down, if all fit: before they are copied.
+  template <class D, class U, class F, class E>
+  static TensorView<D, 2> checked(TensorView<D, 2> down, TensorView<U, 2> up,
+                                  TensorView<F, 2> first, TensorView<E, 2> second) {
+    constexpr const char* function = "draft::MarkovHead";
+    check_view(function, "down", down);
+    check_view(function, "up", up);
+    check_view(function, "first", first);
+    check_view(function, "second", second);
+    check_extents<2>(function, "up", up.extent, {up.rows(), down.rows()});
+    check_extents<2>(function, "first", first.extent, {up.rows(), first.cols()});
+    check_extents<2>(function, "second", second.extent, first.extent);
+    return down;
   }
 
   static Index joined(Index rank, Index markov) {

@@ -23,15 +23,18 @@
 namespace pare::draft {
 PARE_ABI_BEGIN
 
-/// Whether a row of logits is a law of probability.
+/// Whether a row of logits is a law of probability at a temperature.
 template <ComputeScalar T>
-RowStatus status_of(std::span<const T> logits) {
-  bool mass = false;
+RowStatus status_of(std::span<const T> logits, double temperature = 1) {
+  constexpr T lowest = -std::numeric_limits<T>::infinity();
+  T largest = lowest;
   for (const T z : logits) {
     if (is_nan(z) || z == std::numeric_limits<T>::infinity()) return RowStatus::NotFinite;
-    mass = mass || z > -std::numeric_limits<T>::infinity();
+    largest = std::max(largest, z);
   }
-  return mass ? RowStatus::Sound : RowStatus::NoMass;
+  if (largest == lowest) return RowStatus::NoMass;
+  return is_finite(static_cast<double>(largest) / temperature) ? RowStatus::Sound
+                                                               : RowStatus::NotFinite;
 }
 
 /// Writes row `row` of a summary that has its sizes.
@@ -44,7 +47,7 @@ void reference_summary(std::span<const T> logits, std::span<const std::int32_t> 
   const auto id = [&](std::size_t i) {
     return ids.empty() ? static_cast<std::int32_t>(i) : ids[i];
   };
-  const RowStatus status = out.status[r] = status_of(logits);
+  const RowStatus status = out.status[r] = status_of(logits, out.temperature);
   if (status != RowStatus::Sound) {
     const double none = status == RowStatus::NoMass ? -std::numeric_limits<double>::infinity()
                                                     : std::numeric_limits<double>::quiet_NaN();

@@ -11,7 +11,8 @@
 /// ```
 ///
 /// sampling_options.hpp has the steps and their order. Laws are in double. A NaN, a +infinity, or a
-/// row of -infinity alone is refused.
+/// row of -infinity alone is refused, and so is one whose largest logit over the temperature is
+/// beyond double.
 ///
 /// Lossless verification (verify_sampled.hpp) is exact for the law that these steps give.
 
@@ -65,6 +66,17 @@ std::int32_t checked_argmax(const char* function, TensorView<const S, 1> logits)
   check(is_finite(static_cast<double>(most)), function, "logits", "a row of -infinity",
         "a finite logit");
   return static_cast<std::int32_t>(best);
+}
+
+/// The same of a law at a temperature, over which the largest logit must be finite.
+template <class S>
+std::int32_t checked_argmax(const char* function, TensorView<const S, 1> logits,
+                            double temperature) {
+  const std::int32_t best = checked_argmax(function, logits);
+  const auto most = static_cast<double>(static_cast<compute_t<S>>(logits(best)));
+  check(temperature < least_temperature || is_finite(most / temperature), function, "logits", most,
+        "logits that are finite over the temperature");
+  return best;
 }
 
 /// Sets all but the k largest of a law's scores to -infinity.
@@ -155,7 +167,7 @@ void token_law(const B& backend, const Z& logits, const Sampling& options, std::
   check(static_cast<Index>(law.size()) == z.extent[0], function, "law", law.size(), z.extent[0]);
   const TensorView<double, 1> out{law.data(), {z.extent[0]}, {1}};
   check_no_overlap(function, "law", out, "logits", z);
-  const std::int32_t best = detail::checked_argmax(function, z);
+  const std::int32_t best = detail::checked_argmax(function, z, options.temperature);
   detail::law_of(z, best, options, law, *leased<std::vector<std::int32_t>>(backend));
 }
 /// \overload

@@ -144,6 +144,23 @@ class StaticSearch {
   std::vector<double> best_{};  ///< [levels, nodes + 1]
 };
 
+/// Throws unless parents come before their children, whose ranks rise. `ranks` is written.
+inline void check_shape(const char* function, const StaticTree& shape,
+                        std::vector<StaticPlace>& ranks) {
+  check(shape.parents[0] == -1, function, "shape", shape.parents[0],
+        "-1 as the parent of the root");
+  ranks.assign(shape.parents.size(), {});
+  for (Index i = 1; i < shape.size(); ++i) {
+    const auto v = static_cast<std::size_t>(i);
+    check(shape.parents[v] >= 0 && shape.parents[v] < i, function, "shape", shape.parents[v],
+          Worded{"a parent from 0 to below ", i});
+    Index& before = ranks[static_cast<std::size_t>(shape.parents[v])].node;
+    check(shape.ranks[v] > before, function, "shape", shape.ranks[v],
+          Worded{"ranks of siblings that rise, above ", before});
+    before = shape.ranks[v];
+  }
+}
+
 inline void check_static(const char* function, std::span<const double> acceptance,
                          const StaticTreeOptions& options) {
   check(!acceptance.empty() && acceptance.size() <= 64, function, "acceptance", acceptance.size(),
@@ -215,8 +232,9 @@ StaticTree choose_static_tree(std::span<const double> acceptance, const StaticTr
 /// \param backend left out: pare::simd
 /// \param root    the last committed token, at least 0
 /// \param tree    written; its memory is kept
-/// \throws std::invalid_argument if the shape is empty, a parent is not before its child, or as
-///         build_best_first. The tree is then as before.
+/// \throws std::invalid_argument if the shape is empty, its root has a parent, a parent is not
+///         before its child, ranks of siblings do not rise in their order, or as build_best_first.
+///         The tree is then as before.
 template <Backend B, ComputeScalar T>
 void fill_static(const B& backend, const StaticTree& shape, std::int32_t root,
                  const TransitionTable<T>& table, DraftTree& tree) {
@@ -226,13 +244,9 @@ void fill_static(const B& backend, const StaticTree& shape, std::int32_t root,
   check(
       shape.size() >= 1 && shape.size() <= most_nodes && shape.ranks.size() == shape.parents.size(),
       function, "shape", shape.size(), Worded{"from 1 to ", most_nodes, " nodes"});
-  for (Index i = 1; i < shape.size(); ++i) {
-    const auto v = static_cast<std::size_t>(i);
-    check(shape.parents[v] >= 0 && shape.parents[v] < i && shape.ranks[v] >= 0, function, "shape",
-          shape.parents[v], Worded{"a parent from 0 to below ", i});
-  }
-  tree.start(root, shape.size());
   const auto places = leased<std::vector<detail::StaticPlace>>(backend);
+  detail::check_shape(function, shape, *places);
+  tree.start(root, shape.size());
   places->assign(1, {0, 0});
   for (std::size_t v = 1; v < shape.parents.size(); ++v) {
     const detail::StaticPlace parent = (*places)[static_cast<std::size_t>(shape.parents[v])];

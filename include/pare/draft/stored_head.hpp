@@ -109,6 +109,12 @@ class StoredHead : public HeadCalls<StoredHead<W>, float> {
 
   const detail::StoredTiles<W>& tiles() const { return tiles_; }
 
+  /// \throws std::invalid_argument if an output shares memory with the weight
+  template <class V>
+  void check_viewed(const char* called, const char* output, const V& y) const {
+    check_no_overlap(called, output, y, "the head's weight", tiles_.rows);
+  }
+
   template <class B>
   TensorView<const T, 2> latents(const B&, TensorView<const T, 2> hidden,
                                  AlignedBuffer<std::byte>& buffer) const {

@@ -34,6 +34,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <utility>
 #include <vector>
@@ -60,11 +61,13 @@ PARE_ABI_BEGIN
 /// The tokens that a table of offsets stands for: i + d2t[i], as EAGLE-3 stores them.
 /// \param vocabulary of the target
 /// \throws std::invalid_argument if they do not rise or leave the vocabulary: the table is broken,
-/// or
-///         holds ids instead of offsets
+///         or holds ids instead of offsets; or the vocabulary is not from 1 to 2^31 - 1 tokens
 inline std::vector<std::int32_t> ids_of_offsets(std::span<const std::int64_t> d2t,
                                                 Index vocabulary) {
   constexpr const char* function = "draft::ids_of_offsets";
+  constexpr Index most = std::numeric_limits<std::int32_t>::max();
+  check(vocabulary >= 1 && vocabulary <= most, function, "vocabulary", vocabulary,
+        Worded{"1 to ", most, " tokens"});
   std::vector<std::int32_t> ids;
   ids.reserve(d2t.size());
   std::int64_t before = -1;
@@ -124,6 +127,12 @@ class SubsetHead : public HeadCalls<SubsetHead<Head>, typename Head::scalar> {
   }
 
   decltype(auto) tiles() const { return head_.tiles(); }
+
+  template <class V>
+  requires requires(const Head& head, const V& y) { head.check_viewed("", "", y); }
+  void check_viewed(const char* function, const char* output, const V& y) const {
+    head_.check_viewed(function, output, y);
+  }
 
   template <class B>
   TensorView<const T, 2> latents(const B& backend, TensorView<const T, 2> hidden,

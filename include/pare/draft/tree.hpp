@@ -162,6 +162,12 @@ class DraftTree {
   Index depth(Index i) const { return of(i).depth; }
   /// The sum over the path from the root.
   double log_probability(Index i) const { return of(i).log_probability; }
+  /// That of node i > 0 after its parent, at most 0, as far as sums tell; -infinity below a node
+  /// whose sum is.
+  double own_log_probability(Index i) const {
+    const double own = log_probability(i) - log_probability(parent(i));
+    return own <= 0 ? own : own > 0 ? 0 : -std::numeric_limits<double>::infinity();
+  }
   /// The first of its children, and the next of its siblings, in the order in which they were
   /// added; -1: none.
   Index first_child(Index i) const { return of(i).first_child; }

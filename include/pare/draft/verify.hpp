@@ -116,14 +116,15 @@ PARE_ABI_BEGIN
 /// \param tree    at least the root
 /// \param next    [nodes] the target's token after each node
 /// \param out     written
-/// \throws std::invalid_argument if the tree is empty, lengths differ, or a token is below 0 or not
-///         below the vocabulary. Nothing is written then.
+/// \throws std::invalid_argument if the tree is empty, lengths differ, a token is below 0 or not
+///         below the vocabulary, or next has memory of out. Nothing is written then.
 /// Cost: a look at each token and at the children along the path.
 inline void verify_match(const DraftTree& tree, std::span<const std::int32_t> next, Verified& out,
                          const MatchOptions& options = {}) {
   constexpr const char* function = "draft::verify_match";
   detail::check_tree(function, tree);
   check(static_cast<Index>(next.size()) == tree.size(), function, "next", next.size(), tree.size());
+  check_no_overlap(function, "out", to_view(out.tokens), "next", to_view(next));
   const Index most = options.vocabulary.value_or(Index{1} << 31);
   for (const std::int32_t token : next)
     check(token >= 0 && token < most, function, "next", token, Worded{"from 0 to below ", most});

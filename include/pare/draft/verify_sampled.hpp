@@ -174,6 +174,8 @@ std::optional<Index> sampled_step(const char* function, const DraftTree& tree, c
     if constexpr (R::reads_draft_law) take_draft_law(function, laws, node, room.q, workspace);
     place = rule.accept({room.children, room.p, room.q}, coins);
   }
+  check(place < static_cast<Index>(room.children.size()), function, "rule", place,
+        Worded{"a place among ", static_cast<Index>(room.children.size()), " children"});
   token = place >= 0 ? room.children[static_cast<std::size_t>(place)] : draw(room.p, coins());
   if (place < 0) return std::nullopt;
   Index child = tree.first_child(node);
@@ -207,8 +209,8 @@ PARE_ABI_BEGIN
 ///                 function of
 /// \param out      written
 /// \throws std::invalid_argument if the tree is empty or not what the rule is for, a token is not
-///         below the vocabulary, logits do not fit, or a law of the accepted path is none. Nothing
-///         is written then.
+///         below the vocabulary, logits do not fit, a law of the accepted path is none, or the rule
+///         accepts a child that there is not. Nothing is written then.
 ///
 /// Cost: the law of each accepted node, and a few passes over it for each child that is tested; the
 /// laws bind. Memory: two laws in double, kept in the backend's workspace.

@@ -153,11 +153,15 @@ PARE_ALWAYS_INLINE void add_exponentials(const T* z, double temperature,
                                  temperature);
     state.maximum = top;
   }
-  const V shift = broadcast<Arch>(state.maximum == lowest ? T(0) : state.maximum);
-  const V scale = broadcast<Arch>(static_cast<T>(Exp<double>::log2_e / temperature));
+  // Halves, for what lies between two logits may be beyond T; and no scale of 0, by which -infinity
+  // were NaN.
+  const V half = broadcast<Arch>(T(0.5));
+  const V shift = broadcast<Arch>(state.maximum == lowest ? T(0) : T(-0.5) * state.maximum);
+  const auto steps = static_cast<T>(2 * Exp<double>::log2_e / temperature);
+  const V scale = broadcast<Arch>(steps > 0 ? steps : std::numeric_limits<T>::denorm_min());
   V total = broadcast<Arch>(T(0));
   for (std::ptrdiff_t o = 0; o < head_panel_outputs<T>; o += n)
-    total = total + exp2<Arch>((load<Arch>(z + o) - shift) * scale);
+    total = total + exp2<Arch>(multiply_add<Arch>(load<Arch>(z + o), half, shift) * scale);
   state.sum += static_cast<double>(reduce_add<Arch>(total));
 }
 
@@ -218,7 +222,10 @@ PARE_ALWAYS_INLINE void draw_from_panel(const ReduceLogits<T>& a, const T* z,
   T rest[static_cast<std::size_t>(outputs)], bound[static_cast<std::size_t>(n)];
   for (std::ptrdiff_t j = 0; j < outputs; ++j)
     rest[j] = static_cast<T>(static_cast<std::int32_t>(~words.high[j] >> 8)) * T(0x1p-24);
-  const auto best = static_cast<T>(state.best);
+  // Where nothing is known yet, and where T does not hold it, all are computed.
+  constexpr double most = static_cast<double>(std::numeric_limits<T>::max() / 4);
+  const bool bounded = state.best > -most && state.best < most;
+  const auto best = static_cast<T>(bounded ? state.best : 0);
   const T room = 16 * std::numeric_limits<T>::epsilon() * ((best < 0 ? -best : best) + 64);
   const V scale = broadcast<Arch>(static_cast<T>(1 / a.temperature));
   const V least = broadcast<Arch>(best - room), minus_one = broadcast<Arch>(T(-1));
@@ -227,10 +234,10 @@ PARE_ALWAYS_INLINE void draw_from_panel(const ReduceLogits<T>& a, const T* z,
     const V above = load<Arch>(z + o) * scale - least;
     const V power = zero - maximum<Arch>(zero - above, minus_one);
     const V limit = exp2<Arch>(power * broadcast<Arch>(to_binary)) * broadcast<Arch>(T(1.001));
-    if (!any_above<Arch>(limit, load<Arch>(static_cast<const T*>(rest) + o))) continue;
+    if (bounded && !any_above<Arch>(limit, load<Arch>(static_cast<const T*>(rest) + o))) continue;
     store<Arch>(static_cast<T*>(bound), limit);
     for (std::ptrdiff_t j = o; j < a.count && j < o + n; ++j) {
-      if (!(rest[j] < bound[j - o])) continue;
+      if (bounded && !(rest[j] < bound[j - o])) continue;
       const double score = static_cast<double>(z[j]) / a.temperature +
                            GumbelNoise::of_words(words.high[j], words.low[j]);
       if (!(score > state.best)) continue;

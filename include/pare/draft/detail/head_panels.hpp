@@ -89,8 +89,12 @@ class HeadPanels {
       };
       if constexpr (scaled) {
         T largest = 0;
-        for (Index i = 0; i < inputs_; ++i) largest = std::max(largest, std::abs(element(i)));
-        const T scale = largest / 127;
+        bool finite = true;
+        for (Index i = 0; i < inputs_; ++i) {
+          largest = std::max(largest, std::abs(element(i)));
+          finite = finite && is_finite(static_cast<double>(element(i)));
+        }
+        const T scale = finite ? step_of(largest) : std::numeric_limits<T>::quiet_NaN();
         scale_[static_cast<std::size_t>(output)] = scale;
         for (Index i = 0; i < inputs_; ++i)
           to[i * width] =
@@ -102,6 +106,15 @@ class HeadPanels {
   }
 
  private:
+  /// A step by which the largest size of a row is at most 127 of them: of a denormal number a 127th
+  /// may be rounded down, to 0 too.
+  static T step_of(T largest) {
+    T step = largest / 127;
+    while (largest > 0 && largest / step > T(127.4))
+      step = std::nextafter(step, std::numeric_limits<T>::infinity());
+    return step;
+  }
+
   static std::size_t size_of(const char* function, Index outputs, Index inputs) {
     check(outputs >= 1 && outputs <= std::numeric_limits<std::int32_t>::max() - width, function,
           "outputs", outputs, "1 to 2^31 - 65");

@@ -181,9 +181,10 @@ class HeadReduction {
       for (Index i = 0; i < state.kept; ++i)
         entries_[entries++] = {top_[at * run_k_ + i], top_ids_[at * run_k_ + i]};
     }
-    const RowStatus status = !is_finite(all.sum)     ? RowStatus::NotFinite
-                             : all.maximum == lowest ? RowStatus::NoMass
-                                                     : RowStatus::Sound;
+    const RowStatus status = !is_finite(all.sum)           ? RowStatus::NotFinite
+                             : all.maximum == lowest       ? RowStatus::NoMass
+                             : !is_finite(all.maximum / t) ? RowStatus::NotFinite
+                                                           : RowStatus::Sound;
     out.status[row] = status;
     if (status != RowStatus::Sound) return write_none(r, status, out);
     out.maximum[row] = all.maximum;
