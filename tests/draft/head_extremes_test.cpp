@@ -284,7 +284,9 @@ TEST(HeadExtremes, NothingThatAHeadReadsIsWritten) {
 }
 
 TEST(HeadExtremes, AnswersAreApartFromWhatTheyAreOf) {
-  const Rows<float> down(3, 8), up(20, 3), first(20, 2);
+  const Rows<float> down = pare::testing::integer_matrix<Rows<float>>(3, 8, 1);
+  const Rows<float> up = pare::testing::integer_matrix<Rows<float>>(20, 3, 2);
+  const Rows<float> first = pare::testing::integer_matrix<Rows<float>>(20, 2, 3);
   const MarkovHead<float> head(down, up, first, first);
   const DenseHead<float> dense(20, 8);
   HeadSummary<float> out;
