@@ -10,6 +10,7 @@
 #include <vector>
 
 using namespace pare::attention;
+using pare::draft::attend_tree;
 using namespace pare::factor;
 using namespace pare::feature;
 using namespace pare::graph;
@@ -56,6 +57,13 @@ extern MixGradients gradients;
 extern const LatentAttention<float> latent_layer;
 extern LatentCache<float> latents;
 extern RaggedCache<float> ragged;
+extern const pare::draft::DenseHead<pare::bf16> head;
+extern const pare::draft::LowRankHead<double> wide_head;
+extern pare::draft::HeadSummary<float> summary;
+extern const pare::draft::DraftTree tree;
+extern const std::vector<pare::draft::DraftTree> trees;
+extern const std::vector<pare::Index> positions;
+extern const std::vector<int> tokens;
 extern const DenseLinear<float> linear;
 double score_of_rows(pare::TensorView<const float, 2> rows);
 extern const std::vector<double> gates;
@@ -123,6 +131,10 @@ concept AttendAccepted = requires(Q a, const Q ca, O o, pare::Simd<pare::arch::b
   attend(backend, a, pages, o, ProxyHeads{}, {.causal = true});
   attend(a, a, a, o, Permuted{Antidiagonal{}});
   order_keys(a, a);
+  attend_tree(a, latents, o, tree);
+  attend_tree(a, pages, o, tree, {.window = 3});
+  attend_tree(backend, ca, latents, o, trees);
+  attend_tree(backend, a, ca, a, o, tree, {.sinks = 3});
   select_blocks(a, a, MeanPool{});
   select_blocks(a, pages, MeanPool{}, {.causal = true});
 };
@@ -146,6 +158,24 @@ concept RowsAccepted =
       rotate(q, table);
       rotate(backend, out, table, {.first_position = 1});
     };
+template <class X, class Y>
+concept HeadAccepted =
+    requires(X a, const X ca, Y b, pare::Simd<pare::arch::best> backend, pare::GumbelNoise noise) {
+      head.logits(a, b);
+      head.logits(backend, ca, b);
+      head.top_k(ca, 8);
+      head.top_k(pare::reference, a, 8, 0.7);
+      head.argmax(backend, ca);
+      head.sample(a, positions, {.seed = 3}, 0.5);
+      head.sample(backend, ca, positions, noise);
+      head.values_at(ca, tokens, b);
+      head.reduce(backend, a, {.k = 8, .noise = noise, .positions = positions}, summary);
+      latents.append(0, ca, a);
+      latents.append(backend, 0, a);
+    };
+static_assert(HeadAccepted<Matrix, Matrix> &&
+              HeadAccepted<Eigen::Block<Matrix>, Eigen::Ref<Matrix>>);
+static_assert(HeadAccepted<pare::TensorView<float, 2>, pare::TensorView<float, 2>>);
 static_assert(RowsAccepted<Matrix, Matrix> &&
               RowsAccepted<Eigen::Block<Matrix>, Eigen::Map<Matrix>>);
 static_assert(RowsAccepted<pare::TensorView<float, 2>, pare::TensorView<float, 2>>);
@@ -280,6 +310,30 @@ void refused() {
   attend_ragged(q, latents, out);  // refused: attend_ragged: cache: wanted a RaggedCache
   attend_ragged(doubles, ragged, out);  // refused: attend_ragged: out: wanted the scalar type
   ragged.append(0, q, q);  // refused: RaggedCache::append: keys: wanted .*another rank
+  latents.append(0, x + x, x);  // refused: latent::append: latent: wanted .*an expression
+  latents.append(0, x, q);  // refused: latent::append: rope: wanted .*another rank
+  latents.append(backend, 0, xi);  // refused: latent::append: rows: wanted elements of float
+  attend_tree(q, latents, const_out, tree);  // refused: draft::attend_tree: out: .* a const one
+  attend_tree(q, latents, Tensor(1, 1, 1, 1), tree);  // refused: attend_tree: out: .* a temporary
+  attend_tree(backend, q, latents, doubles, tree);  // refused: attend_tree: out: wanted the scalar
+  attend_tree(rank3, latents, out, tree);  // refused: attend_tree: q: wanted .*another rank
+  attend_tree(q, latents, out, tree, {.windw = 3});  // refused: attend_tree: wanted behind out
+  attend_tree(backend, q, doubles, v, out, tree);  // refused: attend_tree: k: wanted the scalar
+  attend_tree(backend, q, k, k + k, out, tree);  // refused: attend_tree: v: .*an expression
+  head.logits(x + x, y);  // refused: pare::draft::logits: hidden: .*an expression
+  head.logits(x, const_y);  // refused: draft::logits: y: .* may be written, got a const one
+  head.logits(x, Matrix(3, 3));  // refused: draft::logits: y: .* outlives the call, got a temporary
+  head.logits(backend, x, yd);  // refused: draft::logits: y: wanted the scalar type
+  head.logits(xd, yd);  // refused: draft::logits: wanted hidden of float
+  head.logits(x, q);  // refused: draft::logits: y: wanted .*another rank
+  wide_head.logits(x, y);  // refused: draft::logits: wanted hidden of float .double for a head of
+  head.top_k(xd, 8);  // refused: draft::top_k: wanted hidden of float
+  head.top_k(backend, xi, 8);  // refused: draft::top_k: hidden: wanted elements of float
+  head.argmax(x * x);  // refused: draft::argmax: hidden: .*an expression
+  head.sample(xd, positions, pare::GumbelNoise{});  // refused: draft::sample: wanted hidden of float
+  head.values_at(x, tokens, const_y);  // refused: draft::values_at: values: .* may be written
+  head.values_at(x, tokens, Matrix(3, 3));  // refused: values_at: values: .* outlives the call
+  head.reduce(backend, x + x, pare::draft::HeadRequest{}, summary);  // refused: reduce: hidden: .*expression
   conversion_error(x, x + x, x, xd);  // refused: conversion_error: up: .*an expression
   score_features(x, labels, {.alpha = 1});  // refused: score_features: after labels: wanted Score
 }

@@ -89,6 +89,12 @@ TYPED_TEST(HeadExtremesTest, LogitsNearTheEndsOfTheScalarHaveALaw) {
     }
 }
 
+TEST(HeadExtremes, OfEqualSumsTheLowestTokenIsDrawn) {
+  // Steps of float at 1e18 are larger than any noise; outputs of many runs have the same sum.
+  const Rows<float> w = Rows<float>::Constant(20000, 1, 1e18f);
+  expect_answers(pare::simd, DenseHead<float>(w), Rows<float>(Rows<float>::Ones(2, 1)), 0.9);
+}
+
 TEST(HeadExtremes, ARangeBeyondFloatIsSummed) {
   // z = -3e38, 0 and 3e38, whose difference no float holds.
   Rows<float> w(3, 1), h = Rows<float>::Constant(1, 1, 1);

@@ -107,35 +107,37 @@ TYPED_TEST(ReduceLogitsTest, KeepsTheBestWithTies) {
 TYPED_TEST(ReduceLogitsTest, KeepsNothingBelowAFloorAndWhatEqualsIt) {
   using T = typename TypeParam::scalar;
   constexpr std::ptrdiff_t width = kernel::head_panel_outputs<T>;
-  const auto z = numbers<T>(static_cast<std::size_t>(width), 30, true, 5);
-  for (const std::ptrdiff_t k : {1, 4, 64})
-    for (const T floor : {T(-100), T(0), T(7), T(15), T(100)}) {
-      std::vector<std::int32_t> order;
-      for (std::int32_t i = 0; i < width; ++i)
-        if (z[static_cast<std::size_t>(i)] >= floor) order.push_back(i);
-      std::stable_sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
-        return z[static_cast<std::size_t>(a)] > z[static_cast<std::size_t>(b)];
-      });
-      order.resize(std::min(order.size(), static_cast<std::size_t>(k)));
-      std::sort(order.begin(), order.end());
-      GuardedArray<T> tile(width), top(k);
-      GuardedArray<std::int32_t> top_ids(k);
-      kernel::LogitState<T> state;
-      std::copy(z.begin(), z.end(), tile.begin());
-      kernel::ReduceLogits<T> a;
-      a.logits = tile.data();
-      a.rows = 1;
-      a.count = width;
-      a.states = &state;
-      a.top = top.data();
-      a.top_ids = top_ids.data();
-      a.k = k;
-      a.floors = &floor;
-      run_kernel(typename TypeParam::arch{}, a);
-      std::vector<std::int32_t> got(top_ids.begin(), top_ids.begin() + state.kept);
-      std::sort(got.begin(), got.end());
-      EXPECT_EQ(got, order) << k << " from " << floor;
-    }
+  // Of a spread of 0 all are the same, and none is above a floor of 0.
+  for (const double spread : {0.0, 30.0})
+    for (const std::ptrdiff_t k : {1, 4, 64})
+      for (const T floor : {T(-100), T(0), T(7), T(15), T(100)}) {
+        const auto z = numbers<T>(static_cast<std::size_t>(width), spread, true, 5);
+        std::vector<std::int32_t> order;
+        for (std::int32_t i = 0; i < width; ++i)
+          if (z[static_cast<std::size_t>(i)] >= floor) order.push_back(i);
+        std::stable_sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
+          return z[static_cast<std::size_t>(a)] > z[static_cast<std::size_t>(b)];
+        });
+        order.resize(std::min(order.size(), static_cast<std::size_t>(k)));
+        std::sort(order.begin(), order.end());
+        GuardedArray<T> tile(width), top(k);
+        GuardedArray<std::int32_t> top_ids(k);
+        kernel::LogitState<T> state;
+        std::copy(z.begin(), z.end(), tile.begin());
+        kernel::ReduceLogits<T> a;
+        a.logits = tile.data();
+        a.rows = 1;
+        a.count = width;
+        a.states = &state;
+        a.top = top.data();
+        a.top_ids = top_ids.data();
+        a.k = k;
+        a.floors = &floor;
+        run_kernel(typename TypeParam::arch{}, a);
+        std::vector<std::int32_t> got(top_ids.begin(), top_ids.begin() + state.kept);
+        std::sort(got.begin(), got.end());
+        EXPECT_EQ(got, order) << k << " from " << floor;
+      }
 }
 
 TYPED_TEST(ReduceLogitsTest, SumsExponentials) {
@@ -181,6 +183,28 @@ TYPED_TEST(ReduceLogitsTest, DrawsTheLargestNoisyLogit) {
             ASSERT_EQ(row.state.drawn, best) << size << " " << spread << " " << temperature;
             ASSERT_EQ(row.state.best, most);
           }
+}
+
+// Steps of T are as large as noise, and quotients are rounded by as much.
+TYPED_TEST(ReduceLogitsTest, DrawsOfFarLogitsAreTheLargestToo) {
+  using T = typename TypeParam::scalar;
+  const pare::GumbelNoise noise{9};
+  const T far = std::is_same_v<T, float> ? T(3e6) : T(3e15);
+  for (const T sign : {T(1), T(-1)}) {
+    std::vector<T> z(100);
+    for (std::size_t i = 0; i < z.size(); ++i)
+      z[i] = sign * far + T(0.5) * static_cast<T>(i * 7 % 5);
+    for (std::ptrdiff_t position = 0; position < 500; ++position) {
+      double most = -std::numeric_limits<double>::infinity();
+      std::int32_t best = -1;
+      for (std::size_t i = 0; i < z.size(); ++i) {
+        const double score =
+            static_cast<double>(z[i]) / 0.7 + noise.at(position, static_cast<std::uint32_t>(i));
+        if (score > most) most = score, best = static_cast<std::int32_t>(i);
+      }
+      ASSERT_EQ(reduce<TypeParam>(z, 1, 0.7, &position).state.drawn, best) << position;
+    }
+  }
 }
 
 TYPED_TEST(ReduceLogitsTest, DrawsFollowTheLaw) {

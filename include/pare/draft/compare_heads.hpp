@@ -49,7 +49,7 @@ PARE_ABI_BEGIN
 /// the
 ///         temperature is not above 0, or a row has no law
 /// Memory: the logits of one row of either.
-template <Backend B, DraftHead Q, DraftHead P, In<2> X>
+template <Backend B, DraftHead Q, DraftHead P, HeadRows<typename P::scalar> X>
 requires std::is_same_v<typename Q::scalar, typename P::scalar>
 HeadAgreement compare_heads(const B& backend, const Q& draft, const P& exact, const X& hidden,
                             double temperature = 1) {
@@ -96,7 +96,8 @@ HeadAgreement compare_heads(const B& backend, const Q& draft, const P& exact, co
   return {sums.top_1 / n, sums.overlap / n, sums.divergence / n};
 }
 /// \overload
-template <DraftHead Q, DraftHead P, In<2> X>
+template <DraftHead Q, DraftHead P, HeadRows<typename P::scalar> X>
+requires std::is_same_v<typename Q::scalar, typename P::scalar>
 HeadAgreement compare_heads(const Q& draft, const P& exact, const X& hidden,
                             double temperature = 1) {
   return compare_heads(simd, draft, exact, hidden, temperature);

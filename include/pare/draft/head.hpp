@@ -35,6 +35,7 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/draft/detail/head_checks.hpp>
 #include <pare/draft/detail/head_rows.hpp>
@@ -67,6 +68,12 @@ concept DraftHead = requires(const H& head, TensorView<const typename H::scalar,
   head.logits(simd, hidden, logits);
 };
 
+/// Rows that a head of T reads, and those that it writes.
+template <class X, class T>
+concept HeadRows = In<X, 2> && std::same_as<scalar_of<X>, T>;
+template <class Y, class T>
+concept HeadOutput = Out<Y, 2> && std::same_as<scalar_of<Y>, T>;
+
 PARE_ABI_BEGIN
 
 /// The calls of a head. `Head` derives from it and has
@@ -95,8 +102,7 @@ class HeadCalls {
   /// \param out     takes the answer; unchanged if the call is refused
   /// \throws std::invalid_argument if hidden does not fit, a member of the request is out of its
   ///         range, or a member of out has memory that the call reads
-  template <Backend B, In<2> H>
-  requires std::same_as<scalar_of<H>, T>
+  template <Backend B, HeadRows<T> H>
   void reduce(const B& backend, const H& hidden, const HeadRequest& request,
               HeadSummary<T>& out) const {
     const auto h = checked("draft::reduce", to_view(hidden));
@@ -104,12 +110,18 @@ class HeadCalls {
     detail::check_summary_apart("draft::reduce", head(), out, h);
     run_reduce(backend, h, request, out);
   }
+  PARE_REFUSE_CONST_CALLS(
+      reduce, "draft::reduce",
+      "wanted hidden of float (double for a head of double), a backend before it, and behind it a "
+      "HeadRequest, members spelt and ordered as declared, and a HeadSummary",
+      (INPUT, (roles::Reads<2>), "hidden", "[rows, inputs]"),
+      (ANY, (roles::TakesAny), "request", "a HeadRequest"),
+      (ANY, (roles::TakesAny), "out", "a HeadSummary"))
 
   /// The k likeliest tokens of each row with their log-probabilities at a temperature.
   /// \param k at least 1; more than outputs(): all
   /// \throws std::invalid_argument as reduce
-  template <Backend B, In<2> H>
-  requires std::same_as<scalar_of<H>, T>
+  template <Backend B, HeadRows<T> H>
   HeadSummary<T> top_k(const B& backend, const H& hidden, Index k, double temperature = 1) const {
     check(k >= 1, "draft::top_k", "k", k, "at least 1");
     HeadSummary<T> out;
@@ -117,26 +129,35 @@ class HeadCalls {
     return out;
   }
   /// \overload
-  template <In<2> H>
+  template <HeadRows<T> H>
   HeadSummary<T> top_k(const H& hidden, Index k, double temperature = 1) const {
     return top_k(simd, hidden, k, temperature);
   }
+  PARE_REFUSE_CONST_CALLS(
+      top_k, "draft::top_k",
+      "wanted hidden of float (double for a head of double), and behind it k and a temperature",
+      (INPUT, (roles::Reads<2>), "hidden", "[rows, inputs]"),
+      (ANY, (roles::TakesAny), "k", "a number"))
 
   /// [rows] the likeliest token, of equal ones the lowest; -1 of a row that is not Sound.
-  template <Backend B, In<2> H>
+  template <Backend B, HeadRows<T> H>
   std::vector<std::int32_t> argmax(const B& backend, const H& hidden) const {
     return top_k(backend, hidden, 1).ids;
   }
   /// \overload
-  template <In<2> H>
+  template <HeadRows<T> H>
   std::vector<std::int32_t> argmax(const H& hidden) const {
     return argmax(simd, hidden);
   }
+  PARE_REFUSE_CONST_CALLS(
+      argmax, "draft::argmax",
+      "wanted hidden of float (double for a head of double), and nothing behind it",
+      (INPUT, (roles::Reads<2>), "hidden", "[rows, inputs]"))
 
   /// [rows] tokens drawn from softmax(z / temperature) with the noise of each row's position; -1 of
   /// a row that is not Sound. Below a temperature of 1e-5: argmax.
   /// \throws std::invalid_argument as reduce
-  template <Backend B, In<2> H>
+  template <Backend B, HeadRows<T> H>
   std::vector<std::int32_t> sample(const B& backend, const H& hidden,
                                    std::span<const Index> positions, GumbelNoise noise,
                                    double temperature = 1) const {
@@ -146,11 +167,17 @@ class HeadCalls {
     return out.drawn;
   }
   /// \overload
-  template <In<2> H>
+  template <HeadRows<T> H>
   std::vector<std::int32_t> sample(const H& hidden, std::span<const Index> positions,
                                    GumbelNoise noise, double temperature = 1) const {
     return sample(simd, hidden, positions, noise, temperature);
   }
+  PARE_REFUSE_CONST_CALLS(sample, "draft::sample",
+                          "wanted hidden of float (double for a head of double), and behind it "
+                          "positions of pare::Index, noise and a temperature",
+                          (INPUT, (roles::Reads<2>), "hidden", "[rows, inputs]"),
+                          (ANY, (roles::TakesAny), "positions", "one for each row"),
+                          (ANY, (roles::TakesAny), "noise", "GumbelNoise"))
 
   /// Logits of chosen tokens: values(r, j) is that of row r and token tokens[r * columns + j], with
   /// the bits that it has in every other call; -infinity of a token that the head does not have.
@@ -160,8 +187,7 @@ class HeadCalls {
   /// Cost: a panel, 64 tokens' part of W, for each value.
   /// \throws std::invalid_argument if an extent does not fit, a token is out of range, or values
   ///         overlaps hidden or what the head views; nothing is written then
-  template <Backend B, In<2> H, Out<2> Y>
-  requires std::same_as<scalar_of<H>, T> && std::same_as<scalar_of<Y>, T>
+  template <Backend B, HeadRows<T> H, HeadOutput<T> Y>
   void values_at(const B& backend, const H& hidden, std::span<const std::int32_t> tokens,
                  Y&& values) const {
     constexpr const char* function = "draft::values_at";
@@ -187,22 +213,27 @@ class HeadCalls {
       const auto x = head().latents(any, h, memory->latents);
       detail::write_values(any, head().tiles(), x, std::span<const Index>(wanted), y);
     } else {
-      reference_values(h, wanted, y);
+      detail::reference_values(head(), h, std::span<const Index>(wanted), y);
     }
   }
   /// \overload
-  template <In<2> H, Out<2> Y>
+  template <HeadRows<T> H, HeadOutput<T> Y>
   void values_at(const H& hidden, std::span<const std::int32_t> tokens, Y&& values) const {
     values_at(simd, hidden, tokens, values);
   }
+  PARE_REFUSE_CONST_CALLS(values_at, "draft::values_at",
+                          "wanted hidden of float (double for a head of double), tokens of "
+                          "std::int32_t, and values of the scalar of hidden",
+                          (INPUT, (roles::Reads<2>), "hidden", "[rows, inputs]"),
+                          (ANY, (roles::TakesAny), "tokens", "tokens"),
+                          (OUTPUT, (roles::WritesComputed<2>), "values", "[rows, columns]"))
 
   /// y = all logits, in the order of the head's outputs.
   ///
   /// \param y [rows, outputs], any strides; apart from hidden
   /// \throws std::invalid_argument if an extent does not fit or y overlaps hidden or what the head
   ///         views; nothing is written then
-  template <Backend B, In<2> H, Out<2> Y>
-  requires std::same_as<scalar_of<H>, T> && std::same_as<scalar_of<Y>, T>
+  template <Backend B, HeadRows<T> H, HeadOutput<T> Y>
   void logits(const B& backend, const H& hidden, Y&& y) const {
     constexpr const char* function = "draft::logits";
     const auto h = checked(function, to_view(hidden));
@@ -217,16 +248,20 @@ class HeadCalls {
       const auto x = head().latents(any, h, memory->latents);
       detail::write_logits(any, head().tiles(), x, out);
     } else {
-      reference_rows(h, [&](Index r, std::span<const T> z) {
+      detail::reference_rows(head(), h, [&](Index r, std::span<const T> z) {
         for (Index o = 0; o < out.cols(); ++o) out(r, o) = z[static_cast<std::size_t>(o)];
       });
     }
   }
   /// \overload
-  template <In<2> H, Out<2> Y>
+  template <HeadRows<T> H, HeadOutput<T> Y>
   void logits(const H& hidden, Y&& y) const {
     logits(simd, hidden, y);
   }
+  PARE_REFUSE_CONST_CALLS(logits, "draft::logits",
+                          "wanted hidden of float (double for a head of double), and y of the same",
+                          (INPUT, (roles::Reads<2>), "hidden", "[rows, inputs]"),
+                          (OUTPUT, (roles::WritesComputed<2>), "y", "[rows, outputs]"))
 
  private:
   const Head& head() const { return static_cast<const Head&>(*this); }
@@ -250,34 +285,10 @@ class HeadCalls {
                                       request, memory->states);
       reduction.run(x, out);
     } else {
-      reference_rows(h, [&](Index r, std::span<const T> z) {
+      detail::reference_rows(head(), h, [&](Index r, std::span<const T> z) {
         reference_summary<T>(z, head().ids(), request, r, out);
       });
     }
-  }
-
-  /// use(row, logits) for each row.
-  template <class Use>
-  void reference_rows(TensorView<const T, 2> h, const Use& use) const {
-    std::vector<double> sums(static_cast<std::size_t>(head().outputs()));
-    std::vector<T> z(sums.size());
-    for (Index r = 0; r < h.rows(); ++r) {
-      head().reference_logits(h, r, sums);
-      std::transform(sums.begin(), sums.end(), z.begin(),
-                     [](double x) { return static_cast<T>(x); });
-      use(r, std::span<const T>(z));
-    }
-  }
-
-  void reference_values(TensorView<const T, 2> h, const std::vector<Index>& wanted,
-                        TensorView<T, 2> y) const {
-    reference_rows(h, [&](Index r, std::span<const T> z) {
-      for (Index j = 0; j < y.cols(); ++j) {
-        const Index output = wanted[static_cast<std::size_t>(r * y.cols() + j)];
-        y(r, j) =
-            output >= 0 ? z[static_cast<std::size_t>(output)] : -std::numeric_limits<T>::infinity();
-      }
-    });
   }
 };
 

@@ -73,7 +73,7 @@ class LowRankHead : public HeadCalls<LowRankHead<W>, kernel::head_t<W>> {
   /// u = down h.
   /// \param u [rows, rank], any strides; apart from hidden
   /// \throws std::invalid_argument if an extent does not fit or u overlaps hidden
-  template <Backend B, In<2> H, Out<2> U>
+  template <Backend B, HeadRows<T> H, HeadOutput<T> U>
   void latents_of(const B& backend, const H& hidden, U&& u) const {
     down_.logits(backend, hidden, u);
   }

@@ -33,6 +33,7 @@
 #include <pare/attention/options.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/draft/tree.hpp>
 #include <pare/kernel/score_place.hpp>
@@ -42,6 +43,7 @@
 #include <cstdint>
 #include <limits>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 namespace pare::draft {
@@ -89,6 +91,9 @@ namespace detail {
 PARE_ABI_BEGIN
 
 inline constexpr const char* attend_tree_name = "draft::attend_tree";
+
+template <class X>
+struct IsTreeSource : std::bool_constant<attention::KeyValueSource<std::remove_cvref_t<X>>> {};
 
 /// What a call keeps while it attends.
 struct TreeAttentionRoom {
@@ -216,6 +221,26 @@ attention::AttendStats attend_tree(const B& backend, const Q& q, const K& k, con
       as_const(to_view(k)), as_const(to_view(v)), {}, {}};
   return attend_tree(backend, q, source, out, tree, options);
 }
+
+PARE_REFUSE_CALLS(attend_tree, "draft::attend_tree",
+                  "wanted behind out a DraftTree, with a backend also a list of them, and "
+                  "AttendOptions, members spelt and ordered as declared",
+                  (INPUT, (roles::Reads<4>), "q", "[sequences, heads, nodes, key dim]"),
+                  (PLAIN, (roles::Takes<detail::IsTreeSource, roles::other_call>), "source",
+                   "a KeyValueSource"),
+                  (OUTPUT, (roles::WritesEither<4>), "out", "[sequences, heads, nodes, value dim]"),
+                  (ANY, (roles::TakesAny), "tree", "a DraftTree"))
+PARE_REFUSE_CALLS(attend_tree, "draft::attend_tree",
+                  "wanted a backend before q and behind out a DraftTree and AttendOptions, members "
+                  "spelt and ordered as declared",
+                  (INPUT, (roles::Reads<4>), "q", "[sequences, heads, nodes, key dim]"),
+                  (INPUT,
+                   (roles::Unless<roles::ReadsSame<4>, detail::IsTreeSource, roles::other_call>),
+                   "k", "[sequences, kv heads, past + nodes, key dim]"),
+                  (INPUT, (roles::ReadsSame<4>), "v",
+                   "[sequences, kv heads, past + nodes, value dim]"),
+                  (OUTPUT, (roles::WritesEither<4>), "out", "[sequences, heads, nodes, value dim]"),
+                  (ANY, (roles::TakesAny), "tree", "a DraftTree"))
 
 PARE_ABI_END
 }  // namespace pare::draft

@@ -167,7 +167,7 @@ std::optional<TruncatedLaw> certified_law(const HeadSummary<T>& summary, Index r
 /// \param candidates  logits that are kept at first, at least 1
 /// \throws std::invalid_argument if an argument is out of its range
 /// Cost: a call of the head; where the candidates do not decide, another, with all logits kept.
-template <Backend B, DraftHead H, In<2> X>
+template <Backend B, DraftHead H, HeadRows<typename H::scalar> X>
 TruncatedLaw truncated_law(const B& backend, const H& head, const X& hidden, Index row,
                            const Sampling& cut, Index candidates = 256) {
   constexpr const char* function = "draft::truncated_law";
@@ -190,7 +190,7 @@ TruncatedLaw truncated_law(const B& backend, const H& head, const X& hidden, Ind
   return {};  // not reached: all logits decide
 }
 /// \overload
-template <DraftHead H, In<2> X>
+template <DraftHead H, HeadRows<typename H::scalar> X>
 TruncatedLaw truncated_law(const H& head, const X& hidden, Index row, const Sampling& cut,
                            Index candidates = 256) {
   return truncated_law(simd, head, hidden, row, cut, candidates);

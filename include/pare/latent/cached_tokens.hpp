@@ -19,6 +19,7 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/latent/cache_options.hpp>
@@ -89,6 +90,18 @@ class CachedTokens : public CachedSequences {
   Index append(Index sequence, const X& rows) {
     return append(simd, sequence, rows);
   }
+
+  PARE_REFUSE_CALLS(
+      append, "latent::append",
+      "wanted a sequence, and rows of the cache's scalar or of what it is computed in",
+      (ANY, (roles::TakesAny), "sequence", "a number"),
+      (INPUT, (roles::Reads<2>), "latent", "[tokens, d_c]"),
+      (INPUT, (roles::Reads<2>), "rope", "[tokens, d_r]"))
+  PARE_REFUSE_CALLS(
+      append, "latent::append",
+      "wanted a sequence, and rows of the cache's scalar or of what it is computed in",
+      (ANY, (roles::TakesAny), "sequence", "a number"),
+      (INPUT, (roles::Reads<2>), "rows", "[tokens, d_c + d_r]"))
 
   /// Takes tokens [first, first + tokens) out of a sequence and moves those behind them there: a
   /// context shift. Their positions become smaller, so that rotary keys must not be rotated yet.

@@ -9,7 +9,10 @@
 #include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
 
+#include <algorithm>
 #include <cstddef>
+#include <limits>
+#include <span>
 #include <vector>
 
 namespace pare::draft::detail {
@@ -38,6 +41,32 @@ void reference_product(const Tiles& tiles, const X& x, std::vector<double>& z) {
     for (Index i = 0; i < tiles.inputs; ++i) sum += tiles.weight(o, i) * static_cast<double>(x(i));
     z[static_cast<std::size_t>(o)] = sum;
   }
+}
+
+/// use(row, logits) for each row, by the definition of a head.
+template <class Head, class T, class Use>
+void reference_rows(const Head& head, TensorView<const T, 2> h, const Use& use) {
+  std::vector<double> sums(static_cast<std::size_t>(head.outputs()));
+  std::vector<T> z(sums.size());
+  for (Index r = 0; r < h.rows(); ++r) {
+    head.reference_logits(h, r, sums);
+    std::transform(sums.begin(), sums.end(), z.begin(), [](double x) { return static_cast<T>(x); });
+    use(r, std::span<const T>(z));
+  }
+}
+
+/// values(r, j) = the logit of row r for output wanted[r * columns + j], -infinity where that is
+/// negative.
+template <class Head, class T>
+void reference_values(const Head& head, TensorView<const T, 2> h, std::span<const Index> wanted,
+                      TensorView<T, 2> values) {
+  reference_rows(head, h, [&](Index r, std::span<const T> z) {
+    for (Index j = 0; j < values.cols(); ++j) {
+      const Index output = wanted[static_cast<std::size_t>(r * values.cols() + j)];
+      values(r, j) =
+          output >= 0 ? z[static_cast<std::size_t>(output)] : -std::numeric_limits<T>::infinity();
+    }
+  });
 }
 
 PARE_ABI_END
