@@ -83,10 +83,11 @@ Outputs<S> attended(const B& backend, const Inputs<S>& x, std::span<const DraftT
   return y;
 }
 
+// Pasts of 62, 126 and 254: the root and one more node end a tile of keys.
 TYPED_TEST(TreeAttentionTest, NodesSeeThePastTheirAncestorsAndThemselves) {
   std::mt19937 random(1);
   for (const Index nodes : {1, 2, 5, 16, 63, 64, 65, 130})
-    for (const Index past : {0, 1, 100, 300}) {
+    for (const Index past : {0, 1, 62, 100, 126, 254, 300}) {
       const Inputs<typename TestFixture::Storage> x(Sizes{2, 4, 2, nodes, past + nodes, 16, 8},
                                                     static_cast<std::uint64_t>(nodes + past));
       const std::vector<DraftTree> trees{random_tree(nodes, random, 400),

@@ -121,6 +121,47 @@ TEST(Truncation, MassesNearTheCutAreNotCertified) {
   EXPECT_EQ(truncated_law(head, h, 0, {.top_p = 0.5}, 3).ids.size(), 3u);  // at most top_p stays
 }
 
+/// A top_p off by `near` from the mass before a token is not certified; off by `far` it is.
+template <class T>
+void expect_margin(double near, double far) {
+  const Index tokens = 1000;
+  const auto w = Rows<T>(pare::testing::random_matrix<Rows<T>>(tokens, 12, 1) * T(2));
+  const auto h = pare::testing::random_matrix<Rows<T>>(4, 12, 2);
+  const DenseHead<T> head(w);
+  Rows<T> z(4, tokens);
+  head.logits(h, z);
+  const auto top = head.top_k(h, 64);
+  for (Index r = 0; r < 4; ++r) {
+    const auto row = z.row(r);
+    const auto order = pare::testing::ranking_of(row);
+    const double sum = pare::testing::log_sum_exp_of(row, 1);
+    double before = 0;
+    for (std::size_t i = 1; i < 30; ++i) {
+      before += std::exp(static_cast<double>(row(order[i - 1])) - sum);
+      for (const double sign : {1.0, -1.0}) {
+        EXPECT_FALSE(certified_law(top, r, tokens, {.top_p = before + sign * near})) << i;
+        const auto law = certified_law(top, r, tokens, {.top_p = before + sign * far});
+        ASSERT_TRUE(law) << i;
+        EXPECT_EQ(law->ids.size(), i + (sign > 0 ? 1 : 0));
+      }
+    }
+  }
+}
+
+TEST(Truncation, TheMarginIsThatOfLogSumExp) {
+  expect_margin<float>(1e-6, 1e-5);
+  expect_margin<double>(1e-13, 1e-11);
+}
+
+TEST(Truncation, OfEqualSumsTheLowestTokenIsDrawn) {
+  // Steps of float at 1e18 are larger than any noise.
+  const DenseHead<float> head(Rows<float>(Rows<float>::Constant(300, 1, 1e18f)));
+  const Rows<float> h = Rows<float>::Ones(1, 1);
+  const auto law = truncated_law(head, h, 0, {.temperature = 0.9});
+  EXPECT_EQ(law.ids.size(), 300u);
+  for (Index p = 0; p < 20; ++p) EXPECT_EQ(law.draw({3}, p), 0);
+}
+
 TEST(Truncation, DrawsAreThoseOfTheHeadWhereNothingIsCut) {
   const auto w = pare::testing::random_matrix<Rows<float>>(500, 12, 1);
   const auto h = pare::testing::random_matrix<Rows<float>>(1, 12, 2);
