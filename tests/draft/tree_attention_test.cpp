@@ -101,8 +101,9 @@ TYPED_TEST(TreeAttentionTest, AWindowCountsPositionsNotRows) {
   std::mt19937 random(2);
   for (const Index window : {1, 2, 7, 150, 1000})
     for (const Index sinks : {0, 9}) {
-      const Inputs<typename TestFixture::Storage> x(Sizes{1, 2, 1, 40, 340, 16, 8});
-      const std::vector<DraftTree> trees{random_tree(40, random, 400)};
+      const Inputs<typename TestFixture::Storage> x(Sizes{2, 2, 1, 40, 340, 16, 8});
+      const std::vector<DraftTree> trees{random_tree(40, random, 400),
+                                         random_tree(40, random, 400)};
       expect_attention(x, attended(this->backend(), x, trees, {.window = window, .sinks = sinks}),
                        this->tolerance, TreeSees{trees, 340, window, sinks});
     }
