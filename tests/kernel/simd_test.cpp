@@ -124,6 +124,18 @@ TYPED_TEST(SimdTest, SwapPairsExchangesNeighbours) {
     EXPECT_EQ(got[i], T(3) + static_cast<T>(got.size() == 1 ? 0 : i ^ 1)) << "lane " << i;
 }
 
+TYPED_TEST(SimdTest, ABroadcastPairReadsTwoScalarsAndNoMore) {
+  using T = typename TypeParam::scalar;
+  using Arch = typename TypeParam::arch;
+  GuardedArray<T> two(2);  // ends at the end of a page
+  two[0] = T(-0.0);
+  two[1] = std::numeric_limits<T>::infinity();
+  kernel::vec<T, Arch> first, second;
+  kernel::broadcast_pair<Arch>(static_cast<const T*>(two.data()), first, second);
+  for (const T value : lanes_of<T, Arch>(first)) EXPECT_TRUE(value == T(0) && std::signbit(value));
+  for (const T value : lanes_of<T, Arch>(second)) EXPECT_EQ(value, two[1]);
+}
+
 /// Numbers halfway between two of the storage scalar, beside them, large, small, and none.
 template <class Arch, class Storage>
 void expect_narrows_as_its_conversion() {

@@ -107,12 +107,15 @@ class LaneTile {
                         .queries = a_.queries + row * a_.key_depth,
                         .scores = a_.lanes.scores + j * stride_ + row,
                         .stride = stride_,
-                        .fetch = row == 0 && j + keys <= ahead_ ? fetch_keys(j) : LaneFetch{}});
+                        .fetch = row == 0 ? fetch_keys(j, keys) : LaneFetch{}});
     }
   }
 
-  LaneFetch fetch_keys(std::ptrdiff_t j) const noexcept {
-    return {ahead_rows_ + j, 0, a_.key_depth * size, 64};
+  /// Keys of the next tile, beside as many as are scored. Those that are values too are fetched as
+  /// such: scoring is short of loads, and weighing values is not.
+  LaneFetch fetch_keys(std::ptrdiff_t j, std::ptrdiff_t keys) const noexcept {
+    if (shared_ || j + keys > ahead_) return {};
+    return {ahead_rows_ + j, keys, 0, a_.key_depth * size};
   }
 
   /// What a modifier and what is hidden make of scores.
@@ -225,17 +228,20 @@ class LaneTile {
                                .out = a_.out + row * out_stride + c,
                                .out_stride = out_stride,
                                .scale = rescale_ + row,
-                               .fetch = fetch_values(c, registers * n),
-                               .fetch_from = ahead_ * row / a_.rows,
-                               .fetch_to = ahead_ * (row + rows) / a_.rows});
+                               .fetch = fetch_values(c, registers * n, row, rows)});
       row += rows;
     }
   }
 
-  /// Columns of the values of the next tile, unless they were fetched as its keys.
-  LaneFetch fetch_values(std::ptrdiff_t c, std::ptrdiff_t width) const noexcept {
-    if (shared_) return {};
-    return {ahead_values_, c * size, std::min(c + width, a_.value_columns) * size, 64};
+  /// Values of the next tile: as large a part of each as [row, row + rows) and `width` columns from
+  /// c on are of this tile.
+  LaneFetch fetch_values(std::ptrdiff_t c, std::ptrdiff_t width, std::ptrdiff_t row,
+                         std::ptrdiff_t rows) const noexcept {
+    const std::ptrdiff_t bytes = (shared_ ? a_.key_depth : a_.value_columns) * size;
+    const std::ptrdiff_t lines = (bytes + 63) / 64, done = c * a_.rows + row * width;
+    const std::ptrdiff_t all = (a_.value_columns + n - 1) / n * n * a_.rows;
+    const std::ptrdiff_t end = lines * (done + rows * width) / all * 64;
+    return {ahead_values_, ahead_, lines * done / all * 64, std::min(end, bytes)};
   }
 
   vec<T, Arch> scores(std::ptrdiff_t key, std::ptrdiff_t row) const noexcept {

@@ -204,6 +204,18 @@ PARE_ALWAYS_INLINE V swap_pairs(V v) noexcept {
     return detail::generic_swap_pairs<Arch>(v);
 }
 
+/// first = p[0] and second = p[1] in every lane, by one load where an arch can.
+template <class Arch, ComputeScalar T>
+PARE_ALWAYS_INLINE void broadcast_pair(const T* p, vec<T, Arch>& first,
+                                       vec<T, Arch>& second) noexcept {
+  if constexpr (requires { detail::broadcast_pair_on(Arch{}, p, first, second); }) {
+    detail::broadcast_pair_on(Arch{}, p, first, second);
+  } else {
+    first = broadcast<Arch>(p[0]);
+    second = broadcast<Arch>(p[1]);
+  }
+}
+
 /// Bytes with sign as floats.
 template <class Arch>
 PARE_ALWAYS_INLINE vec<float, Arch> load_signed_bytes(const std::int8_t* p) noexcept {

@@ -33,6 +33,7 @@ void high_words_on(NoArch);
 void interleave_low_on(NoArch);
 void interleave_high_on(NoArch);
 void swap_pairs_on(NoArch);
+void broadcast_pair_on(NoArch);
 void load_signed_bytes_on(NoArch);
 void load_e4m3_on(NoArch);
 void look_up_e4m3_on(NoArch);

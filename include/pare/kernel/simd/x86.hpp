@@ -294,6 +294,21 @@ PARE_ALWAYS_INLINE Doubles8 swap_pairs_on(arch::avx512, Doubles8 v) noexcept {
   return _mm512_maskz_permute_pd(0xff, v, 0x55);
 }
 
+PARE_ALWAYS_INLINE void broadcast_pair_on(arch::avx512, const float* p, Floats16& first,
+                                          Floats16& second) noexcept {
+  double bits;
+  __builtin_memcpy(&bits, p, sizeof bits);
+  const __m512 pair = _mm512_castpd_ps(_mm512_set1_pd(bits));
+  first = _mm512_maskz_moveldup_ps(0xffff, pair);
+  second = _mm512_maskz_movehdup_ps(0xffff, pair);
+}
+PARE_ALWAYS_INLINE void broadcast_pair_on(arch::avx512, const double* p, Doubles8& first,
+                                          Doubles8& second) noexcept {
+  const __m512d pair = _mm512_maskz_broadcast_f64x2(0xff, _mm_loadu_pd(p));
+  first = _mm512_maskz_movedup_pd(0xff, pair);
+  second = _mm512_maskz_permute_pd(0xff, pair, 0xff);
+}
+
 PARE_ALWAYS_INLINE Words8 multiply_low_words_on(arch::avx512, Words8 a, Words8 b) noexcept {
   return _mm512_maskz_mul_epu32(0xff, a, b);
 }
