@@ -38,8 +38,11 @@ void expect_widened(std::ptrdiff_t columns, std::ptrdiff_t tile, Guard guard) {
   std::vector<float> scales;
   std::mt19937_64 random(5);
   for (std::ptrdiff_t i = 0; i < rows * tiles; ++i)
-    scales.push_back(i % 3 == 0 ? std::ldexp(1.0f, static_cast<int>(random() % 40) - 20)
-                                : static_cast<float>(random() % 10007 + 1) * 1e-5f);
+    scales.push_back(i % 3 == 0   ? std::ldexp(1.0f, static_cast<int>(random() % 40) - 20)
+                     : i % 5 == 2 ? -0.3f
+                                  : static_cast<float>(random() % 10007 + 1) * 1e-5f);
+  // Neighbours of one scale, within a row and across its end.
+  for (std::size_t i = 4; i + 1 < scales.size(); i += 5) scales[i + 1] = scales[i];
   for (std::ptrdiff_t i = 0; i < codes.size(); ++i)
     codes[i] = e4m3::from_bits(static_cast<std::uint8_t>(i * 37));
   run_kernel(Arch{}, kernel::WidenE4m3Rows<O>{.codes = codes.data(),
@@ -72,6 +75,55 @@ TYPED_TEST(E4m3RowsTest, RowsHaveTheBitsOfCodeTimesScale) {
         expect_widened<float, TypeParam>(columns, tile, guard);
         expect_widened<bf16, TypeParam>(columns, tile, guard);
       }
+}
+
+/// What codes, all 256 in turn, become in tiles of 128 with these scales.
+template <class O, class Arch>
+std::vector<O> widened(const std::vector<float>& scales) {
+  const auto columns = static_cast<std::ptrdiff_t>(128 * scales.size());
+  std::vector<e4m3> codes;
+  for (std::ptrdiff_t i = 0; i < columns; ++i)
+    codes.push_back(e4m3::from_bits(static_cast<std::uint8_t>(i * 37)));
+  std::vector<O> out(codes.size());
+  run_kernel(Arch{}, kernel::WidenE4m3Rows<O>{.codes = codes.data(),
+                                              .scales = scales.data(),
+                                              .out = out.data(),
+                                              .rows = 1,
+                                              .columns = columns,
+                                              .tile = 128});
+  return out;
+}
+
+TYPED_TEST(E4m3RowsTest, AScaleThatIsNoNumberStaysInItsTile) {
+  constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+  constexpr float infinity = std::numeric_limits<float>::infinity();
+  const auto plain = widened<bf16, TypeParam>({2, 2, 0.5f, 3e38f, 1});
+  const auto spoilt = widened<bf16, TypeParam>({2, nan, nan, infinity, 1});
+  for (std::size_t i = 0; i < plain.size(); ++i) {
+    const auto code = static_cast<float>(e4m3::from_bits(static_cast<std::uint8_t>(i * 37)));
+    const auto got = static_cast<float>(spoilt[i]);
+    if (i < 128 || i >= 512)
+      EXPECT_EQ(pare::is_nan(code) ? 0 : bits_of(plain[i]),
+                pare::is_nan(code) ? 0 : bits_of(spoilt[i]));
+    else if (i < 384 || code == 0 || pare::is_nan(code))
+      EXPECT_TRUE(pare::is_nan(got)) << i;
+    else
+      EXPECT_EQ(got, code < 0 ? -infinity : infinity) << i;
+  }
+}
+
+TYPED_TEST(E4m3RowsTest, ProductsBeyondTheLargestNumberAreInfinite) {
+  const auto out = widened<bf16, TypeParam>({3e38f, -3e38f});
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const auto code = static_cast<float>(e4m3::from_bits(static_cast<std::uint8_t>(i * 37)));
+    if (pare::is_nan(code)) continue;
+    const auto wanted = static_cast<double>(code) * (i < 128 ? 3e38 : -3e38);
+    const auto got = static_cast<double>(static_cast<float>(out[i]));
+    if (std::abs(wanted) > 3.5e38)  // nothing lies between the largest bf16 and that
+      EXPECT_TRUE(std::isinf(got) && (got > 0) == (wanted > 0)) << i;
+    else
+      EXPECT_LE(std::abs(got - wanted), 0x1p-8 * std::abs(wanted)) << i;
+  }
 }
 
 /// 2^ceil(log2(max(a / 448, 1e-4))), or max(a / 448, 2^-110).

@@ -112,13 +112,10 @@ inline constexpr E4m3Magnitudes e4m3_magnitudes{};
 template <class Arch>
 PARE_ALWAYS_INLINE std::ptrdiff_t look_up_tile(const e4m3* codes, float scale, bf16* out,
                                                std::ptrdiff_t columns) noexcept {
-  constexpr std::ptrdiff_t n = lanes<float, Arch>, least = 64, step = 32;
+  constexpr std::ptrdiff_t least = 64, step = 32;
   if (columns < least) return 0;
-  alignas(64) bf16 table[E4m3Magnitudes::count];
-  for (std::ptrdiff_t i = 0; i < E4m3Magnitudes::count; i += n)
-    store_narrowed<Arch>(table + i, load<Arch>(e4m3_magnitudes.of + i) * broadcast<Arch>(scale));
   const std::ptrdiff_t count = columns / step * step;
-  look_up_e4m3<Arch>(codes, count, table, out);
+  look_up_e4m3<Arch>(codes, count, e4m3_magnitudes.of, scale, out);
   return count;
 }
 
@@ -190,13 +187,18 @@ PARE_ABI_BEGIN
 
 template <class Arch, class O>
 void run_kernel(Arch, const WidenE4m3Rows<O>& a) noexcept {
-  for (std::ptrdiff_t r = 0; r < a.rows; ++r)
-    detail::for_tiles(a.columns, a.tile,
-                      [&](std::ptrdiff_t t, std::ptrdiff_t j, std::ptrdiff_t n) PARE_LAMBDA_INLINE {
-                        detail::widen_tile<Arch>(a.codes + r * a.code_stride + j,
-                                                 a.scales[r * a.scale_stride + t],
-                                                 a.out + r * a.out_stride + j, n);
-                      });
+  for (std::ptrdiff_t r = 0; r < a.rows; ++r) {
+    const e4m3* const codes = a.codes + r * a.code_stride;
+    const float* scale = a.scales + r * a.scale_stride;
+    // Neighbours of one scale, as powers of two often are, are one tile.
+    for (std::ptrdiff_t begin = 0, end = 0; begin < a.columns; begin = end, ++scale) {
+      end = a.columns - begin < a.tile ? a.columns : begin + a.tile;
+      for (; end < a.columns && scale[1] == scale[0]; ++scale)
+        end = a.columns - end < a.tile ? a.columns : end + a.tile;
+      detail::widen_tile<Arch>(codes + begin, *scale, a.out + r * a.out_stride + begin,
+                               end - begin);
+    }
+  }
 }
 
 template <class Arch>

@@ -236,17 +236,18 @@ PARE_ALWAYS_INLINE vec<float, Arch> load_e4m3(const e4m3* p) noexcept {
 
 /// Whether an arch looks numbers of e4m3 codes up faster than it computes them.
 template <class Arch>
-inline constexpr bool looks_up_e4m3 = requires(const e4m3* p, std::ptrdiff_t n, bf16* out) {
-  detail::look_up_e4m3_on(Arch{}, p, n, out, out);
-};
+inline constexpr bool looks_up_e4m3 =
+    requires(const e4m3* p, std::ptrdiff_t n, const float* magnitudes, bf16* out) {
+      detail::look_up_e4m3_on(Arch{}, p, n, magnitudes, 1.0f, out);
+    };
 
-/// out_i = the number of the table [128] for the magnitude of code i, with the sign of code i; of
-/// `count` codes, a multiple of 32.
+/// out_i = code i times a scale, rounded as store_narrowed does; of `count` codes, a multiple
+/// of 32. magnitudes [128] are the numbers of codes without a sign.
 template <class Arch>
 requires looks_up_e4m3<Arch>
-PARE_ALWAYS_INLINE void look_up_e4m3(const e4m3* p, std::ptrdiff_t count, const bf16* table,
-                                     bf16* out) noexcept {
-  detail::look_up_e4m3_on(Arch{}, p, count, table, out);
+PARE_ALWAYS_INLINE void look_up_e4m3(const e4m3* p, std::ptrdiff_t count, const float* magnitudes,
+                                     float scale, bf16* out) noexcept {
+  detail::look_up_e4m3_on(Arch{}, p, count, magnitudes, scale, out);
 }
 
 /// Stores the codes of numbers, as e4m3(x) rounds them.

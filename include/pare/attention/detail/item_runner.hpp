@@ -55,6 +55,7 @@ class ItemRunner {
         rows_(item.heads() * sequence_.queries),
         lanes_(are_lanes()),
         tile_keys_(most_keys()),
+        collected_(loads ? tile_keys_ : 2 * tile_keys_),
         feed_(backend, call, item.sequence, kv_head_, scratch) {}
 
   void run() {
@@ -69,6 +70,7 @@ class ItemRunner {
 
  private:
   static constexpr std::uint64_t all_heads = ~std::uint64_t{0};
+  static constexpr bool loads = LoadsKeys<typename C::Keys> || LoadsValues<typename C::Keys>;
 
   /// Whether rows are the lanes of registers, for which keys and values need no packing; products
   /// of pairs, where they are fast, gain more by it.
@@ -80,7 +82,6 @@ class ItemRunner {
 
   /// Keys of a tile: more for few rows, unless they are loaded into the worker's own memory.
   Index most_keys() const {
-    constexpr bool loads = LoadsKeys<typename C::Keys> || LoadsValues<typename C::Keys>;
     return rows_ <= kernel::direct_tile_rows && !loads ? kernel::direct_tile_keys
                                                        : kernel::tile_keys;
   }
@@ -198,10 +199,11 @@ class ItemRunner {
     }
   }
 
-  /// Two tiles are collected before the first runs, so that packing it can fetch the other.
+  /// Two tiles are collected before the first runs, so that packing it can fetch the other; of rows
+  /// that are loaded, one.
   void take(Index position) {
     if (hides_key(call_.modifier, item_.sequence, position)) return;
-    if (feed_.count() == 2 * tile_keys_) run_tile();
+    if (feed_.count() == collected_) run_tile();
     feed_.add(position);
   }
 
@@ -212,8 +214,8 @@ class ItemRunner {
         ++begin;
         continue;
       }
-      if (feed_.count() == 2 * tile_keys_) run_tile();
-      const Index most = std::min(2 * tile_keys_ - feed_.count(), end - begin);
+      if (feed_.count() == collected_) run_tile();
+      const Index most = std::min(collected_ - feed_.count(), end - begin);
       Index room = 1;
       while (room < most && !hides_key(call_.modifier, item_.sequence, begin + room)) ++room;
       feed_.add_run(begin, room);
@@ -271,6 +273,7 @@ class ItemRunner {
   Index rows_;          ///< of the sequence, for the heads of the item
   bool lanes_;          ///< whether rows are lanes
   Index tile_keys_;     ///< of a full tile
+  Index collected_;     ///< keys that are collected at most
   Index lowest_ = 0;    ///< lowest position that some row sees, sinks apart
   Index highest_ = -1;  ///< highest position that some row sees
   TileFeed<B, C> feed_;

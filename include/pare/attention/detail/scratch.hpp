@@ -19,8 +19,9 @@
 namespace pare::attention::detail {
 PARE_ABI_BEGIN
 
-/// Rows that a source loads stay in memory until their tile has run: those of two packed tiles.
-inline constexpr Index loaded_rows = 2 * kernel::tile_keys;
+/// Rows that a source loads stay in memory until their tile has run. They are those of one tile:
+/// nothing of a second could be fetched while the first is packed, and L2 has no room to spare.
+inline constexpr Index loaded_rows = kernel::tile_keys;
 
 /// Up to this many rows, of few queries of a sequence, are the lanes of registers, and keys and
 /// values are read as they lie. They take more than direct_tile_rows to pay.
@@ -43,7 +44,7 @@ struct Scratch {
   kernel::RowPlace* places = nullptr;
   const S** key_rows = nullptr;
   const S** value_rows = nullptr;
-  S* loaded_keys = nullptr;    ///< of two tiles, where the source loads them
+  S* loaded_keys = nullptr;    ///< of a tile, where the source loads them
   S* loaded_values = nullptr;  ///< likewise
   const S** query_rows = nullptr;
   typename C::Output** out_rows = nullptr;

@@ -26,7 +26,7 @@ enum class Fetch {
 
 /// Collects keys and values of one key/value head in a scratch, in the order in which they are
 /// added, and makes tiles of the first of them. There is room for two tiles, so that the second can
-/// be fetched while the first is packed.
+/// be fetched while the first is packed; for one where the source loads rows.
 template <class B, class C>
 class TileFeed {
   using T = typename C::T;

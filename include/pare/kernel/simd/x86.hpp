@@ -231,26 +231,47 @@ PARE_ALWAYS_INLINE Floats16 load_e4m3_on(arch::avx512, const e4m3* p) noexcept {
   return _mm512_mask_mov_ps(x, is_nan, _mm512_set1_ps(__builtin_nanf("")));
 }
 
-PARE_ALWAYS_INLINE void look_up_e4m3_on(arch::avx512, const e4m3* p, std::ptrdiff_t count,
-                                        const bf16* table, bf16* out) noexcept {
-  // Halves, as they were stored: a load of two stores waits for both to reach the cache.
-  const auto part = [table](std::ptrdiff_t i) PARE_LAMBDA_INLINE {
-    const auto* const at = reinterpret_cast<const __m256i*>(table + 32 * i);
-    return _mm512_maskz_inserti64x4(0xff, _mm512_castsi256_si512(_mm256_loadu_si256(at)),
-                                    _mm256_loadu_si256(at + 1), 1);
-  };
-  const __m512i low[] = {part(0), part(1)}, high[] = {part(2), part(3)};
+/// Numbers of bf16 for the 128 magnitudes of e4m3 codes, in registers.
+struct E4m3Words {
+  __m512i part[4];
+};
+
+PARE_ALWAYS_INLINE void look_up_words(const E4m3Words& table, const e4m3* p, std::ptrdiff_t count,
+                                      bf16* out) noexcept {
   for (std::ptrdiff_t i = 0; i < count; i += 32) {
     const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + i));
     const __m512i words = _mm512_cvtepu8_epi16(codes);
     // Of an index a permutation takes the lower 6 bits.
-    const __m512i small = _mm512_permutex2var_epi16(low[0], words, low[1]);
-    const __m512i large = _mm512_permutex2var_epi16(high[0], words, high[1]);
+    const __m512i small = _mm512_permutex2var_epi16(table.part[0], words, table.part[1]);
+    const __m512i large = _mm512_permutex2var_epi16(table.part[2], words, table.part[3]);
     const __mmask32 is_large = _mm512_test_epi16_mask(words, _mm512_set1_epi16(0x40));
     const __m512i sign = _mm512_and_si512(_mm512_slli_epi16(words, 8), _mm512_set1_epi16(-0x8000));
     _mm512_storeu_si512(out + i,
-                        _mm512_or_si512(_mm512_mask_mov_epi16(small, is_large, large), sign));
+                        _mm512_xor_si512(_mm512_mask_mov_epi16(small, is_large, large), sign));
   }
+}
+
+/// Numbers as words of bf16, rounded to nearest, ties to even; a NaN stays one.
+PARE_ALWAYS_INLINE __m256i round_to_words(__m512 x) noexcept {
+  const __m512i bits = _mm512_castps_si512(x);
+  const __m512i odd =
+      _mm512_and_si512(_mm512_maskz_srli_epi32(0xffff, bits, 16), _mm512_set1_epi32(1));
+  const __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  const __m512i rounded = _mm512_mask_mov_epi32(up, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q),
+                                                _mm512_set1_epi32(0x7fc00000));
+  return _mm512_maskz_cvtepi32_epi16(0xffff, _mm512_maskz_srli_epi32(0xffff, rounded, 16));
+}
+PARE_ALWAYS_INLINE void look_up_e4m3_on(arch::avx512, const e4m3* p, std::ptrdiff_t count,
+                                        const float* magnitudes, float scale, bf16* out) noexcept {
+  E4m3Words table;
+  for (int i = 0; i < 4; ++i) {
+    const __m512 by = _mm512_set1_ps(scale);
+    const __m256i low = round_to_words(_mm512_mul_ps(_mm512_loadu_ps(magnitudes + 32 * i), by));
+    const __m256i high =
+        round_to_words(_mm512_mul_ps(_mm512_loadu_ps(magnitudes + 32 * i + 16), by));
+    table.part[i] = _mm512_maskz_inserti64x4(0xff, _mm512_castsi256_si512(low), high, 1);
+  }
+  look_up_words(table, p, count, out);
 }
 
 PARE_ALWAYS_INLINE void store_e4m3_on(arch::avx512, e4m3* p, Floats16 v) noexcept {
@@ -365,6 +386,18 @@ PARE_ALWAYS_INLINE Floats16 store_rounded_on(arch::avx512_bf16, bf16* p, Floats1
   const __m256i bits = (__m256i)_mm512_cvtneps_pbh(v);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), bits);
   return widen_words(bits);
+}
+
+PARE_ALWAYS_INLINE void look_up_e4m3_on(arch::avx512_bf16, const e4m3* p, std::ptrdiff_t count,
+                                        const float* magnitudes, float scale, bf16* out) noexcept {
+  E4m3Words table;
+  for (int i = 0; i < 4; ++i) {
+    const __m512 by = _mm512_set1_ps(scale);
+    table.part[i] =
+        (__m512i)_mm512_cvtne2ps_pbh(_mm512_mul_ps(_mm512_loadu_ps(magnitudes + 32 * i + 16), by),
+                                     _mm512_mul_ps(_mm512_loadu_ps(magnitudes + 32 * i), by));
+  }
+  look_up_words(table, p, count, out);
 }
 
 PARE_ALWAYS_INLINE Floats16 load_pairs_on(arch::avx512_bf16, const bf16* a,

@@ -12,6 +12,7 @@
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/kernel/narrow_rows.hpp>
+#include <pare/kernel/simd.hpp>
 #include <pare/latent/pages.hpp>
 
 #include <algorithm>
@@ -39,6 +40,13 @@ class PagedRows {
   Index width() const { return width_; }
   PARE_ALWAYS_INLINE T* row(PageRow at) const {
     return memory_.data() + (at.page * page_size_ + at.row) * width_;
+  }
+  /// Asks for the row that lies `ahead` rows behind another: in its page, or in one of the memory's
+  /// next, which often is the sequence's next.
+  PARE_ALWAYS_INLINE void fetch_behind(PageRow at, Index ahead) const {
+    constexpr auto size = static_cast<Index>(sizeof(T));
+    for (Index byte = 0; byte < width_ * size; byte += 64)
+      kernel::prefetch<2>(row(at), ahead * width_ * size + byte);
   }
   void copy(const PageCopy& c) const {
     if (c.rows * width_ == 0) return;
