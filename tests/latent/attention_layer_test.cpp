@@ -399,6 +399,41 @@ TEST(LatentAttention, ANaNReachesThoseThatSeeItAndNoOtherSequence) {
   }
 }
 
+// Tokens of one step share every product of the layer, and none of them but the spoilt one may
+// tell.
+TEST(LatentAttention, ANaNInAStepOfManySequencesStaysInItsRow) {
+  const LatentConfig c = small_latent_config();
+  const Model<float> model(c);
+  constexpr Index sequences = 7, spoilt = 3;
+  const auto prompt = random_rows<float>(5 * sequences, c.width, 11);
+  const auto clean = random_rows<float>(sequences, c.width, 12);
+  auto step = clean;
+  step(spoilt, 5) = std::numeric_limits<float>::quiet_NaN();
+  std::vector<Index> prompts, ones;
+  for (Index s = 0; s <= sequences; ++s) prompts.push_back(5 * s), ones.push_back(s);
+  for (const auto form : {LatentForm::Absorbed, LatentForm::Expanded}) {
+    // The step with the NaN or without it, and one more behind it.
+    const auto outputs = [&](const Rows<float>& first) {
+      PlainCache<float> cache(sequences, c);
+      Rows<float> out(5 * sequences, c.width), a(sequences, c.width), b(sequences, c.width);
+      model.layer.forward(prompt.view(), cache, out.view(), {.offsets = prompts});
+      model.layer.forward(first.view(), cache, a.view(), {.offsets = ones, .form = form});
+      model.layer.forward(clean.view(), cache, b.view(), {.offsets = ones, .form = form});
+      return std::pair(std::move(a), std::move(b));
+    };
+    const auto got = outputs(step), wanted = outputs(clean);
+    for (Index s = 0; s < sequences; ++s)
+      for (Index j = 0; j < c.width; ++j) {
+        if (s == spoilt) {
+          EXPECT_TRUE(std::isnan(got.first(s, j)) && std::isnan(got.second(s, j))) << j;
+        } else {
+          EXPECT_EQ(got.first(s, j), wanted.first(s, j)) << s << ' ' << j;
+          EXPECT_EQ(got.second(s, j), wanted.second(s, j)) << s << ' ' << j;
+        }
+      }
+  }
+}
+
 TEST(LatentAttention, WhatDoesNotFitIsRefusedAndLeavesTheCacheAlone) {
   const LatentConfig c = small_latent_config();
   const Model<float> model(c);
