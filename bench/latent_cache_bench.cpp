@@ -6,6 +6,7 @@
 
 #include "counters.hpp"
 #include "latent_data.hpp"
+#include "peer.hpp"
 #include "workload.hpp"
 
 #include <pare/attention/attend.hpp>
@@ -46,6 +47,16 @@ LatentCacheOptions cache_options(const LatentShape& shape, Index page_size, Inde
   return {.latent = shape.latent, .rope = shape.rope, .pages = pages, .page_size = page_size};
 }
 
+/// A way of torch, and what stands behind the sizes of the shape.
+double torch_seconds(const char* way, const std::string& scalar, int threads, const LatentShape& s,
+                     const std::vector<Index>& more) {
+  std::vector<std::string> arguments{way, scalar, std::to_string(threads)};
+  for (const Index size : {s.heads, s.nope, s.rope, s.value, s.latent})
+    arguments.push_back(std::to_string(size));
+  for (const Index size : more) arguments.push_back(std::to_string(size));
+  return python_peer_seconds("latent_torch.py", arguments);
+}
+
 template <class S, RopePlace Place>
 void paged(benchmark::State& state, const LatentShape& shape, Index page_size) {
   auto& data = latent_work<S>("paged", shape);
@@ -62,6 +73,8 @@ void paged(benchmark::State& state, const LatentShape& shape, Index page_size) {
   const double own = time_between_probes(state, probe, run);
   set_of_limit(state, probe.seconds(), own);
   set_vs(state, "contiguous", contiguous, own);
+  set_vs(state, "torch",
+         torch_seconds("paged", scalar_name<S>(), 1, shape, {shape.tokens, page_size}), own);
   state.counters["bytes_per_token"] = static_cast<double>(cache.bytes_per_token());
   set_threads(state, 1);
 }
@@ -166,6 +179,7 @@ void batch(benchmark::State& state, const LatentShape& shape, const std::vector<
   });
   set_of_limit(state, probe.seconds(), own);
   set_vs(state, "singles", singles, own);
+  set_vs(state, "torch", torch_seconds("batch", "f32", threads, shape, lengths) * calls, own);
   state.counters["us_a_call"] = own / calls * 1e6;
   set_threads(state, threads);
 }

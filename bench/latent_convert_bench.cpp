@@ -18,6 +18,8 @@
 #include <pare/factor/metric.hpp>
 #include <pare/latent/convert/care.hpp>
 #include <pare/latent/convert/kv_latents.hpp>
+#include <pare/latent/convert/mha2mla.hpp>
+#include <pare/latent/convert/rotary_pairs.hpp>
 #include <pare/latent/convert/transmla.hpp>
 
 #include <benchmark/benchmark.h>
@@ -168,12 +170,48 @@ void transmla(benchmark::State& state, const Sizes& s, int threads) {
   });
 }
 
+/// Numbers of a head that keep their rotation: pairs 0, 4, 8, ... of 32.
+constexpr Index kept_pairs = 8;
+
+/// The rows of W_K whose numbers lose their rotation, and W_V: what one latent replaces.
+RowMatrix unrotated_rows(const ConvertWork& work, const Sizes& s) {
+  const Index step = s.head_dim / 2 / kept_pairs, content = s.head_dim - 2 * kept_pairs;
+  RowMatrix rows(s.kv_heads * content + s.outputs(), s.width);
+  Index at = 0;
+  for (Index r = 0; r < s.outputs(); ++r)
+    if (r % s.head_dim / 2 % step != 0) rows.row(at++) = work.key.row(r);
+  rows.bottomRows(s.outputs()) = work.value;
+  return rows;
+}
+
+void mha2mla(benchmark::State& state, const Sizes& s, int threads) {
+  const ConvertWork& work = convert_work(s);
+  const auto convert = [&] {
+    return to_partial_rope(pare::simd.threads(threads), work.query, work.key, work.value,
+                           pare::factor::Uniform{}, s.shape(), uniform_pairs(s.shape(), kept_pairs),
+                           {.rank = s.rank});
+  };
+  const auto mla = convert();
+  const RowMatrix rows = unrotated_rows(work, s);
+  pare::factor::LowRank<float> latent;
+  latent.left.resize(rows.rows(), s.rank);
+  latent.left << mla.key_up, mla.value_up;
+  latent.right = mla.down;
+  if (!is_best(rows, latent, Eigen::MatrixXd::Identity(s.width, s.width), 1e-4))
+    return state.SkipWithError("keys and values lose more than they must");
+  const auto n = static_cast<double>(rows.rows()), d = static_cast<double>(s.width),
+             r = static_cast<double>(s.rank);
+  time_conversion(state, s, n * n * d + 2 * n * r * d, n, threads, {"mha2mla", "mha2mla_gram"},
+                  convert);
+}
+
 void add(const Sizes& sizes) {
   struct Kind {
     const char* name;
     void (*run)(benchmark::State&, const Sizes&, int);
   };
-  for (const Kind kind : {Kind{"svd", svd}, Kind{"care", care}, Kind{"transmla", transmla}})
+  for (const Kind kind :
+       {Kind{"svd", svd}, Kind{"care", care}, Kind{"transmla", transmla}, Kind{"mha2mla", mha2mla}})
     for (const int threads : {1, all_threads()}) {
       const std::string name = std::string("latent/convert/") + kind.name + "/" + sizes.name +
                                "/r" + std::to_string(sizes.rank) +

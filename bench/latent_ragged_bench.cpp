@@ -6,6 +6,7 @@
 
 #include "counters.hpp"
 #include "latent_data.hpp"
+#include "peer.hpp"
 
 #include <pare/attention/attend.hpp>
 #include <pare/latent/attend_ragged.hpp>
@@ -114,6 +115,10 @@ void ragged(benchmark::State& state, Index heads, Index kv_heads, Index dim,
   });
   set_of_limit(state, probe.seconds(), own);
   set_vs(state, "all_tokens", all, own);
+  std::vector<std::string> arguments{"ragged", "f32", std::to_string(threads)};
+  for (const Index size : {heads, kv_heads, dim}) arguments.push_back(std::to_string(size));
+  for (const Index tokens : kept) arguments.push_back(std::to_string(tokens));
+  set_vs(state, "torch", python_peer_seconds("latent_torch.py", arguments) * calls, own);
   state.counters["of_saving"] = all * work.share() / own;
   state.counters["us_a_call"] = own / calls * 1e6;
   set_threads(state, threads);

@@ -7,7 +7,8 @@ usage: latent_convert_torch.py WAY THREADS HEADS KV_HEADS HEAD_DIM WIDTH RANK
 `svd` and `gram` factor W_K and W_V to RANK each in float, the second by the eigenvectors of W W^T.
 `root` (CARE's code), `cholesky` (SVD-LLM) and `outputs` (Swift-SVD, the principal axes of W x) do
 it for inputs of a known second moment, in double. `transmla` is RoRoPE, balance and the joint axes
-of keys and values, in double. "seconds" is the fastest run; one JSON object goes to standard output.
+of keys and values, in double. `mha2mla` and `mha2mla_gram` sort 16 of each head's numbers out and
+factor the rest of W_K stacked with W_V, as `svd` and `gram` do. "seconds" is the fastest run; one JSON object goes to standard output.
 """
 import json
 import sys
@@ -30,6 +31,20 @@ def by_gram(w, rank):
     _, u = torch.linalg.eigh(w @ w.T)
     u = u[:, -rank:]
     return u, u.T @ w
+
+
+def mha2mla(query, key, value, kv_heads, dim, rank, factors):
+    kept = torch.arange(0, dim // 2, dim // 16)[:, None] * 2 + torch.arange(2)
+    is_rope = torch.zeros(dim, dtype=torch.bool)
+    is_rope[kept.flatten()] = True
+
+    def apart(w, heads):
+        w = w.view(heads, dim, -1)
+        return w[:, ~is_rope], w[:, is_rope]
+
+    rest, rope = apart(key, kv_heads)
+    up, down = factors(torch.cat([rest.flatten(0, 1), value]), rank)
+    return torch.cat(apart(query, len(query) // dim), 1), rope, up, down
 
 
 def damped(c):
@@ -103,6 +118,8 @@ def main():
     ways = {
         "svd": lambda: [by_svd(w, rank) for w in weights],
         "gram": lambda: [by_gram(w, rank) for w in weights],
+        "mha2mla": lambda: mha2mla(query, *weights, kv_heads, dim, rank, by_svd),
+        "mha2mla_gram": lambda: mha2mla(query, *weights, kv_heads, dim, rank, by_gram),
         "root": lambda: [by_root(w, c, rank) for w in weights],
         "cholesky": lambda: [by_cholesky(w, c, rank) for w in weights],
         "outputs": lambda: [by_outputs(w, c, rank) for w in weights],

@@ -4,12 +4,21 @@
 
 usage: latent_torch.py decode SCALAR THREADS HEADS NOPE ROPE VALUE LATENT TOKENS
        latent_torch.py layer SCALAR THREADS HEADS NOPE ROPE VALUE LATENT TOKENS WIDTH NEW
+       latent_torch.py paged SCALAR THREADS HEADS NOPE ROPE VALUE LATENT TOKENS PAGE
+       latent_torch.py batch SCALAR THREADS HEADS NOPE ROPE VALUE LATENT TOKENS...
+       latent_torch.py ragged SCALAR THREADS HEADS KV_HEADS DIM TOKENS...
+       latent_torch.py shift SCALAR THREADS LATENT ROPE TOKENS SINKS GONE
+       latent_torch.py video SCALAR THREADS LATENT ROPE FRAME CHUNK KEPT
 
 SCALAR is f32 or bf16. `decode` is the attention of one token to TOKENS cached ones, `layer` a whole
 layer of WIDTH for NEW tokens behind TOKENS cached ones. Ways: queries that absorbed W_UK, by
 products of matrices or by scaled_dot_product_attention, the heads its rows; and
 scaled_dot_product_attention on the keys and values of all heads, which of cached tokens are
-expanded beforehand: that is not timed. Up to 16 new tokens, layers go round among copies of 128 MiB
+expanded beforehand: that is not timed. `paged` gathers the pages of PAGE rows first. `batch` is a
+sequence for each TOKENS, one by one or padded to the longest; `ragged` has keys of its own for each
+key head, and a number of tokens for each group of them. `shift` moves the rows behind GONE tokens
+and turns their rotary keys; `video` puts CHUNK frames behind KEPT ones and turns all of the window.
+Up to 16 new tokens, layers go round among copies of 128 MiB
 together. "seconds" is the fastest run of the fastest way; one JSON object goes to standard output.
 """
 import json
@@ -48,6 +57,82 @@ def decode(scalar, heads, nope, rope, value, latent, tokens):
     seconds["expanded_sdpa"] = fastest(
         lambda: scaled_dot_product_attention(query, keys, values, scale=scale))
     return seconds
+
+
+def absorbed(queries, rows, latent, scale):
+    return torch.softmax(queries @ rows.mT * scale, -1) @ rows[..., :latent]
+
+
+def paged(scalar, heads, nope, rope, value, latent, tokens, page):
+    scale, width = 1 / math.sqrt(nope + rope), latent + rope
+    pages = uniform(scalar, (tokens + page - 1) // page, page, width)
+    table, queries = torch.randperm(len(pages)), uniform(scalar, heads, width)
+    return {"gathered": fastest(
+        lambda: absorbed(queries, pages[table].view(-1, width)[:tokens], latent, scale))}
+
+
+def batch(scalar, heads, nope, rope, value, latent, *lengths):
+    scale, width, longest = 1 / math.sqrt(nope + rope), latent + rope, max(lengths)
+    rows = [uniform(scalar, n, width) for n in lengths]
+    queries = uniform(scalar, len(lengths), heads, width)
+    padded = torch.stack([torch.nn.functional.pad(r, (0, 0, 0, longest - len(r))) for r in rows])
+    seen = torch.arange(longest) < torch.tensor(lengths)[:, None]
+
+    def in_one():
+        scores = (queries @ padded.mT * scale).masked_fill(~seen[:, None], -math.inf)
+        return torch.softmax(scores, -1) @ padded[..., :latent]
+
+    return {"padded": fastest(in_one),
+            "one_by_one": fastest(lambda: [absorbed(q, r, latent, scale)
+                                           for q, r in zip(queries, rows)])}
+
+
+def ragged(scalar, heads, kv_heads, dim, *kept):
+    group, share = kv_heads // len(kept), heads // kv_heads
+    work = [(uniform(scalar, 1, group * share, 1, dim), uniform(scalar, 1, group, n, dim),
+             uniform(scalar, 1, group, n, dim)) for n in kept]
+
+    def products(q, k, v):
+        q = q.view(group, share, dim)
+        return torch.softmax(q @ k[0].mT * dim**-0.5, -1) @ v[0]
+
+    return {"sdpa": fastest(lambda: [scaled_dot_product_attention(q, k, v, enable_gqa=True)
+                                     for q, k, v in work]),
+            "products": fastest(lambda: [products(*w) for w in work])}
+
+
+def turned(x, turn):  # [tokens, rope] by [tokens, rope / 2], neighbours are a pair
+    pairs = torch.view_as_complex(x.float().reshape(len(x), -1, 2))
+    return torch.view_as_real(pairs * turn).flatten(1)
+
+
+def turns(angle):
+    return torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
+
+
+def shift(scalar, latent, rope, tokens, sinks, gone):
+    rows = uniform(scalar, tokens, latent + rope)
+    by = turns(-gone * 10000.0 ** (-torch.arange(0, rope, 2).double() / rope))
+
+    def move():
+        behind = rows[sinks + gone :].clone()
+        behind[:, latent:] = turned(behind[:, latent:], by)
+        rows[sinks : tokens - gone] = behind
+
+    return {"slices": fastest(move)}
+
+
+def video(scalar, latent, rope, frame, chunk, kept):
+    past = uniform(scalar, kept * frame, latent + rope)  # before rotation
+    new = uniform(torch.float32, chunk * frame, latent + rope)
+    by = turns(torch.rand((kept + chunk) * frame, rope // 2).double())
+
+    def append():
+        rows = torch.cat([past, new.to(scalar)])
+        rows[:, latent:] = turned(rows[:, latent:], by)
+        return rows
+
+    return {"whole_window": fastest(append)}
 
 
 class Layer:
@@ -129,7 +214,8 @@ def main():
     torch.set_num_interop_threads(1)
     torch.manual_seed(1)
     with torch.inference_mode():
-        ways = {"decode": decode, "layer": layer}[work](scalar, *map(int, sys.argv[4:]))
+        works = (decode, layer, paged, batch, ragged, shift, video)
+        ways = {f.__name__: f for f in works}[work](scalar, *map(int, sys.argv[4:]))
     best = min(ways, key=ways.get)
     print(json.dumps({"seconds": ways[best], "way": best, "ways": ways,
                       "threads": torch.get_num_threads(), "torch": torch.__version__}))

@@ -101,13 +101,12 @@ class LaneTile {
       const int registers = static_cast<int>((std::min(a_.rows - row, width) + n - 1) / n);
       const std::ptrdiff_t keys = lane_keys<Arch>(registers);
       for (std::ptrdiff_t j = 0; j < count_; j += keys)
-        score_lanes<Arch, T>(
-            registers, {.keys = keys_ + j,
-                        .depth = a_.key_depth,
-                        .queries = a_.queries + row * a_.key_depth,
-                        .scores = a_.lanes.scores + j * stride_ + row,
-                        .stride = stride_,
-                        .fetch = row == 0 ? fetch_keys(j, keys) : LaneFetch{}});
+        score_lanes<Arch, T>(registers, {.keys = keys_ + j,
+                                         .depth = a_.key_depth,
+                                         .queries = a_.queries + row * a_.key_depth,
+                                         .scores = a_.lanes.scores + j * stride_ + row,
+                                         .stride = stride_,
+                                         .fetch = row == 0 ? fetch_keys(j, keys) : LaneFetch{}});
     }
   }
 
