@@ -42,6 +42,7 @@
 #include <pare/core/check.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/latent/detail/paged_rows.hpp>
 #include <pare/latent/video_options.hpp>
 #include <pare/transformer/rotary.hpp>
 #include <pare/transformer/rotary_grid.hpp>
@@ -231,11 +232,11 @@ class VideoWindow {
   template <class B>
   void store(const B& backend, const Frame& frame, TensorView<const T, 2> from, Index first) {
     const Index times = 2 * time_pairs();
-    for (Index t = 0; t < grid_.frame(); ++t) {
-      S* const to = row_of(frame, t);
-      for (Index i = 0; i < row(); ++i) to[i] = static_cast<S>(from(first + t, i));
-      std::copy_n(to + options_.latent, times, times_of(frame) + t * times);
-    }
+    const TensorView<const T, 2> rows{
+        from.data + first * from.stride[0], {grid_.frame(), row()}, from.stride};
+    detail::store_rows(backend, rows, row_of(frame, 0), row());
+    for (Index t = 0; t < grid_.frame(); ++t)
+      std::copy_n(row_of(frame, t) + options_.latent, times, times_of(frame) + t * times);
     if (times == rope()) return;
     const TensorView<S, 4> places{row_of(frame, 0) + options_.latent + times,
                                   {1, 1, grid_.frame(), rope() - times},
