@@ -84,11 +84,9 @@ double scaled_energy(ElementwiseProblem<B, T, F>& p) {
       p, {RowMatrix<double>::Zero(0, p.w.rows()), RowMatrix<double>::Zero(0, p.w.cols())});
 }
 
-/// The optimum for the row sums of F.
-template <class B, class T, class F>
-ElementwiseFactors row_weighted_start(ElementwiseProblem<B, T, F>& p, Index rank) {
-  const Eigen::VectorXd sums = p.f.template cast<double>().rowwise().sum();
-  const OutputWeights metric(sums);
+/// The best factors for weights of rank one.
+template <class B, class T, class F, class M>
+ElementwiseFactors closed_form(ElementwiseProblem<B, T, F>& p, const M& metric, Index rank) {
   const SvdOptions options{.rank = rank, .accuracy = Accuracy::High};
   FactorProblem<B, T> problem("factor::elementwise_svd", p.backend, const_view(p.w),
                               metric.output_weights(), metric.input_weights(), options);
@@ -97,26 +95,45 @@ ElementwiseFactors row_weighted_start(ElementwiseProblem<B, T, F>& p, Index rank
           row_matrix<double>(const_view(start.right))};
 }
 
-/// Sweeps until the options stop it; a sweep that rounding kept from lowering the loss is undone.
+/// The optimum for the row sums of F, or for the products of its row and column sums, whichever has
+/// the lower loss.
 template <class B, class T, class F>
+ElementwiseFactors closed_form_start(ElementwiseProblem<B, T, F>& p, Index rank, double squares) {
+  const ElementwiseMargins margins(const_view(p.f));
+  ElementwiseFactors rows = closed_form(p, OutputWeights(margins.rows), rank);
+  if (!takes_both_margins(squares)) return rows;
+  ElementwiseFactors both = closed_form(p, margins.both(), rank);
+  return scaled_loss(p, both) < scaled_loss(p, rows) ? both : rows;
+}
+
+/// Sweeps until the options stop it; a sweep that rounding kept from lowering the loss is undone.
+template <class B, class T, class F, class Sweep>
 std::vector<double> run_sweeps(ElementwiseProblem<B, T, F>& p, const ElementwiseOptions& options,
-                               ElementwiseFactors& factors) {
-  const double greatest = static_cast<double>(p.f.maxCoeff());
-  RowMatrix<double> expected;
+                               ElementwiseFactors& factors, const Sweep& run) {
   std::vector<double> losses{scaled_loss(p, factors)};
   for (int sweep = 0; sweep < options.sweeps; ++sweep) {
     const double before = losses.back();
     ElementwiseFactors old = factors;
-    if (options.method == ElementwiseMethod::Als)
-      als_sweep(p, factors);
-    else
-      em_sweep(p, greatest, factors, expected);
+    run();
     const double loss = scaled_loss(p, factors);
     if (!(loss <= before)) factors = std::move(old);
     losses.push_back(loss <= before ? loss : before);
     if (before - losses.back() <= options.tolerance * before) break;
   }
   return losses;
+}
+
+/// The same by the method of the options.
+template <class B, class T, class F>
+std::vector<double> run_method(ElementwiseProblem<B, T, F>& p, const ElementwiseOptions& options,
+                               ElementwiseFactors& factors) {
+  if (options.method == ElementwiseMethod::Als) {
+    const AlsWeights<T> weights = als_weights(p);
+    return run_sweeps(p, options, factors, [&] { als_sweep(p, weights, factors); });
+  }
+  const double greatest = static_cast<double>(p.f.maxCoeff());
+  RowMatrix<double> expected;
+  return run_sweeps(p, options, factors, [&] { em_sweep(p, greatest, factors, expected); });
 }
 
 /// The factors of the documented form: singular values on the left, orthonormal rows on the right.
@@ -153,14 +170,14 @@ ElementwiseLowRank<compute_t<S>> elementwise_views(const char* function, const B
     return ElementwiseFactors{start.left.transpose(), start.right};
   };
   ElementwiseFactors factors =
-      given.empty() ? row_weighted_start(problem, options.rank) : turned(given);
+      given.empty() ? closed_form_start(problem, options.rank, squares) : turned(given);
   ElementwiseLowRank<compute_t<S>> result;
-  result.losses = run_sweeps(problem, options, factors);
+  result.losses = run_method(problem, options, factors);
   check_loss(function, problem.scale * result.losses.front());
   const double size = std::sqrt(squares / problem.f.template cast<double>().sum());
   for (int start = 0; start < options.restarts; ++start) {
     ElementwiseFactors other = turned(random_start(w.rows(), w.cols(), options, start, size));
-    std::vector<double> losses = run_sweeps(problem, options, other);
+    std::vector<double> losses = run_method(problem, options, other);
     if (!(losses.back() < result.losses.back())) continue;
     factors = std::move(other);
     result.losses = std::move(losses);

@@ -4,23 +4,26 @@
 /// \file
 /// Alternating least squares for the element-wise weighted problem.
 ///
-/// For a fixed factor V [k x n] with orthonormal rows, line i of the other is moved by the d that
-/// solves (V diag(f_i) V^T + e I) d = V diag(f_i) (w_i - x_i V)^T. The ridge e is on the step, not
-/// on the line: the loss changes by -d^T (G + 2 e I) d, which is never above 0, and what no weight
-/// determines stays. A ridge on the line would pull it to 0, and weights of 1e-12 beside 1 could
-/// not hold it.
+/// For a fixed factor V [k x n], line i of the other is moved by the d that lowers
+/// sum_j f_ij (w_ij - (x_i + d) V_j)^2: d solves V diag(f_i) V^T d = V diag(f_i) (w_i - x_i V)^T.
+/// Conjugate gradients find it (elementwise_steps.hpp). They are fast where V diag(f_i) V^T is near
+/// a multiple of the identity, and weights are mostly not far from a_i b_j. V is therefore first
+/// made orthonormal in the sums b of the weights of each column, V diag(b) V^T = I: with weights of
+/// rank one, one iteration is exact. Weights of the mean squares of gradients take about 4 to 6.
+///
+/// What is solved for is a step from the line before, which is never worse; what no weight
+/// determines stays. The gradient is in double, the iterations in the scalar of W.
 
 #include <pare/core/backend.hpp>
 #include <pare/core/matrix.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/elementwise_orthonormal.hpp>
 #include <pare/factor/detail/elementwise_problem.hpp>
+#include <pare/factor/detail/elementwise_steps.hpp>
 #include <pare/linalg/multiply.hpp>
 
-#include <Eigen/Cholesky>
-#include <Eigen/Core>
-
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <utility>
 #include <vector>
@@ -28,47 +31,49 @@
 namespace pare::factor::detail {
 PARE_ABI_BEGIN
 
-/// The ridge on the step as a share of the mean of the diagonal.
-inline constexpr double step_ridge = 1e-9;
+/// The least weight of a column as a share of the greatest, where V is made orthonormal.
+inline constexpr double least_column = 1e-12;
 
-/// Elements of a lower triangle.
-inline Index triangle(Index k) { return k * (k + 1) / 2; }
+/// The weights F [lines x n] over those of their columns, a line's greatest 1.
+template <class T>
+struct LineWeights {
+  std::vector<double> roots;     ///< [n] of the columns' sums
+  std::vector<double> greatest;  ///< [lines] by which each line was divided; 0 without weight
+  RowMatrix<T> shares;           ///< [lines x n]
+};
 
-/// Rows [begin, begin + products.rows()) of the matrix of all v_p v_q, q <= p, of a run of columns
-/// of V: row p (p + 1) / 2 + q of it.
-template <class B>
-void pair_products(const B& backend, TensorView<const double, 2> v, Index begin,
-                   TensorView<double, 2> products) {
-  std::vector<Index> upper(static_cast<std::size_t>(products.rows()));
-  Index p = 0;
-  for (Index c = 0; c < products.rows(); ++c) {
-    while (triangle(p + 1) <= begin + c) ++p;
-    upper[static_cast<std::size_t>(c)] = p;
+template <class T, class B, class F>
+LineWeights<T> line_weights(const B& backend, TensorView<const F, 2> f) {
+  const auto size = [](Index n) { return static_cast<std::size_t>(n); };
+  std::vector<double> sums(size(f.cols()));
+  for (Index i = 0; i < f.rows(); ++i)
+    for (Index j = 0; j < f.cols(); ++j) sums[size(j)] += static_cast<double>(f(i, j));
+  const double least = least_column * *std::max_element(sums.begin(), sums.end());
+  LineWeights<T> to{sums, std::vector<double>(size(f.rows())), RowMatrix<T>(f.rows(), f.cols())};
+  for (std::size_t j = 0; j < sums.size(); ++j) {
+    sums[j] = std::max(sums[j], least);
+    to.roots[j] = std::sqrt(sums[j]);
   }
-  parallel_for(backend.executor, products.rows(), [&](Index c, int) {
-    const Index first = upper[static_cast<std::size_t>(c)];
-    const double *x = &v(first, 0), *y = &v(begin + c - triangle(first), 0);
-    double* out = &products(c, 0);
-    for (Index j = 0; j < v.cols(); ++j) out[j] = x[j] * y[j];
+  parallel_for(backend.executor, f.rows(), [&](Index i, int) {
+    double& greatest = to.greatest[size(i)];
+    const auto share = [&](Index j) { return static_cast<double>(f(i, j)) / sums[size(j)]; };
+    for (Index j = 0; j < f.cols(); ++j) greatest = std::max(greatest, share(j));
+    for (Index j = 0; j < f.cols(); ++j)
+      to.shares(i, j) = static_cast<T>(greatest > 0 ? share(j) / greatest : 0);
   });
+  return to;
 }
 
-/// The lower triangles of V diag(f_i) V^T for all lines i, a triangle a row: one product of F with
-/// all products of two rows of V, in blocks that stay in cache.
-template <class B, class F>
-void weighted_grams(const B& backend, TensorView<const F, 2> f, TensorView<const double, 2> v,
-                    TensorView<double, 2> grams) {
-  constexpr Index depth = 256, width = 2048;
-  RowMatrix<double> products(std::min(width, grams.cols()), std::min(depth, f.cols()));
-  for (Index column = 0; column < grams.cols(); column += width)
-    for (Index begin = 0; begin < f.cols(); begin += depth) {
-      const Index count = std::min(depth, f.cols() - begin);
-      const Index pairs = std::min(width, grams.cols() - column);
-      const auto block = columns_of(rows_of(to_view(products), 0, pairs), 0, count);
-      pair_products(backend, columns_of(v, begin, count), column, block);
-      linalg::multiply(backend, columns_of(f, begin, count), transpose(as_const(block)),
-                       columns_of(grams, column, pairs), {.accumulate = begin > 0});
-    }
+/// The weights as rows of either factor see them.
+template <class T>
+struct AlsWeights {
+  LineWeights<T> rows, columns;
+};
+
+template <class B, class T, class F>
+AlsWeights<T> als_weights(const ElementwiseProblem<B, T, F>& p) {
+  return {line_weights<T>(p.backend, const_view(p.f)),
+          line_weights<T>(p.backend, transpose(const_view(p.f)))};
 }
 
 /// x <- F.*(W - x) for matrices in rows.
@@ -84,8 +89,8 @@ void weigh_residual(const B& backend, TensorView<const T, 2> w, TensorView<const
   });
 }
 
-/// V diag(f_i) (w_i - x_i V)^T for all lines i of W, as columns [k x lines]. W and F may be
-/// transposes of matrices in rows.
+/// V diag(f_i) (w_i - x_i V)^T for all lines i of W, in rows [lines x k]. W and F may be transposes
+/// of matrices in rows.
 template <class B, class T, class F>
 RowMatrix<double> descent(const B& backend, TensorView<const T, 2> w, TensorView<const F, 2> f,
                           TensorView<const double, 2> x, TensorView<const double, 2> v) {
@@ -93,76 +98,102 @@ RowMatrix<double> descent(const B& backend, TensorView<const T, 2> w, TensorView
   RowMatrix<double> residual(turned ? w.cols() : w.rows(), turned ? w.rows() : w.cols());
   linalg::multiply(backend, transpose(turned ? v : x), turned ? x : v, to_view(residual));
   weigh_residual(backend, turned ? transpose(w) : w, turned ? transpose(f) : f, to_view(residual));
-  RowMatrix<double> out(v.rows(), w.rows());
-  linalg::multiply(backend, v, turned ? const_view(residual) : transpose(const_view(residual)),
-                   to_view(out));
+  RowMatrix<double> out(w.rows(), v.rows());
+  linalg::multiply(backend, turned ? transpose(const_view(residual)) : const_view(residual),
+                   transpose(v), to_view(out));
   return out;
 }
 
-/// What a worker solves for a line, [k x k] and [k].
-struct LineSystem {
-  Eigen::MatrixXd matrix;
-  Eigen::LLT<Eigen::MatrixXd> cholesky;
-  Eigen::VectorXd step;
-
-  explicit LineSystem(Index k) : matrix(Eigen::MatrixXd::Zero(k, k)), cholesky(k), step(k) {}
-};
-
-/// Moves line x, a column of k, by the step for its triangle and descent.
-template <class = void>
-void take_step(const double* gram, TensorView<const double, 2> descent, TensorView<double, 2> x,
-               LineSystem& line) {
-  Eigen::MatrixXd& system = line.matrix;
-  Eigen::VectorXd& step = line.step;
-  const Index k = system.rows();
-  for (Index p = 0; p < k; ++p) {
-    for (Index q = 0; q <= p; ++q) system(p, q) = gram[triangle(p) + q];
-    step[p] = descent(p, 0);
-  }
-  const double trace = system.diagonal().sum();
-  if (!(trace > 0)) return;
-  system.diagonal().array() += step_ridge * trace / static_cast<double>(k);
-  if (line.cholesky.compute(std::as_const(system)).info() != Eigen::Success) return;
-  line.cholesky.solveInPlace(step);
-  for (Index p = 0; p < k; ++p) x(p, 0) += step[p];
+/// Multiplies the columns of m by f(column).
+template <class B, class F>
+void scale_columns(const B& backend, RowMatrix<double>& m, const F& f) {
+  parallel_for(backend.executor, m.rows(), [&](Index i, int) {
+    for (Index j = 0; j < m.cols(); ++j) m(i, j) *= f(static_cast<std::size_t>(j));
+  });
 }
 
-/// Fits x [k x lines] to W [lines x n] for a fixed V [k x n] with orthonormal rows.
+/// Makes V diag(b) V^T = I for the b whose roots are given, and leaves other^T V as it is.
+/// \return V diag(roots), whose rows are orthonormal
+template <class T, class B>
+RowMatrix<T> balance_in(const B& backend, const std::vector<double>& roots, RowMatrix<double>& v,
+                        RowMatrix<double>& other) {
+  scale_columns(backend, v, [&](std::size_t j) { return roots[j]; });
+  balance(backend, v, other);
+  RowMatrix<T> scaled = row_matrix<T>(const_view(v));
+  scale_columns(backend, v, [&](std::size_t j) { return 1 / roots[j]; });
+  return scaled;
+}
+
+/// Right sides in T, each line's greatest 1, and what that leaves for the steps.
+template <class T>
+struct ScaledLines {
+  RowMatrix<T> right;
+  std::vector<double> scale;  ///< of the step
+  std::vector<double> worth;  ///< of the gain
+};
+
+template <class T, class B>
+ScaledLines<T> scaled_lines(const B& backend, const RowMatrix<double>& right,
+                            const double* greatest) {
+  const auto lines = static_cast<std::size_t>(right.rows());
+  ScaledLines<T> to{RowMatrix<T>(right.rows(), right.cols()), std::vector<double>(lines),
+                    std::vector<double>(lines)};
+  parallel_for(backend.executor, right.rows(), [&](Index i, int) {
+    double most = 0;
+    for (Index p = 0; p < right.cols(); ++p) most = std::max(most, std::abs(right(i, p)));
+    const bool moves = most > 0 && greatest[i] > 0;
+    for (Index p = 0; p < right.cols(); ++p)
+      to.right(i, p) = static_cast<T>(moves ? right(i, p) / most : 0);
+    to.scale[static_cast<std::size_t>(i)] = moves ? most / greatest[i] : 0;
+    to.worth[static_cast<std::size_t>(i)] = moves ? most * (most / greatest[i]) : 0;
+  });
+  return to;
+}
+
+/// x += scale of its line times the step, which lies by lines.
+template <class B, class T>
+void add_steps(const B& backend, const RowMatrix<T>& steps, const std::vector<double>& scale,
+               TensorView<double, 2> x) {
+  constexpr Index block = 64;
+  parallel_for(backend.executor, (x.cols() + block - 1) / block, [&](Index item, int) {
+    const Index begin = item * block, end = std::min(begin + block, x.cols());
+    for (Index p = 0; p < x.rows(); ++p)
+      for (Index i = begin; i < end; ++i)
+        x(p, i) += scale[static_cast<std::size_t>(i)] * static_cast<double>(steps(i, p));
+  });
+}
+
+/// Fits x [k x lines] to W [lines x n] for the other factor V [k x n], both of which are first
+/// turned so that V is orthonormal in the weights.
 ///
-/// Cost: lines n (k^2 + 5 k) FLOPs in double, which bind, and lines k^3 / 3 by Eigen, a line a
-/// worker. Memory: at least 96 lines of k^2 / 2 and of n doubles, and 64 MiB where there are more.
+/// Cost: lines n k FLOPs 4 times in double and 4 times in T for each iteration, which bind. Memory:
+/// for at most block_lines lines, n doubles and T and k of four T.
 template <class B, class T, class F>
 void fit_lines(const B& backend, TensorView<const T, 2> w, TensorView<const F, 2> f,
-               TensorView<double, 2> x, TensorView<const double, 2> v) {
-  const Index k = v.rows(), pairs = triangle(k);
-  const Index most = std::min(block_lines(std::max(pairs, v.cols())), w.rows());
-  RowMatrix<double> grams(most, pairs);
-  const auto workers = static_cast<std::size_t>(worker_count(backend.executor, most));
-  std::vector<LineSystem> systems(workers, LineSystem(k));
+               const LineWeights<T>& weights, RowMatrix<double>& x, RowMatrix<double>& v) {
+  const RowMatrix<T> scaled = balance_in<T>(backend, weights.roots, v, x);
+  const Index most = std::min(block_lines(v.cols()), w.rows());
   for (Index begin = 0; begin < w.rows(); begin += most) {
     const Index count = std::min(most, w.rows() - begin);
-    const auto f_lines = rows_of(f, begin, count);
-    const auto x_lines = columns_of(x, begin, count);
-    weighted_grams(backend, f_lines, v, rows_of(to_view(grams), 0, count));
-    const RowMatrix<double> right_sides =
-        descent(backend, rows_of(w, begin, count), f_lines, as_const(x_lines), v);
-    parallel_for(backend.executor, count, [&](Index i, int worker) {
-      const auto at = static_cast<std::size_t>(worker);
-      take_step(&grams(i, 0), columns_of(const_view(right_sides), i, 1), columns_of(x_lines, i, 1),
-                systems[at]);
-    });
+    const auto lines = columns_of(to_view(x), begin, count);
+    const RowMatrix<double> right =
+        descent(backend, rows_of(w, begin, count), rows_of(f, begin, count), as_const(lines),
+                const_view(v));
+    ScaledLines<T> system = scaled_lines<T>(backend, right, weights.greatest.data() + begin);
+    LineSteps<B, T> steps(backend, const_view(scaled),
+                          rows_of(const_view(weights.shares), begin, count),
+                          std::move(system.right), system.worth);
+    add_steps(backend, steps.solve(), system.scale, lines);
   }
 }
 
 /// Rows of the left factor, then columns of the right.
 template <class B, class T, class F>
-void als_sweep(ElementwiseProblem<B, T, F>& p, ElementwiseFactors& factors) {
-  balance(p.backend, factors.right, factors.left);
-  fit_lines(p.backend, const_view(p.w), const_view(p.f), to_view(factors.left),
-            const_view(factors.right));
-  balance(p.backend, factors.left, factors.right);
-  fit_lines(p.backend, transpose(const_view(p.w)), transpose(const_view(p.f)),
-            to_view(factors.right), const_view(factors.left));
+void als_sweep(ElementwiseProblem<B, T, F>& p, const AlsWeights<T>& weights,
+               ElementwiseFactors& factors) {
+  fit_lines(p.backend, const_view(p.w), const_view(p.f), weights.rows, factors.left, factors.right);
+  fit_lines(p.backend, transpose(const_view(p.w)), transpose(const_view(p.f)), weights.columns,
+            factors.right, factors.left);
 }
 
 PARE_ABI_END

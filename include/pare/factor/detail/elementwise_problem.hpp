@@ -66,15 +66,11 @@ double weight_scale(TensorView<const S, 2> f) {
   return std::ldexp(1.0, std::clamp(exponent, -1022, 1023));
 }
 
-/// sum_j f_j (w_j - x_j)^2, in eight sums so that the additions overlap.
-template <class T, class F>
-double line_loss(const T* w, const F* f, const double* x, Index size) {
+/// The sum of term(j) for all j below size, in eight sums so that the additions overlap.
+template <class Term>
+double lane_sum(Index size, const Term& term) {
   constexpr Index lanes = 8;
   double sums[lanes] = {};
-  const auto term = [&](Index j) {
-    const double residual = static_cast<double>(w[j]) - x[j];
-    return static_cast<double>(f[j]) * residual * residual;
-  };
   Index j = 0;
   for (; j + lanes <= size; j += lanes)
     for (Index i = 0; i < lanes; ++i) sums[i] += term(j + i);
@@ -82,6 +78,15 @@ double line_loss(const T* w, const F* f, const double* x, Index size) {
   double total = 0;
   for (double sum : sums) total += sum;
   return total;
+}
+
+/// sum_j f_j (w_j - x_j)^2.
+template <class T, class F>
+double line_loss(const T* w, const F* f, const double* x, Index size) {
+  return lane_sum(size, [&](Index j) {
+    const double residual = static_cast<double>(w[j]) - x[j];
+    return static_cast<double>(f[j]) * residual * residual;
+  });
 }
 
 /// Lines of `size` doubles that are taken at a time: 32 MiB of them, or as many as keep workers

@@ -13,6 +13,8 @@
 #include <pare/factor/options.hpp>
 #include <pare/linalg/gaussian.hpp>
 
+#include <Eigen/Core>
+
 #include <cmath>
 #include <cstdint>
 
@@ -26,6 +28,35 @@ struct ElementwiseStart {
 
   bool empty() const { return left.size() == 0; }
 };
+
+/// The sums of the weights F of each row and column: the margins a_i and b_j of the F a b^T / sum
+/// nearest to it of rank one.
+struct ElementwiseMargins {
+  Eigen::VectorXd rows;     ///< [out]
+  Eigen::VectorXd columns;  ///< [in]
+
+  template <ComputeScalar T>
+  explicit ElementwiseMargins(TensorView<const T, 2> f)
+      : rows(Eigen::VectorXd::Zero(f.rows())), columns(Eigen::VectorXd::Zero(f.cols())) {
+    for (Index i = 0; i < f.rows(); ++i)
+      for (Index j = 0; j < f.cols(); ++j) {
+        rows(i) += static_cast<double>(f(i, j));
+        columns(j) += static_cast<double>(f(i, j));
+      }
+  }
+
+  /// Weights a_i b_j, none below 1e-12 of the greatest of its side.
+  BothWeights both() const {
+    const auto raised = [](const Eigen::VectorXd& sums) {
+      return Eigen::VectorXd((sums / sums.maxCoeff()).cwiseMax(1e-12));
+    };
+    return {raised(rows), raised(columns)};
+  }
+};
+
+/// Whether products of two margins leave the squares of W within double, where its squares weighted
+/// by F are these.
+inline bool takes_both_margins(double squares) { return squares > 1e-200 && squares < 1e200; }
 
 /// Normal factors whose product is about as large as W: its elements have the root mean square
 /// `size`. Start 0 is the first.

@@ -83,7 +83,26 @@ std::vector<double> reference_sweeps(const Eigen::MatrixXd& w, const Eigen::Matr
   return losses;
 }
 
-/// Either method, from the optimum for the row sums of F or from the factors that are given.
+/// The optimum for the row sums of F, or for the products of its row and column sums, whichever has
+/// the lower loss.
+template <class = void>
+void reference_start(const char* function, const Eigen::MatrixXd& w, const Eigen::MatrixXd& f,
+                     Index rank, double squares, Eigen::MatrixXd& a, Eigen::MatrixXd& b) {
+  const ElementwiseMargins margins(as_const(to_view(f)));
+  const auto solve = [&](const auto& metric) {
+    return reference_factorize<double>(function, as_const(to_view(w)), metric, {.rank = rank});
+  };
+  const auto rows = solve(OutputWeights(margins.rows));
+  a = rows.left;
+  b = rows.right;
+  if (!takes_both_margins(squares)) return;
+  const auto both = solve(margins.both());
+  if (!(reference_loss(w, f, both.left * both.right) < reference_loss(w, f, a * b))) return;
+  a = both.left;
+  b = both.right;
+}
+
+/// Either method, from a closed form or from the factors that are given.
 /// \throws std::invalid_argument if an option is out of range, F has another shape, a NaN, an
 ///         infinity, a negative or only zeros, or W a NaN or an infinity.
 template <StorageScalar S, StorageScalar F>
@@ -104,13 +123,7 @@ ElementwiseLowRank<compute_t<S>> reference_elementwise_svd(const char* function,
       reference_loss(w, f / f.maxCoeff(), Eigen::MatrixXd::Zero(w.rows(), w.cols()));
   check_weighted_squares(function, weight, importance, squares);
   Eigen::MatrixXd a = given.left, b = given.right;
-  if (given.empty()) {
-    const auto start = reference_factorize<double>(
-        function, as_const(to_view(w)), OutputWeights(Eigen::VectorXd(f.rowwise().sum())),
-        {.rank = options.rank});
-    a = start.left;
-    b = start.right;
-  }
+  if (given.empty()) reference_start(function, w, f, options.rank, squares, a, b);
   std::vector<double> losses = reference_sweeps(w, f, options, a, b);
   check_loss(function, losses.front());
   const double size =
