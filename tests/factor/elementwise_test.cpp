@@ -133,8 +133,8 @@ TYPED_TEST(ElementwiseSvd, LeftCarriesTheSingularValuesAndRightIsOrthonormal) {
   }
 }
 
-// Both searches begin at one point and take the same sweeps: those of Als are the same but for the
-// ridge and rounding, those of Em are two subspace iterations for a decomposition.
+// Both searches begin at one point and take the same sweeps: those of Als end their conjugate
+// gradients early and have a ridge, those of Em are two subspace iterations for a decomposition.
 TYPED_TEST(ElementwiseSvd, AgreesWithTheReferenceAfterTheSameSweeps) {
   for (const auto& [weight, weights, rank] : instances())
     for (const auto method : methods) {
@@ -148,6 +148,23 @@ TYPED_TEST(ElementwiseSvd, AgreesWithTheReferenceAfterTheSameSweeps) {
             << "sweep " << i << " rank " << rank << " em " << em << ": "
             << r.losses[i] / wanted.losses[i] - 1;
     }
+}
+
+// A high rank for weights over nine orders of magnitude. A sweep may miss some ten times the share
+// step_gain of what it gains, and the next starts from there: both go down one valley, a little
+// apart.
+TYPED_TEST(ElementwiseSvd, AgreesWithTheReferenceForUnevenWeights) {
+  const MatrixXd margins = positive_weights(96, 8) * positive_weights(75, 9).transpose();
+  const MatrixXd weights = rounded(margins.cwiseProduct(normal_matrix(96, 75, 10).cwiseAbs2()));
+  const MatrixXd weight = rounded(with_spectrum(96, 75, power_spectrum(75, 0.4), 7) * 10);
+  const ElementwiseOptions options{.rank = 24, .sweeps = 6, .tolerance = 0};
+  const auto r = this->solve(weight, weights, options);
+  const auto wanted = by_reference(weight, weights, options);
+  ASSERT_EQ(r.losses.size(), wanted.losses.size());
+  EXPECT_LT(wanted.losses.back(), 0.9 * wanted.losses.front());
+  for (std::size_t i = 0; i < r.losses.size(); ++i)
+    EXPECT_TRUE(within(r.losses[i], wanted.losses[i], 1e-3 * wanted.losses[i]))
+        << "sweep " << i << ": " << r.losses[i] / wanted.losses[i] - 1;
 }
 
 TYPED_TEST(ElementwiseSvd, IsNotAboveTheRowWeightedOptimum) {
@@ -169,16 +186,74 @@ TYPED_TEST(ElementwiseSvd, IsNotAboveTheRowWeightedOptimum) {
   }
 }
 
+/// Weights of rank one, up to their rounding to float, and the least loss for them.
+struct RankOne {
+  VectorXd output = positive_weights(30, 3), input = positive_weights(20, 4);
+  MatrixXd weights = rounded(output * input.transpose());
+  double best =
+      tail_energy(output.cwiseSqrt().asDiagonal() * w * input.cwiseSqrt().asDiagonal(), 3);
+
+  template <class T>
+  double bound() const {
+    return 2e-7 * best + loss_bound<T>(w, weights);
+  }
+};
+
+TYPED_TEST(ElementwiseSvd, RankOneWeightsAreSolvedByTheStart) {
+  using T = typename TypeParam::scalar;
+  const RankOne one;
+  const auto r = this->solve(w, one.weights, {.rank = 3, .sweeps = 0});
+  EXPECT_TRUE(within(r.losses.front(), one.best, one.bound<T>()));
+}
+
 TYPED_TEST(ElementwiseSvd, RankOneWeightsReachTheClosedForm) {
   using T = typename TypeParam::scalar;
-  const VectorXd output = positive_weights(30, 3), input = positive_weights(20, 4);
-  const MatrixXd weights = rounded(output * input.transpose());
-  const double best =
-      tail_energy(output.cwiseSqrt().asDiagonal() * w * input.cwiseSqrt().asDiagonal(), 3);
-  const auto r = this->solve(w, weights, {.rank = 3, .sweeps = 500, .tolerance = 1e-13});
-  EXPECT_GT(r.losses.front(), 1.01 * best) << "the start alone would do";
-  // The weights are of rank one up to their rounding to float.
-  EXPECT_TRUE(within(r.losses.back(), best, 2e-7 * best + loss_bound<T>(w, weights)));
+  const RankOne one;
+  const auto start = factorize(this->backend(), this->stored_as(w),
+                               OutputWeights(VectorXd(one.weights.rowwise().sum())), {.rank = 3});
+  const auto r =
+      elementwise_svd(this->backend(), this->stored_as(w), this->stored_as(one.weights), start.left,
+                      start.right, {.rank = 3, .sweeps = 500, .tolerance = 1e-13});
+  EXPECT_GT(r.losses.front(), 1.01 * one.best) << "the start alone would do";
+  EXPECT_TRUE(within(r.losses.back(), one.best, one.bound<T>()));
+}
+
+// Margins tell of some weights nothing: then the row sums alone lead to the lower loss.
+TYPED_TEST(ElementwiseSvd, StartsFromTheLowerOfTwoClosedForms) {
+  using T = typename TypeParam::scalar;
+  int of_rows = 0, of_both = 0;
+  for (std::uint64_t seed = 0; seed < 12; ++seed) {
+    const MatrixXd weight = rounded(normal_matrix(24, 16, 200 + seed));
+    const MatrixXd weights = rounded(normal_matrix(24, 16, 300 + seed).array().pow(4));
+    const VectorXd rows = weights.rowwise().sum(), columns = weights.colwise().sum().transpose();
+    const auto loss = [&](const auto& metric) {
+      return elementwise_objective(
+          weight,
+          product(factorize(pare::reference, RowMatrix<double>(weight), metric, {.rank = 3})),
+          weights);
+    };
+    const double first = loss(OutputWeights(rows)), both = loss(BothWeights(rows, columns));
+    const auto r = this->solve(weight, weights, {.rank = 3, .sweeps = 0});
+    EXPECT_TRUE(within(r.losses.front(), std::min(first, both),
+                       1e-6 * first + loss_bound<T>(weight, weights)));
+    of_rows += first < 0.99 * both;
+    of_both += both < 0.99 * first;
+  }
+  EXPECT_GT(of_rows, 0);
+  EXPECT_GT(of_both, 0);
+}
+
+// Where products of margins would lead out of double, the row sums alone do.
+TYPED_TEST(ElementwiseSvd, SmallSquaresStartFromTheRowSums) {
+  if (std::is_same_v<typename TypeParam::scalar, float>)
+    return;  // whose squares are never so small
+  const double size = 0x1p-450;
+  const auto r = this->solve(w, f, {.rank = 3, .sweeps = 2});
+  const auto s = this->solve(size * w, f, {.rank = 3, .sweeps = 2});
+  const auto rows = factorize(pare::reference, RowMatrix<double>(w),
+                              OutputWeights(VectorXd(f.rowwise().sum())), {.rank = 3});
+  EXPECT_TRUE(within(s.losses.front() / size / size, loss_of(w, f, rows), 1e-9));
+  EXPECT_LT(s.losses.back() / size / size, 1.2 * r.losses.back());
 }
 
 TYPED_TEST(ElementwiseSvd, EqualWeightsGiveThePlainDecomposition) {

@@ -106,7 +106,7 @@ inline pare::factor::LowRank<float> factors_of(const ModelBackend& backend,
       return covariance_svd(backend, weight, *inputs, options);
     case SvdMetric::Elementwise:
       return elementwise_svd(backend, weight, pare::io::read_npy_matrix<float>(squares),
-                             {.rank = rank, .sweeps = 2})
+                             {.rank = rank, .sweeps = 4})
           .factors;
     case SvdMetric::Plain:
       break;

@@ -2,7 +2,8 @@
 #pragma once
 
 /// \file
-/// Where the solvers of the element-wise weighted problem start, besides the closed form.
+/// What the solvers of the element-wise weighted problem start from: sums of the weights for a
+/// closed form, random factors, or those of a user.
 
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
