@@ -284,6 +284,7 @@ TYPED_TEST(ElementwiseSvd, RowsAndColumnsWithoutWeightStayFinite) {
         this->solve(w, weights, {.rank = 4, .sweeps = 30, .method = method, .tolerance = 0});
     EXPECT_TRUE(r.factors.left.allFinite() && r.factors.right.allFinite());
     expect_falling(r.losses, loss_bound<T>(w, weights));
+    EXPECT_LT(r.losses.back(), 0.95 * r.losses.front()) << "sweeps are not undone";
     // Not thrown away: it stays in the subspace of the start, and does not run off.
     const double row = product(r.factors).row(4).norm(), column = product(r.factors).col(9).norm();
     EXPECT_GT(row, 0.01 * w.row(4).norm());
@@ -546,7 +547,6 @@ TEST(ElementwiseStorages, DoubleWeightsOfFloats) {
 }
 
 TEST(ElementwiseThreads, TheSameBitsForEveryNumber) {
-  // More lines than a block holds of pairs, and more pairs than a block has columns.
   const Index out = 230, in = 300, rank = 70;
   const RowMatrix<float> weight = normal_matrix(out, in, 11).cast<float>();
   const RowMatrix<float> weights = normal_matrix(out, in, 12).cwiseAbs2().cast<float>();

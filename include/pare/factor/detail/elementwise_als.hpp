@@ -170,12 +170,12 @@ void add_steps(const B& backend, const RowMatrix<T>& steps, const std::vector<do
 /// turned so that V is orthonormal in the weights.
 ///
 /// Cost: lines n k FLOPs 4 times in double and 4 times in T for each iteration, which bind. Memory:
-/// for at most block_lines lines, n doubles and T and k of four T.
+/// for `most` lines, which are taken at a time, n doubles and T and k of four T.
 template <class B, class T, class F>
 void fit_lines(const B& backend, TensorView<const T, 2> w, TensorView<const F, 2> f,
-               const LineWeights<T>& weights, RowMatrix<double>& x, RowMatrix<double>& v) {
+               const LineWeights<T>& weights, RowMatrix<double>& x, RowMatrix<double>& v,
+               Index most) {
   const RowMatrix<T> scaled = balance_in<T>(backend, weights.roots, v, x);
-  const Index most = std::min(block_lines(v.cols()), w.rows());
   for (Index begin = 0; begin < w.rows(); begin += most) {
     const Index count = std::min(most, w.rows() - begin);
     const auto lines = columns_of(to_view(x), begin, count);
@@ -194,9 +194,10 @@ void fit_lines(const B& backend, TensorView<const T, 2> w, TensorView<const F, 2
 template <class B, class T, class F>
 void als_sweep(ElementwiseProblem<B, T, F>& p, const AlsWeights<T>& weights,
                ElementwiseFactors& factors) {
-  fit_lines(p.backend, const_view(p.w), const_view(p.f), weights.left, factors.left, factors.right);
+  fit_lines(p.backend, const_view(p.w), const_view(p.f), weights.left, factors.left, factors.right,
+            block_lines(factors.right.cols()));
   fit_lines(p.backend, transpose(const_view(p.w)), transpose(const_view(p.f)), weights.right,
-            factors.right, factors.left);
+            factors.right, factors.left, block_lines(factors.left.cols()));
 }
 
 PARE_ABI_END
