@@ -48,6 +48,16 @@ PARE_ALWAYS_INLINE void streaming_fence() noexcept {
     detail::streaming_fence_on(Arch{});
 }
 
+/// The same register, of which the compiler does not know that memory has it too: g++ would load it
+/// again for each use where it believes registers to be short.
+template <class V>
+PARE_ALWAYS_INLINE V held(V v) noexcept {
+#if defined(__GNUC__) && defined(__x86_64__)
+  if constexpr (detail::is_batch<V>) __asm__("" : "+v"(v.data));
+#endif
+  return v;
+}
+
 /// a * b + c, with one rounding on every arch that has_fma.
 template <class Arch, class V>
 PARE_ALWAYS_INLINE V multiply_add(V a, V b, V c) noexcept {

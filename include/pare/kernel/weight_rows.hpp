@@ -6,8 +6,12 @@
 /// decodes with, one token or some.
 ///
 /// A register runs along the inputs, and each product of a row and an output has one register of
-/// sums. The weights of 4 outputs are widened, or de-quantised, in registers for up to 4 rows (2
-/// where there are 16 registers), and once into a buffer in L1 for up to 16.
+/// sums. Weights are widened, or de-quantised, in registers for up to 6 rows (2 where there are 16
+/// registers), and 4 outputs of them once into a buffer in L1 for up to 16.
+///
+/// Memory is fastest in its own order: a core of Zen 5 reads 41 GB/s of one stream, and 28 to 32 of
+/// four. With 32 registers a row of the weight is therefore multiplied from its start to its end
+/// before the next, by few rows of x, and what lies 8 KiB ahead is fetched.
 ///
 /// Inputs are taken 32 at a time, in the order of the lanes, the element 16 further behind each:
 /// a block of `Q4_0` and `Q4_1` has both in one byte. What an element of y is summed from, and in
@@ -68,13 +72,31 @@ inline constexpr std::ptrdiff_t weight_rows_at_once = 16;
 inline constexpr std::ptrdiff_t buffered_steps = 24;
 /// Steps whose scales are read ahead.
 inline constexpr std::ptrdiff_t scaled_steps = 32;
+/// Bytes of x that are multiplied by several outputs before the next: half of L1.
+inline constexpr std::ptrdiff_t weight_x_bytes = 24576;
 
 /// Tiles from the one that is multiplied to the one that is fetched into L2.
 inline constexpr std::ptrdiff_t weight_tiles_ahead = 8;
+/// Bytes from the weight that is multiplied to the one that is fetched, where memory is read in its
+/// order: best of 2 to 32 KiB on Zen 5.
+inline constexpr std::ptrdiff_t weight_bytes_ahead = 8192;
 
-/// Rows of a tile.
+/// Rows of a tile, and rows up to which weights of numbers are multiplied as they are read.
 template <class Arch>
 inline constexpr int weight_tile_rows = Arch::registers >= 32 ? 4 : 2;
+template <class Arch, class W>
+inline constexpr int direct_rows =
+    Arch::registers >= 32 && !WeightBlock<W> ? 6 : weight_tile_rows<Arch>;
+
+/// Outputs that `rows` rows are multiplied by at once, up to direct_rows. Numbers of 32 registers
+/// are read output by output, as they lie, by 1 or 2 rows; of 3 or 4, x would be loaded too often
+/// for that. With 16 registers, a step of one output has too few sums to hide their latency, and
+/// what blocks need is instructions, not memory.
+template <class Arch, class W>
+constexpr int direct_outputs(std::ptrdiff_t rows) noexcept {
+  if (Arch::registers < 32 || WeightBlock<W>) return weight_outputs;
+  return rows <= 2 ? 1 : rows <= 4 ? weight_outputs : 2;
+}
 
 /// Where the weights of the outputs of a tile begin. One that is not there has those of another;
 /// its sums are not used.
@@ -83,15 +105,21 @@ struct WeightLines {
   const W* line[weight_outputs];
   std::ptrdiff_t next =
       0;  ///< bytes to the weights of the next tile; 0 if nothing is to be fetched
+  std::ptrdiff_t ahead = 0;  ///< bytes to what is fetched where fewer than 4 are read at once
 
-  /// Asks for `Bytes` of what is read later: the next tile into L1, and some tiles behind into L2,
-  /// since L1 has too few fill buffers to keep memory busy.
-  template <std::size_t Bytes>
+  /// Asks for `Bytes` of what is read later. Of memory in its order, one line for each that is
+  /// read: a second one makes Zen 5 slower. Of 4 outputs at once, the next tile into L1, and some
+  /// tiles behind into L2, since L1 has too few fill buffers to keep memory busy.
+  template <int Outputs, std::size_t Bytes>
   PARE_TILE_INLINE void fetch(const void* p) const noexcept {
     if (next == 0) return;
     for (std::ptrdiff_t byte = 0; byte < static_cast<std::ptrdiff_t>(Bytes); byte += 64) {
-      prefetch<2>(p, weight_tiles_ahead * next + byte);
-      prefetch(p, next + byte);
+      if constexpr (Outputs < weight_outputs) {
+        prefetch(p, ahead + byte);
+      } else {
+        prefetch<2>(p, weight_tiles_ahead * next + byte);
+        prefetch(p, next + byte);
+      }
     }
   }
 };
@@ -105,11 +133,12 @@ class WeightReader {
   PARE_TILE_INLINE WeightReader(const WeightLines<W>& weights, std::ptrdiff_t) noexcept
       : weights_(weights) {}
 
-  /// The registers at `lane` and 16 behind it of a step.
+  /// The registers at `lane` and 16 behind it of a step, of which `Outputs` outputs are read.
+  template <int Outputs>
   PARE_TILE_INLINE void read(int output, std::ptrdiff_t step, std::ptrdiff_t lane,
                              vec<float, Arch>& low, vec<float, Arch>& high) const noexcept {
     const W* const p = weights_.line[output] + step * weight_step + lane;
-    if (lane == 0) weights_.template fetch<weight_step * sizeof(W)>(p);
+    if (lane == 0) weights_.template fetch<Outputs, weight_step * sizeof(W)>(p);
     low = load_widened<Arch>(p);
     high = load_widened<Arch>(p + weight_step / 2);
   }
@@ -146,10 +175,11 @@ class WeightReader<Arch, W> {
       widen_halves<Arch>(weights.line[o], sizeof(W), steps, scales_[o]);
   }
 
+  template <int Outputs>
   PARE_TILE_INLINE void read(int output, std::ptrdiff_t step, std::ptrdiff_t lane,
                              vec<float, Arch>& low, vec<float, Arch>& high) const noexcept {
     const W* const block = weights_.line[output] + step;
-    if (lane == 0) weights_.template fetch<sizeof(W)>(block);
+    if (lane == 0) weights_.template fetch<Outputs, sizeof(W)>(block);
     widen_block<Arch>(*block, lane, scales_[output][step], low, high);
   }
 
@@ -168,46 +198,73 @@ PARE_TILE_INLINE V add_product(V a, V b, V c) noexcept {
   return multiply_add<Arch>(a, b, c);
 }
 
-/// sums += the products of `Rows` rows of x and 4 outputs over `steps` steps. A sum is a register:
-/// sums[r * sums_stride + output * lanes].
-template <class Arch, int Rows, class Reader>
-PARE_TILE_INLINE void add_weight_tile(const Reader& weights, const float* x,
+/// sum += a x for each a of `Outputs` weights, in registers: low ones, then high ones.
+template <class Arch, int Rows, int Outputs, bool Held, class Tile>
+PARE_TILE_INLINE void add_weight_products(Tile& tile, const vec<float, Arch> (&weights)[Outputs],
+                                          const float* x, std::ptrdiff_t x_stride) noexcept {
+  RegisterTile<float, Arch, Rows, 1>::each([&](int r, int) PARE_LAMBDA_INLINE {
+    vec<float, Arch> value = load<Arch>(x + r * x_stride);
+    if constexpr (Held && Outputs > 1) value = held(value);
+    RegisterTile<float, Arch, 1, Outputs>::each([&](int, int o) PARE_LAMBDA_INLINE {
+      tile.sum[r][o] = add_product<Arch>(value, weights[o], tile.sum[r][o]);
+    });
+  });
+}
+
+/// sums += the products of `Rows` rows of x and `Outputs` outputs from `first` on over `steps`
+/// steps. A sum is a register: sums[r * sums_stride + output * lanes].
+template <class Arch, int Rows, int Outputs, bool Held, class Reader>
+PARE_TILE_INLINE void add_weight_tile(const Reader& weights, int first, const float* x,
                                       std::ptrdiff_t x_stride, std::ptrdiff_t steps, float* sums,
                                       std::ptrdiff_t sums_stride) noexcept {
-  using Tile = RegisterTile<float, Arch, Rows, weight_outputs>;
+  using One = RegisterTile<float, Arch, 1, Outputs>;
   constexpr std::ptrdiff_t n = lanes<float, Arch>;
-  Tile tile;
-  tile.load(sums, sums_stride);
+  RegisterTile<float, Arch, Rows, Outputs> tile;
+  tile.load(sums + first * n, sums_stride);
   for (std::ptrdiff_t step = 0; step < steps; ++step)
     for (std::ptrdiff_t lane = 0; lane < weight_step / 2; lane += n) {
       const float* const at = x + step * weight_step + lane;
-      vec<float, Arch> low[weight_outputs], high[weight_outputs];
-      RegisterTile<float, Arch, 1, weight_outputs>::each(
-          [&](int, int o) PARE_LAMBDA_INLINE { weights.read(o, step, lane, low[o], high[o]); });
-      Tile::each([&](int r, int o) PARE_LAMBDA_INLINE {
-        tile.sum[r][o] = add_product<Arch>(load<Arch>(at + r * x_stride), low[o], tile.sum[r][o]);
+      vec<float, Arch> low[Outputs], high[Outputs];
+      One::each([&](int, int o) PARE_LAMBDA_INLINE {
+        weights.template read<Outputs>(first + o, step, lane, low[o], high[o]);
+        if constexpr (Held && Rows > 1) low[o] = held(low[o]), high[o] = held(high[o]);
       });
-      Tile::each([&](int r, int o) PARE_LAMBDA_INLINE {
-        tile.sum[r][o] = add_product<Arch>(load<Arch>(at + r * x_stride + weight_step / 2), high[o],
-                                           tile.sum[r][o]);
-      });
+      add_weight_products<Arch, Rows, Outputs, Held>(tile, low, at, x_stride);
+      add_weight_products<Arch, Rows, Outputs, Held>(tile, high, at + weight_step / 2, x_stride);
     }
-  tile.store_to(sums, sums_stride);
+  tile.store_to(sums + first * n, sums_stride);
 }
 
-/// The same for `rows` rows, at most those of a tile.
-template <class Arch, class Reader>
+/// The same for 4 outputs, all of them at once or, of rows that are `Direct`, fewer.
+template <class Arch, class W, int Rows, bool Direct, class Reader>
+PARE_TILE_INLINE void add_weight_outputs(const Reader& weights, const float* x,
+                                         std::ptrdiff_t x_stride, std::ptrdiff_t steps, float* sums,
+                                         std::ptrdiff_t sums_stride) noexcept {
+  constexpr int outputs = Direct ? direct_outputs<Arch, W>(Rows) : weight_outputs;
+  // Of 4 streams of memory, those that are multiplied at leisure arrive sooner: 36 GB/s against 28.
+  constexpr bool held = !Direct || outputs < weight_outputs;
+  for (int first = 0; first < weight_outputs; first += outputs)
+    add_weight_tile<Arch, Rows, outputs, held>(weights, first, x, x_stride, steps, sums,
+                                               sums_stride);
+}
+
+/// The same for `rows` rows, at most those of a tile, or direct_rows.
+template <class Arch, class W, bool Direct, class Reader>
 void add_weight_rows(const Reader& weights, const float* x, std::ptrdiff_t x_stride,
                      std::ptrdiff_t rows, std::ptrdiff_t steps, float* sums,
                      std::ptrdiff_t sums_stride) noexcept {
+  constexpr int most = Direct ? direct_rows<Arch, W> : weight_tile_rows<Arch>;
   const auto add = [&]<int Rows>(std::integral_constant<int, Rows>) PARE_LAMBDA_INLINE {
-    if constexpr (Rows <= weight_tile_rows<Arch>)
-      add_weight_tile<Arch, Rows>(weights, x, x_stride, steps, sums, sums_stride);
+    if constexpr (Rows <= most)
+      if (rows == Rows)
+        add_weight_outputs<Arch, W, Rows, Direct>(weights, x, x_stride, steps, sums, sums_stride);
   };
-  if (rows == 1) add(std::integral_constant<int, 1>{});
-  if (rows == 2) add(std::integral_constant<int, 2>{});
-  if (rows == 3) add(std::integral_constant<int, 3>{});
-  if (rows == 4) add(std::integral_constant<int, 4>{});
+  add(std::integral_constant<int, 1>{});
+  add(std::integral_constant<int, 2>{});
+  add(std::integral_constant<int, 3>{});
+  add(std::integral_constant<int, 4>{});
+  add(std::integral_constant<int, 5>{});
+  add(std::integral_constant<int, 6>{});
 }
 
 /// Widens `steps` steps of 4 outputs: buffer[output * (buffered_steps * weight_step) + input].
@@ -219,7 +276,7 @@ PARE_TILE_INLINE void widen_weights(const Reader& weights, std::ptrdiff_t steps,
     for (std::ptrdiff_t lane = 0; lane < weight_step / 2; lane += n)
       RegisterTile<float, Arch, 1, weight_outputs>::each([&](int, int o) PARE_LAMBDA_INLINE {
         vec<float, Arch> low, high;
-        weights.read(o, step, lane, low, high);
+        weights.template read<weight_outputs>(o, step, lane, low, high);
         float* const to = buffer + o * buffered_steps * weight_step + step * weight_step + lane;
         store<Arch>(to, low);
         store<Arch>(to + weight_step / 2, high);
@@ -239,6 +296,11 @@ class WeightPanel {
     if (whole < a.inputs)
       for (std::ptrdiff_t r = 0; r < rows; ++r)
         copy_end(x_ + r * a.x_stride + whole, a.inputs - whole, x_end_ + r * weight_step);
+    constexpr std::ptrdiff_t step_bytes = weight_step * static_cast<std::ptrdiff_t>(sizeof(float));
+    most_steps_ = buffered() ? buffered_steps : WeightReader<Arch, W>::most_steps;
+    if (!direct() || direct_outputs<Arch, W>(rows) < weight_outputs)
+      most_steps_ = std::min(most_steps_, weight_x_bytes / (step_bytes * rows));
+    ahead_ = bytes_ahead();
   }
 
   /// Outputs [output, output + width), of which those that are there are written.
@@ -246,9 +308,8 @@ class WeightPanel {
     const std::ptrdiff_t count = std::min(width, a_.outputs - output);
     std::fill(sums_, sums_ + rows_ * sums_stride, 0.0f);
     const std::ptrdiff_t steps = a_.inputs / weight_step;
-    const std::ptrdiff_t most = buffered() ? buffered_steps : WeightReader<Arch, W>::most_steps;
     for (std::ptrdiff_t step = 0; step < steps;) {
-      const std::ptrdiff_t now = next_group(steps - step, most);
+      const std::ptrdiff_t now = next_group(steps - step, most_steps_);
       for (std::ptrdiff_t o = 0; o < count; o += weight_outputs)
         add(lines(output + o, step * weight_step), x_ + step * weight_step, a_.x_stride, now,
             sums_ + o * n);
@@ -265,9 +326,16 @@ class WeightPanel {
  private:
   static constexpr std::ptrdiff_t sums_stride = width * n;
 
+  bool direct() const noexcept { return rows_ <= direct_rows<Arch, W>; }
   /// Whether weights are widened once for several tiles: floats need not be.
-  bool buffered() const noexcept {
-    return !std::is_same_v<W, float> && rows_ > weight_tile_rows<Arch>;
+  bool buffered() const noexcept { return !std::is_same_v<W, float> && !direct(); }
+
+  /// From a weight to the one that is fetched: whole rows, since others may lie between those of a
+  /// weight. Where inputs are taken in parts, the next rows of 4 outputs are next.
+  std::ptrdiff_t bytes_ahead() const noexcept {
+    const std::ptrdiff_t row = a_.weight_stride * static_cast<std::ptrdiff_t>(sizeof(W));
+    const std::ptrdiff_t least = most_steps_ * weight_step < a_.inputs ? weight_outputs : 2;
+    return row * std::max(least, weight_bytes_ahead / row + 1);
   }
 
   template <class From>
@@ -281,6 +349,7 @@ class WeightPanel {
       lines.line[o] = a_.weights + std::min(output + o, a_.outputs - 1) * a_.weight_stride +
                       input / weight_inputs<W>;
     lines.next = weight_outputs * a_.weight_stride * static_cast<std::ptrdiff_t>(sizeof(W));
+    lines.ahead = ahead_;
     return lines;
   }
 
@@ -288,6 +357,8 @@ class WeightPanel {
   void add(const WeightLines<W>& lines, const float* x, std::ptrdiff_t x_stride,
            std::ptrdiff_t steps, float* sums) noexcept {
     const WeightReader<Arch, W> reader(lines, steps);
+    if (direct())
+      return add_weight_rows<Arch, W, true>(reader, x, x_stride, rows_, steps, sums, sums_stride);
     if (!buffered()) return add_groups(reader, x, x_stride, steps, sums);
     widen_weights<Arch>(reader, steps, buffer_);
     WeightLines<float> widened;
@@ -301,8 +372,8 @@ class WeightPanel {
                   std::ptrdiff_t steps, float* sums) noexcept {
     for (std::ptrdiff_t r = 0; r < rows_;) {
       const int now = next_group(rows_ - r, weight_tile_rows<Arch>);
-      add_weight_rows<Arch>(reader, x + r * x_stride, x_stride, now, steps, sums + r * sums_stride,
-                            sums_stride);
+      add_weight_rows<Arch, W, false>(reader, x + r * x_stride, x_stride, now, steps,
+                                      sums + r * sums_stride, sums_stride);
       r += now;
     }
   }
@@ -334,6 +405,7 @@ class WeightPanel {
   const float* x_;
   float* y_;
   std::ptrdiff_t rows_;
+  std::ptrdiff_t most_steps_ = 0, ahead_ = 0;
   alignas(64) float sums_[static_cast<std::size_t>(weight_rows_at_once * sums_stride)];
   alignas(
       64) float buffer_[static_cast<std::size_t>(weight_outputs * buffered_steps * weight_step)];
