@@ -104,8 +104,9 @@ PARE_ABI_BEGIN
 ///         is not finite, or below 1e-292 but not 0, or a factor does not fit its scalar
 ///
 /// Cost, with r the smaller side, n the larger one and l the width of the sample: r^2 n + 6 r^2 l +
-/// 2 r n k FLOPs (Gram) or 12 r n l (Randomized), and about 9 l^3 on one thread; with a covariance
-/// 6 in (out + in) l FLOPs per step, in double. Memory besides the result: r^2 scalars (Gram), 3 (r
+/// 2 r n k FLOPs (Gram) or 12 r n l (Randomized), and about 4 l^3; with a covariance, in double,
+/// the less of 2 in (2 out + in) l FLOPs per step and 2 out in^2 + out in r + 6 r^3 for the exact
+/// vectors, which are taken up to twice that. Memory besides the result: r^2 scalars (Gram), 3 (r
 /// + n) l scalars and 2 l^2 doubles.
 template <Backend B, In<2> W, Metric M>
 auto factorize(const B& backend, const W& w, const M& metric, const SvdOptions& options) {
