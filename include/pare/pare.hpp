@@ -162,6 +162,7 @@
 #include <pare/linalg/spmm.hpp>
 #include <pare/linalg/symmetric_eigen.hpp>
 #include <pare/linalg/top_k.hpp>
+#include <pare/linalg/weight_rows.hpp>
 #include <pare/optim/adam.hpp>
 #include <pare/optim/gate.hpp>
 #include <pare/pare.hpp>

@@ -5,6 +5,7 @@
 #include <Eigen/Core>
 
 #include <cmath>
+#include <initializer_list>
 #include <limits>
 #include <type_traits>
 
@@ -205,33 +206,45 @@ TYPED_TEST(ApplyStorage, SixteenBitsOnEitherSide) {
   }
 }
 
+/// Those of `total` tokens are those of any `counts` of them.
 template <class S>
-void expect_same_bits() {
+void expect_same_bits(Index total, std::initializer_list<Index> counts) {
   using T = pare::compute_t<pare::scalar_of<Rows<S>>>;
   const Rows<S> left = random_matrix<Rows<S>>(90, 70, 1),
                 right = random_matrix<Rows<S>>(70, 1100, 2),
-                x = random_matrix<Rows<S>>(300, 1100, 3);
-  Rows<T> wanted(300, 90);
+                x = random_matrix<Rows<S>>(total, 1100, 3);
+  Rows<T> wanted(total, 90);
   apply(left, right, x, wanted);
   const auto same = [&](const auto& backend, Index begin, Index count) {
-    Rows<T> y(count, 90);
-    apply(backend, left, right, x.middleRows(begin, count), y);
+    const Rows<S> part = x.middleRows(begin, count);
+    const Columns<S> by_columns = part;
+    Rows<T> y(count, 90), other(count, 90);
+    apply(backend, left, right, part, y);
     EXPECT_TRUE(equal_bits(y, Rows<T>(wanted.middleRows(begin, count)))) << begin << ' ' << count;
+    apply(backend, left, right, by_columns, other);
+    EXPECT_TRUE(equal_bits(other, y)) << begin << ' ' << count;
     Columns<T> columns(count, 90);
-    apply(backend, left, right, x.middleRows(begin, count), columns);
-    EXPECT_TRUE(equal_bits(Rows<T>(columns), Rows<T>(wanted.middleRows(begin, count))));
+    apply(backend, left, right, part, columns);
+    EXPECT_TRUE(equal_bits(Rows<T>(columns), y)) << begin << ' ' << count;
   };
-  for (const int threads : {1, 2, 3, 7}) same(pare::simd.threads(threads), 0, 300);
-  same(pare::simd.on(pare::testing::ReversePool{5}), 0, 300);
-  same(pare::simd, 131, 1);
-  same(pare::simd.threads(3), 7, 50);
-  same(pare::simd, 20, 131);
+  for (const int threads : {1, 2, 3, 7}) same(pare::simd.threads(threads), 0, total);
+  same(pare::simd.on(pare::testing::ReversePool{5}), 0, total);
+  for (const Index count : counts) {
+    same(pare::simd, total - count, count);
+    same(pare::simd.threads(3), (total - count) / 2, count);
+  }
 }
 
 TEST(Apply, TheSameBitsForEveryExecutorAndNumberOfTokens) {
-  expect_same_bits<float>();
-  expect_same_bits<double>();
-  expect_same_bits<Eigen::bfloat16>();
+  expect_same_bits<float>(300, {49, 50, 131});
+  expect_same_bits<double>(300, {1, 7, 50, 131});
+  expect_same_bits<Eigen::bfloat16>(300, {49, 50, 131});
+}
+
+TEST(Apply, FewTokensHaveTheBitsOfOne) {
+  expect_same_bits<float>(48, {1, 2, 3, 4, 5, 6, 7, 16, 17, 47});
+  expect_same_bits<Eigen::bfloat16>(48, {1, 2, 3, 4, 5, 6, 7, 16, 17, 47});
+  expect_same_bits<Eigen::half>(48, {1, 2, 6, 7, 33});
 }
 
 TEST(Apply, AWorkspaceAllocatesNothingTheSecondTime) {

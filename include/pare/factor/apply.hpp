@@ -12,9 +12,10 @@
 /// ```
 ///
 /// The product in the middle, [tokens x rank], is computed for a block of rows at a time, and
-/// multiplied by the left factor before it leaves the cache. Sums run along the inputs, then along
-/// the rank, in one order: the bits are the same for every executor and every number of tokens. A
-/// NaN or infinity in a token reaches its own row of y only.
+/// multiplied by the left factor before it leaves the cache. Up to 48 tokens, in float, factors
+/// with contiguous rows are read where they lie instead, once for every 16 tokens. Sums of either
+/// way have one order: a token has the same bits for every executor, and among as many tokens as
+/// are computed in its way. A NaN or infinity in a token reaches its own row of y only.
 
 #include <pare/core/macros_off.hpp>
 
@@ -67,6 +68,8 @@ void apply_views(const B& backend, TensorView<const U, 2> left, TensorView<const
   if constexpr (KernelBackend<B>) {
     if (x.cols() == 0 || right.rows() == 0) return linalg::fill_zeros(y);
     const auto any = on_any_executor(backend);
+    if constexpr (std::is_same_v<T, float>)
+      if (reads_factors(l, r, from)) return multiply_in_place(any, l, r, from, to);
     LowRankProduct<OnAnyExecutor<B>, S, U>(any, l, r, from, to).run([](Index, Index) {});
   } else {
     reference_low_rank_product(l, r, from, to);
@@ -89,10 +92,12 @@ PARE_ABI_BEGIN
 ///         by columns, or y overlaps an input. Nothing is written then. No tokens: a no-op; rank
 ///         or in 0: y = 0.
 ///
-/// Cost: 2 tokens rank (in + out) FLOPs, which bind from a few dozen tokens on; with fewer, reading
-/// the factors does. x is read once, y written once. Memory, kept in the backend's workspace: both
-/// factors once, and per worker a block of at most 192 rows of length rank. With few rows, or if
-/// columns of y are contiguous, it is (rank + out) tokens scalars instead of the blocks.
+/// Cost: 2 tokens rank (in + out) FLOPs, which bind from some 8 tokens on (12 of float); with
+/// fewer, reading the factors does. x is read once, y written once. Memory, kept in the backend's
+/// workspace: both factors once, and per worker a block of at most 192 rows of length rank. If
+/// columns of y are contiguous, it is (rank + out) tokens scalars instead of the blocks. Up to 48
+/// tokens: rank tokens scalars, and those of x and y if they are copied, since their rows are not
+/// contiguous floats.
 template <Backend B, In<2> L, In<2> R, In<2> X, Out<2> Y>
 requires SameScalar<L, R> && ProductOf<X, scalar_of<L>, Y>
 void apply(const B& backend, const L& left, const R& right, const X& x, Y&& y) {

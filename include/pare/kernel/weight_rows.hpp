@@ -335,7 +335,7 @@ class WeightPanel {
   std::ptrdiff_t bytes_ahead() const noexcept {
     const std::ptrdiff_t row = a_.weight_stride * static_cast<std::ptrdiff_t>(sizeof(W));
     const std::ptrdiff_t least = most_steps_ * weight_step < a_.inputs ? weight_outputs : 2;
-    return row * std::max(least, weight_bytes_ahead / row + 1);
+    return row > 0 ? row * std::max(least, weight_bytes_ahead / row + 1) : 0;
   }
 
   template <class From>

@@ -41,6 +41,7 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/linalg/weight_rows.hpp>
 
 #include <concepts>
 #include <cstddef>
@@ -75,7 +76,7 @@ using linear_scalar = std::conditional_t<LinearOf<L, float>, float, double>;
 
 /// Rows up to which layers here read their weight where it lies, widened in registers. For more
 /// they pack it into panels in each call, which takes as long as the products of some twenty rows.
-inline constexpr Index few_rows = 48;
+inline constexpr Index few_rows = linalg::few_weight_rows;
 
 PARE_ABI_BEGIN
 

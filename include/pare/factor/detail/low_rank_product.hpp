@@ -11,6 +11,7 @@
 #include <pare/factor/detail/reference_matrix.hpp>
 #include <pare/linalg/multiply.hpp>
 #include <pare/linalg/packed_matrix.hpp>
+#include <pare/linalg/weight_rows.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -26,7 +27,8 @@ namespace detail {
 PARE_ABI_BEGIN
 
 /// Both factors once, and for each worker a block of at most 192 rows of the rank; for few rows, or
-/// columns of y contiguous, (rank + out) tokens scalars instead.
+/// columns of y contiguous, (rank + out) tokens scalars instead. Where factors are read in place:
+/// (rank, in, out) tokens scalars.
 struct LowRankMemory {
   AlignedBuffer<std::byte> right;
   AlignedBuffer<std::byte> left;
@@ -123,6 +125,43 @@ class LowRankProduct {
   TensorView<T, 2> y_;
   const Lease<LowRankMemory> memory_;
 };
+
+/// Whether a product is one of two weights that are read where they lie.
+template <class S, class U>
+bool reads_factors(const TensorView<const U, 2>& left, const TensorView<const U, 2>& right,
+                   const TensorView<const S, 2>& x) {
+  return std::is_same_v<linalg::product_t<S, U>, float> && x.rows() <= linalg::few_weight_rows &&
+         left.stride[1] == 1 && right.stride[1] == 1;
+}
+
+/// The product of such, no extent 0. Rows of x that are not contiguous floats are copied, and so
+/// are those of y: bits do not depend on that.
+template <class B, class S, class U>
+void multiply_in_place(const B& backend, TensorView<const U, 2> left, TensorView<const U, 2> right,
+                       TensorView<const S, 2> x, TensorView<float, 2> y) {
+  const Index tokens = x.rows(), in = x.cols(), rank = right.rows(), out = left.rows();
+  const auto memory = leased<LowRankMemory>(backend);
+  const auto rows_in = [&](AlignedBuffer<std::byte>& buffer, Index width) {
+    return TensorView<float, 2>{
+        make_room<float>(buffer, tokens * width), {tokens, width}, {width, 1}};
+  };
+  const auto copy = [](const auto& from, const auto& to) {
+    for (Index r = 0; r < from.rows(); ++r)
+      for (Index i = 0; i < from.cols(); ++i) to(r, i) = static_cast<float>(from(r, i));
+  };
+  const auto middle = rows_in(memory->right, rank);
+  if (std::is_same_v<S, float> && x.stride[1] == 1) {
+    if constexpr (std::is_same_v<S, float>) linalg::multiply_weight_rows(backend, right, x, middle);
+  } else {
+    const auto floats = rows_in(memory->left, in);
+    copy(x, floats);
+    linalg::multiply_weight_rows(backend, right, as_const(floats), middle);
+  }
+  if (y.stride[1] == 1) return linalg::multiply_weight_rows(backend, left, as_const(middle), y);
+  const auto rows = rows_in(memory->workers, out);
+  linalg::multiply_weight_rows(backend, left, as_const(middle), rows);
+  copy(as_const(rows), y);
+}
 
 /// Y = (X right^T) left^T in double, as it is written.
 template <class S, class U, class T>

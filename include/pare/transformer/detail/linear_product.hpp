@@ -17,6 +17,7 @@
 #include <pare/kernel/pack_weights.hpp>
 #include <pare/kernel/weight_rows.hpp>
 #include <pare/linalg/multiply.hpp>
+#include <pare/linalg/weight_rows.hpp>
 #include <pare/transformer/detail/row_blocks.hpp>
 #include <pare/transformer/linear.hpp>
 
@@ -26,13 +27,6 @@
 
 namespace pare::transformer::detail {
 PARE_ABI_BEGIN
-
-/// Outputs that a worker takes at once: all where there is one, and else an eighth of its part, in
-/// whole panels of the kernel.
-inline Index few_rows_item(int workers, Index outputs) {
-  constexpr Index panel = 16;
-  return workers == 1 ? outputs : ceil_div(ceil_div(outputs, Index{8} * workers), panel) * panel;
-}
 
 /// W as it is stored, [outputs x inputs / weight_inputs], elements of a row contiguous.
 template <class W>
@@ -93,27 +87,6 @@ void reference_linear(WeightView<W> w, TensorView<const linear_t<W>, 2> x,
     }
 }
 
-/// The rows of W are shared out, whatever their number; each is read once for every 16 rows of x.
-template <class B, class W>
-void multiply_few(const B& backend, WeightView<W> w, TensorView<const float, 2> x,
-                  TensorView<float, 2> y) {
-  const Index each = few_rows_item(worker_count(backend.executor, w.rows()), w.rows());
-  parallel_for(backend.executor, ceil_div(w.rows(), each), [&](Index item, int) {
-    const Index begin = item * each;
-    kernel::MultiplyWeightRows<W> a;
-    a.weights = &w(begin, 0);
-    a.weight_stride = w.stride[0];
-    a.x = x.data;
-    a.x_stride = x.stride[0];
-    a.y = y.data + begin;
-    a.y_stride = y.stride[0];
-    a.rows = x.rows();
-    a.inputs = inputs_of<W>(w);
-    a.outputs = std::min(each, w.rows() - begin);
-    launch(backend, a);
-  });
-}
-
 /// A right factor of linalg::multiply, whose panels are packed of blocks.
 template <class B, class W>
 linalg::detail::PackedFactor<B, float> block_factor(WeightView<W> w) {
@@ -168,7 +141,7 @@ template <class B, class W>
 void multiply_contiguous(const B& backend, WeightView<W> w, TensorView<const linear_t<W>, 2> x,
                          TensorView<linear_t<W>, 2> y, bool rounds) {
   if constexpr (kernel::WeightElement<W>)
-    if (x.rows() <= few_rows) return multiply_few(backend, w, x, y);
+    if (x.rows() <= few_rows) return linalg::multiply_weight_rows(backend, w, x, y);
   if constexpr (std::is_same_v<W, bf16>)
     if (rounds) return multiply_rounded(backend, w, x, y);
   multiply_many(backend, w, x, y);

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// y = x W^T for a few rows x, where W is read where it lies: one token of a layer, or some.
+///
+/// ```cpp
+/// // w [outputs, inputs] of bf16, x [rows, inputs] and y [rows, outputs] of float, rows contiguous
+/// linalg::multiply_weight_rows(pare::simd.threads(2), w, x, y);
+/// ```
+///
+/// `multiply` packs its right factor, which takes as long as the products of some twenty rows. This
+/// reads W once for every 16 rows, widened or de-quantised in registers (kernel/weight_rows.hpp).
+
+#include <pare/core/macros_off.hpp>
+
+#include <pare/core/backend.hpp>
+#include <pare/core/ceil_div.hpp>
+#include <pare/core/parallel.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/kernel/weight_rows.hpp>
+
+#include <algorithm>
+
+namespace pare::linalg {
+
+/// Rows up to which layers read their weight where it lies. More run as a product of matrices.
+inline constexpr Index few_weight_rows = 48;
+
+namespace detail {
+PARE_ABI_BEGIN
+
+/// Outputs that a worker takes at once: all where there is one, and else an eighth of its part, in
+/// whole panels of the kernel.
+inline Index weight_rows_item(int workers, Index outputs) {
+  constexpr Index panel = 16;
+  return workers == 1 ? outputs : ceil_div(ceil_div(outputs, Index{8} * workers), panel) * panel;
+}
+
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
+/// y_rj = sum_i x_ri W_ji.
+///
+/// The caller has checked the arguments: extents fit, and y is apart from x and W.
+/// \param w [outputs, inputs / weight_inputs] of float, bf16, f16 or blocks, rows contiguous
+/// \param x [rows, inputs] of float, rows contiguous
+/// \param y [rows, outputs] of float, rows contiguous, written
+///
+/// Cost: W is read once for every 16 rows, which binds up to 6 rows (12 of float); beyond, the
+/// multiply-adds do. Memory: none. An element of y has the same bits for any number of rows and
+/// any executor.
+template <KernelBackend B, kernel::WeightElement W>
+void multiply_weight_rows(const B& backend, TensorView<const W, 2> w, TensorView<const float, 2> x,
+                          TensorView<float, 2> y) {
+  const Index each = detail::weight_rows_item(worker_count(backend.executor, w.rows()), w.rows());
+  parallel_for(backend.executor, ceil_div(w.rows(), each), [&](Index item, int) {
+    const Index begin = item * each;
+    kernel::MultiplyWeightRows<W> a;
+    a.weights = &w(begin, 0);
+    a.weight_stride = w.stride[0];
+    a.x = x.data;
+    a.x_stride = x.stride[0];
+    a.y = y.data + begin;
+    a.y_stride = y.stride[0];
+    a.rows = x.rows();
+    a.inputs = w.cols() * kernel::weight_inputs<W>;
+    a.outputs = std::min(each, w.rows() - begin);
+    launch(backend, a);
+  });
+}
+
+PARE_ABI_END
+}  // namespace pare::linalg
+
+#include <pare/core/macros_on.hpp>

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// A few rows times a weight, against the definition in double.
+#include <gtest/gtest.h>
+
+#include <Eigen/Core>
+
+#include <cstddef>
+#include <vector>
+
+#include <pare/core/backend.hpp>
+#include <pare/core/matrix.hpp>
+#include <pare/linalg/weight_rows.hpp>
+
+#include "support/backends.hpp"
+#include "support/matrices.hpp"
+#include "support/tolerance.hpp"
+
+namespace {
+
+using pare::bf16;
+using pare::Index;
+using pare::RowMatrix;
+using pare::linalg::multiply_weight_rows;
+using pare::testing::equal_bits;
+using pare::testing::random_matrix;
+using pare::testing::Tolerance;
+
+/// W with `gap` elements behind each row, x and y.
+template <class W>
+struct Product {
+  Product(Index rows, Index inputs, Index outputs, Index gap)
+      : w(random_matrix<RowMatrix<float>>(outputs, inputs + gap, 1)),
+        x(random_matrix<RowMatrix<float>>(rows, inputs, 2)),
+        stored(static_cast<std::size_t>(w.size())) {
+    for (Index i = 0; i < w.size(); ++i) {
+      stored[static_cast<std::size_t>(i)] = static_cast<W>(w.data()[i]);
+      w.data()[i] = static_cast<float>(stored[static_cast<std::size_t>(i)]);
+    }
+  }
+
+  template <class B>
+  RowMatrix<float> on(const B& backend, Index first, Index rows) const {
+    RowMatrix<float> y = RowMatrix<float>::Constant(rows, w.rows(), -7);
+    multiply_weight_rows(
+        backend, pare::TensorView<const W, 2>{stored.data(), {w.rows(), x.cols()}, {w.cols(), 1}},
+        pare::TensorView<const float, 2>{&x(first, 0), {rows, x.cols()}, {x.cols(), 1}},
+        pare::to_view(y));
+    return y;
+  }
+
+  RowMatrix<float> w, x;
+  std::vector<W> stored;
+};
+
+template <class W>
+void expect_products() {
+  // One panel of outputs, several, and items that several workers take; inputs of whole steps, with
+  // an end, and in parts.
+  for (const Index outputs : {1, 5, 16, 33, 700})
+    for (const Index inputs : {1, 32, 77, 1600})
+      for (const Index rows : {1, 2, 4, 6, 7, 16, 19}) {
+        const Product<W> p(rows, inputs, outputs, rows % 3);
+        const RowMatrix<float> y = p.on(pare::simd, 0, rows);
+        const Eigen::MatrixXd w = p.w.leftCols(inputs).template cast<double>();
+        const Eigen::MatrixXd x = p.x.template cast<double>(), wanted = x * w.transpose();
+        const Eigen::MatrixXd terms = x.cwiseAbs() * w.cwiseAbs().transpose();
+        for (Index r = 0; r < rows; ++r)
+          for (Index o = 0; o < outputs; ++o)
+            ASSERT_PRED3(pare::testing::within, static_cast<double>(y(r, o)), wanted(r, o),
+                         Tolerance<float>::dot(static_cast<double>(inputs), terms(r, o)))
+                << outputs << ' ' << inputs << ' ' << r << ' ' << o;
+        for (const int threads : {2, 3})
+          ASSERT_TRUE(equal_bits(p.on(pare::simd.threads(threads), 0, rows), y));
+        ASSERT_TRUE(equal_bits(p.on(pare::simd.on(pare::testing::ReversePool{5}), 0, rows), y));
+        ASSERT_TRUE(equal_bits(p.on(pare::simd, rows - 1, 1), RowMatrix<float>(y.bottomRows(1))));
+      }
+}
+
+TEST(MultiplyWeightRows, AreProductsOfTheSameBitsForAnyRowsAndExecutor) {
+  expect_products<float>();
+  expect_products<bf16>();
+}
+
+/// Rows that are all the same memory are read as any others.
+TEST(MultiplyWeightRows, AWeightWithoutStride) {
+  const RowMatrix<float> w = random_matrix<RowMatrix<float>>(1, 64, 1),
+                         x = random_matrix<RowMatrix<float>>(2, 64, 2);
+  RowMatrix<float> y(2, 20);
+  multiply_weight_rows(pare::simd, pare::TensorView<const float, 2>{w.data(), {20, 64}, {0, 1}},
+                       as_const(pare::to_view(x)), pare::to_view(y));
+  for (Index o = 1; o < 20; ++o) EXPECT_EQ(y.col(o), y.col(0));
+}
+
+}  // namespace
