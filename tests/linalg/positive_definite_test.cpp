@@ -50,7 +50,9 @@ TEST(PositiveDefinite, OneSmallNegativeValueIsSeenWhereverItIs) {
         VectorXd values = VectorXd::LinSpaced(n, 1, 3);
         values[at] = least;
         RowMatrix<double> a = with_values(values, static_cast<std::uint64_t>(n));
+        RowMatrix<double> b = a;
         EXPECT_EQ(is_positive_definite(backend, a), least > 0) << n << ' ' << at;
+        EXPECT_EQ(is_positive_definite(pare::reference, b), least > 0) << n << ' ' << at;
       }
 }
 

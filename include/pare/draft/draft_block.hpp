@@ -21,8 +21,8 @@
 /// block.append(backend, prompt_states, cache);                 // [tokens, tapped width]
 /// // Each round, with the states of the tokens that the last one accepted:
 /// block.forward(backend, new_states, embeddings, cache, rows); // [15, d] of [16, d]
-/// const auto table = lists.fill(backend, head, rows, {.ranks = 16});   // candidate_lists.hpp
-/// build_best_first(backend, anchor, table, tree, {.budget = 16});
+/// lists.fill(backend, head, rows, {.ranks = 16});              // CandidateLists<float>
+/// build_best_first(backend, anchor, lists.table(), tree, {.budget = 16});
 /// ```
 ///
 /// Block row i sees all of the context and block rows up to itself, key index <= cached + new + i,

@@ -67,10 +67,7 @@ void apply_views(const B& backend, TensorView<const U, 2> left, TensorView<const
   if (y.rows() == 0 || y.cols() == 0) return;
   if constexpr (KernelBackend<B>) {
     if (x.cols() == 0 || right.rows() == 0) return linalg::fill_zeros(y);
-    const auto any = on_any_executor(backend);
-    if constexpr (std::is_same_v<T, float>)
-      if (reads_factors(l, r, from)) return multiply_in_place(any, l, r, from, to);
-    LowRankProduct<OnAnyExecutor<B>, S, U>(any, l, r, from, to).run([](Index, Index) {});
+    multiply_low_rank(on_any_executor(backend), l, r, from, to, [](Index, Index) {});
   } else {
     reference_low_rank_product(l, r, from, to);
   }

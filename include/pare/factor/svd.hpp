@@ -107,7 +107,7 @@ PARE_ABI_BEGIN
 /// 2 r n k FLOPs (Gram) or 12 r n l (Randomized), and about 4 l^3; with a covariance, in double,
 /// the less of 2 in (2 out + in) l FLOPs per step and 2 out in^2 + out in r + 6 r^3 for the exact
 /// vectors, which are taken up to twice that. Memory besides the result: r^2 scalars (Gram), 3 (r
-/// + n) l scalars and 2 l^2 doubles.
+/// + n) l scalars and 2 l^2 doubles; with a covariance also two copies of W and one of C in double.
 template <Backend B, In<2> W, Metric M>
 auto factorize(const B& backend, const W& w, const M& metric, const SvdOptions& options) {
   return detail::factorize_views("factor::factorize", backend, as_const(to_view(w)), metric,

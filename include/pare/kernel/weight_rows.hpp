@@ -13,35 +13,20 @@
 /// four. With 32 registers a row of the weight is therefore multiplied from its start to its end
 /// before the next, by few rows of x, and what lies 8 KiB ahead is fetched.
 ///
-/// Inputs are taken 32 at a time, in the order of the lanes, the element 16 further behind each:
-/// a block of `Q4_0` and `Q4_1` has both in one byte. What an element of y is summed from, and in
-/// which order, is the same for any number of rows and wherever its output lies.
+/// What an element of y is summed from, and in which order (weight_reader.hpp), is the same for any
+/// number of rows and wherever its output lies.
 
 #include <pare/core/macros_off.hpp>
 
 #include <pare/kernel/direct_product.hpp>
 #include <pare/kernel/partial_register.hpp>
-#include <pare/kernel/quantized.hpp>
+#include <pare/kernel/weight_reader.hpp>
 
 #include <algorithm>
 #include <cstddef>
 #include <type_traits>
 
 namespace pare::kernel {
-
-/// Blocks of quantised weights that kernels multiply by: 32 elements, one scale.
-template <class W>
-concept WeightBlock = std::is_same_v<W, Q8_0> || std::is_same_v<W, Q4_0> || std::is_same_v<W, Q4_1>;
-
-/// What a weight is stored in: numbers that are widened to float, or blocks.
-template <class W>
-concept WeightElement = WeightBlock<W> || (StorageScalar<W> && !std::is_same_v<W, double>);
-
-/// Inputs that an element of W holds.
-template <WeightElement W>
-inline constexpr std::ptrdiff_t weight_inputs = 1;
-template <WeightBlock W>
-inline constexpr std::ptrdiff_t weight_inputs<W> = W::elements;
 
 /// y_rj = sum_i x_ri W_ji.
 ///
@@ -63,20 +48,13 @@ struct MultiplyWeightRows {
 namespace detail {
 PARE_ABI_BEGIN
 
-/// Inputs that a step takes, in two runs of half as many.
-inline constexpr std::ptrdiff_t weight_step = 32;
-/// Outputs of a tile, and rows that are multiplied before weights are read again.
-inline constexpr int weight_outputs = 4;
+/// Rows that are multiplied before weights are read again.
 inline constexpr std::ptrdiff_t weight_rows_at_once = 16;
 /// Steps whose weights are widened into a buffer: 4 outputs of them are 12 KiB.
 inline constexpr std::ptrdiff_t buffered_steps = 24;
-/// Steps whose scales are read ahead.
-inline constexpr std::ptrdiff_t scaled_steps = 32;
 /// Bytes of x that are multiplied by several outputs before the next: half of L1.
 inline constexpr std::ptrdiff_t weight_x_bytes = 24576;
 
-/// Tiles from the one that is multiplied to the one that is fetched into L2.
-inline constexpr std::ptrdiff_t weight_tiles_ahead = 8;
 /// Bytes from the weight that is multiplied to the one that is fetched, where memory is read in its
 /// order: best of 2 to 32 KiB on Zen 5.
 inline constexpr std::ptrdiff_t weight_bytes_ahead = 8192;
@@ -97,96 +75,6 @@ constexpr int direct_outputs(std::ptrdiff_t rows) noexcept {
   if (Arch::registers < 32 || WeightBlock<W>) return weight_outputs;
   return rows <= 2 ? 1 : rows <= 4 ? weight_outputs : 2;
 }
-
-/// Where the weights of the outputs of a tile begin. One that is not there has those of another;
-/// its sums are not used.
-template <class W>
-struct WeightLines {
-  const W* line[weight_outputs];
-  std::ptrdiff_t next =
-      0;  ///< bytes to the weights of the next tile; 0 if nothing is to be fetched
-  std::ptrdiff_t ahead = 0;  ///< bytes to what is fetched where fewer than 4 are read at once
-
-  /// Asks for `Bytes` of what is read later. Of memory in its order, one line for each that is
-  /// read: a second one makes Zen 5 slower. Of 4 outputs at once, the next tile into L1, and some
-  /// tiles behind into L2, since L1 has too few fill buffers to keep memory busy.
-  template <int Outputs, std::size_t Bytes>
-  PARE_TILE_INLINE void fetch(const void* p) const noexcept {
-    if (next == 0) return;
-    for (std::ptrdiff_t byte = 0; byte < static_cast<std::ptrdiff_t>(Bytes); byte += 64) {
-      if constexpr (Outputs < weight_outputs) {
-        prefetch(p, ahead + byte);
-      } else {
-        prefetch<2>(p, weight_tiles_ahead * next + byte);
-        prefetch(p, next + byte);
-      }
-    }
-  }
-};
-
-/// Reads weights of numbers.
-template <class Arch, class W>
-class WeightReader {
- public:
-  static constexpr std::ptrdiff_t most_steps = 1 << 20;
-
-  PARE_TILE_INLINE WeightReader(const WeightLines<W>& weights, std::ptrdiff_t) noexcept
-      : weights_(weights) {}
-
-  /// The registers at `lane` and 16 behind it of a step, of which `Outputs` outputs are read.
-  template <int Outputs>
-  PARE_TILE_INLINE void read(int output, std::ptrdiff_t step, std::ptrdiff_t lane,
-                             vec<float, Arch>& low, vec<float, Arch>& high) const noexcept {
-    const W* const p = weights_.line[output] + step * weight_step + lane;
-    if (lane == 0) weights_.template fetch<Outputs, weight_step * sizeof(W)>(p);
-    low = load_widened<Arch>(p);
-    high = load_widened<Arch>(p + weight_step / 2);
-  }
-
- private:
-  WeightLines<W> weights_;
-};
-
-/// The elements at `lane` of a block and 16 behind them, for its scale d and, of Q4_1, offset m.
-template <class Arch, WeightBlock W>
-PARE_TILE_INLINE void widen_block(const W& block, std::ptrdiff_t lane, const float (&scales)[2],
-                                  vec<float, Arch>& low, vec<float, Arch>& high) noexcept {
-  const auto scale = broadcast<Arch>(scales[0]);
-  if constexpr (std::is_same_v<W, Q8_0>) {
-    low = load_signed_bytes<Arch>(block.q + lane) * scale;
-    high = load_signed_bytes<Arch>(block.q + weight_step / 2 + lane) * scale;
-  } else if constexpr (std::is_same_v<W, Q4_1>) {
-    load_nibbles<Arch>(block.q + lane, scale, broadcast<Arch>(scales[1]), low, high);
-  } else {
-    // (q - 8) d = q d - 8 d, all of it exact where d is finite; a zero is +0.
-    load_nibbles<Arch>(block.q + lane, scale, scale * broadcast<Arch>(-8.0f), low, high);
-  }
-}
-
-/// Reads blocks, whose scales it widens ahead: they lie far apart, and are two bytes each.
-template <class Arch, WeightBlock W>
-class WeightReader<Arch, W> {
- public:
-  static constexpr std::ptrdiff_t most_steps = scaled_steps;
-
-  PARE_TILE_INLINE WeightReader(const WeightLines<W>& weights, std::ptrdiff_t steps) noexcept
-      : weights_(weights) {
-    for (int o = 0; o < weight_outputs; ++o)
-      widen_halves<Arch>(weights.line[o], sizeof(W), steps, scales_[o]);
-  }
-
-  template <int Outputs>
-  PARE_TILE_INLINE void read(int output, std::ptrdiff_t step, std::ptrdiff_t lane,
-                             vec<float, Arch>& low, vec<float, Arch>& high) const noexcept {
-    const W* const block = weights_.line[output] + step;
-    if (lane == 0) weights_.template fetch<Outputs, sizeof(W)>(block);
-    widen_block<Arch>(*block, lane, scales_[output][step], low, high);
-  }
-
- private:
-  WeightLines<W> weights_;
-  float scales_[weight_outputs][static_cast<std::size_t>(scaled_steps)][2];  ///< d, and m if any
-};
 
 /// a b + c, rounded once where the processor can. Left to the compiler, a float is rounded once in
 /// one loop and twice in another, and bits would depend on the number of rows.

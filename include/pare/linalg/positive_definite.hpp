@@ -7,6 +7,7 @@
 /// ```cpp
 /// RowMatrix<double> c = ...;                          // its lower half is read, and changes
 /// if (!is_positive_definite(pare::simd.threads(4), c)) ...
+/// if (!is_positive_definite(pare::reference, c)) ...  // one block, on the calling thread
 /// ```
 
 #include <pare/core/macros_off.hpp>
@@ -30,10 +31,9 @@ PARE_ABI_BEGIN
 ///
 /// Cost: n^3 / 3 FLOPs, nearly all in products of matrices. Memory: n rows of 128. NaN is not
 /// positive definite.
-template <KernelBackend B>
+template <Backend B>
 bool is_positive_definite(const B& backend, RowMatrix<double>& a) {
-  constexpr Index block = 128;
-  const Index n = a.rows();
+  const Index n = a.rows(), block = KernelBackend<B> ? 128 : n;
   RowMatrix<double> inverse, below, negative;
   for (Index begin = 0; begin < n; begin += block) {
     const Index size = std::min(block, n - begin), rest = n - begin - size;

@@ -14,10 +14,10 @@
 /// The matrix is reduced to a tridiagonal one by Householder reflections. That is diagonalised by
 /// implicit QR steps (Golub and Van Loan, Matrix Computations, 8.3) in the reference and for small
 /// matrices, which has the bits of Eigen::SelfAdjointEigenSolver, and by divide and conquer on
-/// kernels (detail/divide_and_conquer.hpp), which takes a fifth of the time. With Eigen 3.4 only
-/// the functions of Eigen's that run are compiled, not the blocked reflections that its class
-/// compiles too, at a third of the compile time; in Eigen 5 those functions changed, and the class
-/// is called.
+/// kernels (detail/divide_and_conquer.hpp), which takes a third of the time at 384 rows and a sixth
+/// at 1536. With Eigen 3.4 only the functions of Eigen's that run are compiled, not the blocked
+/// reflections that its class compiles too, at a third of the compile time; in Eigen 5 those
+/// functions changed, and the class is called.
 
 #include <pare/core/macros_off.hpp>
 
@@ -174,8 +174,8 @@ PARE_ABI_BEGIN
 ///
 /// Cost, with v vectors: 4/3 n^3 FLOPs for the reduction, half of which read a matrix beyond L2 for
 /// every 4 FLOPs of an element and bind; at most 4/3 n^3 to diagonalise, less where values are near
-/// each other; 2 n^2 v to turn the vectors back. Memory: four matrices of n^2 doubles. The bits are
-/// the same for any number of threads.
+/// each other; 2 n^2 v to turn the vectors back. Memory: at most seven matrices of n^2 doubles
+/// beside the result, which are not kept. The bits are the same for any number of threads.
 template <Backend B>
 SymmetricEigen symmetric_eigen(const B& backend, Eigen::MatrixXd a,
                                std::optional<Index> vectors = std::nullopt) {

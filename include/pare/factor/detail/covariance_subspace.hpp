@@ -2,7 +2,8 @@
 #pragma once
 
 /// \file
-/// The dominant subspace of D W C W^T D for a covariance C of the inputs.
+/// The dominant subspace of D W C W^T D for a covariance C of the inputs. M = D W and M C are kept,
+/// two matrices of W's size in double.
 
 #include <pare/core/backend.hpp>
 #include <pare/core/matrix.hpp>

@@ -118,13 +118,8 @@ void dora_delta_views(const B& backend, TensorView<const O, 2> base_output,
   if constexpr (KernelBackend<B>) {
     const auto any = on_any_executor(backend);
     const auto memory = leased<GainMemory<T>>(backend);
-    const auto finish = compose_delta(base_output, gains, scale, to, *memory);
-    if constexpr (std::is_same_v<T, float>)
-      if (reads_factors(left, right, from)) {
-        multiply_in_place(any, left, right, from, to);
-        return finish(0, to.rows());
-      }
-    LowRankProduct<OnAnyExecutor<B>, S, U>(any, left, right, from, to).run(finish);
+    multiply_low_rank(any, left, right, from, to,
+                      compose_delta(base_output, gains, scale, to, *memory));
   } else {
     RowMatrix<double> exact(to.rows(), to.cols());
     reference_low_rank_product(left, right, from, to_view(exact));

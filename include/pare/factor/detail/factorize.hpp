@@ -64,7 +64,7 @@ void check_semi_definite(const char* function, const B& backend,
   RowMatrix<double> c = row_matrix<double>(covariance.matrix);
   Eigen::VectorXd x = c.diagonal();
   double largest = 0;
-  for (int step = 0; step < 8 && x.norm() > 0; ++step) {
+  for (int step = 0; step < 20 && x.norm() > 0; ++step) {
     x = (c * x.normalized()).eval();
     largest = std::max(largest, x.norm());
   }

@@ -163,6 +163,19 @@ void multiply_in_place(const B& backend, TensorView<const U, 2> left, TensorView
   copy(as_const(rows), y);
 }
 
+/// Y = (X right^T) left^T, no extent 0, by whichever way costs less; then finish(begin, rows) for
+/// ranges of rows of y that are done.
+template <class B, class S, class U, class T, class Finish>
+void multiply_low_rank(const B& backend, TensorView<const U, 2> left, TensorView<const U, 2> right,
+                       TensorView<const S, 2> x, TensorView<T, 2> y, const Finish& finish) {
+  if constexpr (std::is_same_v<T, float>)
+    if (reads_factors(left, right, x)) {
+      multiply_in_place(backend, left, right, x, y);
+      return finish(0, y.rows());
+    }
+  LowRankProduct<B, S, U>(backend, left, right, x, y).run(finish);
+}
+
 /// Y = (X right^T) left^T in double, as it is written.
 template <class S, class U, class T>
 void reference_low_rank_product(TensorView<const U, 2> left, TensorView<const U, 2> right,
