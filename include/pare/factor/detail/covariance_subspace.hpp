@@ -36,14 +36,13 @@ RowMatrix<double> weigh_by(const B& backend, const CovarianceView<C>& covariance
   return weighed;
 }
 
-/// a b^T, which is symmetric.
+/// The lower half of a b^T, which is symmetric.
 template <class B>
 RowMatrix<double> symmetric_product(const B& backend, const RowMatrix<double>& a,
                                     const RowMatrix<double>& b) {
   RowMatrix<double> product(a.rows(), b.rows());
   linalg::multiply(backend, const_view(a), transpose(const_view(b)), to_view(product),
                    {.half = linalg::Half::Lower});
-  linalg::mirror_lower(backend, to_view(product));
   return product;
 }
 

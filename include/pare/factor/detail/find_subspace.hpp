@@ -40,7 +40,7 @@ struct FoundSubspace {
   double rounding = rounding_value<T>;
 };
 
-/// The first eigenvectors of a stored G, without iteration.
+/// The first eigenvectors of a stored G, of which the lower half is read, without iteration.
 template <class T, class B>
 Subspace<T> leading_eigenvectors(const B& backend, const RowMatrix<double>& gram, Index rank) {
   const auto eigen = linalg::symmetric_eigen(backend, reference_matrix(const_view(gram)), rank);
