@@ -70,10 +70,10 @@ TEST_F(SpeculateOnModel, PassesAreMeasuredByTheirRows) {
   const ModelBackend on = on_any_executor(pare::simd.threads(1).with(workspace));
   const auto all = pass_cost(model->llama, on, KvScalar::Float, 32, 16);
   const auto last_blocks = pass_cost(model->llama, on, KvScalar::Float, 32, 16, 29);
-  // Sixteen rows take some 7 times as long as one, 30 blocks and the head 4 times as long as one
-  // block and the head.
+  // Sixteen rows take some 7 times as long as one; 30 blocks and the head 2 (SSE2) to 4 times
+  // (AVX-512) as long as one block and the head, and as long if the first block were ignored.
   EXPECT_GT(all(16), all(1));
-  EXPECT_GT(all(1), 2 * last_blocks(1));
+  EXPECT_GT(all(1), 1.4 * last_blocks(1));
 }
 
 /// A head of half the time and nine tenths of the tokens, where the dense one takes a third of a
