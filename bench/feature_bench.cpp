@@ -24,6 +24,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -121,7 +122,8 @@ struct DenseStep {
 
 DenseStep& dense_step(Index rows, Index columns, Storage storage, DonorPolicy policy) {
   const std::string name = "leap step " + std::to_string(rows) + "x" + std::to_string(columns) +
-                           (storage == Storage::RowMajor ? " by rows" : "");
+                           (storage == Storage::RowMajor ? " by rows" : "") +
+                           std::to_string(static_cast<int>(policy));
   return workload<DenseStep>(name, [&] { return DenseStep(rows, columns, storage, policy); });
 }
 
@@ -204,8 +206,8 @@ class EigenStep {
 
 /// Once a process for each kind of step: it is slow where rows are contiguous.
 double eigen_seconds(const DenseStep& step, int threads) {
-  static std::map<std::pair<Storage, int>, double> known;
-  const auto [entry, is_new] = known.try_emplace({step.storage, threads}, 0.0);
+  static std::map<std::tuple<Storage, DonorPolicy, int>, double> known;
+  const auto [entry, is_new] = known.try_emplace({step.storage, step.policy, threads}, 0.0);
   if (is_new) {
     EigenStep eigen(step);
     eigen.run(threads);
@@ -214,6 +216,14 @@ double eigen_seconds(const DenseStep& step, int threads) {
     entry->second = median(std::move(times));
   }
   return entry->second;
+}
+
+/// The same step where each field is contiguous.
+double blocked_seconds(Index rows, Index columns, DonorPolicy policy, int threads) {
+  DenseStep& work = dense_step(rows, columns, Storage::FieldBlocked, policy);
+  std::vector<double> times;
+  for (int i = 0; i < 5; ++i) times.push_back(seconds([&] { work.run(threads); }));
+  return median(std::move(times));
 }
 
 // X and G are read, the mixed batch and the gradient by X written: what no step can do without. The
@@ -228,6 +238,8 @@ void leap_step(benchmark::State& state, Storage storage, DonorPolicy policy, int
   set_of_limit(state, probe.seconds(), own);
   set_vs(state, "eigen", eigen_seconds(work, threads), own);
   state.counters["of_traffic"] = 1.25 * probe.seconds() / own;
+  if (storage == Storage::RowMajor)
+    state.counters["over_blocked"] = own / blocked_seconds(rows, columns, policy, threads);
   state.counters["GB/s"] = 5 * batch_bytes / own * 1e-9;
   set_threads(state, threads);
 }
@@ -248,7 +260,13 @@ const bool registered = [] {
   const std::string size = "/4096x12000";
   add("feature/leap_step" + size, Storage::FieldBlocked, DonorPolicy::Shift, all_threads());
   add("feature/leap_step" + size + "/t1", Storage::FieldBlocked, DonorPolicy::Shift, 1);
-  add("feature/leap_step_rowmajor" + size, Storage::RowMajor, DonorPolicy::Uniform, all_threads());
+  for (const int threads : {all_threads(), 1}) {
+    const std::string end = size + (threads == 1 && all_threads() > 1 ? "/t1" : "");
+    add("feature/leap_step_rowmajor" + end, Storage::RowMajor, DonorPolicy::Shift, threads);
+    add("feature/leap_step_rowmajor_uniform" + end, Storage::RowMajor, DonorPolicy::Uniform,
+        threads);
+    if (all_threads() == 1) break;
+  }
   const auto fit = [](const char* name, const auto& run) {
     auto* rows = benchmark::RegisterBenchmark(name, run)
                      ->UseManualTime()

@@ -9,7 +9,7 @@
 /// routes lead to the kernels, which see contiguous runs only:
 /// - by rows, where a field's rows are contiguous and not too narrow (mix_rows.hpp);
 /// - by columns, for narrow fields between others (RowMajor) and columns of ColumnMajor: tiles of
-///   columns are turned into L2, mixed column by column, and turned back.
+///   columns are turned, mixed column by column where they lie, and turned back.
 
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
@@ -49,7 +49,7 @@ class MixPass {
         mix_rows_(backend, problem, streaming_) {}
 
   void run() {
-    const int tiles = backward_ ? (p_.live ? 3 : 2) : 2;
+    const int tiles = backward_ ? (p_.live ? 3 : 2) : 1;
     memory_.plan.make(layout(), rows_, Index{sizeof(T)}, tiles,
                       [this](Index j) { return by_columns(j); });
     memory_.pieces.assign(static_cast<std::size_t>(backward_ ? memory_.plan.pieces : 0), {});
@@ -90,7 +90,8 @@ class MixPass {
     s.donor_rows.resize(run);
     s.out_rows.resize(run);
     s.x_tile.resize(tile);
-    s.out_tile.resize(tile);
+    if (!backward_) s.column.resize(memory_.plan.tile_columns > 0 ? rows : 0);
+    if (backward_ && p_.live) s.out_tile.resize(tile);
     if (!p_.donors->cyclic()) s.donors.resize(rows);
     if (p_.norms) s.distances.resize(rows);
     if (!backward_) return;
@@ -161,8 +162,9 @@ class MixPass {
     Index j = item.first_field;
     for (Index first = layout().offset(j); first < end; first += memory_.plan.tile_columns) {
       const Index last = std::min(first + memory_.plan.tile_columns, end);
-      // Without sources the gradient may take the place of what it is computed from.
-      T* out_tile = backward_ && !p_.live ? s.grad_tile.data() : s.out_tile.data();
+      // Without sources the gradient may take the place of what it is computed from; a mixed
+      // column that of x, of which its donors are copied first.
+      T* out_tile = !backward_ ? s.x_tile.data() : p_.live ? s.out_tile.data() : s.grad_tile.data();
       pack(p_.x, j, first, last, s.x_tile.data());
       if (backward_) pack(p_.grad_mixed, j, first, last, s.grad_tile.data());
       Index field = j;
@@ -186,7 +188,12 @@ class MixPass {
     if (backward_)
       lines.grad_mixed =
           in_place(p_.grad_mixed, j) ? column_of(p_.grad_mixed, column) : s.grad_tile.data() + at;
-    if (writes()) lines.out = in_place(p_.out, j) ? column_of(p_.out, column) : out_tile + at;
+    lines.in_tile = !in_place(p_.out, j);
+    if (writes()) lines.out = lines.in_tile ? out_tile + at : column_of(p_.out, column);
+    if (lines.out == lines.x) {
+      std::copy_n(lines.x, rows_, s.column.data());
+      lines.x = s.column.data();
+    }
     mix_rows_.run(lines, j, 0, rows_, s, piece(item, j));
     if (p_.norms && layout().width(j) > 1) add_distances(item, j, column, lines.x, s);
   }

@@ -22,6 +22,7 @@ template <class T>
 struct MixScratch {
   AlignedBuffer<T> x_rows, donor_rows, grad_rows, source_rows, out_rows;  ///< [run of rows]
   AlignedBuffer<T> x_tile, grad_tile, out_tile;                           ///< [columns x rows]
+  AlignedBuffer<T> column;                                                ///< [rows]
   AlignedBuffer<std::uint32_t> donors, sources;                           ///< [rows]
   AlignedBuffer<double> distances;                                        ///< [rows]
 };
@@ -64,6 +65,7 @@ struct MixLines {
   Index out_stride = 0;
   Index width = 1;
   T gate = 1, rest = 0;
+  bool in_tile = false;  ///< out is in a tile, which is read again
 };
 
 PARE_ABI_END

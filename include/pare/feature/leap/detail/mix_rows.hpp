@@ -123,7 +123,7 @@ class MixRows {
   }
 
   bool streams(const MixLines<T>& lines) const {
-    return streaming_ && lines.out_stride == lines.width;
+    return streaming_ && !lines.in_tile && lines.out_stride == lines.width;
   }
 
   /// From a small contiguous block to the next one; large ones are streams by themselves.

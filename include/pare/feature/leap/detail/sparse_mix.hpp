@@ -217,8 +217,9 @@ void copy_linked_rows(const MixLink* links, Index rows, const T* values, const T
     const Index size = known > 0 ? Index{known} : width;
     const T* const tables[] = {values, defaults};
     const auto copy = [&](std::uint32_t entry, T* to) {
-      const bool none = entry == MixLink::none;
-      const T* from = tables[none ? 1 : 0] + (none ? 0 : static_cast<Index>(entry) * size);
+      // 1 where there is none. A comparison becomes a branch, which no processor foresees here.
+      const std::uint64_t none = (std::uint64_t{entry} + 1) >> 32;
+      const T* from = tables[none] + static_cast<Index>(entry & (none - 1)) * size;
       std::memcpy(to, from, static_cast<std::size_t>(size) * sizeof(T));
     };
     for (Index i = 0; i < rows; ++i) {
