@@ -227,7 +227,7 @@ double openblas_attention_seconds(const DenseHeads& a, int threads) {
     formulations.push_back(
         {"flash tile " + std::to_string(tile.rows) + "x" + std::to_string(tile.keys),
          [a, tile, threads] { openblas_flash(a, tile, threads); }});
-  return peer_seconds("openblas " + shape_of(a, threads), formulations);
+  return peer_seconds("openblas " + shape_of(a, threads), formulations, PeerResult::Read);
 }
 
 double eigen_attention_seconds(const DenseHeads& a, int threads) {
@@ -237,7 +237,7 @@ double eigen_attention_seconds(const DenseHeads& a, int threads) {
                             [a, rows, threads] { eigen_by_rows(a, rows, threads); }});
   if (a.tokens <= largest_whole)
     formulations.push_back({"all scores at once", [a, threads] { eigen_whole(a, threads); }});
-  return peer_seconds("eigen " + shape_of(a, threads), formulations);
+  return peer_seconds("eigen " + shape_of(a, threads), formulations, PeerResult::Read);
 }
 
 }  // namespace pare::bench

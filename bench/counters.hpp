@@ -9,6 +9,7 @@
 
 #include <benchmark/benchmark.h>
 
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -19,9 +20,10 @@ inline void set_of_limit(benchmark::State& state, double limit_seconds, double o
   state.counters["of_limit"] = limit_seconds / own_seconds;
 }
 
-/// How many times faster than the peer: above 1 is faster.
+/// How many times faster than the peer: above 1 is faster. Nothing of a peer that did not run.
 inline void set_vs(benchmark::State& state, const std::string& peer, double peer_seconds,
                    double own_seconds) {
+  if (std::isnan(peer_seconds)) return;
   state.counters["vs_" + peer] = peer_seconds / own_seconds;
 }
 

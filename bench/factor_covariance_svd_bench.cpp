@@ -95,8 +95,9 @@ void eigenvectors(benchmark::State& state, Index n, int threads) {
   const double own = time_between_probes(
       state, probe, [&] { benchmark::DoNotOptimize(pare::linalg::symmetric_eigen(backend, c)); });
   set_of_limit(state, probe.seconds(), own);
+  Eigen::setNbThreads(threads);
   set_vs(state, "eigen",
-         peer_seconds("eigen " + std::to_string(n),
+         peer_seconds("eigenvectors eigen " + std::to_string(n) + " t" + std::to_string(threads),
                       {{"SelfAdjointEigenSolver",
                         [&] {
                           const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solver(c);
