@@ -2,12 +2,16 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <complex>
 #include <cstddef>
+#include <limits>
+#include <type_traits>
 #include <vector>
 
 #include <pare/kernel/norm_rows.hpp>
 #include <pare/kernel/rotate_rows.hpp>
 #include <pare/kernel/softmax_rows.hpp>
+#include <pare/kernel/turn_row.hpp>
 
 #include "kernel/archs.hpp"
 #include "kernel/guarded_array.hpp"
@@ -169,6 +173,53 @@ void expect_quarter_turns() {
 TYPED_TEST(TransformerRowsTest, RotationStaysWithinItsRows) {
   expect_quarter_turns<typename TypeParam::scalar, typename TypeParam::arch, true>();
   expect_quarter_turns<typename TypeParam::scalar, typename TypeParam::arch, false>();
+}
+
+/// Pairs turned from one table of angles to another, of a size of its own, beside complex numbers.
+template <class S, class Arch, bool Interleaved>
+void expect_turned() {
+  using T = pare::compute_t<S>;
+  for (const std::ptrdiff_t pairs : {1, 7, 15, 16, 17, 32, 50}) {
+    const auto size = static_cast<std::size_t>(2 * pairs);
+    std::vector<T> from(size), to(size);
+    std::vector<S> x(size + 1, S(7));
+    for (std::ptrdiff_t i = 0; i < pairs; ++i) {
+      const auto before = std::polar(1.3, 0.3 * static_cast<double>(i) + 0.1),
+                 after = std::polar(1.3, 0.7 * static_cast<double>(i) - 2);
+      const auto at = static_cast<std::size_t>(i), sine = static_cast<std::size_t>(i + pairs);
+      from[at] = static_cast<T>(before.real());
+      from[sine] = static_cast<T>(before.imag());
+      to[at] = static_cast<T>(after.real());
+      to[sine] = static_cast<T>(after.imag());
+      x[2 * at] = static_cast<S>(value_at<S>(2 * i));
+      x[2 * at + 1] = static_cast<S>(value_at<S>(2 * i + 1));
+    }
+    const std::vector<S> old = x;
+    run_kernel(Arch{},
+               kernel::TurnRow<S, Interleaved>{x.data(), x.data(), from.data(), to.data(), pairs});
+    EXPECT_EQ(static_cast<T>(x.back()), T(7));
+    for (std::ptrdiff_t i = 0; i < pairs; ++i) {
+      const auto a = static_cast<std::size_t>(Interleaved ? 2 * i : i);
+      const auto b = static_cast<std::size_t>(Interleaved ? 2 * i + 1 : i + pairs);
+      const auto number = [](const std::vector<S>& list, std::size_t at) {
+        return static_cast<double>(static_cast<T>(list[at]));
+      };
+      const std::complex<double> was(number(old, a), number(old, b));
+      const auto wanted = was * std::polar(1.0, 0.4 * static_cast<double>(i) - 2.1);
+      // A rounding to S, those of the angles' numbers to T, and of angles up to 35.
+      constexpr double last =
+          sizeof(S) == 2 ? (std::is_same_v<S, pare::bf16> ? 0x1p-8 : 0x1p-11) : 0;
+      constexpr double unit = last + 8 * double{std::numeric_limits<T>::epsilon()} + 0x1p-46;
+      EXPECT_NEAR(number(x, a), wanted.real(), unit * std::abs(was)) << pairs << ' ' << i;
+      EXPECT_NEAR(number(x, b), wanted.imag(), unit * std::abs(was)) << pairs << ' ' << i;
+    }
+  }
+}
+
+TYPED_TEST(TransformerRowsTest, AKeyIsTurnedByTheDifferenceOfItsAngles) {
+  using S = typename TypeParam::scalar;
+  expect_turned<S, typename TypeParam::arch, true>();
+  expect_turned<S, typename TypeParam::arch, false>();
 }
 
 }  // namespace

@@ -159,11 +159,16 @@ class LatentCache : public CachedTokens<LatentCache<S, Place>, S> {
     return a;
   }
 
+  /// turn(key, moved key, from, to) writes the rotary key of a row that moves.
   template <class Turn>
   void discard_rows(Index sequence, Index first, Index tokens, const Turn& turn) {
     const auto move = [&](Index to, Index from) {
-      const PageRow a = move_row(sequence, to, from);
-      turn(values_in_keys ? rows_.row(a) + latent_ : ropes_.row(a), from, to);
+      const PageRow a = table_.row(sequence, to), b = table_.row(sequence, from);
+      std::copy_n(rows_.row(b), latent_, rows_.row(a));
+      if constexpr (values_in_keys)
+        turn(rows_.row(b) + latent_, rows_.row(a) + latent_, from, to);
+      else
+        turn(ropes_.row(b), ropes_.row(a), from, to);
     };
     this->discard_tokens(
         discard_name, sequence, first, tokens, [&](const PageCopy& page) { copy(page); }, move);

@@ -28,6 +28,7 @@
 #include <pare/latent/detail/turn_keys.hpp>
 #include <pare/transformer/rotary.hpp>
 
+#include <algorithm>
 #include <span>
 
 namespace pare::latent {
@@ -115,7 +116,9 @@ class CachedTokens : public CachedSequences {
   void discard(Index sequence, Index first, Index tokens) {
     check(rope_state_ == RopeState::Unrotated || rope_ == 0, Cache::discard_name, "cache",
           "keys rotated by their positions", "unrotated keys, or the table that rotated them");
-    cache().discard_rows(sequence, first, tokens, [](S*, Index, Index) {});
+    cache().discard_rows(sequence, first, tokens, [this](const S* key, S* moved, Index, Index) {
+      std::copy_n(key, rope_, moved);
+    });
   }
 
   /// The same of rotated keys: each is turned by the difference of its angles, R(p') R(p)^T k_r.
@@ -132,9 +135,10 @@ class CachedTokens : public CachedSequences {
           "keys rotated by their positions, where a table is given");
     table_.check_sequence(Cache::discard_name, sequence);
     detail::check_turn(Cache::discard_name, table, layout, rope_, first, length(sequence));
-    cache().discard_rows(sequence, first, tokens, [&](S* key, Index from, Index to) {
-      detail::turn_key(key, table, layout, from, to);
-    });
+    cache().discard_rows(sequence, first, tokens,
+                         [&](const S* key, S* moved, Index from, Index to) {
+                           detail::turn_key(key, moved, table, layout, from, to);
+                         });
   }
 
   /// Of the tokens from position `first` on keeps those at first + kept[0], first + kept[1], ...,

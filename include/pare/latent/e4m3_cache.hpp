@@ -169,10 +169,13 @@ class E4m3Cache : public CachedTokens<E4m3Cache<Layout>, bf16> {
   /// Copies the row of a position to another; returns where that is.
   PageRow move_row(Index sequence, Index to, Index from) const {
     const PageRow a = table_.row(sequence, to), b = table_.row(sequence, from);
-    std::copy_n(codes_.row(b), codes_.width(), codes_.row(a));
-    std::copy_n(scales_.row(b), scales_.width(), scales_.row(a));
+    move_latent(a, b);
     std::copy_n(ropes_.row(b), ropes_.width(), ropes_.row(a));
     return a;
+  }
+  void move_latent(PageRow to, PageRow from) const {
+    std::copy_n(codes_.row(from), codes_.width(), codes_.row(to));
+    std::copy_n(scales_.row(from), scales_.width(), scales_.row(to));
   }
 
   template <class B, class C, class R>
@@ -214,10 +217,13 @@ class E4m3Cache : public CachedTokens<E4m3Cache<Layout>, bf16> {
       run_kernel(arch::scalar{}, row);
   }
 
+  /// turn(key, moved key, from, to) writes the rotary key of a row that moves.
   template <class Turn>
   void discard_rows(Index sequence, Index first, Index tokens, const Turn& turn) {
     const auto move = [&](Index to, Index from) {
-      turn(ropes_.row(move_row(sequence, to, from)), from, to);
+      const PageRow a = table_.row(sequence, to), b = table_.row(sequence, from);
+      move_latent(a, b);
+      if (ropes_.width() > 0) turn(ropes_.row(b), ropes_.row(a), from, to);  // else among the codes
     };
     this->discard_tokens(
         discard_name, sequence, first, tokens, [&](const PageCopy& page) { copy(page); }, move);

@@ -4,12 +4,14 @@
 /// \file
 /// Rotary keys turned from one position to another.
 
+#include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
-#include <pare/core/scalar.hpp>
+#include <pare/kernel/turn_row.hpp>
 #include <pare/transformer/rotary.hpp>
 #include <pare/transformer/rotary_table.hpp>
 
 #include <array>
+#include <type_traits>
 
 namespace pare::latent::detail {
 PARE_ABI_BEGIN
@@ -26,25 +28,22 @@ void check_turn(const char* function, const transformer::RotaryTable<T>& table,
         Worded{"positions up to ", end});
 }
 
-/// x at position `from` as it is at `to`: turned by the difference of their angles, whatever these
-/// are. Where a table has a magnitude, as YaRN's, x keeps its own.
+/// y = x of position `from` as it is at `to`: turned by the difference of their angles, whatever
+/// these are. Where a table has a magnitude, as YaRN's, x keeps its own.
 template <class S, class T>
-void turn_key(S* x, const transformer::RotaryTable<T>& table, transformer::RotaryLayout layout,
-              Index from, Index to) {
-  const Index pairs = table.pairs();
-  const bool interleaved = layout == transformer::RotaryLayout::Interleaved;
-  for (Index i = 0; i < pairs; ++i) {
-    const double c0 = table.cosine(from, i), s0 = table.sine(from, i);
-    const double c1 = table.cosine(to, i), s1 = table.sine(to, i);
-    const double size = c0 * c0 + s0 * s0;
-    const double cosine = (c1 * c0 + s1 * s0) / size, sine = (s1 * c0 - c1 * s0) / size;
-    S& first = x[interleaved ? 2 * i : i];
-    S& second = x[interleaved ? 2 * i + 1 : i + pairs];
-    const auto a = static_cast<double>(static_cast<compute_t<S>>(first));
-    const auto b = static_cast<double>(static_cast<compute_t<S>>(second));
-    first = static_cast<S>(static_cast<compute_t<S>>(a * cosine - b * sine));
-    second = static_cast<S>(static_cast<compute_t<S>>(b * cosine + a * sine));
-  }
+void turn_key(const S* x, S* y, const transformer::RotaryTable<T>& table,
+              transformer::RotaryLayout layout, Index from, Index to) {
+  const auto angles = [&](Index position) {
+    return table.data() + (position - table.first()) * 2 * table.pairs();
+  };
+  const auto turn = [&](auto interleaved) {
+    launch(simd,
+           kernel::TurnRow<S, interleaved.value>{x, y, angles(from), angles(to), table.pairs()});
+  };
+  if (layout == transformer::RotaryLayout::Interleaved)
+    turn(std::true_type{});
+  else
+    turn(std::false_type{});
 }
 
 PARE_ABI_END
