@@ -59,10 +59,11 @@ int main() {
   for (; text.size() < plain.size(); ++rounds) {
     draft(text.back(), tokens, logs);
     build_best_first(text.back(), pare::draft::shared_lists(tokens, logs), tree, {.budget = 16});
+    const pare::Index past = pare::Index(text.size()) - 1;  // tokens before the root
     Text next;  // one call of a real model, whose attention is draft::attend_tree
     for (pare::Index i = 0; i < tree.size(); ++i)
       next.push_back(pare::draft::keyed_sample(logits_after(tree.token(i)), sampling, key,
-                                               tree.position(i, pare::Index(text.size()))));
+                                               tree.position(i, past) + 1));
     verify_match(tree, next, round);
     text.insert(text.end(), round.tokens.begin(), round.tokens.end());
   }

@@ -5,8 +5,8 @@
 /// How many nodes of a draft tree to verify, from what a call of the target costs by the number of
 /// its rows.
 ///
-///     nodes = argmin over B of (t_draft + t_verify(B)) / A(B),   A(B) = 1 + sum_{0 < i < B}
-///     e^(s_i)
+///     nodes = argmin over B of (t_draft + t_verify(B)) / A(B),
+///     A(B)  = 1 + sum_{0 < i < B} e^(s_i)
 ///
 /// ```cpp
 /// build_best_first(last_token, table, tree, {.budget = 64});

@@ -9,8 +9,8 @@
 /// compact(latents, 0, past, round.path);                    // a LatentCache or E4m3Cache
 /// row_moves(past, tree.size(), round.path, moves);          // a cache of your own:
 /// for (const RowMove m : moves) copy_row(m.from, m.to);     // in this order, in place
-/// move_rows(moves, 0, keys);                                // a tensor [batch, heads, tokens,
-/// dim] move_paged_rows(moves, 0, table, key_pages);              // pages of PagedKeyValue
+/// move_rows(moves, 0, keys);                                // [batch, heads, tokens, dim]
+/// move_paged_rows(moves, 0, table, key_pages);              // pages of PagedKeyValue
 /// ```
 ///
 /// `past` is the number of committed tokens before the root, whose row lies at position past, with

@@ -45,8 +45,7 @@ PARE_ABI_BEGIN
 /// \param exact       p, over the same vocabulary and inputs, with an output for each token
 /// \param hidden      [rows, inputs], at least one row
 /// \param temperature of both laws; above 0
-/// \throws std::invalid_argument if heads differ in inputs, vocabulary or scalar, there is no row,
-/// the
+/// \throws std::invalid_argument if heads differ in inputs or vocabulary, there is no row, the
 ///         temperature is not above 0, or a row has no law
 /// Memory: the logits of one row of either.
 template <Backend B, DraftHead Q, DraftHead P, HeadRows<typename P::scalar> X>

@@ -5,9 +5,9 @@
 /// A causal draft block (JetSpec's head, DFlash's backbone): a few decoder layers that read states
 /// of the target and draft many tokens in one call.
 ///
-///     ctx = RMSNorm(fc [states of the tapped layers])              of the tokens new since last
-///     time x   = E[anchor, MASK, MASK, ...]                             brought by the caller as
-///     rows for each layer:
+///     ctx = RMSNorm(fc [states of the tapped layers])         of the tokens new since last time
+///     x   = E[anchor, MASK, MASK, ...]                        brought by the caller as rows
+///     for each layer:
 ///       h = RMSNorm(x)
 ///       q = turn(RMSNorm(W_q h)),  k, v = turn(RMSNorm(W_k [ctx; h])), W_v [ctx; h]   per head
 ///       x += W_o softmax(q k^T / sqrt(dim) + mask) v

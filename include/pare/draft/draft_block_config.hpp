@@ -47,10 +47,9 @@ struct DraftBlockConfig {
   Index query_width() const { return heads * head_dim; }
   Index key_width() const { return kv_heads * head_dim; }
 
-  /// \throws std::invalid_argument if a size is below 1, kv_heads divide heads not, head_dim is
-  /// odd,
-  ///         the block is shorter than 2 tokens, epsilon is negative or not finite, or a product of
-  ///         sizes does not fit `Index`; `function` is named
+  /// \throws std::invalid_argument if a size is below 1, kv_heads do not divide heads, head_dim is
+  ///         odd, the block is shorter than 2 tokens, epsilon is negative or not finite, or a
+  ///         product of sizes does not fit `Index`; `function` is named
   void validate(const char* function) const {
     check(width >= 1, function, "width", width, "at least 1");
     check(tapped_width >= 1, function, "tapped_width", tapped_width, "at least 1");
@@ -78,9 +77,8 @@ struct DraftBlockConfig {
 /// `hidden_states[layer + 1]` of Hugging Face's models.
 ///
 /// \param target_layers L, at least 1
-/// \param draft_layers  L_d, at least 1; more than one: at most L - 3, that no layer is tapped
-/// twice
-///                      (our rule; the code taps it twice)
+/// \param draft_layers  L_d, at least 1; more than one: at most L - 3, so that no layer is tapped
+///                      twice (our rule; the code taps it twice)
 /// \throws std::invalid_argument if one is out of its range
 inline std::vector<Index> tapped_layers(Index target_layers, Index draft_layers) {
   constexpr const char* function = "draft::tapped_layers";

@@ -6,12 +6,10 @@
 ///
 /// ```cpp
 /// using transformer::DenseLinear;
-/// DraftBlockWeights<DenseLinear<bf16>> weights{.context = DenseLinear<bf16>(fc),  // views or
-/// owners
-///                                              .context_norm = hidden_norm,
-///                                              .final_norm = norm};
-/// weights.layers.push_back({.input_norm = input_layernorm,
-///                           .query = DenseLinear<bf16>(q_proj), ...});
+/// using Layer = DenseLinear<bf16>;                       // a view, or `copy_of` a matrix
+/// DraftBlockWeights<Layer> weights{
+///     .context = Layer(fc), .context_norm = hidden_norm, .final_norm = norm};
+/// weights.layers.push_back({.input_norm = input_layernorm, .query = Layer(q_proj), ...});
 /// ```
 ///
 /// | member | checkpoint of JetSpec | shape |
@@ -20,10 +18,12 @@
 /// | `context_norm` | `hidden_norm` | [d] |
 /// | `final_norm` | `norm` | [d] |
 /// | `input_norm`, `mlp_norm` | `input_layernorm`, `post_attention_layernorm` | [d] |
-/// | `query`, `key`, `value` | `self_attn.q_proj`, `k_proj`, `v_proj` | [heads or kv heads x dim,
-/// d] | | `query_norm`, `key_norm` | `self_attn.q_norm`, `k_norm` | [head dim] | | `output` |
-/// `self_attn.o_proj` | [d, heads x dim] | | `gate`, `up`, `down` | `mlp.gate_proj`, `up_proj`,
-/// `down_proj` | [hidden, d] twice, [d, hidden] |
+/// | `query` | `self_attn.q_proj` | [heads x head dim, d] |
+/// | `key`, `value` | `self_attn.k_proj`, `self_attn.v_proj` | [kv heads x head dim, d] |
+/// | `query_norm`, `key_norm` | `self_attn.q_norm`, `self_attn.k_norm` | [head dim] |
+/// | `output` | `self_attn.o_proj` | [d, heads x head dim] |
+/// | `gate`, `up` | `mlp.gate_proj`, `mlp.up_proj` | [hidden, d] |
+/// | `down` | `mlp.down_proj` | [d, hidden] |
 ///
 /// The embedding and the head are the target's, and not among them. No layer has a bias.
 

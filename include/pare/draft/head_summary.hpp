@@ -6,11 +6,11 @@
 /// logits, their log-sum-exp and a draw, without a row of logits in memory.
 ///
 /// ```cpp
-/// HeadSummary<float> top;                                            // memory kept between calls
+/// HeadSummary<float> top;                                  // memory kept between calls
 /// head.reduce(pare::simd, hidden, {.k = 8, .temperature = 0.7}, top);  // hidden [rows, inputs]
-/// top.id(0, 0);                                                      // the likeliest token of row
-/// 0 top.log_probability(0, 0);                                         // log softmax(z / 0.7) of
-/// it top.status[0] == RowStatus::Sound;
+/// top.id(0, 0);                                            // the likeliest token of row 0
+/// top.log_probability(0, 0);                               // log softmax(z / 0.7) of it
+/// top.status[0] == RowStatus::Sound;                       // row 0 is a law of probability
 /// ```
 
 #include <pare/core/macros_off.hpp>

@@ -6,10 +6,12 @@
 ///
 /// ```cpp
 /// using namespace pare::factor;
-/// const auto plain = low_rank_head_of<pare::bf16>(w, {.rank = d / 8});          // w [vocabulary,
-/// d] Covariance c(d); c.add(states); // [tokens, d] const auto aware =
-/// low_rank_head_of<pare::bf16>(w, InputCovariance(c.matrix()), {.rank = d / 8}); const auto fisher
-/// = low_rank_head_of<float>(w, OutputWeights(sums), {.rank = d / 8});
+/// const auto plain = low_rank_head_of<pare::bf16>(w, {.rank = d / 8});     // w [vocabulary, d]
+/// Covariance c(d);
+/// c.add(states);                                                           // [tokens, d]
+/// const auto aware = low_rank_head_of<pare::bf16>(w, c, {.rank = d / 8});
+/// const auto fisher = low_rank_head_of<float>(w, OutputWeights(sums), {.rank = d / 8});
+/// aware.head.top_k(hidden, 8);                                             // a LowRankHead
 /// ```
 ///
 /// The vocabulary's mean row m is taken from W first: m h moves all logits of a row of hidden
@@ -18,10 +20,9 @@
 ///
 /// | metric | minimises, of z - z_r the error of logits less their mean over tokens |
 /// |---|---|
-/// | `Uniform` | ||W - up down||_F; the 2-norm of z - z_r is at most sigma_(r+1) ||h|| |
-/// | `InputCovariance` of hidden states | E ||z - z_r||^2 over them |
-/// | `OutputWeights` | the same with a weight per token, such as its frequency or Fisher
-/// information |
+/// | `Uniform` | the F-norm of W - up down; the 2-norm of z - z_r is at most sigma_(r+1) of h's |
+/// | a `Covariance` of hidden states | E (z - z_r)^T (z - z_r) over them |
+/// | `OutputWeights` | as Uniform, with a weight per token, such as its frequency |
 ///
 /// SlimSpec trains its factors; how they begin, its text as known to us does not say, and all three
 /// forms here are ours for that: plain SVD, activation-aware (SVD-LLM, arXiv 2403.07378), FWSVD

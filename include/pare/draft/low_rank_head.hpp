@@ -11,8 +11,8 @@
 ///
 /// Eigen::Matrix<float, -1, -1, Eigen::RowMajor> u(rows, head.rank());
 /// head.latents_of(pare::simd, hidden, u);              // u = down h
-/// const auto moved = head.up().top_k(u + shift, 8);    // a term of the latent, such as a Markov
-/// head's
+/// u += shift;                                          // such as the term of a Markov head
+/// const auto moved = head.up().top_k(u, 8);
 /// ```
 ///
 /// A call reads r (inputs + vocabulary) weights, r / inputs + r / vocabulary of the dense head. The

@@ -138,8 +138,7 @@ class MarkovHead {
 
   /// \param last [rows] tokens, which must outlive the result
   /// \throws std::invalid_argument if one is not in the vocabulary; calls of the result also if
-  /// their
-  ///         rows are not as many
+  ///         their rows are not as many
   After after(std::span<const std::int32_t> last) const {
     for (const std::int32_t token : last)
       check(token >= 0 && token < outputs(), "draft::MarkovHead::after", "last", token,

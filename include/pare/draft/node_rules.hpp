@@ -9,15 +9,17 @@
 /// verify_sampled(tree, SequentialRule{}, laws, {.seed = 3}, position, round);
 /// ```
 ///
-/// | rule | children of a node must be | accepts x if, with u uniform | after a rejection |
+/// | rule | children of a node | accepts x if | after a rejection |
 /// |---|---|---|---|
-/// | `ChainRule` (Leviathan et al., Chen et al., 2023) | at most one, drawn from q | u q(x) < p(x)
-/// | p := (p - q)+, normalised | | `SequentialRule` (EAGLE) | any function of the context | u <
-/// p(x) | p(x) := 0, normalised | | `OneCoinRule` (SGLang) | any function of the context | one u <
-/// the sum of p over the children up to x | p(x) := 0 | | `SpecInferRule` | k draws from q,
-/// repeated ones kept, in the order drawn | u q(x) < p(x) | p := (p - q)+, normalised | |
-/// `SequoiaRule` | k draws from q without replacement, in the order drawn | u q(x) < p(x) | as
-/// above; then q(x) := 0, normalised |
+/// | `ChainRule` | one draw from q | u q(x) < p(x) | p := (p - q)+, normalised |
+/// | `SequentialRule` | any function of the context | u < p(x) | p(x) := 0, normalised |
+/// | `OneCoinRule` | any function of the context | u < p's sum up to x | p(x) := 0 |
+/// | `SpecInferRule` | draws from q, repeated ones kept | u q(x) < p(x) | as of ChainRule |
+/// | `SequoiaRule` | draws without replacement | u q(x) < p(x) | also q(x) := 0, normalised |
+///
+/// u is uniform, a new one for each child but with OneCoinRule, where all children of a node share
+/// one. Draws are children in the order in which they were drawn (draws.hpp). ChainRule is
+/// Leviathan's and Chen's (2023), SequentialRule EAGLE's, OneCoinRule SGLang's.
 ///
 /// p is the target's law after temperature, top-k, top-p and min-p; q is the law that the children
 /// were drawn from, any law. Each rule gives tokens of the law p exactly, if the children are what

@@ -6,12 +6,11 @@
 /// the reduced draft vocabulary that an EAGLE-3 checkpoint comes with.
 ///
 /// ```cpp
-/// const auto head = subset_of<pare::bf16>(lm_head, frequent);     // rows gathered once: [32768,
-/// d] const auto top = head.top_k(hidden, 8);                         // tokens of the whole
-/// vocabulary
+/// const auto head = subset_of<pare::bf16>(lm_head, frequent);  // rows gathered once: [32768, d]
+/// const auto top = head.top_k(hidden, 8);                      // tokens of the whole vocabulary
 ///
-/// SubsetHead eagle(DenseHead<pare::bf16>(draft_head), ids_of_offsets(d2t, vocabulary),
-/// vocabulary);
+/// DenseHead<pare::bf16> reduced(draft_head);                   // [32000, d], of EAGLE-3
+/// const SubsetHead eagle(std::move(reduced), ids_of_offsets(d2t, vocabulary), vocabulary);
 /// ```
 ///
 /// Answers are tokens of the whole vocabulary, with noise of those; only their ids are mapped,
@@ -106,9 +105,8 @@ class SubsetHead : public HeadCalls<SubsetHead<Head>, typename Head::scalar> {
   /// \param head       one output for each id; a head of all its tokens
   /// \param ids        rising
   /// \param vocabulary tokens of the target
-  /// \throws std::invalid_argument if ids do not rise, one is outside the vocabulary, or their
-  /// number
-  ///         is not that of the outputs
+  /// \throws std::invalid_argument if ids do not rise, one is outside the vocabulary, their number
+  ///         is not that of the outputs, or head is a subset itself
   SubsetHead(Head head, std::vector<std::int32_t> ids, Index vocabulary)
       : head_(std::move(head)), ids_(std::move(ids)), vocabulary_(vocabulary) {
     detail::check_tokens("draft::SubsetHead", ids_, vocabulary);

@@ -13,12 +13,11 @@
 /// const transformer::RotaryTable<float> table(
 ///     mla.rope_frequencies(transformer::rotary_frequencies(128)), 4096);
 /// const LatentConfig config = mla.config();           // its softmax_scale is 1 / sqrt(head_dim)
-/// using transformer::DenseLinear;
-/// LatentWeights<float> weights{.query = DenseLinear<float>(mla.query),  // wq of DeepSeek's,
-/// viewed
-///                              .latent_down = DenseLinear<float>(mla.down),          // wkv_a
-///                              .up = {config, DenseLinear<float>(mla.up)},           // wkv_b
-///                              .output = DenseLinear<float>(w_o)};
+/// using Linear = transformer::DenseLinear<float>;     // a view of a matrix
+/// LatentWeights<float> weights{.query = Linear(mla.query),           // wq of DeepSeek's
+///                              .latent_down = Linear(mla.down),      // wkv_a
+///                              .up = {config, Linear(mla.up)},       // wkv_b
+///                              .output = Linear(w_o)};
 /// const LatentAttention<float> layer(config, std::move(weights), table, mla.shape.layout);
 /// ```
 ///

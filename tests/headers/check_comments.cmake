@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+# cmake -DINCLUDE=<include folder> -P check_comments.cmake
+# clang-format wraps a comment line that is too long, also in a table or a snippet, which then are
+# none. A row of a table ends as it begins, with a bar, and no text follows it; and no word stands
+# alone between a long line and a deeper one.
+cmake_minimum_required(VERSION 3.25)
+string(REPEAT "[^\n]" 75 long)
+file(GLOB_RECURSE headers RELATIVE "${INCLUDE}/pare" "${INCLUDE}/pare/*.hpp")
+set(bad "")
+set(rows 0)
+foreach(header IN LISTS headers)
+  file(READ "${INCLUDE}/pare/${header}" text)
+  string(REPLACE ";" "," text "${text}")
+  string(REPLACE "[" "(" text "${text}")
+  string(REPLACE "]" ")" text "${text}")
+  string(REGEX MATCHALL "///[ ]+\\|[- ][^\n]*" found "${text}")
+  foreach(row IN LISTS found)
+    math(EXPR rows "${rows} + 1")
+    if(NOT row MATCHES "\\|$")
+      string(APPEND bad "\n  ${header}: a row of a table without an end: ${row}")
+    endif()
+  endforeach()
+  if(text MATCHES "///[ ]+\\|[- ][^\n]*\\|\n[ ]*(///[ ]+[^| \n][^\n]*)")
+    string(APPEND bad "\n  ${header}: text behind a row of a table: ${CMAKE_MATCH_1}")
+  endif()
+  if(text MATCHES "///[^\n]*${long}\n[ ]*///[ ]+([^ \n}]+)\n[ ]*///     ")
+    string(APPEND bad "\n  ${header}: a word alone: ${CMAKE_MATCH_1}")
+  endif()
+endforeach()
+if(bad OR rows EQUAL 0)
+  message(FATAL_ERROR "comments that were wrapped:${bad}")
+endif()
+message("comments hold together; ${rows} rows of tables")
