@@ -161,6 +161,16 @@ TEST_F(Blocked, TheSameBitsForEveryNumberOfThreads) {
   });
 }
 
+TEST_F(Blocked, WithoutABackendHasTheBitsOfSimd) {
+  const MatrixXd a = symmetric(normal_matrix(90, 90, 9));
+  for (const auto& [left_out, given] :
+       {std::pair{symmetric_eigen(a), symmetric_eigen(pare::simd, a)},
+        std::pair{symmetric_eigen(a, 3), symmetric_eigen(pare::simd, a, 3)}}) {
+    EXPECT_TRUE(equal_bits(left_out.values, given.values));
+    EXPECT_TRUE(equal_bits(left_out.vectors, given.vectors));
+  }
+}
+
 TEST_F(Blocked, RefusesWhatIsNoMatrix) {
   const auto message = [](auto&& call) {
     try {
@@ -177,6 +187,9 @@ TEST_F(Blocked, RefusesWhatIsNoMatrix) {
   EXPECT_EQ(message([&] { symmetric_eigen(pare::simd, MatrixXd(0, 0)); }),
             "pare::linalg::symmetric_eigen: a: got [0, 0], wanted a square matrix of at least one "
             "row");
+  EXPECT_EQ(message([&] { symmetric_eigen(MatrixXd(3, 2)); }),
+            "pare::linalg::symmetric_eigen: a: got [3, 2], wanted a square matrix of at least one "
+            "row");
   for (const Index vectors : {0, -1, 71})
     EXPECT_EQ(message([&] { symmetric_eigen(pare::simd, a, vectors); }),
               "pare::linalg::symmetric_eigen: vectors: got " + std::to_string(vectors) +
@@ -192,7 +205,7 @@ TEST(SymmetricEigen, HasTheBitsOfEigensSolverAndReadsTheLowerHalf) {
     const Eigen::SelfAdjointEigenSolver<MatrixXd> wanted(a);
     for (Index j = 0; j < n; ++j)
       for (Index i = 0; i < j; ++i) a(i, j) = 7;
-    const auto eigen = symmetric_eigen(a);
+    const auto eigen = symmetric_eigen(pare::reference, a);
     EXPECT_TRUE(equal_bits(eigen.values, wanted.eigenvalues())) << n;
     EXPECT_TRUE(equal_bits(eigen.vectors, wanted.eigenvectors())) << n;
     EXPECT_TRUE(equal_bits(eigen.leading<double>(1), RowMatrix<double>(eigen.vectors.col(n - 1))));

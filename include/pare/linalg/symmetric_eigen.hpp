@@ -5,10 +5,10 @@
 /// Eigenvalues and eigenvectors of a symmetric matrix, A = V diag(lambda) V^T.
 ///
 /// ```cpp
-/// const auto eigen = symmetric_eigen(pare::simd.threads(2), a);  // Eigen::MatrixXd: lower half
-/// eigen.values[eigen.values.size() - 1];                         // the largest
-/// const auto basis = eigen.leading<float>(rank);                 // [n x rank], the largest first
-/// const auto few = symmetric_eigen(pare::simd, a, rank);         // vectors of the largest alone
+/// const auto eigen = symmetric_eigen(a);                   // Eigen::MatrixXd, its lower half
+/// eigen.values[eigen.values.size() - 1];                   // the largest
+/// const auto basis = eigen.leading<float>(rank);           // [n x rank], the largest first
+/// const auto few = symmetric_eigen(pare::simd.threads(2), a, rank);  // vectors of the largest
 /// ```
 ///
 /// The matrix is reduced to a tridiagonal one by Householder reflections. That is diagonalised by
@@ -117,18 +117,9 @@ void diagonalize(Eigen::VectorXd& values, Eigen::MatrixXd& v) {
 }
 #endif
 
-PARE_ABI_END
-}  // namespace detail
-PARE_ABI_BEGIN
-
-/// The decomposition of a symmetric matrix of finite numbers, on the calling thread.
-///
-/// \param a [n x n], n at least 1; what lies above the diagonal is not read
-/// \return n values and vectors; the error of a value is a few roundings of the largest
-///
-/// Cost: about 9 n^3 FLOPs. Memory: the result.
+/// On the calling thread. Cost: about 9 n^3 FLOPs. Memory: the result.
 template <class = void>
-SymmetricEigen symmetric_eigen(Eigen::MatrixXd a) {
+SymmetricEigen plain_eigen(Eigen::MatrixXd a) {
   SymmetricEigen result{Eigen::VectorXd(a.rows()), std::move(a)};
   if (result.values.size() > 1) {
     detail::diagonalize(result.values, result.vectors);
@@ -138,10 +129,6 @@ SymmetricEigen symmetric_eigen(Eigen::MatrixXd a) {
   }
   return result;
 }
-
-PARE_ABI_END
-namespace detail {
-PARE_ABI_BEGIN
 
 /// Up to so many rows the reference is as fast.
 inline constexpr Index blocked_eigen_rows = 64;
@@ -166,11 +153,14 @@ PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
 
-/// The same on a backend, with the vectors of the largest values alone where fewer are asked for.
+/// The decomposition of a symmetric matrix of finite numbers, with the vectors of the largest
+/// values alone where fewer are asked for.
 ///
+/// \param backend left out: pare::simd
 /// \param a       [n x n], n at least 1; what lies above the diagonal is not read
 /// \param vectors how many, in [1, n]; all if not given
-/// \return n values, and vectors that are orthogonal to a few roundings
+/// \return n values, each off by a few roundings of the largest, and vectors that are orthogonal to
+///         a few roundings
 /// \throws std::invalid_argument if a is empty or not square, or `vectors` is out of range
 ///
 /// Cost, with v vectors: 4/3 n^3 FLOPs for the reduction, half of which read a matrix beyond L2 for
@@ -188,9 +178,14 @@ SymmetricEigen symmetric_eigen(const B& backend, Eigen::MatrixXd a,
   if constexpr (KernelBackend<B>)
     if (n > detail::blocked_eigen_rows)
       return detail::blocked_eigen(on_any_executor(backend), std::move(a), count);
-  SymmetricEigen result = symmetric_eigen(std::move(a));
+  SymmetricEigen result = detail::plain_eigen(std::move(a));
   if (count < n) result.vectors = result.vectors.rightCols(count).eval();
   return result;
+}
+/// \overload
+template <class = void>
+SymmetricEigen symmetric_eigen(Eigen::MatrixXd a, std::optional<Index> vectors = std::nullopt) {
+  return symmetric_eigen(simd, std::move(a), vectors);
 }
 
 PARE_ABI_END

@@ -248,7 +248,7 @@ template <class T>
 ReferenceCovariance reference_covariance(const char* function, const char* name,
                                          const CovarianceView<T>& c) {
   const Eigen::MatrixXd matrix = reference_matrix(c.matrix);
-  const auto eigen = linalg::symmetric_eigen((matrix + matrix.transpose()) / 2);
+  const auto eigen = linalg::symmetric_eigen(reference, (matrix + matrix.transpose()) / 2);
   const Eigen::VectorXd& values = eigen.values;
   check_semi_definite(function, name, values.minCoeff(), values.maxCoeff());
   return {values.cwiseMax(0.0), eigen.vectors, c.ridge};

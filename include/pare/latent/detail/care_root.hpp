@@ -23,7 +23,7 @@ struct CovarianceRoot {
 };
 
 inline CovarianceRoot covariance_root(const char* function, const Eigen::MatrixXd& c) {
-  const linalg::SymmetricEigen eigen = linalg::symmetric_eigen(c);
+  const linalg::SymmetricEigen eigen = linalg::symmetric_eigen(reference, c);
   const double smallest = eigen.values[0], largest = eigen.values[c.rows() - 1];
   check(smallest > 1e-12 * largest, function, "c", smallest,
         "no eigenvalue below 1e-12 of the largest, which has no inverse: damp it");
@@ -40,7 +40,8 @@ inline factor::LowRank<double> care_by_root(const char* function, const RowMatri
   damped.diagonal().array() += damping * c.diagonal().mean();
   const CovarianceRoot of_c = covariance_root(function, damped);
   const Eigen::MatrixXd outputs = of_c.root * w.transpose();
-  const linalg::SymmetricEigen eigen = linalg::symmetric_eigen(outputs * outputs.transpose());
+  const linalg::SymmetricEigen eigen =
+      linalg::symmetric_eigen(reference, outputs * outputs.transpose());
   const Eigen::MatrixXd p = eigen.leading<double>(rank);
   factor::LowRank<double> factors;
   factors.singular_values = eigen.leading_values(std::min(w.rows(), w.cols())).cwiseSqrt();

@@ -76,7 +76,7 @@ class KeyTurner {
         for (Index j = 0; j < size; ++j)
           pooled(i, j) += moment_(place(first, i, part), place(first, j, part));
     pooled.diagonal().array() += damping_ * pooled.diagonal().mean();
-    const auto basis = linalg::symmetric_eigen(pooled).leading<double>(size);
+    const auto basis = linalg::symmetric_eigen(reference, pooled).leading<double>(size);
     for (Index component = 0; component < size; ++component) {
       const bool is_kept = component < kept_.heads * per_group_;
       const Index head = component / per_group_, at = component % per_group_;
