@@ -45,8 +45,7 @@ int main() {
   covariance.add(fitted);
   const DenseHead<bf16> dense(weight);
   const auto plain = low_rank_head_of<bf16>(weight, {.rank = rank});
-  const auto aware = low_rank_head_of<bf16>(
-      weight, pare::factor::InputCovariance(covariance.matrix()), {.rank = rank});
+  const auto aware = low_rank_head_of<bf16>(weight, covariance, {.rank = rank});
 
   // The three best tokens of each row, and one drawn at temperature 0.8; no row of logits is
   // stored.

@@ -13,6 +13,7 @@
 #include <pare/draft/compare_heads.hpp>
 #include <pare/draft/low_rank_from_dense.hpp>
 #include <pare/draft/subset_head.hpp>
+#include <pare/factor/covariance.hpp>
 
 #include "draft/heads.hpp"
 
@@ -88,6 +89,25 @@ TEST(LowRankFromDense, TheMetricIsHeeded) {
   const double weighted =
       first(low_rank_head_of<double>(w, pare::factor::OutputWeights(tokens_weight), {.rank = 10}));
   EXPECT_LT(weighted, 0.01 * first(low_rank_head_of<double>(w, {.rank = 10})));
+}
+
+TEST(LowRankFromDense, ACovarianceIsTheMetricOfItsMatrix) {
+  const auto w = weight(60, 9);
+  pare::factor::Covariance covariance(9);
+  refusal([&] { low_rank_head_of<float>(w, covariance, {.rank = 4}); },
+          "factor::Covariance::matrix", "count");
+  covariance.add(pare::testing::random_matrix<Rows<double>>(30, 9, 3));
+  Rows<double> z(60, 60), wanted(60, 60);
+  const auto logits_of = [&](const auto& fit, Rows<double>& to) { fit.head.logits(w, to); };
+  const pare::RowMatrix<double> c = covariance.matrix();
+  logits_of(low_rank_head_of<double>(w, pare::factor::InputCovariance(c), {.rank = 4}), wanted);
+  logits_of(low_rank_head_of<double>(w, covariance, {.rank = 4}), z);
+  EXPECT_TRUE(z == wanted);
+  logits_of(low_rank_head_of<double>(pare::simd.threads(2), w, covariance, {.rank = 4}), z);
+  EXPECT_TRUE(z == wanted);
+  const pare::factor::InputCovariance damped(covariance, 0.01);
+  EXPECT_EQ(damped.input_covariance().ridge,
+            pare::factor::InputCovariance(c, 0.01).input_covariance().ridge);
 }
 
 TEST(LowRankFromDense, RefusesWhatFactorizeDoes) {

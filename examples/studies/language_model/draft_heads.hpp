@@ -19,7 +19,6 @@
 #include <pare/draft/low_rank_from_dense.hpp>
 #include <pare/draft/subset_head.hpp>
 #include <pare/factor/covariance.hpp>
-#include <pare/factor/metric.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -93,9 +92,7 @@ inline DraftHead low_rank_head(const ModelBackend& on, const pare::RowMatrix<flo
   pare::factor::Covariance products(states.cols());
   products.add(on, states);
   return draft_head(
-      pare::draft::low_rank_head_of<pare::bf16>(
-          on, weight, pare::factor::InputCovariance(products.matrix()), {.rank = rank})
-          .head);
+      pare::draft::low_rank_head_of<pare::bf16>(on, weight, products, {.rank = rank}).head);
 }
 
 /// The `count` tokens that a text has most often; of equal ones the lower number, which in a

@@ -35,6 +35,7 @@
 #include <pare/core/matrix.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/draft/low_rank_head.hpp>
+#include <pare/factor/covariance.hpp>
 #include <pare/factor/metric.hpp>
 #include <pare/factor/svd.hpp>
 
@@ -57,7 +58,8 @@ PARE_ABI_BEGIN
 
 /// \param backend left out: pare::simd
 /// \param w       [vocabulary, inputs], any storage scalar, at least two rows
-/// \param metric  left out: Uniform
+/// \param metric  such as OutputWeights, or the Covariance of hidden states, which stands for
+///                InputCovariance(covariance), as in covariance_svd; left out: Uniform
 /// \param options of factorize (factor/svd.hpp): the rank, or a tolerance
 /// \throws std::invalid_argument if W has fewer than two rows, and as factor::factorize
 ///
@@ -89,6 +91,18 @@ LowRankFit<S> low_rank_head_of(const B& backend, const W& w, const M& metric,
 template <kernel::HeadElement S, In<2> W, factor::Metric M>
 LowRankFit<S> low_rank_head_of(const W& w, const M& metric, const factor::SvdOptions& options) {
   return low_rank_head_of<S>(simd, w, metric, options);
+}
+/// \overload
+template <kernel::HeadElement S, Backend B, In<2> W>
+LowRankFit<S> low_rank_head_of(const B& backend, const W& w, const factor::Covariance& covariance,
+                               const factor::SvdOptions& options) {
+  return low_rank_head_of<S>(backend, w, factor::InputCovariance(covariance), options);
+}
+/// \overload
+template <kernel::HeadElement S, In<2> W>
+LowRankFit<S> low_rank_head_of(const W& w, const factor::Covariance& covariance,
+                               const factor::SvdOptions& options) {
+  return low_rank_head_of<S>(simd, w, covariance, options);
 }
 /// \overload
 template <kernel::HeadElement S, In<2> W>

@@ -8,7 +8,8 @@
 /// factorize(w, Uniform{}, {.rank = 64});                         // plain truncated SVD
 /// factorize(w, OutputWeights(fisher.sums(Axis::Output)), {.rank = 64});           // FWSVD
 /// factorize(w, InputWeights(mean_squares), {.rank = 64});        // ASVD
-/// factorize(w, InputCovariance(c, 0.01), {.rank = 64});          // SVD-LLM, CARE
+/// factorize(w, InputCovariance(c, 0.01), {.rank = 64});          // SVD-LLM, CARE: a matrix, or a
+///                                                                // Covariance
 /// ```
 ///
 /// Every metric is || D (W - A B) R ||_F^2. D is diagonal and holds the roots of the output
@@ -31,6 +32,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/check.hpp>
+#include <pare/core/matrix.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/options.hpp>
@@ -65,6 +67,12 @@ struct CovarianceView {
 PARE_ABI_END
 
 namespace detail {
+/// What is no matrix, but has one of second moments.
+template <class C>
+concept HasMoments = !In<C, 2> && requires(const C& c) {
+  { c.matrix() } -> std::same_as<RowMatrix<double>>;
+};
+
 template <class V>
 inline constexpr bool is_covariance_view = false;
 template <class T>
@@ -223,6 +231,13 @@ class InputCovariance : public Uniform {
           matrix_.extent, "extents of at least 1");
   }
 
+  /// Of an accumulator, such as a factor::Covariance: a copy of its matrix.
+  /// \throws std::invalid_argument if no token was added
+  template <detail::HasMoments C>
+  requires std::same_as<T, double>
+  explicit InputCovariance(const C& covariance, double damping = 0)
+      : InputCovariance(covariance.matrix(), damping) {}
+
   double damping() const { return damping_; }
 
   PARE_ALWAYS_INLINE CovarianceView<T> input_covariance() const {
@@ -248,6 +263,8 @@ class InputCovariance : public Uniform {
 template <class X>
 requires In<std::remove_cvref_t<X>, 2>
 explicit InputCovariance(X&&, double = 0) -> InputCovariance<scalar_of<X>>;
+template <detail::HasMoments C>
+explicit InputCovariance(const C&, double = 0) -> InputCovariance<double>;
 
 PARE_ABI_END
 
