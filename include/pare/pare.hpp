@@ -64,6 +64,7 @@
 #include <pare/draft/draft_block.hpp>
 #include <pare/draft/draft_block_cache.hpp>
 #include <pare/draft/draft_block_config.hpp>
+#include <pare/draft/draft_block_reference.hpp>
 #include <pare/draft/draft_block_weights.hpp>
 #include <pare/draft/draws.hpp>
 #include <pare/draft/eagle_tree.hpp>

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "draft/draft_block_models.hpp"
 #include "draft/draft_blocks.hpp"
 #include "support/allocations.hpp"
 #include "support/properties.hpp"
@@ -25,13 +26,15 @@ using pare::compute_t;
 using pare::f16;
 using pare::Index;
 using pare::rows_of;
+using pare::testing::base;
 using pare::testing::block_difference;
-using pare::testing::block_oracle;
-using pare::testing::BlockFaults;
+using pare::testing::bound;
 using pare::testing::Doubles;
 using pare::testing::doubles_of;
 using pare::testing::equal_bits;
 using pare::testing::Gapped;
+using pare::testing::in_rounds;
+using pare::testing::Model;
 using pare::testing::random_block_weights;
 using pare::testing::random_rows;
 using pare::testing::refuses_and_leaves_alone;
@@ -42,61 +45,6 @@ using pare::transformer::QuantizedLinear;
 using pare::transformer::rotary_frequencies;
 using pare::transformer::RotaryTable;
 using namespace pare::draft;
-
-constexpr double base = 500;
-
-/// Some 40 roundings of numbers near 1 in a layer, of sums over 20 to 60 terms.
-template <class T>
-constexpr double bound = std::is_same_v<T, double> ? 1e-13 : 1e-5;
-
-/// A block and its table, which have one life.
-template <class L>
-struct Model {
-  using T = pare::transformer::linear_scalar<L>;
-  DraftBlockConfig config;
-  RotaryTable<T> table;
-  DraftBlock<L> block;
-
-  Model(const DraftBlockConfig& c, DraftBlockWeights<L> weights, Index positions = 900)
-      : config(c),
-        table(rotary_frequencies(c.head_dim, base), positions),
-        block(config, std::move(weights), table) {}
-  explicit Model(const DraftBlockConfig& c)
-  requires requires { typename L::scalar; }
-      : Model(c, random_block_weights<typename L::weight>(c)) {}
-  Model(const Model&) = delete;
-
-  DraftBlockCache<T> cache(Index tokens = 800, Index sequences = 1) const {
-    return {config, {.tokens = tokens, .sequences = sequences}};
-  }
-  Doubles oracle(const Rows<T>& tapped, const Rows<T>& embeddings,
-                 const BlockFaults& faults = {}) const {
-    return block_oracle(config, block.weights(), doubles_of(tapped), doubles_of(embeddings), base,
-                        faults);
-  }
-};
-
-/// The rows of a block behind `tapped`, by calls with parts of it, whose blocks are other ones.
-template <class M, class B>
-Rows<typename M::T> in_rounds(const M& model, const B& backend,
-                              DraftBlockCache<typename M::T>& cache,
-                              const Rows<typename M::T>& tapped,
-                              const Rows<typename M::T>& embeddings,
-                              const std::vector<Index>& rounds) {
-  using T = typename M::T;
-  Rows<T> out(embeddings.rows() - 1, model.config.width);
-  Index at = 0;
-  for (std::size_t i = 0; i < rounds.size(); ++i) {
-    const bool last = i + 1 == rounds.size();
-    const auto other = random_rows<T>(embeddings.rows(), model.config.width, 900 + i);
-    model.block.forward(backend, rows_of(tapped.view(), at, rounds[i]),
-                        last ? embeddings.view() : other.view(), cache, out.view());
-    at += rounds[i];
-    EXPECT_EQ(cache.length(0), at);
-  }
-  EXPECT_EQ(at, tapped.rows());
-  return out;
-}
 
 template <class Case>
 struct DraftBlockTest : testing::Test {
@@ -293,6 +241,22 @@ TEST(DraftBlock, WeightsOfAnyStorage) {
   expect_oracle(Model<DenseLinear<f16>>(small_block_config()));
   expect_oracle_of_blocks<pare::kernel::Q8_0>();
   expect_oracle_of_blocks<pare::kernel::Q4_1>();
+}
+
+TEST(DraftBlock, WithoutABackendHasTheBitsOfSimd) {
+  const Model<DenseLinear<float>> model(small_block_config());
+  const auto tapped = random_rows<float>(11, model.config.tapped_width, 7);
+  const auto embeddings = random_rows<float>(7, model.config.width, 8);
+  auto cache = model.cache(), other = model.cache();
+  Rows<float> out(6, model.config.width), given(6, model.config.width);
+  model.block.append(tapped.view(), cache);
+  model.block.append(pare::simd, tapped.view(), other);
+  model.block.draft(embeddings.view(), cache, out.view());
+  model.block.draft(pare::simd, embeddings.view(), other, given.view());
+  EXPECT_TRUE(equal_bits(out, given));
+  model.block.draft_plain(embeddings.view(), cache, out.view());
+  model.block.draft_plain(pare::simd, embeddings.view(), other, given.view());
+  EXPECT_TRUE(equal_bits(out, given));
 }
 
 TEST(DraftBlock, TheBitsOfAnyThreadsAndStrides) {

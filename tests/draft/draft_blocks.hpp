@@ -110,8 +110,9 @@ Doubles normed(const Doubles& x, const std::vector<T>& gain, double epsilon) {
 
 inline double silu(double x) { return x / (1 + std::exp(-x)); }
 
-/// What a block does wrong, for tests that must see it.
+/// What a block does otherwise or wrong, for tests that must see it.
 struct BlockFaults {
+  double (*stored)(double) = [](double x) { return x; };  ///< what a cache makes of a number
   bool stale_length = false;  ///< layers after the first take layer 0's length, grown by the block
   bool block_positions = false;  ///< a block's positions start at 0
 };
@@ -151,8 +152,9 @@ Doubles plain_block_oracle(const draft::DraftBlockConfig& c, const draft::DraftB
     Doubles rows(n + b, c.width);
     rows << context, h;
     const Doubles q = turned(h * weight_of(l.query).transpose(), l.query_norm, n);
-    const Doubles k = turned(rows * weight_of(l.key).transpose(), l.key_norm, 0);
-    const Doubles v = rows * weight_of(l.value).transpose();
+    const Doubles k =
+        turned(rows * weight_of(l.key).transpose(), l.key_norm, 0).unaryExpr(faults.stored);
+    const Doubles v = (rows * weight_of(l.value).transpose()).unaryExpr(faults.stored);
     Doubles attended = Doubles::Zero(b, c.query_width());
     for (Index i = 0; i < b; ++i)
       for (Index head = 0; head < c.heads; ++head) {

@@ -39,8 +39,10 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/draft/detail/draft_block_call.hpp>
+#include <pare/draft/detail/draft_block_checks.hpp>
 #include <pare/draft/draft_block_cache.hpp>
 #include <pare/draft/draft_block_config.hpp>
 #include <pare/draft/draft_block_weights.hpp>
@@ -64,13 +66,23 @@ struct DraftBlockOptions {
   std::optional<std::span<const Index>> offsets{};
 };
 
+namespace detail {
+template <class X>
+struct IsDraftBlockCache : std::false_type {};
+template <class S>
+struct IsDraftBlockCache<DraftBlockCache<S>> : std::true_type {};
+template <class S>
+struct IsDraftBlockCache<DraftBlockCache<S>&> : std::true_type {};
+}  // namespace detail
+
 PARE_ABI_BEGIN
 
 /// A block with projections L. It can be moved, not copied; calls do not change it, so that threads
 /// may share it, each with a cache of its own.
 ///
-/// Calls take the backend first, left out in `forward`: pare::simd. Inputs and outputs have any
-/// strides. All sequences of the cache take part in each: embeddings are [sequences x b, d], b from
+/// Calls take the backend first; left out: pare::simd. Inputs and outputs have any strides, and the
+/// cache stores what it likes: DraftBlockCache<bf16> has half the bytes (draft_block_cache.hpp).
+/// All sequences of the cache take part in each: embeddings are [sequences x b, d], b from
 /// 2 to the config's block, those of a sequence side by side, and outputs [sequences x (b - 1), d]:
 /// rows 1 to b - 1 of each block, or 0 to b - 2 with draft_shift. Output j drafts the token at
 /// depth j + 1.
@@ -92,8 +104,13 @@ class DraftBlock {
  public:
   using scalar = transformer::linear_scalar<L>;  ///< of rows: float, or double
   using Table = transformer::RotaryTable<scalar>;
-  using Cache = DraftBlockCache<scalar>;
+  template <class S>
+  using Cache = DraftBlockCache<S>;
   using Layer = DraftLayerWeights<L>;
+  /// Whether rows of R and a cache of S fit the weights.
+  template <class R, class S>
+  static constexpr bool takes =
+      std::is_same_v<R, scalar> && std::is_same_v<typename Cache<S>::scalar, scalar>;
 
   /// \param table of head_dim / 2 pairs; it must outlive the block
   /// \throws std::invalid_argument if the config is not valid, a weight does not have its shape, or
@@ -114,17 +131,18 @@ class DraftBlock {
   /// \param tapped     [tokens, tapped width]; none: only drafts
   /// \param embeddings [sequences x b, d] of the anchor and then MASK
   /// \param out        [sequences x (b - 1), d] of `scalar`, what the target's head takes
-  template <Backend B, In<2> C, In<2> X, Out<2> Y>
-  requires SameScalar<C, X, Y> && std::is_same_v<scalar_of<X>, scalar>
-  void forward(const B& backend, const C& tapped, const X& embeddings, Cache& cache, Y&& out,
+  template <Backend B, In<2> C, In<2> X, class S, Out<2> Y>
+  requires SameScalar<C, X, Y> && takes<scalar_of<X>, S>
+  void forward(const B& backend, const C& tapped, const X& embeddings, Cache<S>& cache, Y&& out,
                const DraftBlockOptions& options = {}) const {
     constexpr const char* function = "draft::DraftBlock::forward";
     const auto c = as_const(to_view(tapped));
     const auto x = as_const(to_view(embeddings));
     const auto y = to_view(out);
-    check_cache(function, cache);
-    check_context(function, c, cache, options);
-    check_block(function, x, cache, y, options, c.rows());
+    const detail::DraftBlockChecks<DraftBlock> checks{function, *this, options.offsets};
+    checks.cache(cache);
+    checks.context(c, cache);
+    checks.block_rows(x, cache, y, c.rows());
     check_no_overlap(function, "out", y, "tapped", c);
     on_call(backend, cache, [&](auto& call) {
       call.append(c, options.offsets);
@@ -132,119 +150,106 @@ class DraftBlock {
     });
   }
   /// \overload
-  template <In<2> C, In<2> X, Out<2> Y>
-  requires SameScalar<C, X, Y> && std::is_same_v<scalar_of<X>, scalar>
-  void forward(const C& tapped, const X& embeddings, Cache& cache, Y&& out,
+  template <In<2> C, In<2> X, class S, Out<2> Y>
+  requires SameScalar<C, X, Y> && takes<scalar_of<X>, S>
+  void forward(const C& tapped, const X& embeddings, Cache<S>& cache, Y&& out,
                const DraftBlockOptions& options = {}) const {
     forward(simd, tapped, embeddings, cache, out, options);
   }
+  PARE_REFUSE_CONST_CALLS(forward, "draft::DraftBlock::forward",
+                          "wanted tapped, embeddings and out of float (of double with weights of "
+                          "double), a cache that is computed in it too, and DraftBlockOptions",
+                          (INPUT, (roles::Reads<2>), "tapped", "[tokens, tapped width]"),
+                          (INPUT, (roles::ReadsSame<2>), "embeddings", "[sequences x b, d]"),
+                          (PLAIN, (roles::Takes<detail::IsDraftBlockCache>), "cache",
+                           "a DraftBlockCache that may be written"),
+                          (OUTPUT, (roles::WritesComputed<2>), "out", "[sequences x (b - 1), d]"))
 
   /// Adds keys and values of new context to the cache.
-  template <Backend B, In<2> C>
-  requires std::is_same_v<scalar_of<C>, scalar>
-  void append(const B& backend, const C& tapped, Cache& cache,
+  template <Backend B, In<2> C, class S>
+  requires takes<scalar_of<C>, S>
+  void append(const B& backend, const C& tapped, Cache<S>& cache,
               const DraftBlockOptions& options = {}) const {
     constexpr const char* function = "draft::DraftBlock::append";
     const auto c = as_const(to_view(tapped));
-    check_cache(function, cache);
-    check_context(function, c, cache, options);
+    const detail::DraftBlockChecks<DraftBlock> checks{function, *this, options.offsets};
+    checks.cache(cache);
+    checks.context(c, cache);
     on_call(backend, cache, [&](auto& call) { call.append(c, options.offsets); });
   }
+  /// \overload
+  template <In<2> C, class S>
+  requires takes<scalar_of<C>, S>
+  void append(const C& tapped, Cache<S>& cache, const DraftBlockOptions& options = {}) const {
+    append(simd, tapped, cache, options);
+  }
+  PARE_REFUSE_CONST_CALLS(append, "draft::DraftBlock::append",
+                          "wanted tapped of float (of double with weights of double), a cache that "
+                          "is computed in it too, and DraftBlockOptions",
+                          (INPUT, (roles::Reads<2>), "tapped", "[tokens, tapped width]"),
+                          (PLAIN, (roles::Takes<detail::IsDraftBlockCache>), "cache",
+                           "a DraftBlockCache that may be written"))
 
   /// The rows of a block behind the context that the cache has. The cache's context is not changed:
   /// a second call drafts another block in the same place.
-  template <Backend B, In<2> X, Out<2> Y>
-  requires SameScalar<X, Y> && std::is_same_v<scalar_of<X>, scalar>
-  void draft(const B& backend, const X& embeddings, Cache& cache, Y&& out) const {
+  template <Backend B, In<2> X, class S, Out<2> Y>
+  requires SameScalar<X, Y> && takes<scalar_of<X>, S>
+  void draft(const B& backend, const X& embeddings, Cache<S>& cache, Y&& out) const {
     draft_rows("draft::DraftBlock::draft", backend, as_const(to_view(embeddings)), cache,
                to_view(out), detail::DraftRows::Normed);
   }
+  /// \overload
+  template <In<2> X, class S, Out<2> Y>
+  requires SameScalar<X, Y> && takes<scalar_of<X>, S>
+  void draft(const X& embeddings, Cache<S>& cache, Y&& out) const {
+    draft(simd, embeddings, cache, out);
+  }
+  PARE_REFUSE_CONST_CALLS(draft, "draft::DraftBlock::draft",
+                          "wanted embeddings and out of float (of double with weights of double) "
+                          "and a cache that is computed in it too",
+                          (INPUT, (roles::Reads<2>), "embeddings", "[sequences x b, d]"),
+                          (PLAIN, (roles::Takes<detail::IsDraftBlockCache>), "cache",
+                           "a DraftBlockCache that may be written"),
+                          (OUTPUT, (roles::WritesComputed<2>), "out", "[sequences x (b - 1), d]"))
 
   /// The same rows before the last norm, which a correction adds to (branch_correction.hpp).
-  template <Backend B, In<2> X, Out<2> Y>
-  requires SameScalar<X, Y> && std::is_same_v<scalar_of<X>, scalar>
-  void draft_plain(const B& backend, const X& embeddings, Cache& cache, Y&& out) const {
+  template <Backend B, In<2> X, class S, Out<2> Y>
+  requires SameScalar<X, Y> && takes<scalar_of<X>, S>
+  void draft_plain(const B& backend, const X& embeddings, Cache<S>& cache, Y&& out) const {
     draft_rows("draft::DraftBlock::draft_plain", backend, as_const(to_view(embeddings)), cache,
                to_view(out), detail::DraftRows::Plain);
   }
+  /// \overload
+  template <In<2> X, class S, Out<2> Y>
+  requires SameScalar<X, Y> && takes<scalar_of<X>, S>
+  void draft_plain(const X& embeddings, Cache<S>& cache, Y&& out) const {
+    draft_plain(simd, embeddings, cache, out);
+  }
+  PARE_REFUSE_CONST_CALLS(draft_plain, "draft::DraftBlock::draft_plain",
+                          "wanted embeddings and out of float (of double with weights of double) "
+                          "and a cache that is computed in it too",
+                          (INPUT, (roles::Reads<2>), "embeddings", "[sequences x b, d]"),
+                          (PLAIN, (roles::Takes<detail::IsDraftBlockCache>), "cache",
+                           "a DraftBlockCache that may be written"),
+                          (OUTPUT, (roles::WritesComputed<2>), "out", "[sequences x (b - 1), d]"))
 
  private:
   using Rows = TensorView<const scalar, 2>;
 
-  template <class B>
-  void draft_rows(const char* function, const B& backend, Rows x, Cache& cache,
+  template <class B, class S>
+  void draft_rows(const char* function, const B& backend, Rows x, Cache<S>& cache,
                   TensorView<scalar, 2> y, detail::DraftRows wanted) const {
-    check_cache(function, cache);
-    check_block(function, x, cache, y, {}, 0);
+    const detail::DraftBlockChecks<DraftBlock> checks{function, *this, {}};
+    checks.cache(cache);
+    checks.block_rows(x, cache, y, 0);
     if (x.rows() > 0) on_call(backend, cache, [&](auto& call) { call.draft(x, y, wanted); });
   }
 
-  template <class B, class Use>
-  void on_call(const B& backend, Cache& cache, const Use& use) const {
+  template <class B, class S, class Use>
+  void on_call(const B& backend, Cache<S>& cache, const Use& use) const {
     const auto on = on_any_executor(backend);
-    detail::DraftBlockCall<std::remove_cvref_t<decltype(on)>, DraftBlock> call(on, *this, cache);
+    detail::DraftBlockCall<std::remove_cvref_t<decltype(on)>, DraftBlock, S> call(on, *this, cache);
     use(call);
-  }
-
-  void check_cache(const char* function, const Cache& cache) const {
-    check_extents<3>(function, "cache", {cache.layers(), cache.kv_heads(), cache.head_dim()},
-                     {config_.layers, config_.kv_heads, config_.head_dim});
-  }
-
-  /// New tokens of a sequence.
-  static Index new_tokens(const DraftBlockOptions& options, Index sequence, Index tokens) {
-    if (!options.offsets) return tokens;
-    const auto at = static_cast<std::size_t>(sequence);
-    return (*options.offsets)[at + 1] - (*options.offsets)[at];
-  }
-
-  void check_context(const char* function, Rows c, const Cache& cache,
-                     const DraftBlockOptions& options) const {
-    check_view(function, "tapped", c);
-    check_extents<2>(function, "tapped", c.extent, {c.rows(), config_.tapped_width});
-    if (options.offsets) {
-      check(static_cast<Index>(options.offsets->size()) == cache.sequences() + 1, function,
-            "offsets", options.offsets->size(),
-            Worded{"", cache.sequences() + 1, ", one more than there are sequences"});
-      check_offsets(function, "offsets", *options.offsets, c.rows());
-    } else {
-      check(cache.sequences() == 1 || c.rows() == 0, function, "offsets", "none",
-            Worded{"those of ", cache.sequences(), " sequences"});
-    }
-    for (Index s = 0; s < cache.sequences(); ++s) {
-      const Index n = new_tokens(options, s, c.rows()), length = cache.length(s);
-      check(n <= cache.capacity() - length, function, "cache", Worded{"", n, " new tokens"},
-            Worded{"at most ", cache.capacity() - length, ", the room of a sequence"});
-      check_positions(function, length, n);
-    }
-  }
-
-  /// A block behind `tapped` rows that are yet to be appended.
-  void check_block(const char* function, Rows x, const Cache& cache, TensorView<scalar, 2> y,
-                   const DraftBlockOptions& options, Index tapped) const {
-    const Index sequences = cache.sequences(), tokens = x.rows() / sequences;
-    check_view(function, "embeddings", x);
-    check_extents<2>(function, "embeddings", x.extent, {x.rows(), config_.width});
-    check(x.rows() % sequences == 0, function, "embeddings", x.rows(),
-          Worded{"as many rows for each of ", sequences, " sequences"});
-    const Index most = std::min(config_.block, cache.block());
-    check(x.rows() == 0 || (tokens >= 2 && tokens <= most), function, "embeddings", tokens,
-          Worded{"blocks of 2 to ", most, " rows"});
-    check_writable(function, "out", y);
-    check_extents<2>(function, "out", y.extent,
-                     {sequences * std::max<Index>(0, tokens - 1), config_.width});
-    check_no_overlap(function, "out", y, "embeddings", x);
-    weights_.for_each_linear(
-        [&](const L& layer) { transformer::check_apart_from_layer(function, "out", y, layer); });
-    for (Index s = 0; s < sequences; ++s)
-      check_positions(function, cache.length(s) + new_tokens(options, s, tapped), tokens);
-  }
-
-  void check_positions(const char* function, Index first, Index count) const {
-    if (count == 0) return;
-    const Worded wanted{"positions of the table, below ", table_->first() + table_->count()};
-    check(table_->has(first), function, "table", first, wanted);
-    check(table_->has(first + count - 1), function, "table", first + count - 1, wanted);
   }
 
   DraftBlockConfig config_;

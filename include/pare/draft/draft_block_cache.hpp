@@ -14,6 +14,10 @@
 /// The context of a round is what the target has states of: the committed tokens but the last,
 /// which is the anchor of the next block. So `length` is the anchor's position.
 ///
+/// DraftBlockCache<bf16> or <f16> rounds keys and values once and has half the bytes; attention
+/// reads them as float. The rows of a block are then those of a float cache whose keys and values,
+/// the block's own among them, are so rounded.
+///
 /// All layers have one length, which grows when a call is done. (JetSpec's code once asked layer 0
 /// for its length after that had grown, and later layers then hid nothing of a block from it.)
 
@@ -33,7 +37,7 @@
 namespace pare::draft {
 namespace detail {
 PARE_ABI_BEGIN
-template <class B, class Block>
+template <class B, class Block, class S>
 class DraftBlockCall;
 PARE_ABI_END
 }  // namespace detail
@@ -46,16 +50,17 @@ struct DraftBlockCacheOptions {
 
 PARE_ABI_BEGIN
 
-/// Keys and values of T [layers, sequences, tokens + block, kv heads x head dim]. It can be moved,
+/// Keys and values of S [layers, sequences, tokens + block, kv heads x head dim]. It can be moved,
 /// not copied.
-template <ComputeScalar T>
+template <StorageScalar S>
 class DraftBlockCache {
  public:
-  using scalar = T;
+  using storage = S;
+  using scalar = compute_t<S>;  ///< of the blocks that it is for
 
   /// \throws std::invalid_argument if the config is not valid, an option is below 1, there are more
   ///         tokens than attention counts, or the bytes do not fit `Index`
-  /// Memory: 2 layers sequences (tokens + block) kv_heads head_dim numbers.
+  /// Memory: 2 layers sequences (tokens + block) kv_heads head_dim numbers of S.
   DraftBlockCache(const DraftBlockConfig& config, const DraftBlockCacheOptions& options)
       : config_(config), capacity_(options.tokens), sequences_(options.sequences) {
     config.validate(name);
@@ -67,7 +72,7 @@ class DraftBlockCache {
         checked_product(name, "tokens", capacity_ + config.block, config.key_width()), sequences_);
     const Index size = checked_product(name, "tokens",
                                        checked_product(name, "tokens", of_layer, config.layers), 2);
-    memory_.resize(static_cast<std::size_t>(checked_count(name, "tokens", size, sizeof(T))));
+    memory_.resize(static_cast<std::size_t>(checked_count(name, "tokens", size, sizeof(S))));
     lengths_.assign(static_cast<std::size_t>(sequences_), 0);
   }
 
@@ -95,16 +100,16 @@ class DraftBlockCache {
 
   /// Keys of a layer, rotated, and values, [sequences, kv heads, tokens + block, head dim]. Of a
   /// sequence the first `length` tokens are set.
-  TensorView<const T, 4> keys(Index layer) const { return of_layer(0, layer); }
-  TensorView<const T, 4> values(Index layer) const { return of_layer(1, layer); }
+  TensorView<const S, 4> keys(Index layer) const { return of_layer(0, layer); }
+  TensorView<const S, 4> values(Index layer) const { return of_layer(1, layer); }
 
  private:
   static constexpr const char* name = "draft::DraftBlockCache";
 
-  template <class B, class Block>
+  template <class B, class Block, class Storage>
   friend class detail::DraftBlockCall;
 
-  TensorView<T, 4> of_layer(Index kind, Index layer) const {
+  TensorView<S, 4> of_layer(Index kind, Index layer) const {
     const Index row = config_.key_width(), sequence = (capacity_ + config_.block) * row;
     return {memory_.data() + (kind * config_.layers + layer) * sequences_ * sequence,
             {sequences_, config_.kv_heads, capacity_ + config_.block, config_.head_dim},
@@ -113,11 +118,14 @@ class DraftBlockCache {
 
   /// Sets rows [tokens, kv heads x head dim] of a layer, each of a sequence and at a position.
   void write(Index layer, const Index* sequences, const Index* positions,
-             TensorView<const T, 2> keys, TensorView<const T, 2> values) {
+             TensorView<const scalar, 2> keys, TensorView<const scalar, 2> values) {
+    const auto round = [](scalar x) { return static_cast<S>(x); };
     const auto k = of_layer(0, layer), v = of_layer(1, layer);
     for (Index r = 0; r < keys.rows(); ++r) {
-      std::copy_n(&keys(r, 0), keys.cols(), &k(sequences[r], 0, positions[r], 0));
-      std::copy_n(&values(r, 0), values.cols(), &v(sequences[r], 0, positions[r], 0));
+      std::transform(&keys(r, 0), &keys(r, 0) + keys.cols(), &k(sequences[r], 0, positions[r], 0),
+                     round);
+      std::transform(&values(r, 0), &values(r, 0) + values.cols(),
+                     &v(sequences[r], 0, positions[r], 0), round);
     }
   }
   void grow(Index sequence, Index tokens) {
@@ -126,7 +134,7 @@ class DraftBlockCache {
 
   DraftBlockConfig config_;
   Index capacity_, sequences_;
-  AlignedBuffer<T> memory_;
+  AlignedBuffer<S> memory_;
   std::vector<Index> lengths_;
 };
 

@@ -24,6 +24,7 @@
 #include <cstddef>
 #include <optional>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 namespace pare::draft::detail {
@@ -38,15 +39,44 @@ struct DraftBlockMemory {
 /// Which rows of a block are wanted: as a head takes them, or before the last norm.
 enum class DraftRows { Normed, Plain };
 
-/// Block: a DraftBlock.
-template <class B, class Block>
+/// Keys and values of a layer stored in S, widened as attention asks for them.
+template <class S>
+struct StoredRows {
+  using scalar = compute_t<S>;
+
+  TensorView<const S, 4> keys{}, values{};  ///< [sequences, kv heads, tokens, dim]
+  std::span<const Index> lengths{};         ///< [sequences]
+
+  Index sequences() const { return keys.extent[0]; }
+  Index kv_heads() const { return keys.extent[1]; }
+  Index key_dim() const { return keys.extent[3]; }
+  Index value_dim() const { return values.extent[3]; }
+  Index length(Index sequence) const { return lengths[static_cast<std::size_t>(sequence)]; }
+  void validate(const char*) const {}
+  void load_key(Index sequence, Index head, Index position, scalar* to) const {
+    widen(keys, sequence, head, position, to);
+  }
+  void load_value(Index sequence, Index head, Index position, scalar* to) const {
+    widen(values, sequence, head, position, to);
+  }
+
+ private:
+  static void widen(const TensorView<const S, 4>& rows, Index sequence, Index head, Index position,
+                    scalar* to) {
+    const S* const from = &rows(sequence, head, position, 0);
+    for (Index i = 0; i < rows.extent[3]; ++i) to[i] = static_cast<scalar>(from[i]);
+  }
+};
+
+/// Block: a DraftBlock. S: what the cache stores.
+template <class B, class Block, class S>
 class DraftBlockCall {
   using T = typename Block::scalar;
   using Layer = typename Block::Layer;
   using Matrix = TensorView<T, 2>;
 
  public:
-  DraftBlockCall(const B& backend, const Block& block, DraftBlockCache<T>& cache)
+  DraftBlockCall(const B& backend, const Block& block, DraftBlockCache<S>& cache)
       : backend_(keeping(backend, own_)),
         block_(block),
         c_(block.config()),
@@ -181,11 +211,18 @@ class DraftBlockCall {
     w.query.apply(backend_, as_const(h_), q_);
     turn(q_, w.query_norm, 0);
     store(i, as_const(h_), 0, k_, v_);
-    const attention::DenseKeyValue<T> source{
-        cache_.keys(i), cache_.values(i), attention::TokenList(memory_->lengths), {}};
+    if constexpr (std::is_same_v<S, T>)
+      attend_to(attention::DenseKeyValue<T>{
+          cache_.keys(i), cache_.values(i), attention::TokenList(memory_->lengths), {}});
+    else
+      attend_to(StoredRows<S>{cache_.keys(i), cache_.values(i), memory_->lengths});
+    w.output.apply(backend_, as_const(attended_), delta_);
+  }
+
+  template <class Source>
+  void attend_to(const Source& source) {
     attention::attend(backend_, as_const(heads_of(q_, cache_.sequences())), source,
                       heads_of(attended_, cache_.sequences()), {.causal = true});
-    w.output.apply(backend_, as_const(attended_), delta_);
   }
 
   /// delta = W_down (silu(W_gate h) * W_up h).
@@ -200,7 +237,7 @@ class DraftBlockCall {
   const B backend_;
   const Block& block_;
   const DraftBlockConfig& c_;
-  DraftBlockCache<T>& cache_;
+  DraftBlockCache<S>& cache_;
   const Lease<DraftBlockMemory> memory_;
   Matrix x_{}, h_{}, delta_{}, q_{}, attended_{}, k_{}, v_{}, gate_{}, up_{};
 };
