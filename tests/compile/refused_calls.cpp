@@ -7,6 +7,7 @@
 
 #include <pare/pare.hpp>
 
+#include <span>
 #include <vector>
 
 using namespace pare::attention;
@@ -62,6 +63,18 @@ extern const pare::draft::LowRankHead<double> wide_head;
 extern pare::draft::HeadSummary<float> summary;
 extern const pare::draft::DraftTree tree;
 extern const std::vector<pare::draft::DraftTree> trees;
+extern const pare::draft::DraftBlock<DenseLinear<pare::bf16>> block;
+extern pare::draft::DraftBlockCache<float> block_cache;
+extern pare::draft::DraftBlockCache<double> wide_cache;
+extern const pare::draft::DraftBlockCache<float> const_cache;
+extern pare::draft::CandidateLists<float> lists;
+extern pare::draft::BranchLists<float> branches;
+extern const pare::draft::BranchCorrection<DenseLinear<float>> correction;
+extern pare::draft::EagleTree eagle;
+extern pare::draft::DraftTree grown;
+extern pare::draft::Verified committed;
+extern std::vector<double> law;
+void embed(int token, std::span<float> row);
 extern const std::vector<pare::Index> positions;
 extern const std::vector<int> tokens;
 extern const DenseLinear<float> linear;
@@ -319,6 +332,7 @@ void refused() {
   attend_tree(rank3, latents, out, tree);  // refused: attend_tree: q: wanted .*another rank
   attend_tree(q, latents, out, tree, {.windw = 3});  // refused: attend_tree: wanted behind out
   attend_tree(backend, q, doubles, v, out, tree);  // refused: attend_tree: k: wanted the scalar
+  attend_tree(q, k, v, out, tree, {.windw = 3});  // refused: attend_tree: wanted behind out
   attend_tree(backend, q, k, k + k, out, tree);  // refused: attend_tree: v: .*an expression
   head.logits(x + x, y);  // refused: pare::draft::logits: hidden: .*an expression
   head.logits(x, const_y);  // refused: draft::logits: y: .* may be written, got a const one
@@ -334,6 +348,33 @@ void refused() {
   head.values_at(x, tokens, const_y);  // refused: draft::values_at: values: .* may be written
   head.values_at(x, tokens, Matrix(3, 3));  // refused: values_at: values: .* outlives the call
   head.reduce(backend, x + x, pare::draft::HeadRequest{}, summary);  // refused: reduce: hidden: .*expression
+  block.forward(xd, x, block_cache, y);  // refused: DraftBlock::forward: embeddings: wanted the scalar
+  block.forward(x, x, y, block_cache);  // refused: DraftBlock::forward: cache: wanted a DraftBlockCache
+  block.forward(x, x, const_cache, y);  // refused: forward: cache: .*that may be written
+  block.forward(x, x, wide_cache, y);  // refused: DraftBlock::forward: wanted tapped.*a cache that
+  block.forward(backend, x, x, block_cache, const_y);  // refused: DraftBlock::forward: out: .*a const
+  block.append(x + x, block_cache);  // refused: DraftBlock::append: tapped: .*an expression
+  block.draft(xd, block_cache, yd);  // refused: DraftBlock::draft: wanted embeddings and out of float
+  block.draft_plain(backend, x, x, y);  // refused: DraftBlock::draft_plain: cache: wanted a Draft
+  lists.fill(x, x);  // refused: CandidateLists::fill: head: wanted a DraftHead
+  lists.fill(head, xi);  // refused: CandidateLists::fill: rows: wanted elements of float
+  lists.fill(head, xd);  // refused: CandidateLists::fill: wanted a head and rows of the scalar
+  correction.apply(x, x, xd, positions, y);  // refused: BranchCorrection::apply: previous: wanted the
+  correction.apply(xd, xd, xd, positions, yd);  // refused: BranchCorrection::apply: wanted plain
+  branches.fill(head, head, x, numbers, x, embed);  // refused: BranchLists::fill: correct: wanted a
+  branches.fill(correction, head, xd, numbers, xd, embed);  // refused: BranchLists::fill: wanted a
+  eagle.expand(x, x);  // refused: EagleTree::expand: tokens: wanted .*std::int32_t
+  pare::draft::shared_lists(xi, xi);  // refused: shared_lists: log_probabilities: wanted elements
+  pare::draft::build_best_first(1, lists, grown);  // refused: build_best_first: table: .*lists.table
+  pare::draft::compare_heads(head, x, x);  // refused: compare_heads: exact: wanted a DraftHead
+  pare::draft::compare_heads(head, wide_head, x);  // refused: compare_heads: wanted two heads of one
+  pare::draft::truncated_law(head, xd, 0, pare::draft::Sampling{});  // refused: truncated_law: wanted
+  pare::draft::token_law(x, pare::draft::Sampling{}, law);  // refused: token_law: logits: .*one row
+  pare::draft::keyed_sample(x, pare::draft::Sampling{}, pare::GumbelNoise{}, 0);  // refused: keyed_sample: logits: want
+  pare::draft::verify_greedy(x, tree, committed);  // refused: verify_greedy: tree: wanted a DraftTree
+  pare::draft::verify_greedy(tree, q, committed);  // refused: verify_greedy: logits: .*another rank
+  pare::draft::verify_sampled(tree, pare::draft::ChainRule{}, pare::draft::laws_of(x, {}), pare::draft::CoinKey{}, 0, committed);  // refused: verify_sampled: wanted
+  wide_head.latents_of(x, y);  // refused: draft::latents_of: wanted hidden of float .double for a head
   conversion_error(x, x + x, x, xd);  // refused: conversion_error: up: .*an expression
   score_features(x, labels, {.alpha = 1});  // refused: score_features: after labels: wanted Score
 }

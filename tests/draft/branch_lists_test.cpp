@@ -101,6 +101,8 @@ TYPED_TEST(BranchTest, SharedListsAreTheTopOfEachRow) {
       EXPECT_EQ(table.token(d, 0, r), top.id(d, r));
       EXPECT_EQ(table.log_probability(d, 0, r), top.log_probability(d, r));
       EXPECT_TRUE(d < 2 || d > 4 || part.token(d - 2, 0, r) == top.id(d, r));
+      EXPECT_EQ(lists.tokens()(d, r), top.id(d, r));
+      EXPECT_EQ(lists.log_probabilities()(d, r), top.log_probability(d, r));
     }
   // The general table of one list for each depth, each followed by list 0, has the same trees (J2).
   pare::testing::OwnedTable<double> general(6, 1, 5);
@@ -140,6 +142,7 @@ TEST(CandidateLists, WhatDoesNotFitIsRefused) {
   refusal([&] { lists.fill(head, rows.view(), {.ranks = 0}); }, fill, "ranks");
   refusal([&] { lists.fill(head, rows.view(), {.temperature = -1}); }, "draft::reduce",
           "temperature");
+  refusal([&] { lists.fill(head, pare::columns_of(rows.view(), 0, width - 1)); }, fill, "rows");
   EXPECT_EQ(lists.table().ranks(), vocabulary);
   const char* const table = "draft::CandidateLists::table";
   refusal([&] { static_cast<void>(lists.table(-1)); }, table, "first");
@@ -290,6 +293,28 @@ TEST(BranchLists, AnyThreadsAndTheSecondCallAllocatesNothing) {
   const long before = pare::testing::allocations;
   x.table(pare::simd.with(workspace), correct, {});
   EXPECT_EQ(pare::testing::allocations - before, 0);
+}
+
+TEST(BranchLists, WithoutABackendHaveTheBitsOfSimd) {
+  const BranchCorrection correct(correction_weights<float>());
+  Branches<float> x, y;
+  const auto given = x.table(pare::simd, correct, {});
+  y.lists.fill(correct, y.head, y.plain.view(), y.final_norm, rows_of(y.embedding.view(), 3, 1),
+               [&](std::int32_t token, std::span<float> row) {
+                 for (Index j = 0; j < width; ++j)
+                   row[static_cast<std::size_t>(j)] = y.embedding(token, j);
+               });
+  const auto left_out = y.lists.table();
+  ASSERT_EQ(left_out.tokens.extent, given.tokens.extent);
+  for (Index d = 0; d < 5; ++d)
+    for (Index r = 0; r < given.ranks(); ++r)
+      EXPECT_EQ(left_out.log_probability(d, 0, r), given.log_probability(d, 0, r));
+  const std::vector<Index> depths{0, 4};
+  Rows<float> a(2, width), b(2, width);
+  const auto two = rows_of(x.embedding.view(), 0, 2);
+  correct.apply(pare::simd, x.plain.view(), x.plain.view(), two, depths, a.view());
+  correct.apply(x.plain.view(), x.plain.view(), two, depths, b.view());
+  EXPECT_TRUE(pare::testing::equal_bits(a, b));
 }
 
 TEST(BranchCorrection, WhatDoesNotFitIsRefused) {

@@ -259,6 +259,13 @@ TEST(TreeAttention, PagesAndTensorsAndAnyThreads) {
                 tree, {.lse = b.lse_view()});
     EXPECT_TRUE(same_outputs(a, b)) << threads;
   }
+  // A backend may be left out, of tensors and of sources with lists of trees.
+  attend_tree(x.q.view(), x.k.view(), x.v.view(), b.out.writable(), tree, {.lse = b.lse_view()});
+  EXPECT_TRUE(same_outputs(a, b));
+  const pare::attention::DenseKeyValue<float> source{x.k.view(), x.v.view(), {}, {}};
+  attend_tree(x.q.view(), source, b.out.writable(), std::span<const DraftTree>(&tree, 1),
+              {.lse = b.lse_view()});
+  EXPECT_TRUE(same_outputs(a, b));
 }
 
 TEST(TreeAttention, TheSecondCallAllocatesNothing) {

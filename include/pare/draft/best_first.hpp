@@ -28,6 +28,7 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/draft/transition_table.hpp>
 #include <pare/draft/tree.hpp>
 
@@ -35,6 +36,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <type_traits>
 #include <vector>
 
 namespace pare::draft {
@@ -51,6 +53,9 @@ struct BestFirstOptions {
 };
 
 namespace detail {
+template <class X>
+using IsTableArgument = IsTable<std::remove_cvref_t<X>>;
+
 PARE_ABI_BEGIN
 
 /// A node that may be taken next: rank `rank` of a list, below a node of the tree.
@@ -171,6 +176,15 @@ void build_best_first(std::int32_t root, const TransitionTable<T>& table, DraftT
                       const BestFirstOptions& options = {}) {
   build_best_first(simd, root, table, tree, options);
 }
+
+PARE_REFUSE_CALLS(build_best_first, "draft::build_best_first",
+                  "wanted the token of the root, a TransitionTable, a DraftTree to write, and "
+                  "BestFirstOptions, members spelt and ordered as declared",
+                  (ANY, (roles::TakesAny), "root", "a token"),
+                  (PLAIN, (roles::Takes<detail::IsTableArgument>), "table",
+                   "a TransitionTable: lists.table() of CandidateLists or BranchLists, or "
+                   "shared_lists(tokens, log_probabilities)"),
+                  (ANY, (roles::TakesAny), "tree", "a DraftTree"))
 
 PARE_ABI_END
 }  // namespace pare::draft

@@ -15,7 +15,7 @@
 ///     .norm = norm, .previous = DenseLinear<float>(columns_of(ug, 0, d)),
 ///     .state = DenseLinear<float>(columns_of(ug, d, d)), .bias = bias,
 ///     .down = DenseLinear<float>(d_proj)});
-/// correct.apply(backend, plain, normed, previous, depths, out);   // a row for each token
+/// correct.apply(plain, normed, previous, depths, out);   // a row for each token
 /// ```
 ///
 /// branch_lists.hpp makes a transition table of it. Each row is conditioned on one token, not on
@@ -32,6 +32,7 @@
 #include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
 #include <pare/core/matrix.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/transformer/gates.hpp>
@@ -96,7 +97,7 @@ class BranchCorrection {
 
   /// out_r = the row of depth depths[r] after the token whose embedding is previous_r.
   ///
-  /// \param backend  as DraftBlock has it
+  /// \param backend  left out: pare::simd
   /// \param plain    [depths, d], as DraftBlock::draft_plain gives them
   /// \param normed   [depths, d], the same rows normed
   /// \param previous [tokens, d]
@@ -118,6 +119,21 @@ class BranchCorrection {
     check_call(h, n, e, depths, y);
     if (y.rows() > 0) run(on_any_executor(backend), h, n, e, depths, y);
   }
+  /// \overload
+  template <In<2> H, In<2> N, In<2> E, Out<2> Y>
+  requires SameScalar<H, N, E, Y> && std::is_same_v<scalar_of<H>, scalar>
+  void apply(const H& plain, const N& normed, const E& previous, std::span<const Index> depths,
+             Y&& out) const {
+    apply(simd, plain, normed, previous, depths, out);
+  }
+  PARE_REFUSE_CONST_CALLS(apply, "draft::BranchCorrection::apply",
+                          "wanted plain, normed, previous and out of float (of double with weights "
+                          "of double), and depths of pare::Index",
+                          (INPUT, (roles::Reads<2>), "plain", "[depths, d]"),
+                          (INPUT, (roles::ReadsSame<2>), "normed", "[depths, d]"),
+                          (INPUT, (roles::ReadsSame<2>), "previous", "[tokens, d]"),
+                          (ANY, (roles::TakesAny), "depths", "[tokens]"),
+                          (OUTPUT, (roles::WritesComputed<2>), "out", "[tokens, d]"))
 
  private:
   using Rows = TensorView<const scalar, 2>;
@@ -182,6 +198,13 @@ class BranchCorrection {
 };
 
 PARE_ABI_END
+
+namespace detail {
+template <class X>
+struct IsCorrection : std::false_type {};
+template <class L>
+struct IsCorrection<BranchCorrection<L>> : std::true_type {};
+}  // namespace detail
 }  // namespace pare::draft
 
 #include <pare/core/macros_on.hpp>

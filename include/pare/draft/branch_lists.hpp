@@ -28,9 +28,11 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/matrix.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/draft/branch_correction.hpp>
+#include <pare/draft/detail/head_argument.hpp>
 #include <pare/draft/head.hpp>
 #include <pare/draft/head_summary.hpp>
 #include <pare/draft/transition_table.hpp>
@@ -44,6 +46,7 @@
 #include <cstdint>
 #include <limits>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 namespace pare::draft {
@@ -56,6 +59,11 @@ struct BranchListOptions {
   double norm_epsilon = 1e-6;  ///< of the drafter's last norm
 };
 
+namespace detail {
+template <class X>
+using IsCorrectionArgument = IsCorrection<std::remove_cvref_t<X>>;
+}  // namespace detail
+
 PARE_ABI_BEGIN
 
 /// Lists of rows of T, which own their numbers.
@@ -63,7 +71,7 @@ template <ComputeScalar T>
 class BranchLists {
  public:
   /// Lists of the rows of a block, those before are gone.
-  /// \param backend    as DraftBlock has it
+  /// \param backend    left out: pare::simd
   /// \param plain      [depths, d], at least one, before the drafter's last norm
   /// \param final_norm [d], the gain of that
   /// \param anchor     [1, d], the embedding of the anchor
@@ -94,6 +102,27 @@ class BranchLists {
                 branches_);
     set_table(h.rows());
   }
+  /// \overload
+  template <class L, DraftHead H, In<2> X, In<2> A, class Embed>
+  requires std::same_as<typename H::scalar, T> && SameScalar<X, A> &&
+           std::same_as<scalar_of<X>, T> && std::same_as<transformer::linear_scalar<L>, T> &&
+           std::invocable<const Embed&, std::int32_t, std::span<T>>
+  void fill(const BranchCorrection<L>& correct, const H& head, const X& plain,
+            const std::vector<T>& final_norm, const A& anchor, const Embed& embed,
+            const BranchListOptions& options = {}) {
+    fill(simd, correct, head, plain, final_norm, anchor, embed, options);
+  }
+  PARE_REFUSE_CALLS(fill, "draft::BranchLists::fill",
+                    "wanted a correction, a head, plain, final_norm (a std::vector) and anchor of "
+                    "the scalar of the lists, embed(std::int32_t token, std::span row), and "
+                    "BranchListOptions, members spelt and ordered as declared",
+                    (PLAIN, (roles::Takes<detail::IsCorrectionArgument>), "correct",
+                     "a BranchCorrection"),
+                    (PLAIN, (roles::Takes<detail::IsHead>), "head", "a DraftHead"),
+                    (INPUT, (roles::Reads<2>), "plain", "[depths, d]"),
+                    (ANY, (roles::TakesAny), "final_norm", "[d]"),
+                    (INPUT, (roles::ReadsSame<2>), "anchor", "[1, d]"),
+                    (ANY, (roles::TakesAny), "embed", "a function"))
 
   /// Good until the next `fill`; empty before the first.
   TransitionTable<double> table() const {

@@ -10,6 +10,7 @@
 /// lists.fill(backend, head, rows, {.ranks = 7});            // any DraftHead; rows [depths, d]
 /// build_best_first(backend, anchor, lists.table(), tree, {.budget = 16});
 /// lists.table(15, 15);                                      // of the second sequence of a batch
+/// eagle.expand(lists.tokens(), lists.log_probabilities());  // rows of a frontier, to an EagleTree
 /// ```
 ///
 /// The log-probability of a path is then the sum of those of its depths alone: a branch off the
@@ -21,8 +22,11 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/matrix.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/draft/detail/head_argument.hpp>
 #include <pare/draft/head.hpp>
 #include <pare/draft/head_summary.hpp>
 #include <pare/draft/transition_table.hpp>
@@ -57,9 +61,11 @@ class CandidateLists {
   template <Backend B, DraftHead H, In<2> X>
   requires std::same_as<typename H::scalar, T> && std::same_as<scalar_of<X>, T>
   void fill(const B& backend, const H& head, const X& rows, const CandidateOptions& options = {}) {
-    check(options.ranks >= 1, "draft::CandidateLists::fill", "ranks", options.ranks, "at least 1");
-    head.reduce(backend, as_const(to_view(rows)),
-                {.k = options.ranks, .temperature = options.temperature}, summary_);
+    constexpr const char* function = "draft::CandidateLists::fill";
+    const auto x = as_const(to_view(rows));
+    check(options.ranks >= 1, function, "ranks", options.ranks, "at least 1");
+    check_extents<2>(function, "rows", x.extent, {x.rows(), head.inputs()});
+    head.reduce(backend, x, {.k = options.ranks, .temperature = options.temperature}, summary_);
     log_probabilities_.resize(summary_.ids.size());
     for (Index r = 0; r < summary_.rows; ++r)
       for (Index i = 0; i < summary_.k; ++i)
@@ -72,9 +78,19 @@ class CandidateLists {
   void fill(const H& head, const X& rows, const CandidateOptions& options = {}) {
     fill(simd, head, rows, options);
   }
+  PARE_REFUSE_CALLS(fill, "draft::CandidateLists::fill",
+                    "wanted a head and rows of the scalar of the lists, and CandidateOptions, "
+                    "members spelt and ordered as declared",
+                    (PLAIN, (roles::Takes<detail::IsHead>), "head", "a DraftHead"),
+                    (INPUT, (roles::Reads<2>), "rows", "[depths, d]"))
 
   /// What the head said. A row that is no law has no token: a tree ends above it.
   const HeadSummary<T>& summary() const { return summary_; }
+
+  /// [rows, k] the tokens of each row, best first, and their log-probabilities; good until the next
+  /// `fill`.
+  TensorView<const std::int32_t, 2> tokens() const { return view(summary_.ids.data()); }
+  TensorView<const double, 2> log_probabilities() const { return view(log_probabilities_.data()); }
 
   /// The table of rows [first, first + depths), good until the next `fill`.
   /// \param depths left out: all from `first` on
@@ -86,13 +102,16 @@ class CandidateLists {
     const Index count = depths.value_or(summary_.rows - first);
     check(count >= 0 && count <= summary_.rows - first, function, "depths", count,
           Worded{"0 to the rows from the first on, ", summary_.rows - first});
-    const Index k = summary_.k;
-    return shared_lists(
-        TensorView<const std::int32_t, 2>{summary_.ids.data() + first * k, {count, k}, {k, 1}},
-        TensorView<const double, 2>{log_probabilities_.data() + first * k, {count, k}, {k, 1}});
+    return shared_lists(rows_of(tokens(), first, count),
+                        rows_of(log_probabilities(), first, count));
   }
 
  private:
+  template <class V>
+  TensorView<const V, 2> view(const V* data) const {
+    return {data, {summary_.rows, summary_.k}, {summary_.k, 1}};
+  }
+
   HeadSummary<T> summary_;
   std::vector<double> log_probabilities_;  ///< [rows x k]
 };

@@ -19,7 +19,9 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/matrix.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/draft/detail/head_argument.hpp>
 #include <pare/draft/head.hpp>
 
 #include <algorithm>
@@ -101,6 +103,12 @@ HeadAgreement compare_heads(const Q& draft, const P& exact, const X& hidden,
                             double temperature = 1) {
   return compare_heads(simd, draft, exact, hidden, temperature);
 }
+
+PARE_REFUSE_CALLS(compare_heads, "draft::compare_heads",
+                  "wanted two heads of one scalar, hidden of it, and a temperature",
+                  (PLAIN, (roles::Takes<detail::IsHead>), "draft", "a DraftHead"),
+                  (PLAIN, (roles::Takes<detail::IsHead>), "exact", "a DraftHead"),
+                  (INPUT, (roles::Reads<2>), "hidden", "[rows, inputs]"))
 
 PARE_ABI_END
 }  // namespace pare::draft

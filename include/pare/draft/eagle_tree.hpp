@@ -9,8 +9,9 @@
 /// EagleTree eagle;
 /// for (eagle.start(last_token, {.top_k = 10, .depth = 7, .nodes = 60}); !eagle.done();) {
 ///   // the drafter's rows for nodes [eagle.first(), eagle.drafted().size()) of eagle.drafted():
-///   // it attends by that tree (tree_attention.hpp), and gives the top k of each row
-///   eagle.expand(tokens, log_probabilities);             // [eagle.frontier(), k] each
+///   // it attends by that tree (tree_attention.hpp)
+///   lists.fill(head, rows, {.ranks = 10});                    // CandidateLists<float>
+///   eagle.expand(lists.tokens(), lists.log_probabilities());  // [eagle.frontier(), k] each
 /// }
 /// eagle.finish(tree);
 /// ```
@@ -28,6 +29,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/check.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/draft/transition_table.hpp>
 #include <pare/draft/tree.hpp>
@@ -99,6 +101,10 @@ class EagleTree {
     first_ = drafted_.size();
     if (level_ <= options_.depth) take_frontier(begin);
   }
+  PARE_REFUSE_CALLS(expand, "draft::EagleTree::expand", "wanted nothing behind log_probabilities",
+                    (PLAIN, (roles::Takes<detail::AreTokens>), "tokens",
+                     "[frontier, top_k] of std::int32_t"),
+                    (INPUT, (roles::ReadsCompute<2>), "log_probabilities", "[frontier, top_k]"))
 
   /// Makes the tree of the best candidates.
   /// \param tree written

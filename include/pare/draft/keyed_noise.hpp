@@ -24,6 +24,7 @@
 #include <pare/core/check.hpp>
 #include <pare/core/gumbel.hpp>
 #include <pare/core/random.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/draft/sampling.hpp>
 
@@ -109,6 +110,16 @@ std::int32_t keyed_sample(const Z& logits, const Sampling& sampling, GumbelNoise
                           Index position) {
   return keyed_sample(simd, logits, sampling, noise, position);
 }
+
+PARE_REFUSE_CALLS(keyed_sample, "draft::keyed_sample",
+                  "wanted logits, Sampling, members spelt and ordered as declared, GumbelNoise and "
+                  "a position",
+                  (PLAIN, (roles::Takes<detail::IsLogitRow>), "logits",
+                   "[vocabulary] of float, double, bf16 or f16 in memory: one row, as a range, a "
+                   "vector or row of Eigen's, or a view of rank 1"),
+                  (ANY, (roles::TakesAny), "sampling", "Sampling"),
+                  (ANY, (roles::TakesAny), "noise", "GumbelNoise"),
+                  (ANY, (roles::TakesAny), "position", "a number"))
 
 PARE_ABI_END
 }  // namespace pare::draft

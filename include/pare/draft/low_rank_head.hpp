@@ -10,7 +10,7 @@
 /// const auto top = head.top_k(hidden, 8);
 ///
 /// Eigen::Matrix<float, -1, -1, Eigen::RowMajor> u(rows, head.rank());
-/// head.latents_of(pare::simd, hidden, u);              // u = down h
+/// head.latents_of(hidden, u);                          // u = down h
 /// u += shift;                                          // such as the term of a Markov head
 /// const auto moved = head.up().top_k(u, 8);
 /// ```
@@ -27,6 +27,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/check.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/draft/dense_head.hpp>
@@ -71,12 +72,22 @@ class LowRankHead : public HeadCalls<LowRankHead<W>, kernel::head_t<W>> {
   const PanelHead<W>& up() const { return up_; }
 
   /// u = down h.
+  /// \param backend left out: pare::simd
   /// \param u [rows, rank], any strides; apart from hidden
   /// \throws std::invalid_argument if an extent does not fit or u overlaps hidden
   template <Backend B, HeadRows<T> H, HeadOutput<T> U>
   void latents_of(const B& backend, const H& hidden, U&& u) const {
     down_.logits(backend, hidden, u);
   }
+  /// \overload
+  template <HeadRows<T> H, HeadOutput<T> U>
+  void latents_of(const H& hidden, U&& u) const {
+    latents_of(simd, hidden, u);
+  }
+  PARE_REFUSE_CONST_CALLS(latents_of, "draft::latents_of",
+                          "wanted hidden of float (double for a head of double), and u of the same",
+                          (INPUT, (roles::Reads<2>), "hidden", "[rows, inputs]"),
+                          (OUTPUT, (roles::WritesComputed<2>), "u", "[rows, rank]"))
 
   auto tiles() const { return up_.tiles(); }
 

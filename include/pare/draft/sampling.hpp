@@ -20,6 +20,7 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/draft/sampling_options.hpp>
@@ -44,6 +45,9 @@ concept LogitRow =
     (In<X, 2> && requires { requires bool(std::remove_cvref_t<X>::IsVectorAtCompileTime); });
 
 namespace detail {
+template <class X>
+using IsLogitRow = std::bool_constant<LogitRow<std::remove_cvref_t<X>>>;
+
 PARE_ABI_BEGIN
 
 /// The token of the largest logit, the lowest of equal ones.
@@ -175,6 +179,15 @@ template <LogitRow Z>
 void token_law(const Z& logits, const Sampling& options, std::span<double> law) {
   token_law(simd, logits, options, law);
 }
+
+PARE_REFUSE_CALLS(token_law, "draft::token_law",
+                  "wanted logits, Sampling, members spelt and ordered as declared, and a law of "
+                  "double to write",
+                  (PLAIN, (roles::Takes<detail::IsLogitRow>), "logits",
+                   "[vocabulary] of float, double, bf16 or f16 in memory: one row, as a range, a "
+                   "vector or row of Eigen's, or a view of rank 1"),
+                  (ANY, (roles::TakesAny), "options", "Sampling"),
+                  (ANY, (roles::TakesAny), "law", "[vocabulary] of double"))
 
 /// The token at which the running sum of a law passes u times its mass: a draw, if u is uniform.
 /// \param law at least one number above 0, none below; not checked

@@ -24,6 +24,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/check.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
 
@@ -44,6 +45,10 @@ PARE_ABI_BEGIN
 /// What the `next` of shared lists points to: each list is followed by list 0.
 inline constexpr std::int32_t first_list = 0;
 PARE_ABI_END
+template <class X>
+using AreTokens = std::bool_constant<TokenNumbers<std::remove_cvref_t<X>, 2>>;
+template <class X>
+struct IsTable : std::false_type {};
 }  // namespace detail
 
 PARE_ABI_BEGIN
@@ -131,7 +136,16 @@ TransitionTable<scalar_of<P>> shared_lists(const K& tokens, const P& log_probabi
           {&detail::first_list, extent, {0, 0, 0}}};
 }
 
+PARE_REFUSE_CALLS(shared_lists, "draft::shared_lists", "wanted nothing behind log_probabilities",
+                  (PLAIN, (roles::Takes<detail::AreTokens>), "tokens",
+                   "[depths, ranks] of std::int32_t"),
+                  (INPUT, (roles::ReadsCompute<2>), "log_probabilities", "[depths, ranks]"))
+
 PARE_ABI_END
+namespace detail {
+template <class T>
+struct IsTable<TransitionTable<T>> : std::true_type {};
+}  // namespace detail
 }  // namespace pare::draft
 
 #include <pare/core/macros_on.hpp>

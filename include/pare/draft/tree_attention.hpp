@@ -11,7 +11,7 @@
 /// cache.append(0, node_latents, node_ropes);            // one row for each node, after the past
 /// attend_tree(q, cache, out, tree);                     // q [1, heads, nodes, key dim]
 /// attend_tree(backend, q, cache, out, trees, {.window = 4096});  // a tree for each sequence
-/// attend_tree(backend, q, k, v, out, tree);             // tensors
+/// attend_tree(q, k, v, out, tree);                      // tensors
 /// ```
 ///
 /// It is `attention::attend` with the modifier TreeMask, over any KeyValueSource: dense, paged,
@@ -165,7 +165,7 @@ PARE_ABI_BEGIN
 
 /// Attention of the nodes of one tree for each sequence.
 ///
-/// \param backend as attend
+/// \param backend as attend; left out: pare::simd
 /// \param q       [sequences, heads, nodes, key dim], rotated by the nodes' positions
 /// \param source  a KeyValueSource whose sequences end with the nodes, in their order
 /// \param out     [sequences, heads, nodes, value dim], written
@@ -210,6 +210,15 @@ attention::AttendStats attend_tree(const Q& q, const Source& source, O&& out, co
 }
 
 /// \overload
+template <In<4> Q, attention::KeyValueSource Source, Out<4> O>
+requires attention::SourceScalars<Q, Source, O>
+attention::AttendStats attend_tree(const Q& q, const Source& source, O&& out,
+                                   std::span<const DraftTree> trees,
+                                   const attention::AttendOptions& options = {}) {
+  return attend_tree(simd, q, source, out, trees, options);
+}
+
+/// \overload
 /// Keys and values in tensors [sequences, kv heads, past + nodes, dim].
 template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O>
 requires attention::AttendScalars<Q, K, V, O>
@@ -222,8 +231,17 @@ attention::AttendStats attend_tree(const B& backend, const Q& q, const K& k, con
   return attend_tree(backend, q, source, out, tree, options);
 }
 
+/// \overload
+template <In<4> Q, In<4> K, In<4> V, Out<4> O>
+requires attention::AttendScalars<Q, K, V, O>
+attention::AttendStats attend_tree(const Q& q, const K& k, const V& v, O&& out,
+                                   const DraftTree& tree,
+                                   const attention::AttendOptions& options = {}) {
+  return attend_tree(simd, q, k, v, out, tree, options);
+}
+
 PARE_REFUSE_CALLS(attend_tree, "draft::attend_tree",
-                  "wanted behind out a DraftTree, with a backend also a list of them, and "
+                  "wanted behind out a DraftTree, or of a source a list of them, and "
                   "AttendOptions, members spelt and ordered as declared",
                   (INPUT, (roles::Reads<4>), "q", "[sequences, heads, nodes, key dim]"),
                   (PLAIN, (roles::Takes<detail::IsTreeSource, roles::other_call>), "source",
@@ -231,8 +249,8 @@ PARE_REFUSE_CALLS(attend_tree, "draft::attend_tree",
                   (OUTPUT, (roles::WritesEither<4>), "out", "[sequences, heads, nodes, value dim]"),
                   (ANY, (roles::TakesAny), "tree", "a DraftTree"))
 PARE_REFUSE_CALLS(attend_tree, "draft::attend_tree",
-                  "wanted a backend before q and behind out a DraftTree and AttendOptions, members "
-                  "spelt and ordered as declared",
+                  "wanted behind out a DraftTree and AttendOptions, members spelt and ordered as "
+                  "declared",
                   (INPUT, (roles::Reads<4>), "q", "[sequences, heads, nodes, key dim]"),
                   (INPUT,
                    (roles::Unless<roles::ReadsSame<4>, detail::IsTreeSource, roles::other_call>),

@@ -29,7 +29,9 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/gumbel.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/draft/detail/head_argument.hpp>
 #include <pare/draft/head.hpp>
 #include <pare/draft/head_summary.hpp>
 #include <pare/draft/sampling_options.hpp>
@@ -195,6 +197,14 @@ TruncatedLaw truncated_law(const H& head, const X& hidden, Index row, const Samp
                            Index candidates = 256) {
   return truncated_law(simd, head, hidden, row, cut, candidates);
 }
+
+PARE_REFUSE_CALLS(truncated_law, "draft::truncated_law",
+                  "wanted a head, hidden of its scalar, a row, Sampling, members spelt and ordered "
+                  "as declared, and a number of candidates",
+                  (PLAIN, (roles::Takes<detail::IsHead>), "head", "a DraftHead"),
+                  (INPUT, (roles::Reads<2>), "hidden", "[rows, inputs]"),
+                  (ANY, (roles::TakesAny), "row", "a number"),
+                  (ANY, (roles::TakesAny), "cut", "Sampling"))
 
 PARE_ABI_END
 }  // namespace pare::draft

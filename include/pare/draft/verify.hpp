@@ -31,6 +31,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/check.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/draft/sampling.hpp>
 #include <pare/draft/tree.hpp>
@@ -40,6 +41,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 namespace pare::draft {
@@ -63,6 +65,9 @@ struct MatchOptions {
 
 PARE_ABI_END
 namespace detail {
+template <class X>
+using IsTree = std::is_same<std::remove_cvref_t<X>, DraftTree>;
+
 PARE_ABI_BEGIN
 
 inline void check_tree(const char* function, const DraftTree& tree) {
@@ -151,6 +156,12 @@ void verify_greedy(const DraftTree& tree, const Z& logits, Verified& out) {
   };
   detail::walk(tree, best, out);
 }
+
+PARE_REFUSE_CALLS(verify_greedy, "draft::verify_greedy",
+                  "wanted a DraftTree, logits, and a Verified to write",
+                  (PLAIN, (roles::Takes<detail::IsTree>), "tree", "a DraftTree"),
+                  (INPUT, (roles::Reads<2>), "logits", "[nodes, vocabulary]"),
+                  (ANY, (roles::TakesAny), "out", "a Verified"))
 
 /// Ends a round after its first stop token: drops the tokens behind it, and the nodes whose tokens
 /// they are.

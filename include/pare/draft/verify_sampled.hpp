@@ -25,6 +25,7 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/draft/draws.hpp>
 #include <pare/draft/keyed_noise.hpp>
@@ -38,6 +39,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 namespace pare::draft {
@@ -122,6 +124,11 @@ TargetAndDraftLogits<scalar_of<Z>, scalar_of<Q>> laws_of(const Z& logits, const 
 
 PARE_ABI_END
 namespace detail {
+template <class X>
+using IsRule = std::bool_constant<NodeRule<std::remove_cvref_t<X>>>;
+template <class X>
+using AreLaws = std::bool_constant<TokenLaws<std::remove_cvref_t<X>>>;
+
 PARE_ABI_BEGIN
 
 template <class B>
@@ -245,6 +252,18 @@ void verify_sampled(const DraftTree& tree, const R& rule, const L& laws, CoinKey
                     Index position, Verified& out) {
   verify_sampled(simd, tree, rule, laws, key, position, out);
 }
+
+PARE_REFUSE_CALLS(verify_sampled, "draft::verify_sampled",
+                  "wanted a DraftTree, a NodeRule, laws, a CoinKey, a position and a Verified to "
+                  "write; laws for a rule that reads the drafter's law, such as ChainRule, have it "
+                  "too: laws_of(logits, sampling, draft_logits, draft_sampling)",
+                  (PLAIN, (roles::Takes<detail::IsTree>), "tree", "a DraftTree"),
+                  (PLAIN, (roles::Takes<detail::IsRule>), "rule", "a NodeRule"),
+                  (PLAIN, (roles::Takes<detail::AreLaws>), "laws",
+                   "TokenLaws, such as laws_of(logits, sampling)"),
+                  (ANY, (roles::TakesAny), "key", "a CoinKey"),
+                  (ANY, (roles::TakesAny), "position", "a number"),
+                  (ANY, (roles::TakesAny), "out", "a Verified"))
 
 PARE_ABI_END
 }  // namespace pare::draft
