@@ -60,7 +60,8 @@ PARE_ABI_BEGIN
 /// The tokens that a table of offsets stands for: i + d2t[i], as EAGLE-3 stores them.
 /// \param vocabulary of the target
 /// \throws std::invalid_argument if they do not rise or leave the vocabulary: the table is broken,
-///         or holds ids instead of offsets; or the vocabulary is not from 1 to 2^31 - 1 tokens
+///         or holds ids instead of offsets, most of which leave it (the overload with t2d sees all
+///         that do not); or the vocabulary is not from 1 to 2^31 - 1 tokens
 inline std::vector<std::int32_t> ids_of_offsets(std::span<const std::int64_t> d2t,
                                                 Index vocabulary) {
   constexpr const char* function = "draft::ids_of_offsets";
