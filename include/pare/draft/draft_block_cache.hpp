@@ -9,14 +9,15 @@
 /// DraftBlockCache<float> cache(config, {.tokens = 4096});
 /// block.forward(tapped, embeddings, cache, rows);  // cache.length(0) grows by tapped.rows()
 /// cache.truncate(0, 100);                          // back to the first 100 tokens
+/// DraftBlockCache<pare::bf16> half(config, {.tokens = 4096});
 /// ```
 ///
 /// The context of a round is what the target has states of: the committed tokens but the last,
 /// which is the anchor of the next block. So `length` is the anchor's position.
 ///
-/// DraftBlockCache<bf16> or <f16> rounds keys and values once and has half the bytes; attention
-/// reads them as float. The rows of a block are then those of a float cache whose keys and values,
-/// the block's own among them, are so rounded.
+/// A cache of bf16 or f16 rounds keys and values once and has half the bytes; attention reads them
+/// as float. The rows of a block are then those of a float cache whose keys and values, the block's
+/// own among them, are so rounded.
 ///
 /// All layers have one length, which grows when a call is done. (JetSpec's code once asked layer 0
 /// for its length after that had grown, and later layers then hid nothing of a block from it.)
