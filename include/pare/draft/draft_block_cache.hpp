@@ -17,7 +17,9 @@
 ///
 /// A cache of bf16 or f16 rounds keys and values once and has half the bytes; attention reads them
 /// as float. The rows of a block are then those of a float cache whose keys and values, the block's
-/// own among them, are so rounded.
+/// own among them, are so rounded. It saves memory, not time: attention widens each row once a
+/// call, with which a block of 16 rows behind 512, 4096 and 8192 tokens took 1.03, 1.3 and 1.4
+/// times as long as with a float cache (bf16; f16 1.2, 1.9 and 2.2; five layers of 576 on a Zen 5).
 ///
 /// All layers have one length, which grows when a call is done. (JetSpec's code once asked layer 0
 /// for its length after that had grown, and later layers then hid nothing of a block from it.)
