@@ -170,6 +170,7 @@
 #include <pare/projection/johnson_lindenstrauss.hpp>
 #include <pare/projection/materialize.hpp>
 #include <pare/projection/nonzeros.hpp>
+#include <pare/projection/prepared_projection.hpp>
 #include <pare/projection/project.hpp>
 #include <pare/projection/sparse_projection.hpp>
 #include <pare/transformer/dense_linear.hpp>

@@ -23,6 +23,9 @@ void calls_of_projection(const Matrix& x, const Sparse& sparse, Matrix& y) {
       .input_dim = 64, .output_dim = 8, .density = 0.1, .seed = 7};
   pare::projection::project(pare::simd.threads(2), x, omega, y);
   pare::projection::project(sparse, omega, y);
+  const pare::projection::PreparedProjection prepared(omega, {.bytes = 1 << 20});
+  pare::projection::project(sparse, prepared, y);
+  pare::projection::project(x, prepared, y);
   y = pare::projection::materialize<float>(omega);
 }
 

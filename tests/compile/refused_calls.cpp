@@ -43,6 +43,7 @@ extern Sparse graph;
 extern Eigen::SparseMatrix<float> columns;
 extern Eigen::SparseMatrix<int, Eigen::RowMajor> counts;
 extern SparseProjection omega;
+extern const PreparedProjection<SparseProjection> prepared;
 extern std::vector<bool> flags;
 extern std::vector<float> numbers;
 extern const RotaryTable<float> table;
@@ -92,6 +93,8 @@ concept Accepted = requires(X x, const X cx, Y y, pare::Simd<pare::arch::best> b
   project(cx, omega, y);
   project(backend, x, omega, y);
   project(pare::reference, x, omega, y);
+  project(x, prepared, y);
+  project(backend, x, prepared, y);
   project(x, {.input_dim = 4, .output_dim = 2}, y);
   project(backend, x, {.input_dim = 4, .output_dim = 2}, y);
   sketch(omega, x, y);
@@ -232,6 +235,7 @@ void refused() {
   project(xc, omega, y);  // refused: project: x: wanted elements of float, double, bf16 or f16
   project(x + x, omega, y);  // refused: project: x: .*an expression: .eval\(\) it first
   project(x, omega, y + y);  // refused: project: y: wanted .* in memory
+  project(x, prepared, yd);  // refused: pare::projection::project: y: wanted the scalar type
   project(x, 3, y);  // refused: project: r: wanted a RandomOperator
   project(x, omega, y, 3);  // refused: project: after y: wanted nothing
   project(counts, omega, y);  // refused: project: x: wanted elements|project: x: wanted an

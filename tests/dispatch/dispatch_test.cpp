@@ -103,6 +103,11 @@ TEST(Dispatch, ProjectionIsTheSameBitsAsTheBaseline) {
   RowMajorMatrix threaded(x.rows(), omega.output_dim);
   pare::projection::project(pare::dispatched.threads(3), x, omega, threaded);
   EXPECT_TRUE((picked.array() == threaded.array()).all());
+  const Graph sparse = ring(static_cast<int>(omega.input_dim));
+  RowMajorMatrix of_sparse(omega.input_dim, omega.output_dim), sparse_baseline = of_sparse;
+  pare::projection::project(pare::dispatched, sparse, omega, of_sparse);
+  pare::projection::project(pare::simd, sparse, omega, sparse_baseline);
+  EXPECT_TRUE((of_sparse.array() == sparse_baseline.array()).all());
 }
 
 TEST(Dispatch, ProductAndEmbeddingAgreeWithTheReference) {

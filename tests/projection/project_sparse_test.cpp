@@ -4,7 +4,9 @@
 #include <Eigen/Core>
 #include <Eigen/SparseCore>
 
+#include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <vector>
 
@@ -213,19 +215,66 @@ TYPED_TEST(ProjectSparseTest, ADensityWithoutEntriesGivesZeros) {
   }
 }
 
-// A pass has the lists of some columns only: its neighbours on both sides are others' work.
-TEST(ProjectSparse, APassTakesItsColumnsAlone) {
-  pare::projection::detail::ColumnLists lists;
-  lists.entry = {0u << 1, 1u << 1, (2u << 1) | 1u, 3u << 1};
-  lists.start = {0, 1, 2, 3, 4};
-  lists.start.pop_back();  // what lies behind the end would be a list
-  const std::vector<int> outer{0, 8}, inner{7, 0, 6, 1, 5, 2, 4, 3};
-  const std::vector<float> values{64, 1, 32, 2, 16, 4, 128, 8};
-  const pare::CompressedView<float, int> x{
-      1, 8, outer.data(), nullptr, inner.data(), values.data()};
-  std::vector<float> sums(4, 0.0f);
-  pare::projection::detail::add_sparse_row(x, 0, lists, 2, sums.data());
-  EXPECT_EQ(sums, (std::vector<float>{4, 8, -128, 0}));
+// More entries than columns: R is stored, here whole and in parts of some columns. Rows that ascend
+// keep their bits then, and so do those that do not, which draw their columns one by one.
+TEST(ProjectSparse, SameBitsWhicheverPartOfTheOperatorIsStored) {
+  const SparseProjection r{.input_dim = 3000, .output_dim = 70, .density = 0.1, .seed = 4};
+  const auto sampler = pare::projection::detail::make_sampler(r);
+  for (const bool ascends : {true, false}) {
+    auto x = ragged_sparse<float>(300, 3000, 5, 0, pare::testing::uniform, 40);
+    if (ascends)
+      for (std::size_t u = 0; u < 300; ++u)
+        std::sort(x.inner.begin() + x.outer[u], x.inner.begin() + x.outer[u + 1]);
+    ASSERT_GT(x.values.size(), std::size_t{3000});
+    Rows<float> wanted(300, 70), y(300, 70);
+    for (Index u = 0; u < 300; ++u) {  // a row alone has fewer entries than R columns
+      const auto begin = x.outer[static_cast<std::size_t>(u)],
+                 end = x.outer[static_cast<std::size_t>(u) + 1];
+      const std::vector<int> outer{0, end - begin};
+      const Eigen::Map<const Eigen::SparseMatrix<float, Eigen::RowMajor>> row(
+          1, 3000, end - begin, outer.data(), x.inner.data() + begin, x.values.data() + begin);
+      project(row, r, wanted.row(u));
+    }
+    project(x.map(), r, y);
+    EXPECT_TRUE(equal_bits(y, wanted));
+    for (const double bytes : {1.0, 5e3, 30e3})
+      for (const int threads : {1, 3}) {
+        y.setConstant(7);
+        pare::projection::detail::project_sparse_in<std::uint16_t>(
+            pare::simd.threads(threads), pare::to_compressed(x.map()), sampler,
+            r.expected_column_nonzeros(), r.entry_scale(), pare::to_view(y), bytes);
+        EXPECT_TRUE(equal_bits(y, wanted)) << bytes << " bytes, ascends: " << ascends;
+      }
+  }
+}
+
+TEST(ProjectSparse, WhatIsStored) {
+  using pare::projection::detail::columns_to_store;
+  auto x = ragged_sparse<float>(20, 100, 5, 0, small_integer, 20);
+  const auto stores = [&](Index columns, double bytes) {
+    x.cols = columns;
+    return columns_to_store<std::uint16_t>(pare::to_compressed(x.map()), 2.0, bytes);
+  };
+  const auto entries = static_cast<Index>(x.values.size());
+  ASSERT_EQ(entries, 190);
+  EXPECT_EQ(stores(entries + 1, 1e9), 0);    // more columns than entries
+  EXPECT_EQ(stores(entries, 1e9), entries);  // 8 bytes a column
+  EXPECT_EQ(stores(entries, 8.0 * 190), entries);
+  EXPECT_EQ(stores(entries, 8.0 * 189), 0);  // not in order
+  for (std::size_t u = 0; u < 20; ++u)
+    std::sort(x.inner.begin() + x.outer[u], x.inner.begin() + x.outer[u + 1]);
+  EXPECT_EQ(stores(entries, 8.0 * 189), 189);
+  EXPECT_EQ(stores(entries, 8.0 * 22), 22);  // nine parts, nine entries a row
+  EXPECT_EQ(stores(entries, 8.0 * 21), 0);   // ten parts
+}
+
+// Above 32768 outputs entries take 32 bits.
+TEST(ProjectSparse, ManyOutputs) {
+  const SparseSignProjection r{.input_dim = 5, .output_dim = 40000, .nonzeros = 16, .seed = 1};
+  const auto x = ragged_sparse<float>(6, 5, 3, 0, small_integer);
+  Rows<float> y(6, 40000);
+  project(x.map(), r, y);
+  EXPECT_EQ(y, Rows<float>((x.dense() * signs_of(r).transpose() * r.entry_scale()).cast<float>()));
 }
 
 // Hashed features: the width is that of the hash, the cost that of the entries.

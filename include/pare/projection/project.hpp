@@ -42,8 +42,11 @@ concept ProjectsTo = std::is_same_v<compute_t<scalar_of<X>>, scalar_of<Y>>;
 
 namespace detail {
 
+/// PreparedProjection too, whose overloads stand in prepared_projection.hpp.
 template <class R>
-using IsOperator = std::bool_constant<RandomOperator<std::remove_cvref_t<R>>>;
+concept OperatorOrPrepared = RandomOperator<R> || requires { typename R::prepared_operator; };
+template <class R>
+using IsOperator = std::bool_constant<OperatorOrPrepared<std::remove_cvref_t<R>>>;
 
 PARE_ABI_BEGIN
 
@@ -159,8 +162,12 @@ void project_signs(const X& x, const R& r, double scale, Y&& y) {
 /// Y = X R^T for sparse X [n x input_dim] of float or double; y [n x output_dim] is dense.
 /// \throws std::invalid_argument as for dense X, and if an offset decreases or an index is outside.
 ///
-/// Cost: nnz(X) * (nonzeros of a column of R) additions; only the columns of R that X touches are
-/// generated. Memory: a column-major X is first copied to rows.
+/// Cost: nnz(X) * (nonzeros of a column of R) additions, and the columns of R that X touches, drawn
+/// once an entry, or all of them once where X has more entries than R columns: the width of X costs
+/// nothing. Rows are shared out; a row sums its entries in stored order, so that its bits do not
+/// depend on the other rows. Memory: the part of R in use, at most about 32 MiB (4 bytes per column
+/// and 2 per nonzero, or 4 above 32768 outputs); a column-major X is first copied to rows. A server
+/// that projects single rows can keep R between calls (prepared_projection.hpp).
 template <Backend B, SparseIn S, RandomOperator R = SparseProjection, Out<2> Y>
 requires SameScalarAsSparse<S, Y>
 void project(const B& backend, const S& x, const R& r, Y&& y) {

@@ -23,11 +23,14 @@ class BinomialTable {
     const std::uint64_t q = one - p;
     std::array<std::uint64_t, most_trials + 1> mass{};
     mass[0] = one;
-    for (int t = 1; t <= trials; ++t)
-      for (int v = t; v >= 0; --v) {
+    int highest = 0;  // count that has mass: few of them have where the probability is small
+    for (int t = 1; t <= trials; ++t) {
+      for (int v = highest + 1; v >= 0; --v) {
         const auto at = static_cast<std::size_t>(v);
         mass[at] = multiply(mass[at], q) + (v > 0 ? multiply(mass[at - 1], p) : 0);
       }
+      if (mass[static_cast<std::size_t>(highest) + 1] != 0) ++highest;
+    }
     std::uint64_t cumulative = 0;
     for (int v = 0; v < trials; ++v) {
       cumulative += mass[static_cast<std::size_t>(v)];

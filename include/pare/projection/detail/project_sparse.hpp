@@ -1,142 +1,258 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/ceil_div.hpp>
 #include <pare/core/sparse_view.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/kernel/signed_columns.hpp>
+#include <pare/projection/detail/column_lists.hpp>
 #include <pare/projection/detail/project_dense.hpp>
 
 #include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
 namespace pare::projection::detail {
 PARE_ABI_BEGIN
 
-/// The nonzeros of some columns of R, by column: row << 1 | negative.
-struct ColumnLists {
-  std::vector<Index> start;  ///< [columns + 1]
-  std::vector<std::uint32_t> entry;
-};
-
+/// A row of sums for each worker.
 template <class T>
-struct SparseMemory {
-  std::vector<AlignedBuffer<T>> sums;  ///< a row of Y for each worker
-  std::vector<std::uint8_t> used;
-  std::vector<Index> batch;
-  ColumnLists lists;
+class SumRows {
+ public:
+  void prepare(int workers, Index outputs) {
+    if (rows_.size() < static_cast<std::size_t>(workers))
+      rows_.resize(static_cast<std::size_t>(workers));
+    for (auto& row : rows_) row.resize(static_cast<std::size_t>(outputs));
+  }
+  T* operator[](int worker) { return rows_[static_cast<std::size_t>(worker)].data(); }
+
+ private:
+  std::vector<AlignedBuffer<T>> rows_;
 };
 
-/// Marks the columns in [first, last) that some row of X touches.
-template <class T, class I>
-void mark_columns(const CompressedView<T, I>& x, Index first, Index last,
-                  std::vector<std::uint8_t>& used) {
-  used.assign(static_cast<std::size_t>(last - first), 0);
-  for (Index u = 0; u < x.outer_size; ++u)
-    for (Index e = x.begin(u); e < x.end(u); ++e) {
-      const auto j = static_cast<Index>(x.inner[e]);
-      if (j >= first && j < last) used[static_cast<std::size_t>(j - first)] = 1;
-    }
-}
+template <class T, class Entry>
+struct SparseMemory {
+  SumRows<T> sums;
+  StoredColumns<Entry> columns;
+};
 
-/// The lowest column from `from` on that some row of X touches, else their number.
-template <class T, class I>
-Index next_column(const CompressedView<T, I>& x, Index from) {
-  Index lowest = x.inner_size;
-  for (Index u = 0; u < x.outer_size; ++u)
-    for (Index e = x.begin(u); e < x.end(u); ++e) {
-      const auto j = static_cast<Index>(x.inner[e]);
-      if (j >= from && j < lowest) lowest = j;
-    }
-  return lowest;
-}
+/// Sums of rows of X times signs of R, entry by entry in stored order: columns that are stored from
+/// their lists, the others drawn as they are met and dropped.
+template <class Sampler, class T, class I, class Entry>
+struct RowSums {
+  const CompressedView<T, I>& x;
+  const Sampler& sampler;
+  const StoredColumns<Entry>& stored;
+  Index output_dim;
 
-/// Samples the columns of [first, last) that are marked; the others stay empty.
-template <class Sampler, KernelBackend B>
-void sample_used(const Sampler& sampler, const B& backend, Index first, Index output_dim,
-                 const std::vector<std::uint8_t>& used, std::vector<Index>& batch,
-                 ColumnLists& lists) {
-  const auto columns = static_cast<Index>(used.size());
-  lists.start.assign(used.size() + 1, 0);
-  lists.entry.clear();
-  batch.clear();
-  const auto flush = [&] {
-    sampler.sample(backend, batch.data(), static_cast<Index>(batch.size()), 0, output_dim,
+  /// Adds entries [begin, end) of X; those up to `readable` exist.
+  template <KernelBackend B>
+  void add(const B& backend, Index begin, Index end, Index readable, T* sums) const {
+    while (begin < end) {
+      Index from_lists = begin;
+      while (from_lists < end && stored.holds(column(from_lists))) ++from_lists;
+      launch(backend, kernel::AddSignedColumns<T, I, Entry>{
+                          x.inner + begin, x.values + begin, from_lists - begin, readable - begin,
+                          stored.lists(), stored.first(), stored.last(), sums});
+      begin = add_drawn(backend, from_lists, end, sums);
+    }
+  }
+
+ private:
+  Index column(Index e) const { return static_cast<Index>(x.inner[e]); }
+
+  /// Adds entries from `begin` up to the next one that is stored, 256 at most; returns its place.
+  template <KernelBackend B>
+  Index add_drawn(const B& backend, Index begin, Index end, T* sums) const {
+    std::array<Index, 256> columns;
+    Index count = 0;
+    for (; begin + count < end && count < Index{columns.size()}; ++count) {
+      const Index j = column(begin + count);
+      if (stored.holds(j)) break;
+      columns[static_cast<std::size_t>(count)] = j;
+    }
+    if (count == 0) return begin;
+    const T* values = x.values + begin;
+    sampler.sample(backend, columns.data(), count, 0, output_dim,
                    [&](Index position, Index row, std::uint64_t mask, std::uint64_t signs) {
-                     const Index column = batch[static_cast<std::size_t>(position)] - first;
+                     const T signed_value[2] = {values[position], -values[position]};
                      for (; mask != 0; mask &= mask - 1) {
                        const int r = std::countr_zero(mask);
-                       lists.entry.push_back(static_cast<std::uint32_t>(row + r) << 1 |
-                                             static_cast<std::uint32_t>((signs >> r) & 1u));
+                       sums[row + r] += signed_value[(signs >> r) & 1u];
                      }
-                     lists.start[static_cast<std::size_t>(column) + 1] =
-                         static_cast<Index>(lists.entry.size());
                    });
-    batch.clear();
-  };
-  for (Index j = 0; j < columns; ++j) {
-    if (used[static_cast<std::size_t>(j)] != 0) batch.push_back(first + j);
-    if (batch.size() == 64) flush();
+    return begin + count;
   }
-  flush();
-  for (std::size_t j = 1; j < lists.start.size(); ++j)
-    lists.start[j] = std::max(lists.start[j], lists.start[j - 1]);
+};
+
+/// Whether the entries of each row come in ascending order of their columns.
+template <class T, class I>
+bool rows_ascend(const CompressedView<T, I>& x) {
+  for (Index u = 0; u < x.outer_size; ++u)
+    if (!std::is_sorted(x.inner + x.begin(u), x.inner + x.end(u))) return false;
+  return true;
 }
 
-/// Adds the part of one row of X that lies in the sampled columns to its sums.
 template <class T, class I>
-void add_sparse_row(const CompressedView<T, I>& x, Index u, const ColumnLists& lists, Index first,
-                    T* sums) {
-  const Index last = first + (static_cast<Index>(lists.start.size()) - 1);
-  for (Index e = x.begin(u); e < x.end(u); ++e) {
-    const auto j = static_cast<Index>(x.inner[e]);
-    if (j < first || j >= last) continue;
-    const T signed_value[2] = {x.values[e], -x.values[e]};
-    const auto at = static_cast<std::size_t>(j - first);
-    for (Index i = lists.start[at]; i < lists.start[at + 1]; ++i) {
-      const std::uint32_t entry = lists.entry[static_cast<std::size_t>(i)];
-      sums[entry >> 1] += signed_value[entry & 1u];
+Index entries_of(const CompressedView<T, I>& x) {
+  Index entries = 0;
+  for (Index u = 0; u < x.outer_size; ++u) entries += x.end(u) - x.begin(u);
+  return entries;
+}
+
+/// How many columns of R to store at a time; 0: none, each entry of X draws its column.
+///
+/// To store is worth it where X has more entries than R columns. Where these do not fit `bytes`, X
+/// is read once for each part of R. That must leave the order of its entries as it is, and costs a
+/// search a row, about what it takes to draw a column.
+template <class Entry, class T, class I>
+Index columns_to_store(const CompressedView<T, I>& x, double column_nonzeros, double bytes) {
+  const Index entries = entries_of(x);
+  if (entries < x.inner_size) return 0;
+  const double fit = bytes / StoredColumns<Entry>::bytes(1, column_nonzeros);
+  if (fit >= static_cast<double>(x.inner_size)) return x.inner_size;
+  const Index step = std::max(Index{1}, static_cast<Index>(fit));
+  const bool searches_pay = ceil_div(x.inner_size, step) <= entries / x.outer_size;
+  return searches_pay && rows_ascend(x) ? step : 0;
+}
+
+/// A row of Y and the sums that it is made of.
+template <class T>
+struct SumsToRow {
+  TensorView<T, 2> y;
+  bool begun;  ///< Y holds sums of the columns before
+  T factor;
+
+  /// Sums that `store` will write; Y's row is fetched meanwhile, or the additions of the next row
+  /// would wait for it.
+  void load(Index u, T* sums) const {
+    for (Index r = 0; r < y.cols(); ++r) sums[r] = begun ? y(u, r) : T(0);
+    if (y.stride[1] != 1) return;
+    for (Index r = 0; r < y.cols(); r += 64 / Index{sizeof(T)}) kernel::prefetch(&y(u, r));
+  }
+  void store(Index u, const T* sums) const {
+    if (y.stride[1] == 1) {  // a loop of its own, which compilers vectorize
+      T* out = &y(u, 0);
+      for (Index r = 0; r < y.cols(); ++r) out[r] = factor * sums[r];
+    } else {
+      for (Index r = 0; r < y.cols(); ++r) y(u, r) = factor * sums[r];
     }
   }
+};
+
+/// All rows of X, of which the entries within the stored columns alone if `stored_only`: rows then
+/// ascend.
+template <class Sampler, class T, class I, class Entry, KernelBackend B>
+void add_sparse_rows(const B& backend, const RowSums<Sampler, T, I, Entry>& rows, bool stored_only,
+                     SumRows<T>& memory, const SumsToRow<T>& to) {
+  constexpr Index rows_per_item = 8;
+  const CompressedView<T, I>& x = rows.x;
+  const Index items = ceil_div(x.outer_size, rows_per_item);
+  memory.prepare(worker_count(backend.executor, items), to.y.cols());
+  parallel_for(backend.executor, items, [&](Index item, int worker) {
+    T* sums = memory[worker];
+    const Index last = std::min(x.outer_size, (item + 1) * rows_per_item);
+    for (Index u = item * rows_per_item; u < last; ++u) {
+      Index begin = x.begin(u), end = x.end(u);
+      if (stored_only) {
+        const auto column_below = [](I j, Index bound) { return static_cast<Index>(j) < bound; };
+        const auto place_of = [&](Index column) {
+          return std::lower_bound(x.inner + begin, x.inner + end, column, column_below) - x.inner;
+        };
+        end = place_of(rows.stored.last());
+        begin = place_of(rows.stored.first());
+      }
+      to.load(u, sums);
+      rows.add(backend, begin, end, x.line_nonzeros == nullptr ? x.end(last - 1) : end, sums);
+      to.store(u, sums);
+    }
+  });
 }
 
-/// Y = scale * X * (signs of R)^T for sparse rows. Only columns that X touches are sampled; each
-/// row sums its entries in stored order, pass by pass of `step` columns; a pass that X does not
-/// touch is left out, so that the width of X costs nothing.
+/// As project_sparse, with entries of 16 or 32 bits and at most about `bytes` of R in memory.
+template <class Entry, class Sampler, class T, class I, KernelBackend B>
+void project_sparse_in(const B& backend, const CompressedView<T, I>& x, const Sampler& sampler,
+                       double column_nonzeros, double scale, TensorView<T, 2> y,
+                       double bytes = operator_bytes) {
+  const auto memory = leased<SparseMemory<T, Entry>>(backend);
+  const T factor = entry_factor<T>(scale);
+  const Index step = columns_to_store<Entry>(x, column_nonzeros, bytes);
+  if (step == 0) {
+    const StoredColumns<Entry> none;
+    const RowSums<Sampler, T, I, Entry> rows{x, sampler, none, y.cols()};
+    return add_sparse_rows(backend, rows, false, memory->sums, {y, false, factor});
+  }
+  const RowSums<Sampler, T, I, Entry> rows{x, sampler, memory->columns, y.cols()};
+  for (Index first = 0; first < x.inner_size; first += step) {
+    const Index last = first + std::min(step, x.inner_size - first);
+    memory->columns.draw(sampler, backend, first, last, y.cols());
+    add_sparse_rows(backend, rows, step < x.inner_size, memory->sums,
+                    {y, first > 0, last == x.inner_size ? factor : T(1)});
+  }
+}
+
+/// Y = scale * X * (signs of R)^T for sparse rows, each of which sums its entries in stored order.
 template <class Sampler, class T, class I, KernelBackend B>
 void project_sparse(const B& backend, const CompressedView<T, I>& x, const Sampler& sampler,
                     double column_nonzeros, double scale, TensorView<T, 2> y) {
-  constexpr Index rows_per_item = 32;
-  const Index outputs = y.cols();
-  const double columns_that_fit = operator_bytes / (8 + 4 * column_nonzeros);
-  const Index step =
-      std::clamp(static_cast<Index>(columns_that_fit), Index{1}, std::max(Index{1}, x.inner_size));
-  const Index items = ceil_div(x.outer_size, rows_per_item);
-  const auto memory = leased<SparseMemory<T>>(backend);
-  const auto workers = static_cast<std::size_t>(worker_count(backend.executor, items));
-  if (memory->sums.size() < workers) memory->sums.resize(workers);
-  for (auto& buffer : memory->sums) buffer.resize(static_cast<std::size_t>(outputs));
-  bool begun = false;
-  Index next = next_column(x, 0);
-  do {
-    const Index first = next / step * step;
-    const Index last = first + std::min(step, x.inner_size - first);
-    next = next_column(x, last);
-    mark_columns(x, first, last, memory->used);
-    sample_used(sampler, backend, first, outputs, memory->used, memory->batch, memory->lists);
-    const T factor = next == x.inner_size ? entry_factor<T>(scale) : T(1);
-    parallel_for(backend.executor, items, [&](Index item, int worker) {
-      T* sum = memory->sums[static_cast<std::size_t>(worker)].data();
-      const Index end = std::min(x.outer_size, (item + 1) * rows_per_item);
-      for (Index u = item * rows_per_item; u < end; ++u) {
-        for (Index r = 0; r < outputs; ++r) sum[r] = begun ? y(u, r) : T(0);
-        add_sparse_row(x, u, memory->lists, first, sum);
-        for (Index r = 0; r < outputs; ++r) y(u, r) = factor * sum[r];
-      }
-    });
-    begun = true;
-  } while (next < x.inner_size);
+  if (y.cols() <= short_entry_rows)
+    project_sparse_in<std::uint16_t>(backend, x, sampler, column_nonzeros, scale, y);
+  else
+    project_sparse_in<std::uint32_t>(backend, x, sampler, column_nonzeros, scale, y);
+}
+
+/// The same with columns that were stored before, and SumRows<T> as memory.
+template <class Sampler, class T, class I, class Entry, KernelBackend B>
+void project_sparse_stored(const B& backend, const CompressedView<T, I>& x, const Sampler& sampler,
+                           const StoredColumns<Entry>& stored, double scale, TensorView<T, 2> y) {
+  const auto memory = leased<SumRows<T>>(backend);
+  const RowSums<Sampler, T, I, Entry> rows{x, sampler, stored, y.cols()};
+  add_sparse_rows(backend, rows, false, *memory, {y, false, entry_factor<T>(scale)});
+}
+
+/// A part of a dense row as if it were sparse.
+template <class T>
+struct DenseSegment {
+  static constexpr Index most = 1024;
+  std::array<Index, most> column;
+  std::array<T, most> value;
+
+  template <class X>
+  Index fill(TensorView<const X, 2> x, Index row, Index first) {
+    const Index size = std::min(most, x.cols() - first);
+    for (Index i = 0; i < size; ++i) {
+      column[static_cast<std::size_t>(i)] = first + i;
+      value[static_cast<std::size_t>(i)] = static_cast<T>(x(row, first + i));
+    }
+    return size;
+  }
+};
+
+/// Rows of a dense X, each from columns that were stored before and others that it draws.
+template <class Sampler, class X, class T, class Entry, KernelBackend B>
+void project_dense_stored(const B& backend, TensorView<const X, 2> x, const Sampler& sampler,
+                          const StoredColumns<Entry>& stored, double scale, TensorView<T, 2> y) {
+  const auto memory = leased<SumRows<T>>(backend);
+  memory->prepare(worker_count(backend.executor, x.rows()), y.cols());
+  const SumsToRow<T> to{y, false, entry_factor<T>(scale)};
+  parallel_for(backend.executor, x.rows(), [&](Index u, int worker) {
+    T* sums = (*memory)[worker];
+    to.load(u, sums);
+    DenseSegment<T> segment;
+    for (Index first = 0, size; first < x.cols(); first += size) {
+      size = segment.fill(x, u, first);
+      const CompressedView<T, Index> part{
+          1, x.cols(), nullptr, nullptr, segment.column.data(), segment.value.data()};
+      const RowSums<Sampler, T, Index, Entry> row{part, sampler, stored, y.cols()};
+      row.add(backend, 0, size, size, sums);
+    }
+    to.store(u, sums);
+  });
 }
 
 PARE_ABI_END
