@@ -23,6 +23,14 @@ namespace detail = pare::projection::detail;
 template <class T>
 using Matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
+/// `project` by cells, which it leaves to products where many entries of R are not 0.
+template <class B, class T, class R>
+void project_cells(const B& backend, const Matrix<T>& x, const R& r, Matrix<T>& y) {
+  detail::project_dense(pare::on_any_executor(backend), pare::as_const(pare::to_view(x)),
+                        detail::make_sampler(r), r.expected_column_nonzeros(), r.entry_scale(),
+                        pare::to_view(y));
+}
+
 template <class R>
 Index steps_of(const R& r) {
   const detail::CellGrid grid{r.input_dim, r.output_dim};
@@ -57,7 +65,7 @@ void expect_cells(const R& r, Index cells, Index steps, Index n) {
     using T = decltype(scalar);
     const Matrix<T> input = x.cast<T>();
     Matrix<T> y = Matrix<T>::Constant(n, r.output_dim, std::numeric_limits<T>::quiet_NaN());
-    project(backend, input, r, y);
+    project_cells(backend, input, r, y);
     expect_product(y, sums, r.entry_scale());
   };
   expect_backend(pare::simd, float{});
@@ -70,9 +78,9 @@ template <class R>
 void expect_same_bits(const R& r, Index n) {
   const auto x = pare::testing::random_matrix<Matrix<float>>(n, r.input_dim, 4);
   Matrix<float> serial(n, r.output_dim), threaded(n, r.output_dim), plain(n, r.output_dim);
-  project(pare::simd, x, r, serial);
-  project(pare::simd.threads(7), x, r, threaded);
-  project(pare::simd_for<pare::arch::scalar>{}.threads(2), x, r, plain);
+  project_cells(pare::simd, x, r, serial);
+  project_cells(pare::simd.threads(7), x, r, threaded);
+  project_cells(pare::simd_for<pare::arch::scalar>{}.threads(2), x, r, plain);
   EXPECT_TRUE(pare::testing::equal_bits(serial, threaded));
   EXPECT_TRUE(pare::testing::equal_bits(serial, plain));
 }
@@ -131,9 +139,9 @@ TEST(ProjectCells, NanStaysInItsRowOverSteps) {
   ASSERT_EQ(steps_of(r), 2);
   auto x = pare::testing::random_matrix<Matrix<float>>(3, r.input_dim, 4);
   Matrix<float> wanted(3, r.output_dim), y(3, r.output_dim);
-  project(x, r, wanted);
+  project_cells(pare::simd, x, r, wanted);
   x(1, 0) = std::numeric_limits<float>::quiet_NaN();
-  project(x, r, y);
+  project_cells(pare::simd, x, r, y);
   EXPECT_TRUE(y.row(1).array().isNaN().all());
   EXPECT_EQ(y.row(0), wanted.row(0));
   EXPECT_EQ(y.row(2), wanted.row(2));

@@ -33,10 +33,10 @@ TEST(Workspace, TheCounterCounts) {
 }
 
 template <class Backend, class R>
-void expect_second_call_allocates_nothing(const Backend& executes, const R& r) {
-  const Rows<float> x = random_matrix<Rows<float>>(70, r.input_dim, 1);
-  Rows<float> first(70, r.output_dim), second(70, r.output_dim);
-  Rows<float> left(r.output_dim, 70);
+void expect_second_call_allocates_nothing(const Backend& executes, const R& r, Index rows = 70) {
+  const Rows<float> x = random_matrix<Rows<float>>(rows, r.input_dim, 1);
+  Rows<float> first(rows, r.output_dim), second(rows, r.output_dim);
+  Rows<float> left(r.output_dim, rows);
   const Rows<float> a = x.transpose();
   Workspace workspace;
   const auto backend = executes.with(workspace);
@@ -53,6 +53,8 @@ void expect_second_call_allocates_nothing(const Backend& executes, const R& r) {
 TEST(Workspace, TheSecondCallAllocatesNothing) {
   expect_second_call_allocates_nothing(pare::simd, pare::projection::achlioptas(300, 130, 1));
   expect_second_call_allocates_nothing(pare::simd, pare::projection::achlioptas(2500, 70, 1));
+  expect_second_call_allocates_nothing(pare::simd, SparseProjection{300, 130, 0.2, 1});
+  expect_second_call_allocates_nothing(pare::simd, SparseProjection{2500, 70, 0.2, 1});
   expect_second_call_allocates_nothing(pare::simd, SparseSignProjection{300, 130, 5, 1});
   expect_second_call_allocates_nothing(pare::simd.on(pare::testing::ReversePool{3}),
                                        pare::projection::achlioptas(2500, 70, 1));
@@ -68,7 +70,7 @@ TEST(Workspace, TheSecondCallAllocatesNothingOverSteps) {
       .seed = 1};
   const CellGrid grid{r.input_dim, r.output_dim};
   ASSERT_LT(grid.columns_in_memory(r.expected_column_nonzeros()), grid.cell_columns);
-  expect_second_call_allocates_nothing(pare::simd, r);
+  expect_second_call_allocates_nothing(pare::simd, r, 20);  // more rows would be a product
 }
 
 TEST(Workspace, AnyUseInBetweenLeavesTheResult) {

@@ -28,6 +28,7 @@
 #include <pare/core/tensor_view.hpp>
 #include <pare/linalg/sparse_transpose.hpp>
 #include <pare/projection/detail/project_dense.hpp>
+#include <pare/projection/detail/project_product.hpp>
 #include <pare/projection/detail/project_sparse.hpp>
 #include <pare/projection/reference.hpp>
 #include <pare/projection/sparse_projection.hpp>
@@ -65,11 +66,13 @@ template <class B, RandomOperator R, class X, class T>
 void project_views(const B& backend, TensorView<const X, 2> x, const R& r, double scale,
                    TensorView<T, 2> y) {
   if (x.rows() == 0) return;
-  if constexpr (KernelBackend<B>)
-    project_dense(on_any_executor(backend), x, make_sampler(r), r.expected_column_nonzeros(), scale,
-                  y);
-  else
+  if constexpr (!KernelBackend<B>)
     reference_project(x, r, scale, y);
+  else if (const double nonzeros = r.expected_column_nonzeros();
+           projects_by_product(x, nonzeros, y))
+    project_by_product(on_any_executor(backend), x, make_sampler(r), nonzeros, scale, y);
+  else
+    project_dense(on_any_executor(backend), x, make_sampler(r), nonzeros, scale, y);
 }
 
 /// Lines of x are the vectors to project (`along_lines`) or their coordinates.
@@ -122,8 +125,10 @@ PARE_ABI_BEGIN
 ///         of y share memory, or y overlaps x. Nothing is written then. n = 0 is a no-op.
 ///
 /// Cost: n * nnz(R) additions. X is read once and Y is written once (Y again for every 32 MiB of
-/// R's nonzeros, X again for every 2048 outputs). Memory, kept in the backend's workspace: half a
-/// MiB per worker, and the part of R in use, which is at most about 32 MiB however large R is.
+/// R's nonzeros, X again for every 2048 outputs). Where .28 or more of R are not 0 and X has 32
+/// rows (16 of double) or more, matrix products with dense pieces of R take their place, with the
+/// same bits: 2 n input_dim output_dim FLOPs. Memory, kept in the backend's workspace: half a MiB
+/// per worker, and the part of R in use, which is at most about 32 MiB however large R is.
 template <Backend B, In<2> X, RandomOperator R = SparseProjection, Out<2> Y>
 requires ProjectsTo<X, Y>
 void project(const B& backend, const X& x, const R& r, Y&& y) {

@@ -87,7 +87,11 @@ struct DensePass {
     T* sums = reinterpret_cast<T*>(worker.sums.data());
     for (Index r = 0; r < grid.cell_rows; ++r) {
       const Index outputs = grid.last_row(r) - grid.first_row(r);
-      std::fill_n(sums, outputs * width, T(0));
+      if (first == 0)
+        std::fill_n(sums, outputs * width, T(0));
+      else  // one sum in ascending order, as if all cells had fit
+        launch(backend, kernel::PackPanel<T, T>{&y(row, grid.first_row(r)), y.stride[0],
+                                                y.stride[1], rows, outputs, sums});
       for (Index c = first; c < last; ++c) {
         const Index column = grid.first_column(c);
         launch(backend, kernel::PackPanel<X, T>{&x(row, column), x.stride[0], x.stride[1], rows,
@@ -98,9 +102,8 @@ struct DensePass {
                                     cell.entries.data(), static_cast<Index>(cell.targets.size())});
       }
       const T factor = last == grid.cell_columns ? entry_factor<T>(scale) : T(1);
-      launch(backend,
-             kernel::UnpackPanel<T>{sums, rows, outputs, &y(row, grid.first_row(r)), y.stride[0],
-                                    y.stride[1], factor, first > 0, streams()});
+      launch(backend, kernel::UnpackPanel<T>{sums, rows, outputs, &y(row, grid.first_row(r)),
+                                             y.stride[0], y.stride[1], factor, false, streams()});
     }
   }
 };
