@@ -7,6 +7,7 @@
 
 #include <array>
 #include <bit>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -262,14 +263,30 @@ double cache_rate(int threads, Index cache) {
   return std::accumulate(rates.begin(), rates.end(), 0.0);
 }
 
-template <class V>
-double fma_rate(int threads) {
+// Places in no order, as a sparse matrix names them. The loop is four instructions an addition, and
+// an addition waits for one to the same place.
+double add_burst() {
+  constexpr int rounds = 100;
+  constexpr std::uint32_t floats = 1024, places = 4096;
+  std::vector<std::uint16_t> place(places);
+  std::uint32_t random = 1;
+  for (auto& p : place)
+    p = static_cast<std::uint16_t>((random = random * 1664525u + 1013904223u) >> 16) % floats;
+  std::vector<float> sums(floats, 0.0f);
+  for (int round = 0; round < rounds; ++round)
+    for (const std::uint16_t p : place) sums[p] += 1.0f;
+  keep(sums[0]);
+  return static_cast<double>(rounds) * places;
+}
+
+template <class Burst>
+double flop_rate(int threads, const Burst& burst) {
   std::vector<double> rates(static_cast<std::size_t>(threads));
   on_team(threads, [&](int worker) {
     double best = 0.0;
-    for (int burst = 0; burst < 16; ++burst) {
+    for (int i = 0; i < 16; ++i) {
       double flops = 0.0;
-      const double time = seconds([&] { flops = fma_burst<V>(); });
+      const double time = seconds([&] { flops = burst(); });
       best = std::max(best, flops / time);
     }
     rates[static_cast<std::size_t>(worker)] = best;
@@ -292,7 +309,8 @@ double best_rate(const Burst& burst) {
 }  // namespace
 
 bool is_arithmetic(Limit limit) {
-  return limit == Limit::fma_f32 || limit == Limit::fma_f64 || limit == Limit::dot_bf16;
+  return limit == Limit::fma_f32 || limit == Limit::fma_f64 || limit == Limit::dot_bf16 ||
+         limit == Limit::l1_add;
 }
 
 const char* name_of(Limit limit) {
@@ -311,6 +329,8 @@ const char* name_of(Limit limit) {
       return "l1_read";
     case Limit::l2_read:
       return "l2_read";
+    case Limit::l1_add:
+      return "l1_add";
   }
   return "";
 }
@@ -318,11 +338,11 @@ const char* name_of(Limit limit) {
 double measure(Limit limit, int threads) {
   switch (limit) {
     case Limit::fma_f32:
-      return fma_rate<F32>(threads);
+      return flop_rate(threads, fma_burst<F32>);
     case Limit::fma_f64:
-      return fma_rate<F64>(threads);
+      return flop_rate(threads, fma_burst<F64>);
     case Limit::dot_bf16:
-      return fma_rate<Bf16>(threads);
+      return flop_rate(threads, fma_burst<Bf16>);
     case Limit::dram_read:
       return best_rate([&](Index block) { return read_burst(threads, block); });
     case Limit::copy:
@@ -331,6 +351,8 @@ double measure(Limit limit, int threads) {
       return cache_rate(threads, cache_bytes(1, Index{32} << 10));
     case Limit::l2_read:
       return cache_rate(threads, cache_bytes(2, Index{512} << 10));
+    case Limit::l1_add:
+      return flop_rate(threads, add_burst);
   }
   return 0.0;
 }

@@ -23,6 +23,7 @@ enum class Limit {
   copy,       ///< bytes/s read plus bytes/s written between two such buffers
   l1_read,    ///< bytes/s read from half the first-level data cache, per thread
   l2_read,    ///< bytes/s read from half the second-level cache, per thread
+  l1_add,     ///< flop/s of additions to single floats of 4 KiB, at places that are read
 };
 
 /// Whether the limit counts flops; it counts bytes otherwise.

@@ -13,7 +13,9 @@
 #include "random_data.hpp"
 #include "workload.hpp"
 
+#include <pare/core/tensor_view.hpp>
 #include <pare/graph/fast_rp.hpp>
+#include <pare/linalg/multiply.hpp>
 #include <pare/linalg/spmm.hpp>
 #include <pare/projection/materialize.hpp>
 #include <pare/projection/project.hpp>
@@ -25,6 +27,7 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <memory>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -161,6 +164,39 @@ void project_dense(benchmark::State& state, const std::string& name, const R& om
   }
 }
 
+// At density 1 R is a dense matrix, and the product of X with it the work.
+void project_rademacher(benchmark::State& state, int threads) {
+  constexpr Index rows = 4096, input = 8192;
+  const pare::projection::SparseProjection omega{
+      .input_dim = input, .output_dim = dense_output, .density = 1.0, .seed = 7};
+  struct Work {
+    RowMatrix x = uniform_matrix(rows, input, 1), y = RowMatrix::Zero(rows, dense_output),
+              product = y, operator_columns;
+  };
+  Work& work = workload<Work>("rademacher", [&] {
+    Work made;
+    made.operator_columns = pare::projection::materialize<float>(omega).toDense().transpose();
+    return made;
+  });
+  const auto backend = pare::simd.threads(threads);
+  const auto run = [&] { pare::projection::project(backend, work.x, omega, work.y); };
+  const auto multiply = [&] {
+    pare::linalg::multiply(backend, pare::as_const(pare::to_view(work.x)),
+                           pare::as_const(pare::to_view(work.operator_columns)),
+                           pare::to_view(work.product));
+  };
+  run();
+  multiply();
+  const double bound = 2.0 * gamma_bound<float>(input + 2.0) * input * omega.entry_scale();
+  if (!within(work.y, work.product, Eigen::MatrixXd::Constant(rows, dense_output, bound)))
+    return state.SkipWithError("result differs from the product with R");
+  LimitProbe probe(threads, {{Limit::fma_f32, 2.0 * rows * input * dense_output}});
+  const double own = time_between_probes(state, probe, run);
+  set_of_limit(state, probe.seconds(), own);
+  set_vs(state, "product", usual_seconds(multiply), own);
+  set_threads(state, threads);
+}
+
 template <class R>
 void dense_in_child(const R& omega) {
   const RowMatrix x = uniform_matrix(dense_rows, dense_input, 1);
@@ -241,12 +277,11 @@ void spmm(benchmark::State& state, int threads) {
   set_vs(state, "eigen", peer, own);
 }
 
-// ---------------------------------------------------------------- FastRP
-
-const pare::graph::FastRpOptions fast_rp_options{
-    .dim = graph_columns, .weights = {0, 0, 1, 7.81f}, .seed = 7};
-
-constexpr int sampled_rows = 1000;
+// Few columns, as propagated features and class scores have: the rows that are gathered are two
+// lines each, and the peers are scipy and torch.
+constexpr int narrow_nodes = 200'000;
+constexpr std::int64_t narrow_edges = 2'000'000;
+constexpr Index narrow_columns = 32;
 
 template <class T>
 void write_binary(const std::string& path, const T* data, Index count) {
@@ -261,6 +296,46 @@ void write_compressed(const std::string& prefix, const Matrix& m) {
   write_binary(prefix + ".indices", m.innerIndexPtr(), m.nonZeros());
   write_binary(prefix + ".values", m.valuePtr(), m.nonZeros());
 }
+
+struct NarrowWork {
+  Graph graph = power_law_graph(narrow_nodes, narrow_edges, graph_seed);
+  RowMatrix dense = uniform_matrix(narrow_nodes, narrow_columns, 2),
+            out = RowMatrix::Zero(narrow_nodes, narrow_columns), reference = out;
+  std::shared_ptr<TemporaryFolder> folder = std::make_shared<TemporaryFolder>();
+};
+
+void spmm_narrow(benchmark::State& state, int threads) {
+  NarrowWork& work = workload<NarrowWork>("spmm narrow", [] {
+    NarrowWork made;
+    write_compressed(made.folder->file("graph"), made.graph);
+    pare::linalg::spmm(pare::reference, made.graph, made.dense, made.reference);
+    return made;
+  });
+  const auto run = [&] {
+    pare::linalg::spmm(pare::simd.threads(threads), work.graph, work.dense, work.out);
+  };
+  run();
+  if (!agree(work.out, work.reference, 1e-5))
+    return state.SkipWithError("result differs from the reference");
+  LimitProbe probe(threads, {{Limit::dram_read, gather_bytes(work.graph, narrow_columns)}});
+  const double own = time_between_probes(state, probe, run);
+  set_of_limit(state, probe.seconds(), own);
+  for (const std::string library : {"scipy", "torch"}) {
+    const double peer = python_peer_seconds(
+        "spmm_peers.py",
+        {library, library == "scipy" ? "1" : std::to_string(threads), work.folder->path(),
+         std::to_string(narrow_nodes), std::to_string(narrow_columns)});
+    if (!std::isnan(peer)) set_vs(state, library, peer, own);
+  }
+  set_threads(state, threads);
+}
+
+// ---------------------------------------------------------------- FastRP
+
+const pare::graph::FastRpOptions fast_rp_options{
+    .dim = graph_columns, .weights = {0, 0, 1, 7.81f}, .seed = 7};
+
+constexpr int sampled_rows = 1000;
 
 struct FastRpWork {
   Graph graph;
@@ -372,6 +447,8 @@ void add_dense(const std::string& family, const R& omega) {
 const bool registered = [] {
   add_dense("dense", independent_entries);
   add_dense("sjlt", sparse_signs);
+  add("projection/rademacher/4096x8192x1024", project_rademacher, 3);
+  add("projection/spmm/powerlaw_200K_2M/32", spmm_narrow, 10);
   add("projection/spmm/powerlaw_1M_10M/256", spmm, 1);
   register_memory_task("projection/fast_rp", fast_rp_in_child);
   large(benchmark::RegisterBenchmark("projection/fast_rp/powerlaw_1M_10M/256", fast_rp), 1);

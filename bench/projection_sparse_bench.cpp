@@ -10,8 +10,10 @@
 #include "workload.hpp"
 
 #include <pare/core/random.hpp>
+#include <pare/core/workspace.hpp>
 #include <pare/kernel/philox.hpp>
 #include <pare/projection/materialize.hpp>
+#include <pare/projection/prepared_projection.hpp>
 #include <pare/projection/project.hpp>
 #include <pare/projection/sparse_projection.hpp>
 
@@ -20,6 +22,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -30,30 +33,27 @@ using SparseRows = Eigen::SparseMatrix<float, Eigen::RowMajor>;
 
 // ---------------------------------------------------------------- sparse input
 
-constexpr Index rows = 50'000;
-constexpr Index input_dim = 200'000;
 constexpr Index output_dim = 256;
 constexpr Index entries_a_row = 100;
-const pare::projection::SparseSignProjection omega{
-    .input_dim = input_dim, .output_dim = output_dim, .nonzeros = 8, .seed = 7};
 
-struct SparseWork {
-  SparseRows x;
-  RowMatrix y, peer_y;
-  SparseRows operator_columns;  ///< [d, k]
-  RowMatrix operator_dense;     ///< the same, dense
-};
+pare::projection::SparseSignProjection signs_of(Index input_dim) {
+  return {.input_dim = input_dim, .output_dim = output_dim, .nonzeros = 8, .seed = 7};
+}
+pare::projection::SparseProjection very_sparse_of(Index input_dim) {
+  return pare::projection::very_sparse(input_dim, output_dim, 7);
+}
 
 // One entry in each of `entries_a_row` equal strips of a row: sorted, distinct and cheap to make.
-SparseRows make_sparse_input() {
+SparseRows make_sparse_input(Index rows, Index input_dim) {
   SplitMix64 random(3);
-  constexpr Index strip = input_dim / entries_a_row;
+  const Index strip = input_dim / entries_a_row;
   SparseRows x(rows, input_dim);
   x.reserve(rows * entries_a_row);
   for (Index u = 0; u < rows; ++u) {
     x.startVec(u);
     for (Index s = 0; s < entries_a_row; ++s) {
-      const Index column = s * strip + static_cast<Index>(random.unit() * strip);
+      const Index column =
+          s * strip + static_cast<Index>(random.unit() * static_cast<double>(strip));
       x.insertBack(u, column) = static_cast<float>(2.0 * random.unit() - 1.0);
     }
   }
@@ -61,58 +61,131 @@ SparseRows make_sparse_input() {
   return x;
 }
 
-SparseWork make_sparse_work() {
+struct SparseWork {
+  SparseRows x;
+  RowMatrix y, peer_y;
+  SparseRows operator_columns;  ///< [d, k]
+};
+
+template <class R>
+SparseWork make_sparse_work(Index rows, const R& omega) {
   SparseWork work;
-  work.x = make_sparse_input();
+  work.x = make_sparse_input(rows, omega.input_dim);
   work.y = RowMatrix::Zero(rows, output_dim);
   work.peer_y = RowMatrix::Zero(rows, output_dim);
   work.operator_columns = pare::projection::materialize<float>(omega).transpose();
-  work.operator_dense = work.operator_columns;
   return work;
 }
 
-double eigen_sparse_seconds(SparseWork& work, int threads) {
+double eigen_sparse_seconds(SparseWork& work, const std::string& name, int threads) {
   Eigen::setNbThreads(1);
-  constexpr Index rows_at_once = rows / 16;
-  const auto over_rows = [&work, threads](const auto& multiply) {
+  const Index rows = work.x.rows(), rows_at_once = rows / 16;
+  const auto over_rows = [&](const auto& multiply) {
     over_ranges(threads, rows, rows_at_once, [&](Index begin, Index end) {
       work.peer_y.middleRows(begin, end - begin) = multiply(work.x.middleRows(begin, end - begin));
     });
   };
+  const RowMatrix dense = work.operator_columns;
   return peer_seconds(
-      "eigen sparse t" + std::to_string(threads),
+      "eigen " + name + " t" + std::to_string(threads),
       {{"sparse X * sparse Rt",
         [&] {
           over_rows(
               [&](const auto& x) -> SparseRows { return (x * work.operator_columns).eval(); });
         }},
-       {"sparse X * dense Rt",
-        [&] { over_rows([&](const auto& x) { return x * work.operator_dense; }); }}},
+       {"sparse X * dense Rt", [&] { over_rows([&](const auto& x) { return x * dense; }); }}},
       PeerResult::Read);
 }
 
-// |x| <= 1 and entries of the operator are +-1/sqrt(8), so a row's sum of at most 100 terms is off
-// by gamma * 100 / sqrt(8) on either side.
-bool sparse_is_right(const SparseWork& work) {
+// |x| <= 1 and entries of the operator are +-entry_scale, so a row's sum of at most 100 terms is
+// off by gamma * 100 of them on either side.
+template <class R>
+bool sparse_is_right(const SparseWork& work, const R& omega) {
   const double bound =
       2.0 * gamma_bound<float>(entries_a_row + 2.0) * entries_a_row * omega.entry_scale();
-  return within(work.y, work.peer_y, Eigen::MatrixXd::Constant(rows, output_dim, bound));
+  return within(work.y, work.peer_y, Eigen::MatrixXd::Constant(work.y.rows(), output_dim, bound));
 }
 
-void project_sparse(benchmark::State& state, int threads) {
-  SparseWork& work = workload<SparseWork>("sparse", make_sparse_work);
+template <class R>
+void project_sparse(benchmark::State& state, const std::string& name, Index rows, const R& omega,
+                    int threads) {
+  SparseWork& work = workload<SparseWork>(name, [&] { return make_sparse_work(rows, omega); });
   const auto run = [&] {
     pare::projection::project(pare::simd.threads(threads), work.x, omega, work.y);
   };
-  const double peer = eigen_sparse_seconds(work, threads);
-  if (std::isnan(peer)) work.peer_y = work.x * work.operator_dense;
+  const double peer = eigen_sparse_seconds(work, name, threads);
+  if (std::isnan(peer)) work.peer_y = RowMatrix(work.x * work.operator_columns);
   run();
-  if (!sparse_is_right(work)) return state.SkipWithError("result differs from Eigen's");
-  const double bytes = static_cast<double>(work.x.nonZeros()) * 8.0 + 4.0 * rows * output_dim;
-  LimitProbe probe(threads, {{Limit::dram_read, bytes}});
+  if (!sparse_is_right(work, omega)) return state.SkipWithError("result differs from Eigen's");
+  const auto entries = static_cast<double>(work.x.nonZeros());
+  const double bytes = entries * 8.0 + 4.0 * static_cast<double>(rows) * output_dim;
+  // What the entries of X meet in R: one addition each.
+  const double nonzeros = static_cast<double>(work.operator_columns.nonZeros());
+  const double additions = entries * nonzeros / static_cast<double>(omega.input_dim);
+  LimitProbe probe(threads, {{Limit::dram_read, bytes}, {Limit::l1_add, additions}});
   const double own = time_between_probes(state, probe, run);
   set_of_limit(state, probe.seconds(), own);
   set_vs(state, "eigen", peer, own);
+  const double scipy = python_peer_seconds(
+      "sparse_projection_scipy.py",
+      {std::to_string(rows), std::to_string(omega.input_dim), std::to_string(output_dim),
+       std::to_string(entries_a_row), std::to_string(work.operator_columns.nonZeros())});
+  if (!std::isnan(scipy)) set_vs(state, "scipy", scipy, own);
+  set_threads(state, threads);
+}
+
+// ---------------------------------------------------------------- one sparse row
+
+template <class R>
+bool row_is_right(const SparseRows& x, const RowMatrix& y, const R& omega) {
+  RowMatrix wanted(1, output_dim);
+  pare::projection::project(pare::reference, x, omega, wanted);
+  const double bound =
+      2.0 * gamma_bound<float>(entries_a_row + 2.0) * entries_a_row * omega.entry_scale();
+  return within(y, wanted, Eigen::MatrixXd::Constant(1, output_dim, bound));
+}
+
+double row_seconds(const SparseRows& x, Index input_dim) {
+  RowMatrix y(1, output_dim);
+  pare::Workspace workspace;
+  return usual_seconds([&] {
+           for (int i = 0; i < 100; ++i)
+             pare::projection::project(pare::simd.with(workspace), x, very_sparse_of(input_dim), y);
+         }) /
+         100;
+}
+
+/// The width of X costs nothing: `vs_2^17` is the time of the row of 2^17 columns over this one's.
+void sparse_row(benchmark::State& state, int log_width) {
+  const Index input_dim = Index{1} << log_width;
+  const auto omega = very_sparse_of(input_dim);
+  const SparseRows x = make_sparse_input(1, input_dim), narrow = make_sparse_input(1, 1 << 17);
+  RowMatrix y(1, output_dim);
+  pare::Workspace workspace;
+  const auto run = [&] { pare::projection::project(pare::simd.with(workspace), x, omega, y); };
+  run();
+  if (!row_is_right(x, y, omega)) return state.SkipWithError("result differs from the reference");
+  const double own = time_alone(state, run);
+  set_vs(state, "2^17", row_seconds(narrow, 1 << 17), own);
+  set_threads(state, 1);
+}
+
+/// The same row with its operator kept: `vs_drawn` is the time without.
+void prepared_row(benchmark::State& state) {
+  constexpr Index input_dim = 1 << 17;
+  const auto omega = very_sparse_of(input_dim);
+  const pare::projection::PreparedProjection prepared(omega, {.bytes = 16 << 20});
+  const SparseRows x = make_sparse_input(1, input_dim);
+  RowMatrix y(1, output_dim);
+  pare::Workspace workspace;
+  const auto run = [&] { pare::projection::project(pare::simd.with(workspace), x, prepared, y); };
+  run();
+  if (prepared.columns() != input_dim || !row_is_right(x, y, omega))
+    return state.SkipWithError("result differs from the reference");
+  const double own = time_alone(state, run);
+  set_vs(state, "drawn", row_seconds(x, input_dim), own);
+  state.counters["kept_MiB"] = static_cast<double>(prepared.bytes()) / (1 << 20);
+  set_threads(state, 1);
 }
 
 // ---------------------------------------------------------------- Philox
@@ -172,12 +245,26 @@ void philox(benchmark::State& state) {
 }
 
 const bool registered = [] {
-  large(benchmark::RegisterBenchmark("projection/sparse/50000x200000x256", project_sparse,
-                                     all_threads()),
-        3);
-  if (all_threads() > 1)
-    large(benchmark::RegisterBenchmark("projection/sparse/50000x200000x256/t1", project_sparse, 1),
-          3);
+  const auto add = [](const std::string& name, Index rows, const auto& omega) {
+    for (const int threads : {all_threads(), 1}) {
+      large(benchmark::RegisterBenchmark((threads == all_threads() ? name : name + "/t1").c_str(),
+                                         [name, rows, omega, threads](benchmark::State& state) {
+                                           project_sparse(state, name, rows, omega, threads);
+                                         }),
+            3);
+      if (all_threads() == 1) break;
+    }
+  };
+  add("projection/sparse/50000x200000x256", 50'000, signs_of(200'000));
+  add("projection/sparse/20000x200000", 20'000, very_sparse_of(200'000));
+  const auto add_row = [](const std::string& name, const auto& function) {
+    large(benchmark::RegisterBenchmark(("projection/sparse_row/" + name).c_str(), function), 500)
+        ->Unit(benchmark::kMicrosecond);
+  };
+  for (const int log_width : {17, 27})
+    add_row("2^" + std::to_string(log_width),
+            [log_width](benchmark::State& state) { sparse_row(state, log_width); });
+  add_row("prepared/2^17", prepared_row);
   benchmark::RegisterBenchmark("projection/philox/t1", philox)
       ->UseManualTime()
       ->MinTime(0.1)
