@@ -57,6 +57,7 @@ struct Columns {
       }
       starts.back().push_back(static_cast<std::uint32_t>(entries.back().size()));
     }
+    for (auto& list : entries) list.insert(list.end(), 2, Entry{1});
     for (std::size_t i = 0; i < starts.size(); ++i)
       lists.push_back({starts[i].data(), entries[i].data()});
   }
@@ -121,6 +122,7 @@ TYPED_TEST(SignedColumnsTest, ColumnsAreAddedInTheirOrderAndANegativeOneIsSubtra
   for (std::uint16_t c = 0; c < 2; ++c)
     for (std::uint16_t r = 0; r < 9; ++r)
       entry.push_back(static_cast<std::uint16_t>(r | (c == 1 ? 0x8000 : 0)));
+  entry.insert(entry.end(), 2, std::uint16_t{0});
   const kernel::SignedLists<std::uint16_t> lists{start.data(), entry.data()};
   const T big = 2 / std::numeric_limits<T>::epsilon();
   const std::vector<int> columns{0, 0, 1};
@@ -130,6 +132,21 @@ TYPED_TEST(SignedColumnsTest, ColumnsAreAddedInTheirOrderAndANegativeOneIsSubtra
          kernel::AddSignedColumns<T, int, std::uint16_t>{columns.data(), values.data(), 3, 3,
                                                          &lists, 0, 2, sums.data()});
   for (const T sum : sums) EXPECT_TRUE(same_bits(sum, T(0)));
+}
+
+// Where a list has ended, nothing is added, however large the value: not even 0 times it.
+TYPED_TEST(SignedColumnsTest, AnInfinityReachesTheRowsOfItsColumnAlone) {
+  using T = typename TypeParam::scalar;
+  const std::vector<std::uint32_t> start{0, 0, 1, 2};
+  const std::vector<std::uint16_t> entry{3, 0x8000 | 2, 1, 0};
+  const kernel::SignedLists<std::uint16_t> lists{start.data(), entry.data()};
+  const std::vector<int> columns{0, 1};
+  const std::vector<T> values(2, std::numeric_limits<T>::infinity());
+  std::vector<T> sums(4, T(0));
+  launch(pare::simd_for<typename TypeParam::arch>{},
+         kernel::AddSignedColumns<T, int, std::uint16_t>{columns.data(), values.data(), 2, 2,
+                                                         &lists, 0, 3, sums.data()});
+  EXPECT_EQ(sums, (std::vector<T>{0, 0, 0, values[0]}));
 }
 
 }  // namespace

@@ -36,6 +36,7 @@ struct ColumnLists {
           start[static_cast<std::size_t>(column - first) + 1] =
               static_cast<std::uint32_t>(entry.size());
         });
+    entry.insert(entry.end(), 2, Entry{0});  // what the kernel may read behind the last list
     for (std::size_t j = 1; j < start.size(); ++j) start[j] = std::max(start[j], start[j - 1]);
   }
   void shrink() {
