@@ -48,21 +48,29 @@ inline constexpr std::ptrdiff_t weight_tiles_ahead = 8;
 template <class W>
 struct WeightLines {
   const W* line[weight_outputs];
-  std::ptrdiff_t next =
-      0;  ///< bytes to the weights of the next tile; 0 if nothing is to be fetched
+  std::ptrdiff_t next = 0;   ///< bytes to the weights of the next tile; 0: nothing is fetched
+  std::ptrdiff_t later = 0;  ///< bytes to those of one some tiles behind
   std::ptrdiff_t ahead = 0;  ///< bytes to what is fetched where fewer than 4 are read at once
+  /// Of 2 outputs at once: bytes from a step's to the next one's beyond those of the step, and from
+  /// the first output's to the second's. What lies ahead is so fetched in the order of memory.
+  std::ptrdiff_t stepping = 0, second = 0;
 
-  /// Asks for `Bytes` of what is read later. Of memory in its order, one line for each that is
-  /// read: a second one makes Zen 5 slower. Of 4 outputs at once, the next tile into L1, and some
-  /// tiles behind into L2, since L1 has too few fill buffers to keep memory busy.
-  template <int Outputs, std::size_t Bytes>
-  PARE_TILE_INLINE void fetch(const void* p) const noexcept {
-    if (next == 0) return;
-    for (std::ptrdiff_t byte = 0; byte < static_cast<std::ptrdiff_t>(Bytes); byte += 64) {
-      if constexpr (Outputs < weight_outputs) {
+  /// Asks for `Bytes` of what is read later, at p for an output and step. Of memory in its order,
+  /// one line for each that is read: a second one makes Zen 5 slower. Of 4 outputs at once, the
+  /// next tile into L1, and a later one into L2, since L1 has too few fill buffers to keep memory
+  /// busy.
+  template <int Outputs, std::ptrdiff_t Bytes>
+  PARE_TILE_INLINE void fetch(const void* p, int output, std::ptrdiff_t step) const noexcept {
+    if (Outputs == 0 || next == 0) return;
+    if (Outputs == 2 && output % 2 != 0) return;
+    for (std::ptrdiff_t byte = 0; byte < Bytes; byte += 64) {
+      if constexpr (Outputs == 1) {
         prefetch(p, ahead + byte);
+      } else if constexpr (Outputs == 2) {
+        prefetch(p, ahead + step * stepping + byte);
+        prefetch(p, ahead + step * stepping + second + byte);
       } else {
-        prefetch<2>(p, weight_tiles_ahead * next + byte);
+        prefetch<2>(p, later + byte);
         prefetch(p, next + byte);
       }
     }
@@ -78,12 +86,15 @@ class WeightReader {
   PARE_TILE_INLINE WeightReader(const WeightLines<W>& weights, std::ptrdiff_t) noexcept
       : weights_(weights) {}
 
-  /// The registers at `lane` and 16 behind it of a step, of which `Outputs` outputs are read.
+  /// The registers at `lane` and 16 behind it of a step, of which `Outputs` outputs are read
+  /// while later ones are fetched; 0: nothing is fetched.
   template <int Outputs>
   PARE_TILE_INLINE void read(int output, std::ptrdiff_t step, std::ptrdiff_t lane,
                              vec<float, Arch>& low, vec<float, Arch>& high) const noexcept {
     const W* const p = weights_.line[output] + step * weight_step + lane;
-    if (lane == 0) weights_.template fetch<Outputs, weight_step * sizeof(W)>(p);
+    if (lane == 0)
+      weights_.template fetch<Outputs, weight_step* static_cast<std::ptrdiff_t>(sizeof(W))>(
+          p, output, step);
     low = load_widened<Arch>(p);
     high = load_widened<Arch>(p + weight_step / 2);
   }
@@ -124,7 +135,8 @@ class WeightReader<Arch, W> {
   PARE_TILE_INLINE void read(int output, std::ptrdiff_t step, std::ptrdiff_t lane,
                              vec<float, Arch>& low, vec<float, Arch>& high) const noexcept {
     const W* const block = weights_.line[output] + step;
-    if (lane == 0) weights_.template fetch<Outputs, sizeof(W)>(block);
+    if (lane == 0)
+      weights_.template fetch<Outputs, static_cast<std::ptrdiff_t>(sizeof(W))>(block, output, step);
     widen_block<Arch>(*block, lane, scales_[output][step], low, high);
   }
 

@@ -10,8 +10,9 @@
 /// registers), and 4 outputs of them once into a buffer in L1 for up to 16.
 ///
 /// Memory is fastest in its own order: a core of Zen 5 reads 41 GB/s of one stream, and 28 to 32 of
-/// four. With 32 registers a row of the weight is therefore multiplied from its start to its end
-/// before the next, by few rows of x, and what lies 8 KiB ahead is fetched.
+/// four. With 32 registers two rows of the weight are therefore multiplied from their start to
+/// their end before the next, by few rows of x, and what lies 8 KiB ahead is fetched in that order.
+/// One row at a time would wait for its only sum: 26 bytes a cycle of L2 against 36.
 ///
 /// What an element of y is summed from, and in which order (weight_reader.hpp), is the same for any
 /// number of rows and wherever its output lies.
@@ -21,6 +22,7 @@
 #include <pare/kernel/direct_product.hpp>
 #include <pare/kernel/partial_register.hpp>
 #include <pare/kernel/weight_reader.hpp>
+#include <pare/kernel/weight_tile.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -43,6 +45,7 @@ struct MultiplyWeightRows {
   std::ptrdiff_t rows = 0;
   std::ptrdiff_t inputs = 0;  ///< a multiple of weight_inputs
   std::ptrdiff_t outputs = 0;
+  bool from_cache = false;  ///< the weight is likely to be in L2: 144 GB/s against 110 of one row
 };
 
 namespace detail {
@@ -50,126 +53,12 @@ PARE_ABI_BEGIN
 
 /// Rows that are multiplied before weights are read again.
 inline constexpr std::ptrdiff_t weight_rows_at_once = 16;
-/// Steps whose weights are widened into a buffer: 4 outputs of them are 12 KiB.
-inline constexpr std::ptrdiff_t buffered_steps = 24;
-/// Bytes of x that are multiplied by several outputs before the next: half of L1.
-inline constexpr std::ptrdiff_t weight_x_bytes = 24576;
+/// Bytes of x that are multiplied by several outputs before the next: two thirds of L1.
+inline constexpr std::ptrdiff_t weight_x_bytes = 32768;
 
 /// Bytes from the weight that is multiplied to the one that is fetched, where memory is read in its
 /// order: best of 2 to 32 KiB on Zen 5.
 inline constexpr std::ptrdiff_t weight_bytes_ahead = 8192;
-
-/// Rows of a tile, and rows up to which weights of numbers are multiplied as they are read.
-template <class Arch>
-inline constexpr int weight_tile_rows = Arch::registers >= 32 ? 4 : 2;
-template <class Arch, class W>
-inline constexpr int direct_rows =
-    Arch::registers >= 32 && !WeightBlock<W> ? 6 : weight_tile_rows<Arch>;
-
-/// Outputs that `rows` rows are multiplied by at once, up to direct_rows. Numbers of 32 registers
-/// are read output by output, as they lie, by 1 or 2 rows; of 3 or 4, x would be loaded too often
-/// for that. With 16 registers, a step of one output has too few sums to hide their latency, and
-/// what blocks need is instructions, not memory.
-template <class Arch, class W>
-constexpr int direct_outputs(std::ptrdiff_t rows) noexcept {
-  if (Arch::registers < 32 || WeightBlock<W>) return weight_outputs;
-  return rows <= 2 ? 1 : rows <= 4 ? weight_outputs : 2;
-}
-
-/// a b + c, rounded once where the processor can. Left to the compiler, a float is rounded once in
-/// one loop and twice in another, and bits would depend on the number of rows.
-template <class Arch, class V>
-PARE_TILE_INLINE V add_product(V a, V b, V c) noexcept {
-#if defined(__FP_FAST_FMAF)
-  if constexpr (std::is_same_v<V, float>) return __builtin_fmaf(a, b, c);
-#endif
-  return multiply_add<Arch>(a, b, c);
-}
-
-/// sum += a x for each a of `Outputs` weights, in registers: low ones, then high ones.
-template <class Arch, int Rows, int Outputs, bool Held, class Tile>
-PARE_TILE_INLINE void add_weight_products(Tile& tile, const vec<float, Arch> (&weights)[Outputs],
-                                          const float* x, std::ptrdiff_t x_stride) noexcept {
-  RegisterTile<float, Arch, Rows, 1>::each([&](int r, int) PARE_LAMBDA_INLINE {
-    vec<float, Arch> value = load<Arch>(x + r * x_stride);
-    if constexpr (Held && Outputs > 1) value = held(value);
-    RegisterTile<float, Arch, 1, Outputs>::each([&](int, int o) PARE_LAMBDA_INLINE {
-      tile.sum[r][o] = add_product<Arch>(value, weights[o], tile.sum[r][o]);
-    });
-  });
-}
-
-/// sums += the products of `Rows` rows of x and `Outputs` outputs from `first` on over `steps`
-/// steps. A sum is a register: sums[r * sums_stride + output * lanes].
-template <class Arch, int Rows, int Outputs, bool Held, class Reader>
-PARE_TILE_INLINE void add_weight_tile(const Reader& weights, int first, const float* x,
-                                      std::ptrdiff_t x_stride, std::ptrdiff_t steps, float* sums,
-                                      std::ptrdiff_t sums_stride) noexcept {
-  using One = RegisterTile<float, Arch, 1, Outputs>;
-  constexpr std::ptrdiff_t n = lanes<float, Arch>;
-  RegisterTile<float, Arch, Rows, Outputs> tile;
-  tile.load(sums + first * n, sums_stride);
-  for (std::ptrdiff_t step = 0; step < steps; ++step)
-    for (std::ptrdiff_t lane = 0; lane < weight_step / 2; lane += n) {
-      const float* const at = x + step * weight_step + lane;
-      vec<float, Arch> low[Outputs], high[Outputs];
-      One::each([&](int, int o) PARE_LAMBDA_INLINE {
-        weights.template read<Outputs>(first + o, step, lane, low[o], high[o]);
-        if constexpr (Held && Rows > 1) low[o] = held(low[o]), high[o] = held(high[o]);
-      });
-      add_weight_products<Arch, Rows, Outputs, Held>(tile, low, at, x_stride);
-      add_weight_products<Arch, Rows, Outputs, Held>(tile, high, at + weight_step / 2, x_stride);
-    }
-  tile.store_to(sums + first * n, sums_stride);
-}
-
-/// The same for 4 outputs, all of them at once or, of rows that are `Direct`, fewer.
-template <class Arch, class W, int Rows, bool Direct, class Reader>
-PARE_TILE_INLINE void add_weight_outputs(const Reader& weights, const float* x,
-                                         std::ptrdiff_t x_stride, std::ptrdiff_t steps, float* sums,
-                                         std::ptrdiff_t sums_stride) noexcept {
-  constexpr int outputs = Direct ? direct_outputs<Arch, W>(Rows) : weight_outputs;
-  // Of 4 streams of memory, those that are multiplied at leisure arrive sooner: 36 GB/s against 28.
-  constexpr bool held = !Direct || outputs < weight_outputs;
-  for (int first = 0; first < weight_outputs; first += outputs)
-    add_weight_tile<Arch, Rows, outputs, held>(weights, first, x, x_stride, steps, sums,
-                                               sums_stride);
-}
-
-/// The same for `rows` rows, at most those of a tile, or direct_rows.
-template <class Arch, class W, bool Direct, class Reader>
-void add_weight_rows(const Reader& weights, const float* x, std::ptrdiff_t x_stride,
-                     std::ptrdiff_t rows, std::ptrdiff_t steps, float* sums,
-                     std::ptrdiff_t sums_stride) noexcept {
-  constexpr int most = Direct ? direct_rows<Arch, W> : weight_tile_rows<Arch>;
-  const auto add = [&]<int Rows>(std::integral_constant<int, Rows>) PARE_LAMBDA_INLINE {
-    if constexpr (Rows <= most)
-      if (rows == Rows)
-        add_weight_outputs<Arch, W, Rows, Direct>(weights, x, x_stride, steps, sums, sums_stride);
-  };
-  add(std::integral_constant<int, 1>{});
-  add(std::integral_constant<int, 2>{});
-  add(std::integral_constant<int, 3>{});
-  add(std::integral_constant<int, 4>{});
-  add(std::integral_constant<int, 5>{});
-  add(std::integral_constant<int, 6>{});
-}
-
-/// Widens `steps` steps of 4 outputs: buffer[output * (buffered_steps * weight_step) + input].
-template <class Arch, class Reader>
-PARE_TILE_INLINE void widen_weights(const Reader& weights, std::ptrdiff_t steps,
-                                    float* buffer) noexcept {
-  constexpr std::ptrdiff_t n = lanes<float, Arch>;
-  for (std::ptrdiff_t step = 0; step < steps; ++step)
-    for (std::ptrdiff_t lane = 0; lane < weight_step / 2; lane += n)
-      RegisterTile<float, Arch, 1, weight_outputs>::each([&](int, int o) PARE_LAMBDA_INLINE {
-        vec<float, Arch> low, high;
-        weights.template read<weight_outputs>(o, step, lane, low, high);
-        float* const to = buffer + o * buffered_steps * weight_step + step * weight_step + lane;
-        store<Arch>(to, low);
-        store<Arch>(to + weight_step / 2, high);
-      });
-}
 
 /// Up to 16 rows times as many outputs as a register holds, at least 4.
 template <class Arch, class W>
@@ -186,7 +75,7 @@ class WeightPanel {
         copy_end(x_ + r * a.x_stride + whole, a.inputs - whole, x_end_ + r * weight_step);
     constexpr std::ptrdiff_t step_bytes = weight_step * static_cast<std::ptrdiff_t>(sizeof(float));
     most_steps_ = buffered() ? buffered_steps : WeightReader<Arch, W>::most_steps;
-    if (!direct() || direct_outputs<Arch, W>(rows) < weight_outputs)
+    if (!direct() || direct_outputs<Arch, W>(rows, a.from_cache) < weight_outputs)
       most_steps_ = std::min(most_steps_, weight_x_bytes / (step_bytes * rows));
     ahead_ = bytes_ahead();
   }
@@ -194,34 +83,50 @@ class WeightPanel {
   /// Outputs [output, output + width), of which those that are there are written.
   void multiply(std::ptrdiff_t output) noexcept {
     const std::ptrdiff_t count = std::min(width, a_.outputs - output);
-    std::fill(sums_, sums_ + rows_ * sums_stride, 0.0f);
     const std::ptrdiff_t steps = a_.inputs / weight_step;
     for (std::ptrdiff_t step = 0; step < steps;) {
       const std::ptrdiff_t now = next_group(steps - step, most_steps_);
       for (std::ptrdiff_t o = 0; o < count; o += weight_outputs)
-        add(lines(output + o, step * weight_step), x_ + step * weight_step, a_.x_stride, now,
-            sums_ + o * n);
+        add(lines_of_part(output + o, step, now, o + weight_outputs >= count),
+            part_of(output + o, o, step, now));
       step += now;
     }
     if constexpr (!WeightBlock<W>)
       if (steps * weight_step < a_.inputs)
         for (std::ptrdiff_t o = 0; o < count; o += weight_outputs)
-          add_end(lines(output + o, steps * weight_step), sums_ + o * n);
-    for (std::ptrdiff_t r = 0; r < rows_; ++r)
-      finish(sums_ + r * sums_stride, count, y_ + r * a_.y_stride + output);
+          add_end(lines(output + o, steps * weight_step), part_of(output + o, o, steps, 1));
+    if (!totals_from_registers())
+      for (std::ptrdiff_t r = 0; r < rows_; ++r) finish(r, count, y_ + r * a_.y_stride + output);
   }
 
  private:
-  static constexpr std::ptrdiff_t sums_stride = width * n;
+  /// Sums of a row and 4 outputs lie together, and those of the next row behind them.
+  static constexpr std::ptrdiff_t sums_stride = weight_outputs * n;
+  float* sums_at(std::ptrdiff_t row, std::ptrdiff_t o) noexcept {
+    return sums_ + (o / weight_outputs * rows_ + row) * sums_stride + o % weight_outputs * n;
+  }
 
   bool direct() const noexcept { return rows_ <= direct_rows<Arch, W>; }
   /// Whether weights are widened once for several tiles: floats need not be.
   bool buffered() const noexcept { return !std::is_same_v<W, float> && !direct(); }
 
+  std::ptrdiff_t row_bytes() const noexcept {
+    return a_.weight_stride * static_cast<std::ptrdiff_t>(sizeof(W));
+  }
+  static std::ptrdiff_t step_bytes(std::ptrdiff_t steps) noexcept {
+    return steps * weight_step / weight_inputs<W> * static_cast<std::ptrdiff_t>(sizeof(W));
+  }
+
+  /// Whether a row lies behind the other, and is multiplied whole.
+  bool in_order() const noexcept {
+    return row_bytes() == step_bytes(1) * a_.inputs / weight_step &&
+           most_steps_ * weight_step >= a_.inputs;
+  }
+
   /// From a weight to the one that is fetched: whole rows, since others may lie between those of a
   /// weight. Where inputs are taken in parts, the next rows of 4 outputs are next.
   std::ptrdiff_t bytes_ahead() const noexcept {
-    const std::ptrdiff_t row = a_.weight_stride * static_cast<std::ptrdiff_t>(sizeof(W));
+    const std::ptrdiff_t row = row_bytes();
     const std::ptrdiff_t least = most_steps_ * weight_step < a_.inputs ? weight_outputs : 2;
     return row > 0 ? row * std::max(least, weight_bytes_ahead / row + 1) : 0;
   }
@@ -236,51 +141,92 @@ class WeightPanel {
     for (std::ptrdiff_t o = 0; o < weight_outputs; ++o)
       lines.line[o] = a_.weights + std::min(output + o, a_.outputs - 1) * a_.weight_stride +
                       input / weight_inputs<W>;
-    lines.next = weight_outputs * a_.weight_stride * static_cast<std::ptrdiff_t>(sizeof(W));
+    lines.next = weight_outputs * row_bytes();
+    lines.later = weight_tiles_ahead * lines.next;
     lines.ahead = ahead_;
+    lines.stepping = in_order() ? step_bytes(1) : 0;
+    lines.second = in_order() ? step_bytes(1) : row_bytes();
     return lines;
   }
 
+  /// The same for `now` steps. Where they are not all, the tile behind the `last` outputs of the
+  /// panel is that of its next part, or of the next panel, which is fetched into L2 before.
+  WeightLines<W> lines_of_part(std::ptrdiff_t output, std::ptrdiff_t step, std::ptrdiff_t now,
+                               bool last) const noexcept {
+    WeightLines<W> of_part = lines(output, step * weight_step);
+    const std::ptrdiff_t steps = a_.inputs / weight_step;
+    if (now == steps) return of_part;
+    of_part.later = width * row_bytes();
+    if (last)
+      of_part.next = step + now < steps ? step_bytes(now) - (width - weight_outputs) * row_bytes()
+                                        : weight_outputs * row_bytes() - step_bytes(step);
+    return of_part;
+  }
+
+  /// Whether tiles have 4 outputs, whose totals leave them in registers.
+  bool totals_from_registers() const noexcept {
+    return !direct() || direct_outputs<Arch, W>(rows_, a_.from_cache) == weight_outputs;
+  }
+
+  /// `now` steps from `step` on, of which those behind whole steps are the end.
+  WeightPart part_of(std::ptrdiff_t output, std::ptrdiff_t o, std::ptrdiff_t step,
+                     std::ptrdiff_t now) noexcept {
+    const bool is_end = (step + 1) * weight_step > a_.inputs;
+    WeightPart part;
+    part.x = is_end ? x_end_ : x_ + step * weight_step;
+    part.x_stride = is_end ? weight_step : a_.x_stride;
+    part.steps = now;
+    part.sums = sums_at(0, o);
+    part.sums_stride = sums_stride;
+    part.from_cache = a_.from_cache;
+    part.first = step == 0;
+    if ((step + now) * weight_step >= a_.inputs && totals_from_registers()) part.y = y_ + output;
+    part.y_stride = a_.y_stride;
+    part.count = a_.outputs - output;
+    return part;
+  }
+
   /// The products with 4 outputs over at most as many steps as a reader or the buffer has room for.
-  void add(const WeightLines<W>& lines, const float* x, std::ptrdiff_t x_stride,
-           std::ptrdiff_t steps, float* sums) noexcept {
-    const WeightReader<Arch, W> reader(lines, steps);
-    if (direct())
-      return add_weight_rows<Arch, W, true>(reader, x, x_stride, rows_, steps, sums, sums_stride);
-    if (!buffered()) return add_groups(reader, x, x_stride, steps, sums);
-    widen_weights<Arch>(reader, steps, buffer_);
+  void add(const WeightLines<W>& lines, const WeightPart& part) noexcept {
+    const WeightReader<Arch, W> reader(lines, part.steps);
+    if (direct()) return add_weight_rows<Arch, W, true, true>(reader, rows_, part);
+    if (!buffered()) return add_groups(reader, part);
+    widen_weights<Arch>(reader, part.steps, buffer_);
     WeightLines<float> widened;
     for (std::ptrdiff_t o = 0; o < weight_outputs; ++o)
       widened.line[o] = buffer_ + o * buffered_steps * weight_step;
-    add_groups(WeightReader<Arch, float>(widened, steps), x, x_stride, steps, sums);
+    add_groups(WeightReader<Arch, float>(widened, part.steps), part);
   }
 
+  /// Later weights are fetched beside the first rows.
   template <class Reader>
-  void add_groups(const Reader& reader, const float* x, std::ptrdiff_t x_stride,
-                  std::ptrdiff_t steps, float* sums) noexcept {
+  void add_groups(const Reader& reader, const WeightPart& part) noexcept {
     for (std::ptrdiff_t r = 0; r < rows_;) {
       const int now = next_group(rows_ - r, weight_tile_rows<Arch>);
-      add_weight_rows<Arch, W, false>(reader, x + r * x_stride, x_stride, now, steps,
-                                      sums + r * sums_stride, sums_stride);
+      if (r == 0 && !buffered())
+        add_weight_rows<Arch, W, false, true>(reader, now, part);
+      else
+        add_weight_rows<Arch, W, false, false>(reader, now, part.of_rows(r));
       r += now;
     }
   }
 
   /// Inputs that are no whole step, with zeros behind them.
-  void add_end(const WeightLines<W>& lines, float* sums) noexcept {
+  void add_end(const WeightLines<W>& lines, const WeightPart& part) noexcept {
     W end[weight_outputs][static_cast<std::size_t>(weight_step)];
     WeightLines<W> padded;
     for (std::ptrdiff_t o = 0; o < weight_outputs; ++o) {
       copy_end(lines.line[o], a_.inputs % weight_step, end[o]);
       padded.line[o] = end[o];
     }
-    add(padded, x_end_, weight_step, 1, sums);
+    add(padded, part);
   }
 
-  static void finish(const float* sums, std::ptrdiff_t count, float* y) noexcept {
+  void finish(std::ptrdiff_t row, std::ptrdiff_t count, float* y) noexcept {
     for (std::ptrdiff_t o = 0; o < count; o += n) {
       vec<float, Arch> of_each[static_cast<std::size_t>(n)];
-      for (std::ptrdiff_t i = 0; i < n; ++i) of_each[i] = load<Arch>(sums + (o + i) * n);
+      for (std::ptrdiff_t i = 0; i < n; ++i)
+        of_each[i] = load<Arch>(static_cast<const float*>(sums_at(row, o + i)));
       const vec<float, Arch> total = sum_lanes_of_each<Arch>(of_each);
       if (count - o >= n)
         store<Arch>(y + o, total);
@@ -294,7 +240,7 @@ class WeightPanel {
   float* y_;
   std::ptrdiff_t rows_;
   std::ptrdiff_t most_steps_ = 0, ahead_ = 0;
-  alignas(64) float sums_[static_cast<std::size_t>(weight_rows_at_once * sums_stride)];
+  alignas(64) float sums_[static_cast<std::size_t>(weight_rows_at_once * width * n)];
   alignas(
       64) float buffer_[static_cast<std::size_t>(weight_outputs * buffered_steps * weight_step)];
   alignas(64) float x_end_[static_cast<std::size_t>(weight_rows_at_once * weight_step)];

@@ -30,6 +30,9 @@ inline constexpr Index few_weight_rows = 48;
 namespace detail {
 PARE_ABI_BEGIN
 
+/// Weights up to this many bytes are likely to be in L2 still when they are read again.
+inline constexpr Index cached_weight_bytes = Index{1} << 20;
+
 /// Outputs that a worker takes at once: all where there is one, and else an eighth of its part, in
 /// whole panels of the kernel.
 inline Index weight_rows_item(int workers, Index outputs) {
@@ -67,6 +70,7 @@ void multiply_weight_rows(const B& backend, TensorView<const W, 2> w, TensorView
     a.rows = x.rows();
     a.inputs = w.cols() * kernel::weight_inputs<W>;
     a.outputs = std::min(each, w.rows() - begin);
+    a.from_cache = w.rows() * w.cols() * Index{sizeof(W)} <= detail::cached_weight_bytes;
     launch(backend, a);
   });
 }
