@@ -222,7 +222,8 @@ typename C::element element_of(int low, [[maybe_unused]] int high) {
     return static_cast<typename C::element>(low);
 }
 
-/// Factors packed as their documentation says, and C with room between its rows.
+/// Factors packed as their documentation says, the left one with room between its rows where
+/// nothing is added to, and C with room between its rows.
 template <class C>
 void expect_product(std::ptrdiff_t rows, std::ptrdiff_t columns, std::ptrdiff_t depth,
                     bool accumulate, Guard guard) {
@@ -232,13 +233,14 @@ void expect_product(std::ptrdiff_t rows, std::ptrdiff_t columns, std::ptrdiff_t 
   constexpr std::ptrdiff_t full = kernel::tile_columns<T, typename C::arch>;
   const std::ptrdiff_t steps = (depth + C::depth - 1) / C::depth, stride = columns + 3;
   const std::ptrdiff_t padded = (columns + n - 1) / n * n;
-  GuardedArray<T> left(rows * steps, guard), panels(steps * padded, guard);
+  const std::ptrdiff_t left_stride = steps + (accumulate ? 0 : 2);
+  GuardedArray<T> left((rows - 1) * left_stride + steps, guard), panels(steps * padded, guard);
   GuardedArray<T> c((rows - 1) * stride + columns, guard);
   const auto at = [depth](int x, std::ptrdiff_t d) { return d < depth ? x : 0; };
   for (std::ptrdiff_t i = 0; i < rows; ++i)
     for (std::ptrdiff_t s = 0; s < steps; ++s) {
       const std::ptrdiff_t d = s * C::depth;
-      reinterpret_cast<E*>(left.data())[i * steps + s] =
+      reinterpret_cast<E*>(left.data())[i * left_stride + s] =
           element_of<C>(left_at(i, d), at(left_at(i, d + 1), d + 1));
     }
   for (std::ptrdiff_t j = 0; j < padded; ++j)
@@ -255,7 +257,8 @@ void expect_product(std::ptrdiff_t rows, std::ptrdiff_t columns, std::ptrdiff_t 
 
   launch(pare::simd_for<typename C::arch>{},
          kernel::MultiplyPanels<T, C::pairs>{left.data(), panels.data(), rows, columns, depth,
-                                             c.data(), stride, accumulate});
+                                             c.data(), stride, accumulate, 0,
+                                             accumulate ? 0 : left_stride});
   for (std::ptrdiff_t i = 0; i < rows; ++i)
     for (std::ptrdiff_t j = 0; j < stride && i * stride + j < c.size(); ++j) {
       if (j >= columns) {

@@ -56,6 +56,11 @@ inline Index rows_of_item(Index rows, Index workers, Index each = 2) {
   return std::min<Index>(std::max<Index>(groups, 4) * kernel::tile_rows, product_rows);
 }
 
+/// Up to this many columns of C, rows of A that can be are multiplied by as they lie: they are read
+/// once or twice, and a copy would be written and read again. Of more, rows a power of two apart
+/// would drive each other out of L2.
+inline constexpr Index unpacked_columns = 128;
+
 /// Elements of the depth in a block of a product where blocks have `most`: a rest of up to a
 /// quarter of a block is no block of its own, for which C would be read and written again.
 constexpr Index depth_of_block(Index depth, Index most) {
@@ -106,6 +111,7 @@ class Product {
     const Index workers = worker_count(backend.executor, c.rows());
     // Of a lower half the longest rows take twice as long as the mean.
     item_rows_ = rows_of_item(c.rows(), workers, options.half == Half::Lower ? 4 : 2);
+    unpacked_left_ = a_.is_packed && options.row_scale == nullptr && c.cols() <= unpacked_columns;
     const Index depth = std::min(depth_block_, depth_);
     panel_size_ = depth * kernel_width;
     share_panels(worker_count(backend.executor, c.cols()));
@@ -113,7 +119,8 @@ class Product {
         by_panels() ? panel_workers_ : ceil_div(std::min(product_columns, c.cols()), kernel_width);
     panels_ = make_room<T>(memory_->panels, panels * panel_size_);
     left_size_ = whole_lines(item_rows_ * depth);
-    left_ = make_room<T>(memory_->left, (by_panels() ? items() : workers) * left_size_);
+    if (!unpacked_left_)
+      left_ = make_room<T>(memory_->left, (by_panels() ? items() : workers) * left_size_);
   }
 
   void run() {
@@ -160,6 +167,7 @@ class Product {
 
   /// All rows of A, an item behind the other.
   void pack_left(const Block& block) {
+    if (unpacked_left_) return;
     parallel_for(backend_.executor, items(), [&](Index item, int) {
       const Index row = item * item_rows_;
       a_.pack(backend_, a_,
@@ -196,9 +204,11 @@ class Product {
     Index row, rows, column, width;
   };
   void multiply(const Block& block, const T* left, const T* panel, const Part& c, Index above) {
-    launch(backend_, kernel::MultiplyPanels<T, pairs>{
-                         left, panel, c.rows, c.width, block.depth, &c_(c.row, c.column),
-                         c_.stride[0], options_.accumulate || block.depth_begin > 0, above});
+    if (unpacked_left_) left = a_.template at<T>({c.row, c.rows, block.depth_begin, block.depth});
+    launch(backend_, kernel::MultiplyPanels<T, pairs>{left, panel, c.rows, c.width, block.depth,
+                                                      &c_(c.row, c.column), c_.stride[0],
+                                                      options_.accumulate || block.depth_begin > 0,
+                                                      above, unpacked_left_ ? a_.line_stride : 0});
     if constexpr (!is_empty_epilogue<E>)
       if (block.depth_begin + block.depth == depth_)
         for (Index i = c.row + above; i < c.row + c.rows; ++i)
@@ -234,7 +244,8 @@ class Product {
     if (options_.half == Half::Lower)
       columns = std::min(columns, whole_panels(row + rows - block.column));
     if (columns <= 0) return;
-    a_.pack(backend_, a_, {row, rows, block.depth_begin, block.depth}, options_, left);
+    if (!unpacked_left_)
+      a_.pack(backend_, a_, {row, rows, block.depth_begin, block.depth}, options_, left);
     for (Index column = 0; column < columns; column += kernel_width) {
       // Tiles wholly above the diagonal are left out.
       const Index above =
@@ -254,7 +265,8 @@ class Product {
   Index item_rows_ = 0;
   Index panel_size_ = 0;
   Index left_size_ = 0;
-  Index panel_workers_ = 0;  ///< who share panels; 0: rows are shared
+  Index panel_workers_ = 0;     ///< who share panels; 0: rows are shared
+  bool unpacked_left_ = false;  ///< whether A is multiplied by as it lies
   const Lease<ProductMemory> memory_;
   T* panels_ = nullptr;
   T* left_ = nullptr;

@@ -35,9 +35,9 @@ struct LowRankMemory {
   AlignedBuffer<std::byte> workers;
 };
 
-/// Fewer tokens than these leave workers without a block; the rows of the factors are shared out
-/// then.
-inline constexpr Index few_tokens = 128;
+/// Fewer tokens than these leave workers without a block, and are two panels at most: the rows of
+/// the factors are shared out then, and read where they lie (linalg::unpacked_columns).
+inline constexpr Index few_tokens = linalg::unpacked_columns + 1;
 
 /// One call, its arguments checked; no extent is 0.
 template <class B, class S, class U>
@@ -104,9 +104,17 @@ class LowRankProduct {
     const Index tokens = x_.rows(), out = left_.rows();
     const TensorView<T, 2> y{make_room<T>(memory_->left, out * tokens), {out, tokens}, {tokens, 1}};
     multiply_transposed(y, [](Index, Index) {});
-    each_range(1, [&](Index token, Index, int) {
-      for (Index i = 0; i < out; ++i) y_(token, i) = y(i, token);
-      finish(token, 1);
+    // Lines along y's rows: packing them transposes.
+    each_range(16, [&](Index begin, Index rows, int) {
+      if (y_.stride[0] == out) {
+        launch(backend_,
+               kernel::PackLeftLines<T, T, false>{
+                   {&y(0, begin), 1, tokens, rows, out, nullptr, nullptr}, &y_(begin, 0)});
+      } else {
+        for (Index token = begin; token < begin + rows; ++token)
+          for (Index i = 0; i < out; ++i) y_(token, i) = y(i, token);
+      }
+      finish(begin, rows);
     });
   }
 

@@ -11,6 +11,8 @@
 #include <pare/kernel/product_tile.hpp>
 #include <pare/linalg/product_options.hpp>
 
+#include <type_traits>
+
 namespace pare::linalg::detail {
 PARE_ABI_BEGIN
 
@@ -25,6 +27,7 @@ struct PackedFactor {
   const void* data = nullptr;
   Index line_stride = 0, depth_stride = 0;
   void (*pack)(const B&, const PackedFactor&, const Part&, const ProductOptions<T>&, T*) = nullptr;
+  bool is_packed = false;  ///< lines are rows of T as they would be packed, but for their stride
 
   template <class S>
   const S* at(const Part& part) const {
@@ -44,7 +47,8 @@ PackedFactor<B, T> left_factor(TensorView<const S, 2> a) {
                         part.count, part.depth,
                         options.row_scale != nullptr ? options.row_scale + part.begin : nullptr},
                        to});
-          }};
+          },
+          std::is_same_v<S, T> && a.stride[1] == 1};
 }
 
 template <bool pairs, class B, class S, class T>
