@@ -8,6 +8,7 @@
 #include <initializer_list>
 #include <limits>
 #include <type_traits>
+#include <utility>
 
 #include <pare/factor/apply.hpp>
 
@@ -187,11 +188,13 @@ TYPED_TEST_SUITE(ApplyStorage, HalfScalars);
 
 TYPED_TEST(ApplyStorage, SixteenBitsOnEitherSide) {
   using S = TypeParam;
-  const Rows<float> left = random_matrix<Rows<float>>(33, 20, 1),
-                    right = random_matrix<Rows<float>>(20, 517, 2);
-  const Rows<S> short_left = left.cast<S>(), short_right = right.cast<S>();
-  for (const Index tokens : {5, 130}) {
-    const Rows<S> x = random_matrix<Rows<float>>(tokens, 517, 3).cast<S>();
+  const Rows<float> left = random_matrix<Rows<float>>(33, 20, 1);
+  const Rows<S> short_left = left.cast<S>();
+  for (const auto& [tokens, in] :
+       {std::pair<Index, Index>{5, 517}, {130, 517}, {5, 576}, {70, 576}}) {
+    const Rows<float> right = random_matrix<Rows<float>>(20, in, 2);
+    const Rows<S> short_right = right.cast<S>();
+    const Rows<S> x = random_matrix<Rows<float>>(tokens, in, 3).template cast<S>();
     Rows<float> y(tokens, 33);
     apply(pare::simd, left, right, x, y);
     expect_product<float>(left, right, x, y);
@@ -208,18 +211,21 @@ TYPED_TEST(ApplyStorage, SixteenBitsOnEitherSide) {
 
 /// Those of `total` tokens are those of any `counts` of them.
 template <class S>
-void expect_same_bits(Index total, std::initializer_list<Index> counts) {
+void expect_same_bits(Index total, std::initializer_list<Index> counts, Index in = 1100) {
   using T = pare::compute_t<pare::scalar_of<Rows<S>>>;
-  const Rows<S> left = random_matrix<Rows<S>>(90, 70, 1),
-                right = random_matrix<Rows<S>>(70, 1100, 2),
-                x = random_matrix<Rows<S>>(total, 1100, 3);
+  const Rows<S> left = random_matrix<Rows<S>>(90, 70, 1), right = random_matrix<Rows<S>>(70, in, 2),
+                x = random_matrix<Rows<S>>(total, in, 3);
   Rows<T> wanted(total, 90);
   apply(left, right, x, wanted);
   const auto same = [&](const auto& backend, Index begin, Index count) {
     const Rows<S> part = x.middleRows(begin, count);
     const Columns<S> by_columns = part;
     Rows<T> y(count, 90), other(count, 90);
+    Rows<S> spaced(count, in + 1);  // an odd number of elements from row to row
+    spaced.leftCols(in) = part;
     apply(backend, left, right, part, y);
+    apply(backend, left, right, spaced.leftCols(in), other);
+    EXPECT_TRUE(equal_bits(other, y)) << begin << ' ' << count;
     EXPECT_TRUE(equal_bits(y, Rows<T>(wanted.middleRows(begin, count)))) << begin << ' ' << count;
     apply(backend, left, right, by_columns, other);
     EXPECT_TRUE(equal_bits(other, y)) << begin << ' ' << count;
@@ -244,6 +250,7 @@ TEST(Apply, TheSameBitsForEveryExecutorAndNumberOfTokens) {
 TEST(Apply, FewTokensHaveTheBitsOfOne) {
   expect_same_bits<float>(48, {1, 2, 3, 4, 5, 6, 7, 16, 17, 47});
   expect_same_bits<Eigen::bfloat16>(48, {1, 2, 3, 4, 5, 6, 7, 16, 17, 47});
+  expect_same_bits<Eigen::bfloat16>(48, {1, 2, 3, 4, 5, 6, 7, 16, 17, 47}, 1088);
   expect_same_bits<Eigen::half>(48, {1, 2, 6, 7, 33});
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <pare/core/backend.hpp>
+#include <pare/core/cpu_features.hpp>
 #include <pare/core/matrix.hpp>
 #include <pare/linalg/weight_rows.hpp>
 
@@ -20,6 +21,7 @@ namespace {
 using pare::bf16;
 using pare::Index;
 using pare::RowMatrix;
+using pare::linalg::multiply_weight_pairs;
 using pare::linalg::multiply_weight_rows;
 using pare::testing::equal_bits;
 using pare::testing::random_matrix;
@@ -79,6 +81,57 @@ void expect_products() {
 TEST(MultiplyWeightRows, AreProductsOfTheSameBitsForAnyRowsAndExecutor) {
   expect_products<float>();
   expect_products<bf16>();
+}
+
+/// Rows and a weight of bf16, multiplied in pairs where that is fast. A gap is even.
+TEST(MultiplyWeightRows, PairsAreTheSameProducts) {
+  for (const Index outputs : {1, 5, 33, 700})
+    for (const Index inputs : {64, 128, 1600})
+      for (const Index rows : {1, 2, 3, 4, 6, 7, 16, 19}) {
+        const Product<bf16> p(rows, inputs, outputs, 2 * (rows % 3));
+        const pare::TensorView<const bf16, 2> w{
+            p.stored.data(), {outputs, inputs}, {p.w.cols(), 1}};
+        if (!pare::linalg::multiplies_weight_pairs(pare::simd, w)) GTEST_SKIP();
+        std::vector<bf16> stored(static_cast<std::size_t>(rows * (inputs + 2)));
+        RowMatrix<float> x(rows, inputs);
+        for (Index r = 0; r < rows; ++r)
+          for (Index i = 0; i < inputs; ++i) {
+            const auto at = static_cast<std::size_t>(r * (inputs + 2) + i);
+            stored[at] = static_cast<bf16>(p.x(r, i));
+            x(r, i) = static_cast<float>(stored[at]);
+          }
+        const auto on = [&](const auto& backend, Index first, Index count) {
+          RowMatrix<float> y = RowMatrix<float>::Constant(count, outputs, -7);
+          multiply_weight_pairs(
+              backend, w, {stored.data() + first * (inputs + 2), {count, inputs}, {inputs + 2, 1}},
+              pare::to_view(y));
+          return y;
+        };
+        const RowMatrix<float> y = on(pare::simd, 0, rows);
+        const Eigen::MatrixXd wide_w = p.w.leftCols(inputs).cast<double>(),
+                              wide_x = x.cast<double>(), wanted = wide_x * wide_w.transpose();
+        const Eigen::MatrixXd terms = wide_x.cwiseAbs() * wide_w.cwiseAbs().transpose();
+        for (Index r = 0; r < rows; ++r)
+          for (Index o = 0; o < outputs; ++o)
+            ASSERT_PRED3(pare::testing::within, static_cast<double>(y(r, o)), wanted(r, o),
+                         Tolerance<float>::dot(static_cast<double>(inputs), terms(r, o)))
+                << outputs << ' ' << inputs << ' ' << r << ' ' << o;
+        ASSERT_TRUE(equal_bits(on(pare::simd.threads(3), 0, rows), y));
+        ASSERT_TRUE(equal_bits(on(pare::simd, rows - 1, 1), RowMatrix<float>(y.bottomRows(1))));
+      }
+}
+
+/// Of inputs that are no multiple of 64, or rows an odd number of elements apart, none are.
+TEST(MultiplyWeightRows, PairsNeedWholeStepsAndAnEvenStride) {
+  const std::vector<bf16> w(200);
+  const auto pairs = [&](Index inputs, Index stride) {
+    return pare::linalg::multiplies_weight_pairs(
+        pare::simd, pare::TensorView<const bf16, 2>{w.data(), {1, inputs}, {stride, 1}});
+  };
+  EXPECT_FALSE(pairs(63, 64));
+  EXPECT_FALSE(pairs(96, 96));
+  EXPECT_FALSE(pairs(64, 65));
+  EXPECT_EQ(pairs(64, 66), pare::arch::best::has_bf16_dot && pare::cpu_has_fast_bf16_dot());
 }
 
 /// Rows that are all the same memory are read as any others.

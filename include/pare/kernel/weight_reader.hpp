@@ -10,6 +10,7 @@
 
 #include <pare/core/macros_off.hpp>
 
+#include <pare/kernel/gemm.hpp>
 #include <pare/kernel/quantized.hpp>
 #include <pare/kernel/simd.hpp>
 
@@ -22,9 +23,11 @@ namespace pare::kernel {
 template <class W>
 concept WeightBlock = std::is_same_v<W, Q8_0> || std::is_same_v<W, Q4_0> || std::is_same_v<W, Q4_1>;
 
-/// What a weight is stored in: numbers that are widened to float, or blocks.
+/// What a weight is stored in: numbers that are widened to float, blocks, or numbers of bf16 that
+/// are multiplied by those of x in pairs, as they are.
 template <class W>
-concept WeightElement = WeightBlock<W> || (StorageScalar<W> && !std::is_same_v<W, double>);
+concept WeightElement = WeightBlock<W> || std::is_same_v<W, Bf16Pair> ||
+                        (StorageScalar<W> && !std::is_same_v<W, double>);
 
 /// Inputs that an element of W holds.
 template <WeightElement W>
@@ -81,6 +84,7 @@ struct WeightLines {
 template <class Arch, class W>
 class WeightReader {
  public:
+  using element = std::conditional_t<std::is_same_v<W, Bf16Pair>, Bf16Pair, float>;
   static constexpr std::ptrdiff_t most_steps = 1 << 20;
 
   PARE_TILE_INLINE WeightReader(const WeightLines<W>& weights, std::ptrdiff_t) noexcept
@@ -95,8 +99,13 @@ class WeightReader {
     if (lane == 0)
       weights_.template fetch<Outputs, weight_step* static_cast<std::ptrdiff_t>(sizeof(W))>(
           p, output, step);
-    low = load_widened<Arch>(p);
-    high = load_widened<Arch>(p + weight_step / 2);
+    if constexpr (std::is_same_v<W, Bf16Pair>) {
+      low = load_elements<Arch>(p);
+      high = load_elements<Arch>(p + weight_step / 2);
+    } else {
+      low = load_widened<Arch>(p);
+      high = load_widened<Arch>(p + weight_step / 2);
+    }
   }
 
  private:
@@ -123,6 +132,7 @@ PARE_TILE_INLINE void widen_block(const W& block, std::ptrdiff_t lane, const flo
 template <class Arch, WeightBlock W>
 class WeightReader<Arch, W> {
  public:
+  using element = float;
   static constexpr std::ptrdiff_t most_steps = scaled_steps;
 
   PARE_TILE_INLINE WeightReader(const WeightLines<W>& weights, std::ptrdiff_t steps) noexcept

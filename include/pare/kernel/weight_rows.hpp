@@ -30,7 +30,8 @@
 
 namespace pare::kernel {
 
-/// y_rj = sum_i x_ri W_ji.
+/// y_rj = sum_i x_ri W_ji. With Bf16Pair, `inputs`, strides and x count pairs, x are the bits of
+/// some, and `inputs` is a multiple of 32; only where the arch has_bf16_dot.
 ///
 /// Cost: W is read once for every 16 rows. Of one row, reading binds, and of blocks of 4 bits the
 /// instructions as well: with AVX-512 some 4 for 16 weights.
@@ -70,7 +71,7 @@ class WeightPanel {
   WeightPanel(const MultiplyWeightRows<W>& a, std::ptrdiff_t row, std::ptrdiff_t rows) noexcept
       : a_(a), x_(a.x + row * a.x_stride), y_(a.y + row * a.y_stride), rows_(rows) {
     const std::ptrdiff_t whole = a.inputs / weight_step * weight_step;
-    if (whole < a.inputs)
+    if (has_end() && whole < a.inputs)
       for (std::ptrdiff_t r = 0; r < rows; ++r)
         copy_end(x_ + r * a.x_stride + whole, a.inputs - whole, x_end_ + r * weight_step);
     constexpr std::ptrdiff_t step_bytes = weight_step * static_cast<std::ptrdiff_t>(sizeof(float));
@@ -91,7 +92,7 @@ class WeightPanel {
             part_of(output + o, o, step, now));
       step += now;
     }
-    if constexpr (!WeightBlock<W>)
+    if constexpr (has_end())
       if (steps * weight_step < a_.inputs)
         for (std::ptrdiff_t o = 0; o < count; o += weight_outputs)
           add_end(lines(output + o, steps * weight_step), part_of(output + o, o, steps, 1));
@@ -107,8 +108,14 @@ class WeightPanel {
   }
 
   bool direct() const noexcept { return rows_ <= direct_rows<Arch, W>; }
-  /// Whether weights are widened once for several tiles: floats need not be.
-  bool buffered() const noexcept { return !std::is_same_v<W, float> && !direct(); }
+  /// Whether weights are widened once for several tiles: floats and pairs need not be.
+  bool buffered() const noexcept {
+    return !std::is_same_v<W, float> && !std::is_same_v<W, Bf16Pair> && !direct();
+  }
+  /// Whether inputs need not be whole steps.
+  static constexpr bool has_end() noexcept {
+    return !WeightBlock<W> && !std::is_same_v<W, Bf16Pair>;
+  }
 
   std::ptrdiff_t row_bytes() const noexcept {
     return a_.weight_stride * static_cast<std::ptrdiff_t>(sizeof(W));
@@ -191,11 +198,13 @@ class WeightPanel {
     const WeightReader<Arch, W> reader(lines, part.steps);
     if (direct()) return add_weight_rows<Arch, W, true, true>(reader, rows_, part);
     if (!buffered()) return add_groups(reader, part);
-    widen_weights<Arch>(reader, part.steps, buffer_);
-    WeightLines<float> widened;
-    for (std::ptrdiff_t o = 0; o < weight_outputs; ++o)
-      widened.line[o] = buffer_ + o * buffered_steps * weight_step;
-    add_groups(WeightReader<Arch, float>(widened, part.steps), part);
+    if constexpr (!std::is_same_v<W, Bf16Pair>) {
+      widen_weights<Arch>(reader, part.steps, buffer_);
+      WeightLines<float> widened;
+      for (std::ptrdiff_t o = 0; o < weight_outputs; ++o)
+        widened.line[o] = buffer_ + o * buffered_steps * weight_step;
+      add_groups(WeightReader<Arch, float>(widened, part.steps), part);
+    }
   }
 
   /// Later weights are fetched beside the first rows.
@@ -251,6 +260,7 @@ PARE_ABI_END
 PARE_ABI_BEGIN
 
 template <class Arch, class W>
+requires(!std::is_same_v<W, Bf16Pair> || Arch::has_bf16_dot)
 void run_kernel(Arch, const MultiplyWeightRows<W>& a) noexcept {
   using Panel = detail::WeightPanel<Arch, W>;
   for (std::ptrdiff_t row = 0; row < a.rows;) {

@@ -142,6 +142,29 @@ bool reads_factors(const TensorView<const U, 2>& left, const TensorView<const U,
          left.stride[1] == 1 && right.stride[1] == 1;
 }
 
+/// middle = x right^T by pairs of bf16 as they are, where both are bf16 and that is fast; rows of x
+/// are copied where they are not contiguous, or an odd number of elements apart.
+template <class B, class S, class U>
+bool multiply_pairs_in_place([[maybe_unused]] const B& backend,
+                             [[maybe_unused]] TensorView<const U, 2> right,
+                             [[maybe_unused]] TensorView<const S, 2> x,
+                             [[maybe_unused]] TensorView<float, 2> middle,
+                             [[maybe_unused]] AlignedBuffer<std::byte>& buffer) {
+  if constexpr (linalg::has_pairs<S, U, float>) {
+    if (!linalg::multiplies_weight_pairs(backend, right)) return false;
+    if (x.stride[1] != 1 || x.stride[0] % 2 != 0) {
+      const TensorView<bf16, 2> rows{
+          make_room<bf16>(buffer, x.rows() * x.cols()), x.extent, {x.cols(), 1}};
+      for (Index r = 0; r < x.rows(); ++r)
+        for (Index i = 0; i < x.cols(); ++i) rows(r, i) = x(r, i);
+      x = as_const(rows);
+    }
+    linalg::multiply_weight_pairs(backend, right, x, middle);
+    return true;
+  }
+  return false;
+}
+
 /// The product of such, no extent 0. Rows of x that are not contiguous floats are copied, and so
 /// are those of y: bits do not depend on that.
 template <class B, class S, class U>
@@ -158,7 +181,8 @@ void multiply_in_place(const B& backend, TensorView<const U, 2> left, TensorView
       for (Index i = 0; i < from.cols(); ++i) to(r, i) = static_cast<float>(from(r, i));
   };
   const auto middle = rows_in(memory->right, rank);
-  if (std::is_same_v<S, float> && x.stride[1] == 1) {
+  if (multiply_pairs_in_place(backend, right, x, middle, memory->left)) {
+  } else if (std::is_same_v<S, float> && x.stride[1] == 1) {
     if constexpr (std::is_same_v<S, float>) linalg::multiply_weight_rows(backend, right, x, middle);
   } else {
     const auto floats = rows_in(memory->left, in);
