@@ -10,9 +10,10 @@
 /// registers), and 4 outputs of them once into a buffer in L1 for up to 16.
 ///
 /// Memory is fastest in its own order: a core of Zen 5 reads 41 GB/s of one stream, and 28 to 32 of
-/// four. With 32 registers two rows of the weight are therefore multiplied from their start to
-/// their end before the next, by few rows of x, and what lies 8 KiB ahead is fetched in that order.
-/// One row at a time would wait for its only sum: 26 bytes a cycle of L2 against 36.
+/// four. With 32 registers one or two rows of the weight are therefore multiplied from their start
+/// to their end before the next, by few rows of x, and what lies 8 KiB ahead is fetched in that
+/// order. One row waits for its only sum, 16 inputs for each latency of an addition, which binds
+/// weights of 16 bits and those in L2: they are taken by two.
 ///
 /// What an element of y is summed from, and in which order (weight_reader.hpp), is the same for any
 /// number of rows and wherever its output lies.

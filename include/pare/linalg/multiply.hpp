@@ -318,6 +318,8 @@ PARE_ABI_BEGIN
 /// Memory, kept in the backend's workspace: in float at most 5 MiB for panels of b and 480 KiB for
 /// rows of a per worker; in double, and for pairs of bf16, twice that. Where a block of the depth
 /// of all rows of a takes at most 1.25 MiB: that, and 160 KiB per worker.
+/// Where c has at most 128 columns and rows of a are contiguous, unscaled and of c's scalar: none
+/// for a.
 /// \throws std::invalid_argument if neither rows nor columns of c are contiguous.
 template <Backend B, StorageScalar SA, StorageScalar SB, ComputeScalar T,
           Epilogue<T> E = NoEpilogue>

@@ -9,7 +9,7 @@
 /// linalg::multiply_weight_rows(pare::simd.threads(2), w, x, y);
 /// ```
 ///
-/// `multiply` packs its right factor, which takes as long as the products of some twenty rows. This
+/// `multiply` packs its right factor, which takes as long as the products of some ten rows. This
 /// reads W once for every 16 rows, widened or de-quantised in registers (kernel/weight_rows.hpp).
 
 #include <pare/core/macros_off.hpp>
@@ -68,8 +68,9 @@ PARE_ABI_BEGIN
 /// \param y [rows, outputs] of float, rows contiguous, written
 ///
 /// Cost: W is read once for every 16 rows, which binds up to 6 rows (12 of float); beyond, the
-/// multiply-adds do. Memory: none. An element of y has the same bits for any number of rows and
-/// any executor.
+/// multiply-adds do: 0.6 to 0.8 of their peak with 16 rows of 500 inputs or more, 0.55 with 96,
+/// whose sums are added up after 6 of them. Memory: none. An element of y has the same bits for any
+/// number of rows and any executor.
 template <KernelBackend B, kernel::WeightElement W>
 void multiply_weight_rows(const B& backend, TensorView<const W, 2> w, TensorView<const float, 2> x,
                           TensorView<float, 2> y) {
