@@ -9,6 +9,7 @@
 #include <pare/kernel/pack.hpp>
 #include <pare/kernel/score_modifier.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -63,7 +64,8 @@ struct AttendTile {
   using T = compute_t<S>;
 
   const T* keys = nullptr;                  ///< PackTransposed; null: key_rows and value_rows
-  const T* values = nullptr;                ///< PackRows
+  const T* values = nullptr;                ///< PackRows, or rows value_stride apart
+  std::ptrdiff_t value_stride = 0;          ///< of rows in whole registers; 0: PackRows
   const S* const* key_rows = nullptr;       ///< [count + ahead], as they lie: for few rows
   const S* const* value_rows = nullptr;     ///< [count + ahead]
   std::ptrdiff_t ahead = 0;                 ///< of the next tile, to be fetched
@@ -89,7 +91,8 @@ struct AttendTile {
   std::int64_t batch = 0;
   Modifier modifier{};
   FetchRows<S> fetch{};
-  LaneRoom<T> lanes{};  ///< given: rows are lanes, queries in PanelWidth::Lanes, first_row 0
+  FetchRows<S> fetch_keys{};  ///< beside them
+  LaneRoom<T> lanes{};        ///< given: rows are lanes, queries in PanelWidth::Lanes, first_row 0
 };
 
 namespace detail {
@@ -113,11 +116,27 @@ struct GroupView {
 /// A row's scores lie one behind the other.
 using Dense = std::integral_constant<std::ptrdiff_t, 1>;
 
+/// Keys [begin, end) of a tile.
+struct KeyRange {
+  std::ptrdiff_t begin, end;
+};
+
 /// Scores of keys that row `place` does not see become -infinity.
 template <class S, class M, class T, class Stride = Dense>
 void hide_keys(const AttendTile<S, M>& a, const RowPlace& place, std::ptrdiff_t count, T* scores,
                Stride stride = {}) noexcept {
   constexpr T hidden = -std::numeric_limits<T>::infinity();
+  if (a.contiguous) {
+    // In ranges: a branch for each key would be guessed wrong at every row's end.
+    const auto key = [&](std::int64_t position) {
+      return static_cast<std::ptrdiff_t>(
+          std::clamp<std::int64_t>(position - a.lowest, 0, std::int64_t{count}));
+    };
+    const std::ptrdiff_t end = key(std::int64_t{place.last} + 1);
+    for (const KeyRange hide : {KeyRange{key(a.sinks), key(place.first)}, KeyRange{end, count}})
+      for (std::ptrdiff_t j = hide.begin; j < hide.end; ++j) scores[j * stride] = hidden;
+    return;
+  }
   for (std::ptrdiff_t j = 0; j < count; ++j) {
     const std::int32_t position = a.positions[j];
     const bool visible = position <= place.last && (position >= place.first || position < a.sinks);

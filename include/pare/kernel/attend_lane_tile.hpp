@@ -170,7 +170,8 @@ class LaneTile {
   }
 
   /// The same of a register of rows; `now_` gets the sums of their weights. Packed, a register has
-  /// n keys of a row, and its lanes are added at the end: here key j goes to part j modulo n.
+  /// n keys of a row, and its lanes are added at the end, halves onto halves: here key j goes to
+  /// part j modulo n.
   void weigh_lanes(std::ptrdiff_t r) noexcept {
     const vec<T, Arch> factor = load<Arch>(static_cast<const T*>(factor_) + r),
                        shift = load<Arch>(static_cast<const T*>(shift_) + r);
@@ -182,8 +183,9 @@ class LaneTile {
         store<Arch>(a_.lanes.scores + j * stride_ + r, weight);
         parts[j - begin] = parts[j - begin] + weight;
       }
-    transpose_block<Arch>(parts);
-    for (std::ptrdiff_t i = 0; i < n; ++i) now_[r + i] = reduce_add<Arch>(parts[i]);
+    for (std::ptrdiff_t half = n / 2; half > 0; half /= 2)
+      for (std::ptrdiff_t i = 0; i < half; ++i) parts[i] = parts[i] + parts[i + half];
+    store<Arch>(now_ + r, parts[0]);
   }
 
   /// Adds the weighed values, some columns at a time, which stay in L1 meanwhile.

@@ -19,9 +19,9 @@ void run_kernel(Arch, const AttendTile<S, M>& a) noexcept {
   if (a.lanes.scores != nullptr)
     detail::LaneTile<Arch, S, M>(a).run();
   else if (a.keys == nullptr)
-    detail::attend_rows<Arch, true>(a);
+    detail::attend_direct_rows<Arch>(a);
   else
-    detail::attend_rows<Arch, false>(a);
+    detail::attend_packed_rows<Arch>(a);
 }
 
 PARE_ABI_END

@@ -9,6 +9,7 @@
 
 #include <pare/kernel/gemm.hpp>
 #include <pare/kernel/pack.hpp>
+#include <pare/kernel/partial_register.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -61,42 +62,42 @@ class RowsAhead {
   const S* const* rows_[distances];
 };
 
-/// The sums of the lanes of each of v[0] ... v[N - 1], in this order; N is a register's lanes.
-template <class Arch, class V, std::size_t N>
-PARE_TILE_INLINE V sum_lanes_of_each(V (&v)[N]) noexcept {
-  const auto halve = [&v]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
+/// The lanes of each of v[0] ... v[N - 1], folded by f(a, b) halves onto halves: that of v[i]
+/// stands in lane i * lanes / N. N is a power of 2, at most the lanes of a register.
+template <class Arch, class V, std::size_t N, class F>
+PARE_TILE_INLINE V fold_lanes_of_each(V (&v)[N], const F& f) noexcept {
+  constexpr auto n = static_cast<std::size_t>(lanes<lane_t<V>, Arch>);
+  static_assert(N <= n && n <= 16);
+  const auto halve = [&v, &f]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
     constexpr std::size_t half = sizeof...(I);
-    ((v[I] = interleave_low<Arch>(v[I], v[I + half]) + interleave_high<Arch>(v[I], v[I + half])),
+    ((v[I] = f(interleave_low<Arch>(v[I], v[I + half]), interleave_high<Arch>(v[I], v[I + half]))),
      ...);
   };
   if constexpr (N > 8) halve(std::make_index_sequence<8>{});
   if constexpr (N > 4) halve(std::make_index_sequence<4>{});
   if constexpr (N > 2) halve(std::make_index_sequence<2>{});
   if constexpr (N > 1) halve(std::make_index_sequence<1>{});
+  if constexpr (n > N)
+    for (std::size_t rest = n / N; rest > 1; rest /= 2)
+      v[0] = f(interleave_low<Arch>(v[0], v[0]), interleave_high<Arch>(v[0], v[0]));
   return v[0];
 }
 
-/// The last elements of `Rows` packed rows and of `Keys` keys, from element `whole` on, with zeros
-/// behind them up to a register.
-template <class Arch, int Rows, int Keys, class S, class E>
-struct RowEnds {
-  static constexpr std::ptrdiff_t n = lanes<compute_t<S>, Arch>;
-  static constexpr std::ptrdiff_t width = n * product<E>::depth;
+/// The sums of the lanes of each of v[0] ... v[N - 1], in this order; N is a register's lanes.
+template <class Arch, class V, std::size_t N>
+PARE_TILE_INLINE V sum_lanes_of_each(V (&v)[N]) noexcept {
+  return fold_lanes_of_each<Arch>(v,
+                                  [](const V& a, const V& b) PARE_LAMBDA_INLINE { return a + b; });
+}
 
-  alignas(64) S key[Keys * width] = {};
-  alignas(64) E query[Rows * n] = {};
-  const S* keys[Keys];
-
-  RowEnds(const E* q, const S* const* rows, std::ptrdiff_t whole, std::ptrdiff_t depth) noexcept {
-    const std::ptrdiff_t steps = steps_of<E>(depth), from = whole * product<E>::depth;
-    for (std::ptrdiff_t j = 0; j < Keys; ++j) {
-      std::copy(rows[j] + from, rows[j] + depth, key + j * width);
-      keys[j] = key + j * width;
-    }
-    for (std::ptrdiff_t r = 0; r < Rows; ++r)
-      std::copy(q + r * steps + whole, q + (r + 1) * steps, query + r * n);
-  }
-};
+/// A register of the first `count` scalars of a row, fewer than it holds, with zeros behind them.
+template <class Arch, class E, class S>
+PARE_TILE_INLINE auto load_row_end(const S* row, std::ptrdiff_t count) noexcept {
+  if constexpr (std::is_same_v<E, Bf16Pair>)
+    return load_first_words<Arch>(row, count);
+  else
+    return load_first<Arch>(row, count, E(0));
+}
 
 /// The products of `Rows` rows and `Keys` keys, at most a register's lanes, as sums over registers.
 template <class Arch, int Rows, int Keys, class S>
@@ -108,21 +109,40 @@ struct ScoreSums {
 
   vec<T, Arch> sums[static_cast<std::size_t>(n)];
 
-  /// Adds elements [0, steps) of rows of q, `q_stride` apart, and of keys; `next` are fetched from
-  /// element `ahead` on.
-  PARE_TILE_INLINE void add(const E* q, std::ptrdiff_t q_stride, const S* const* keys,
-                            std::ptrdiff_t steps, const RowsAhead<Keys, S>& next,
-                            std::ptrdiff_t ahead) noexcept {
-    constexpr auto bytes = scalars * static_cast<std::ptrdiff_t>(sizeof(S));
-    for (std::ptrdiff_t s = 0; s < steps; s += n)
-      [&]<std::size_t... J>(std::index_sequence<J...>) PARE_LAMBDA_INLINE {
-        next.template fetch<n * bytes>((ahead + s) * bytes);
-        const vec<T, Arch> key[] = {load_row<Arch, E>(keys[J], s)...};
-        RegisterTile<T, Arch, Rows, Keys>::each([&](int r, int j) PARE_LAMBDA_INLINE {
-          sums[r * Keys + j] = multiply_vectors<Arch, E>(load_elements<Arch>(q + r * q_stride + s),
-                                                         key[j], sums[r * Keys + j]);
+  /// Adds the elements of `depth` scalars of packed rows q and of keys; of `next` as many are
+  /// fetched.
+  PARE_TILE_INLINE void add(const E* q, const S* const* keys, std::ptrdiff_t depth,
+                            const RowsAhead<Keys, S>& next) noexcept {
+    const std::ptrdiff_t steps = steps_of<E>(depth), whole = depth / scalars / n * n;
+    for (std::ptrdiff_t s = 0; s < whole; s += n)
+      add_register(
+          next, s, [&](int r) PARE_LAMBDA_INLINE { return load_elements<Arch>(q + r * steps + s); },
+          [&](std::size_t j) PARE_LAMBDA_INLINE { return load_row<Arch, E>(keys[j], s); });
+    if (whole == steps) return;
+    add_register(
+        next, whole,
+        [&](int r) PARE_LAMBDA_INLINE {
+          const auto* const end = reinterpret_cast<const T*>(q + r * steps + whole);
+          return load_first<Arch>(end, steps - whole, T(0));
+        },
+        [&](std::size_t j) PARE_LAMBDA_INLINE {
+          return load_row_end<Arch, E>(keys[j] + whole * scalars, depth - whole * scalars);
         });
-      }(std::make_index_sequence<static_cast<std::size_t>(Keys)>{});
+  }
+
+ private:
+  /// Adds the products of a register query(r) of each row and one key(j) of each key.
+  template <class Query, class Key>
+  PARE_TILE_INLINE void add_register(const RowsAhead<Keys, S>& next, std::ptrdiff_t step,
+                                     const Query& query, const Key& key) noexcept {
+    constexpr auto bytes = scalars * static_cast<std::ptrdiff_t>(sizeof(S));
+    next.template fetch<n * bytes>(step * bytes);
+    [&]<std::size_t... J>(std::index_sequence<J...>) PARE_LAMBDA_INLINE {
+      const vec<T, Arch> row[] = {key(J)...};
+      RegisterTile<T, Arch, Rows, Keys>::each([&](int r, int j) PARE_LAMBDA_INLINE {
+        sums[r * Keys + j] = multiply_vectors<Arch, E>(query(r), row[j], sums[r * Keys + j]);
+      });
+    }(std::make_index_sequence<static_cast<std::size_t>(Keys)>{});
   }
 };
 
@@ -134,17 +154,11 @@ PARE_TILE_INLINE void score_block(const element_t<S, Arch>* q, const S* const* r
                                   std::ptrdiff_t depth, compute_t<S>* scores,
                                   std::ptrdiff_t stride) noexcept {
   using Sums = ScoreSums<Arch, Rows, Keys, S>;
-  using E = typename Sums::E;
   using T = compute_t<S>;
   constexpr std::ptrdiff_t n = Sums::n;
-  const std::ptrdiff_t steps = steps_of<E>(depth), whole = depth / Sums::scalars / n * n;
   Sums block;
   for (std::ptrdiff_t i = 0; i < n; ++i) block.sums[i] = broadcast<Arch>(T(0));
-  block.add(q, steps, rows, whole, next, 0);
-  if (whole < steps) {
-    const RowEnds<Arch, Rows, Keys, S, E> end(q, rows, whole, depth);
-    block.add(end.query, n, end.keys, n, next, whole);
-  }
+  block.add(q, rows, depth, next);
   alignas(64) T totals[static_cast<std::size_t>(n)];
   store<Arch>(static_cast<T*>(totals), sum_lanes_of_each<Arch>(block.sums));
   for (int r = 0; r < Rows; ++r) {
@@ -225,6 +239,34 @@ PARE_TILE_INLINE void load_step_registers(const S* first, const S* second,
   }(std::make_index_sequence<Registers>{});
 }
 
+/// The same of a step that ends within the tile, after `left` columns or without a second row, with
+/// zeros behind it.
+template <class Arch, class E, class S, class V, std::size_t Registers>
+PARE_TILE_INLINE void load_step_end(const S* first, const S* second, std::ptrdiff_t left,
+                                    V (&row)[Registers]) noexcept {
+  constexpr std::ptrdiff_t n = lanes<typename product<E>::sum, Arch>;
+  [&]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
+    if constexpr (std::is_same_v<E, Bf16Pair>) {
+      const auto pair = [&](std::ptrdiff_t c, V& low, V& high) PARE_LAMBDA_INLINE {
+        const std::ptrdiff_t count = std::clamp<std::ptrdiff_t>(left - c, 0, 2 * n);
+        const V none = broadcast<Arch>(0.0f), x = load_first_words<Arch>(first + c, count);
+        pair_words<Arch>(x, second != nullptr ? load_first_words<Arch>(second + c, count) : none,
+                         low, high);
+      };
+      V beyond;
+      ((I % 2 == 0 ? pair(I * n, row[I], I + 1 < Registers ? row[I + 1 - I % 2 * 2] : beyond)
+                   : void()),
+       ...);
+    } else {
+      ((row[I] = left - static_cast<std::ptrdiff_t>(I) * n >= n
+                     ? load_widened<Arch>(first + I * n)
+                     : load_first<Arch>(first + I * n, left - static_cast<std::ptrdiff_t>(I) * n,
+                                        compute_t<S>(0))),
+       ...);
+    }
+  }(std::make_index_sequence<Registers>{});
+}
+
 /// C = scale C + W X for the weights W [rows x steps elements] of `count` rows of X as they lie,
 /// from column c on, of `columns` in all; behind the rows `ahead` more are to come.
 template <class S, class E>
@@ -252,8 +294,6 @@ void multiply_rows_shape(const MultiplyRowsCall<S, E>& call) noexcept {
   constexpr auto size = static_cast<std::ptrdiff_t>(sizeof(S));
   RegisterTile<T, Arch, Rows, Registers> tile;
   tile.load_scaled(a.out + a.c, a.out_stride, a.scale);
-  // Where columns, or the second row of a pair, end within the tile, a step is copied beside zeros.
-  alignas(64) S end[2 * width] = {};
   const std::ptrdiff_t left = std::min(a.columns - a.c, width);
   const std::ptrdiff_t whole = left == width ? a.count / depth : 0;
   for (std::ptrdiff_t s = 0; s < steps_of<E>(a.count); ++s) {
@@ -262,16 +302,12 @@ void multiply_rows_shape(const MultiplyRowsCall<S, E>& call) noexcept {
       RowsAhead<depth, S>(row, row, a.count + a.ahead - s * depth)
           .template fetch<width * size>(a.c * size);
     const StepRows<S> step = step_rows<E>(a.rows, a.count, s);
-    const S* first = step.first + a.c;
-    const S* second = step.second != nullptr ? step.second + a.c : nullptr;
-    if (s >= whole) {
-      std::fill(std::copy(first, first + left, end), end + 2 * width, S{});
-      if (second != nullptr) std::copy(second, second + left, end + width);
-      first = end;
-      second = end + width;
-    }
+    const S* const second = step.second != nullptr ? step.second + a.c : nullptr;
     vec<T, Arch> registers[static_cast<std::size_t>(Registers)];
-    load_step_registers<Arch, E>(first, second, registers);
+    if (s < whole)
+      load_step_registers<Arch, E>(step.first + a.c, second, registers);
+    else
+      load_step_end<Arch, E>(step.first + a.c, second, left, registers);
     tile.multiply_step(a.weights + s, a.stride, registers);
   }
   tile.store_to(a.out + a.c, a.out_stride);

@@ -77,12 +77,14 @@ struct TileCall {
 
   const E* a = nullptr;
   std::ptrdiff_t a_stride = 0;
-  const E* b = nullptr;  ///< a panel as wide as the tile
+  const E* b = nullptr;  ///< a panel as wide as the tile, or wider
   std::ptrdiff_t steps = 0;
   T* c = nullptr;
   std::ptrdiff_t c_stride = 0;
   TileStart start = TileStart::Zero;
-  const T* scale = nullptr;  ///< [rows], for TileStart::Scaled
+  const T* scale = nullptr;     ///< [rows], for TileStart::Scaled
+  std::ptrdiff_t b_stride = 0;  ///< width of the panel; 0: that of the tile
+  T* largest = nullptr;  ///< [rows x lanes]: raised to the largest of C in each lane; or null
 };
 
 PARE_ABI_BEGIN
@@ -169,6 +171,18 @@ struct RegisterTile {
     each([&](int r, int i) PARE_LAMBDA_INLINE { store<Arch>(c + r * stride + i * n, sum[r][i]); });
   }
 
+  /// largest[row] = max(largest[row], sum[row]) of each lane.
+  PARE_TILE_INLINE void raise(T* largest) const noexcept {
+    each([&](int r, int i) PARE_LAMBDA_INLINE {
+      if (i > 0) return;
+      vec<T, Arch> most = kernel::load<Arch>(static_cast<const T*>(largest) + r * n);
+      [&]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
+        ((most = maximum<Arch>(most, sum[r][I])), ...);
+      }(std::make_index_sequence<std::size_t(Registers)>{});
+      store<Arch>(largest + r * n, most);
+    });
+  }
+
   /// sum += a b for one element of depth: of A the elements a[r * a_stride], of B a row in
   /// registers.
   template <class E>
@@ -179,17 +193,17 @@ struct RegisterTile {
     });
   }
 
-  /// sum += A B over `steps` elements of depth: A rows `a_stride` apart, B a panel `Registers`
-  /// registers wide.
+  /// sum += A B over `steps` elements of depth: A rows `a_stride` apart, B those of a panel
+  /// `b_stride` wide.
   template <class E>
   PARE_TILE_INLINE void multiply(const E* a, std::ptrdiff_t a_stride, const E* b,
-                                 std::ptrdiff_t steps) noexcept {
+                                 std::ptrdiff_t b_stride, std::ptrdiff_t steps) noexcept {
     for (std::ptrdiff_t s = 0; s < steps; ++s) {
       [&]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
         const vec<T, Arch> row[] = {load_elements<Arch>(b + static_cast<std::ptrdiff_t>(I) * n)...};
         multiply_step(a + s, a_stride, row);
       }(std::make_index_sequence<Registers>{});
-      b += Registers * n;
+      b += b_stride;
     }
   }
 };
@@ -213,11 +227,13 @@ PARE_TILE_INLINE T renewed(T x) noexcept {
 /// Arguments in registers: a tile waits for them after each one before it.
 template <class E, class T = typename product<E>::sum>
 using TileFunction = void(const E* a, std::ptrdiff_t a_stride, const E* b, std::ptrdiff_t steps,
-                          T* c, std::ptrdiff_t c_stride, TileStart start, const T* scale) noexcept;
+                          T* c, std::ptrdiff_t c_stride, TileStart start, const T* scale,
+                          std::ptrdiff_t b_stride, T* largest) noexcept;
 
 template <class Arch, int Rows, int Registers, class E, class T>
 void multiply_shape(const E* a, std::ptrdiff_t a_stride, const E* b, std::ptrdiff_t steps, T* c,
-                    std::ptrdiff_t c_stride, TileStart start, const T* scale) noexcept {
+                    std::ptrdiff_t c_stride, TileStart start, const T* scale,
+                    std::ptrdiff_t b_stride, T* largest) noexcept {
   RegisterTile<T, Arch, Rows, Registers> tile;
   if (start == TileStart::Zero)
     tile.clear();
@@ -225,8 +241,9 @@ void multiply_shape(const E* a, std::ptrdiff_t a_stride, const E* b, std::ptrdif
     tile.load(c, c_stride);
   else
     tile.load_scaled(c, c_stride, scale);
-  tile.multiply(a, a_stride, b, steps);
+  tile.multiply(a, a_stride, b, b_stride, steps);
   tile.store_to(renewed(c), renewed(c_stride));
+  if (largest != nullptr) tile.raise(largest);
 }
 
 /// The shapes of up to tile_rows x tile_registers, by rows and then by registers.
@@ -253,7 +270,8 @@ PARE_ABI_BEGIN
 template <class Arch, class E>
 PARE_ALWAYS_INLINE void multiply_tile(int rows, int registers, const TileCall<E>& x) noexcept {
   detail::TileShapes<Arch, E>::run[(rows - 1) * tile_registers<Arch> + registers - 1](
-      x.a, x.a_stride, x.b, x.steps, x.c, x.c_stride, x.start, x.scale);
+      x.a, x.a_stride, x.b, x.steps, x.c, x.c_stride, x.start, x.scale,
+      x.b_stride != 0 ? x.b_stride : registers * lanes<typename TileCall<E>::T, Arch>, x.largest);
 }
 
 PARE_ABI_END

@@ -136,12 +136,13 @@ PARE_ALWAYS_INLINE V exp2(V x) noexcept {
   using T = std::remove_cvref_t<decltype(reduce_add<Arch>(x))>;
   using Constants = detail::Exp2<T>;
   const V smallest = broadcast<Arch>(Constants::smallest);
-  const V clamped = maximum<Arch>(smallest, x);
   if constexpr (Arch::has_exponent_scale) {
-    const V n = round_nearest<Arch>(clamped);
-    return scale_exponent<Arch>(detail::exp2_polynomial<Arch>(clamped - n), n, x, smallest);
+    // Any x has a nearest integer, and what is made of those below `smallest` is not taken.
+    const V n = round_nearest<Arch>(x);
+    return scale_exponent<Arch>(detail::exp2_polynomial<Arch>(x - n), n, x, smallest);
   } else {
     using Bits = typename Constants::bits;
+    const V clamped = maximum<Arch>(smallest, x);
     const V shifted = clamped + broadcast<Arch>(Constants::round);
     const V f = clamped - (shifted - broadcast<Arch>(Constants::round));
     const V p = detail::exp2_polynomial<Arch>(f);
@@ -154,6 +155,34 @@ PARE_ALWAYS_INLINE V exp2(V x) noexcept {
       const Bits power = std::bit_cast<Bits>(shifted) << Constants::significand;
       return x < smallest ? T(0) : p * std::bit_cast<T>(power);
     }
+  }
+}
+
+/// exp2 of each of some registers, step by step for all of them: one after the other, their steps
+/// would wait in a scheduler that has room for those of a few.
+template <class Arch, class V, std::size_t N>
+PARE_ALWAYS_INLINE void exp2_each(V (&x)[N]) noexcept {
+  using T = detail::lane_t<V>;
+  if constexpr (Arch::has_exponent_scale) {
+    constexpr auto& q = detail::Exp2<T>::q;
+    constexpr std::size_t terms = sizeof(q) / sizeof(q[0]);
+    [&]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
+      const V n[] = {round_nearest<Arch>(x[I])...};
+      const V f[] = {(x[I] - n[I])...};
+      V sum[] = {((void)I, broadcast<Arch>(q[terms - 1]))...};
+      const auto add = [&](T term) PARE_LAMBDA_INLINE {
+        ((sum[I] = multiply_add<Arch>(sum[I], f[I], broadcast<Arch>(term))), ...);
+      };
+      [&]<std::size_t... Term>(std::index_sequence<Term...>) PARE_LAMBDA_INLINE {
+        (add(q[terms - 2 - Term]), ...);
+      }(std::make_index_sequence<terms - 1>{});
+      add(T(1));
+      const V smallest = broadcast<Arch>(detail::Exp2<T>::smallest);
+      ((x[I] = scale_exponent<Arch>(sum[I], n[I], x[I], smallest)), ...);
+    }(std::make_index_sequence<N>{});
+  } else {
+    [&]<std::size_t... I>(std::index_sequence<I...>)
+        PARE_LAMBDA_INLINE { ((x[I] = exp2<Arch>(x[I])), ...); }(std::make_index_sequence<N>{});
   }
 }
 

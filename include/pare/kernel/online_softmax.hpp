@@ -7,8 +7,10 @@
 
 #include <pare/core/macros_off.hpp>
 
+#include <pare/kernel/direct_product.hpp>
 #include <pare/kernel/gemm.hpp>
 #include <pare/kernel/math.hpp>
+#include <pare/kernel/partial_register.hpp>
 
 #include <cstddef>
 #include <limits>
@@ -48,24 +50,55 @@ PARE_NOINLINE void far_exponents(T* scores, std::ptrdiff_t count, T factor, T ma
   for (std::ptrdiff_t j = 0; j < count; ++j) scores[j] = in_log2(scores[j], factor) - maximum;
 }
 
-/// The maximum of a row after the tile, in units of log2: a NaN among the scores may make it NaN.
+/// Scores [end, padded) become -infinity; padded is a multiple of a register's lanes.
 template <class Arch, class T>
-PARE_TILE_INLINE T advance_maximum(const T* scores, std::ptrdiff_t padded, T factor,
-                                   T so_far) noexcept {
+PARE_TILE_INLINE void hide_from(T* scores, std::ptrdiff_t end, std::ptrdiff_t padded) noexcept {
   constexpr std::ptrdiff_t n = lanes<T, Arch>;
-  vec<T, Arch> largest = load<Arch>(scores);
-  for (std::ptrdiff_t j = n; j < padded; j += n)
-    largest = maximum<Arch>(largest, load<Arch>(scores + j));
-  const T tile_maximum = in_log2(reduce_max<Arch>(largest), factor);
-  return !(tile_maximum <= so_far) ? tile_maximum : so_far;
+  constexpr T hidden = -std::numeric_limits<T>::infinity();
+  alignas(64) static constexpr T lane[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  for (std::ptrdiff_t j = end / n * n; j < padded; j += n) {
+    const vec<T, Arch> score = load<Arch>(static_cast<const T*>(scores) + j);
+    const vec<T, Arch> place = load<Arch>(static_cast<const T*>(lane));
+    const vec<T, Arch> first = broadcast<Arch>(static_cast<T>(end - j));
+    if constexpr (is_batch<vec<T, Arch>>)
+      store<Arch>(scores + j, xsimd::select(place < first, score, broadcast<Arch>(hidden)));
+    else
+      store<Arch>(scores + j, place < first ? score : hidden);
+  }
 }
 
-/// Of the weights as they are multiplied by values, and as they were before they were rounded.
-template <class T>
-struct WeightSums {
-  T rounded;
-  T exact;
-};
+/// Rows that a register each is kept of: those of a group, rounded up to a power of 2.
+inline constexpr std::ptrdiff_t folded_rows = 8;
+
+/// out[r] = the lanes of register r of `registers`, folded by f: of many rows at once, since one
+/// alone would keep a core waiting at each of its halves.
+template <class Arch, class T, class F>
+PARE_TILE_INLINE void fold_rows(const T* registers, std::ptrdiff_t rows, T* out,
+                                const F& f) noexcept {
+  constexpr std::ptrdiff_t n = lanes<T, Arch>, at_once = n < folded_rows ? n : folded_rows;
+  for (std::ptrdiff_t r = 0; r < rows; r += at_once) {
+    vec<T, Arch> part[static_cast<std::size_t>(at_once)];
+    for (std::ptrdiff_t i = 0; i < at_once; ++i)
+      part[i] = load<Arch>(registers + (r + i < rows ? r + i : rows - 1) * n);
+    alignas(64) T folded[static_cast<std::size_t>(n)];
+    store<Arch>(static_cast<T*>(folded), fold_lanes_of_each<Arch>(part, f));
+    for (std::ptrdiff_t i = 0; i < at_once && r + i < rows; ++i)
+      out[r + i] = folded[i * (n / at_once)];
+  }
+}
+
+/// The largest of each lane's scores: a NaN among them may make it NaN.
+template <class Arch, class T>
+PARE_TILE_INLINE vec<T, Arch> largest_of_lanes(const T* scores, std::ptrdiff_t padded) noexcept {
+  constexpr std::ptrdiff_t n = lanes<T, Arch>;
+  vec<T, Arch> largest = load<Arch>(scores);
+  for_row<n>(
+      padded,
+      [&](std::ptrdiff_t j)
+          PARE_LAMBDA_INLINE { largest = maximum<Arch>(largest, load<Arch>(scores + j)); },
+      [](std::ptrdiff_t, std::ptrdiff_t) {});
+  return largest;
+}
 
 /// What the state of each row is multiplied by when its maximum moves: 2^(before - now), 1 where
 /// both are -infinity.

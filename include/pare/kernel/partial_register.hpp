@@ -19,11 +19,14 @@ template <class Arch, StorageScalar S>
 PARE_ALWAYS_INLINE vec<compute_t<S>, Arch> load_first(const S* p, std::ptrdiff_t count,
                                                       compute_t<S> fill) noexcept {
   using T = compute_t<S>;
-  constexpr std::ptrdiff_t n = lanes<T, Arch>;
-  T values[static_cast<std::size_t>(n)];
-  store<Arch>(static_cast<T*>(values), broadcast<Arch>(fill));
-  for (std::ptrdiff_t i = 0; i < count; ++i) values[i] = static_cast<T>(p[i]);
-  return load<Arch>(static_cast<const T*>(values));
+  if constexpr (requires { detail::load_first_on(Arch{}, p, count, broadcast<Arch>(fill)); }) {
+    return detail::load_first_on(Arch{}, p, count, broadcast<Arch>(fill));
+  } else {
+    T values[static_cast<std::size_t>(lanes<T, Arch>)];
+    store<Arch>(static_cast<T*>(values), broadcast<Arch>(fill));
+    for (std::ptrdiff_t i = 0; i < count; ++i) values[i] = static_cast<T>(p[i]);
+    return load<Arch>(static_cast<const T*>(values));
+  }
 }
 
 /// Stores the first `count` lanes, narrowed. count is below `lanes`.

@@ -134,6 +134,18 @@ PARE_ALWAYS_INLINE vec<float, Arch> store_rounded(bf16* p, vec<float, Arch> v) n
     return detail::generic_store_rounded<Arch>(p, v);
 }
 
+/// The same of two registers, one behind the other; returns the pairs that were stored. Only where
+/// the arch has_bf16_dot.
+template <class Arch>
+PARE_ALWAYS_INLINE vec<float, Arch> store_rounded(bf16* p, vec<float, Arch> first,
+                                                  vec<float, Arch> second) noexcept {
+  static_assert(Arch::has_bf16_dot, "pare: this arch has no bf16 products");
+  if constexpr (requires { detail::store_rounded_on(Arch{}, p, first, second); })
+    return detail::store_rounded_on(Arch{}, p, first, second);
+  else
+    return first + second;
+}
+
 /// Stores what is computed as what is kept: float and double as they are, 16-bit storage rounded to
 /// nearest, ties to even (subnormals of bf16 as in store_rounded).
 template <class Arch, StorageScalar O>
@@ -166,6 +178,28 @@ PARE_ALWAYS_INLINE void load_pairs(const bf16* a, const bf16* b, vec<float, Arch
     first = load_pairs<Arch>(a, b);
     second = load_pairs<Arch>(a + lanes<float, Arch>, b + lanes<float, Arch>);
   }
+}
+
+/// The same of rows in registers, as load_first_words leaves them.
+template <class Arch>
+PARE_ALWAYS_INLINE void pair_words(vec<float, Arch> a, vec<float, Arch> b, vec<float, Arch>& first,
+                                   vec<float, Arch>& second) noexcept {
+  static_assert(Arch::has_bf16_dot, "pare: this arch has no bf16 products");
+  if constexpr (requires { detail::pair_words_on(Arch{}, a, b, first, second); })
+    detail::pair_words_on(Arch{}, a, b, first, second);
+  else
+    first = second = a + b;
+}
+
+/// The first `count` bf16 from memory, up to two of them in a lane, and zeros behind them; only
+/// where the arch has_bf16_dot.
+template <class Arch>
+PARE_ALWAYS_INLINE vec<float, Arch> load_first_words(const bf16* p, std::ptrdiff_t count) noexcept {
+  static_assert(Arch::has_bf16_dot, "pare: this arch has no bf16 products");
+  if constexpr (requires { detail::load_first_words_on(Arch{}, p, count); })
+    return detail::load_first_words_on(Arch{}, p, count);
+  else
+    return broadcast<Arch>(count > 0 ? static_cast<float>(*p) : 0.0f);
 }
 
 /// The products of the low 32 bits of each 64-bit lane; the high halves of a and b are ignored.

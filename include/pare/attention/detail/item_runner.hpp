@@ -230,8 +230,8 @@ class ItemRunner {
   /// Runs the first tile of what was collected.
   void run_tile() {
     const Index count = std::min(feed_.count(), tile_keys_);
-    auto tile =
-        lanes_ || rows_ <= direct_rows ? feed_.direct(count) : feed_.packed(count, Fetch::Packing);
+    const Fetch fetch = item_.rows() < small_block_rows ? Fetch::Packing : Fetch::Computing;
+    auto tile = lanes_ || rows_ <= direct_rows ? feed_.direct(count) : feed_.packed(count, fetch);
     if (lanes_) {
       tile.lanes = scratch_.lanes;
       tile.lanes.stride = kernel::padded_columns<T>(item_.rows());
@@ -260,6 +260,7 @@ class ItemRunner {
       tile.first_row = begin * item_.queries();
       tile.rows = end * item_.queries();
       launch(backend_, tile);
+      tile.fetch.count = tile.fetch_keys.count = 0;
       begin = end;
     }
   }

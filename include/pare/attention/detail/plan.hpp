@@ -22,12 +22,12 @@ namespace pare::attention::detail {
 PARE_ABI_BEGIN
 
 /// Rows (heads times queries) that pass over a packed tile before the next is packed: their queries
-/// and outputs, 2 * 288 rows of 512 bytes, stay in the second-level cache beside 128 KiB of tile,
-/// and packing is a few percent of the work. A call too small to give every core such blocks is cut
-/// finer.
-inline constexpr Index block_rows = 288;
+/// and outputs, 2 * 576 rows of 512 bytes, stay in the second-level cache beside 128 KiB of tile,
+/// and packing is a few percent of the work. A call too small to give many cores such blocks is cut
+/// finer, into least_blocks of them.
+inline constexpr Index block_rows = 576;
 inline constexpr Index small_block_rows = 96;
-inline constexpr Index small_call_rows = 32 * block_rows;
+inline constexpr Index least_blocks = 32;
 
 /// With few queries an item has fewer rows, as keys are read once for all of them, and the keys are
 /// cut instead, into parts that are merged: into a few for some cores, and into more where parts
@@ -56,8 +56,17 @@ inline Index sharing_heads(const Problem& p) {
 
 /// Rows of an item, at most.
 inline Index rows_at_once(Index queries, Index total_rows) {
-  if (total_rows >= small_call_rows) return block_rows;
-  return queries < split_below_queries ? few_queries_rows : small_block_rows;
+  const Index even = total_rows / least_blocks;
+  return std::clamp(even, queries < split_below_queries ? few_queries_rows : small_block_rows,
+                    block_rows);
+}
+
+/// Queries of each of as many items as there are of `most` queries, or of an eighth more: every
+/// item packs all keys that it sees, and one of a few rows would do it for nothing.
+inline Index even_queries(Index queries, Index most) {
+  if (queries <= most) return most;
+  const Index items = ceil_div(queries - most / 8, most);
+  return ceil_div(queries, items * kernel::tile_rows) * kernel::tile_rows;
 }
 
 inline PlanSizes plan_sizes(const Problem& p, Index queries, Index total_rows) {
@@ -71,6 +80,7 @@ inline PlanSizes plan_sizes(const Problem& p, Index queries, Index total_rows) {
   // Alike many in each item of few queries.
   if (queries < split_below_queries)
     sizes.heads = ceil_div(sharing, ceil_div(sharing, sizes.heads));
+  if (p.mask == nullptr) sizes.queries = even_queries(queries, sizes.queries);
   if (sizes.queries > kernel::tile_rows) sizes.queries -= sizes.queries % kernel::tile_rows;
   return sizes;
 }

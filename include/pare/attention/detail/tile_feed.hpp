@@ -14,13 +14,15 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 namespace pare::attention::detail {
 PARE_ABI_BEGIN
 
 /// When the rows behind a tile are fetched.
 enum class Fetch {
-  Packing,    ///< keys while keys are packed, values while values are
+  Packing,    ///< keys while keys are packed, values while values are: of few query rows
+  Computing,  ///< while the tile is computed, which of many rows takes longer than to fetch
   Throughout  ///< keys while both are packed, values while the tile is computed: scattered rows
 };
 
@@ -62,22 +64,46 @@ class TileFeed {
   /// The first `n`, packed here; the others are fetched.
   Tile packed(Index n, Fetch fetch) const {
     const Problem& p = call_.problem;
-    const Index next = count_ - n, half = fetch == Fetch::Throughout ? next / 2 : next;
-    const S* const* const keys = scratch_.key_rows + n;
-    const S* const* const values = scratch_.value_rows + n;
-    launch(backend_, kernel::PackTransposed<S>{
-                         scratch_.key_rows, n, p.key_dim, scratch_.keys, {keys, half, p.key_dim}});
-    kernel::PackRows<S> pack{
-        scratch_.value_rows, n, p.value_dim, scratch_.values, {values, next, p.value_dim}};
+    const kernel::FetchRows<S> keys{scratch_.key_rows + n, count_ - n, p.key_dim};
+    const kernel::FetchRows<S> values{scratch_.value_rows + n, count_ - n, p.value_dim};
+    kernel::PackTransposed<S> pack_keys{scratch_.key_rows, n, p.key_dim, scratch_.keys};
+    kernel::PackRows<S> pack_values{scratch_.value_rows, n, p.value_dim, scratch_.values};
     Tile tile = tile_of(n);
-    if (fetch == Fetch::Throughout) {
-      pack.fetch = {keys + half, next - half, p.key_dim};
-      tile.fetch = {values, next, p.value_dim};
+    if (fetch == Fetch::Packing) {
+      pack_keys.fetch = keys;
+      pack_values.fetch = values;
+    } else {
+      tile.fetch = values;
     }
-    launch(backend_, pack);
+    if (fetch == Fetch::Throughout) {
+      const Index half = keys.count / 2;
+      pack_keys.fetch = {keys.rows, half, p.key_dim};
+      pack_values.fetch = {keys.rows + half, keys.count - half, p.key_dim};
+    } else if (fetch == Fetch::Computing && !keys_hold_values<Source>) {
+      tile.fetch_keys = keys;
+    }
+    launch(backend_, pack_keys);
     tile.keys = scratch_.keys;
+    if (fetch != Fetch::Packing && are_panels(n)) {
+      if constexpr (std::is_same_v<S, T>) tile.values = scratch_.value_rows[0];
+      tile.value_stride = p.value_dim;
+      return tile;
+    }
+    launch(backend_, pack_values);
     tile.values = scratch_.values;
     return tile;
+  }
+
+  /// Whether the first `n` rows of values are panels where they lie: one behind the other, in whole
+  /// registers.
+  bool are_panels(Index n) const {
+    const Index columns = call_.problem.value_dim;
+    if (!std::is_same_v<S, T> || columns != kernel::padded_columns<T>(columns)) return false;
+    const S* const first = scratch_.value_rows[0];
+    bool together = true;
+    for (Index j = 1; j < n; ++j)
+      together &= scratch_.value_rows[j] == scratch_.value_rows[j - 1] + columns;
+    return together && first != nullptr;
   }
 
   /// Leaves the first `n` behind.

@@ -211,6 +211,15 @@ PARE_ALWAYS_INLINE Floats16 load_widened_on(arch::avx512, const f16* p) noexcept
   return _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
 
+PARE_ALWAYS_INLINE Floats16 load_first_on(arch::avx512, const float* p, std::ptrdiff_t count,
+                                          Floats16 fill) noexcept {
+  return _mm512_mask_loadu_ps(fill, static_cast<__mmask16>((1u << count) - 1u), p);
+}
+PARE_ALWAYS_INLINE Doubles8 load_first_on(arch::avx512, const double* p, std::ptrdiff_t count,
+                                          Doubles8 fill) noexcept {
+  return _mm512_mask_loadu_pd(fill, static_cast<__mmask8>((1u << count) - 1u), p);
+}
+
 PARE_ALWAYS_INLINE void store_rounded_on(arch::avx512, f16* p, Floats16 v) noexcept {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_maskz_cvtps_ph(0xffff, v, 0));
 }
@@ -388,6 +397,13 @@ PARE_ALWAYS_INLINE Floats16 store_rounded_on(arch::avx512_bf16, bf16* p, Floats1
   return widen_words(bits);
 }
 
+PARE_ALWAYS_INLINE Floats16 store_rounded_on(arch::avx512_bf16, bf16* p, Floats16 first,
+                                             Floats16 second) noexcept {
+  const __m512i bits = (__m512i)_mm512_cvtne2ps_pbh(second, first);
+  _mm512_storeu_si512(p, bits);
+  return _mm512_castsi512_ps(bits);
+}
+
 PARE_ALWAYS_INLINE void look_up_e4m3_on(arch::avx512_bf16, const e4m3* p, std::ptrdiff_t count,
                                         const float* magnitudes, float scale, bf16* out) noexcept {
   E4m3Words table;
@@ -408,9 +424,9 @@ PARE_ALWAYS_INLINE Floats16 load_pairs_on(arch::avx512_bf16, const bf16* a,
       _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b)));
   return _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_maskz_slli_epi32(0xffff, high, 16)));
 }
-PARE_ALWAYS_INLINE void load_pairs_on(arch::avx512_bf16, const bf16* a, const bf16* b,
-                                      Floats16& first, Floats16& second) noexcept {
-  const __m512i x = _mm512_loadu_si512(a), y = _mm512_loadu_si512(b);
+PARE_ALWAYS_INLINE void pair_words_on(arch::avx512_bf16, Floats16 a, Floats16 b, Floats16& first,
+                                      Floats16& second) noexcept {
+  const __m512i x = _mm512_castps_si512(a), y = _mm512_castps_si512(b);
   // Word 2 i is a's i-th, word 2 i + 1 b's; b's words are numbered from 32.
   const __m512i low = _mm512_set_epi32(0x2f000f, 0x2e000e, 0x2d000d, 0x2c000c, 0x2b000b, 0x2a000a,
                                        0x290009, 0x280008, 0x270007, 0x260006, 0x250005, 0x240004,
@@ -418,6 +434,16 @@ PARE_ALWAYS_INLINE void load_pairs_on(arch::avx512_bf16, const bf16* a, const bf
   const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(0x100010));
   first = Floats16(_mm512_castsi512_ps(_mm512_permutex2var_epi16(x, low, y)));
   second = Floats16(_mm512_castsi512_ps(_mm512_permutex2var_epi16(x, high, y)));
+}
+PARE_ALWAYS_INLINE void load_pairs_on(arch::avx512_bf16 arch, const bf16* a, const bf16* b,
+                                      Floats16& first, Floats16& second) noexcept {
+  pair_words_on(arch, _mm512_castsi512_ps(_mm512_loadu_si512(a)),
+                _mm512_castsi512_ps(_mm512_loadu_si512(b)), first, second);
+}
+PARE_ALWAYS_INLINE Floats16 load_first_words_on(arch::avx512_bf16, const bf16* p,
+                                                std::ptrdiff_t count) noexcept {
+  const auto mask = static_cast<__mmask32>((std::uint64_t{1} << count) - 1u);
+  return _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(mask, p));
 }
 
 #endif
