@@ -120,7 +120,7 @@ void register_shapes() {
       register_shape<T>("attention/head_size/n" + std::to_string(tokens), tokens, tokens, dim,
                         tokens == 1024 ? 5 : 2);
   for (const Index queries : {1, 2, 3, 5, 8, 16})
-    for (const Index dim : head_sizes)
+    for (const Index dim : {64, 80, 128})
       register_shape<T>("attention/few_queries/q" + std::to_string(queries), queries, cached, dim,
                         10);
 }

@@ -36,9 +36,18 @@ std::vector<T> exp2_of(std::vector<T> x) {
   constexpr auto n = static_cast<std::size_t>(kernel::lanes<T, Arch>);
   const std::size_t size = x.size();
   x.resize((size + n - 1) / n * n, T(1));
-  for (std::size_t i = 0; i < x.size(); i += n)
-    kernel::store<Arch>(
-        x.data() + i, kernel::exp2<Arch>(kernel::load<Arch>(static_cast<const T*>(x.data() + i))));
+  for (std::size_t i = 0; i < x.size(); i += n) {
+    const auto v = kernel::load<Arch>(static_cast<const T*>(x.data() + i));
+    kernel::store<Arch>(x.data() + i, kernel::exp2<Arch>(v));
+    // Of some registers at once, each has the bits that it has alone.
+    kernel::vec<T, Arch> some[] = {kernel::broadcast<Arch>(T(-3.25)), v,
+                                   kernel::broadcast<Arch>(T(0.5))};
+    kernel::exp2_each<Arch>(some);
+    T each[n];
+    kernel::store<Arch>(static_cast<T*>(each), some[1]);
+    for (std::size_t lane = 0; lane < n; ++lane)
+      EXPECT_TRUE(same_bits(each[lane], x[i + lane])) << x[i + lane];
+  }
   x.resize(size);
   return x;
 }

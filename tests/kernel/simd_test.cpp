@@ -329,6 +329,54 @@ TYPED_TEST(SimdArchTest, StoreRoundedRoundsAsTheConversionOfBf16) {
   }
 }
 
+TYPED_TEST(SimdArchTest, TwoRegistersAreRoundedAsOneEach) {
+  if constexpr (TypeParam::has_bf16_dot) {
+    constexpr auto n = static_cast<std::size_t>(kernel::lanes<float, TypeParam>);
+    std::mt19937 random(3);
+    float x[2 * n];
+    for (float& value : x) value = static_cast<float>(random()) * 0x1p-31f - 1;
+    pare::bf16 together[2 * n + 1], alone[2 * n];
+    together[2 * n] = pare::bf16::from_bits(0xA5A5);
+    const auto first = kernel::load<TypeParam>(static_cast<const float*>(x));
+    const auto second = kernel::load<TypeParam>(static_cast<const float*>(x + n));
+    const auto pairs = lanes_of<float, TypeParam>(
+        kernel::store_rounded<TypeParam>(static_cast<pare::bf16*>(together), first, second));
+    kernel::store_rounded<TypeParam>(static_cast<pare::bf16*>(alone), first);
+    kernel::store_rounded<TypeParam>(static_cast<pare::bf16*>(alone + n), second);
+    for (std::size_t i = 0; i < 2 * n; ++i) {
+      EXPECT_EQ(together[i].bits, alone[i].bits) << i;
+      const auto bits = std::bit_cast<std::uint32_t>(pairs[i / 2]);
+      EXPECT_EQ(i % 2 == 0 ? bits & 0xffff : bits >> 16, alone[i].bits) << i;
+    }
+    EXPECT_EQ(together[2 * n].bits, 0xA5A5);
+  }
+}
+
+TYPED_TEST(SimdArchTest, FirstWordsOfTwoRowsBecomePairs) {
+  if constexpr (TypeParam::has_bf16_dot) {
+    constexpr auto n = static_cast<std::size_t>(kernel::lanes<float, TypeParam>);
+    for (std::size_t count = 0; count <= 2 * n; ++count) {
+      // No more than `count` words are there: a sanitizer sees a read behind them.
+      std::vector<pare::bf16> a(count), b(count);
+      for (std::size_t i = 0; i < count; ++i) {
+        a[i] = pare::bf16::from_bits(static_cast<std::uint16_t>(0x100 + i));
+        b[i] = pare::bf16::from_bits(static_cast<std::uint16_t>(0x200 + i));
+      }
+      const auto words = static_cast<std::ptrdiff_t>(count);
+      kernel::vec<float, TypeParam> low, high;
+      kernel::pair_words<TypeParam>(kernel::load_first_words<TypeParam>(a.data(), words),
+                                    kernel::load_first_words<TypeParam>(b.data(), words), low,
+                                    high);
+      for (std::size_t i = 0; i < 2 * n; ++i) {
+        const auto pair = lanes_of<float, TypeParam>(i < n ? low : high)[i % n];
+        const std::uint32_t wanted =
+            i < count ? a[i].bits | std::uint32_t{b[i].bits} << 16 : std::uint32_t{0};
+        EXPECT_EQ(std::bit_cast<std::uint32_t>(pair), wanted) << "column " << i << " of " << count;
+      }
+    }
+  }
+}
+
 TYPED_TEST(SimdArchTest, PairProductsKeepToTheirRoundingBound) {
   if constexpr (TypeParam::has_bf16_dot) {
     constexpr auto n = static_cast<std::size_t>(kernel::lanes<float, TypeParam>);
