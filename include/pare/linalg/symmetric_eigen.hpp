@@ -9,6 +9,7 @@
 /// eigen.values[eigen.values.size() - 1];                   // the largest
 /// const auto basis = eigen.leading<float>(rank);           // [n x rank], the largest first
 /// const auto few = symmetric_eigen(pare::simd.threads(2), a, rank);  // vectors of the largest
+/// const auto top = leading_eigen(pare::simd, const_view(g), rank);   // g of float: in float
 /// ```
 ///
 /// The matrix is reduced to a tridiagonal one by Householder reflections. That is diagonalised by
@@ -22,6 +23,7 @@
 
 #include <pare/core/macros_off.hpp>
 
+#include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
@@ -36,6 +38,7 @@
 #include <array>
 #include <cmath>
 #include <optional>
+#include <type_traits>
 #include <utility>
 
 namespace pare::linalg {
@@ -133,25 +136,109 @@ SymmetricEigen plain_eigen(Eigen::MatrixXd a) {
 /// Up to so many rows the reference is as fast.
 inline constexpr Index blocked_eigen_rows = 64;
 
-template <class B>
-SymmetricEigen blocked_eigen(const B& backend, Eigen::MatrixXd a, Index vectors) {
-  const Index n = a.rows();
-  double largest = 0;
-  for (Index j = 0; j < n; ++j)
-    for (Index i = j; i < n; ++i) largest = std::max(largest, std::abs(a(i, j)));
-  const double scale = largest == 0 ? 1.0 : largest;
-  for (double& element : a.reshaped()) element /= scale;
-  const Tridiagonal t = Tridiagonalization<B>(backend, a).run();
-  SymmetricEigen result{Eigen::VectorXd(n), Eigen::MatrixXd(n, vectors)};
-  DivideAndConquer<B>(backend, t, vectors).run(result.values, result.vectors);
-  apply_reflections(backend, t, to_view(result.vectors));
-  for (double& value : result.values) value *= scale;
+template <class T>
+struct EigenMemory {
+  TridiagonalMemory<T> reduction;
+  ConquerMemory<T> conquer;
+  ReflectionMemory<T> reflections;
+};
+
+/// The largest element of the lower half, in size; 1 for a matrix of zeros.
+template <class T>
+T scale_of_lower(TensorView<const T, 2> a) {
+  const bool by_rows = a.stride[1] == 1;
+  T largest = 0;
+  for (Index i = 0; i < a.rows(); ++i)
+    for (Index j = by_rows ? 0 : i; j < (by_rows ? i + 1 : a.rows()); ++j)
+      largest = std::max(largest, std::abs(by_rows ? a(i, j) : a(j, i)));
+  return largest == 0 ? T(1) : largest;
+}
+
+PARE_ABI_END
+}  // namespace detail
+
+PARE_ABI_BEGIN
+
+/// Eigenvalues that do not increase, and the vectors of the first.
+template <ComputeScalar T>
+struct LeadingEigen {
+  Eigen::VectorXd values;  ///< [n]
+  RowMatrix<T> vectors;    ///< [n x vectors]
+};
+
+/// How many vectors are wanted, given all n values, which do not increase: a number in [1, n].
+using WantedVectors = detail::WantedVectors;
+
+PARE_ABI_END
+namespace detail {
+PARE_ABI_BEGIN
+
+template <class B, class T>
+LeadingEigen<T> blocked_eigen(const B& backend, TensorView<const T, 2> a,
+                              const WantedVectors& wanted) {
+  const auto memory = leased<EigenMemory<T>>(backend);
+  const T scale = scale_of_lower(a);
+  const auto t = Tridiagonalization<B, T>(backend, a, scale, memory->reduction).run();
+  const WantedVectors of_scaled = [&](const Eigen::VectorXd& values) {
+    return wanted(values * double{scale});
+  };
+  LeadingEigen<T> result;
+  DivideAndConquer<B, T>(backend, t, of_scaled, memory->reduction.matrix, memory->conquer)
+      .run(result.values, result.vectors);
+  apply_reflections(backend, t, to_view(result.vectors), memory->reflections);
+  for (double& value : result.values) value *= double{scale};
+  return result;
+}
+
+/// By the reference, in double.
+template <class T>
+LeadingEigen<T> reference_leading(TensorView<const T, 2> a, const WantedVectors& wanted) {
+  Eigen::MatrixXd lower(a.rows(), a.rows());
+  for (Index j = 0; j < a.rows(); ++j)
+    for (Index i = j; i < a.rows(); ++i) lower(i, j) = double{a(i, j)};
+  const SymmetricEigen eigen = symmetric_eigen(std::move(lower));
+  LeadingEigen<T> result{eigen.values.reverse(), {}};
+  result.vectors = eigen.template leading<T>(wanted(result.values));
   return result;
 }
 
 PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
+
+/// The vectors of the largest values of a symmetric matrix of float or double, computed in its
+/// scalar, on a backend.
+///
+/// \param a      [n x n], finite, rows or columns contiguous; what lies above the diagonal is not
+///               read
+/// \param wanted how many vectors: a function of all values, or a number in [1, n]
+/// \return n values, and vectors that are orthogonal to a few roundings of T; values are off by a
+///         few roundings of the largest
+/// \throws std::invalid_argument if a is empty or not square, or a number is out of range
+///
+/// Cost, with v vectors: 4/3 n^3 FLOPs for the reduction, half of which read a matrix beyond L2 for
+/// every 4 FLOPs of an element and bind; at most 4/3 n^3 to diagonalise, less where values are near
+/// each other or v is small; 2 n^2 v to turn the vectors back. Memory, kept in the backend's
+/// workspace: four and a half matrices of n^2 elements of T, and one in double. The bits are the
+/// same for any number of threads. The reference, and up to 64 rows, computes in double.
+template <Backend B, ComputeScalar T>
+LeadingEigen<T> leading_eigen(const B& backend, TensorView<const T, 2> a,
+                              const WantedVectors& wanted) {
+  check(a.rows() > 0 && a.cols() == a.rows(), "linalg::leading_eigen", "a", a.extent,
+        "a square matrix of at least one row");
+  if constexpr (KernelBackend<B>)
+    if (a.rows() > detail::blocked_eigen_rows)
+      return detail::blocked_eigen(on_any_executor(backend), a, wanted);
+  return detail::reference_leading(a, wanted);
+}
+
+/// \overload
+template <Backend B, ComputeScalar T>
+LeadingEigen<T> leading_eigen(const B& backend, TensorView<const T, 2> a, Index vectors) {
+  check(vectors >= 1 && vectors <= a.rows(), "linalg::leading_eigen", "vectors", vectors,
+        Worded{"a number in [1, ", a.rows(), "]"});
+  return leading_eigen(backend, a, [=](const Eigen::VectorXd&) { return vectors; });
+}
 
 /// The decomposition of a symmetric matrix of finite numbers, with the vectors of the largest
 /// values alone where fewer are asked for.
@@ -163,10 +250,7 @@ PARE_ABI_BEGIN
 ///         a few roundings
 /// \throws std::invalid_argument if a is empty or not square, or `vectors` is out of range
 ///
-/// Cost, with v vectors: 4/3 n^3 FLOPs for the reduction, half of which read a matrix beyond L2 for
-/// every 4 FLOPs of an element and bind; at most 4/3 n^3 to diagonalise, less where values are near
-/// each other; 2 n^2 v to turn the vectors back. Memory: at most seven matrices of n^2 doubles
-/// beside the result, which are not kept. The bits are the same for any number of threads.
+/// Cost and memory: those of leading_eigen in double, and the result.
 template <Backend B>
 SymmetricEigen symmetric_eigen(const B& backend, Eigen::MatrixXd a,
                                std::optional<Index> vectors = std::nullopt) {
@@ -175,11 +259,20 @@ SymmetricEigen symmetric_eigen(const B& backend, Eigen::MatrixXd a,
         "a square matrix of at least one row");
   check(count >= 1 && count <= n, "linalg::symmetric_eigen", "vectors", count,
         Worded{"a number in [1, ", n, "]"});
-  if constexpr (KernelBackend<B>)
-    if (n > detail::blocked_eigen_rows)
-      return detail::blocked_eigen(on_any_executor(backend), std::move(a), count);
-  SymmetricEigen result = detail::plain_eigen(std::move(a));
-  if (count < n) result.vectors = result.vectors.rightCols(count).eval();
+  if (!KernelBackend<B> || n <= detail::blocked_eigen_rows) {
+    SymmetricEigen result = detail::plain_eigen(std::move(a));
+    if (count < n) result.vectors = result.vectors.rightCols(count).eval();
+    return result;
+  }
+  const LeadingEigen<double> leading = leading_eigen(backend, as_const(to_view(a)), count);
+  SymmetricEigen result{Eigen::VectorXd(n), std::move(a)};
+  for (Index i = 0; i < n; ++i) result.values[i] = leading.values[n - 1 - i];
+  result.vectors.resize(n, count);
+  constexpr Index strip = 16;
+  for (Index begin = 0; begin < n; begin += strip)
+    for (Index j = 0; j < count; ++j)
+      for (Index i = begin; i < std::min(begin + strip, n); ++i)
+        result.vectors(i, j) = leading.vectors(i, count - 1 - j);
   return result;
 }
 /// \overload

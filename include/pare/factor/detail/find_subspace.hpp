@@ -43,8 +43,8 @@ struct FoundSubspace {
 /// The first eigenvectors of a stored G, of which the lower half is read, without iteration.
 template <class T, class B>
 Subspace<T> leading_eigenvectors(const B& backend, const RowMatrix<double>& gram, Index rank) {
-  const auto eigen = linalg::symmetric_eigen(backend, reference_matrix(const_view(gram)), rank);
-  return {eigen.template leading<T>(rank), eigen.leading_values(rank), 0};
+  const auto eigen = linalg::leading_eigen(backend, const_view(gram), rank);
+  return {row_matrix<T>(const_view(eigen.vectors)), eigen.values.head(rank).cwiseMax(0.0), 0};
 }
 
 /// By how much energies in double may be off, as a share of the total: sums of stored elements, and

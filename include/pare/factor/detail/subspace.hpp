@@ -6,7 +6,6 @@
 
 #include <pare/core/matrix.hpp>
 #include <pare/factor/detail/normal_operator.hpp>
-#include <pare/factor/detail/reference_matrix.hpp>
 #include <pare/linalg/orthonormalize.hpp>
 #include <pare/linalg/symmetric_eigen.hpp>
 
@@ -84,9 +83,10 @@ RitzVectors ritz_vectors(const B& backend, const RowMatrix<double>& rayleigh,
   RowMatrix<double> half, turned(inverse.cols(), inverse.cols());
   multiply_plain(backend, rayleigh, inverse, half);
   linalg::multiply(backend, transpose(const_view(inverse)), const_view(half), to_view(turned));
-  const auto eigen = linalg::symmetric_eigen(backend, reference_matrix(const_view(turned)), rank);
-  RitzVectors ritz{{}, eigen.leading_values(rank), std::max(0.0, eigen.values[0])};
-  multiply_plain(backend, inverse, eigen.template leading<double>(rank), ritz.factor);
+  const auto eigen = linalg::leading_eigen(backend, const_view(turned), rank);
+  const Eigen::VectorXd values = eigen.values.cwiseMax(0.0);
+  RitzVectors ritz{{}, values.head(rank), values[values.size() - 1]};
+  multiply_plain(backend, inverse, eigen.vectors, ritz.factor);
   return ritz;
 }
 
