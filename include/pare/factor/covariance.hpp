@@ -18,6 +18,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/backend.hpp>
+#include <pare/core/ceil_div.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
 #include <pare/core/refused_call.hpp>
@@ -99,16 +100,17 @@ inline double mean_diagonal(const char* function, const CovarianceSum& sum, Inde
   return diagonal_mean(sum.view()) / static_cast<double>(count);
 }
 
-inline RowMatrix<double> mean_covariance(const char* function, const CovarianceSum& sum,
-                                         Index count) {
+template <KernelBackend B>
+RowMatrix<double> mean_covariance(const char* function, const B& backend, const CovarianceSum& sum,
+                                  Index count) {
   check(count > 0, function, "count", count, "a token that was added");
   constexpr Index block = 64;
   RowMatrix<double> mean(sum.dim, sum.dim);
-  for (Index begin = 0; begin < sum.dim; begin += block)
-    for (Index column = 0; column <= begin; column += block)
-      for (Index i = begin; i < std::min(begin + block, sum.dim); ++i)
-        for (Index j = column; j < std::min(column + block, i + 1); ++j)
-          mean(i, j) = mean(j, i) = sum.at(i, j) / static_cast<double>(count);
+  parallel_for(backend.executor, ceil_div(sum.dim, block), [&](Index at, int) {
+    for (Index i = at * block; i < std::min((at + 1) * block, sum.dim); ++i)
+      for (Index j = 0; j <= i; ++j) mean(i, j) = sum.at(i, j) / static_cast<double>(count);
+  });
+  linalg::mirror_lower(backend, to_view(mean));
   return mean;
 }
 
@@ -116,7 +118,7 @@ inline RowMatrix<double> damped_covariance(const CovarianceSum& sum, Index count
   constexpr const char* name = "factor::Covariance::damped";
   check(is_finite(damping) && damping >= 0, name, "damping", damping,
         "a finite share of at least 0");
-  RowMatrix<double> c = mean_covariance(name, sum, count);
+  RowMatrix<double> c = mean_covariance(name, simd, sum, count);
   c.diagonal().array() += damping * mean_diagonal(name, sum, count);
   return c;
 }
@@ -187,8 +189,17 @@ class Covariance {
 
   /// C [dim x dim], a copy, symmetric bit for bit.
   /// \throws std::invalid_argument if no token was added.
-  PARE_ALWAYS_INLINE RowMatrix<double> matrix() const {
-    return detail::mean_covariance("factor::Covariance::matrix", sum_, count_);
+  PARE_ALWAYS_INLINE RowMatrix<double> matrix() const { return matrix(simd); }
+
+  /// \overload
+  /// \param backend whose threads share the copy
+  template <Backend B>
+  PARE_ALWAYS_INLINE RowMatrix<double> matrix(const B& backend) const {
+    constexpr const char* name = "factor::Covariance::matrix";
+    if constexpr (KernelBackend<B>)
+      return detail::mean_covariance(name, on_any_executor(backend), sum_, count_);
+    else
+      return detail::mean_covariance(name, on_any_executor(simd), sum_, count_);
   }
 
   /// tr(C) / dim.

@@ -24,6 +24,23 @@
 #include <pare/factor/svd.hpp>
 
 namespace pare::factor {
+namespace detail {
+PARE_ABI_BEGIN
+
+/// The metric of accumulated inputs. A sum of x x^T is semi-definite but for the rounding of its
+/// elements, so that its eigenvalues are not asked for.
+struct MomentOfInputs : InputCovariance<double> {
+  using InputCovariance<double>::InputCovariance;
+
+  PARE_ALWAYS_INLINE CovarianceView<double> input_covariance() const {
+    CovarianceView<double> moment = InputCovariance<double>::input_covariance();
+    moment.is_moment = true;
+    return moment;
+  }
+};
+
+PARE_ABI_END
+}  // namespace detail
 PARE_ABI_BEGIN
 
 /// min over A [out x k], B [k x in] of tr((W - A B) (C + damping mean(diag C) I) (W - A B)^T).
@@ -42,9 +59,9 @@ PARE_ABI_BEGIN
 template <Backend B, In<2> W>
 auto covariance_svd(const B& backend, const W& w, const Covariance& covariance,
                     const SvdOptions& options, double damping = 0) {
-  const auto c = covariance.matrix();
+  const auto c = covariance.matrix(backend);
   return detail::factorize_views("factor::covariance_svd", backend, as_const(to_view(w)),
-                                 InputCovariance(c, damping), options);
+                                 detail::MomentOfInputs(c, damping), options);
 }
 
 /// \overload

@@ -60,6 +60,8 @@ struct CovarianceView {
 
   TensorView<const T, 2> matrix{};
   double ridge = 0;
+  /// Known to be symmetric and semi-definite, as a sum of x x^T is: neither is looked at.
+  bool is_moment = false;
 
   bool empty() const { return matrix.data == nullptr; }
 };
@@ -342,7 +344,7 @@ void check_covariance(const char* function, const char* name, const CovarianceVi
     trace += variance;
   }
   check(trace > 0, function, name, "a diagonal of 0", "a variance above 0");
-  check_symmetric(function, name, c.matrix);
+  if (!c.is_moment) check_symmetric(function, name, c.matrix);
   check(is_finite(c.ridge) && c.ridge >= 0, function, "damping", c.ridge,
         "a finite share of at least 0 of the diagonal");
 }

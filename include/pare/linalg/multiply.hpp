@@ -345,13 +345,15 @@ void multiply(const B& backend, TensorView<const SA, 2> a, TensorView<const SB, 
 /// c_ij = c_ji for i < j: completes a product whose lower half was computed.
 template <KernelBackend B, ComputeScalar T>
 void mirror_lower(const B& backend, TensorView<T, 2> c) {
-  constexpr Index block = 64;
-  const Index blocks = (c.rows() + block - 1) / block;
-  parallel_for(backend.executor, blocks, [&](Index at, int) {
+  // Tiles of 8 x 8: where rows lie a power of two apart, more of their lines would not stay in L1.
+  constexpr Index block = 64, tile = 8;
+  parallel_for(backend.executor, ceil_div(c.rows(), block), [&](Index at, int) {
     const Index begin = at * block, end = std::min(begin + block, c.rows());
-    for (Index column = 0; column < end; column += block)
-      for (Index i = begin; i < end; ++i)
-        for (Index j = column; j < std::min(column + block, i); ++j) c(j, i) = c(i, j);
+    for (Index row = begin; row < end; row += tile)
+      for (Index column = 0; column <= row; column += tile)
+        for (Index j = column; j < std::min(column + tile, end); ++j)
+          for (Index i = std::max(row, j + 1); i < std::min(row + tile, end); ++i)
+            c(j, i) = c(i, j);
   });
 }
 

@@ -10,7 +10,6 @@
 #include <pare/factor/detail/factor_problem.hpp>
 #include <pare/factor/detail/find_subspace.hpp>
 #include <pare/factor/detail/normal_operator.hpp>
-#include <pare/factor/detail/reference_matrix.hpp>
 #include <pare/factor/detail/route.hpp>
 #include <pare/factor/metric.hpp>
 #include <pare/factor/options.hpp>
@@ -30,9 +29,10 @@ PARE_ABI_BEGIN
 template <class B, class C>
 RowMatrix<double> weigh_by(const B& backend, const CovarianceView<C>& covariance,
                            const RowMatrix<double>& x) {
-  RowMatrix<double> weighed = covariance.ridge * x;
+  RowMatrix<double> weighed(x.rows(), x.cols());
+  if (covariance.ridge != 0) weighed = covariance.ridge * x;
   linalg::multiply(backend, const_view(x), covariance.matrix, to_view(weighed),
-                   {.accumulate = true});
+                   {.accumulate = covariance.ridge != 0});
   return weighed;
 }
 
@@ -58,14 +58,15 @@ template <class B, class C>
 RowMatrix<double> covariance_columns(const B& backend, const CovarianceView<C>& covariance) {
   RowMatrix<double> c = row_matrix<double>(covariance.matrix);
   c.diagonal().array() += covariance.ridge;
-  const auto eigen = linalg::symmetric_eigen(backend, reference_matrix(const_view(c)));
-  const Index n = c.rows();
-  Index kept = 0;
-  while (kept < n && eigen.values[n - 1 - kept] > rounding_value<double> * eigen.values[n - 1])
-    ++kept;
-  RowMatrix<double> columns = eigen.template leading<double>(kept);
-  columns *= eigen.values.tail(kept).reverse().cwiseSqrt().asDiagonal();
-  return columns;
+  auto eigen = linalg::leading_eigen(backend, const_view(c), [](const Eigen::VectorXd& values) {
+    Index kept = 1;
+    while (kept < values.size() && values[kept] > rounding_value<double> * values[0]) ++kept;
+    return kept;
+  });
+  for (Index i = 0; i < c.rows(); ++i)
+    for (Index k = 0; k < eigen.vectors.cols(); ++k)
+      eigen.vectors(i, k) *= std::sqrt(std::max(eigen.values[k], 0.0));
+  return std::move(eigen.vectors);
 }
 
 /// How the leading eigenvectors of M C M^T are found, for M [out x in].

@@ -7,6 +7,8 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/tensor_view.hpp>
 
+#include <Eigen/Core>
+
 #include <vector>
 
 namespace pare::factor::detail {
@@ -25,6 +27,21 @@ double line_energy(const S* line, Index stride, Index size, const T* weights) {
   for (; j + lanes <= size; j += lanes)
     for (Index i = 0; i < lanes; ++i) sums[i] += square(j + i);
   for (; j < size; ++j) sums[0] += square(j);
+  double total = 0;
+  for (double sum : sums) total += sum;
+  return total;
+}
+
+/// sum_j line_j x_j, in eight sums likewise.
+template <class S>
+double line_dot(const S* line, Index stride, const Eigen::VectorXd& x) {
+  constexpr Index lanes = 8;
+  double sums[lanes] = {};
+  Index j = 0;
+  for (; j + lanes <= x.size(); j += lanes)
+    for (Index i = 0; i < lanes; ++i)
+      sums[i] += static_cast<double>(line[(j + i) * stride]) * x[j + i];
+  for (; j < x.size(); ++j) sums[0] += static_cast<double>(line[j * stride]) * x[j];
   double total = 0;
   for (double sum : sums) total += sum;
   return total;
