@@ -595,7 +595,9 @@ TEST(TruncatedSvdRule, RouteFollowsSizesAndCosts) {
   };
   EXPECT_EQ(route(128, 700, {.rank = 2}), Route::Exact) << "a side of at most 128";
   EXPECT_NE(route(129, 700, {.rank = 2}), Route::Exact);
-  EXPECT_EQ(route(160, 200, {.rank = 120}), Route::Exact) << "a sample as wide as the side";
+  EXPECT_EQ(route(160, 200, {.rank = 120}), Route::Gram) << "a sample as wide as the side";
+  EXPECT_EQ(route(160, 200, {.rank = 120, .steps = 2}), Route::Exact);
+  EXPECT_EQ(route(160, 200, {.rank = 160}), Route::Exact) << "all";
   EXPECT_EQ(route(300, 400, {.rank = 60}), Route::Gram);
   EXPECT_EQ(route(500, 510, {.rank = 3}), Route::Randomized) << "G would be too large";
   EXPECT_EQ(route(300, 400, {.rank = 60, .route = Route::Randomized}), Route::Randomized);

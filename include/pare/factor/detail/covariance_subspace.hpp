@@ -84,25 +84,27 @@ class CovarianceSubspace {
 
   /// From M C M^T, or where M has fewer columns from R^T M^T M R for C = R R^T, whose vectors M R
   /// turns into those that are sought.
-  Subspace<double> exact(Index rank) const {
+  Subspace<double> exact(const SvdOptions& options, Index limit, double total) const {
     if (m_.cols() < m_.rows())
-      if (auto space = from_inputs(rank)) return std::move(*space);
-    return leading_eigenvectors<double>(backend_, symmetric_product(backend_, m_, weighed_), rank);
+      if (auto space = from_inputs(options, limit, total)) return std::move(*space);
+    return leading_eigenvectors(backend_, symmetric_product(backend_, m_, weighed_), options, limit,
+                                total);
   }
 
  private:
   /// None if vectors of so small values are asked for that M R would not keep them apart.
-  std::optional<Subspace<double>> from_inputs(Index rank) const {
+  std::optional<Subspace<double>> from_inputs(const SvdOptions& options, Index limit,
+                                              double total) const {
     const RowMatrix<double> columns = covariance_columns(backend_, covariance_);
-    if (columns.cols() < rank) return std::nullopt;
+    if (columns.cols() < limit && !options.tolerance) return std::nullopt;
     RowMatrix<double> outputs, scratch;
     multiply_plain(backend_, m_, columns, outputs);
     const RowMatrix<double> turned = outputs.transpose();
-    auto inputs =
-        leading_eigenvectors<double>(backend_, symmetric_product(backend_, turned, turned), rank);
-    if (!(inputs.values[rank - 1] > 1e-10 * inputs.values[0])) return std::nullopt;
-    Subspace<double> space{{}, std::move(inputs.values)};
-    multiply_plain(backend_, outputs, inputs.basis, space.basis);
+    auto space = leading_eigenvectors(backend_, symmetric_product(backend_, turned, turned),
+                                      options, std::min(limit, columns.cols()), total);
+    if (!(space.values[space.values.size() - 1] > 1e-10 * space.values[0])) return std::nullopt;
+    const RowMatrix<double> inputs = std::move(space.basis);
+    multiply_plain(backend_, outputs, inputs, space.basis);
     linalg::orthonormalize(backend_, space.basis, 0, scratch);
     return space;
   }
@@ -138,17 +140,24 @@ FoundSubspace<double> find_covariance_subspace(FactorProblem<B, S>& problem,
                problem.exponent());
   if (!(found.total_energy > 0)) return found;
   CovarianceOperator<B, double, C> g(problem.backend, m, covariance);
-  const auto solve = [&](Index rank) {
-    const SubspacePlan plan = plan_subspace(problem.options, rank, m.rows(), m.cols());
+  const auto iterate = [&](const SubspacePlan& plan, Index rank, const RowMatrix<double>& known) {
+    return leading_subspace<double>(problem.backend, g, rank, plan.width, plan.until(),
+                                    found.total_energy, problem.options, known);
+  };
+  const auto solve = [&](Index rank, const RowMatrix<double>& known) {
+    const SubspacePlan plan = plan_iteration(problem.options, rank, m.rows(), m.cols());
     const bool open = problem.options.route == Route::Auto;
     if (plan.route == Route::Exact || (open && exact_is_cheap(plan, rank, m.rows(), m.cols()))) {
       found.route = Route::Exact;
-      return outputs.exact(rank);
+      return outputs.exact(problem.options, problem.limit(), found.total_energy);
     }
-    return leading_subspace<double>(problem.backend, g, rank, plan.width, plan.until(),
-                                    found.total_energy, problem.options);
+    return iterate(plan, rank, known);
   };
-  found.space = solve_for_rank(problem.options, problem.limit(), found.total_energy, solve);
+  const auto probe = [&] { return probed_values(problem.options, m.rows(), m.cols(), iterate); };
+  found.space = is_exact(problem.options, m.rows())
+                    ? solve(problem.limit(), {})
+                    : solve_for_rank(problem.options, problem.limit(), m.rows(), found.total_energy,
+                                     probe, solve, keeps_found(problem.options));
   return found;
 }
 

@@ -40,13 +40,6 @@ struct FoundSubspace {
   double rounding = rounding_value<T>;
 };
 
-/// The first eigenvectors of a stored G, of which the lower half is read, without iteration.
-template <class T, class B>
-Subspace<T> leading_eigenvectors(const B& backend, const RowMatrix<double>& gram, Index rank) {
-  const auto eigen = linalg::leading_eigen(backend, const_view(gram), rank);
-  return {row_matrix<T>(const_view(eigen.vectors)), eigen.values.head(rank).cwiseMax(0.0), 0};
-}
-
 /// By how much energies in double may be off, as a share of the total: sums of stored elements, and
 /// what an operator says of its norm.
 inline constexpr double energy_rounding = 4 * std::numeric_limits<double>::epsilon();
@@ -64,23 +57,106 @@ inline Index rank_within(const Eigen::VectorXd& values, double total, double tol
   return values.size() + 1;
 }
 
+/// How many vectors leave at most the tolerance, or the most there may be.
+inline Index wanted_rank(const SvdOptions& options, Index limit, const Eigen::VectorXd& values,
+                         double total) {
+  if (!options.tolerance) return limit;
+  return std::min(limit, rank_within(values, total, *options.tolerance, energy_rounding));
+}
+
+/// Whether vectors found in T of a G of these `values` leave no more than Accuracy promises: an
+/// error E of G costs them at most 2 sqrt(k) ||E||_F of the energy (Ky Fan), and decompositions in
+/// float were off by n / 9 roundings of ||G||_F at most, from 256 to 1536 rows.
+template <class T>
+bool tells_apart(const SvdOptions& options, const Eigen::VectorXd& values, Index rank,
+                 double total) {
+  if (std::is_same_v<T, double>) return true;
+  constexpr double epsilon = std::numeric_limits<T>::epsilon();
+  const double left = total - values.head(rank).sum();
+  const double roundings = static_cast<double>(values.size()) / 8 + 32;
+  const double loss = std::sqrt(static_cast<double>(rank)) * roundings * epsilon * values.norm();
+  const double excess = options.accuracy == Accuracy::High ? high_excess : standard_excess;
+  return left > 4 * epsilon * total && loss <= 2 * excess * left;
+}
+
+/// The first eigenvectors of a stored G, of which the lower half is read, without iteration; none
+/// is asked for, and it has not converged, where T does not tell them apart.
+template <class T, class B>
+Subspace<T> leading_eigenvectors(const B& backend, const RowMatrix<T>& gram,
+                                 const SvdOptions& options, Index limit, double total) {
+  Subspace<T> space;
+  space.whole = true;
+  auto eigen = linalg::leading_eigen(backend, const_view(gram), [&](const Eigen::VectorXd& values) {
+    const Index rank = wanted_rank(options, limit, values, total);
+    space.converged = tells_apart<T>(options, values, rank, total);
+    return space.converged ? rank : Index{1};
+  });
+  space.basis = std::move(eigen.vectors);
+  space.values = eigen.values.head(space.basis.cols()).cwiseMax(0.0);
+  return space;
+}
+
 template <class T>
 void keep_rank(Subspace<T>& space, Index rank) {
   space.basis = row_matrix<T>(columns_of(const_view(space.basis), 0, rank));
   space.values.conservativeResize(rank);
 }
 
-/// Calls solve(rank) for the rank, or for ranks that double until the tolerance is met.
-template <class Solve>
-auto solve_for_rank(const SvdOptions& options, Index limit, double total, const Solve& solve,
+/// The rank that leaves `allowed` of an energy, as it is guessed from the first `values`, of which
+/// `left` is left: as if those beyond fell as the power of their number that makes up for it.
+inline Index likely_rank(const Eigen::VectorXd& values, double left, double allowed,
+                         Index dimension) {
+  const auto k = static_cast<double>(values.size()), n = static_cast<double>(dimension);
+  const double last = values[values.size() - 1];
+  // The integral of last (x / k)^-q from `from` to n.
+  const auto beyond = [&](double q, double from) {
+    const double p = 1 - q, a = std::log(from / k), b = std::log(n / k);
+    const double integral = std::abs(p) < 1e-9 ? b - a : (std::exp(p * b) - std::exp(p * a)) / p;
+    return last * k * integral;
+  };
+  double low = 0, high = 64;
+  for (int step = 0; step < 60; ++step) {
+    const double q = (low + high) / 2;
+    (beyond(q, k) > left ? low : high) = q;
+  }
+  double from = k, to = n;
+  for (int step = 0; step < 60; ++step) {
+    const double middle = (from + to) / 2;
+    (beyond(low, middle) > allowed ? from : to) = middle;
+  }
+  return static_cast<Index>(std::ceil(to));
+}
+
+/// Calls solve(rank, basis found so far) for the rank, or for ranks that grow until the tolerance
+/// is met. `probe` gives a few of the first values. The first rank is a guess from those, later
+/// ones are guesses from what was found, which is kept.
+///
+/// Where it does not grow, ranks double from 32 and each is sought for itself: what is found beside
+/// known vectors is known to fewer digits.
+template <class Probe, class Solve>
+auto solve_for_rank(const SvdOptions& options, Index limit, Index dimension, double total,
+                    const Probe& probe, const Solve& solve, bool grows,
                     double rounding = energy_rounding) {
-  if (!options.tolerance) return solve(limit);
-  for (Index rank = std::min<Index>(32, limit);; rank = std::min(2 * rank, limit)) {
-    auto space = solve(rank);
+  using Space = decltype(solve(limit, {}));
+  if (!options.tolerance) return solve(limit, {});
+  const double allowed = *options.tolerance * *options.tolerance * total;
+  const auto guess = [&](const Eigen::VectorXd& values) {
+    const Index rank = likely_rank(values, total - values.sum(), allowed, dimension);
+    return std::min(limit, rank + rank / 32 + 2);
+  };
+  Space space = solve(grows ? guess(probe()) : std::min<Index>(32, limit), {});
+  for (;;) {
     const Index enough = rank_within(space.values, total, *options.tolerance, rounding);
-    if (enough <= rank || rank == limit) {
-      keep_rank(space, std::min(enough, rank));
+    const Index found = space.values.size();
+    if (enough <= found || found >= limit || space.whole) {
+      keep_rank(space, std::min(enough, found));
       return space;
+    }
+    if (grows) {
+      const Index next = std::max(guess(space.values), found + found / 16 + 1);
+      space = solve(std::min(next, limit), std::move(space.basis));
+    } else {
+      space = solve(std::min(2 * found, limit), {});
     }
   }
 }
@@ -100,24 +176,56 @@ bool resolves(std::optional<double> tolerance) {
   return !tolerance || *tolerance * *tolerance > 64 * std::numeric_limits<T>::epsilon();
 }
 
-/// The subspace of M M^T, with products in T; none if T does not tell its values apart.
+/// About the first values of G, by a step on a sample of few columns.
+template <class Iterate>
+Eigen::VectorXd probed_values(const SvdOptions& options, Index dimension, Index other,
+                              const Iterate& iterate) {
+  // The route of the least rank for which G or M would be multiplied often.
+  const Index rank = std::min(dimension, std::clamp<Index>(dimension / 64, 8, 32));
+  const Index most = std::min(dimension, std::max<Index>(dimension / 16, 32));
+  SubspacePlan plan = plan_subspace(options, most, dimension, other);
+  if (plan.route == Route::Exact || plan.whole) plan.route = Route::Gram;
+  plan.width = std::min(dimension, 2 * rank);
+  plan.steps = plan.most_steps = 1;
+  return iterate(plan, rank, {}).values;
+}
+
+/// Whether vectors of G that were found are kept where more are sought.
+inline bool keeps_found(const SvdOptions& options) {
+  return options.tolerance.value_or(1.0) >= small_tolerance;
+}
+
+/// The subspace of M M^T, with products in T; none if T does not tell its values apart. `grows`: as
+/// of solve_for_rank; elsewhere G is not decomposed either, unless all of it is asked for.
 template <class T, class B>
 std::optional<Subspace<T>> find_in(const B& backend, StoredMultiplier<T>& m,
                                    const SvdOptions& options, Index limit, double total,
-                                   Route& route) {
+                                   Route& route, bool grows) {
   if (!std::is_same_v<T, double> && !resolves<T>(options.tolerance)) return std::nullopt;
   std::optional<GramOperator<B, T>> gram;
-  const auto solve = [&](Index rank) {
-    const SubspacePlan plan = plan_subspace(options, rank, m.rows(), m.cols());
-    route = plan.route;
-    if (plan.route == Route::Randomized) {
-      NormalOperator<B, T> normal(backend, m);
-      return leading_subspace<T>(backend, normal, rank, plan.width, plan.until(), total, options);
-    }
-    if (!gram) gram.emplace(backend, m);
-    return leading_subspace<T>(backend, *gram, rank, plan.width, plan.until(), total, options);
+  const auto stored = [&]() -> GramOperator<B, T>& {
+    return gram ? *gram : gram.emplace(backend, m);
   };
-  auto space = solve_for_rank(options, limit, total, solve);
+  const auto iterate = [&](const SubspacePlan& plan, Index rank, const RowMatrix<T>& found) {
+    if (plan.route != Route::Randomized)
+      return leading_subspace<T>(backend, stored(), rank, plan.width, plan.until(), total, options,
+                                 found);
+    NormalOperator<B, T> normal(backend, m);
+    return leading_subspace<T>(backend, normal, rank, plan.width, plan.until(), total, options,
+                               found);
+  };
+  const auto solve = [&](Index rank, const RowMatrix<T>& found) {
+    const SubspacePlan plan = grows ? plan_subspace(options, rank, m.rows(), m.cols())
+                                    : plan_iteration(options, rank, m.rows(), m.cols());
+    route = plan.route;
+    if (plan.route == Route::Exact || plan.whole)
+      return leading_eigenvectors<T>(backend, stored().matrix(), options, limit, total);
+    return iterate(plan, rank, found);
+  };
+  const auto probe = [&] { return probed_values(options, m.rows(), m.cols(), iterate); };
+  auto space = is_exact(options, m.rows())
+                   ? solve(limit, {})
+                   : solve_for_rank(options, limit, m.rows(), total, probe, solve, grows);
   const double last = space.values[space.values.size() - 1];
   if (last < least_value<T>(route) * space.values[0]) return std::nullopt;
   if (!space.converged && !std::is_same_v<T, double>) return std::nullopt;
@@ -131,48 +239,22 @@ inline Axis basis_side(Index out, Index in, bool outputs_weighed, bool inputs_we
   return outputs_weighed ? Axis::Input : Axis::Output;
 }
 
-/// y -= x.
-template <class T>
-void subtract(const RowMatrix<T>& x, RowMatrix<T>& y) {
-  for (Index i = 0; i < y.size(); ++i) y.data()[i] -= x.data()[i];
-}
-
-/// The columns of Q, and then those of U.
-template <class T>
-RowMatrix<T> beside(const RowMatrix<T>& q, const RowMatrix<T>& u) {
-  RowMatrix<T> both(u.rows(), q.cols() + u.cols());
-  for (Index i = 0; i < both.rows(); ++i)
-    for (Index j = 0; j < both.cols(); ++j)
-      both(i, j) = j < q.cols() ? q(i, j) : u(i, j - q.cols());
-  return both;
-}
-
-/// U - Q (Q^T U), for Q with orthonormal columns.
-template <class B>
-void take_out(const B& backend, const RowMatrix<double>& q, RowMatrix<double>& u) {
-  if (q.cols() == 0) return;
-  RowMatrix<double> inside(q.cols(), u.cols()), image;
-  linalg::multiply(backend, transpose(const_view(q)), const_view(u), to_view(inside));
-  multiply_plain(backend, q, inside, image);
-  subtract(image, u);
-}
-
-/// A basis Q of M that leaves at most a tenth of the tolerance, by rounds: each finds the dominant
-/// subspace of what the rounds before left of M, to 1e-6 of its norm at most, since products of M
-/// with itself hold what is above 1e-8 of the norm. `left` becomes what Q leaves.
+/// A basis Q of M that leaves at most a fortieth of the tolerance, by rounds: each finds the
+/// dominant subspace of what the rounds before left of M, to 1e-6 of its norm at most, since
+/// products of M with itself hold what is above 1e-8 of the norm. `left` becomes what Q leaves.
 template <class B, class S>
 RowMatrix<double> deflated_basis(FactorProblem<B, S>& problem, Axis side, double total,
                                  Route& route, double& left) {
   const auto m = problem.template sided<double>(side);
   const B& backend = problem.backend;
   RowMatrix<double> rest = m.dense(), q(m.rows(), 0), inside, image;
-  const double wanted = *problem.options.tolerance * *problem.options.tolerance * total / 100;
+  const double wanted = *problem.options.tolerance * *problem.options.tolerance * total / 1600;
   for (left = total; left > wanted && q.cols() < problem.limit();) {
     SvdOptions options = problem.options;
     options.tolerance = std::clamp(std::sqrt(wanted / left), 1e-6, 0.5);
     ScaledMatrix<B, double, double> part(backend, const_view(rest), {}, {});
     RowMatrix<double> u =
-        find_in<double>(backend, part, options, m.rows() - q.cols(), left, route)->basis;
+        find_in<double>(backend, part, options, m.rows() - q.cols(), left, route, false)->basis;
     for (int twice = 0; twice < 2; ++twice) {
       take_out(backend, q, u);
       linalg::orthonormalize(backend, u, options.seed + 1, image);
@@ -213,25 +295,23 @@ FoundSubspace<T> find_subspace(FactorProblem<B, S>& problem, Axis side, double t
   const Index dimension = side == Axis::Output ? problem.w.rows() : problem.w.cols();
   const Index other = side == Axis::Output ? problem.w.cols() : problem.w.rows();
   const SubspacePlan plan = plan_subspace(problem.options, problem.limit(), dimension, other);
+  const bool exact = is_exact(problem.options, dimension) ||
+                     (plan.route == Route::Exact && !problem.options.tolerance);
   // Factors in float have no tolerance that double does not resolve.
   if constexpr (std::is_same_v<compute_t<S>, double>)
     if (!resolves<double>(problem.options.tolerance)) return find_deflated(problem, side, total);
-  if (plan.route == Route::Exact && !problem.options.tolerance) {
-    RowMatrix<double> gram;
-    problem.template sided<double>(side).form_gram(gram);
-    found.space = leading_eigenvectors<T>(problem.backend, gram, problem.limit());
+  const auto find_wide = [&] {
+    auto m = problem.template sided<double>(side);
+    auto wide = find_in<double>(problem.backend, m, problem.options, problem.limit(), total,
+                                found.route, keeps_found(problem.options));
+    found.space = {row_matrix<T>(const_view(wide->basis)), std::move(wide->values), wide->steps};
     return found;
-  }
+  };
+  if (exact) return find_wide();
   auto m = problem.template sided<T>(side);
-  auto space = find_in<T>(problem.backend, m, problem.options, problem.limit(), total, found.route);
-  if constexpr (!std::is_same_v<T, double>)
-    if (!space) {
-      auto exact = problem.template sided<double>(side);
-      auto wide = find_in<double>(problem.backend, exact, problem.options, problem.limit(), total,
-                                  found.route);
-      found.space = {row_matrix<T>(const_view(wide->basis)), std::move(wide->values), wide->steps};
-      return found;
-    }
+  auto space = find_in<T>(problem.backend, m, problem.options, problem.limit(), total, found.route,
+                          keeps_found(problem.options));
+  if (!space) return find_wide();
   found.space = std::move(*space);
   return found;
 }

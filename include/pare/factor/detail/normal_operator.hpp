@@ -209,6 +209,7 @@ class GramOperator final : public SymmetricOperator<T> {
   }
 
   Index dimension() const override { return gram_.rows(); }
+  const RowMatrix<T>& matrix() const { return gram_; }
 
   /// A sample of G is worth half a step more than one of M.
   void start(const SvdOptions& options, RowMatrix<T>& y) override {

@@ -202,13 +202,16 @@ LowRank<typename W::scalar> operator_svd(const char* function, const B& given, c
   FoundSubspace<T> found{{}, Route::Randomized, energy * factor * factor};
   SvdOptions randomized = options;
   randomized.route = Route::Randomized;
-  const auto solve = [&](Index rank) {
-    const SubspacePlan plan = plan_subspace(randomized, rank, m.rows(), m.cols());
+  const auto iterate = [&](const SubspacePlan& plan, Index rank, const RowMatrix<T>& known) {
     return leading_subspace<T>(backend, normal, rank, plan.width, plan.until(), found.total_energy,
-                               options);
+                               options, known);
   };
-  found.space = solve_for_rank(options, rank_limit(options, out, in), found.total_energy, solve,
-                               operator_rounding);
+  const auto solve = [&](Index rank, const RowMatrix<T>& known) {
+    return iterate(plan_iteration(randomized, rank, m.rows(), m.cols()), rank, known);
+  };
+  const auto probe = [&] { return probed_values(randomized, m.rows(), m.cols(), iterate); };
+  found.space = solve_for_rank(options, rank_limit(options, out, in), m.rows(), found.total_energy,
+                               probe, solve, keeps_found(options), operator_rounding);
   // An estimate may lie below, a norm that is known may not.
   const double captured = found.space.values.sum();
   if constexpr (requires { w.squared_norm(); })

@@ -27,6 +27,7 @@ struct Subspace {
   Eigen::VectorXd values;
   int steps = 0;
   bool converged = true;  ///< the excess that was asked for is reached, as far as G tells
+  bool whole = false;     ///< there are no others to be found
 };
 
 /// How many steps are taken, and what ends them.
@@ -103,6 +104,32 @@ Subspace<T> leading_vectors(const B& backend, SymmetricOperator<T>& g, const Row
   return result;
 }
 
+/// y -= x.
+template <class T>
+void subtract(const RowMatrix<T>& x, RowMatrix<T>& y) {
+  for (Index i = 0; i < y.size(); ++i) y.data()[i] -= x.data()[i];
+}
+
+/// The columns of Q, and then those of U.
+template <class T>
+RowMatrix<T> beside(const RowMatrix<T>& q, const RowMatrix<T>& u) {
+  RowMatrix<T> both(u.rows(), q.cols() + u.cols());
+  for (Index i = 0; i < both.rows(); ++i)
+    for (Index j = 0; j < both.cols(); ++j)
+      both(i, j) = j < q.cols() ? q(i, j) : u(i, j - q.cols());
+  return both;
+}
+
+/// U - Q (Q^T U), for Q with orthonormal columns.
+template <class B, class T>
+void take_out(const B& backend, const RowMatrix<T>& q, RowMatrix<T>& u) {
+  if (q.cols() == 0) return;
+  RowMatrix<T> inside(q.cols(), u.cols()), image;
+  linalg::multiply(backend, transpose(const_view(q)), const_view(u), to_view(inside));
+  multiply_plain(backend, q, inside, image);
+  subtract(image, u);
+}
+
 /// Iterates Q <- orth(G Q) from a random sample of the range, `width` columns wide, until what can
 /// still be gained of `total`, the trace of G, is the excess that is allowed.
 ///
@@ -111,20 +138,28 @@ Subspace<T> leading_vectors(const B& backend, SymmetricOperator<T>& g, const Row
 /// Martinsson and Tropp 2011, section 10; Saad, Numerical Methods for Large Eigenvalue Problems,
 /// section 5.2). Cost: steps + 1 applications of G and one to the result, 3 dimension width^2 FLOPs
 /// a step and about 9 width^3 at the end; the last two again where steps are added.
+///
+/// \param found vectors of fewer than `width` that were found before: the others are sought beside
+///              them, and steps that are added take all
 template <class T, class B>
 Subspace<T> leading_subspace(const B& backend, SymmetricOperator<T>& g, Index rank, Index width,
-                             const Convergence& until, double total, const SvdOptions& options) {
+                             const Convergence& until, double total, SvdOptions options,
+                             const RowMatrix<T>& found = {}) {
   const std::uint64_t seed = options.seed;
-  RowMatrix<T> q(g.dimension(), width), y, factor;
+  options.seed += static_cast<std::uint64_t>(found.cols());
+  RowMatrix<T> q(g.dimension(), width - found.cols()), y, factor;
   g.start(options, q);
+  take_out(backend, found, q);
   linalg::orthonormalize(backend, q, seed, y);
   double least = 0, before = 0;
   for (int step = 0, next = until.steps;;) {
     for (; step < next; ++step) {
       g.apply(q, y);
       q.swap(y);
+      if (q.cols() < width) take_out(backend, found, q);
       linalg::orthonormalize(backend, q, seed, y);
     }
+    if (q.cols() < width) q = beside(found, q);
     auto space = leading_vectors<T>(backend, g, q, rank, factor, least);
     space.steps = step;
     if (until.most == until.steps || width == g.dimension()) return space;
