@@ -3,11 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <Eigen/Core>
+#include <Eigen/QR>
 
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <span>
+#include <stdexcept>
 #include <utility>
 #include <vector>
 
@@ -295,6 +297,35 @@ TYPED_TEST(CovarianceSvd, AccumulatedInputsAndAViewOfTheirMomentAgree) {
     EXPECT_TRUE(within(layer.objective(product(s)), layer.objective(product(r)),
                        1e-6 * layer.size() * layer.size()));
   }
+}
+
+// 150 values near each other, so that few power steps do not tell the largest.
+TYPED_TEST(CovarianceSvd, OneNegativeValueDecidesWhetherTheCovarianceIsTaken) {
+  const Index n = 150;
+  VectorXd values = VectorXd::LinSpaced(n, 0.02, 1);
+  const MatrixXd w = normal_matrix(6, n, 3), x = normal_matrix(n, n, 4);
+  const MatrixXd q = Eigen::HouseholderQR<MatrixXd>(x).householderQ();
+  for (const double least : {-0.7e-6, -2e-6}) {
+    values[0] = least;
+    const MatrixXd c = q * values.asDiagonal() * q.transpose();
+    const auto solve = [&] { this->solve(w, InputCovariance(c), {.rank = 2}); };
+    if (least > -1e-6)
+      EXPECT_NO_THROW(solve());
+    else
+      EXPECT_THROW(solve(), std::invalid_argument);
+  }
+}
+
+TYPED_TEST(CovarianceSvd, TolerancesOfLargeLayersAreMetByTheLeastRank) {
+  if (TypeParam::backend::is_reference) return;  // has no routes, and is slow at this size
+  for (const Layer& layer : large_layers())
+    for (const Route route : routes)
+      for (const double tolerance : {0.4, 0.1, 0.02}) {
+        const auto r = this->solve(layer, {.tolerance = tolerance, .route = route});
+        const double allowed = tolerance * tolerance * layer.values.squaredNorm();
+        EXPECT_LE(layer.objective(product(r)), allowed + rounding(layer, r));
+        EXPECT_GT(std::pow((1 + standard_excess) * layer.tail(r.rank() - 1), 2), allowed);
+      }
 }
 
 template <class S>

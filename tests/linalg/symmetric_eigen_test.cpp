@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <random>
 #include <stdexcept>
@@ -171,6 +172,62 @@ TEST_F(Blocked, WithoutABackendHasTheBitsOfSimd) {
   }
 }
 
+/// The same bounds for what is computed in T, of a matrix as T holds it.
+template <class T>
+void expect_leading(const MatrixXd& a, Index vectors) {
+  const RowMatrix<T> held = a.cast<T>();
+  const auto eigen = leading_eigen(pare::simd, pare::const_view(held), vectors);
+  const Index n = a.rows();
+  const MatrixXd exact = held.template cast<double>();
+  const double size = at_least_tiny(exact.cwiseAbs().maxCoeff());
+  const MatrixXd scaled = exact / size, u = eigen.vectors.template cast<double>();
+  const Eigen::SelfAdjointEigenSolver<MatrixXd> wanted(scaled);
+  const double norm = std::max(wanted.eigenvalues().cwiseAbs().maxCoeff(), 1.0);
+  const double bound = 4 * static_cast<double>(n) * Tolerance<T>::unit_roundoff;
+  ASSERT_EQ(u.rows(), n);
+  ASSERT_EQ(u.cols(), vectors);
+  const VectorXd values = eigen.values / size;
+  EXPECT_LE((values - wanted.eigenvalues().reverse()).cwiseAbs().maxCoeff(), bound * norm);
+  EXPECT_LE((scaled * u - u * values.head(vectors).asDiagonal()).cwiseAbs().maxCoeff(),
+            bound * norm);
+  EXPECT_LE((u.transpose() * u - MatrixXd::Identity(vectors, vectors)).cwiseAbs().maxCoeff(),
+            bound);
+}
+
+TEST_F(Blocked, LeadingVectorsInTheScalarOfTheMatrix) {
+  for (const Index n : {40, 65, 130})
+    for (const Case& c : cases(n))
+      for (const Index vectors : {Index{1}, n / 3, n}) {
+        SCOPED_TRACE(c.name + ' ' + std::to_string(n) + ' ' + std::to_string(vectors));
+        expect_leading<double>(c.a, vectors);
+        // Within the range of float.
+        const double size = at_least_tiny(c.a.cwiseAbs().maxCoeff());
+        for (const double scale : {1.0, 1e30, 1e-30})
+          expect_leading<float>(scale * (c.a / size), vectors);
+      }
+}
+
+TEST_F(Blocked, HowManyVectorsMayDependOnTheValues) {
+  for (const Index n : {50, 140}) {
+    const RowMatrix<float> a = with_values(VectorXd::LinSpaced(n, 8, 1), 11).cast<float>();
+    VectorXd seen;
+    const auto eigen = leading_eigen(pare::simd, pare::const_view(a), [&](const VectorXd& values) {
+      seen = values;
+      return (values.array() > 4.5).count();
+    });
+    EXPECT_EQ(eigen.vectors.cols(), n / 2);
+    EXPECT_TRUE(std::is_sorted(seen.begin(), seen.end(), std::greater<>()));
+    EXPECT_LE((seen - eigen.values).cwiseAbs().maxCoeff(), 1e-6);
+  }
+}
+
+TEST_F(Blocked, FloatHasTheSameBitsForEveryNumberOfThreads) {
+  const RowMatrix<float> a = symmetric(normal_matrix(700, 700, 9)).cast<float>();
+  same_bits_for_any_threads(pare::simd, [&](const auto& backend) {
+    return leading_eigen(backend, pare::const_view(a), Index{300}).vectors;
+  });
+}
+
 TEST_F(Blocked, RefusesWhatIsNoMatrix) {
   const auto message = [](auto&& call) {
     try {
@@ -190,6 +247,14 @@ TEST_F(Blocked, RefusesWhatIsNoMatrix) {
   EXPECT_EQ(message([&] { symmetric_eigen(MatrixXd(3, 2)); }),
             "pare::linalg::symmetric_eigen: a: got [3, 2], wanted a square matrix of at least one "
             "row");
+  const RowMatrix<float> wide(3, 4), square = RowMatrix<float>::Identity(70, 70);
+  EXPECT_EQ(message([&] { leading_eigen(pare::simd, pare::const_view(wide), Index{1}); }),
+            "pare::linalg::leading_eigen: a: got [3, 4], wanted a square matrix of at least one "
+            "row");
+  for (const Index vectors : {0, -1, 71})
+    EXPECT_EQ(message([&] { leading_eigen(pare::simd, pare::const_view(square), vectors); }),
+              "pare::linalg::leading_eigen: vectors: got " + std::to_string(vectors) +
+                  ", wanted a number in [1, 70]");
   for (const Index vectors : {0, -1, 71})
     EXPECT_EQ(message([&] { symmetric_eigen(pare::simd, a, vectors); }),
               "pare::linalg::symmetric_eigen: vectors: got " + std::to_string(vectors) +

@@ -196,7 +196,7 @@ LeadingEigen<T> reference_leading(TensorView<const T, 2> a, const WantedVectors&
   Eigen::MatrixXd lower(a.rows(), a.rows());
   for (Index j = 0; j < a.rows(); ++j)
     for (Index i = j; i < a.rows(); ++i) lower(i, j) = double{a(i, j)};
-  const SymmetricEigen eigen = symmetric_eigen(std::move(lower));
+  const SymmetricEigen eigen = plain_eigen(std::move(lower));
   LeadingEigen<T> result{eigen.values.reverse(), {}};
   result.vectors = eigen.template leading<T>(wanted(result.values));
   return result;
