@@ -447,7 +447,7 @@ void add_dense(const std::string& family, const R& omega) {
 const bool registered = [] {
   add_dense("dense", independent_entries);
   add_dense("sjlt", sparse_signs);
-  add("projection/rademacher/4096x8192x1024", project_rademacher, 3);
+  add("projection/rademacher/4096x8192x1024", project_rademacher, 1);
   add("projection/spmm/powerlaw_200K_2M/32", spmm_narrow, 10);
   add("projection/spmm/powerlaw_1M_10M/256", spmm, 1);
   register_memory_task("projection/fast_rp", fast_rp_in_child);
