@@ -24,10 +24,10 @@ PARE_ABI_BEGIN
 /// Rows (heads times queries) that pass over a packed tile before the next is packed: their queries
 /// and outputs, 2 * 576 rows of 512 bytes, stay in the second-level cache beside 128 KiB of tile,
 /// and packing is a few percent of the work. A call too small to give many cores such blocks is cut
-/// finer, into least_blocks of them.
+/// finer, into least_row_blocks of them.
 inline constexpr Index block_rows = 576;
 inline constexpr Index small_block_rows = 96;
-inline constexpr Index least_blocks = 32;
+inline constexpr Index least_row_blocks = 32;
 
 /// With few queries an item has fewer rows, as keys are read once for all of them, and the keys are
 /// cut instead, into parts that are merged: into a few for some cores, and into more where parts
@@ -56,7 +56,7 @@ inline Index sharing_heads(const Problem& p) {
 
 /// Rows of an item, at most.
 inline Index rows_at_once(Index queries, Index total_rows) {
-  const Index even = total_rows / least_blocks;
+  const Index even = total_rows / least_row_blocks;
   return std::clamp(even, queries < split_below_queries ? few_queries_rows : small_block_rows,
                     block_rows);
 }
