@@ -190,6 +190,36 @@ void svd_slow(benchmark::State& state, double decay, Accuracy accuracy) {
   set_threads(state, all_threads());
 }
 
+/// Layers of small models: what torch takes to form the Gram matrix in float, call eigh and
+/// project, and what a tolerance takes beside the rank that it leads to.
+void svd_small(benchmark::State& state, const Shape& shape, int threads) {
+  SvdWork& work = svd_work(shape);
+  const auto backend = pare::simd.threads(threads);
+  const auto factor = [&](const SvdOptions& options) {
+    return pare::factor::truncated_svd(backend, work.w, options);
+  };
+  const auto result = factor({.rank = shape.rank});
+  const double excess =
+      residual_norm(work.w, result.left, result.right) / work.least_error(shape.rank) - 1;
+  if (!(excess < 3e-3)) return state.SkipWithError("the excess is not what the accuracy promises");
+  const SvdOptions by_tolerance{.tolerance = result.relative_error() * (1 + 1e-6)};
+  const SvdOptions by_rank{.rank = factor(by_tolerance).rank()};
+  const double own = time_alone(state, [&] { factor({.rank = shape.rank}); });
+  std::vector<double> of_rank, of_tolerance;
+  for (int call = 0; call < 7; ++call) {
+    of_rank.push_back(seconds([&] { factor(by_rank); }));
+    of_tolerance.push_back(seconds([&] { factor(by_tolerance); }));
+  }
+  state.counters["excess_error"] = excess;
+  state.counters["over_rank_mode"] = median(of_tolerance) / median(of_rank);
+  set_vs(state, "gram_eigh",
+         python_peer_seconds("covariance_svd_torch.py",
+                             {"gram", std::to_string(threads), std::to_string(shape.rows),
+                              std::to_string(shape.cols), std::to_string(shape.rank)}),
+         own);
+  set_threads(state, threads);
+}
+
 void svd_in_child(const Shape& shape) {
   const RowMatrix w = uniform_matrix(shape.rows, shape.cols, 1);
   benchmark::DoNotOptimize(
@@ -245,6 +275,18 @@ const bool registered = [] {
     add_svd("factor/svd", shape, Accuracy::Standard);
   }
   add_svd("factor/svd_accurate", square, Accuracy::High);
+  const Index small[][2] = {{256, 256}, {384, 384},   {384, 1536}, {512, 512},
+                            {768, 768}, {1024, 1024}, {1536, 1536}};
+  for (const auto& side : small)
+    for (const Index part : {8, 4, 2})
+      for (const int threads : {all_threads(), 1}) {
+        const Shape shape{side[0], side[1], side[0] / part};
+        const std::string name = "factor/svd_small/" + shape.name();
+        large(benchmark::RegisterBenchmark(
+                  (threads == 1 ? name + "/t1" : name).c_str(),
+                  [=](benchmark::State& state) { svd_small(state, shape, threads); }),
+              7);
+      }
   large(benchmark::RegisterBenchmark(("factor/fwsvd/" + square.name()).c_str(),
                                      [=](benchmark::State& state) { fwsvd(state, square); }),
         3);

@@ -17,10 +17,13 @@
 /// find the basis:
 ///
 /// - **Exact**: all eigenvectors of the Gram matrix in double. Chosen if a side has at most 128
-///   elements, or if the sample would be as wide as the side.
+///   elements, or for all of its vectors.
 /// - **Gram**: forms the Gram matrix G of the smaller side, then iterates on it (subspace
 ///   iteration). Chosen if that needs fewer FLOPs than Randomized, and G is at most four times as
-///   large as the sample and its image.
+///   large as the sample and its image. From a rank of about a fifth of the side on, and where the
+///   sample would be as wide as the side, all of G is decomposed in its stead (then `steps` is 0),
+///   unless steps, the sample's width or the route is asked for: a model of what both take,
+///   measured on one thread of a Zen 5 at 256 to 1536 rows, says which is cheaper.
 /// - **Randomized**: subspace iteration with W itself (Halko, Martinsson and Tropp 2011).
 ///
 /// The iteration starts from a random sample. Gram's is 21/16 k + 16 columns wide, Randomized's 3/2
@@ -35,11 +38,17 @@
 ///
 /// Float input is multiplied in float if all of this holds: the singular values kept span less than
 /// a factor of 1e3 (Gram) or 1e5 (Randomized), what is left is above 7e-4 of the norm, steps gain
-/// until the excess is reached, and no tolerance below 3e-3 is asked for. Otherwise it is
-/// multiplied in double. Singular values below 3e-8 of the largest (1e-6 for factors in float) are
-/// rounding. A tolerance below 1.2e-7 is met in double: further rounds factor what the rounds
-/// before left, and the small factor is decomposed by rotations, which takes about 70 k^3 FLOPs on
-/// one thread.
+/// until the excess is reached, and no tolerance below 3e-3 is asked for. Where all of G is
+/// decomposed in float, so much must be left that its rounding cannot cost more than the excess, by
+/// a bound for any spectrum. Otherwise it is multiplied, and decomposed, in double. Singular values
+/// below 3e-8 of the largest (1e-6 for factors in float) are rounding. A tolerance below 1.2e-7 is
+/// met in double: further rounds factor what the rounds before left, and the small factor is
+/// decomposed by rotations, which takes about 70 k^3 FLOPs on one thread.
+///
+/// For a tolerance the rank is guessed from the first values, found by a step on few columns, and
+/// vectors are sought for it; if they do not do, others are sought beside them. Where all of G is
+/// decomposed, also that of a covariance, the rank is read off its values. Below a tolerance of
+/// 1e-3 the rank is doubled from 32 on, and each rank is sought for itself.
 ///
 /// The same bits come out for every executor and number of threads. NaN or infinity in W is
 /// refused.
@@ -104,10 +113,12 @@ PARE_ABI_BEGIN
 ///         is not finite, or below 1e-292 but not 0, or a factor does not fit its scalar
 ///
 /// Cost, with r the smaller side, n the larger one and l the width of the sample: r^2 n + 6 r^2 l +
-/// 2 r n k FLOPs (Gram) or 12 r n l (Randomized), and about 4 l^3; with a covariance, in double,
+/// 2 r n k FLOPs (Gram; r^2 n + 4 r^3 + 2 r^2 k + 2 r n k where G is decomposed) or 12 r n l
+/// (Randomized), and about 4 l^3; with a covariance, in double,
 /// the less of 2 in (2 out + in) l FLOPs per step and 2 out in^2 + out in r + 6 r^3 for the exact
-/// vectors, which are taken up to twice that. Memory besides the result: r^2 scalars (Gram), 3 (r
-/// + n) l scalars and 2 l^2 doubles; with a covariance also two copies of W and one of C in double.
+/// vectors, which are taken up to twice that. Memory besides the result: r^2 scalars (Gram; six
+/// times as many where G is decomposed, and r^2 doubles), 3 (r + n) l scalars and 2 l^2 doubles;
+/// with a covariance also two copies of W and one of C in double.
 template <Backend B, In<2> W, Metric M>
 auto factorize(const B& backend, const W& w, const M& metric, const SvdOptions& options) {
   return detail::factorize_views("factor::factorize", backend, as_const(to_view(w)), metric,

@@ -15,11 +15,11 @@
 /// The matrix is reduced to a tridiagonal one by Householder reflections. That is diagonalised by
 /// implicit QR steps (Golub and Van Loan, Matrix Computations, 8.3) in the reference and for small
 /// matrices, which has the bits of Eigen::SelfAdjointEigenSolver, and by divide and conquer on
-/// kernels (detail/divide_and_conquer.hpp), which is 1.3 times as fast at 384 rows and 2.4 at
-/// 1536 on one thread of a Zen 5, where g++ vectorises Eigen's (-O3). With Eigen 3.4 only the
-/// functions of Eigen's that run are compiled, not the blocked reflections that its class compiles
-/// too, at a third of the compile time; in Eigen 5 those functions changed, and the class is
-/// called.
+/// kernels (detail/divide_and_conquer.hpp), which is 2 times as fast at 384 rows and 3.3 at 1536 on
+/// one thread of a Zen 5, where g++ vectorises Eigen's (-O3), and in float twice that. With Eigen
+/// 3.4 only the functions of Eigen's that run are compiled, not the blocked reflections that its
+/// class compiles too, at a third of the compile time; in Eigen 5 those functions changed, and the
+/// class is called.
 
 #include <pare/core/macros_off.hpp>
 
