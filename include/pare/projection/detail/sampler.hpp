@@ -128,6 +128,11 @@ class BernoulliSampler {
     return static_cast<int>(std::min(rows_per_block, output_dim_ - block * rows_per_block));
   }
 
+  /// Four places a counter; none where all rows of a block are taken, as at density 1.
+  static Index counters_for_places(int count, int rows) {
+    return count == rows ? 0 : (count + 3) / 4;
+  }
+
   template <class B, class Emit>
   void add_block(const B& backend, Batch& batch, Index head, Place place, Index column,
                  const Emit& emit) const {
@@ -136,7 +141,7 @@ class BernoulliSampler {
     const int count =
         (rows == rows_per_block ? full_ : last_).count(join_words(h.at(0, head), h.at(1, head)));
     if (count == 0) return;
-    const Index counters = (count + 3) / 4;
+    const Index counters = counters_for_places(count, rows);
     if (batch.places.size + counters > PhiloxBatch::capacity) flush(backend, batch, emit);
     for (Index t = 1; t <= counters; ++t)
       batch.places.push(static_cast<std::uint64_t>(place.block), static_cast<std::uint64_t>(column),
@@ -152,7 +157,7 @@ class BernoulliSampler {
     for (Index p = 0; p < batch.pending_count; ++p) {
       const Pending& pending = batch.pending[static_cast<std::size_t>(p)];
       const std::uint64_t mask = draw_places(batch.places, counter, pending);
-      counter += (pending.count + 3) / 4;
+      counter += counters_for_places(pending.count, rows_in(pending.place.block));
       emit(pending.place.position, pending.place.block * rows_per_block, mask, pending.signs);
     }
     batch.places.size = 0;
@@ -162,6 +167,7 @@ class BernoulliSampler {
   /// Floyd's algorithm: `count` distinct places of the block, each subset equally likely.
   std::uint64_t draw_places(const PhiloxBatch& words, Index counter, const Pending& p) const {
     const int rows = rows_in(p.place.block);
+    if (p.count == rows) return ~rows_from(rows);
     std::uint64_t mask = 0;
     for (int i = 0; i < p.count; ++i) {
       const auto top = static_cast<std::uint32_t>(rows - p.count + i);
