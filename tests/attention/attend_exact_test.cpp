@@ -100,6 +100,18 @@ TYPED_TEST(AttendExactTest, AnyLayoutGivesTheSameBits) {
   }
 }
 
+// Values that are panels where they lie need no packing, of several panels of columns.
+TYPED_TEST(AttendExactTest, ValuesOfWholeRegistersGiveTheSameBitsInAnyLayout) {
+  using S = typename TestFixture::Storage;
+  const Sizes sizes{1, 2, 2, 192, 200, 5, 144};  // items of 96 rows
+  const Inputs<S> x(sizes);
+  const Outputs<S> wanted = attended(this->backend(), x, {.causal = true});
+  expect_attention(x, wanted, this->tolerance, Sees{192, 200, true});
+  for (const Layout layout : {Layout::by_token, Layout::apart})
+    EXPECT_TRUE(same_outputs(
+        attended(this->backend(), Inputs<S>(sizes, 1, layout), {.causal = true}), wanted));
+}
+
 TYPED_TEST(AttendExactTest, TokensMayRunBackwards) {
   using S = typename TestFixture::Storage;
   const Inputs<S> x(Sizes{1, 2, 2, 9, 33});
@@ -156,9 +168,9 @@ TYPED_TEST(AttendExactTest, Scale) {
                      Sees{20, 60}, unmodified, scale);
 }
 
-// Enough rows that items are of 288 of them, and that groups of six are cut unevenly.
+// Enough rows that items are of 576 of them, and that groups of six are cut unevenly.
 TEST(AttendExact, LargeBlocksOfRows) {
-  const Inputs<float> x(Sizes{1, 32, 2, 293, 270, 4, 3});
+  const Inputs<float> x(Sizes{1, 64, 4, 293, 270, 4, 3});
   const Outputs<float> y = attended(pare::simd.threads(2), x, {.causal = true});
   expect_attention(x, y, 1e-5, Sees{293, 270, true});
 }

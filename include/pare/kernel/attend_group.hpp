@@ -248,7 +248,6 @@ void attend_packed_rows(const AttendTile<S, M>& a) noexcept {
   Group *now = groups, *before = groups + 1;
   const auto finish = [](Group& group) {
     if (group.count > 0) group.accumulate(0, group.count);
-    group.count = 0;
   };
   for (std::ptrdiff_t row = a.first_row; row < a.rows;) {
     const int rows = next_group(a.rows - row);
