@@ -15,8 +15,9 @@
 /// U^T W, with U the first eigenvectors of W C W^T, the covariance of the outputs. SVD-LLM reaches
 /// the same product by whitening with a root of C and its inverse; neither is computed here, so C
 /// may be singular; nor is it asked whether C is semi-definite, as `factorize` asks of a covariance
-/// of the caller's, for a sum of x x^T is. Sources: Wang et al., SVD-LLM, arXiv 2403.07378; CARE, arXiv 2603.17946; the
-/// form without a root is also Swift-SVD's (arXiv 2604.01609). Everything is computed in double.
+/// of the caller's, for a sum of x x^T is. Sources: Wang et al., SVD-LLM, arXiv 2403.07378; CARE,
+/// arXiv 2603.17946; the form without a root is also Swift-SVD's (arXiv 2604.01609). Everything is
+/// computed in double.
 
 #include <pare/core/macros_off.hpp>
 
