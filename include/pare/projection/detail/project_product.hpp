@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <cstdint>
 
 namespace pare::projection::detail {
 PARE_ABI_BEGIN
@@ -31,16 +32,23 @@ bool projects_by_product(TensorView<const X, 2> x, double column_nonzeros, Tenso
          x.rows() >= kernel::panel_rows<T> && has_lines(x) && has_lines(y);
 }
 
-/// The signs of rows [first_row, first_row + outputs) and columns [first, last) of R: by column,
-/// `outputs` apart.
+/// The signs of rows [first_row, first_row + outputs) and columns [first, last) of R, at most 64 of
+/// them: by column, `outputs` apart. first_row is a multiple of rows_per_block.
 template <class T, class Sampler, KernelBackend B>
 void draw_signs(const Sampler& sampler, const B& backend, Index first, Index last, Index first_row,
                 Index outputs, T* signs) {
+  std::array<Index, 64> columns;
+  for (Index j = first; j < last; ++j) columns[static_cast<std::size_t>(j - first)] = j;
   std::fill_n(signs, (last - first) * outputs, T(0));
-  visit_columns(sampler, backend, first, last, first_row, first_row + outputs,
-                [&](Index column, Index row, bool negative) {
-                  signs[(column - first) * outputs + row - first_row] = negative ? T(-1) : T(1);
-                });
+  sampler.sample(backend, columns.data(), last - first, first_row, first_row + outputs,
+                 [&](Index column, Index row, std::uint64_t mask, std::uint64_t negative) {
+                   T* out = signs + column * outputs + row - first_row;
+                   const Index rows = std::min(rows_per_block, outputs - (row - first_row));
+                   for (Index r = 0; r < rows; ++r) {  // no branch: compilers vectorize it
+                     const auto bit = static_cast<int>((mask >> r) & 1u);
+                     out[r] += static_cast<T>(bit - 2 * (bit & static_cast<int>(negative >> r)));
+                   }
+                 });
 }
 
 /// factor * c.
