@@ -6,6 +6,7 @@
 /// multiplying by them; factors that stay in a cache are read faster than that.
 
 #include "counters.hpp"
+#include "model_layers.hpp"
 #include "peer.hpp"
 #include "random_data.hpp"
 #include "workload.hpp"
@@ -106,6 +107,7 @@ void apply_factors(benchmark::State& state, const Layer& layer, Index tokens, in
                                                std::to_string(layer.rank), std::to_string(tokens)}),
         own);
   set_threads(state, threads);
+  set_model(state, layer.out, layer.in);
 }
 
 template <class S, class X = S>

@@ -9,6 +9,7 @@
 /// wait for memory, 2 n^3 back from it, and up to 2 n^3 in between.
 
 #include "counters.hpp"
+#include "model_layers.hpp"
 #include "peer.hpp"
 #include "random_data.hpp"
 #include "workload.hpp"
@@ -82,6 +83,7 @@ void covariance_svd(benchmark::State& state, Index out, Index in, int threads) {
   set_vs(state, "torch_exact", torch_seconds("outputs", threads, out, in, rank), own);
   set_vs(state, "torch_svdllm", torch_seconds("cholesky", threads, out, in, rank), own);
   set_threads(state, threads);
+  set_model(state, out, in);
 }
 
 void eigenvectors(benchmark::State& state, Index n, int threads) {

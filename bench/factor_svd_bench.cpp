@@ -8,6 +8,7 @@
 #include "child_memory.hpp"
 #include "counters.hpp"
 #include "factor_data.hpp"
+#include "model_layers.hpp"
 #include "openblas.hpp"
 #include "peer.hpp"
 #include "workload.hpp"
@@ -169,6 +170,7 @@ void svd(benchmark::State& state, const Shape& shape, Accuracy accuracy, int thr
     }
   }
   set_threads(state, threads);
+  set_model(state, shape.rows, shape.cols);
 }
 
 /// Singular values i^-0.1 and i^-0.3, as those of feed-forward layers of small language models:
@@ -218,6 +220,7 @@ void svd_small(benchmark::State& state, const Shape& shape, int threads) {
                               std::to_string(shape.cols), std::to_string(shape.rank)}),
          own);
   set_threads(state, threads);
+  set_model(state, shape.rows, shape.cols);
 }
 
 void svd_in_child(const Shape& shape) {
