@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/ceil_div.hpp>
 #include <pare/kernel/signed_columns.hpp>
@@ -92,14 +93,13 @@ class StoredColumns {
       lists_.pop_back();
     }
     lists_.shrink_to_fit();
-    views_.resize(lists_.size());
-    views_.shrink_to_fit();
+    views_ = AlignedBuffer<kernel::SignedLists<Entry>>(lists_.size());
     for (Index item = 0; item < static_cast<Index>(lists_.size()); ++item) show(item);
   }
 
   /// Bytes that it has allocated.
   Index allocated() const {
-    std::size_t total = lists_.size() * (sizeof(lists_[0]) + sizeof(views_[0]));
+    std::size_t total = lists_.size() * (sizeof(lists_[0]) + sizeof(kernel::SignedLists<Entry>));
     for (const auto& lists : lists_)
       total +=
           lists.start.capacity() * sizeof(std::uint32_t) + lists.entry.capacity() * sizeof(Entry);
@@ -109,12 +109,13 @@ class StoredColumns {
  private:
   ColumnLists<Entry>& list(Index item) { return lists_[static_cast<std::size_t>(item)]; }
   void show(Index item) {
-    views_[static_cast<std::size_t>(item)] = {list(item).start.data(), list(item).entry.data()};
+    views_.data()[item] = {list(item).start.data(), list(item).entry.data()};
   }
 
   Index first_ = 0, last_ = 0;
   std::vector<ColumnLists<Entry>> lists_;
-  std::vector<kernel::SignedLists<Entry>> views_;
+  /// No std::vector: its code would be of one name for every instruction set.
+  AlignedBuffer<kernel::SignedLists<Entry>> views_;
 };
 
 PARE_ABI_END
