@@ -88,7 +88,6 @@ void apply_factors(benchmark::State& state, const Layer& layer, Index tokens, in
   set_of_limit(state, std::max(probe.seconds(), first.seconds() + second.seconds()), own);
   if (std::is_same_v<S, float> && threads == 1) {
     RowMatrix middle(tokens, layer.rank), out(tokens, layer.out);
-    Eigen::setNbThreads(threads);  // or it takes all there are
     set_vs(state, "eigen",
            peer_seconds("apply eigen " + layer.name() + std::to_string(tokens),
                         {{"L (R x)",

@@ -207,6 +207,17 @@ TEST_F(Blocked, LeadingVectorsInTheScalarOfTheMatrix) {
       }
 }
 
+TEST_F(Blocked, AFunctionThatWantsNoneOrTooManyIsRefused) {
+  for (const Index n : {40, 90}) {
+    const RowMatrix<float> a = symmetric(normal_matrix(n, n, 3)).cast<float>();
+    for (const Index wanted : {Index{0}, Index{-1}, n + 1})
+      EXPECT_THROW(
+          leading_eigen(pare::simd, pare::const_view(a), [=](const VectorXd&) { return wanted; }),
+          std::invalid_argument)
+          << n << ' ' << wanted;
+  }
+}
+
 TEST_F(Blocked, HowManyVectorsMayDependOnTheValues) {
   for (const Index n : {50, 140}) {
     const RowMatrix<float> a = with_values(VectorXd::LinSpaced(n, 8, 1), 11).cast<float>();

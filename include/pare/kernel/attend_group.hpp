@@ -12,7 +12,7 @@
 #include <pare/kernel/math.hpp>
 #include <pare/kernel/online_softmax.hpp>
 #include <pare/kernel/pack.hpp>
-#include <pare/kernel/tile_weights.hpp>
+#include <pare/kernel/weigh_scores.hpp>
 
 #include <algorithm>
 #include <cstddef>

@@ -173,6 +173,14 @@ PARE_ABI_END
 namespace detail {
 PARE_ABI_BEGIN
 
+/// What a caller wants of these values.
+inline Index checked_wanted(const WantedVectors& wanted, const Eigen::VectorXd& values) {
+  const Index vectors = wanted(values);
+  check(vectors >= 1 && vectors <= values.size(), "linalg::leading_eigen", "wanted", vectors,
+        Worded{"a number in [1, ", values.size(), "]"});
+  return vectors;
+}
+
 template <class B, class T>
 LeadingEigen<T> blocked_eigen(const B& backend, TensorView<const T, 2> a,
                               const WantedVectors& wanted) {
@@ -180,7 +188,7 @@ LeadingEigen<T> blocked_eigen(const B& backend, TensorView<const T, 2> a,
   const T scale = scale_of_lower(a);
   const auto t = Tridiagonalization<B, T>(backend, a, scale, memory->reduction).run();
   const WantedVectors of_scaled = [&](const Eigen::VectorXd& values) {
-    return wanted(values * double{scale});
+    return checked_wanted(wanted, values * double{scale});
   };
   LeadingEigen<T> result;
   DivideAndConquer<B, T>(backend, t, of_scaled, memory->reduction.matrix, memory->conquer)
@@ -198,7 +206,7 @@ LeadingEigen<T> reference_leading(TensorView<const T, 2> a, const WantedVectors&
     for (Index i = j; i < a.rows(); ++i) lower(i, j) = double{a(i, j)};
   const SymmetricEigen eigen = plain_eigen(std::move(lower));
   LeadingEigen<T> result{eigen.values.reverse(), {}};
-  result.vectors = eigen.template leading<T>(wanted(result.values));
+  result.vectors = eigen.template leading<T>(checked_wanted(wanted, result.values));
   return result;
 }
 
