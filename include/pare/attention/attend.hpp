@@ -36,12 +36,14 @@
 
 #include <pare/core/macros_off.hpp>
 
+#include <pare/attention/detail/check_finish.hpp>
 #include <pare/attention/detail/checked_problem.hpp>
 #include <pare/attention/detail/engine.hpp>
 #include <pare/attention/detail/run_reference.hpp>
 #include <pare/attention/heads_first.hpp>
 #include <pare/attention/key_value.hpp>
 #include <pare/attention/options.hpp>
+#include <pare/attention/row_finish.hpp>
 #include <pare/attention/score_modifier.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/executor_ref.hpp>
@@ -73,18 +75,19 @@ PARE_ABI_BEGIN
 
 inline constexpr const char* attend_name = "attention::attend";
 
-template <class B, class S, class Source, class O, ScoreModifier M>
+template <class B, class S, class Source, class O, ScoreModifier M, class F = KeepRows>
 AttendStats attend_checked(const B& backend, TensorView<const S, 4> q, const Source& source,
                            Index key_slots, TensorView<O, 4> out, const M& modifier,
-                           const AttendOptions& options) {
+                           const AttendOptions& options, const F& finish = {}) {
   const Problem problem =
       checked_problem(attend_name, q, source, out, modifier, options, key_slots);
   check_outputs(attend_name, q, source, out, modifier, options);
+  const Call<S, O, Source, M, F> call{problem, q, source, out, modifier, options, finish};
+  check_finish(attend_name, call);
   AttendStats stats;
   if (options.mask != nullptr)
     stats.density = options.mask->density(options.causal.value_or(false));
   if (q.extent[0] == 0 || q.extent[1] == 0 || q.extent[2] == 0) return stats;
-  const Call<S, O, Source, M> call{problem, q, source, out, modifier, options};
   if constexpr (KernelBackend<B>)
     run_call(on_any_executor(backend), call, key_slots);
   else
@@ -124,12 +127,38 @@ void check_source(const Source& source, Index tokens, const AttendOptions& optio
     source.validate(attend_name);
 }
 
-template <class B, class S, class O, ScoreModifier M>
+/// The key slots of a source, which are those of its longest sequence.
+template <class Source>
+Index checked_slots(const Source& source, const AttendOptions& options) {
+  check(!options.key_lengths && !options.key_offsets, attend_name, "key_lengths, key_offsets",
+        "lengths or offsets", "none: the source has its own");
+  Index slots = 0, shortest = std::numeric_limits<Index>::max();
+  for (Index i = 0; i < source.sequences(); ++i) {
+    slots = std::max<Index>(slots, source.length(i));
+    shortest = std::min<Index>(shortest, source.length(i));
+  }
+  check((options.order == nullptr && options.mask == nullptr) || shortest >= slots, attend_name,
+        "order, mask", "an order or a mask", "neither where sequences differ in length");
+  return slots;
+}
+
+template <class B, class S, class O, ScoreModifier M, class F = KeepRows>
 AttendStats attend_dense(const B& backend, TensorView<const S, 4> q, TensorView<const S, 4> k,
                          TensorView<const S, 4> v, TensorView<O, 4> out, const M& modifier,
-                         const AttendOptions& options) {
+                         const AttendOptions& options, const F& finish = {}) {
   const DenseKeyValue<S> source = checked_source(k, v, options);
-  return attend_checked(backend, q, source, k.extent[2], out, modifier, options);
+  return attend_checked(backend, q, source, k.extent[2], out, modifier, options, finish);
+}
+
+/// The same over a source that has its own lengths.
+template <class B, class S, class Source, class O, ScoreModifier M, class F = KeepRows>
+AttendStats attend_source(const B& backend, TensorView<const S, 4> q, const Source& source,
+                          TensorView<O, 4> out, const M& modifier, const AttendOptions& options,
+                          const F& finish = {}) {
+  check_view(attend_name, "q", q);
+  check_source(source, q.extent[2], options);
+  const Index slots = checked_slots(source, options);
+  return attend_checked(backend, q, source, slots, out, modifier, options, finish);
 }
 
 PARE_ABI_END
@@ -210,21 +239,8 @@ template <Backend B, In<4> Q, KeyValueSource Source, Out<4> O, ScoreModifier M>
 requires SourceScalars<Q, Source, O>
 AttendStats attend(const B& backend, const Q& q, const Source& source, O&& out, const M& modifier,
                    const AttendOptions& options = {}) {
-  const auto queries = as_const(to_view(q));
-  const auto to = to_view(out);
-  check_view(detail::attend_name, "q", queries);
-  detail::check_source(source, queries.extent[2], options);
-  check(!options.key_lengths && !options.key_offsets, detail::attend_name,
-        "key_lengths, key_offsets", "lengths or offsets", "none: the source has its own");
-  Index slots = 0, shortest = std::numeric_limits<Index>::max();
-  for (Index i = 0; i < source.sequences(); ++i) {
-    slots = std::max<Index>(slots, source.length(i));
-    shortest = std::min<Index>(shortest, source.length(i));
-  }
-  check((options.order == nullptr && options.mask == nullptr) || shortest >= slots,
-        detail::attend_name, "order, mask", "an order or a mask",
-        "neither where sequences differ in length");
-  return detail::attend_checked(backend, queries, source, slots, to, modifier, options);
+  return detail::attend_source(backend, as_const(to_view(q)), source, to_view(out), modifier,
+                               options);
 }
 
 /// \overload

@@ -95,17 +95,24 @@ std::vector<double> reference_scores(const ReferenceHead& h, TensorView<const T,
   return scores;
 }
 
+/// What is done to a row by a call without a hook.
+struct ReferenceKeepRows {
+  void operator()(Index, double*) const {}
+};
+
 /// out_i = sum_j softmax_j(s_ij) v_j and lse_i = log sum_j e^(s_ij) for the queries of one head.
 ///
 /// q [queries, key dim]; `key(j)` and `value(j)` point to the rows of the token at position j, for
 /// j in [0, keys); out [queries, value dim]; lse [queries], or a null view. A row that sees no key
 /// gives 0 and -inf (the sink logit, if there is one); a NaN among the scores that it sees makes
 /// the whole row NaN, as does a score of +inf; what a row does not see never reaches it.
+///
+/// `finish(i, row)` may change row i, [value dim] in double, before it is rounded.
 template <StorageScalar T, class KeyRow, class ValueRow, class Modifier, StorageScalar U,
-          ComputeScalar L>
+          ComputeScalar L, class Finish = ReferenceKeepRows>
 void reference_attend(const ReferenceHead& h, TensorView<const T, 2> q, Index keys,
                       const KeyRow& key, const ValueRow& value, const Modifier& modifier,
-                      TensorView<U, 2> out, TensorView<L, 1> lse) {
+                      TensorView<U, 2> out, TensorView<L, 1> lse, const Finish& finish = {}) {
   for (Index i = 0; i < q.rows(); ++i) {
     std::vector<double> scores = reference_scores(h, q, i, keys, key, modifier);
     scores.push_back(h.sink_logit);
@@ -116,6 +123,7 @@ void reference_attend(const ReferenceHead& h, TensorView<const T, 2> q, Index ke
       const auto* v = value(h.order.empty() ? static_cast<Index>(slot) : Index{h.order[slot]});
       for (std::size_t c = 0; c < sum.size(); ++c) sum[c] += p[slot] * reference_value(v[c]);
     }
+    finish(i, sum.data());
     for (Index c = 0; c < out.cols(); ++c)
       out(i, c) = reference_cast<U>(sum[static_cast<std::size_t>(c)]);
     if (lse.data != nullptr) lse(i) = static_cast<L>(reference_log_sum_exp(scores));

@@ -6,6 +6,7 @@
 
 #include <pare/attention/detail/problem.hpp>
 #include <pare/attention/options.hpp>
+#include <pare/attention/row_finish.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/kernel/score_modifier.hpp>
 
@@ -16,13 +17,14 @@
 namespace pare::attention::detail {
 PARE_ABI_BEGIN
 
-/// One call: tensors, source of keys and values, what is done to scores, and the plan.
-template <class S, class O, class Source, class M>
+/// One call: tensors, source of keys and values, what is done to scores and to rows, and the plan.
+template <class S, class O, class Source, class M, class F = KeepRows>
 struct Call {
   using Scalar = S;
   using Output = O;
   using Keys = Source;
   using Modifier = M;
+  using Finish = F;
   using T = compute_t<S>;
 
   Problem problem;
@@ -31,6 +33,10 @@ struct Call {
   TensorView<O, 4> out;
   const M& modifier;
   const AttendOptions& options;
+  F finish{};
+
+  /// Whether rows are changed once they are complete.
+  static constexpr bool finishes = !std::is_same_v<F, KeepRows>;
 
   /// Whether weights may be rounded before they are summed, and the log-sum-exp needs sums of its
   /// own.

@@ -10,15 +10,60 @@
 #include <pare/attention/detail/item_runner.hpp>
 #include <pare/attention/detail/plan.hpp>
 #include <pare/attention/detail/scratch.hpp>
+#include <pare/attention/row_finish.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/workspace.hpp>
 #include <pare/kernel/attend_finish.hpp>
+#include <pare/kernel/narrow_rows.hpp>
 
 #include <algorithm>
 #include <cstddef>
+#include <type_traits>
 
 namespace pare::attention::detail {
 PARE_ABI_BEGIN
+
+/// Hands each row of an item to the call's hook: in the output, or in the state of a worker where
+/// the output is narrower, from which it is then rounded.
+template <class B, class C>
+void run_finish_hook(const B& backend, const C& call, const AttendItem& item,
+                     const Scratch<C>& scratch) {
+  using T = typename C::T;
+  using O = typename C::Output;
+  using Row = FinishedRow<B, T, typename C::Keys>;
+  const Sequence s = call.sequence(item.sequence);
+  const Index columns = call.problem.value_dim;
+  for (Index row = 0; row < item.rows(); ++row) {
+    const Index head = item.head_begin + row / item.queries();
+    const Index query = item.query_begin + row % item.queries();
+    T* to = scratch.state + row * kernel::padded_columns<T>(columns);
+    if constexpr (std::is_same_v<O, T>) to = scratch.out_rows[row];
+    const Row finished(
+        backend, call.source,
+        {item.sequence, head, head / call.problem.group(), query, query + s.offset(call.problem)},
+        to, scratch.loaded_values);
+    call.finish.finish(finished);
+    if constexpr (!std::is_same_v<O, T>)
+      launch(backend,
+             kernel::NarrowRows<O>{to, columns, scratch.out_rows[row], columns, 1, columns});
+  }
+}
+
+/// Divides the rows of an item in a worker's state, where they are to be changed before they are
+/// rounded.
+template <class B, class C>
+void finish_in_state(const B& backend, const C& call, const AttendItem& item,
+                     const Scratch<C>& scratch, bool lse_wanted) {
+  using T = typename C::T;
+  const Index stride = kernel::padded_columns<T>(call.problem.value_dim);
+  for (Index row = 0; row < item.rows(); ++row) {
+    T* const state = scratch.state + row * stride;
+    launch(backend, kernel::FinishRows<T, T>{scratch.maximum + row, scratch.sum + row, state, 1,
+                                             call.problem.value_dim, &state,
+                                             lse_wanted ? scratch.lse_rows + row : nullptr,
+                                             call.keeps_mass() ? scratch.mass + row : nullptr});
+  }
+}
 
 /// Writes the rows of an item whose states are complete.
 template <class B, class C>
@@ -37,10 +82,15 @@ void finish_rows(const B& backend, const C& call, const AttendItem& item,
                               head * call.out.stride[1] + token * call.out.stride[2];
       if (lse_wanted) scratch.lse_rows[row] = &lse(s.batch, head, token);
     }
+  if constexpr (C::finishes && !std::is_same_v<O, T>) {
+    finish_in_state(backend, call, item, scratch, lse_wanted);
+    return run_finish_hook(backend, call, item, scratch);
+  }
   launch(backend, kernel::FinishRows<T, O>{scratch.maximum, scratch.sum, scratch.state, item.rows(),
                                            call.problem.value_dim, scratch.out_rows,
                                            lse_wanted ? scratch.lse_rows : nullptr,
                                            call.keeps_mass() ? scratch.mass : nullptr});
+  if constexpr (C::finishes) run_finish_hook(backend, call, item, scratch);
 }
 
 /// Runs a call on a backend that launches kernels.

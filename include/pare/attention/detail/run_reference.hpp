@@ -7,6 +7,8 @@
 #include <pare/attention/detail/call.hpp>
 #include <pare/attention/key_value_source.hpp>
 #include <pare/attention/reference.hpp>
+#include <pare/attention/row_finish.hpp>
+#include <pare/core/backend.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -61,7 +63,13 @@ void run_reference(const C& call) {
           head, rows_of(call.q), s.keys,
           [&](Index j) { return key_row(call.source, i, kv_head, j, loaded_key.data()); },
           [&](Index j) { return value_row(call.source, i, kv_head, j, loaded_value.data()); },
-          call.modifier, rows_of(call.out), lse);
+          call.modifier, rows_of(call.out), lse,
+          [&](Index query, double* row) {
+            const FinishedRow<Reference, double, typename C::Keys> finished(
+                reference, call.source, {i, h, kv_head, query, query + s.offset(p)}, row,
+                loaded_value.data());
+            call.finish.finish(finished);
+          });
     }
 }
 
