@@ -143,6 +143,15 @@ inline Index add_items(const Problem& p, const Sequence& s, AttendItem item, Ind
   return item.part;
 }
 
+/// Moves an item to the next run of heads below `end` that have scores; false if there is none.
+inline bool next_heads(const Problem& p, Index end, AttendItem& item) {
+  item.head_begin = item.head_end;
+  while (item.head_begin < end && !p.has_scores(item.head_begin)) ++item.head_begin;
+  item.head_end = item.head_begin;
+  while (item.head_end < end && p.has_scores(item.head_end)) ++item.head_end;
+  return item.head_begin < end;
+}
+
 /// End of the run of queries from `begin` on that one item takes: blocks of the mask are not
 /// straddled, and are cut evenly where they are larger.
 inline Index item_end(const Problem& p, Index begin, Index queries, Index at_once) {
@@ -170,11 +179,10 @@ Index make_plan(const Problem& p, Index key_slots, Index total_queries,
         for (Index query = 0; query < s.queries;) {
           AttendItem item;
           item.sequence = i;
-          item.head_begin = h;
-          item.head_end = std::min(shared + sharing, h + sizes.heads);
           item.query_begin = query;
           item.query_end = query = item_end(p, query, s.queries, sizes.queries);
-          parts = add_items(p, s, item, slots, cut, parts, memory);
+          for (item.head_end = h; next_heads(p, std::min(shared + sharing, h + sizes.heads), item);)
+            parts = add_items(p, s, item, slots, cut, parts, memory);
         }
   }
   // In a total order, since std::stable_sort would allocate.

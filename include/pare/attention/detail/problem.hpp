@@ -4,9 +4,11 @@
 /// \file
 /// A checked call of attention: what each query sees.
 
+#include <pare/attention/heads/head_mode.hpp>
 #include <pare/attention/options.hpp>
 
 #include <algorithm>
+#include <cstddef>
 #include <optional>
 #include <span>
 
@@ -29,6 +31,12 @@ struct Problem {
   const KeyOrder* order = nullptr;
   const BlockMask* mask = nullptr;
   std::optional<std::span<const float>> sink_logits{};
+  std::span<const HeadMode> modes{};  ///< [heads], or empty: all are normal
+
+  /// Whether the head has scores; rows of others are written elsewhere.
+  bool has_scores(Index head) const {
+    return modes.empty() || modes[static_cast<std::size_t>(head)] == HeadMode::Normal;
+  }
 
   Index group() const { return heads / kv_heads; }
 };

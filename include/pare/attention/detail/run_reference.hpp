@@ -25,6 +25,23 @@ inline std::span<const std::uint32_t> order_of(const Problem& p, Index sequence,
   return p.order->of(sequence, by_kv_head ? head / p.group() : head);
 }
 
+/// What the definition is told of one head of a sequence.
+inline ReferenceHead reference_head(const Problem& p, Index sequence, Index head) {
+  ReferenceHead h{.batch = sequence,
+                  .head = head,
+                  .scale = p.scale,
+                  .causal = p.causal,
+                  .sinks = p.sinks,
+                  .left = p.left,
+                  .right = p.right,
+                  .query_offset = p.query_offset,
+                  .order = order_of(p, sequence, head),
+                  .mask = p.mask};
+  if (p.sink_logits)
+    h.sink_logit = static_cast<double>((*p.sink_logits)[static_cast<std::size_t>(head)]);
+  return h;
+}
+
 template <class C>
 void run_reference(const C& call) {
   using S = typename C::Scalar;
@@ -34,19 +51,9 @@ void run_reference(const C& call) {
   std::vector<S> loaded_value(static_cast<std::size_t>(p.value_dim));
   for (Index i = 0; i < p.sequences; ++i)
     for (Index h = 0; h < p.heads; ++h) {
+      if (!p.has_scores(h)) continue;
       const Sequence s = call.sequence(i);
-      ReferenceHead head{.batch = i,
-                         .head = h,
-                         .scale = p.scale,
-                         .causal = p.causal,
-                         .sinks = p.sinks,
-                         .left = p.left,
-                         .right = p.right,
-                         .query_offset = p.query_offset,
-                         .order = order_of(p, i, h),
-                         .mask = p.mask};
-      if (p.sink_logits)
-        head.sink_logit = static_cast<double>((*p.sink_logits)[static_cast<std::size_t>(h)]);
+      const ReferenceHead head = reference_head(p, i, h);
       const auto rows_of = [&](const auto& x) {
         auto* first =
             x.data + s.batch * x.stride[0] + h * x.stride[1] + s.query_begin * x.stride[2];
