@@ -6,22 +6,21 @@
 
 #include <pare/core/macros_off.hpp>
 
+#include <pare/kernel/partial_register.hpp>
 #include <pare/kernel/simd.hpp>
 #include <pare/kernel/streaming.hpp>
 
-#include <algorithm>
-#include <bit>
 #include <cstddef>
-#include <cstdint>
 #include <type_traits>
+#include <utility>
 
 namespace pare::kernel {
 
 /// For row r: sums += enter_r - leave_r, then out_hr = share_r (base + sums) for each head h. Sums
-/// are kept in double. Returns through `done` how many rows were written: fewer than all where a
-/// row left and a sum is not finite, which is then to be made anew.
+/// and products are kept in double and rounded once.
 ///
-/// Cost: each row read once (twice if it leaves) and out written once; memory binds.
+/// Cost: each row read once (twice if it leaves) and out written once; memory binds. Sums stay in
+/// registers over all rows of a panel of columns.
 template <StorageScalar S, StorageScalar O>
 struct RunningMeans {
   const S* const* enter = nullptr;  ///< [rows], an element may be null: none joins
@@ -29,91 +28,121 @@ struct RunningMeans {
   const double* share = nullptr;    ///< [rows]
   std::ptrdiff_t rows = 0;
   std::ptrdiff_t columns = 0;
-  const double* base = nullptr;  ///< [columns]
-  double* sums = nullptr;        ///< [columns]
+  const double* base = nullptr;  ///< [columns in whole lines], or null
+  double* sums = nullptr;        ///< [columns in whole lines]
   O* const* outs = nullptr;      ///< [heads], each to row 0
   std::ptrdiff_t out_stride = 0;
   std::ptrdiff_t heads = 0;  ///< 0: sums alone
   bool streams = false;      ///< rows of out begin lines: they go past the caches, a fence follows
-  std::ptrdiff_t* done = nullptr;
 };
 
 namespace detail {
 PARE_ABI_BEGIN
 
-/// Columns at once: a length known beforehand is what compilers vectorise at -O2.
-inline constexpr std::ptrdiff_t mean_columns = 16;
+/// The sums of one register of columns, in double.
+template <class Arch, class T>
+struct ColumnSums {
+  static constexpr std::ptrdiff_t n = lanes<T, Arch>, each = lanes<double, Arch>;
+  static constexpr std::ptrdiff_t registers = n / each;
 
-template <class Arch, StorageScalar S>
-PARE_ALWAYS_INLINE void add_widened(const S* p, double sign, double* sums) noexcept {
-  using T = compute_t<S>;
-  if constexpr (std::is_same_v<S, T>) {
-    for (std::ptrdiff_t l = 0; l < mean_columns; ++l) sums[l] += sign * static_cast<double>(p[l]);
-  } else {
-    T x[static_cast<std::size_t>(mean_columns)];
-    for (std::ptrdiff_t l = 0; l < mean_columns; l += lanes<T, Arch>)
-      store<Arch>(x + l, load_widened<Arch>(p + l));
-    for (std::ptrdiff_t l = 0; l < mean_columns; ++l) sums[l] += sign * static_cast<double>(x[l]);
+  vec<double, Arch> sum[static_cast<std::size_t>(registers)];
+
+  PARE_ALWAYS_INLINE void load_from(const double* p) noexcept {
+    for (std::ptrdiff_t i = 0; i < registers; ++i) sum[i] = load<Arch>(p + i * each);
   }
-}
+  PARE_ALWAYS_INLINE void store_to(double* p) const noexcept {
+    for (std::ptrdiff_t i = 0; i < registers; ++i) store<Arch>(p + i * each, sum[i]);
+  }
+  template <bool Leaves>
+  PARE_ALWAYS_INLINE void add(vec<T, Arch> v) noexcept {
+    vec<double, Arch> x[static_cast<std::size_t>(registers)];
+    if constexpr (std::is_same_v<T, double>)
+      x[0] = v;
+    else
+      widen_floats<Arch>(v, static_cast<vec<double, Arch>*>(x));
+    for (std::ptrdiff_t i = 0; i < registers; ++i) sum[i] = Leaves ? sum[i] - x[i] : sum[i] + x[i];
+  }
+  PARE_ALWAYS_INLINE vec<T, Arch> mean(const double* base, double share) const noexcept {
+    vec<double, Arch> x[static_cast<std::size_t>(registers)];
+    for (std::ptrdiff_t i = 0; i < registers; ++i) {
+      x[i] = base == nullptr ? sum[i] : sum[i] + load<Arch>(base + i * each);
+      x[i] = x[i] * broadcast<Arch>(share);
+    }
+    if constexpr (std::is_same_v<T, double>)
+      return x[0];
+    else
+      return narrow_doubles<Arch>(static_cast<const vec<double, Arch>*>(x));
+  }
+};
 
 template <class Arch, bool Streams, StorageScalar O>
-PARE_ALWAYS_INLINE void put_means(const compute_t<O>* mean, O* out) noexcept {
-  using T = compute_t<O>;
-  for (std::ptrdiff_t l = 0; l < mean_columns; l += lanes<T, Arch>)
-    if constexpr (Streams && std::is_same_v<O, T>)
-      put<Arch, true>(out + l, load<Arch>(mean + l));
-    else
-      store_narrowed<Arch>(out + l, load<Arch>(mean + l));
+PARE_ALWAYS_INLINE void put_mean(O* out, vec<compute_t<O>, Arch> v) noexcept {
+  if constexpr (Streams && std::is_same_v<O, compute_t<O>>)
+    put<Arch, true>(out, v);
+  else
+    store_narrowed<Arch>(out, v);
 }
 
-/// Whether none of the totals is infinite or NaN, judged on the bits.
-inline bool all_finite(const double* base, const double* sums, std::ptrdiff_t columns) noexcept {
-  std::uint64_t bad = 0;
-  for (std::ptrdiff_t c = 0; c < columns; ++c) {
-    const auto exponent = std::bit_cast<std::uint64_t>(base[c] + sums[c]) >> 52 & 0x7ff;
-    bad |= static_cast<std::uint64_t>(exponent == 0x7ff);
-  }
-  return bad == 0;
-}
-
-template <class Arch, bool Streams, class S, class O>
-void mean_row(const RunningMeans<S, O>& a, std::ptrdiff_t r, const S* enter,
-              const S* leave) noexcept {
-  using T = compute_t<O>;
-  const double share = a.heads > 0 ? a.share[r] : 0;
-  std::ptrdiff_t c = 0;
-  for (; c + mean_columns <= a.columns; c += mean_columns) {
-    double sum[static_cast<std::size_t>(mean_columns)];
-    for (std::ptrdiff_t l = 0; l < mean_columns; ++l) sum[l] = a.sums[c + l];
-    if (enter != nullptr) add_widened<Arch>(enter + c, 1, static_cast<double*>(sum));
-    if (leave != nullptr) add_widened<Arch>(leave + c, -1, static_cast<double*>(sum));
-    for (std::ptrdiff_t l = 0; l < mean_columns; ++l) a.sums[c + l] = sum[l];
-    if (a.heads == 0) continue;
-    alignas(64) T mean[static_cast<std::size_t>(mean_columns)];
-    for (std::ptrdiff_t l = 0; l < mean_columns; ++l)
-      mean[l] = static_cast<T>((a.base[c + l] + sum[l]) * share);
-    for (std::ptrdiff_t h = 0; h < a.heads; ++h)
-      put_means<Arch, Streams>(static_cast<const T*>(mean), a.outs[h] + r * a.out_stride + c);
-  }
-  for (; c < a.columns; ++c) {
-    if (enter != nullptr) a.sums[c] += static_cast<double>(static_cast<compute_t<S>>(enter[c]));
-    if (leave != nullptr) a.sums[c] -= static_cast<double>(static_cast<compute_t<S>>(leave[c]));
-    for (std::ptrdiff_t h = 0; h < a.heads; ++h)
-      a.outs[h][r * a.out_stride + c] =
-          static_cast<O>(static_cast<T>((a.base[c] + a.sums[c]) * share));
-  }
-}
-
-template <class Arch, bool Streams, class S, class O>
-std::ptrdiff_t mean_rows(const RunningMeans<S, O>& a) noexcept {
+/// All rows of `Registers` registers of columns from c on.
+template <class Arch, bool Streams, class S, class O, std::size_t... I>
+void mean_panel(const RunningMeans<S, O>& call, std::ptrdiff_t c,
+                std::index_sequence<I...>) noexcept {
+  using T = compute_t<S>;
+  constexpr std::ptrdiff_t n = lanes<T, Arch>;
+  const RunningMeans<S, O> a = call;  // in registers
+  ColumnSums<Arch, T> sums[sizeof...(I)];
+  const auto at = [c](std::size_t i) { return c + static_cast<std::ptrdiff_t>(i) * n; };
+  (sums[I].load_from(a.sums + at(I)), ...);
   for (std::ptrdiff_t r = 0; r < a.rows; ++r) {
-    const S* const leave = a.leave == nullptr ? nullptr : a.leave[r];
-    // Infinity minus infinity would stay NaN in rows that see neither.
-    if (leave != nullptr && !all_finite(a.base, a.sums, a.columns)) return r;
-    mean_row<Arch, Streams>(a, r, a.enter[r], leave);
+    if (const S* const enter = a.enter[r]; enter != nullptr)
+      (sums[I].template add<false>(load_widened<Arch>(enter + at(I))), ...);
+    if (const S* const leave = a.leave == nullptr ? nullptr : a.leave[r]; leave != nullptr)
+      (sums[I].template add<true>(load_widened<Arch>(leave + at(I))), ...);
+    if (a.heads == 0) continue;
+    const double share = a.share[r];
+    const vec<T, Arch> mean[] = {
+        sums[I].mean(a.base == nullptr ? nullptr : a.base + at(I), share)...};
+    for (std::ptrdiff_t h = 0; h < a.heads; ++h)
+      (put_mean<Arch, Streams>(a.outs[h] + r * a.out_stride + at(I), mean[I]), ...);
   }
-  return a.rows;
+  (sums[I].store_to(a.sums + at(I)), ...);
+}
+
+/// The same of the columns behind the last whole register.
+template <class Arch, class S, class O>
+void mean_end(const RunningMeans<S, O>& a, std::ptrdiff_t c) noexcept {
+  using T = compute_t<S>;
+  const std::ptrdiff_t count = a.columns - c;
+  ColumnSums<Arch, T> sums;
+  sums.load_from(a.sums + c);
+  for (std::ptrdiff_t r = 0; r < a.rows; ++r) {
+    if (a.enter[r] != nullptr)
+      sums.template add<false>(load_first<Arch>(a.enter[r] + c, count, T(0)));
+    if (a.leave != nullptr && a.leave[r] != nullptr)
+      sums.template add<true>(load_first<Arch>(a.leave[r] + c, count, T(0)));
+    for (std::ptrdiff_t h = 0; h < a.heads; ++h)
+      store_first<Arch>(a.outs[h] + r * a.out_stride + c, count,
+                        sums.mean(a.base == nullptr ? nullptr : a.base + c, a.share[r]));
+  }
+  sums.store_to(a.sums + c);
+}
+
+template <class Arch, bool Streams, class S, class O>
+void mean_rows(const RunningMeans<S, O>& a) noexcept {
+  constexpr std::ptrdiff_t n = lanes<compute_t<S>, Arch>;
+  // 8 registers of floats have 16 of sums, and as many are left.
+  constexpr std::ptrdiff_t most = Arch::registers < 32 ? 2 : 8;
+  std::ptrdiff_t c = 0;
+  for (; c + most * n <= a.columns; c += most * n)
+    mean_panel<Arch, Streams>(a, c, std::make_index_sequence<static_cast<std::size_t>(most)>{});
+  if (most > 4 && c + 4 * n <= a.columns) {
+    mean_panel<Arch, Streams>(a, c, std::make_index_sequence<4>{});
+    c += 4 * n;
+  }
+  for (; c + 2 * n <= a.columns; c += 2 * n)
+    mean_panel<Arch, Streams>(a, c, std::make_index_sequence<2>{});
+  for (; c + n <= a.columns; c += n) mean_panel<Arch, Streams>(a, c, std::make_index_sequence<1>{});
+  if (c < a.columns) mean_end<Arch>(a, c);
 }
 
 PARE_ABI_END
@@ -122,7 +151,7 @@ PARE_ABI_BEGIN
 
 template <class Arch, class S, class O>
 void run_kernel(Arch, const RunningMeans<S, O>& a) noexcept {
-  *a.done = a.streams ? detail::mean_rows<Arch, true>(a) : detail::mean_rows<Arch, false>(a);
+  a.streams ? detail::mean_rows<Arch, true>(a) : detail::mean_rows<Arch, false>(a);
 }
 
 PARE_ABI_END

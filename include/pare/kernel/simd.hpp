@@ -248,6 +248,28 @@ PARE_ALWAYS_INLINE V swap_pairs(V v) noexcept {
     return detail::generic_swap_pairs<Arch>(v);
 }
 
+/// Registers of doubles that hold the lanes of one of floats.
+template <class Arch>
+inline constexpr std::ptrdiff_t double_registers = lanes<float, Arch> / lanes<double, Arch>;
+
+/// The lanes of v as doubles, in double_registers registers in their order.
+template <class Arch>
+PARE_ALWAYS_INLINE void widen_floats(vec<float, Arch> v, vec<double, Arch>* out) noexcept {
+  if constexpr (requires { detail::widen_floats_on(Arch{}, v, out); })
+    detail::widen_floats_on(Arch{}, v, out);
+  else
+    detail::generic_widen_floats<Arch>(v, out);
+}
+
+/// The reverse, rounded to nearest.
+template <class Arch>
+PARE_ALWAYS_INLINE vec<float, Arch> narrow_doubles(const vec<double, Arch>* v) noexcept {
+  if constexpr (requires { detail::narrow_doubles_on(Arch{}, v); })
+    return detail::narrow_doubles_on(Arch{}, v);
+  else
+    return detail::generic_narrow_doubles<Arch>(v);
+}
+
 /// first = p[0] and second = p[1] in every lane, by one load where an arch can.
 template <class Arch, ComputeScalar T>
 PARE_ALWAYS_INLINE void broadcast_pair(const T* p, vec<T, Arch>& first,

@@ -33,20 +33,21 @@ void run_finish_hook(const B& backend, const C& call, const AttendItem& item,
   using Row = FinishedRow<B, T, typename C::Keys>;
   const Sequence s = call.sequence(item.sequence);
   const Index columns = call.problem.value_dim;
-  for (Index row = 0; row < item.rows(); ++row) {
-    const Index head = item.head_begin + row / item.queries();
-    const Index query = item.query_begin + row % item.queries();
-    T* to = scratch.state + row * kernel::padded_columns<T>(columns);
-    if constexpr (std::is_same_v<O, T>) to = scratch.out_rows[row];
-    const Row finished(
-        backend, call.source,
-        {item.sequence, head, head / call.problem.group(), query, query + s.offset(call.problem)},
-        to, scratch.loaded_values);
-    call.finish.finish(finished);
-    if constexpr (!std::is_same_v<O, T>)
-      launch(backend,
-             kernel::NarrowRows<O>{to, columns, scratch.out_rows[row], columns, 1, columns});
-  }
+  const Index kv_head = item.head_begin / call.problem.group();
+  const Index stride = kernel::padded_columns<T>(columns), first = item.query_begin;
+  Index row = 0;
+  for (Index head = item.head_begin; head < item.head_end; ++head)
+    for (Index query = first; query < item.query_end; ++query, ++row) {
+      T* to = scratch.state + row * stride;
+      if constexpr (std::is_same_v<O, T>) to = scratch.out_rows[row];
+      const Row finished(backend, call.source,
+                         {item.sequence, head, kv_head, query, query + s.offset(call.problem)}, to,
+                         scratch.loaded_values);
+      call.finish.finish(finished);
+      if constexpr (!std::is_same_v<O, T>)
+        launch(backend,
+               kernel::NarrowRows<O>{to, columns, scratch.out_rows[row], columns, 1, columns});
+    }
 }
 
 /// Divides the rows of an item in a worker's state, where they are to be changed before they are

@@ -9,7 +9,7 @@
 #include <pare/attention/key_value_source.hpp>
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
-#include <pare/core/ceil_div.hpp>
+#include <pare/core/check.hpp>
 #include <pare/core/parallel.hpp>
 #include <pare/core/scratch.hpp>
 #include <pare/core/workspace.hpp>
@@ -92,8 +92,8 @@ class MeanRunner {
         sink_(sink_of(p_, item.head_begin)),
         streams_(streams) {
     carve_from(memory, [&](Carver& take) {
-      take(sums_, columns_);
-      take(base_, columns_);
+      take(sums_, whole_lines(columns_));
+      take(base_, whole_lines(columns_));
       take(shares_, mean_chunk);
       take(enter_, mean_chunk);
       take(leave_, mean_chunk);
@@ -124,8 +124,8 @@ class MeanRunner {
 
   /// Sums over what a query sees, and its row.
   void begin_at(Index query) {
-    std::fill_n(sums_, columns_, 0.0);
-    std::fill_n(base_, columns_, 0.0);
+    std::fill_n(sums_, whole_lines(columns_), 0.0);
+    std::fill_n(base_, whole_lines(columns_), 0.0);
     const Visible v = visible(p_, s_, query);
     add_run(0, std::max<Index>(0, std::min({p_.sinks, v.first, v.last + 1})));
     add_run(v.first, v.last + 1);
@@ -139,41 +139,74 @@ class MeanRunner {
     for (Index added = 0; begin < end;) {
       const Index n = std::min(mean_chunk, end - begin);
       for (Index i = 0; i < n; ++i) enter_[i] = value(begin + i, i);
-      std::ptrdiff_t done = 0;
-      launch(backend_, kernel::RunningMeans<S, O>{enter_, nullptr, nullptr, n, columns_, base_,
-                                                  sums_, nullptr, 0, 0, false, &done});
+      launch(backend_, kernel::RunningMeans<S, O>{enter_, nullptr, nullptr, n, columns_, nullptr,
+                                                  sums_, nullptr, 0, 0, false});
       begin += n;
       added += n;
       if (added % restart_rows == 0) fold();
     }
   }
 
-  /// What was summed joins the base.
+  /// What was summed joins the base. Sums of floats in double stay far below what a float tells.
   void fold() {
-    for (Index c = 0; c < columns_; ++c) base_[c] += sums_[c];
-    std::fill_n(sums_, columns_, 0.0);
+    if constexpr (std::is_same_v<T, double>) {
+      for (Index c = 0; c < columns_; ++c) base_[c] += sums_[c];
+      std::fill_n(sums_, columns_, 0.0);
+    }
   }
 
-  /// Rows from `query` on, at most up to `end`, as long as at most one key joins and one leaves;
-  /// returns how far it got.
+  /// Rows [query, end), or a beginning of them; returns how far it got.
   Index advance(Index query, Index end) {
+    const Index n = slides() ? gather_window(query, end) : gather_prefix(query, end);
+    if (n == 0) {
+      begin_at(query);
+      return query + 1;
+    }
+    write(query, n, leaves_ ? leave_ : nullptr);
+    // Infinity minus infinity would stay NaN in rows that see neither.
+    if (slides() && !is_finite_sum())
+      for (Index i = 0; i < n; ++i) begin_at(query + i);
+    return query + n;
+  }
+
+  /// What joins and leaves at the rows from `query` on, as long as that is at most one key each.
+  Index gather_window(Index query, Index end) {
     Index n = 0;
+    leaves_ = false;
     for (; query + n < end; ++n) {
       const Visible v = visible(p_, s_, query + n);
-      const Index joins = v.last - before_.last, leaves = v.first - before_.first;
-      if (joins < 0 || joins > 1 || leaves < 0 || leaves > 1) break;
-      const bool enters = joins == 1 && v.last >= 0 && (v.last >= v.first || v.last < p_.sinks);
-      const bool left = leaves == 1 && before_.first <= before_.last && before_.first >= p_.sinks;
+      const Index joined = v.last - before_.last, passed = v.first - before_.first;
+      if (joined < 0 || joined > 1 || passed < 0 || passed > 1) break;
+      const bool enters = joined == 1 && v.last >= 0 && (v.last >= v.first || v.last < p_.sinks);
+      const bool left = passed == 1 && before_.first <= before_.last && before_.first >= p_.sinks;
       gather(v, n, enters ? value(v.last, n) : nullptr,
              left ? value(before_.first, mean_chunk + n) : nullptr);
+      leaves_ |= left;
       before_ = v;
     }
-    const Index done = n > 0 ? write(query, n, slides() ? leave_ : nullptr) : 0;
-    if (done < n || n == 0) {
-      begin_at(query + done);
-      return query + done + 1;
+    return n;
+  }
+
+  /// The same where no key is left behind: all that is seen begins at position 0.
+  Index gather_prefix(Index query, Index end) {
+    Index n = 0;
+    for (; query + n < end; ++n) {
+      const Index last = visible(p_, s_, query + n).last, joined = last - before_.last;
+      if (joined > 1) break;
+      enter_[n] = joined == 1 && last >= 0 ? value(last, n) : nullptr;
+      before_.last = last;
+      shares_[n] = static_cast<double>(last + 1);
     }
-    return query + n;
+    if (p_.sink_logits)
+      for (Index i = 0; i < n; ++i)
+        shares_[i] = weight_share(std::max<Index>(0, static_cast<Index>(shares_[i])), sink_);
+    else
+      for (Index i = 0; i < n; ++i) shares_[i] = shares_[i] > 0 ? 1 / shares_[i] : 0;
+    return n;
+  }
+
+  bool is_finite_sum() const {
+    return std::all_of(sums_, sums_ + columns_, [](double x) { return is_finite(x); });
   }
 
   const S* value(Index position, Index at) {
@@ -190,15 +223,13 @@ class MeanRunner {
   }
 
   /// Rows [query, query + n) of every uniform head of the item.
-  Index write(Index query, Index n, const S* const* leave) {
+  void write(Index query, Index n, const S* const* leave) {
     Index heads = 0;
     for (Index h = item_.head_begin; h < item_.head_end; ++h)
       if (is_uniform(h)) outs_[heads++] = out_row(h, query);
-    std::ptrdiff_t done = 0;
-    launch(backend_,
-           kernel::RunningMeans<S, O>{enter_, leave, shares_, n, columns_, base_, sums_, outs_,
-                                      call_.out.stride[2], heads, streams_, &done});
-    return done;
+    const double* const base = std::is_same_v<T, double> ? base_ : nullptr;
+    launch(backend_, kernel::RunningMeans<S, O>{enter_, leave, shares_, n, columns_, base, sums_,
+                                                outs_, call_.out.stride[2], heads, streams_});
   }
 
   O* out_row(Index head, Index query) const {
@@ -224,7 +255,8 @@ class MeanRunner {
   Index columns_;
   double sink_;
   bool streams_;
-  Visible before_{};  ///< of the row that was written last
+  bool leaves_ = false;  ///< whether a key leaves in the rows that were gathered
+  Visible before_{};     ///< of the row that was written last
   double* sums_ = nullptr;
   double* base_ = nullptr;
   double* shares_ = nullptr;

@@ -37,6 +37,8 @@ void interleave_low_on(NoArch);
 void interleave_high_on(NoArch);
 void swap_pairs_on(NoArch);
 void broadcast_pair_on(NoArch);
+void widen_floats_on(NoArch);
+void narrow_doubles_on(NoArch);
 void load_signed_bytes_on(NoArch);
 void load_e4m3_on(NoArch);
 void look_up_e4m3_on(NoArch);
@@ -119,6 +121,28 @@ PARE_ALWAYS_INLINE void generic_store_narrowed(O* p, vec<float, Arch> v) noexcep
   float values[static_cast<std::size_t>(n)];
   store<Arch>(static_cast<float*>(values), v);
   for (std::ptrdiff_t i = 0; i < n; ++i) p[i] = O(values[i]);
+}
+
+template <class Arch>
+PARE_ALWAYS_INLINE void generic_widen_floats(vec<float, Arch> v, vec<double, Arch>* out) noexcept {
+  constexpr std::ptrdiff_t n = lanes<float, Arch>;
+  float x[static_cast<std::size_t>(n)];
+  double y[static_cast<std::size_t>(n)];
+  store<Arch>(static_cast<float*>(x), v);
+  for (std::ptrdiff_t i = 0; i < n; ++i) y[i] = static_cast<double>(x[i]);
+  for (std::ptrdiff_t i = 0; i < n; i += lanes<double, Arch>)
+    out[i / lanes<double, Arch>] = load<Arch>(static_cast<const double*>(y) + i);
+}
+
+template <class Arch>
+PARE_ALWAYS_INLINE vec<float, Arch> generic_narrow_doubles(const vec<double, Arch>* v) noexcept {
+  constexpr std::ptrdiff_t n = lanes<float, Arch>;
+  float x[static_cast<std::size_t>(n)];
+  double y[static_cast<std::size_t>(n)];
+  for (std::ptrdiff_t i = 0; i < n; i += lanes<double, Arch>)
+    store<Arch>(static_cast<double*>(y) + i, v[i / lanes<double, Arch>]);
+  for (std::ptrdiff_t i = 0; i < n; ++i) x[i] = static_cast<float>(y[i]);
+  return load<Arch>(static_cast<const float*>(x));
 }
 
 template <class Arch, class V>

@@ -55,6 +55,16 @@ PARE_ALWAYS_INLINE double reduce_max_on(arch::avx2, vec<double, arch::avx2> v) n
   return reduce_max_on(arch::sse2{}, vec<double, arch::sse2>(two));
 }
 
+PARE_ALWAYS_INLINE void widen_floats_on(arch::avx2, vec<float, arch::avx2> v,
+                                        vec<double, arch::avx2>* out) noexcept {
+  out[0] = _mm256_cvtps_pd(_mm256_castps256_ps128(v));
+  out[1] = _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1));
+}
+PARE_ALWAYS_INLINE vec<float, arch::avx2> narrow_doubles_on(
+    arch::avx2, const vec<double, arch::avx2>* v) noexcept {
+  return _mm256_set_m128(_mm256_cvtpd_ps(v[1]), _mm256_cvtpd_ps(v[0]));
+}
+
 PARE_ALWAYS_INLINE vec<float, arch::avx2> load_widened_on(arch::avx2, const bf16* p) noexcept {
   const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
@@ -197,6 +207,19 @@ PARE_ALWAYS_INLINE double reduce_max_on(arch::avx512, Doubles8 v) noexcept {
   const __m256d low = _mm512_maskz_extractf64x4_pd(0xf, v, 0);
   const __m256d high = _mm512_maskz_extractf64x4_pd(0xf, v, 1);
   return reduce_max_on(arch::avx2{}, vec<double, arch::avx2>(_mm256_max_pd(low, high)));
+}
+
+PARE_ALWAYS_INLINE void widen_floats_on(arch::avx512, Floats16 v, Doubles8* out) noexcept {
+  const __m512d halves = _mm512_castps_pd(v);
+  const __m256d low = _mm512_maskz_extractf64x4_pd(0xf, halves, 0);
+  const __m256d high = _mm512_maskz_extractf64x4_pd(0xf, halves, 1);
+  out[0] = _mm512_maskz_cvtps_pd(0xff, _mm256_castpd_ps(low));
+  out[1] = _mm512_maskz_cvtps_pd(0xff, _mm256_castpd_ps(high));
+}
+PARE_ALWAYS_INLINE Floats16 narrow_doubles_on(arch::avx512, const Doubles8* v) noexcept {
+  const __m256d low = _mm256_castps_pd(_mm512_maskz_cvtpd_ps(0xff, v[0]));
+  const __m256d high = _mm256_castps_pd(_mm512_maskz_cvtpd_ps(0xff, v[1]));
+  return _mm512_castpd_ps(_mm512_maskz_insertf64x4(0xff, _mm512_castpd256_pd512(low), high, 1));
 }
 
 /// The bits of bf16 as floats.

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// Heads as switches: attention with modes and blends beside plain attention in turns, uniform
+/// heads against copying as many bytes, differential attention and value residuals against the
+/// machine; and all against torch.
+///
+/// `of_attend` is the time over that of `attend` on the same tensors, below 1 is faster.
+
+#include "attention_data.hpp"
+#include "counters.hpp"
+#include "peer.hpp"
+#include "workload.hpp"
+
+#include <pare/attention/attend.hpp>
+#include <pare/attention/heads/head_modes.hpp>
+#include <pare/attention/heads/soft_identity.hpp>
+
+#include <benchmark/benchmark.h>
+
+#include <cmath>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace {
+using namespace pare::bench;
+using pare::Index;
+using pare::attention::attend;
+using pare::attention::HeadMode;
+using pare::attention::HeadModes;
+using pare::attention::SoftIdentity;
+
+constexpr Index heads = 8;
+const double largest_value = std::sqrt(3.0);
+
+std::string threads_suffix(int threads) { return threads == 1 ? "/t1" : ""; }
+
+/// Median seconds of two works that run in turns, `own` in the timed loop.
+template <class Own, class Other>
+std::pair<double, double> time_in_turns(benchmark::State& state, LimitProbe& probe, const Own& own,
+                                        const Other& other) {
+  std::vector<double> times, others;
+  probe.sample();
+  for (auto _ : state) {
+    others.push_back(seconds(other));
+    times.push_back(seconds(own));
+    state.SetIterationTime(times.back());
+  }
+  probe.sample();
+  return {median(std::move(times)), median(std::move(others))};
+}
+
+struct HeadsWork {
+  explicit HeadsWork(const AttentionShape& shape) : data(shape) {}
+
+  template <class... Policy>
+  void run(int threads, const Policy&... policy) {
+    attend(pare::simd.threads(threads).with(workspace), data.q(), data.k(), data.v(), data.out(),
+           policy..., {.causal = true});
+  }
+
+  AttentionData<float> data;
+  pare::Workspace workspace;
+};
+
+HeadsWork& heads_work(const AttentionShape& s) {
+  return workload<HeadsWork>("heads q" + std::to_string(s.queries) + " n" + std::to_string(s.keys) +
+                                 " d" + std::to_string(s.dim),
+                             [&] { return HeadsWork(s); });
+}
+
+double peer(const std::string& what, int threads, const AttentionShape& s) {
+  return python_peer_seconds("heads_torch.py",
+                             {what, std::to_string(threads), std::to_string(s.heads),
+                              std::to_string(s.keys), std::to_string(s.dim)});
+}
+
+// ---------------------------------------------------------------- modes that are all normal
+
+void normal_modes(benchmark::State& state, const AttentionShape& s, int threads) {
+  HeadsWork& work = heads_work(s);
+  const std::vector<HeadMode> modes(static_cast<std::size_t>(s.heads), HeadMode::Normal);
+  work.run(threads, HeadModes{modes});
+  if (!(worst_error(work.data.q(), work.data.k(), work.data.v(), work.data.out(), every_key) <=
+        attention_tolerance<float>(largest_value)))
+    return state.SkipWithError("result differs from the definition");
+  LimitProbe none(1, {});
+  const auto [own, plain] = time_in_turns(
+      state, none, [&] { work.run(threads, HeadModes{modes}); }, [&] { work.run(threads); });
+  state.counters["of_attend"] = own / plain;
+  set_threads(state, threads);
+}
+
+// ---------------------------------------------------------------- uniform heads
+
+bool means_are_right(const AttentionData<float>& data) {
+  const auto v = data.v();
+  const auto out = data.out();
+  const Index last = v.extent[2] - 1;
+  for (const Index h : {Index{0}, v.extent[1] - 1})
+    for (Index c = 0; c < v.extent[3]; ++c) {
+      double sum = 0;
+      for (Index j = 0; j <= last; ++j) sum += static_cast<double>(v(0, h, j, c));
+      const double mean = sum / static_cast<double>(last + 1);
+      if (!(std::abs(static_cast<double>(out(0, h, out.extent[2] - 1, c)) - mean) < 1e-6))
+        return false;
+    }
+  return true;
+}
+
+void uniform_modes(benchmark::State& state, const AttentionShape& s, int threads) {
+  HeadsWork& work = heads_work(s);
+  const std::vector<HeadMode> modes(static_cast<std::size_t>(s.heads), HeadMode::Uniform);
+  work.run(threads, HeadModes{modes});
+  if (!means_are_right(work.data)) return state.SkipWithError("result differs from the mean");
+  const double bytes =
+      static_cast<double>(s.dim * (s.kv_heads * s.keys + s.heads * s.queries)) * sizeof(float);
+  LimitProbe probe(threads, {{Limit::copy, bytes}});
+  const double own =
+      time_between_probes(state, probe, [&] { work.run(threads, HeadModes{modes}); });
+  set_of_limit(state, probe.seconds(), own);
+  if (s.queries == s.keys) set_vs(state, "torch", peer("uniform", threads, s), own);
+  state.counters["GB/s"] = bytes / own * 1e-9;
+  set_threads(state, threads);
+}
+
+// ---------------------------------------------------------------- blends with the own value
+
+void soft_identity(benchmark::State& state, const AttentionShape& s, int threads) {
+  HeadsWork& work = heads_work(s);
+  const std::vector<float> all(static_cast<std::size_t>(s.heads), 1.0f), half(all.size(), 0.5f);
+  work.run(threads, SoftIdentity{all});
+  if (work.data.out()(0, 1, s.queries / 2, 3) !=
+      work.data.v()(0, 1, s.queries / 2 + s.keys - s.queries, 3))
+    return state.SkipWithError("a share of 1 is not the value");
+  LimitProbe none(1, {});
+  const auto [own, plain] = time_in_turns(
+      state, none, [&] { work.run(threads, SoftIdentity{half}); }, [&] { work.run(threads); });
+  state.counters["of_attend"] = own / plain;
+  if (s.queries == s.keys) set_vs(state, "torch", peer("soft_identity", threads, s), own);
+  set_threads(state, threads);
+}
+
+const bool registered = [] {
+  const auto add = [](const std::string& name, auto function, AttentionShape s, int calls) {
+    for (const int threads : {1, all_threads()})
+      large(benchmark::RegisterBenchmark(
+                ("heads/" + name + threads_suffix(threads)).c_str(),
+                [=](benchmark::State& state) { function(state, s, threads); }),
+            calls)
+          ->Repetitions(3);
+  };
+  const auto whole = [](Index tokens, Index dim) {
+    return AttentionShape::prefill(heads, tokens, dim);
+  };
+  const AttentionShape one_row{heads, heads, 1, 8192, 64};
+  add("modes/normal/d64/n4096", normal_modes, whole(4096, 64), 3);
+  add("modes/normal/d64/n100", normal_modes, whole(100, 64), 200);
+  add("modes/normal/d64/q1_n8192", normal_modes, one_row, 50);
+  add("modes/uniform/d64/n16384", uniform_modes, whole(16384, 64), 20);
+  add("modes/uniform/d128/n16384", uniform_modes, whole(16384, 128), 10);
+  add("modes/uniform/d64/n100", uniform_modes, whole(100, 64), 500);
+  add("modes/uniform/d64/q1_n8192", uniform_modes, one_row, 50);
+  add("soft_identity/d64/n4096", soft_identity, whole(4096, 64), 3);
+  add("soft_identity/d64/n100", soft_identity, whole(100, 64), 200);
+  add("soft_identity/d64/q1_n8192", soft_identity, one_row, 50);
+  return true;
+}();
+
+}  // namespace
