@@ -38,15 +38,23 @@ bool multiplies_pairs() {
     return cpu_has_fast_bf16_dot();
 }
 
-/// Collects the visible slots of an item until a tile is full, and runs it.
-template <class B, class C>
+/// An item that has one map of scores.
+struct OneMap {};
+
+/// Collects the visible slots of an item until a tile is full, and runs it. A second map of scores
+/// over the same values is a runner beside it (`Beside`), which is given the same slots and, tile
+/// by tile, the values that were packed for the first.
+template <class B, class C, class Beside = OneMap>
 class ItemRunner {
   using T = typename C::T;
   using S = typename C::Scalar;
+  static constexpr bool pairs = !std::is_same_v<Beside, OneMap>;
 
  public:
-  ItemRunner(const B& backend, const C& call, const AttendItem& item, const Scratch<C>& scratch)
-      : backend_(backend),
+  ItemRunner(const B& backend, const C& call, const AttendItem& item, const Scratch<C>& scratch,
+             Beside* beside = nullptr)
+      : beside_(beside),
+        backend_(backend),
         call_(call),
         item_(item),
         scratch_(scratch),
@@ -68,6 +76,25 @@ class ItemRunner {
     flush();
   }
 
+  /// Packs the queries, and says where each row stands and what it sees.
+  void place_rows() {
+    place_queries();
+    if constexpr (pairs) beside_->place_rows();
+  }
+
+  void add_run(Index begin, Index n) {
+    feed_.add_run(begin, n);
+    if constexpr (pairs) beside_->add_run(begin, n);
+  }
+
+  /// Runs a tile of as many slots as another runner's, with its values.
+  void follow(const typename TileFeed<B, C>::Tile& first) {
+    auto tile = are_direct() ? feed_.direct(first.count)
+                             : feed_.packed_keys(first.count, fetch_mode(), first);
+    heads_ = all_heads;
+    finish_tile(tile);
+  }
+
  private:
   static constexpr std::uint64_t all_heads = ~std::uint64_t{0};
   static constexpr bool loads = LoadsKeys<typename C::Keys> || LoadsValues<typename C::Keys>;
@@ -86,8 +113,7 @@ class ItemRunner {
                                                        : kernel::tile_keys;
   }
 
-  /// Packs the queries, and says where each row stands and what it sees.
-  void place_rows() {
+  void place_queries() {
     const Problem& p = call_.problem;
     const Index queries = item_.queries();
     lowest_ = std::numeric_limits<Index>::max();
@@ -204,7 +230,7 @@ class ItemRunner {
   void take(Index position) {
     if (hides_key(call_.modifier, item_.sequence, position)) return;
     if (feed_.count() == collected_) run_tile();
-    feed_.add(position);
+    add_run(position, 1);
   }
 
   /// The same for positions [begin, end).
@@ -218,7 +244,7 @@ class ItemRunner {
       const Index most = std::min(collected_ - feed_.count(), end - begin);
       Index room = 1;
       while (room < most && !hides_key(call_.modifier, item_.sequence, begin + room)) ++room;
-      feed_.add_run(begin, room);
+      add_run(begin, room);
       begin += room;
     }
   }
@@ -227,18 +253,34 @@ class ItemRunner {
     while (feed_.count() > 0) run_tile();
   }
 
+  /// Whether keys and values are multiplied by as they lie.
+  bool are_direct() const { return lanes_ || rows_ <= direct_rows; }
+
+  Fetch fetch_mode() const {
+    return item_.rows() < small_block_rows ? Fetch::Packing : Fetch::Computing;
+  }
+
   /// Runs the first tile of what was collected.
   void run_tile() {
     const Index count = std::min(feed_.count(), tile_keys_);
-    const Fetch fetch = item_.rows() < small_block_rows ? Fetch::Packing : Fetch::Computing;
-    auto tile = lanes_ || rows_ <= direct_rows ? feed_.direct(count) : feed_.packed(count, fetch);
+    auto tile = are_direct() ? feed_.direct(count) : feed_.packed(count, fetch_mode());
+    if constexpr (pairs) {
+      const auto first = tile;
+      finish_tile(tile);
+      beside_->follow(first);
+    } else {
+      finish_tile(tile);
+    }
+  }
+
+  void finish_tile(typename TileFeed<B, C>::Tile& tile) {
     if (lanes_) {
       tile.lanes = scratch_.lanes;
       tile.lanes.stride = kernel::padded_columns<T>(item_.rows());
     }
     note_positions(tile);
     run_heads(tile);
-    feed_.drop(count);
+    feed_.drop(tile.count);
   }
 
   /// The tile for each run of neighbouring heads that want it.
@@ -265,6 +307,7 @@ class ItemRunner {
     }
   }
 
+  Beside* beside_;
   const B& backend_;
   const C& call_;
   const AttendItem& item_;

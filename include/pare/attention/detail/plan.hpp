@@ -70,7 +70,7 @@ inline Index even_queries(Index queries, Index most) {
 }
 
 inline PlanSizes plan_sizes(const Problem& p, Index queries, Index total_rows) {
-  const Index rows = rows_at_once(queries, total_rows);
+  const Index rows = rows_at_once(queries, total_rows) / p.maps;
   const Index sharing =
       p.mask == nullptr ? sharing_heads(p) : std::min(sharing_heads(p), most_heads);
   const Index least_queries = std::min<Index>(queries, kernel::tile_rows);

@@ -33,6 +33,8 @@ struct Problem {
   std::optional<std::span<const float>> sink_logits{};
   std::span<const HeadMode> modes{};  ///< [heads], or empty: all are normal
 
+  Index maps = 1;  ///< of scores for each head, whose rows share a core's caches
+
   /// Whether the head has scores; rows of others are written elsewhere.
   bool has_scores(Index head) const {
     return modes.empty() || modes[static_cast<std::size_t>(head)] == HeadMode::Normal;

@@ -94,6 +94,24 @@ class TileFeed {
     return tile;
   }
 
+  /// The keys of the first `n`, packed here, with the values of another feed's tile of the same
+  /// positions.
+  Tile packed_keys(Index n, Fetch fetch, const Tile& values) const {
+    const Index depth = call_.problem.key_dim;
+    const kernel::FetchRows<S> next{scratch_.key_rows + n, count_ - n, depth};
+    kernel::PackTransposed<S> pack{scratch_.key_rows, n, depth, scratch_.keys};
+    Tile tile = tile_of(n);
+    if (fetch == Fetch::Packing)
+      pack.fetch = next;
+    else
+      tile.fetch_keys = next;
+    launch(backend_, pack);
+    tile.keys = scratch_.keys;
+    tile.values = values.values;
+    tile.value_stride = values.value_stride;
+    return tile;
+  }
+
   /// Whether the first `n` rows of values are panels where they lie: one behind the other, in whole
   /// registers.
   bool are_panels(Index n) const {
