@@ -13,11 +13,13 @@
 #include "workload.hpp"
 
 #include <pare/attention/attend.hpp>
+#include <pare/attention/differential.hpp>
 #include <pare/attention/heads/head_modes.hpp>
 #include <pare/attention/heads/soft_identity.hpp>
 
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <utility>
@@ -142,6 +144,68 @@ void soft_identity(benchmark::State& state, const AttentionShape& s, int threads
   set_threads(state, threads);
 }
 
+// ---------------------------------------------------------------- differential attention
+
+constexpr double lambda = 0.5, lambda_init = 0.8;
+
+/// Two maps of key dim d over values of dim 2 d, and one map of both 2 d.
+struct DifferentialWork {
+  explicit DifferentialWork(const AttentionShape& s)
+      : first(s, 1), second(s, 11), wide({s.heads, s.kv_heads, s.queries, s.keys, 2 * s.dim}, 21) {}
+
+  void run(int threads) {
+    pare::attention::differential(pare::simd.threads(threads).with(workspace), first.q(), first.k(),
+                                  second.q(), second.k(), wide.v(), wide.out(),
+                                  {.lambda = lambda, .lambda_init = lambda_init});
+  }
+  void run_one_map(int threads) {
+    attend(pare::simd.threads(threads).with(workspace), wide.q(), wide.k(), wide.v(), wide.out());
+  }
+
+  /// The last row of every head, which sees all keys, against the definition.
+  bool is_right() {
+    run(1);
+    const Index last = first.shape().queries - 1, columns = wide.shape().dim;
+    double worst = 0;
+    for (Index h = 0; h < first.shape().heads; ++h) {
+      const Eigen::VectorXd row =
+          attention_row(first.q(), first.k(), wide.v(), h, last, every_of_head) -
+          lambda * attention_row(second.q(), second.k(), wide.v(), h, last, every_of_head);
+      const double root = std::sqrt(row.squaredNorm() / static_cast<double>(columns) + 1e-5);
+      for (Index c = 0; c < columns; ++c)
+        worst = std::max(worst, std::abs(static_cast<double>(wide.out()(0, h, last, c)) -
+                                         row(c) / root * (1 - lambda_init)));
+    }
+    return worst <= 1e-4;
+  }
+
+  static constexpr auto every_of_head = [](Index) { return true; };
+
+  AttentionData<float> first, second, wide;
+  pare::Workspace workspace;
+};
+
+// What two maps cost: 2 d for the scores and 4 d for the values of each, for each pair. A form that
+// stores all scores of a row could do with two thirds of it.
+void differential_rows(benchmark::State& state, const AttentionShape& s, int threads) {
+  DifferentialWork& work =
+      workload<DifferentialWork>("differential q" + std::to_string(s.queries) + " n" +
+                                     std::to_string(s.keys) + " d" + std::to_string(s.dim),
+                                 [&] { return DifferentialWork(s); });
+  if (!work.is_right()) return state.SkipWithError("result differs from the definition");
+  const double flops = 12.0 * static_cast<double>(s.heads * s.dim) *
+                       static_cast<double>(s.queries) * static_cast<double>(s.keys);
+  const double bytes = 4.0 * static_cast<double>(s.kv_heads * s.keys * s.dim) * sizeof(float);
+  LimitProbe probe(threads, {{Limit::fma_f32, flops}, {Limit::dram_read, bytes}});
+  const auto [own, one_map] =
+      time_in_turns(state, probe, [&] { work.run(threads); }, [&] { work.run_one_map(threads); });
+  set_of_limit(state, probe.seconds(), own);
+  state.counters["of_attend"] = own / one_map;
+  if (s.queries == s.keys) set_vs(state, "torch", peer("differential", threads, s), own);
+  state.counters["GFLOP/s"] = flops / own * 1e-9;
+  set_threads(state, threads);
+}
+
 const bool registered = [] {
   const auto add = [](const std::string& name, auto function, AttentionShape s, int calls) {
     for (const int threads : {1, all_threads()})
@@ -165,6 +229,10 @@ const bool registered = [] {
   add("soft_identity/d64/n4096", soft_identity, whole(4096, 64), 3);
   add("soft_identity/d64/n100", soft_identity, whole(100, 64), 200);
   add("soft_identity/d64/q1_n8192", soft_identity, one_row, 50);
+  add("differential/d64", differential_rows, whole(2048, 64), 3);
+  add("differential/d128", differential_rows, whole(2048, 128), 2);
+  add("differential/d64/n100", differential_rows, whole(100, 64), 100);
+  add("differential/d64/q1_n8192", differential_rows, one_row, 20);
   return true;
 }();
 
