@@ -10,12 +10,15 @@
 #include "attention_data.hpp"
 #include "counters.hpp"
 #include "peer.hpp"
+#include "random_data.hpp"
 #include "workload.hpp"
 
 #include <pare/attention/attend.hpp>
 #include <pare/attention/differential.hpp>
 #include <pare/attention/heads/head_modes.hpp>
 #include <pare/attention/heads/soft_identity.hpp>
+#include <pare/attention/value_residual.hpp>
+#include <pare/core/aligned_buffer.hpp>
 
 #include <benchmark/benchmark.h>
 
@@ -206,8 +209,86 @@ void differential_rows(benchmark::State& state, const AttentionShape& s, int thr
   set_threads(state, threads);
 }
 
+// ---------------------------------------------------------------- value residual
+
+struct ResidualShape {
+  Index tokens, kv_heads, dim, model_dim;
+};
+
+/// Values and outputs [1, tokens, kv heads, dim] in memory, as a layer's product writes them.
+struct ResidualWork {
+  explicit ResidualWork(const ResidualShape& s)
+      : shape(s),
+        hidden(uniform_matrix(s.tokens, s.model_dim, 1)),
+        weights(uniform_matrix(s.kv_heads, s.model_dim, 2) /
+                std::sqrt(static_cast<float>(s.model_dim))),
+        v(uniform_matrix(s.tokens, s.kv_heads * s.dim, 3)),
+        first(uniform_matrix(s.tokens, s.kv_heads * s.dim, 4)),
+        out(static_cast<std::size_t>(v.size())) {
+    std::fill_n(out.data(), v.size(), 0.0f);
+  }
+
+  template <class T>
+  pare::TensorView<T, 4> rows(T* data) const {
+    const Index all = shape.kv_heads * shape.dim;
+    return {data,
+            {1, shape.kv_heads, shape.tokens, shape.dim},
+            {shape.tokens * all, shape.dim, all, 1}};
+  }
+  void run(int threads) {
+    const pare::TensorView<const float, 3> x{
+        hidden.data(), {1, shape.tokens, shape.model_dim}, {hidden.size(), shape.model_dim, 1}};
+    pare::attention::value_residual(pare::simd.threads(threads).with(workspace), x, weights,
+                                    rows<const float>(v.data()), rows<const float>(first.data()),
+                                    rows(out.data()));
+  }
+  bool is_right() {
+    run(1);
+    double worst = 0;
+    for (const Index t : {Index{0}, shape.tokens / 2, shape.tokens - 1})
+      for (Index h = 0; h < shape.kv_heads; ++h) {
+        const double z = hidden.row(t).cast<double>().dot(weights.row(h).cast<double>());
+        for (Index c = h * shape.dim; c < (h + 1) * shape.dim; ++c)
+          worst = std::max(
+              worst, std::abs(static_cast<double>(v(t, c)) +
+                              std::max(z, 0.0) * static_cast<double>(first(t, c)) -
+                              static_cast<double>(
+                                  rows(out.data()).data[t * shape.kv_heads * shape.dim + c])));
+      }
+    return worst <= 1e-5;
+  }
+
+  ResidualShape shape;
+  RowMatrix hidden, weights, v, first;
+  pare::AlignedBuffer<float> out;
+  pare::Workspace workspace;
+};
+
+void residual_rows(benchmark::State& state, const ResidualShape& s, int threads) {
+  ResidualWork& work = workload<ResidualWork>(
+      "value residual t" + std::to_string(s.tokens) + " m" + std::to_string(s.model_dim),
+      [&] { return ResidualWork(s); });
+  if (!work.is_right()) return state.SkipWithError("result differs from the definition");
+  const auto values = static_cast<double>(s.tokens * s.kv_heads * s.dim) * sizeof(float);
+  const double read = static_cast<double>(s.tokens * s.model_dim) * sizeof(float) + 2 * values;
+  LimitProbe probe(
+      threads, {{Limit::dram_read, read},
+                {Limit::copy, read + values},
+                {Limit::fma_f32, 2.0 * static_cast<double>(s.tokens * s.kv_heads * s.model_dim)}});
+  const double own = time_between_probes(state, probe, [&] { work.run(threads); });
+  set_of_limit(state, probe.seconds(), own);
+  set_vs(
+      state, "torch",
+      python_peer_seconds("heads_torch.py", {"value_residual", std::to_string(threads),
+                                             std::to_string(s.kv_heads), std::to_string(s.tokens),
+                                             std::to_string(s.dim), std::to_string(s.model_dim)}),
+      own);
+  state.counters["GB/s"] = (read + values) / own * 1e-9;
+  set_threads(state, threads);
+}
+
 const bool registered = [] {
-  const auto add = [](const std::string& name, auto function, AttentionShape s, int calls) {
+  const auto add = [](const std::string& name, auto function, auto s, int calls) {
     for (const int threads : {1, all_threads()})
       large(benchmark::RegisterBenchmark(
                 ("heads/" + name + threads_suffix(threads)).c_str(),
@@ -233,6 +314,9 @@ const bool registered = [] {
   add("differential/d128", differential_rows, whole(2048, 128), 2);
   add("differential/d64/n100", differential_rows, whole(100, 64), 100);
   add("differential/d64/q1_n8192", differential_rows, one_row, 20);
+  add("value_residual/m4096/n4096", residual_rows, ResidualShape{4096, 8, 128, 4096}, 10);
+  add("value_residual/m576/n512", residual_rows, ResidualShape{512, 3, 64, 576}, 200);
+  add("value_residual/m4096/n1", residual_rows, ResidualShape{1, 8, 128, 4096}, 500);
   return true;
 }();
 

@@ -6,6 +6,7 @@
 
 #include <pare/attention/detail/call.hpp>
 #include <pare/attention/detail/problem.hpp>
+#include <pare/attention/detail/streamed_rows.hpp>
 #include <pare/attention/key_value_source.hpp>
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
@@ -32,8 +33,6 @@ PARE_ABI_BEGIN
 inline constexpr Index restart_rows = 4096;
 /// Rows whose pointers are gathered for one call of the kernel.
 inline constexpr Index mean_chunk = 64;
-/// Outputs from this size on are not in a cache when they are read: they are written past them.
-inline constexpr Index streamed_bytes = Index{8} << 20;
 /// With fewer (sequence, key/value head) than this, columns are cut, for other cores.
 inline constexpr Index enough_mean_items = 8, least_mean_columns = 32;
 
@@ -286,15 +285,6 @@ void plan_means(const C& call, std::vector<MeanItem>& items) {
     }
 }
 
-/// Whether every row of out, and of every part of its columns, begins a line.
-template <class O>
-bool rows_are_lines(const TensorView<O, 4>& out) {
-  bool lines = reinterpret_cast<std::uintptr_t>(out.data) % 64 == 0;
-  for (std::size_t d = 0; d < 3; ++d)
-    lines &= out.extent[d] == 1 || out.stride[d] * static_cast<Index>(sizeof(O)) % 64 == 0;
-  return lines;
-}
-
 /// Rows of heads that are off become 0, with a log-sum-exp of -infinity.
 template <class C>
 void write_zero_heads(const C& call) {
@@ -318,11 +308,7 @@ void run_means(const B& backend, const C& call) {
   const auto items = static_cast<Index>(memory->items.size());
   const auto workers = static_cast<std::size_t>(worker_count(backend.executor, items));
   if (memory->workers.size() < workers) memory->workers.resize(workers);
-  const auto& out = call.out.extent;
-  const bool streams =
-      rows_are_lines(call.out) &&
-      out[0] * out[1] * out[2] * out[3] * static_cast<Index>(sizeof(typename C::Output)) >=
-          streamed_bytes;
+  const bool streams = streams_rows(call.out);
   parallel_for(backend.executor, items, [&](Index i, int worker) {
     MeanRunner<B, C>(backend, call, memory->items[static_cast<std::size_t>(i)],
                      memory->workers[static_cast<std::size_t>(worker)], streams)
