@@ -10,14 +10,21 @@
 #include <pare/kernel/simd.hpp>
 #include <pare/kernel/streaming.hpp>
 
+#include <bit>
 #include <cstddef>
+#include <cstdint>
 #include <type_traits>
 #include <utility>
 
 namespace pare::kernel {
 
-/// For row r: sums += enter_r - leave_r, then out_hr = share_r (base + sums) for each head h. Sums
-/// and products are kept in double and rounded once.
+/// For row r: sums += enter_r - leave_r, then out_hr = share_r (base + sums) for each head h.
+///
+/// Sums are kept in double. Where no row leaves, floats are added in float for at most
+/// mean_rows_each rows, scaled by a power of 2 so that no sum is larger than the largest value,
+/// before they join the sums: an element of out is then off by at most 12 units in the last place
+/// of the mean of |values|, however many rows there are. In double throughout it would be 1 unit,
+/// but conversions would take twice as long as memory (0.65 of copying the bytes on Zen 5).
 ///
 /// Cost: each row read once (twice if it leaves) and out written once; memory binds. Sums stay in
 /// registers over all rows of a panel of columns.
@@ -35,6 +42,9 @@ struct RunningMeans {
   std::ptrdiff_t heads = 0;  ///< 0: sums alone
   bool streams = false;      ///< rows of out begin lines: they go past the caches, a fence follows
 };
+
+/// Rows of floats that are summed in float.
+inline constexpr std::ptrdiff_t mean_rows_each = 8;
 
 namespace detail {
 PARE_ABI_BEGIN
@@ -62,6 +72,12 @@ struct ColumnSums {
       widen_floats<Arch>(v, static_cast<vec<double, Arch>*>(x));
     for (std::ptrdiff_t i = 0; i < registers; ++i) sum[i] = Leaves ? sum[i] - x[i] : sum[i] + x[i];
   }
+  PARE_ALWAYS_INLINE void add_scaled(vec<float, Arch> v, double scale) noexcept {
+    vec<double, Arch> x[static_cast<std::size_t>(registers)];
+    widen_floats<Arch>(v, static_cast<vec<double, Arch>*>(x));
+    for (std::ptrdiff_t i = 0; i < registers; ++i)
+      sum[i] = multiply_add<Arch>(x[i], broadcast<Arch>(scale), sum[i]);
+  }
   PARE_ALWAYS_INLINE vec<T, Arch> mean(const double* base, double share) const noexcept {
     vec<double, Arch> x[static_cast<std::size_t>(registers)];
     for (std::ptrdiff_t i = 0; i < registers; ++i) {
@@ -83,6 +99,40 @@ PARE_ALWAYS_INLINE void put_mean(O* out, vec<compute_t<O>, Arch> v) noexcept {
     store_narrowed<Arch>(out, v);
 }
 
+/// The largest power of 2 up to every share of some rows that is not 0, and at least 2^-100.
+inline double block_scale(const double* share, std::ptrdiff_t rows) noexcept {
+  constexpr std::uint64_t least = 1023 - 100;
+  std::uint64_t exponent = 1023;
+  for (std::ptrdiff_t r = 0; r < rows; ++r) {
+    const std::uint64_t of_row = std::bit_cast<std::uint64_t>(share[r]) >> 52;
+    if (share[r] > 0 && of_row < exponent) exponent = of_row;
+  }
+  return std::bit_cast<double>((exponent < least ? least : exponent) << 52);
+}
+
+/// Up to mean_rows_each rows from `row` on, none of which leaves, in float.
+template <class Arch, bool Streams, class S, class O, std::size_t... I>
+PARE_ALWAYS_INLINE void mean_block(const RunningMeans<S, O>& a, std::ptrdiff_t row,
+                                   std::ptrdiff_t rows, ColumnSums<Arch, float>* sums,
+                                   std::ptrdiff_t c, std::index_sequence<I...>) noexcept {
+  constexpr std::ptrdiff_t n = lanes<float, Arch>;
+  const double scale = block_scale(a.share + row, rows);
+  const double over = 1 / scale;
+  const auto factor = broadcast<Arch>(static_cast<float>(scale));
+  const vec<float, Arch> before[] = {sums[I].mean(nullptr, scale)...};
+  vec<float, Arch> now[] = {(static_cast<void>(I), broadcast<Arch>(0.0f))...};
+  const auto at = [c](std::size_t i) { return c + static_cast<std::ptrdiff_t>(i) * n; };
+  for (std::ptrdiff_t r = row; r < row + rows; ++r) {
+    if (const S* const enter = a.enter[r]; enter != nullptr)
+      ((now[I] = multiply_add<Arch>(load_widened<Arch>(enter + at(I)), factor, now[I])), ...);
+    const auto share = broadcast<Arch>(static_cast<float>(a.share[r] * over));
+    const vec<float, Arch> mean[] = {(before[I] + now[I]) * share...};
+    for (std::ptrdiff_t h = 0; h < a.heads; ++h)
+      (put_mean<Arch, Streams>(a.outs[h] + r * a.out_stride + at(I), mean[I]), ...);
+  }
+  (sums[I].add_scaled(now[I], over), ...);
+}
+
 /// All rows of `Registers` registers of columns from c on.
 template <class Arch, bool Streams, class S, class O, std::size_t... I>
 void mean_panel(const RunningMeans<S, O>& call, std::ptrdiff_t c,
@@ -93,6 +143,15 @@ void mean_panel(const RunningMeans<S, O>& call, std::ptrdiff_t c,
   ColumnSums<Arch, T> sums[sizeof...(I)];
   const auto at = [c](std::size_t i) { return c + static_cast<std::ptrdiff_t>(i) * n; };
   (sums[I].load_from(a.sums + at(I)), ...);
+  if constexpr (std::is_same_v<T, float>)
+    if (a.leave == nullptr && a.heads > 0) {
+      for (std::ptrdiff_t r = 0; r < a.rows; r += mean_rows_each)
+        mean_block<Arch, Streams>(a, r, a.rows - r < mean_rows_each ? a.rows - r : mean_rows_each,
+                                  static_cast<ColumnSums<Arch, T>*>(sums), c,
+                                  std::index_sequence<I...>{});
+      (sums[I].store_to(a.sums + at(I)), ...);
+      return;
+    }
   for (std::ptrdiff_t r = 0; r < a.rows; ++r) {
     if (const S* const enter = a.enter[r]; enter != nullptr)
       (sums[I].template add<false>(load_widened<Arch>(enter + at(I))), ...);
