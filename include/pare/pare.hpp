@@ -22,9 +22,13 @@
 
 #include <pare/attention/antidiagonal.hpp>
 #include <pare/attention/attend.hpp>
+#include <pare/attention/attend_finished.hpp>
 #include <pare/attention/attend_selected.hpp>
 #include <pare/attention/calibrate.hpp>
+#include <pare/attention/differential.hpp>
 #include <pare/attention/early_stop.hpp>
+#include <pare/attention/heads/head_modes.hpp>
+#include <pare/attention/heads/soft_identity.hpp>
 #include <pare/attention/mean_pool.hpp>
 #include <pare/attention/order_keys.hpp>
 #include <pare/attention/permuted.hpp>
@@ -33,6 +37,7 @@
 #include <pare/attention/select_blocks.hpp>
 #include <pare/attention/selector.hpp>
 #include <pare/attention/sliding_window.hpp>
+#include <pare/attention/value_residual.hpp>
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/arch.hpp>
 #include <pare/core/backend.hpp>

@@ -245,7 +245,7 @@ TEST(HeadModes, SourcesLengthsAndPackedSequences) {
       [](Index, Index, Index i, Index j) {
         return i < 20 ? j < 30 && j <= i + 10 : j >= 30 && j - 30 <= i - 20 + 20;
       },
-      3e-7);
+      mean_bound);
 }
 
 TEST(HeadModes, SameBitsForAnyThreadsAndNothingAllocatedTwice) {

@@ -136,6 +136,31 @@ TYPED_TEST(SimdTest, ABroadcastPairReadsTwoScalarsAndNoMore) {
   for (const T value : lanes_of<T, Arch>(second)) EXPECT_EQ(value, two[1]);
 }
 
+TYPED_TEST(SimdTest, FloatsWidenInTheirOrderAndDoublesNarrowToNearest) {
+  using Arch = typename TypeParam::arch;
+  constexpr std::ptrdiff_t n = kernel::lanes<float, Arch>, each = kernel::lanes<double, Arch>;
+  std::vector<float> values;
+  for (std::ptrdiff_t i = 0; i < n; ++i) values.push_back(1.1f * static_cast<float>(i) - 3);
+  kernel::vec<double, Arch> wide[static_cast<std::size_t>(kernel::double_registers<Arch>)];
+  kernel::widen_floats<Arch>(kernel::load<Arch>(static_cast<const float*>(values.data())),
+                             static_cast<kernel::vec<double, Arch>*>(wide));
+  double doubles[static_cast<std::size_t>(n)];
+  for (std::ptrdiff_t i = 0; i < n; i += each)
+    kernel::store<Arch>(static_cast<double*>(doubles) + i, wide[i / each]);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    EXPECT_EQ(doubles[i], static_cast<double>(values[i])) << "lane " << i;
+    doubles[i] = doubles[i] / 3;
+  }
+  for (std::ptrdiff_t i = 0; i < n; i += each)
+    wide[i / each] = kernel::load<Arch>(static_cast<const double*>(doubles) + i);
+  float narrow[static_cast<std::size_t>(n)];
+  kernel::store<Arch>(
+      static_cast<float*>(narrow),
+      kernel::narrow_doubles<Arch>(static_cast<const kernel::vec<double, Arch>*>(wide)));
+  for (std::size_t i = 0; i < values.size(); ++i)
+    EXPECT_EQ(narrow[i], static_cast<float>(doubles[i])) << "lane " << i;
+}
+
 /// Numbers halfway between two of the storage scalar, beside them, large, small, and none.
 template <class Arch, class Storage>
 void expect_narrows_as_its_conversion() {
