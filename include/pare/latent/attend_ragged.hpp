@@ -14,6 +14,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/attention/attend.hpp>
+#include <pare/attention/budget/attend_heads.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/refused_call.hpp>
@@ -37,11 +38,11 @@ PARE_ABI_BEGIN
 
 inline constexpr const char* attend_ragged_name = "latent::attend_ragged";
 
-/// The heads of x that read a kv head.
+/// Sequence s of x alone.
 template <class T>
-TensorView<T, 4> heads_of(TensorView<T, 4> x, Index head, Index each) {
-  if (x.data != nullptr) x.data += head * each * x.stride[1];
-  x.extent[1] = each;
+TensorView<T, 4> sequence_of(TensorView<T, 4> x, Index s) {
+  if (x.data != nullptr) x.data += s * x.stride[0];
+  x.extent[0] = 1;
   return x;
 }
 
@@ -73,10 +74,11 @@ PARE_ABI_BEGIN
 /// \throws std::invalid_argument if a shape does not fit, an option is of the others, or out
 ///         overlaps an input. Nothing is written then.
 ///
-/// Cost: that of attention::attend for each kv head, one after the other. Memory: likewise. The
-/// same bits for any number of threads and any order of the heads in groups.
+/// Cost and memory: those of attention::attend_heads, in one call where the heads of all sequences
+/// are at one stride, else in one for each sequence. The same bits for any number of threads and
+/// any order of the heads in groups.
 template <Backend B, In<4> Q, StorageScalar S, Out<4> O>
-requires attention::SourceScalars<Q, RaggedHead<S>, O>
+requires attention::SourceScalars<Q, attention::PagedKeyValue<S>, O>
 void attend_ragged(const B& backend, const Q& q, const RaggedCache<S>& cache, O&& out,
                    const attention::AttendOptions& options = {}) {
   constexpr const char* function = detail::attend_ragged_name;
@@ -84,7 +86,7 @@ void attend_ragged(const B& backend, const Q& q, const RaggedCache<S>& cache, O&
   const auto to = to_view(out);
   check_view(function, "q", queries);
   detail::check_ragged(cache, options);
-  const Index heads = queries.extent[1], each = heads / cache.kv_heads();
+  const Index heads = queries.extent[1];
   check(heads % cache.kv_heads() == 0, function, "q", queries.extent,
         Worded{"a multiple of ", cache.kv_heads(), " heads"});
   check_extents<4>(function, "q", queries.extent,
@@ -94,14 +96,19 @@ void attend_ragged(const B& backend, const Q& q, const RaggedCache<S>& cache, O&
   check_writable(function, "out", to);
   check_no_overlap(function, "out", to, "q", queries);
   cache.check_apart(function, "out", to);
-  for (Index h = 0; h < cache.kv_heads(); ++h)
-    attention::attend(backend, detail::heads_of(queries, h, each), cache.head(h),
-                      detail::heads_of(to, h, each), options);
+  const auto room = leased<HeadPages>(backend);
+  const bool follow = attention::heads_follow(queries) && attention::heads_follow(to);
+  const Index all = cache.sequences(), at_once = follow ? all : 1;
+  for (Index s = 0; s < all; s += at_once) {
+    const auto source = paged_heads(cache, 0, cache.kv_heads(), s, at_once, *room);
+    attention::attend_heads(backend, follow ? queries : detail::sequence_of(queries, s), source,
+                            follow ? to : detail::sequence_of(to, s), options);
+  }
 }
 
 /// \overload
 template <In<4> Q, StorageScalar S, Out<4> O>
-requires attention::SourceScalars<Q, RaggedHead<S>, O>
+requires attention::SourceScalars<Q, attention::PagedKeyValue<S>, O>
 void attend_ragged(const Q& q, const RaggedCache<S>& cache, O&& out,
                    const attention::AttendOptions& options = {}) {
   attend_ragged(simd, q, cache, out, options);

@@ -9,7 +9,7 @@
 /// RaggedCache<float> cache({.kv_heads = 8, .group = 2, .key_dim = 64, .value_dim = 64,
 ///                           .pages = 4096, .order = heads_by_retention});
 /// cache.append(0, k, v);                   // [kv heads, tokens, 64], to all groups
-/// cache.keep(0, 3, positions_to_keep);     // group 3 drops the others
+/// cache.keep(0, 3, positions_to_keep);     // group 3 drops the others; see keep_budget.hpp
 /// attend_ragged(q, cache, out, {.causal = true});
 /// ```
 ///
@@ -22,7 +22,8 @@
 /// because all that were kept are older. Windows and biases would count kept tokens.
 ///
 /// Source: Tangram, arXiv 2606.06302, from its code (ragged_layout.py, head_group_clustering).
-/// Ours: forks, and any list of tokens to keep; which tokens to keep is not decided here.
+/// Ours: forks, and any lists of tokens to keep. Which tokens to keep is decided by
+/// attention::keep_tokens; keep_budget (keep_budget.hpp) carries that out.
 
 #include <pare/core/macros_off.hpp>
 
@@ -34,6 +35,7 @@
 #include <pare/latent/cache_options.hpp>
 #include <pare/latent/detail/paged_rows.hpp>
 #include <pare/latent/pages.hpp>
+#include <pare/latent/ragged_heads.hpp>
 #include <pare/latent/ragged_options.hpp>
 
 #include <algorithm>
@@ -44,36 +46,6 @@
 namespace pare::latent {
 
 PARE_ABI_BEGIN
-
-template <StorageScalar S>
-class RaggedCache;
-
-/// One kv head of a RaggedCache, as a KeyValueSource of one head; valid while the cache is.
-template <StorageScalar S>
-struct RaggedHead {
-  using scalar = S;
-
-  const RaggedCache<S>* cache = nullptr;
-  Index group = 0;
-  Index column = 0;
-
-  Index sequences() const { return cache->sequences(); }
-  Index kv_heads() const { return 1; }
-  Index key_dim() const { return cache->key_dim(); }
-  Index value_dim() const { return cache->value_dim(); }
-  Index length(Index sequence) const { return cache->length(sequence, group); }
-  PARE_ALWAYS_INLINE const S* key(Index sequence, Index, Index n) const {
-    return cache->key(sequence, group, column, n);
-  }
-  PARE_ALWAYS_INLINE const S* value(Index sequence, Index, Index n) const {
-    return cache->value(sequence, group, column, n);
-  }
-  void validate(const char*) const {}
-  template <class O, std::size_t Rank>
-  void check_apart(const char* function, const char* output, const TensorView<O, Rank>& out) const {
-    cache->check_apart(function, output, out);
-  }
-};
 
 /// Keys and values of all heads, in groups. It can be moved, not copied.
 ///
@@ -149,35 +121,80 @@ class RaggedCache {
                     (INPUT, (roles::Reads<3>), "keys", "[kv heads, tokens, key dim]"),
                     (INPUT, (roles::Reads<3>), "values", "[kv heads, tokens, value dim]"))
 
+  /// Room for tokens in all groups, whose rows `store` writes head by head, as where the layers of
+  /// a model share a cache.
+  /// \throws std::invalid_argument as `append`. Nothing is changed then.
+  void grow(Index sequence, Index tokens) {
+    check_sequence("latent::RaggedCache::grow", sequence);
+    grow_checked("latent::RaggedCache::grow", sequence, tokens);
+  }
+  /// Writes the last tokens of heads [first, first + heads).
+  /// \param keys, values [heads, tokens, dim], as of `append`
+  /// \throws std::invalid_argument as `append`, or if there are not as many heads or tokens, or a
+  ///         fork shares them. Nothing is written then.
+  template <In<3> K, In<3> V>
+  requires(CacheScalar<scalar_of<K>, S> && CacheScalar<scalar_of<V>, S>)
+  void store(Index sequence, Index first, const K& keys, const V& values) {
+    store_checked(sequence, first, as_const(to_view(keys)), as_const(to_view(values)));
+  }
+
   /// Keeps of a group the tokens of a list, and gives back the pages that become free.
   /// \param tokens which of the length(sequence, group) tokens, ascending
   /// \throws std::invalid_argument if there is no such sequence or group, the list is not ascending
   ///         or names a token that is not there, or there are too few free pages for copies of
   ///         those that a fork shares. Nothing is changed then.
   void keep(Index sequence, Index group, std::span<const Index> tokens) {
+    keep_heads(sequence, group,
+               {tokens.data(), {group_, static_cast<Index>(tokens.size())}, {0, 1}});
+  }
+
+  /// The same with a list for each head of the group, all of one length.
+  /// \param tokens [heads of a group, kept tokens] by column, each row ascending
+  void keep_heads(Index sequence, Index group, TensorView<const Index, 2> tokens) {
     constexpr const char* function = "latent::RaggedCache::keep";
     check_sequence(function, sequence);
     check(group >= 0 && group < groups(), function, "group", group, Worded{"below ", groups()});
-    const auto n = static_cast<Index>(tokens.size());
-    for (Index i = 0; i < n; ++i) {
-      const Index t = tokens[static_cast<std::size_t>(i)];
-      const Index least = i == 0 ? 0 : tokens[static_cast<std::size_t>(i - 1)] + 1;
-      check(
-          t >= least && t < length(sequence, group), function, "tokens", t,
-          Worded{"ascending numbers below the ", length(sequence, group), " tokens of the group"});
+    check_view(function, "tokens", tokens);
+    const Index n = tokens.extent[1];
+    check_extents<2>(function, "tokens", tokens.extent, {group_, n});
+    Index same = n;  // the first of them stay where they are
+    for (Index c = 0; c < group_; ++c) {
+      check_ascending(function, tokens, c, length(sequence, group));
+      Index i = 0;
+      while (i < same && tokens(c, i) == i) ++i;
+      same = i;
     }
-    Index same = 0;  // the first of them stay where they are
-    while (same < n && tokens[static_cast<std::size_t>(same)] == same) ++same;
     const Index at = list(sequence, group);
     if (same < n)
       for (const PageCopy& page : table_.unshare(at, same, function)) copy(page);
-    for (Index i = same; i < n; ++i) move(at, i, tokens[static_cast<std::size_t>(i)]);
+    for (Index c = 0; c < group_; ++c)
+      for (Index i = same; i < n; ++i) move(at, c, i, tokens(c, i));
     table_.truncate(at, n);
+  }
+
+  /// Forgets the last tokens of all groups, such as drafted ones that were refused.
+  /// \throws std::invalid_argument if there is no such sequence, or a group has fewer. Nothing is
+  ///         changed then.
+  void drop_last(Index sequence, Index tokens) {
+    constexpr const char* function = "latent::RaggedCache::drop_last";
+    check_sequence(function, sequence);
+    for (Index g = 0; g < groups(); ++g)
+      check(tokens >= 0 && tokens <= length(sequence, g), function, "tokens", tokens,
+            Worded{"from 0 to the ", length(sequence, g), " tokens of a group"});
+    for (Index g = 0; g < groups(); ++g)
+      table_.truncate(list(sequence, g), length(sequence, g) - tokens);
   }
 
   /// A kv head, 0 <= head < kv_heads(); not checked.
   RaggedHead<S> head(Index h) const { return {this, group_of(h), column_of(h)}; }
 
+  /// All pages, [pages * group, page size, dim]: page p of column c is virtual page p group + c.
+  TensorView<const S, 3> key_pages() const { return keys_.all(); }
+  TensorView<const S, 3> value_pages() const { return values_.all(); }
+  /// The virtual page of column 0 of a group's p-th page; not checked.
+  Index virtual_page(Index sequence, Index group, Index p) const {
+    return table_.page(list(sequence, group), p) * group_;
+  }
   /// The n-th token that a group keeps, of the head in a column; not checked.
   PARE_ALWAYS_INLINE const S* key(Index sequence, Index group, Index column, Index n) const {
     return keys_.row(virtual_row(list(sequence, group), column, n));
@@ -196,6 +213,7 @@ class RaggedCache {
  private:
   static constexpr const char* class_name = "latent::RaggedCache";
   static constexpr const char* append_name = "latent::RaggedCache::append";
+  static constexpr const char* store_name = "latent::RaggedCache::store";
 
   Index slot(Index head) const { return slots_[static_cast<std::size_t>(head)]; }
   Index list(Index sequence, Index group) const { return sequence * groups() + group; }
@@ -215,49 +233,92 @@ class RaggedCache {
       values_.copy({page.from * group_ + c, page.to * group_ + c, page.rows});
     }
   }
-  void move(Index at, Index to, Index from) const {
-    for (Index c = 0; c < group_; ++c) {
-      const PageRow a = virtual_row(at, c, to), b = virtual_row(at, c, from);
-      std::copy_n(keys_.row(b), key_dim(), keys_.row(a));
-      std::copy_n(values_.row(b), value_dim(), values_.row(a));
+  void move(Index at, Index column, Index to, Index from) const {
+    if (to == from) return;
+    const PageRow a = virtual_row(at, column, to), b = virtual_row(at, column, from);
+    std::copy_n(keys_.row(b), key_dim(), keys_.row(a));
+    std::copy_n(values_.row(b), value_dim(), values_.row(a));
+  }
+  static void check_ascending(const char* function, const TensorView<const Index, 2>& tokens,
+                              Index column, Index length) {
+    for (Index i = 0, least = 0; i < tokens.extent[1]; ++i) {
+      const Index t = tokens(column, i);
+      check(t >= least && t < length, function, "tokens", t,
+            Worded{"ascending numbers below the ", length, " tokens of the group"});
+      least = t + 1;
     }
   }
 
   template <class K, class V>
   void append_views(Index sequence, TensorView<const K, 3> keys, TensorView<const V, 3> values) {
-    check_sequence(append_name, sequence);
-    check_view(append_name, "keys", keys);
-    check_view(append_name, "values", values);
-    const Index tokens = keys.extent[1];
-    check_extents<3>(append_name, "keys", keys.extent, {heads_, tokens, key_dim()});
-    check_extents<3>(append_name, "values", values.extent, {heads_, tokens, value_dim()});
-    check_apart(append_name, "keys", keys);
-    check_apart(append_name, "values", values);
+    check_rows(append_name, sequence, keys, values);
+    check_extents<3>(append_name, "keys", keys.extent, {heads_, keys.extent[1], key_dim()});
+    grow_checked(append_name, sequence, keys.extent[1]);
+    store_views(sequence, 0, keys, values);
+  }
+
+  template <class K, class V>
+  void store_checked(Index sequence, Index first, TensorView<const K, 3> keys,
+                     TensorView<const V, 3> values) {
+    check_rows(store_name, sequence, keys, values);
+    const Index heads = keys.extent[0], tokens = keys.extent[1];
+    check(first >= 0 && first <= heads_ && heads <= heads_ - first, store_name, "first", first,
+          Worded{"heads of the ", heads_, " of the cache"});
+    for (Index h = first; h < first + heads; ++h) {
+      const Index at = list(sequence, group_of(h)), n = table_.length(at);
+      check(tokens <= n, store_name, "keys", tokens,
+            Worded{"at most the ", n, " tokens there are"});
+      for (Index t = n - tokens; t < n; t += table_.page_size() - t % table_.page_size())
+        check(table_.sharers(table_.row(at, t).page) == 1, store_name, "sequence", sequence,
+              "tokens that no fork shares");
+    }
+    store_views(sequence, first, keys, values);
+  }
+
+  template <class K, class V>
+  void check_rows(const char* function, Index sequence, const TensorView<const K, 3>& keys,
+                  const TensorView<const V, 3>& values) const {
+    check_sequence(function, sequence);
+    check_view(function, "keys", keys);
+    check_view(function, "values", values);
+    check_extents<3>(function, "keys", keys.extent, {keys.extent[0], keys.extent[1], key_dim()});
+    check_extents<3>(function, "values", values.extent,
+                     {keys.extent[0], keys.extent[1], value_dim()});
+    check_apart(function, "keys", keys);
+    check_apart(function, "values", values);
+  }
+
+  void grow_checked(const char* function, Index sequence, Index tokens) {
     Index wanted = 0;
     for (Index g = 0; g < groups(); ++g) {
-      table_.check_append(append_name, list(sequence, g), tokens);
+      table_.check_append(function, list(sequence, g), tokens);
       wanted += table_.pages_for(list(sequence, g), tokens);
     }
-    check(wanted <= table_.free_pages(), append_name, "tokens",
+    check(wanted <= table_.free_pages(), function, "tokens",
           Worded{"tokens that take ", wanted, " pages"},
           Worded{"at most the ", table_.free_pages(), " free pages"});
     for (Index g = 0; g < groups(); ++g) {
-      const Appended added = table_.append(list(sequence, g), tokens, append_name);
+      const Appended added = table_.append(list(sequence, g), tokens, function);
       if (added.copy) copy(*added.copy);
     }
-    for (Index h = 0; h < heads_; ++h) {
-      store_head(sequence, h, keys, keys_);
-      store_head(sequence, h, values, values_);
+  }
+
+  template <class K, class V>
+  void store_views(Index sequence, Index first, const TensorView<const K, 3>& keys,
+                   const TensorView<const V, 3>& values) const {
+    for (Index h = 0; h < keys.extent[0]; ++h) {
+      store_head(sequence, first + h, keys, h, keys_);
+      store_head(sequence, first + h, values, h, values_);
     }
   }
 
   template <class X>
-  void store_head(Index sequence, Index head, TensorView<const X, 3> x,
+  void store_head(Index sequence, Index head, const TensorView<const X, 3>& x, Index from,
                   const detail::PagedRows<S>& rows) const {
     const Index at = list(sequence, group_of(head)), first = table_.length(at) - x.extent[1];
     for (Index t = 0; t < x.extent[1]; ++t) {
       const TensorView<const X, 2> row{
-          x.data + head * x.stride[0] + t * x.stride[1], {1, x.extent[2]}, {0, x.stride[2]}};
+          x.data + from * x.stride[0] + t * x.stride[1], {1, x.extent[2]}, {0, x.stride[2]}};
       detail::store_rows(simd, row, rows.row(virtual_row(at, column_of(head), first + t)), 0);
     }
   }
