@@ -196,16 +196,17 @@ TYPED_TEST(EvictionScoreTest, ZerosPointNowhereAndNaNStaysWithItsKey) {
   }
 }
 
+struct Recent {
+  static constexpr bool reads_queries = false;
+  void validate(const char*, const EvictionCall&) const {}
+  template <class B, class S>
+  void score(const B&, const EvictionHead<S>& head, std::span<compute_t<S>> scores) const {
+    for (Index t = 0; t < head.k.rows(); ++t)
+      scores[static_cast<std::size_t>(t)] = static_cast<compute_t<S>>(t);
+  }
+};
+
 TEST(EvictionScore, AUsersOwnPolicyWorks) {
-  struct Recent {
-    static constexpr bool reads_queries = false;
-    void validate(const char*, const EvictionCall&) const {}
-    template <class B, class S>
-    void score(const B&, const EvictionHead<S>& head, std::span<compute_t<S>> scores) const {
-      for (Index t = 0; t < head.k.rows(); ++t)
-        scores[static_cast<std::size_t>(t)] = static_cast<compute_t<S>>(t);
-    }
-  };
   static_assert(EvictionScore<Recent> && EvictionScore<SnapKV> && EvictionScore<KeyDiff>);
   const Chunk<float> x;
   Scores<float> got;

@@ -197,7 +197,7 @@ TEST(KeepTokens, TheBudgetOfGroupsIsThatOfTheRatio) {
   EXPECT_NEAR(share(groups, BudgetCount::Group), .3, 2e-3);
   EXPECT_NEAR(share(groups, BudgetCount::Uniform), .3, 2e-3);
   EXPECT_NEAR(share(HeadGroups::natural(layers, kv_heads, 1), BudgetCount::Head), .3, 2e-3);
-  EXPECT_GT(share(groups, BudgetCount::Head), .4);  // as long as the longest
+  EXPECT_GT(share(groups, BudgetCount::Head), .35);  // as long as the longest
 }
 
 TEST(KeepTokens, TheRatioOfTheMiddleMakesUpForSinksAndWindow) {

@@ -32,7 +32,6 @@
 #include <cstddef>
 #include <numeric>
 #include <span>
-#include <type_traits>
 #include <vector>
 
 namespace pare::attention {
@@ -62,10 +61,8 @@ class HeadPartition {
   /// \throws std::invalid_argument if a length or an option is out of its range
   ///
   /// Cost: some 100 ns per piece, of which a head has up to 16, and more beyond 2^15 tokens.
-  template <In<2> L>
-  requires std::is_same_v<scalar_of<L>, Index>
-  HeadPartition(const L& lengths, const PartitionOptions& options) {
-    assign("attention::HeadPartition", as_const(to_view(lengths)), options);
+  HeadPartition(const TensorView<const Index, 2>& lengths, const PartitionOptions& options) {
+    assign("attention::HeadPartition", lengths, options);
   }
 
   int threads() const { return options_.threads; }

@@ -17,6 +17,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/attention/budget/eviction_score.hpp>
+#include <pare/attention/detail/reference_row.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/scratch.hpp>
@@ -58,8 +59,8 @@ class Direction {
  public:
   Direction(const S* x, Index size) : x_(x) {
     for (Index c = 0; c < size; ++c) {
-      finite_ = finite_ && is_finite(static_cast<double>(x[c]));
-      largest_ = std::max(largest_, std::abs(static_cast<double>(x[c])));
+      finite_ = finite_ && is_finite(reference_value(x[c]));
+      largest_ = std::max(largest_, std::abs(reference_value(x[c])));
     }
     if (!finite_ || largest_ == 0) return;
     double squares = 0;
@@ -72,7 +73,7 @@ class Direction {
   double operator()(Index c) const { return largest_ == 0 ? 0 : part(c) / length_; }
 
  private:
-  double part(Index c) const { return static_cast<double>(x_[c]) / largest_; }
+  double part(Index c) const { return reference_value(x_[c]) / largest_; }
 
   const S* x_;
   bool finite_ = true;

@@ -24,6 +24,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/attention/budget/eviction_score.hpp>
+#include <pare/attention/detail/reference_row.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/scratch.hpp>
@@ -143,8 +144,7 @@ void reference_snap_scores(const EvictionHead<S>& head, Index window, Index pool
       for (Index h = 0; h < head.q.extent[0]; ++h) {
         double product = 0;
         for (Index c = 0; c < head.k.cols(); ++c)
-          product +=
-              static_cast<double>(head.q(h, first + i, c)) * static_cast<double>(head.k(t, c));
+          product += reference_value(head.q(h, first + i, c)) * reference_value(head.k(t, c));
         best = std::max(best, head.scale * product);  // NaN is not above
       }
       largest = std::max(largest, best);
