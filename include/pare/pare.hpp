@@ -24,6 +24,15 @@
 #include <pare/attention/attend.hpp>
 #include <pare/attention/attend_finished.hpp>
 #include <pare/attention/attend_selected.hpp>
+#include <pare/attention/budget/attend_heads.hpp>
+#include <pare/attention/budget/eviction_score.hpp>
+#include <pare/attention/budget/head_groups.hpp>
+#include <pare/attention/budget/head_partition.hpp>
+#include <pare/attention/budget/keep_options.hpp>
+#include <pare/attention/budget/keep_tokens.hpp>
+#include <pare/attention/budget/key_diff.hpp>
+#include <pare/attention/budget/retention.hpp>
+#include <pare/attention/budget/snap_kv.hpp>
 #include <pare/attention/calibrate.hpp>
 #include <pare/attention/differential.hpp>
 #include <pare/attention/early_stop.hpp>
@@ -145,9 +154,11 @@
 #include <pare/latent/convert/transmla.hpp>
 #include <pare/latent/e4m3_cache.hpp>
 #include <pare/latent/e4m3_layout.hpp>
+#include <pare/latent/keep_budget.hpp>
 #include <pare/latent/page_types.hpp>
 #include <pare/latent/pages.hpp>
 #include <pare/latent/ragged_cache.hpp>
+#include <pare/latent/ragged_heads.hpp>
 #include <pare/latent/ragged_options.hpp>
 #include <pare/latent/reference.hpp>
 #include <pare/latent/up_weights.hpp>

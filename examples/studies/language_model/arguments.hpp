@@ -63,15 +63,19 @@ inline Arguments check_perplexity(Arguments arguments) {
   const bool is_latent = !arguments.latent.widths.empty();
   check_svd(arguments.svd, arguments.sample);
   check_latent(arguments.latent, arguments.sample);
-  if (!is_factored && !is_latent && is_sparse == arguments.sample.empty())
+  check_budget(arguments.budget, arguments.sample);
+  const bool is_budget = !arguments.budget.ratios.empty();
+  if (!is_factored && !is_latent && !is_budget && is_sparse == arguments.sample.empty())
     throw UsageError("--attention and --sample go together");
   if (!is_sparse && !is_factored && !arguments.plot.empty())
     throw UsageError("--plot: wanted --attention or --svd with it");
   if (std::ranges::find(arguments.words, arguments.sample) != arguments.words.end())
     throw UsageError("--sample: got '" + arguments.sample + "', wanted a text that is not judged");
   const bool is_masked = !arguments.heads.masks.empty();
-  if (is_factored + is_masked + is_sparse + is_latent > 1)
-    throw UsageError("got several of --attention, --heads, --svd and --latent, wanted one of them");
+  if (is_factored + is_masked + is_sparse + is_latent + is_budget > 1)
+    throw UsageError(
+        "got several of --attention, --heads, --svd, --latent and --kv head-budget, wanted one of "
+        "them");
   if (is_sparse && arguments.kv != KvScalar::Float)
     throw UsageError("got --kv bf16, wanted f32 with --attention");
   if (is_masked && arguments.kv != KvScalar::Float)

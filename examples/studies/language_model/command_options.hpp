@@ -9,6 +9,7 @@
 /// ```
 
 #include "common/options.hpp"
+#include "language_model/budget_arguments.hpp"
 #include "language_model/draft_arguments.hpp"
 #include "language_model/head_arguments.hpp"
 #include "language_model/kv_cache.hpp"
@@ -52,6 +53,7 @@ struct Arguments {
   SvdArguments svd;
   LatentArguments latent;
   HeadArguments heads;
+  BudgetArguments budget;
   DraftArguments draft;
   std::optional<Index> repeat;
   std::optional<std::string> out;
@@ -113,6 +115,16 @@ inline constexpr Option model_option = {"--model", [](auto& a, auto option, auto
                                         }};
 inline constexpr Option kv_option = {
     "--kv", [](auto& a, auto option, auto value) { a.kv = kv_scalar(option, value); }};
+/// The same, or that heads keep a part of floats.
+inline constexpr Option kv_or_budget_option = {
+    "--kv", [](auto& a, auto option, auto value) {
+      if (!value.starts_with(budget_prefix)) {
+        a.kv = kv_scalar(option, value);
+        return;
+      }
+      a.budget.ratios =
+          command_line::list(option, value.substr(budget_prefix.size()), budget_ratio);
+    }};
 inline constexpr Option weights_option = {
     "--weights", [](auto& a, auto option, auto value) { a.weights = weights(option, value); }};
 inline constexpr Option threads_option = {"--threads", [](auto& a, auto option, auto value) {
@@ -198,7 +210,7 @@ inline constexpr Option perplexity_options[] = {
     tokens_option,
     model_option,
     weights_option,
-    kv_option,
+    kv_or_budget_option,
     threads_option,
     {"--window",
      [](auto& a, auto option, auto value) {
@@ -224,6 +236,8 @@ inline constexpr Option perplexity_options[] = {
     sample_tokens_option,
     {"--gradients", [](auto& a, auto option,
                        auto value) { a.svd.gradients = command_line::file_name(option, value); }},
+    {"--evict",
+     [](auto& a, auto option, auto value) { a.budget.evict = evict_name(option, value); }},
     {"--factors", [](auto& a, auto option, auto value) { a.svd.bf16 = is_bf16(option, value); }},
 };
 

@@ -11,6 +11,7 @@
 #include "language_model/dump.hpp"
 #include "language_model/generate.hpp"
 #include "language_model/generate_drafted.hpp"
+#include "language_model/judge_budget.hpp"
 #include "language_model/judge_factored.hpp"
 #include "language_model/judge_heads.hpp"
 #include "language_model/judge_latent.hpp"
@@ -86,7 +87,8 @@ template <class B>
 bool judged_apart(const Arguments& arguments, OpenModel& model, const B& backend) {
   const bool is_factored = !arguments.svd.shares.empty();
   const bool is_latent = !arguments.latent.widths.empty();
-  if (!is_factored && !is_latent && arguments.heads.masks.empty()) return false;
+  const bool is_budget = !arguments.budget.ratios.empty();
+  if (!is_factored && !is_latent && !is_budget && arguments.heads.masks.empty()) return false;
   std::vector<TextPart> parts;  // before anything is judged: a file may not be there
   for (const std::string& path : arguments.words)
     parts.push_back(text_part(model, path, arguments.tokens.value_or(8192), arguments.repeat));
@@ -94,6 +96,8 @@ bool judged_apart(const Arguments& arguments, OpenModel& model, const B& backend
     judge_factored(arguments, model, backend, TextParts(std::move(parts)));
   else if (is_latent)
     judge_latent(arguments, model, backend, TextParts(std::move(parts)));
+  else if (is_budget)
+    judge_budget(arguments, model, backend, TextParts(std::move(parts)));
   else
     judge_heads(arguments, model, backend, TextParts(std::move(parts)));
   return true;

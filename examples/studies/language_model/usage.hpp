@@ -67,6 +67,12 @@ perplexity judges texts:
   --repeat N           with --heads, --svd or --latent: judges the first N tokens of a text where they come a
                        second time
 
+  --kv head-budget:LIST --sample FILE
+                       heads keep such shares of the first half of each window, of which the second is
+                       judged: alike many, or by scores within layers or across them, in groups that
+                       are found on the sample
+  --evict snapkv|keydiff  scores of tokens                       (snapkv)
+
 bench measures speed:
   --prompt N           tokens at once                            (512)
   --tokens N           one by one behind them                    (64)

@@ -70,17 +70,25 @@ PARE_ALWAYS_INLINE compute_t<S> row_dot(const S* x, const Y* y, std::ptrdiff_t c
   return total;
 }
 
-template <class Arch, class S>
-PARE_ALWAYS_INLINE void add_scaled_row(const S* x, compute_t<S> factor, std::ptrdiff_t columns,
-                                       compute_t<S>* sums) noexcept {
+/// sums_c += sum_r factors_r x_rc of `Rows` rows, which are added in ascending order.
+template <class Arch, std::ptrdiff_t Rows, class S>
+PARE_ALWAYS_INLINE void add_scaled_rows(const S* x, std::ptrdiff_t stride,
+                                        const compute_t<S>* factors, std::ptrdiff_t columns,
+                                        compute_t<S>* sums) noexcept {
   using T = compute_t<S>;
   constexpr std::ptrdiff_t n = lanes<T, Arch>;
-  const vec<T, Arch> times = broadcast<Arch>(factor);
+  vec<T, Arch> times[Rows];
+  for (std::ptrdiff_t r = 0; r < Rows; ++r) times[r] = broadcast<Arch>(factors[r]);
   std::ptrdiff_t c = 0;
-  for (; c + n <= columns; c += n)
-    store<Arch>(sums + c, multiply_add<Arch>(times, load_widened<Arch>(x + c),
-                                             load<Arch>(static_cast<const T*>(sums) + c)));
-  for (; c < columns; ++c) sums[c] += factor * static_cast<T>(x[c]);
+  for (; c + n <= columns; c += n) {
+    vec<T, Arch> sum = load<Arch>(static_cast<const T*>(sums) + c);
+    for (std::ptrdiff_t r = 0; r < Rows; ++r)
+      sum = multiply_add<Arch>(times[r], load_widened<Arch>(x + r * stride + c), sum);
+    store<Arch>(sums + c, sum);
+  }
+  for (; c < columns; ++c)
+    for (std::ptrdiff_t r = 0; r < Rows; ++r)
+      sums[c] += factors[r] * static_cast<T>(x[r * stride + c]);
 }
 
 template <class S>
@@ -96,13 +104,27 @@ PARE_ABI_BEGIN
 template <class Arch, class S>
 void run_kernel(Arch, const AddDirections<S>& a) noexcept {
   using T = compute_t<S>;
-  for (std::ptrdiff_t r = 0; r < a.rows; ++r) {
-    const S* const x = a.x + r * a.stride;
-    detail::fetch_row(x, a.columns);
-    const T squares = detail::row_dot<Arch>(x, x, a.columns);
-    const bool is_plain = squares >= T(0x1p-60) && squares <= T(0x1p60);
-    a.inverse[r] = is_plain ? T(1) / square_root(squares) : T(-1);
-    if (is_plain) detail::add_scaled_row<Arch>(x, a.inverse[r], a.columns, a.sums);
+  constexpr std::ptrdiff_t group = 4;  // rows to one load and store of the sums
+  for (std::ptrdiff_t first = 0; first < a.rows; first += group) {
+    const std::ptrdiff_t rows = first + group <= a.rows ? group : a.rows - first;
+    std::ptrdiff_t plain = 0;
+    for (std::ptrdiff_t r = first; r < first + rows; ++r) {
+      const S* const x = a.x + r * a.stride;
+      detail::fetch_row(x, a.columns);
+      const T squares = detail::row_dot<Arch>(x, x, a.columns);
+      const bool is_plain = squares >= T(0x1p-60) && squares <= T(0x1p60);
+      a.inverse[r] = is_plain ? T(1) / square_root(squares) : T(-1);
+      plain += is_plain ? 1 : 0;
+    }
+    const S* const x = a.x + first * a.stride;
+    if (plain == group) {
+      detail::add_scaled_rows<Arch, group>(x, a.stride, a.inverse + first, a.columns, a.sums);
+      continue;
+    }
+    for (std::ptrdiff_t r = 0; r < rows; ++r)
+      if (a.inverse[first + r] > T(0))
+        detail::add_scaled_rows<Arch, 1>(x + r * a.stride, a.stride, a.inverse + first + r,
+                                         a.columns, a.sums);
   }
 }
 

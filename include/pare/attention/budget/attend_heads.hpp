@@ -173,13 +173,11 @@ PARE_ABI_BEGIN
 ///                  sequence s; of the scalar of q
 /// \param out       [sequences, heads, queries, value dim], likewise, written
 /// \param partition of these lengths, heads and queries, for any number of threads; left out: one
-/// is
-///                  made for the backend's
+///                  is made for the backend's
 /// \param options   causal, scale and query_offset; nothing that counts positions or needs one
-/// length
+///                  length
 /// \throws std::invalid_argument if a shape or stride does not fit, the partition is of another
-/// call,
-///         an option is of the others, or out overlaps an input. Nothing is written then.
+///         call, an option is of the others, or out overlaps an input. Nothing is written then.
 ///
 /// Cost: one read of what heads keep, which binds for few queries; else as `attend`. Memory: as
 /// `attend`. The same bits for any number of threads and any partition.

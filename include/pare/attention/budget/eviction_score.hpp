@@ -14,8 +14,7 @@
 ///   static constexpr bool reads_queries = false;
 ///   void validate(const char*, const EvictionCall&) const {}
 ///   template <class B, class S>
-///   void score(const B&, const EvictionHead<S>& head, std::span<pare::compute_t<S>> scores) const
-///   {
+///   void score(const B&, const EvictionHead<S>& head, std::span<compute_t<S>> scores) const {
 ///     for (pare::Index t = 0; t < head.k.rows(); ++t) scores[std::size_t(t)] = float(t);
 ///   }
 /// };
@@ -200,8 +199,7 @@ PARE_ABI_BEGIN
 /// \param policy  SnapKV, KeyDiff or the user's own EvictionScore
 /// \param options the scale of q.k
 /// \throws std::invalid_argument if a shape, stride, scale or policy does not fit, or scores
-/// overlap
-///         an input. Nothing is written then.
+///         overlap an input. Nothing is written then.
 ///
 /// Heads are shared among threads; the bits are the same for any number of them. Cost and memory:
 /// the policy's.

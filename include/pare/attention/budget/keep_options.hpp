@@ -5,10 +5,10 @@
 /// Options of `keep_tokens` (keep_tokens.hpp).
 ///
 /// ```cpp
-/// const KeepOptions exact{.ratio = 0.3};                                  // Tangram's default
-/// const KeepOptions pair{.ratio = 0.3, .scope = BudgetScope::CrossLayer, .count =
-/// BudgetCount::Head}; adjusted_ratio(exact, 4096);                                            //
-/// 0.295
+/// const KeepOptions exact{.ratio = 0.3};               // Tangram's default: groups in a layer
+/// const KeepOptions pair{
+///     .ratio = 0.3, .scope = BudgetScope::CrossLayer, .count = BudgetCount::Head};
+/// adjusted_ratio(exact, 4096);                         // 0.2945
 /// ```
 
 #include <pare/core/macros_off.hpp>

@@ -7,9 +7,9 @@
 ///
 /// ```cpp
 /// RetentionProfile profile(layers, kv_heads);
-/// for (each sample) profile.add(keep_tokens(scores_of(sample), HeadGroups::natural(layers,
-/// kv_heads, 1),
-///                                           {.ratio = 0.3, .count = BudgetCount::Head}));
+/// const auto each = HeadGroups::natural(layers, kv_heads, 1);
+/// for (const auto& scores : of_samples)
+///   profile.add(keep_tokens(scores, each, {.ratio = 0.3, .count = BudgetCount::Head}));
 /// const auto groups = HeadGroups::by_retention(profile.mean(), 4, BudgetScope::PerLayer);
 /// const ReservedPages need = reserve_pages(profile, groups, 4096, 16);
 /// if (need.total > table.free_pages()) wait();
@@ -99,8 +99,7 @@ struct ReservedPages {
 /// \param page_size of the cache, at least 1
 /// \param margin    at least 1; the default is ours
 /// \throws std::invalid_argument if a number is out of its range, the groups are of other layers
-/// and
-///         heads, or there is no sample
+///         and heads, or there is no sample
 inline ReservedPages reserve_pages(const RetentionProfile& profile, const HeadGroups& groups,
                                    Index tokens, Index page_size, double margin = 1.1) {
   constexpr const char* function = "attention::reserve_pages";
