@@ -59,6 +59,8 @@ extern MixGradients gradients;
 extern const LatentAttention<float> latent_layer;
 extern LatentCache<float> latents;
 extern RaggedCache<float> ragged;
+extern Eigen::Tensor<float, 3, Eigen::RowMajor> eviction;
+extern const HeadGroups groups;
 extern const pare::draft::DenseHead<pare::bf16> head;
 extern const pare::draft::LowRankHead<double> wide_head;
 extern pare::draft::HeadSummary<float> summary;
@@ -151,6 +153,10 @@ concept AttendAccepted = requires(Q a, const Q ca, O o, pare::Simd<pare::arch::b
   attend_tree(a, pages, o, tree, {.window = 3});
   attend_tree(backend, ca, latents, o, trees);
   attend_tree(backend, a, ca, a, o, tree, {.sinks = 3});
+  score_tokens(a, ca, eviction, SnapKV{}, {.scale = 1.0});
+  score_tokens(backend, ca, eviction, KeyDiff{});
+  keep_tokens(eviction, groups, {.ratio = 0.3});
+  attend_heads(backend, a, pages, o, {.causal = true});
   select_blocks(a, a, MeanPool{});
   select_blocks(a, pages, MeanPool{}, {.causal = true});
 };
@@ -324,6 +330,10 @@ void refused() {
   latent_layer.forward(x + x, latents, y);  // refused: LatentAttention::forward: hidden: .*expression
   latent_layer.forward(x, y, latents);  // refused: LatentAttention::forward: cache: wanted a Latent
   latent_layer.forward(x, latents, y, {.sequenc = 1});  // refused: forward: wanted hidden .*Options
+  score_tokens(q, doubles, eviction, SnapKV{});  // refused: score_tokens: k: wanted the scalar type
+  score_tokens(q, q, q, SnapKV{});  // refused: score_tokens: scores: wanted .*another rank
+  keep_tokens(q, groups);  // refused: attention::keep_tokens: scores: wanted .*another rank
+  attend_heads(q, q, out);  // refused: attend_heads: source: wanted a KeyValueSource
   attend_ragged(q, latents, out);  // refused: attend_ragged: cache: wanted a RaggedCache
   attend_ragged(doubles, ragged, out);  // refused: attend_ragged: out: wanted the scalar type
   ragged.append(0, q, q);  // refused: RaggedCache::append: keys: wanted .*another rank

@@ -181,6 +181,15 @@ void score_views(const B& backend, const TensorView<const S, 4>& q, const Tensor
 PARE_ABI_END
 }  // namespace detail
 
+namespace detail {
+
+/// What may be scores: the call is then one without queries.
+template <class X>
+using IsScores =
+    std::bool_constant<requires { requires view_of<const std::remove_reference_t<X>>::rank == 3; }>;
+
+}  // namespace detail
+
 /// k holds the scalar of q, and scores what it is computed in.
 template <class Q, class K, class O>
 concept EvictionScalars = SameScalar<Q, K> && std::is_same_v<scalar_of<O>, compute_t<scalar_of<K>>>;
@@ -236,6 +245,14 @@ requires(!P::reads_queries && EvictionScalars<K, K, O>)
 void score_tokens(const K& k, O&& scores, const P& policy) {
   score_tokens(simd, k, scores, policy);
 }
+
+PARE_REFUSE_CALLS(score_tokens, "attention::score_tokens",
+                  "after scores: wanted an EvictionScore (that reads no queries where there are "
+                  "none) and, behind queries, EvictionOptions",
+                  (INPUT, (roles::Reads<4>), "q", "[batch, heads, queries, dim]"),
+                  (INPUT, (roles::Unless<roles::ReadsSame<4>, detail::IsScores, roles::other_call>),
+                   "k", "[batch, kv heads, tokens, dim]"),
+                  (OUTPUT, (roles::WritesComputed<3>), "scores", "[batch, kv heads, tokens]"))
 
 PARE_ABI_END
 }  // namespace pare::attention
