@@ -263,16 +263,17 @@ TEST(RetentionProfile, MeansGroupHeadsAndTheMostReservesPages) {
     for (Index t = 0; t < b; ++t) lists[1].push_back(t);
     return KeptTokens(1, 2, 10, lists);
   };
-  profile.add(sample(2, 8));
-  profile.add(sample(4, 7));
-  EXPECT_DOUBLE_EQ(profile.mean()(0, 0), .3);
-  EXPECT_DOUBLE_EQ(profile.mean()(0, 1), .75);
+  profile.add(sample(8, 2));
+  profile.add(sample(7, 4));
+  EXPECT_DOUBLE_EQ(profile.mean()(0, 0), .75);
+  EXPECT_DOUBLE_EQ(profile.mean()(0, 1), .3);
   const auto apart =
       pare::attention::reserve_pages(profile, HeadGroups::natural(1, 2, 1), 1000, 16, 1);
-  EXPECT_EQ(apart.of_group, (std::vector<Index>{25, 50}));
+  EXPECT_EQ(apart.of_group, (std::vector<Index>{50, 25}));
   EXPECT_EQ(apart.total, 75);
-  const auto shared =
-      pare::attention::reserve_pages(profile, HeadGroups::natural(1, 2, 2), 1000, 16, 2);
+  const HeadGroups together = HeadGroups::natural(1, 2, 2);
+  EXPECT_EQ(pare::attention::reserve_pages(profile, together, 1000, 16, 1).total, 50);
+  const auto shared = pare::attention::reserve_pages(profile, together, 1000, 16, 2);
   EXPECT_EQ(shared.total, 63);  // no more than all
 }
 

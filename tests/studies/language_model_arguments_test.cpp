@@ -97,6 +97,12 @@ TEST(LanguageModelArguments, OptionsStandAnywhereBehindTheCommand) {
   EXPECT_EQ(masked.heads.masks[1].mode, HeadMode::Zero);
   EXPECT_EQ(masked.heads.masks[1].file, "y:z");
   EXPECT_EQ(masked.repeat, 1024);
+  const Arguments budget = parse(
+      {"perplexity", "a", "--kv", "head-budget:.3,.1", "--evict", "keydiff", "--sample", "b"});
+  EXPECT_EQ(budget.budget.ratios, (std::vector<double>{.3, .1}));
+  EXPECT_EQ(budget.budget.evict, Evict::KeyDiff);
+  EXPECT_EQ(budget.kv, KvScalar::Float);
+
   const Arguments heads = parse({"heads", "--share", "0.1", "--random=3", "--prompts", "2"});
   EXPECT_EQ(heads.command, Command::Heads);
   EXPECT_EQ(heads.heads.share, 0.1);
@@ -191,8 +197,10 @@ TEST(LanguageModelArguments, WhatMakesNoSenseIsRefused) {
             "--sample: got 'x', wanted a text that is not judged");
   EXPECT_EQ(judging({"--factors", "f16"}), "--factors: got 'f16', wanted f32 or bf16");
   EXPECT_EQ(judging({"--factors", "bf16"}), "got --factors without --svd");
-  EXPECT_EQ(judging({"--svd=1", "--metric=plain", "--heads=zero:f"}),
-            "got several of --attention, --heads, --svd and --latent, wanted one of them");
+  EXPECT_EQ(
+      judging({"--svd=1", "--metric=plain", "--heads=zero:f"}),
+      "got several of --attention, --heads, --svd, --latent and --kv head-budget, wanted one of "
+      "them");
   EXPECT_EQ(judging({"--latent=64", "--convert=svd,mla", "--sample=y"}),
             "--convert: got 'mla', wanted names of svd, svd_joint, care_uniform, care_joint, care, "
             "care_paper, transmla, transmla_fold, mha2mla and mha2mla_care");
@@ -212,8 +220,18 @@ TEST(LanguageModelArguments, WhatMakesNoSenseIsRefused) {
   EXPECT_EQ(judging({"--latent=64", "--convert=care"}), "--latent needs --sample");
   EXPECT_EQ(judging({"--latent=64", "--convert=care", "--sample=x"}),
             "--sample: got 'x', wanted a text that is not judged");
-  EXPECT_EQ(judging({"--latent=64", "--convert=svd", "--sample=y", "--heads=zero:f"}),
-            "got several of --attention, --heads, --svd and --latent, wanted one of them");
+  EXPECT_EQ(
+      judging({"--latent=64", "--convert=svd", "--sample=y", "--heads=zero:f"}),
+      "got several of --attention, --heads, --svd, --latent and --kv head-budget, wanted one of "
+      "them");
+  EXPECT_EQ(judging({"--kv=head-budget:.3"}), "--kv head-budget needs --sample");
+  EXPECT_EQ(judging({"--kv=head-budget:1.5"}),
+            "--kv: got '1.5', wanted shares above 0, at most 1, by commas");
+  EXPECT_EQ(
+      judging({"--kv=head-budget:.3", "--sample=y", "--heads=zero:f"}),
+      "got several of --attention, --heads, --svd, --latent and --kv head-budget, wanted one of "
+      "them");
+  EXPECT_EQ(judging({"--evict", "lru"}), "--evict: got 'lru', wanted snapkv or keydiff");
   EXPECT_EQ(judging({"--heads", "f"}),
             "--heads: got 'f', wanted uniform:FILE or zero:FILE, by commas");
   EXPECT_EQ(judging({"--heads", "zero:"}),

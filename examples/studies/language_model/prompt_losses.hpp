@@ -10,6 +10,8 @@
 #include "language_model/perplexity.hpp"
 #include "language_model/text_parts.hpp"
 
+#include <pare/core/check.hpp>
+
 #include <cstddef>
 #include <span>
 #include <vector>
@@ -22,6 +24,9 @@ template <class B, class Attend>
 std::vector<double> losses_behind_prompts(const Llama& llama, const B& backend,
                                           const TextPart& part, Index window,
                                           const Attend& attend) {
+  pare::check(window >= 4 && static_cast<Index>(part.tokens.size()) >= window / 2 + 2,
+              "language_model", "--window", window,
+              "at least 4, and texts of 2 tokens more than half of it");
   command_line::Progress progress(part.path);
   KvCache cache(llama.config().kv_shape(), window);
   const auto run = [&](std::span<const Token> tokens, const auto& visit) {
