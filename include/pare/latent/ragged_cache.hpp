@@ -33,7 +33,7 @@
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/latent/cache_options.hpp>
-#include <pare/latent/detail/paged_rows.hpp>
+#include <pare/latent/detail/head_rows.hpp>
 #include <pare/latent/pages.hpp>
 #include <pare/latent/ragged_heads.hpp>
 #include <pare/latent/ragged_options.hpp>
@@ -62,17 +62,16 @@ class RaggedCache {
       : group_(options.validate(class_name).group),
         heads_(options.kv_heads),
         table_(options.pages, options.page_size, class_name),
-        keys_(class_name, checked_product(class_name, "pages", options.pages, group_),
-              options.page_size, options.key_dim),
-        values_(class_name, options.pages * group_, options.page_size, options.value_dim),
+        rows_(class_name, options.pages, group_, options.page_size, options.key_dim,
+              options.value_dim),
         slots_(options.slots()) {
     for (Index i = 0; i < options.sequences; ++i) add();
   }
 
   Index kv_heads() const { return heads_; }
   Index groups() const { return heads_ / group_; }
-  Index key_dim() const { return keys_.width(); }
-  Index value_dim() const { return values_.width(); }
+  Index key_dim() const { return rows_.keys().width(); }
+  Index value_dim() const { return rows_.values().width(); }
   Index sequences() const { return table_.sequences() / groups(); }
   /// Tokens that a group keeps of a sequence.
   Index length(Index sequence, Index group) const { return table_.length(list(sequence, group)); }
@@ -159,16 +158,17 @@ class RaggedCache {
     check_extents<2>(function, "tokens", tokens.extent, {group_, n});
     Index same = n;  // the first of them stay where they are
     for (Index c = 0; c < group_; ++c) {
-      check_ascending(function, tokens, c, length(sequence, group));
+      detail::check_ascending(function, tokens, c, length(sequence, group));
       Index i = 0;
       while (i < same && tokens(c, i) == i) ++i;
       same = i;
     }
     const Index at = list(sequence, group);
     if (same < n)
-      for (const PageCopy& page : table_.unshare(at, same, function)) copy(page);
+      for (const PageCopy& page : table_.unshare(at, same, function)) rows_.copy(page);
     for (Index c = 0; c < group_; ++c)
-      for (Index i = same; i < n; ++i) move(at, c, i, tokens(c, i));
+      for (Index i = same; i < n; ++i)
+        rows_.move(c, table_.row(at, i), table_.row(at, tokens(c, i)));
     table_.truncate(at, n);
   }
 
@@ -189,25 +189,24 @@ class RaggedCache {
   RaggedHead<S> head(Index h) const { return {this, group_of(h), column_of(h)}; }
 
   /// All pages, [pages * group, page size, dim]: page p of column c is virtual page p group + c.
-  TensorView<const S, 3> key_pages() const { return keys_.all(); }
-  TensorView<const S, 3> value_pages() const { return values_.all(); }
+  TensorView<const S, 3> key_pages() const { return rows_.keys().all(); }
+  TensorView<const S, 3> value_pages() const { return rows_.values().all(); }
   /// The virtual page of column 0 of a group's p-th page; not checked.
   Index virtual_page(Index sequence, Index group, Index p) const {
     return table_.page(list(sequence, group), p) * group_;
   }
   /// The n-th token that a group keeps, of the head in a column; not checked.
   PARE_ALWAYS_INLINE const S* key(Index sequence, Index group, Index column, Index n) const {
-    return keys_.row(virtual_row(list(sequence, group), column, n));
+    return rows_.keys().row(row(list(sequence, group), column, n));
   }
   PARE_ALWAYS_INLINE const S* value(Index sequence, Index group, Index column, Index n) const {
-    return values_.row(virtual_row(list(sequence, group), column, n));
+    return rows_.values().row(row(list(sequence, group), column, n));
   }
 
   /// \throws std::invalid_argument if an output shares memory with the cache
   template <class O, std::size_t Rank>
   void check_apart(const char* function, const char* output, const TensorView<O, Rank>& out) const {
-    check_no_overlap(function, output, out, "cache", keys_.all());
-    check_no_overlap(function, output, out, "cache", values_.all());
+    rows_.check_apart(function, output, out);
   }
 
  private:
@@ -217,9 +216,8 @@ class RaggedCache {
 
   Index slot(Index head) const { return slots_[static_cast<std::size_t>(head)]; }
   Index list(Index sequence, Index group) const { return sequence * groups() + group; }
-  PageRow virtual_row(Index at, Index column, Index n) const {
-    const PageRow row = table_.row(at, n);
-    return {row.page * group_ + column, row.row};
+  PARE_ALWAYS_INLINE PageRow row(Index at, Index column, Index n) const {
+    return rows_.of_column(table_.row(at, n), column);
   }
 
   void check_sequence(const char* function, Index sequence) const {
@@ -227,31 +225,10 @@ class RaggedCache {
           "sequence", sequence, Worded{"a sequence in use, below ", sequences()});
   }
 
-  void copy(const PageCopy& page) const {
-    for (Index c = 0; c < group_; ++c) {
-      keys_.copy({page.from * group_ + c, page.to * group_ + c, page.rows});
-      values_.copy({page.from * group_ + c, page.to * group_ + c, page.rows});
-    }
-  }
-  void move(Index at, Index column, Index to, Index from) const {
-    if (to == from) return;
-    const PageRow a = virtual_row(at, column, to), b = virtual_row(at, column, from);
-    std::copy_n(keys_.row(b), key_dim(), keys_.row(a));
-    std::copy_n(values_.row(b), value_dim(), values_.row(a));
-  }
-  static void check_ascending(const char* function, const TensorView<const Index, 2>& tokens,
-                              Index column, Index length) {
-    for (Index i = 0, least = 0; i < tokens.extent[1]; ++i) {
-      const Index t = tokens(column, i);
-      check(t >= least && t < length, function, "tokens", t,
-            Worded{"ascending numbers below the ", length, " tokens of the group"});
-      least = t + 1;
-    }
-  }
-
   template <class K, class V>
   void append_views(Index sequence, TensorView<const K, 3> keys, TensorView<const V, 3> values) {
-    check_rows(append_name, sequence, keys, values);
+    check_sequence(append_name, sequence);
+    rows_.check_given(append_name, keys, values);
     check_extents<3>(append_name, "keys", keys.extent, {heads_, keys.extent[1], key_dim()});
     grow_checked(append_name, sequence, keys.extent[1]);
     store_views(sequence, 0, keys, values);
@@ -260,7 +237,8 @@ class RaggedCache {
   template <class K, class V>
   void store_checked(Index sequence, Index first, TensorView<const K, 3> keys,
                      TensorView<const V, 3> values) {
-    check_rows(store_name, sequence, keys, values);
+    check_sequence(store_name, sequence);
+    rows_.check_given(store_name, keys, values);
     const Index heads = keys.extent[0], tokens = keys.extent[1];
     check(first >= 0 && first <= heads_ && heads <= heads_ - first, store_name, "first", first,
           Worded{"heads of the ", heads_, " of the cache"});
@@ -275,19 +253,6 @@ class RaggedCache {
     store_views(sequence, first, keys, values);
   }
 
-  template <class K, class V>
-  void check_rows(const char* function, Index sequence, const TensorView<const K, 3>& keys,
-                  const TensorView<const V, 3>& values) const {
-    check_sequence(function, sequence);
-    check_view(function, "keys", keys);
-    check_view(function, "values", values);
-    check_extents<3>(function, "keys", keys.extent, {keys.extent[0], keys.extent[1], key_dim()});
-    check_extents<3>(function, "values", values.extent,
-                     {keys.extent[0], keys.extent[1], value_dim()});
-    check_apart(function, "keys", keys);
-    check_apart(function, "values", values);
-  }
-
   void grow_checked(const char* function, Index sequence, Index tokens) {
     Index wanted = 0;
     for (Index g = 0; g < groups(); ++g) {
@@ -299,7 +264,7 @@ class RaggedCache {
           Worded{"at most the ", table_.free_pages(), " free pages"});
     for (Index g = 0; g < groups(); ++g) {
       const Appended added = table_.append(list(sequence, g), tokens, function);
-      if (added.copy) copy(*added.copy);
+      if (added.copy) rows_.copy(*added.copy);
     }
   }
 
@@ -307,25 +272,16 @@ class RaggedCache {
   void store_views(Index sequence, Index first, const TensorView<const K, 3>& keys,
                    const TensorView<const V, 3>& values) const {
     for (Index h = 0; h < keys.extent[0]; ++h) {
-      store_head(sequence, first + h, keys, h, keys_);
-      store_head(sequence, first + h, values, h, values_);
-    }
-  }
-
-  template <class X>
-  void store_head(Index sequence, Index head, const TensorView<const X, 3>& x, Index from,
-                  const detail::PagedRows<S>& rows) const {
-    const Index at = list(sequence, group_of(head)), first = table_.length(at) - x.extent[1];
-    for (Index t = 0; t < x.extent[1]; ++t) {
-      const TensorView<const X, 2> row{
-          x.data + from * x.stride[0] + t * x.stride[1], {1, x.extent[2]}, {0, x.stride[2]}};
-      detail::store_rows(simd, row, rows.row(virtual_row(at, column_of(head), first + t)), 0);
+      const Index at = list(sequence, group_of(first + h)), column = column_of(first + h);
+      const Index begin = table_.length(at) - keys.extent[1];
+      for (Index t = 0; t < keys.extent[1]; ++t)
+        rows_.store(keys, values, h, t, row(at, column, begin + t));
     }
   }
 
   Index group_, heads_;
   PageTable table_;
-  detail::PagedRows<S> keys_, values_;
+  detail::HeadRows<S> rows_;
   std::vector<Index> slots_;  ///< of each head: group group_ + column
 };
 
