@@ -48,6 +48,20 @@ struct TileStats {
   std::ptrdiff_t stride = 1;
 };
 
+/// For each row of a tile of scores, the largest of its first limit[r] columns where it is above
+/// what the row met before, and the number of its key: of equal ones the first. A row that meets a
+/// NaN has the maximum NaN and the key -1 from then on. Cost: one read of the scores, which binds.
+template <ComputeScalar T>
+struct TileMaxima {
+  T* scores = nullptr;  ///< [rows x tile_keys]; columns past the limits are overwritten
+  std::ptrdiff_t rows = 0;
+  std::ptrdiff_t count = 0;             ///< at most tile_keys
+  const std::int32_t* limit = nullptr;  ///< [rows], at most count; null: all of them
+  std::ptrdiff_t first = 0;             ///< the number of the tile's first key
+  T* maximum = nullptr;                 ///< [rows]; of a row that met nothing -infinity
+  std::ptrdiff_t* key = nullptr;        ///< [rows]; of a row that met nothing above that -1
+};
+
 /// column[j] += sum over rows r with j < limit[r] of e^(scores[r][j] - lse[r]).
 template <ComputeScalar T>
 struct AddWeights {
@@ -138,6 +152,40 @@ void row_stats(T* scores, std::ptrdiff_t limit, T& maximum_out, T& sum_out) noex
   sum_out = reduce_add<Arch>(total);
 }
 
+/// Whether a lane of `v` is NaN.
+template <class V>
+PARE_ALWAYS_INLINE bool any_nan(V v) noexcept {
+  if constexpr (is_batch<V>)
+    return xsimd::any(xsimd::isnan(v));
+  else
+    return is_nan(v);
+}
+
+/// Takes the first `limit` scores, at least one, into the maximum of a row.
+template <class Arch, class T>
+void take_maximum(T* scores, std::ptrdiff_t limit, std::ptrdiff_t first, T& maximum_of_row,
+                  std::ptrdiff_t& key) noexcept {
+  constexpr std::ptrdiff_t n = lanes<T, Arch>;
+  const std::ptrdiff_t padded = hide_tail<Arch>(scores, limit);
+  vec<T, Arch> largest = broadcast<Arch>(-std::numeric_limits<T>::infinity());
+  bool has_nan = false;
+  for (std::ptrdiff_t j = 0; j < padded; j += n) {
+    const vec<T, Arch> score = load<Arch>(static_cast<const T*>(scores) + j);
+    has_nan = has_nan || any_nan(score);
+    largest = maximum<Arch>(largest, score);
+  }
+  const T top = reduce_max<Arch>(largest);
+  if (has_nan) {
+    maximum_of_row = std::numeric_limits<T>::quiet_NaN();
+    key = -1;
+  } else if (top > maximum_of_row) {
+    std::ptrdiff_t j = 0;
+    while (scores[j] != top) ++j;
+    maximum_of_row = top;
+    key = first + j;
+  }
+}
+
 PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
@@ -156,6 +204,15 @@ void run_kernel(Arch, const TileStats<T>& a) noexcept {
   for (std::ptrdiff_t r = 0; r < a.rows; ++r)
     detail::row_stats<Arch>(a.scores + r * tile_keys, a.limit != nullptr ? a.limit[r] : a.count,
                             a.maximum[r * a.stride], a.sum[r * a.stride]);
+}
+
+template <class Arch, class T>
+void run_kernel(Arch, const TileMaxima<T>& a) noexcept {
+  for (std::ptrdiff_t r = 0; r < a.rows; ++r) {
+    const std::ptrdiff_t limit = a.limit != nullptr ? a.limit[r] : a.count;
+    if (limit <= 0 || is_nan(a.maximum[r])) continue;
+    detail::take_maximum<Arch>(a.scores + r * tile_keys, limit, a.first, a.maximum[r], a.key[r]);
+  }
 }
 
 template <class Arch, class T>

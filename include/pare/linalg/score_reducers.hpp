@@ -3,7 +3,7 @@
 
 /// \file
 /// Reducers: they take in the scores of rows against keys tile by tile, so that nobody stores all
-/// scores. Maxima, sums, the k best and the softmax are here; your own is a struct with `add`:
+/// scores. Maxima and their keys, sums, the k best, the softmax; your own is a struct with `add`:
 ///
 /// ```cpp
 /// struct CountAbove {                                     // how many scores of all are above 1
@@ -93,6 +93,42 @@ class RowMaxima {
 
  private:
   std::vector<T> maximum_;
+};
+
+/// The key of the largest score of each row, of equal ones the first. A row that saw no score above
+/// -infinity, or a NaN, has the key -1.
+template <ComputeScalar T>
+class RowArgmax {
+ public:
+  explicit RowArgmax(Index rows)
+      : maximum_(static_cast<std::size_t>(rows), -std::numeric_limits<T>::infinity()),
+        key_(static_cast<std::size_t>(rows), -1) {}
+
+  template <class B>
+  void add(const B& backend, const TileOfScores<T>& tile) {
+    if constexpr (KernelBackend<B>)
+      launch(backend,
+             kernel::TileMaxima<T>{tile.scores, tile.rows, tile.keys, tile.limits, tile.key,
+                                   maximum_.data() + tile.row, key_.data() + tile.row});
+    else
+      for (Index r = 0; r < tile.rows; ++r)
+        for (Index j = 0; j < tile.visible(r); ++j) take(tile.row + r, tile.at(r, j), tile.key + j);
+  }
+
+  /// Takes in the largest score of a row over keys that come after all that it saw.
+  void take(Index row, T score, Index key) {
+    T& largest = maximum_[static_cast<std::size_t>(row)];
+    if (is_nan(largest) || !(is_nan(score) || score > largest)) return;
+    largest = score;
+    key_[static_cast<std::size_t>(row)] = is_nan(score) ? -1 : key;
+  }
+
+  T maximum(Index row) const { return maximum_[static_cast<std::size_t>(row)]; }
+  Index key(Index row) const { return key_[static_cast<std::size_t>(row)]; }
+
+ private:
+  std::vector<T> maximum_;
+  std::vector<Index> key_;
 };
 
 /// The sum of the scores of each row, in double and in the order of the keys.

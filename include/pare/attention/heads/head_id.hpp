@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// One head of a model, and the heads of the highest scores.
+///
+/// ```cpp
+/// const std::vector<HeadId> best = top_heads(scores, 9, 0.05);  // scores [layers x 9]: of each 20
+/// ```
+
+#include <pare/core/macros_off.hpp>
+
+#include <pare/core/check.hpp>
+#include <pare/linalg/top_k.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <compare>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <vector>
+
+namespace pare::attention {
+
+/// Head `head` of layer `layer`, both from 0. Ordered by layer, then by head.
+struct HeadId {
+  Index layer = 0;
+  Index head = 0;
+
+  friend bool operator==(const HeadId&, const HeadId&) = default;
+  friend auto operator<=>(const HeadId&, const HeadId&) = default;
+};
+
+namespace detail {
+PARE_ABI_BEGIN
+
+/// How many of `count` a share is: rounded, at least one.
+inline Index count_of_share(const char* function, double share, Index count) {
+  check(share > 0 && share <= 1, function, "share", share, "a share above 0, at most 1");
+  return std::clamp<Index>(static_cast<Index>(std::llround(share * static_cast<double>(count))), 1,
+                           count);
+}
+
+/// The numbers of the highest scores, the highest first; of equal ones the earlier first.
+inline std::vector<Index> top_share(const char* function, std::span<const double> scores,
+                                    double share) {
+  constexpr auto most = static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max());
+  check(!scores.empty() && scores.size() <= most, function, "scores", scores.size(),
+        "1 to 2^31 - 1 of them");
+  for (const double score : scores)
+    check(!is_nan(score), function, "scores", "a NaN", "numbers, which can be ranked");
+  const Index count = count_of_share(function, share, static_cast<Index>(scores.size()));
+  std::vector<std::uint32_t> rank(scores.size());
+  linalg::rank_scores(scores, std::span(rank));
+  return {rank.begin(), rank.begin() + count};
+}
+
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
+/// The heads of the highest scores, the highest first; of equal ones that of the lower layer, then
+/// the lower head.
+///
+/// \param scores [layers x heads], layer by layer
+/// \param heads  of a layer
+/// \param share  of all heads, in (0, 1]: their number is rounded, and at least one
+/// \throws std::invalid_argument if there are no scores, they are no whole layers, one is NaN, or
+///         the share is out of its range
+///
+/// Cost: n log n comparisons.
+inline std::vector<HeadId> top_heads(std::span<const double> scores, Index heads, double share) {
+  constexpr const char* function = "attention::top_heads";
+  check(heads >= 1, function, "heads", heads, "at least 1");
+  check(static_cast<Index>(scores.size()) % heads == 0, function, "scores", scores.size(),
+        Worded{"a multiple of the ", heads, " heads of a layer"});
+  std::vector<HeadId> best;
+  for (const Index at : detail::top_share(function, scores, share))
+    best.push_back({at / heads, at % heads});
+  return best;
+}
+
+PARE_ABI_END
+}  // namespace pare::attention
+
+#include <pare/core/macros_on.hpp>
