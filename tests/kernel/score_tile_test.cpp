@@ -214,4 +214,62 @@ TYPED_TEST(TileStatsTest, ARowOfNothingButHiddenKeysHasNoMass) {
   }
 }
 
+template <class T>
+struct Maximum {
+  T maximum = -infinity<T>;
+  Size key = -1;
+};
+
+/// Scores of few values, so that many are equal.
+TYPED_TEST(TileStatsTest, MaximaAreTheFirstOfTheLargestOfAllTiles) {
+  using T = typename TypeParam::scalar;
+  std::mt19937_64 random(5);
+  constexpr Size rows = 9;
+  std::vector<Maximum<T>> wanted(rows);
+  std::vector<T> maximum(rows, -infinity<T>);
+  std::vector<Size> key(rows, -1);
+  for (const Size count : {1, 5, 31, 128, 17, 64}) {
+    GuardedArray<T> scores(rows * kernel::tile_keys);
+    for (T& x : scores) x = static_cast<T>(static_cast<int>(random() % 9) - 4);
+    if (count == 1) std::fill_n(&scores[0], rows * kernel::tile_keys, -infinity<T>);
+    std::vector<std::int32_t> limits;
+    for (Size r = 0; r < rows; ++r)
+      limits.push_back(static_cast<std::int32_t>(r * count / (rows - 1)));
+    const Size first = 1000 * count;
+    for (Size r = 0; r < rows; ++r)
+      for (Size j = 0; j < limits[static_cast<std::size_t>(r)]; ++j) {
+        Maximum<T>& of = wanted[static_cast<std::size_t>(r)];
+        const T score = scores[r * kernel::tile_keys + j];
+        if (score > of.maximum) of = {score, first + j};
+      }
+    launch(pare::simd_for<typename TypeParam::arch>{},
+           kernel::TileMaxima<T>{scores.data(), rows, count, limits.data(), first, maximum.data(),
+                                 key.data()});
+    for (std::size_t r = 0; r < rows; ++r) {
+      ASSERT_EQ(maximum[r], wanted[r].maximum) << count << " keys, row " << r;
+      ASSERT_EQ(key[r], wanted[r].key) << count << " keys, row " << r;
+    }
+  }
+}
+
+/// A NaN anywhere that the row sees, be it before or behind a larger score; none behind its limit.
+TYPED_TEST(TileStatsTest, ARowThatMetANaNHasNoMaximum) {
+  using T = typename TypeParam::scalar;
+  const pare::simd_for<typename TypeParam::arch> backend;
+  for (const Size at : {0, 7, 8, 39, 40, 127}) {
+    std::vector<T> scores(static_cast<std::size_t>(kernel::tile_keys), T(1));
+    scores[20] = infinity<T>;
+    scores[static_cast<std::size_t>(at)] = std::numeric_limits<T>::quiet_NaN();
+    T maximum = -infinity<T>;
+    Size key = -1;
+    const std::int32_t limit = 40;
+    launch(backend, kernel::TileMaxima<T>{scores.data(), 1, 128, &limit, 0, &maximum, &key});
+    EXPECT_EQ(std::isnan(maximum), at < 40) << at;
+    EXPECT_EQ(key, at < 40 ? -1 : 20) << at;
+    std::fill(scores.begin(), scores.end(), infinity<T>);
+    launch(backend, kernel::TileMaxima<T>{scores.data(), 1, 128, nullptr, 128, &maximum, &key});
+    EXPECT_EQ(key, at < 40 ? -1 : 20) << "neither does a later score help";
+  }
+}
+
 }  // namespace

@@ -94,8 +94,10 @@ TYPED_TEST(ScoreRowsTest, MaximaAndSumsAreThoseOfAllScores) {
   for_each_size([](Index rows, Index keys, Index dim) {
     const Rows<S> q(rows, dim, 1), k(keys, dim, 2);
     linalg::RowMaxima<compute_t<S>> maxima(rows);
+    linalg::RowArgmax<compute_t<S>> keys_of(rows);
     linalg::RowSums<compute_t<S>> sums(rows);
     reduce<TypeParam>(q, k, maxima);
+    reduce<TypeParam>(q, k, keys_of);
     reduce<TypeParam>(q, k, sums);
     const auto scores = all_scores(q, k);
     for (Index i = 0; i < rows; ++i) {
@@ -103,6 +105,8 @@ TYPED_TEST(ScoreRowsTest, MaximaAndSumsAreThoseOfAllScores) {
       double sum = 0;
       for (const double s : row) sum += s;
       ASSERT_EQ(maxima[i], *std::max_element(row.begin(), row.end()));
+      ASSERT_EQ(keys_of.maximum(i), maxima[i]);
+      ASSERT_EQ(keys_of.key(i), std::max_element(row.begin(), row.end()) - row.begin());
       ASSERT_EQ(sums[i], sum);
     }
   });
@@ -270,12 +274,15 @@ TYPED_TEST(ScoreRowsTest, ANaNStaysInItsRow) {
   linalg::RowMaxima<T> maxima(q.rows);
   linalg::OnlineSoftmax<T> softmax(q.rows);
   linalg::RowTopK<T> best(q.rows, 3);
+  linalg::RowArgmax<T> argmax(q.rows);
   reduce<TypeParam>(q, k, maxima);
   reduce<TypeParam>(q, k, softmax);
+  reduce<TypeParam>(q, k, argmax);
   reduce<TypeParam>(q, k, best);
   for (Index i = 0; i < q.rows; ++i) {
     EXPECT_EQ(std::isnan(maxima[i]), i == 49) << i;
     EXPECT_EQ(std::isnan(softmax.log_sum_exp(i)), i == 49) << i;
+    EXPECT_EQ(argmax.key(i) < 0, i == 49) << i;
   }
   EXPECT_EQ(best.of(49).front().key(), 0);
 }
