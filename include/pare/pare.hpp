@@ -38,6 +38,12 @@
 #include <pare/attention/early_stop.hpp>
 #include <pare/attention/heads/head_modes.hpp>
 #include <pare/attention/heads/soft_identity.hpp>
+#include <pare/attention/heads/compact_heads.hpp>
+#include <pare/attention/heads/head_contributions.hpp>
+#include <pare/attention/heads/head_usage.hpp>
+#include <pare/attention/heads/hunt_heads.hpp>
+#include <pare/attention/heads/loss_difference.hpp>
+#include <pare/attention/heads/retrieval_heads.hpp>
 #include <pare/attention/mean_pool.hpp>
 #include <pare/attention/order_keys.hpp>
 #include <pare/attention/permuted.hpp>

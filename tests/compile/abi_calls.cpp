@@ -67,6 +67,23 @@ void calls_of_attention(const Tensor& q, const Tensor& k, const Tensor& v, Tenso
   attention::select_blocks(q, k, attention::SlidingWindow{.window = 64});
 }
 
+void calls_of_heads(const Tensor& q, const Tensor& k, const Matrix& x, const Matrix& w, Matrix& y,
+                    std::span<const std::int32_t> tokens) {
+  namespace attention = pare::attention;
+  attention::RetrievalScores scores(1, 2);
+  scores.add(pare::simd.threads(2), 0, q, k,
+             {.tokens = tokens, .begin = 1, .size = 2, .answer = tokens});
+  const auto pool = attention::top_heads(scores.scores(), 2, 0.5);
+  const auto size = [](std::span<const attention::HeadId> heads) { return double(heads.size()); };
+  attention::hunt_heads(pool, size, {.rounds = 2});
+  attention::head_contributions(x, w, y);
+  attention::HeadUsage usage(y.cols());
+  usage.add(y);
+  const auto kept = attention::select_heads(usage.counts(), {.count = 1});
+  y = attention::compact_heads(w, w, w, w, {.heads = 2, .kv_heads = 2}, kept).wo;
+  attention::document_score(scores.scores(), scores.scores());
+}
+
 void calls_of_factor(const Matrix& w, const Matrix& x, const Eigen::VectorXf& g, Matrix& y) {
   namespace factor = pare::factor;
   factor::FisherDiagonal fisher(w.rows(), w.cols());

@@ -82,6 +82,11 @@ extern const std::vector<pare::Index> positions;
 extern const std::vector<int> tokens;
 extern const DenseLinear<float> linear;
 double score_of_rows(pare::TensorView<const float, 2> rows);
+double score_of_heads(std::span<const HeadId> heads);
+extern const std::vector<HeadId> pool;
+extern const std::vector<pare::Index> kept;
+extern RetrievalScores retrieval;
+extern HeadUsage usage;
 extern const std::vector<double> gates;
 extern const AttendOptions options;
 
@@ -120,6 +125,23 @@ concept Accepted = requires(X x, const X cx, Y y, pare::Simd<pare::arch::best> b
 static_assert(Accepted<Matrix, Matrix> && Accepted<Matrix, Eigen::Ref<Matrix>>);
 static_assert(Accepted<Eigen::Block<Matrix>, Eigen::Map<Matrix>>);
 static_assert(Accepted<pare::TensorView<float, 2>, pare::TensorView<float, 2>>);
+
+template <class Q>
+concept HeadsAccepted = requires(const Q cq, Q m, Matrix w, pare::Simd<pare::arch::best> backend) {
+  hunt_heads(pool, score_of_heads);
+  hunt_heads(backend, pool, score_of_heads, {.rounds = 2});
+  most_attended(cq, m);
+  most_attended(pare::reference, m, m);
+  retrieval.add(0, m, cq, {.begin = 3});
+  retrieval.add(backend, 0, m, cq, {.begin = 3});
+  usage.add(w);
+  select_heads(usage.counts(), {.count = 2});
+  head_contributions(w, w, w);
+  head_contributions(backend, w, w, w);
+  compact_heads(w, w, w, w, {.heads = 2, .kv_heads = 1}, kept);
+  rows_of_heads(w, kept, 2);
+};
+static_assert(HeadsAccepted<Tensor> && HeadsAccepted<pare::TensorView<float, 4>>);
 
 template <class Q, class O>
 concept AttendAccepted = requires(Q a, const Q ca, O o, pare::Simd<pare::arch::best> backend) {
@@ -277,6 +299,16 @@ void refused() {
   select_blocks(q, pages, 3);  // refused: select_blocks: after k: wanted .*a BlockSelector
   select_blocks(q, k, 3);  // refused: select_blocks: after k: wanted .*a BlockSelector
   calibrate(q, k, doubles, EarlyStop{}, {});  // refused: calibrate: v: wanted the scalar type
+  hunt_heads(numbers, score_of_heads);  // refused: hunt_heads: pool: wanted a list of HeadId
+  hunt_heads(pool, score_of_rows);      // refused: hunt_heads: objective: wanted a const callable
+  hunt_heads(pool, score_of_heads, {.round = 2});  // refused: hunt_heads: after objective: wanted Hu
+  most_attended(q, doubles);                       // refused: most_attended: k: wanted the scalar type
+  most_attended(q, k, v);                          // refused: most_attended: after k: wanted nothing
+  retrieval.add(0, q, doubles, {});                // refused: RetrievalScores::add: k: wanted the scalar
+  head_contributions(x, w, yd);                    // refused: head_contributions: lengths: wanted the sc
+  head_contributions(halves, w, y);  // refused: head_contributions: attended: wanted elements of flo
+  compact_heads(w, w, w, xd, {2, 1}, kept);  // refused: compact_heads: wo: wanted the scalar type
+  compact_heads(w, w, w, w, 2);              // refused: compact_heads: after wo: wanted HeadCounts
   truncated_svd(w, 16);  // refused: pare::factor::truncated_svd: after w: wanted SvdOptions such as
   truncated_svd(w);  // refused: truncated_svd: after w: wanted SvdOptions such as
   truncated_svd(w, {.ranks = 16});  // refused: truncated_svd: after w: wanted SvdOptions such as

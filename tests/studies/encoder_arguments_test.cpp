@@ -46,6 +46,8 @@ TEST(EncoderArguments, OptionsStandAnywhereBehindTheCommand) {
   EXPECT_EQ(parse({"judge", "a", "--svd", "1", "--sample", "b"}).metrics,
             (std::vector<SvdMetric>{SvdMetric::Plain, SvdMetric::Covariance}));
   EXPECT_EQ(parse({"judge", "a", "--svd", "1", "--metric", "plain"}).sample, "");
+  EXPECT_EQ(parse({"judge", "a", "--heads", "6,3", "--sample", "b"}).heads,
+            (std::vector<pare::Index>{6, 3}));
   const Arguments written =
       parse({"vectors", "a.txt", "--out", "x", "--model=y", "--tokens", "128"});
   EXPECT_EQ(written.command, Command::Vectors);
@@ -68,6 +70,13 @@ TEST(EncoderArguments, WhatMakesNoSenseIsRefused) {
             "got 2 words behind the command, wanted one, a file");
   EXPECT_EQ(refusal({"vectors", "a"}), "--out is missing");
   EXPECT_EQ(refusal({"judge", "a", "--sample", "b"}), "--svd is missing");
+  EXPECT_EQ(refusal({"judge", "a", "--heads", "6"}), "--heads needs --sample");
+  EXPECT_EQ(refusal({"judge", "a", "--heads", "6", "--svd=1", "--sample", "b"}),
+            "got both --svd and --heads");
+  EXPECT_EQ(refusal({"judge", "a", "--heads", "6,0", "--sample", "b"}),
+            "--heads: got '0', wanted numbers of heads, by commas");
+  EXPECT_EQ(refusal({"judge", "a", "--heads", "6", "--sample", "a"}),
+            "--sample: got 'a', wanted a text that is not judged");
   EXPECT_EQ(refusal({"judge", "a", "--svd", "1"}),
             "--metric inputs and covariance, which is among the default, need --sample");
   EXPECT_EQ(refusal({"judge", "a", "--svd", "1", "--metric", "plain", "--sample", "b"}),

@@ -3,6 +3,7 @@
 #include "encoder/bert.hpp"
 #include "encoder/factored_layers.hpp"
 #include "encoder/open_encoder.hpp"
+#include "encoder/pruned_heads.hpp"
 #include "io/memory.hpp"
 #include "io/temporary_folder.hpp"
 #include "studies/bert_reference.hpp"
@@ -22,6 +23,7 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -365,6 +367,55 @@ TEST_F(Encoder, FactorsOfFullRankChangeNothingAndFewerCost) {
             mean_cosine(plain, whole))
       << "on the sample itself";
   EXPECT_EQ(sentence_vectors(model.bert, pare::simd, tokens, no_progress), whole);
+}
+
+TEST_F(Encoder, PrunedHeadsAreHeadsWhoseOutputIsZero) {
+  OpenEncoder model(folder_);
+  const auto tokens = tokens_of(model.tokenizer, some_sentences(), 30);
+  const auto vectors = [&] {
+    return sentence_vectors(model.bert, pare::simd, tokens, no_progress);
+  };
+  const Matrix whole = vectors();
+  const auto usage = head_usage(model.bert, model.file, vectors);
+  ASSERT_EQ(usage.size(), 2u);
+  Index all = 0;
+  for (const auto& sentence : tokens) all += static_cast<Index>(sentence.size());
+  for (const HeadUsage& of : usage) EXPECT_EQ(of.tokens(), all);
+  EXPECT_EQ(vectors(), whole) << "looking changes nothing";
+  const BlocksRestored restored(model.bert);
+  prune_heads(model.bert, model.file, {{0, 1, 2}, {0, 1, 2}});
+  EXPECT_EQ(vectors(), whole) << "all heads are kept";
+  prune_heads(model.bert, model.file, {{1}, {0, 2}});
+  const Matrix pruned = vectors();
+  const Index dim = model.bert.config().dim / 3;
+  for (const auto& [block, head] : {std::pair<std::size_t, Index>{0, 0}, {0, 2}, {1, 1}}) {
+    BertBlock& of = model.bert.blocks()[block];
+    for (BiasedLinear* layer : {&of.query, &of.key, &of.value}) {
+      auto weight = model.file.read_matrix<float>(layer->weight);
+      layer->linear = pare::transformer::DenseLinear<float>::copy_of(weight);
+      layer->bias.assign(static_cast<std::size_t>(weight.rows()), 0);
+      model.file.read_rows(layer->weight.substr(0, layer->weight.rfind('.')) + ".bias", 0,
+                           TensorView<float, 2>{layer->bias.data(), {weight.rows(), 1}, {1, 1}});
+    }
+    auto output = model.file.read_matrix<float>(of.output.weight);
+    output.middleCols(head * dim, dim).setZero();
+    if (block == 0 && head == 2) output.leftCols(dim).setZero();
+    of.output.linear = pare::transformer::DenseLinear<float>::copy_of(output);
+  }
+  // Sums of the same numbers, some of them zeros, in another order; vectors have length 1.
+  EXPECT_LE((vectors() - pruned).cwiseAbs().maxCoeff(), 1e-5f);
+  EXPECT_GT((whole - pruned).cwiseAbs().maxCoeff(), 1e-2f) << "it makes a difference";
+}
+
+TEST_F(Encoder, HeadsAreChosenByUsageOrByLot) {
+  std::vector<HeadUsage> usage(2, HeadUsage(3));
+  usage[0].add(Matrix::Identity(3, 3).topRows(2).eval());
+  usage[0].add(Matrix::Identity(3, 3).topRows(1).eval());
+  usage[1].add(Matrix::Identity(3, 3).bottomRows(1).eval());
+  EXPECT_EQ(heads_by("most used", 1, usage), (std::vector<std::vector<Index>>{{0}, {2}}));
+  EXPECT_EQ(heads_by("least used", 1, usage), (std::vector<std::vector<Index>>{{2}, {0}}));
+  EXPECT_EQ(heads_by("draw 1", 2, usage).front().size(), 2u);
+  EXPECT_EQ(heads_by("draw 1", 2, usage), heads_by("draw 1", 2, usage));
 }
 
 TEST_F(Encoder, TextsAreLinesThatAreNotBlank) {

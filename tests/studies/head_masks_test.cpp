@@ -137,7 +137,7 @@ TEST_F(HeadMasks, RetrievalScoresAreThoseOfTheDefinition) {
 
 TEST(RetrievalHeads, TheBestComeFirstAndOthersAreOthers) {
   const std::vector<double> scores = {0, .5, .2, .9, 0, .5};
-  const std::vector<LayerHead> best = best_heads(scores, 3, 3);
+  const std::vector<LayerHead> best = pare::attention::top_heads(scores, 3, .5);
   EXPECT_EQ(best, (std::vector<LayerHead>{{1, 0}, {0, 1}, {1, 2}}));
   std::set<std::pair<Index, Index>> drawn;
   for (std::uint64_t seed = 0; seed < 20; ++seed) {

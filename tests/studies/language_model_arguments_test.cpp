@@ -102,6 +102,12 @@ TEST(LanguageModelArguments, OptionsStandAnywhereBehindTheCommand) {
   EXPECT_EQ(budget.budget.ratios, (std::vector<double>{.3, .1}));
   EXPECT_EQ(budget.budget.evict, Evict::KeyDiff);
   EXPECT_EQ(budget.kv, KvScalar::Float);
+  const Arguments hunting =
+      parse({"perplexity", "a", "--heads", "hunt", "--pool", "x", "--rounds=2", "--sample", "y"});
+  EXPECT_TRUE(hunting.heads.hunt && hunting.heads.any());
+  EXPECT_EQ(hunting.heads.pool, "x");
+  EXPECT_EQ(hunting.heads.rounds, 2);
+  EXPECT_EQ(parse({"perplexity", "a", "--score-documents", "x"}).heads.score_documents, "x");
 
   const Arguments heads = parse({"heads", "--share", "0.1", "--random=3", "--prompts", "2"});
   EXPECT_EQ(heads.command, Command::Heads);
@@ -233,9 +239,16 @@ TEST(LanguageModelArguments, WhatMakesNoSenseIsRefused) {
       "them");
   EXPECT_EQ(judging({"--evict", "lru"}), "--evict: got 'lru', wanted snapkv or keydiff");
   EXPECT_EQ(judging({"--heads", "f"}),
-            "--heads: got 'f', wanted uniform:FILE or zero:FILE, by commas");
+            "--heads: got 'f', wanted uniform:FILE or zero:FILE, by commas, or hunt");
   EXPECT_EQ(judging({"--heads", "zero:"}),
-            "--heads: got 'zero:', wanted uniform:FILE or zero:FILE, by commas");
+            "--heads: got 'zero:', wanted uniform:FILE or zero:FILE, by commas, or hunt");
+  EXPECT_EQ(judging({"--heads", "hunt", "--sample=y"}), "--heads hunt and --pool go together");
+  EXPECT_EQ(judging({"--heads=zero:f", "--pool=y"}), "--heads hunt and --pool go together");
+  EXPECT_EQ(judging({"--heads", "hunt", "--pool=y"}), "--heads hunt needs --sample");
+  EXPECT_EQ(judging({"--heads=zero:f", "--score-documents=y"}),
+            "got both --heads and --score-documents");
+  EXPECT_EQ(judging({"--score-documents=y", "--kv=bf16"}),
+            "got --kv bf16, wanted f32 with --heads");
   EXPECT_EQ(judging({"--heads", "zero:f", "--kv=bf16"}), "got --kv bf16, wanted f32 with --heads");
   EXPECT_EQ(judging({"--repeat", "8"}), "got --repeat without --heads, --svd or --latent");
   EXPECT_EQ(judging({"--heads=zero:f", "--repeat", "1025"}),

@@ -25,6 +25,7 @@ using pare::Index;
 inline constexpr const char* usage_text =
     R"(usage: encoder SENTENCE SENTENCE... [options]
        encoder judge FILE --svd LIST --sample OTHER [options]
+       encoder judge FILE --heads LIST --sample OTHER [options]
        encoder vectors FILE --out OUT.safetensors [options]
 
 Sentence vectors by a BERT encoder on Pare's kernels. The model is all-MiniLM-L6-v2, which
@@ -39,6 +40,8 @@ factored, over the lines of a text:
   --metric LIST        what errors are weighed with: plain (nothing), inputs (the mean square of
                        each input) or covariance (their mean products)   (plain,covariance)
   --sample FILE        another text, whose lines show what inputs there are; not for plain alone
+  --heads LIST         instead, how many attention heads each block keeps: the most used on --sample,
+                       the least used, and three draws
 
 vectors writes what the model makes of the lines of a text:
   --out FILE           sentences [lines, dim], tokens [tokens, dim] and offsets [lines + 1]: line i
@@ -68,6 +71,7 @@ struct Arguments {
   std::vector<std::string> words;  ///< sentences, or a file
   std::vector<double> shares;
   std::vector<SvdMetric> metrics = {SvdMetric::Plain, SvdMetric::Covariance};
+  std::vector<Index> heads;  ///< how many are kept; empty: layers are factored
   std::string sample, out;
   Index tokens = 256;
   std::optional<std::string> model;
@@ -75,7 +79,8 @@ struct Arguments {
   bool help = false;
 
   bool needs_sample() const {
-    return std::ranges::any_of(metrics, [](SvdMetric m) { return m != SvdMetric::Plain; });
+    return !heads.empty() ||
+           std::ranges::any_of(metrics, [](SvdMetric m) { return m != SvdMetric::Plain; });
   }
 };
 
@@ -84,6 +89,10 @@ namespace detail {
 inline double share(std::string_view option, std::string_view value) {
   return command_line::number(option, value, std::numeric_limits<double>::min(), 1.0,
                               "shares above 0, at most 1, by commas");
+}
+
+inline Index head_count(std::string_view option, std::string_view value) {
+  return command_line::number<Index>(option, value, 1, 1 << 20, "numbers of heads, by commas");
 }
 
 inline SvdMetric metric(std::string_view option, std::string_view value) {
@@ -114,6 +123,8 @@ inline constexpr Option judge_options[] = {
     threads_option,
     {"--svd",
      [](auto& a, auto option, auto value) { a.shares = command_line::list(option, value, share); }},
+    {"--heads", [](auto& a, auto option,
+                   auto value) { a.heads = command_line::list(option, value, head_count); }},
     {"--metric", [](auto& a, auto option,
                     auto value) { a.metrics = command_line::list(option, value, metric); }},
     {"--sample",
@@ -149,7 +160,9 @@ inline void check_complete(const Arguments& a) {
     if (a.out.empty()) throw UsageError("--out is missing");
     return;
   }
-  if (a.shares.empty()) throw UsageError("--svd is missing");
+  if (a.shares.empty() == a.heads.empty())
+    throw UsageError(a.heads.empty() ? "--svd is missing" : "got both --svd and --heads");
+  if (!a.heads.empty() && a.sample.empty()) throw UsageError("--heads needs --sample");
   if (a.needs_sample() && a.sample.empty())
     throw UsageError("--metric inputs and covariance, which is among the default, need --sample");
   if (!a.needs_sample() && !a.sample.empty())

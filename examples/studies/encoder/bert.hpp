@@ -31,6 +31,7 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
+#include <pare/core/matrix.hpp>
 #include <pare/core/parallel.hpp>
 #include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
@@ -191,19 +192,22 @@ class Bert {
   /// [tokens, heads x dim] as [1, heads, tokens, dim].
   TensorView<float, 4> heads_of(TensorView<float, 2> m) const {
     const Index dim = config_.dim / config_.heads;
-    return {m.data, {1, config_.heads, m.rows(), dim}, {0, dim, m.stride[0], 1}};
+    return {m.data, {1, m.cols() / dim, m.rows(), dim}, {0, dim, m.stride[0], 1}};
   }
 
-  /// h = norm(x + W_output attention(x) + b).
+  /// h = norm(x + W_output attention(x) + b). A block may have fewer heads than the config says.
   void attend(const ModelBackend& backend, const BertBlock& block, std::span<const Index> offsets,
               TensorView<float, 2> x, const Activations& a) const {
-    apply(backend, block.query, x, a.q);
-    apply(backend, block.key, x, a.k);
-    apply(backend, block.value, x, a.v);
-    pare::attention::attend(backend, heads_of(a.q), heads_of(a.k), heads_of(a.v),
-                            heads_of(a.attended),
+    const auto heads = [&block](TensorView<float, 2> m) {
+      return pare::columns_of(m, 0, block.query.linear.outputs());
+    };
+    apply(backend, block.query, x, heads(a.q));
+    apply(backend, block.key, x, heads(a.k));
+    apply(backend, block.value, x, heads(a.v));
+    pare::attention::attend(backend, heads_of(heads(a.q)), heads_of(heads(a.k)),
+                            heads_of(heads(a.v)), heads_of(heads(a.attended)),
                             {.causal = false, .query_offsets = offsets, .key_offsets = offsets});
-    apply(backend, block.output, a.attended, a.h);
+    apply(backend, block.output, heads(a.attended), a.h);
     add_norm(backend, block.attention_norm, x, a.h, a.h);
   }
 

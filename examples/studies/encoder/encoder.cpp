@@ -9,6 +9,7 @@
 #include "common/run_program.hpp"
 #include "encoder/arguments.hpp"
 #include "encoder/factored_layers.hpp"
+#include "encoder/judge_pruned.hpp"
 #include "encoder/open_encoder.hpp"
 
 #include <pare/core/backend.hpp>
@@ -81,6 +82,9 @@ void judge_metric(const Arguments& arguments, OpenEncoder& model, const B& backe
 template <class B>
 void run_judge(const Arguments& arguments, OpenEncoder& model, const B& backend) {
   const Sentences sentences = sentences_of(arguments, model, arguments.words.front());
+  if (!arguments.heads.empty())
+    return judge_pruned(model, backend, arguments.heads,
+                        sentences_of(arguments, model, arguments.sample), sentences);
   InputProducts inputs;
   if (arguments.needs_sample())
     inputs = products_of(model, backend, sentences_of(arguments, model, arguments.sample));

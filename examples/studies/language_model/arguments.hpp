@@ -64,14 +64,16 @@ inline Arguments check_perplexity(Arguments arguments) {
   check_svd(arguments.svd, arguments.sample);
   check_latent(arguments.latent, arguments.sample);
   check_budget(arguments.budget, arguments.sample);
+  check_heads(arguments.heads, !arguments.sample.empty());
   const bool is_budget = !arguments.budget.ratios.empty();
-  if (!is_factored && !is_latent && !is_budget && is_sparse == arguments.sample.empty())
+  if (!is_factored && !is_latent && !is_budget && !arguments.heads.hunt &&
+      is_sparse == arguments.sample.empty())
     throw UsageError("--attention and --sample go together");
   if (!is_sparse && !is_factored && !arguments.plot.empty())
     throw UsageError("--plot: wanted --attention or --svd with it");
   if (std::ranges::find(arguments.words, arguments.sample) != arguments.words.end())
     throw UsageError("--sample: got '" + arguments.sample + "', wanted a text that is not judged");
-  const bool is_masked = !arguments.heads.masks.empty();
+  const bool is_masked = arguments.heads.any();
   if (is_factored + is_masked + is_sparse + is_latent + is_budget > 1)
     throw UsageError(
         "got several of --attention, --heads, --svd, --latent and --kv head-budget, wanted one of "

@@ -224,8 +224,15 @@ inline constexpr Option perplexity_options[] = {
     {"--plot",
      [](auto& a, auto option, auto value) { a.plot = command_line::file_name(option, value); }},
     sample_option,
-    {"--heads", [](auto& a, auto option,
-                   auto value) { a.heads.masks = command_line::list(option, value, head_mask); }},
+    {"--heads", [](auto& a, auto option, auto value) { set_heads(a.heads, option, value); }},
+    {"--pool", [](auto& a, auto option,
+                  auto value) { a.heads.pool = command_line::file_name(option, value); }},
+    {"--rounds",
+     [](auto& a, auto option, auto value) { a.heads.rounds = token_count(option, value); }},
+    {"--score-documents",
+     [](auto& a, auto option, auto value) {
+       a.heads.score_documents = command_line::file_name(option, value);
+     }},
     {"--repeat", [](auto& a, auto option, auto value) { a.repeat = token_count(option, value); }},
     {"--svd", [](auto& a, auto option,
                  auto value) { a.svd.shares = command_line::list(option, value, svd_share); }},

@@ -36,6 +36,15 @@ struct HeadArguments {
   double share = 0.05;  ///< of the heads that are written
   pare::Index prompts = 8;
   std::optional<std::uint64_t> random;  ///< others are written, drawn with this seed
+
+  bool hunt = false;                ///< --heads hunt
+  std::string pool;                 ///< a file with the heads that are hunted among
+  pare::Index rounds = 4;           ///< of the hunt
+  pare::Index sample_tokens = 256;  ///< on which it goes
+
+  std::string score_documents;  ///< a file with the heads that are masked; empty: no scores
+
+  bool any() const { return hunt || !masks.empty() || !score_documents.empty(); }
 };
 
 namespace detail {
@@ -46,7 +55,21 @@ inline HeadMask head_mask(std::string_view option, std::string_view value) {
     if (value.starts_with(prefix) && value.size() > prefix.size())
       return {mode, std::string(value.substr(prefix.size()))};
   }
-  command_line::reject(option, value, "uniform:FILE or zero:FILE, by commas");
+  command_line::reject(option, value, "uniform:FILE or zero:FILE, by commas, or hunt");
+}
+
+/// hunt, or masks.
+inline void set_heads(HeadArguments& heads, std::string_view option, std::string_view value) {
+  heads.hunt = value == "hunt";
+  if (!heads.hunt) heads.masks = command_line::list(option, value, head_mask);
+}
+
+inline void check_heads(const HeadArguments& heads, bool has_sample) {
+  using command_line::UsageError;
+  if (heads.hunt != !heads.pool.empty()) throw UsageError("--heads hunt and --pool go together");
+  if (heads.hunt && !has_sample) throw UsageError("--heads hunt needs --sample");
+  if (!heads.score_documents.empty() && (heads.hunt || !heads.masks.empty()))
+    throw UsageError("got both --heads and --score-documents");
 }
 
 inline double head_share(std::string_view option, std::string_view value) {

@@ -16,6 +16,7 @@
 #include "language_model/head_arguments.hpp"
 #include "language_model/llama_source.hpp"
 
+#include <pare/attention/heads/head_id.hpp>
 #include <pare/attention/score_modifier.hpp>
 #include <pare/core/check.hpp>
 
@@ -31,11 +32,7 @@
 
 namespace language_model {
 
-struct LayerHead {
-  Index layer = 0, head = 0;
-
-  bool operator==(const LayerHead&) const = default;
-};
+using LayerHead = pare::attention::HeadId;
 
 /// The heads of a file with a line "layer head" for each, both from 0.
 /// \throws std::runtime_error if the file cannot be read, a line is another, or there is no such

@@ -10,7 +10,8 @@
 #include "language_model/retrieval_heads.hpp"
 #include "language_model/text_parts.hpp"
 
-#include <algorithm>
+#include <pare/attention/heads/head_id.hpp>
+
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -21,15 +22,13 @@
 
 namespace language_model {
 
-/// Prints rows for all heads as they are and for each mask.
+/// A name and the attention of the model that has it.
+using NamedAttention = std::pair<std::string, Attention>;
+
+/// Prints rows for each way of attention, the first of which is what the others are held against.
 template <class B>
-void judge_heads(const Arguments& arguments, const OpenModel& model, const B& backend,
-                 TextParts texts) {
-  const LlamaConfig& config = model.llama.config();
-  std::vector<std::pair<std::string, Attention>> ways = {{"exact", exact_attention}};
-  for (const HeadMask& mask : arguments.heads.masks)
-    ways.emplace_back(mask.name(),
-                      masked_attention(read_heads(mask.file, config), mask.mode, config));
+void judge_ways(const Arguments& arguments, const OpenModel& model, const B& backend,
+                TextParts texts, const std::vector<NamedAttention>& ways) {
   std::printf("%-28s %-28s %16s %11s %18s\n", "text", "heads", "nats a token", "perplexity",
               "nats over exact");
   for (const auto& way : ways) {
@@ -43,6 +42,18 @@ void judge_heads(const Arguments& arguments, const OpenModel& model, const B& ba
   }
 }
 
+/// Prints rows for all heads as they are and for each mask.
+template <class B>
+void judge_heads(const Arguments& arguments, const OpenModel& model, const B& backend,
+                 TextParts texts) {
+  const LlamaConfig& config = model.llama.config();
+  std::vector<NamedAttention> ways = {{"exact", exact_attention}};
+  for (const HeadMask& mask : arguments.heads.masks)
+    ways.emplace_back(mask.name(),
+                      masked_attention(read_heads(mask.file, config), mask.mode, config));
+  judge_ways(arguments, model, backend, std::move(texts), ways);
+}
+
 /// Writes the heads of the highest retrieval scores, or as many others.
 template <class B>
 void find_heads(const Arguments& arguments, const OpenModel& model, const B& backend) {
@@ -53,9 +64,8 @@ void find_heads(const Arguments& arguments, const OpenModel& model, const B& bac
   command_line::Progress progress("asking for passages");
   const std::vector<double> scores = retrieval_scores(model.llama, backend, prompts, progress);
   progress.erase();
-  const auto all = static_cast<double>(scores.size());
-  const auto count = static_cast<std::size_t>(std::lround(arguments.heads.share * all));
-  std::vector<LayerHead> heads = best_heads(scores, config.heads, std::max<std::size_t>(count, 1));
+  std::vector<LayerHead> heads =
+      pare::attention::top_heads(scores, config.heads, arguments.heads.share);
   if (arguments.heads.random)
     heads = other_heads(heads, config.blocks, config.heads, *arguments.heads.random);
   write_heads(arguments.out.value_or("heads.txt"), heads);

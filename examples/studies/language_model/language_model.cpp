@@ -12,8 +12,10 @@
 #include "language_model/generate.hpp"
 #include "language_model/generate_drafted.hpp"
 #include "language_model/judge_budget.hpp"
+#include "language_model/judge_documents.hpp"
 #include "language_model/judge_factored.hpp"
 #include "language_model/judge_heads.hpp"
+#include "language_model/judge_hunt.hpp"
 #include "language_model/judge_latent.hpp"
 #include "language_model/open_cache.hpp"
 #include "language_model/open_model.hpp"
@@ -88,7 +90,7 @@ bool judged_apart(const Arguments& arguments, OpenModel& model, const B& backend
   const bool is_factored = !arguments.svd.shares.empty();
   const bool is_latent = !arguments.latent.widths.empty();
   const bool is_budget = !arguments.budget.ratios.empty();
-  if (!is_factored && !is_latent && !is_budget && arguments.heads.masks.empty()) return false;
+  if (!is_factored && !is_latent && !is_budget && !arguments.heads.any()) return false;
   std::vector<TextPart> parts;  // before anything is judged: a file may not be there
   for (const std::string& path : arguments.words)
     parts.push_back(text_part(model, path, arguments.tokens.value_or(8192), arguments.repeat));
@@ -98,6 +100,10 @@ bool judged_apart(const Arguments& arguments, OpenModel& model, const B& backend
     judge_latent(arguments, model, backend, TextParts(std::move(parts)));
   else if (is_budget)
     judge_budget(arguments, model, backend, TextParts(std::move(parts)));
+  else if (!arguments.heads.score_documents.empty())
+    judge_documents(arguments, model, backend, parts);
+  else if (arguments.heads.hunt)
+    judge_hunt(arguments, model, backend, TextParts(std::move(parts)));
   else
     judge_heads(arguments, model, backend, TextParts(std::move(parts)));
   return true;

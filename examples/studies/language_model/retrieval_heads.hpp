@@ -5,8 +5,8 @@
 /// Finds the heads that look up what is to be copied.
 ///
 /// ```cpp
-/// const auto scores = retrieval_scores(model, backend, prompts);  // [layers x heads]
-/// const std::vector<LayerHead> best = best_heads(scores, 9, 14);
+/// const auto scores = retrieval_scores(model, backend, prompts, progress);  // [layers x heads]
+/// const std::vector<LayerHead> best = pare::attention::top_heads(scores, 9, 0.05);
 /// ```
 ///
 /// A prompt lists passages by keys, and then asks for some of them by key. A head's score is the
@@ -20,12 +20,14 @@
 #include "language_model/llama.hpp"
 #include "language_model/tokenizer.hpp"
 
+#include <pare/attention/heads/retrieval_heads.hpp>
 #include <pare/core/random.hpp>
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <numeric>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -39,26 +41,17 @@ struct RetrievalPrompt {
 
   /// The query from which token i of the answer is foretold.
   Index query(Index i) const { return static_cast<Index>(tokens.size()) - size + i - 1; }
+  /// What RetrievalScores wants to know of it.
+  pare::attention::CopiedPassage copied() const {
+    const std::span<const Token> all(tokens);
+    return {.tokens = all.first(all.size() - 1),
+            .begin = passage,
+            .size = size,
+            .answer = all.last(static_cast<std::size_t>(size))};
+  }
 };
 
 namespace detail {
-
-/// The key up to `query` that a head attends to most.
-inline Index most_attended(const AttentionCall& call, Index head, Index query) {
-  const auto keys = call.cache.keys<float>(call.layer);
-  const Index of = head / (call.q.extent[1] / keys.extent[1]);
-  Index best = 0;
-  float most = 0;
-  for (Index key = 0; key <= query; ++key) {
-    const float* const k = &keys(0, of, key, 0);
-    const float score = std::inner_product(k, k + keys.extent[3], &call.q(0, head, query, 0), 0.f);
-    if (key == 0 || score > most) {
-      most = score;
-      best = key;
-    }
-  }
-  return best;
-}
 
 /// The tokens of a vocabulary that are a blank and a word of 4 to 9 small letters.
 inline std::vector<Token> plain_words(const Tokenizer& tokenizer) {
@@ -139,42 +132,24 @@ std::vector<double> retrieval_scores(const Llama& llama, const B& backend,
                                      const std::vector<RetrievalPrompt>& prompts,
                                      Progress&& progress) {
   const LlamaConfig& config = llama.config();
-  std::vector<double> scores(static_cast<std::size_t>(config.blocks * config.heads));
+  pare::attention::RetrievalScores scores(config.blocks, config.heads);
   std::vector<float> logits(static_cast<std::size_t>(config.vocabulary));
   Index done = 0;
   for (const RetrievalPrompt& prompt : prompts) {
-    const double hit = 1 / static_cast<double>(prompt.size * static_cast<Index>(prompts.size()));
     const Attention watching = [&](const ModelBackend& on, const AttentionCall& call) {
-      for (Index head = 0; head < config.heads; ++head)
-        for (Index i = 0; i < prompt.size; ++i) {
-          const Index key = detail::most_attended(call, head, prompt.query(i));
-          const bool in_passage = key >= prompt.passage && key < prompt.passage + prompt.size;
-          if (in_passage && prompt.tokens[static_cast<std::size_t>(key)] ==
-                                prompt.tokens[static_cast<std::size_t>(prompt.query(i) + 1)])
-            scores[static_cast<std::size_t>(call.layer * config.heads + head)] += hit;
-        }
+      auto q = call.q;  // of the queries that foretell the answer
+      q.data += prompt.query(0) * q.stride[2];
+      q.extent[2] = prompt.size;
+      auto keys = call.cache.keys<float>(call.layer);
+      keys.extent[2] = prompt.query(prompt.size);
+      scores.add(on, call.layer, q, keys, prompt.copied());
       return exact_attention(on, call);
     };
     KvCache cache(config.kv_shape(), static_cast<Index>(prompt.tokens.size()));
     llama.forward(backend, prompt.tokens, cache, logits, watching);
     progress(static_cast<double>(++done) / static_cast<double>(prompts.size()));
   }
-  return scores;
-}
-
-/// The heads of the highest scores, the highest first; of equal ones that of the lower layer.
-inline std::vector<LayerHead> best_heads(const std::vector<double>& scores, Index heads,
-                                         std::size_t count) {
-  std::vector<Index> order(scores.size());
-  std::iota(order.begin(), order.end(), Index{0});
-  std::ranges::stable_sort(order, [&](Index a, Index b) {
-    return scores[static_cast<std::size_t>(a)] > scores[static_cast<std::size_t>(b)];
-  });
-  std::vector<LayerHead> best;
-  best.reserve(order.size());
-  for (const Index i : order) best.push_back({i / heads, i % heads});
-  best.resize(std::min(count, best.size()));
-  return best;
+  return scores.scores();
 }
 
 /// As many heads drawn from those that are not given.

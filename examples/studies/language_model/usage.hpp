@@ -48,7 +48,12 @@ perplexity judges texts:
   --sample FILE        another text, on which each layer's threshold is found
   --plot FILE          draws perplexity against density, or bytes of factors, as SVG
   --heads LIST         instead, uniform:FILE: the heads of the file attend to all keys alike, or
-                       zero:FILE: without them
+                       zero:FILE: without them; or hunt: finds those that cost least when uniform
+  --pool FILE          with --heads hunt: the heads to choose from
+  --rounds N           with --heads hunt: of one head each, on 256 tokens of --sample   (4)
+  --score-documents FILE
+                       instead, how much more a text costs without the heads of the file, also with
+                       its first half twice and with its tokens shuffled
   --svd LIST           instead, shares of their parameters that factors of the blocks' linear layers
                        keep, each of rank floor(share m n / (m + n)), at least 1
   --metric LIST        of plain, inputs, covariance and elementwise: errors are weighed with nothing,

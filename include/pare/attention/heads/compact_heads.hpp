@@ -29,6 +29,7 @@
 
 #include <pare/core/check.hpp>
 #include <pare/core/matrix.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 
 #include <algorithm>
@@ -51,7 +52,7 @@ struct HeadRun {
   Index kv_head = 0;  ///< the first
   Index kv_heads = 0;
 
-  friend bool operator==(const HeadRun&, const HeadRun&) = default;
+  PARE_ALWAYS_INLINE friend bool operator==(const HeadRun&, const HeadRun&) = default;
 };
 
 PARE_ABI_BEGIN
@@ -208,6 +209,13 @@ CompactHeads<scalar_of<Q>> compact_heads(const Q& wq, const K& wk, const V& wv, 
   return detail::compact_heads(as_const(to_view(wq)), as_const(to_view(wk)), as_const(to_view(wv)),
                                as_const(to_view(wo)), layer, kept);
 }
+
+PARE_REFUSE_CALLS(compact_heads, "attention::compact_heads",
+                  "after wo: wanted HeadCounts and the heads that are kept",
+                  (INPUT, (roles::Reads<2>), "wq", "[heads x dim, inputs]"),
+                  (INPUT, (roles::ReadsSame<2>), "wk", "[kv heads x dim, inputs]"),
+                  (INPUT, (roles::ReadsSame<2>), "wv", "[kv heads x value dim, inputs]"),
+                  (INPUT, (roles::ReadsSame<2>), "wo", "[outputs, heads x value dim]"))
 
 PARE_ABI_END
 }  // namespace pare::attention

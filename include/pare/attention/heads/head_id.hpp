@@ -29,8 +29,8 @@ struct HeadId {
   Index layer = 0;
   Index head = 0;
 
-  friend bool operator==(const HeadId&, const HeadId&) = default;
-  friend auto operator<=>(const HeadId&, const HeadId&) = default;
+  PARE_ALWAYS_INLINE friend bool operator==(const HeadId&, const HeadId&) = default;
+  PARE_ALWAYS_INLINE friend auto operator<=>(const HeadId&, const HeadId&) = default;
 };
 
 namespace detail {

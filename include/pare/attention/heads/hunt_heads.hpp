@@ -216,9 +216,8 @@ PARE_ABI_BEGIN
 
 /// Grows a set of heads by HeadHunter's rounds.
 ///
-/// \param backend   whose threads share the candidates of a round if `options.concurrent` allows
-/// it;
-///                  left out: pare::simd. `pare::reference` calls one after the other
+/// \param backend   left out: pare::simd. Its threads share the candidates of a round where
+///                  `concurrent` allows it; `pare::reference` has one
 /// \param pool      the heads to choose from, in any order: of equal scores the lower layer wins,
 ///                  then the lower head
 /// \param objective called with the heads of a set, those that are in first; higher is better,
