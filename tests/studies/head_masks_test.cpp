@@ -2,6 +2,7 @@
 
 #include "language_model/head_masks.hpp"
 #include "io/temporary_folder.hpp"
+#include "language_model/document_forms.hpp"
 #include "language_model/retrieval_heads.hpp"
 #include "studies/llama_reference.hpp"
 #include "studies/opened_llama.hpp"
@@ -148,6 +149,24 @@ TEST(RetrievalHeads, TheBestComeFirstAndOthersAreOthers) {
     EXPECT_EQ(other_heads({{1, 0}, {0, 1}}, 2, 3, seed), others);
   }
   EXPECT_EQ(drawn, (std::set<std::pair<Index, Index>>{{0, 0}, {0, 2}, {1, 1}, {1, 2}}));
+}
+
+TEST(DocumentForms, AreTheTextItsHalfTwiceAndItsTokensShuffled) {
+  std::vector<Token> text(101);
+  for (std::size_t i = 0; i < text.size(); ++i) text[i] = static_cast<Token>(i);
+  const auto forms = document_forms(text);
+  ASSERT_EQ(forms.size(), 3u);
+  EXPECT_EQ(forms[0].second, text);
+  const std::vector<Token>& twice = forms[1].second;
+  ASSERT_EQ(twice.size(), 100u);
+  for (std::size_t i = 0; i < 50; ++i) {
+    EXPECT_EQ(twice[i], text[i]);
+    EXPECT_EQ(twice[50 + i], text[i]);
+  }
+  std::vector<Token> shuffled = forms[2].second;
+  EXPECT_NE(shuffled, text);
+  std::ranges::sort(shuffled);
+  EXPECT_EQ(shuffled, text);
 }
 
 }  // namespace

@@ -102,11 +102,12 @@ TEST(LanguageModelArguments, OptionsStandAnywhereBehindTheCommand) {
   EXPECT_EQ(budget.budget.ratios, (std::vector<double>{.3, .1}));
   EXPECT_EQ(budget.budget.evict, Evict::KeyDiff);
   EXPECT_EQ(budget.kv, KvScalar::Float);
-  const Arguments hunting =
-      parse({"perplexity", "a", "--heads", "hunt", "--pool", "x", "--rounds=2", "--sample", "y"});
+  const Arguments hunting = parse({"perplexity", "a", "--heads", "hunt", "--pool", "x",
+                                   "--rounds=2", "--sample", "y", "--hunt-tokens=9"});
   EXPECT_TRUE(hunting.heads.hunt && hunting.heads.any());
   EXPECT_EQ(hunting.heads.pool, "x");
   EXPECT_EQ(hunting.heads.rounds, 2);
+  EXPECT_EQ(hunting.heads.hunt_tokens, 9);
   EXPECT_EQ(parse({"perplexity", "a", "--score-documents", "x"}).heads.score_documents, "x");
 
   const Arguments heads = parse({"heads", "--share", "0.1", "--random=3", "--prompts", "2"});

@@ -229,6 +229,8 @@ inline constexpr Option perplexity_options[] = {
                   auto value) { a.heads.pool = command_line::file_name(option, value); }},
     {"--rounds",
      [](auto& a, auto option, auto value) { a.heads.rounds = token_count(option, value); }},
+    {"--hunt-tokens",
+     [](auto& a, auto option, auto value) { a.heads.hunt_tokens = token_count(option, value); }},
     {"--score-documents",
      [](auto& a, auto option, auto value) {
        a.heads.score_documents = command_line::file_name(option, value);

@@ -37,10 +37,10 @@ struct HeadArguments {
   pare::Index prompts = 8;
   std::optional<std::uint64_t> random;  ///< others are written, drawn with this seed
 
-  bool hunt = false;                ///< --heads hunt
-  std::string pool;                 ///< a file with the heads that are hunted among
-  pare::Index rounds = 4;           ///< of the hunt
-  pare::Index sample_tokens = 256;  ///< on which it goes
+  bool hunt = false;              ///< --heads hunt
+  std::string pool;               ///< a file with the heads that are hunted among
+  pare::Index rounds = 4;         ///< of the hunt
+  pare::Index hunt_tokens = 256;  ///< on which it goes
 
   std::string score_documents;  ///< a file with the heads that are masked; empty: no scores
 

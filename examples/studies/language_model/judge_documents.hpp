@@ -5,30 +5,16 @@
 /// AttentionInfluence's scores of documents: texts, what repeats itself, and what has no order.
 
 #include "language_model/arguments.hpp"
+#include "language_model/document_forms.hpp"
 #include "language_model/head_masks.hpp"
-#include "language_model/retrieval_heads.hpp"
 #include "language_model/text_parts.hpp"
 
 #include <pare/attention/heads/loss_difference.hpp>
 
 #include <cstdio>
-#include <string>
-#include <utility>
 #include <vector>
 
 namespace language_model {
-
-/// The tokens of a text; its first half twice; and its tokens in an order drawn by lot.
-inline std::vector<std::pair<std::string, std::vector<Token>>> document_forms(
-    const std::vector<Token>& text) {
-  std::vector<Token> repeated(text.begin(), text.begin() + static_cast<Index>(text.size() / 2));
-  repeated.insert(repeated.end(), repeated.begin(), repeated.end());
-  std::vector<Token> shuffled = text;
-  detail::Draws draw(0);
-  for (std::size_t i = 0; i < shuffled.size(); ++i)
-    std::swap(shuffled[i], shuffled[i + draw(shuffled.size() - i)]);
-  return {{"as it is", text}, {"half of it twice", repeated}, {"shuffled", shuffled}};
-}
 
 /// Prints the score of each text in each form, by the heads of a file.
 template <class B>

@@ -26,7 +26,7 @@ void judge_hunt(const Arguments& arguments, const OpenModel& model, const B& bac
   const LlamaConfig& config = model.llama.config();
   const HeadArguments& of = arguments.heads;
   const std::vector<LayerHead> pool = read_heads(of.pool, config);
-  const std::vector<Token> sample = tokens_of(model, arguments.sample, of.sample_tokens);
+  const std::vector<Token> sample = tokens_of(model, arguments.sample, of.hunt_tokens);
   std::map<std::vector<LayerHead>, double> known;  // the first round of both is the same
   const auto objective = [&](std::span<const LayerHead> heads) {
     const std::vector<LayerHead> set(heads.begin(), heads.end());

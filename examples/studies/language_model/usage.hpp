@@ -50,7 +50,8 @@ perplexity judges texts:
   --heads LIST         instead, uniform:FILE: the heads of the file attend to all keys alike, or
                        zero:FILE: without them; or hunt: finds those that cost least when uniform
   --pool FILE          with --heads hunt: the heads to choose from
-  --rounds N           with --heads hunt: of one head each, on 256 tokens of --sample   (4)
+  --rounds N           with --heads hunt: of one head each       (4)
+  --hunt-tokens N      of --sample, on which they are chosen     (256)
   --score-documents FILE
                        instead, how much more a text costs without the heads of the file, also with
                        its first half twice and with its tokens shuffled
