@@ -178,7 +178,7 @@ void take_maximum(T* scores, std::ptrdiff_t limit, std::ptrdiff_t first, T& maxi
   if (has_nan) {
     maximum_of_row = std::numeric_limits<T>::quiet_NaN();
     key = -1;
-  } else if (top > maximum_of_row) {
+  } else if (top > maximum_of_row) {  // never of a row that met a NaN
     std::ptrdiff_t j = 0;
     while (scores[j] != top) ++j;
     maximum_of_row = top;
@@ -210,8 +210,8 @@ template <class Arch, class T>
 void run_kernel(Arch, const TileMaxima<T>& a) noexcept {
   for (std::ptrdiff_t r = 0; r < a.rows; ++r) {
     const std::ptrdiff_t limit = a.limit != nullptr ? a.limit[r] : a.count;
-    if (limit <= 0 || is_nan(a.maximum[r])) continue;
-    detail::take_maximum<Arch>(a.scores + r * tile_keys, limit, a.first, a.maximum[r], a.key[r]);
+    if (limit > 0)
+      detail::take_maximum<Arch>(a.scores + r * tile_keys, limit, a.first, a.maximum[r], a.key[r]);
   }
 }
 

@@ -118,7 +118,7 @@ class RowArgmax {
   /// Takes in the largest score of a row over keys that come after all that it saw.
   void take(Index row, T score, Index key) {
     T& largest = maximum_[static_cast<std::size_t>(row)];
-    if (is_nan(largest) || !(is_nan(score) || score > largest)) return;
+    if (!is_nan(score) && !(score > largest)) return;  // nothing is above a NaN
     largest = score;
     key_[static_cast<std::size_t>(row)] = is_nan(score) ? -1 : key;
   }

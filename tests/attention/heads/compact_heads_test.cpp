@@ -222,12 +222,9 @@ TEST(CompactHeadsOf, RefusesWhatDoesNotFit) {
   for (const Index heads : {0, -2}) refused(wq, wk, wv, wo, {6, heads}, kept, "kv_heads");
   for (const List& heads : {List{}, List{6}, List{-1}, List{0, 2, 0}})
     refused(wq, wk, wv, wo, counts, heads, "kept");
-  refusal(
-      [&] {
-        compact_heads(TensorView<const float, 2>{nullptr, {30, 11}, {11, 1}}, wk, wv, wo, counts,
-                      kept);
-      },
-      "attention::compact_heads", "wq");
+  const TensorView<const float, 2> null{nullptr, {30, 11}, {11, 1}};
+  refusal([&] { compact_heads(null, layer.wk, layer.wv, layer.wo, counts, kept); },
+          "attention::compact_heads", "wq");
 }
 
 }  // namespace
