@@ -165,6 +165,38 @@ PARE_TILE_INLINE void store_scan_block(const ScanValues<S, H>& s, std::ptrdiff_t
   }
 }
 
+/// Bytes from the state that is computed to the one that is fetched, where one token passes by.
+inline constexpr std::ptrdiff_t scan_bytes_ahead = 8192;
+
+/// Asks for `size` scalars from p + ahead bytes on.
+template <class X>
+PARE_TILE_INLINE void fetch_row(const X* p, std::ptrdiff_t size, std::ptrdiff_t ahead) noexcept {
+  const auto bytes = size * static_cast<std::ptrdiff_t>(sizeof(X));
+  for (std::ptrdiff_t at = 0; at < bytes; at += 64) prefetch<2>(p, ahead + at);
+}
+
+/// While rows n to n + 3 of the state are computed, asks for the tile's share of what the tokens
+/// from `next` on have, which lies a row of all heads apart, where no hardware looks; and where
+/// there are none, for the state.
+template <class S, class H>
+PARE_TILE_INLINE void fetch_for_scan(const ScanValues<S, H>& s, std::ptrdiff_t next,
+                                     std::ptrdiff_t n) noexcept {
+  if (next >= s.tokens) {
+    for (std::ptrdiff_t i = n; i < n + 4; ++i)
+      fetch_row(s.state + i * s.state_stride, s.values, scan_bytes_ahead);
+    return;
+  }
+  const std::ptrdiff_t tiles = s.states / 4, left = s.tokens - next, tile = n / 4;
+  const std::ptrdiff_t count = left < scan_tokens ? left : scan_tokens;
+  for (std::ptrdiff_t t = next + tile * count / tiles; t < next + (tile + 1) * count / tiles; ++t) {
+    fetch_row(s.x + t * s.x_stride, s.values, 0);
+    if (s.y != nullptr) fetch_row(s.y + t * s.y_stride, s.values, 0);
+    fetch_row(s.b + t * s.b_stride, s.states, 0);
+    fetch_row(s.c + t * s.c_stride, s.states, 0);
+    if (s.a_step != 0) fetch_row(s.a + t * s.a_stride, s.states, 0);
+  }
+}
+
 template <class Arch, int Registers, class S, class H>
 void scan_values(const ScanValues<S, H>& s) noexcept {
   using T = compute_t<S>;
@@ -185,8 +217,10 @@ void scan_values(const ScanValues<S, H>& s) noexcept {
     block.tokens = first + scan_tokens < s.tokens ? scan_tokens : s.tokens - first;
     load_scan_block<Arch>(s, first, block);
     std::ptrdiff_t n = 0;
-    for (; n + 4 <= s.states; n += 4)
+    for (; n + 4 <= s.states; n += 4) {
+      fetch_for_scan(s, first + scan_tokens, n);
       scan_tile<Arch, Registers, 4>(s, block, n, last == w ? 0 : last);
+    }
     for (; n < s.states; ++n) scan_tile<Arch, Registers, 1>(s, block, n, last == w ? 0 : last);
     if (s.y != nullptr) store_scan_block<Arch>(s, first, block);
   }
