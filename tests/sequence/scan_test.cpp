@@ -149,7 +149,10 @@ void expect_scanned(const Case<S, H>& before, Case<S, H>& got) {
           const double terms = 4 * static_cast<double>(t + 2) + static_cast<double>(s.states) + 2;
           ASSERT_TRUE(
               close(got.y.view()(i, t, g, p), oracle.y[at], oracle.magnitude[at], terms, stored))
-              << i << " " << t << " " << g << " " << p << " of " << s.tokens << " " << s.states << " " << s.dim << " got " << static_cast<double>(static_cast<T>(got.y.view()(i, t, g, p))) << " wanted " << static_cast<double>(oracle.y[at]) ;
+              << i << " " << t << " " << g << " " << p << " of " << s.tokens << " " << s.states
+              << " " << s.dim << " got "
+              << static_cast<double>(static_cast<T>(got.y.view()(i, t, g, p))) << " wanted "
+              << static_cast<double>(oracle.y[at]);
         }
         for (Index n = 0; n < s.states; ++n) {
           const auto at = static_cast<std::size_t>(n);

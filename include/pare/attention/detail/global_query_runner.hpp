@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Global-query attention: what a call must be, the definition, and ranges of tokens on kernels.
+
+#include <pare/attention/global_query_options.hpp>
+#include <pare/core/aligned_buffer.hpp>
+#include <pare/core/backend.hpp>
+#include <pare/core/ceil_div.hpp>
+#include <pare/core/check.hpp>
+#include <pare/core/executor_ref.hpp>
+#include <pare/core/parallel.hpp>
+#include <pare/core/scratch.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/kernel/global_query.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <limits>
+#include <vector>
+
+namespace pare::attention::detail {
+PARE_ABI_BEGIN
+
+template <class S>
+struct GlobalQueryCall {
+  using T = compute_t<S>;
+  static constexpr const char* function = "attention::global_query";
+
+  TensorView<const S, 3> h{};  ///< [batch, tokens, dim]
+  TensorView<const T, 2> p{};  ///< [dim, heads]
+  TensorView<const T, 2> q{};  ///< [dim, heads]
+  TensorView<T, 3> out{};      ///< [batch, heads, dim]
+  GlobalQueryOptions<T> options{};
+
+  Index batch() const { return h.extent[0]; }
+  Index tokens() const { return h.extent[1]; }
+  Index dim() const { return h.extent[2]; }
+  Index heads() const { return p.extent[1]; }
+  bool seen(Index i, Index t) const { return !options.seen || (*options.seen)(i, t); }
+  T context(Index i, Index j) const {
+    const auto& c = *options.context;
+    return c(c.rows() == 1 ? 0 : i, j);
+  }
+};
+
+template <class S>
+void check_global_query_shapes(const GlobalQueryCall<S>& s) {
+  constexpr const char* f = GlobalQueryCall<S>::function;
+  const auto rows = [f](const char* name, const auto& v) {
+    check(v.stride[2] == 1 || v.extent[2] == 1, f, name, v.stride,
+          "a stride of 1 along the last dimension");
+  };
+  check_view(f, "h", s.h);
+  check(s.dim() >= 1, f, "h", s.h.extent, "a dim of at least 1");
+  rows("h", s.h);
+  check_view(f, "p", s.p);
+  check(s.heads() >= 1, f, "p", s.p.extent, "at least 1 head");
+  check_extents<2>(f, "p", s.p.extent, {s.dim(), s.heads()});
+  check_view(f, "q", s.q);
+  check_extents(f, "q", s.q.extent, s.p.extent);
+  check_writable(f, "out", s.out);
+  check_extents<3>(f, "out", s.out.extent, {s.batch(), s.heads(), s.dim()});
+  rows("out", s.out);
+}
+
+template <class S>
+void check_global_query(const GlobalQueryCall<S>& s) {
+  constexpr const char* f = GlobalQueryCall<S>::function;
+  check_global_query_shapes(s);
+  const auto& o = s.options;
+  check(is_finite(o.epsilon) &&
+            o.epsilon >= static_cast<double>(std::numeric_limits<compute_t<S>>::min()),
+        f, "epsilon", o.epsilon, "a normal number above 0");
+  const auto apart = [&](const char* name, const auto& v) {
+    check_no_overlap(f, name, v, "h", s.h);
+    check_no_overlap(f, name, v, "p", s.p);
+    check_no_overlap(f, name, v, "q", s.q);
+    if (o.context) check_no_overlap(f, name, v, "context", *o.context);
+    if (o.seen) check_no_overlap(f, name, v, "seen", *o.seen);
+  };
+  if (o.context) {
+    check_view(f, "context", *o.context);
+    const Index rows = o.context->rows() == 1 ? 1 : s.batch();
+    check_extents<2>(f, "context", o.context->extent, {rows, s.dim()});
+  }
+  if (o.seen) {
+    check_view(f, "seen", *o.seen);
+    check_extents<2>(f, "seen", o.seen->extent, {s.batch(), s.tokens()});
+  }
+  if (o.weights) {
+    check_writable(f, "weights", *o.weights);
+    check_extents<3>(f, "weights", o.weights->extent, {s.batch(), s.heads(), s.tokens()});
+    check_no_overlap(f, "weights", *o.weights, "out", s.out);
+    apart("weights", *o.weights);
+  }
+  apart("out", s.out);
+}
+
+/// The definition, in double.
+template <class S>
+void reference_global_query(const GlobalQueryCall<S>& s) {
+  using T = compute_t<S>;
+  const auto wide = [](auto v) { return static_cast<double>(static_cast<T>(v)); };
+  const auto heads = static_cast<std::size_t>(s.heads());
+  for (Index i = 0; i < s.batch(); ++i) {
+    std::vector<double> c(static_cast<std::size_t>(s.dim())), mass(heads);
+    double count = 0;
+    for (Index t = 0; t < s.tokens(); ++t) count += s.seen(i, t) ? 1 : 0;
+    for (Index j = 0; j < s.dim(); ++j) {
+      double& sum = c[static_cast<std::size_t>(j)];
+      if (s.options.context) sum = wide(s.context(i, j));
+      if (!s.options.context)
+        for (Index t = 0; t < s.tokens(); ++t)
+          if (s.seen(i, t)) sum += wide(s.h(i, t, j)) / count;
+    }
+    std::vector<double> w(static_cast<std::size_t>(s.tokens()) * heads);
+    const auto at = [&](Index t, Index m) -> double& {
+      return w[static_cast<std::size_t>(t) * heads + static_cast<std::size_t>(m)];
+    };
+    for (Index t = 0; t < s.tokens(); ++t) {
+      if (!s.seen(i, t)) continue;
+      double squares = 0;
+      for (Index m = 0; m < s.heads(); ++m) {
+        double left = 0, right = 0;
+        for (Index j = 0; j < s.dim(); ++j) {
+          left += wide(s.p(j, m)) * c[static_cast<std::size_t>(j)];
+          right += wide(s.q(j, m)) * wide(s.h(i, t, j));
+        }
+        at(t, m) = std::tanh(left * right);
+        squares += at(t, m) * at(t, m);
+      }
+      const double norm = std::sqrt(squares);
+      for (Index m = 0; m < s.heads(); ++m) {
+        at(t, m) = std::exp(at(t, m) / (norm < s.options.epsilon ? s.options.epsilon : norm));
+        mass[static_cast<std::size_t>(m)] += at(t, m);
+      }
+    }
+    for (Index m = 0; m < s.heads(); ++m) {
+      const double all = mass[static_cast<std::size_t>(m)], share = all == 0 ? 0 : 1 / all;
+      for (Index j = 0; j < s.dim(); ++j) {
+        double sum = 0;
+        for (Index t = 0; t < s.tokens(); ++t)
+          if (s.seen(i, t)) sum += at(t, m) * share * wide(s.h(i, t, j));
+        s.out(i, m, j) = static_cast<T>(sum);
+      }
+      if (s.options.weights)
+        for (Index t = 0; t < s.tokens(); ++t)
+          (*s.options.weights)(i, m, t) = static_cast<T>(at(t, m) * share);
+    }
+  }
+}
+
+/// Bytes of h that an item reads: they stay in L2 between the mean and the weights.
+inline constexpr Index global_query_bytes = Index{512} << 10;
+
+struct GlobalQueryMemory {
+  AlignedBuffer<std::byte> shared, workers;
+};
+
+template <class B, class S>
+class GlobalQuery {
+ public:
+  using T = compute_t<S>;
+
+  GlobalQuery(const B& backend, const GlobalQueryCall<S>& call)
+      : backend_(backend),
+        s_(call),
+        range_(range_of(call)),
+        ranges_(std::max<Index>(1, ceil_div(call.tokens(), range_))),
+        room_(kernel::query_dim_room(call.dim())),
+        heads_(kernel::whole_query_heads(call.heads())),
+        memory_(leased<GlobalQueryMemory>(backend)) {}
+
+  void run() {
+    const Index items = s_.batch() * ranges_;
+    carve(items);
+    fill_keys();
+    if (ranges_ == 1) {
+      over(items, [this](Index i, Worker& w) {
+        if (!s_.options.context) sum_range(i, w);
+        make_scale(i);
+        weigh_range(i, w);
+        finish(i);
+      });
+      return;
+    }
+    if (!s_.options.context) over(items, [this](Index i, Worker& w) { sum_range(i, w); });
+    over(s_.batch(), [this](Index i, Worker&) { make_scale(i); });
+    over(items, [this](Index i, Worker& w) { weigh_range(i, w); });
+    over(s_.batch(), [this](Index i, Worker&) { finish(i); });
+  }
+
+ private:
+  struct Worker {
+    const S** rows = nullptr;  ///< [range]
+    Index* tokens = nullptr;   ///< [range]
+    T* scores = nullptr;       ///< [heads, global_query_rows]
+    T* weights = nullptr;      ///< [heads, range], if they are wanted
+  };
+
+  /// At most 256 ranges of a sequence, in whole blocks.
+  static Index range_of(const GlobalQueryCall<S>& s) {
+    const Index fit = global_query_bytes / (s.dim() * static_cast<Index>(sizeof(S)));
+    const Index least =
+        std::max(std::clamp<Index>(fit, 64, 8192), ceil_div(s.tokens(), Index{256}));
+    return ceil_div(least, kernel::global_query_rows) * kernel::global_query_rows;
+  }
+
+  void carve(Index items) {
+    constexpr const char* f = GlobalQueryCall<S>::function;
+    const Index sums = checked_product(f, "p", checked_product(f, "p", items, heads_), room_ + 1);
+    checked_count(f, "p", checked_sum(f, "p", sums, checked_product(f, "p", items, room_)),
+                  sizeof(T));
+    carve_from(memory_->shared, [&](Carver& take) {
+      take(keys_, heads_ * room_);
+      take(scale_, s_.batch() * s_.heads());
+      take(counts_, items);
+      take(means_, s_.options.context ? 0 : items * room_);
+      take(sums_, items * heads_ * room_);
+      take(masses_, items * heads_);
+    });
+    const int count = worker_count(backend_.executor, items);
+    carve_from(memory_->workers, [&](Carver& take) {
+      for (int i = 0; i < count; ++i) {
+        Worker w;
+        take(w.rows, range_);
+        take(w.tokens, range_);
+        take(w.scores, heads_ * kernel::global_query_rows);
+        take(w.weights, s_.options.weights ? heads_ * range_ : 0);
+        if (i == 0) first_worker_ = w;
+        if (i == 1)
+          worker_bytes_ = reinterpret_cast<std::byte*>(w.rows) -
+                          reinterpret_cast<std::byte*>(first_worker_.rows);
+      }
+    });
+  }
+
+  template <class F>
+  void over(Index items, const F& f) {
+    parallel_for(backend_.executor, items, [&](Index i, int worker) {
+      const auto moved = [&](auto*& p) {
+        p = reinterpret_cast<std::remove_reference_t<decltype(p)>>(reinterpret_cast<std::byte*>(p) +
+                                                                   worker * worker_bytes_);
+      };
+      Worker w = first_worker_;
+      moved(w.rows);
+      moved(w.tokens);
+      moved(w.scores);
+      moved(w.weights);
+      f(i, w);
+    });
+  }
+
+  void fill_keys() {
+    for (Index m = 0; m < heads_; ++m)
+      for (Index j = 0; j < room_; ++j)
+        keys_[m * room_ + j] = m < s_.heads() && j < s_.dim() ? s_.q(j, m) : T(0);
+  }
+
+  /// The rows of an item that count; returns how many.
+  Index collect(Index item, Worker& w) const {
+    const Index i = item / ranges_, begin = item % ranges_ * range_;
+    const Index end = std::min(begin + range_, s_.tokens());
+    Index count = 0;
+    for (Index t = begin; t < end; ++t)
+      if (s_.seen(i, t)) {
+        w.rows[count] = &s_.h(i, t, 0);
+        w.tokens[count++] = t;
+      }
+    return count;
+  }
+
+  void sum_range(Index item, Worker& w) {
+    T* const mean = means_ + item * room_;
+    std::fill_n(mean, room_, T(0));
+    counts_[item] = collect(item, w);
+    launch(backend_, kernel::SumRows<S>{w.rows, counts_[item], s_.dim(), mean});
+  }
+
+  /// <p_i, c>, in double.
+  void make_scale(Index i) {
+    T* const scale = scale_ + i * s_.heads();
+    double count = 0;
+    if (!s_.options.context)
+      for (Index r = 0; r < ranges_; ++r) count += static_cast<double>(counts_[i * ranges_ + r]);
+    std::fill_n(scale, s_.heads(), T(0));
+    for (Index begin = 0; begin < s_.heads(); begin += 8) {
+      double sums[8] = {};
+      const Index some = std::min<Index>(8, s_.heads() - begin);
+      for (Index j = 0; j < s_.dim(); ++j) {
+        const double c = context(i, j, count);
+        for (Index m = 0; m < some; ++m) sums[m] += static_cast<double>(s_.p(j, begin + m)) * c;
+      }
+      for (Index m = 0; m < some; ++m) scale[begin + m] = static_cast<T>(sums[m]);
+    }
+  }
+
+  double context(Index i, Index j, double count) const {
+    if (s_.options.context) return static_cast<double>(s_.context(i, j));
+    double sum = 0;
+    for (Index r = 0; r < ranges_; ++r)
+      sum += static_cast<double>(means_[(i * ranges_ + r) * room_ + j]);
+    return count > 0 ? sum / count : 0;
+  }
+
+  void weigh_range(Index item, Worker& w) {
+    const Index i = item / ranges_;
+    kernel::GlobalQueryRows<S> k;
+    k.rows = w.rows;
+    k.count = collect(item, w);
+    k.dim = s_.dim();
+    k.keys = keys_;
+    k.scale = scale_ + i * s_.heads();
+    k.heads = s_.heads();
+    k.epsilon = static_cast<T>(s_.options.epsilon);
+    k.sum = sums_ + item * heads_ * room_;
+    k.mass = masses_ + item * heads_;
+    k.weights = s_.options.weights ? w.weights : nullptr;
+    k.weights_stride = range_;
+    k.room = w.scores;
+    std::fill_n(k.sum, heads_ * room_, T(0));
+    std::fill_n(k.mass, heads_, T(0));
+    launch(backend_, k);
+    if (!s_.options.weights) return;
+    const auto& a = *s_.options.weights;
+    const Index begin = item % ranges_ * range_, end = std::min(begin + range_, s_.tokens());
+    for (Index m = 0; m < s_.heads(); ++m) {
+      for (Index t = begin; t < end; ++t) a(i, m, t) = T(0);
+      for (Index r = 0; r < k.count; ++r) a(i, m, w.tokens[r]) = w.weights[m * range_ + r];
+    }
+  }
+
+  /// The ranges of a sequence together, in their order.
+  void finish(Index i) {
+    for (Index m = 0; m < s_.heads(); ++m) {
+      double mass = 0;
+      for (Index r = 0; r < ranges_; ++r)
+        mass += static_cast<double>(masses_[(i * ranges_ + r) * heads_ + m]);
+      const double share = mass == 0 ? 0 : 1 / mass;
+      for (Index j = 0; j < s_.dim(); ++j) {
+        double sum = 0;
+        for (Index r = 0; r < ranges_; ++r)
+          sum += static_cast<double>(sums_[((i * ranges_ + r) * heads_ + m) * room_ + j]);
+        s_.out(i, m, j) = static_cast<T>(sum * share);
+      }
+      if (s_.options.weights)
+        for (Index t = 0; t < s_.tokens(); ++t)
+          (*s_.options.weights)(i, m, t) *= static_cast<T>(share);
+    }
+  }
+
+  const B& backend_;
+  const GlobalQueryCall<S>& s_;
+  Index range_, ranges_, room_, heads_;
+  const Lease<GlobalQueryMemory> memory_;
+  T *keys_ = nullptr, *scale_ = nullptr, *means_ = nullptr, *sums_ = nullptr, *masses_ = nullptr;
+  Index* counts_ = nullptr;
+  Worker first_worker_{};
+  Index worker_bytes_ = 0;
+};
+
+template <class B, class S>
+void run_global_query(const B& backend, const GlobalQueryCall<S>& call) {
+  check_global_query(call);
+  if (call.batch() == 0) return;
+  if constexpr (!KernelBackend<B>) {
+    reference_global_query(call);
+  } else {
+    const auto any = on_any_executor(backend);
+    GlobalQuery<OnAnyExecutor<B>, S>(any, call).run();
+  }
+}
+
+PARE_ABI_END
+}  // namespace pare::attention::detail
