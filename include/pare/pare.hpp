@@ -44,6 +44,8 @@
 #include <pare/attention/heads/hunt_heads.hpp>
 #include <pare/attention/heads/loss_difference.hpp>
 #include <pare/attention/heads/retrieval_heads.hpp>
+#include <pare/attention/global_query.hpp>
+#include <pare/attention/global_query_options.hpp>
 #include <pare/attention/mean_pool.hpp>
 #include <pare/attention/order_keys.hpp>
 #include <pare/attention/permuted.hpp>
@@ -195,6 +197,12 @@
 #include <pare/projection/prepared_projection.hpp>
 #include <pare/projection/project.hpp>
 #include <pare/projection/sparse_projection.hpp>
+#include <pare/sequence/dense_scan.hpp>
+#include <pare/sequence/heads_of_ssm.hpp>
+#include <pare/sequence/lag_operators.hpp>
+#include <pare/sequence/scan.hpp>
+#include <pare/sequence/scan_options.hpp>
+#include <pare/sequence/toeplitz_heads.hpp>
 #include <pare/transformer/dense_linear.hpp>
 #include <pare/transformer/gates.hpp>
 #include <pare/transformer/linear.hpp>

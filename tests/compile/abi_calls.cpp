@@ -109,6 +109,19 @@ void calls_of_feature(const Matrix& x, std::span<const float> labels, Matrix& mi
   for (const auto field : feature::top_k(scores.ranking, 3)) best.push_back(field);
 }
 
+void calls_of_sequence(const Tensor& x, const Tensor& a, const Matrix& w, Tensor& state,
+                       Tensor& y) {
+  namespace sequence = pare::sequence;
+  sequence::scan(x, a, x, x, state, y);
+  sequence::scan(pare::simd.threads(2), x, a, x, x, state, y, {.chunk = 64});
+  const pare::TensorView<float, 3> out{y.data(), {1, 1, w.rows()}, {w.rows(), w.rows(), 1}};
+  Matrix h(1, w.rows());
+  sequence::dense_scan(w, w, w, pare::as_const(out), h, out);
+  const auto heads = sequence::heads_of_lags(sequence::lag_operators(w, w, w, 8), w.rows());
+  sequence::apply_heads(heads, pare::as_const(out), out);
+  pare::attention::global_query(pare::as_const(out), w, w, out);
+}
+
 void calls_of_transformer(Matrix& x, const Eigen::VectorXf& gain, Matrix& y, Tensor& q) {
   namespace transformer = pare::transformer;
   transformer::add_rms_norm(x, y, gain, y);

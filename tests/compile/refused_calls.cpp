@@ -18,6 +18,7 @@ using namespace pare::graph;
 using namespace pare::latent;
 using namespace pare::linalg;
 using namespace pare::projection;
+using namespace pare::sequence;
 using namespace pare::transformer;
 
 using Tensor = Eigen::Tensor<float, 4, Eigen::RowMajor>;
@@ -186,6 +187,20 @@ static_assert(AttendAccepted<Tensor, Tensor> && AttendAccepted<Tensor, const Ten
 static_assert(AttendAccepted<TensorMap, pare::TensorView<float, 4>>);
 
 template <class X, class Y>
+concept SequencesAccepted =
+    requires(X a, const X ca, Y b, Eigen::Tensor<float, 3, Eigen::RowMajor> r,
+             pare::Simd<pare::arch::best> backend) {
+      scan(a, ca, a, ca, b, b);
+      scan(backend, ca, a, ca, a, b, b, {.chunk = 64});
+      dense_scan(w, w, w, r, y, r);
+      dense_scan(pare::reference, w, const_y, w, r, y, r);
+      lag_operators(w, w, const_y, 3);
+      global_query(r, w, w, r);
+      global_query(backend, r, w, const_y, r, {.epsilon = 1e-6});
+    };
+static_assert(SequencesAccepted<Tensor, Tensor> && SequencesAccepted<TensorMap, TensorMap>);
+
+template <class X, class Y>
 concept RowsAccepted =
     requires(X a, const X ca, Y b, const Matrix c, pare::Simd<pare::arch::best> backend) {
       rms_norm(a, weights, b);
@@ -352,6 +367,18 @@ void refused() {
   softmax(x, y, 0.5);  // refused: softmax: after y: wanted SoftmaxOptions
   log_softmax(x, Matrix(3, 3));  // refused: log_softmax: y: wanted an output that outlives
   log_sum_exp(x, y);  // refused: log_sum_exp: out: wanted a vector
+  scan(x, q, k, v, out, out);  // refused: sequence::scan: x: wanted .*another rank
+  scan(q, doubles, k, v, out, out);  // refused: sequence::scan: a: wanted elements of float
+  scan(q, k, doubles, v, out, out);  // refused: sequence::scan: b: wanted the scalar type
+  scan(q, k, k, v, const_out, out);  // refused: sequence::scan: state: .* that may be written
+  scan(q, k, k, v, out, doubles);  // refused: sequence::scan: y: wanted .*of the scalar of x
+  scan(q, k, k, v, out, out, 64);  // refused: sequence::scan: after y: wanted ScanOptions
+  dense_scan(w + w, w, w, rank3, y, rank3);  // refused: dense_scan: a: .*an expression
+  dense_scan(w, w, w, rank3, yd, rank3);  // refused: dense_scan: state: wanted the scalar type
+  lag_operators(w, xd, w, 3);  // refused: lag_operators: b: wanted the scalar type
+  global_query(q, w, w, rank3);  // refused: global_query: h: wanted .*another rank
+  global_query(rank3, xi, w, rank3);  // refused: global_query: p: wanted elements of float
+  global_query(rank3, w, w, y);  // refused: global_query: out: wanted .*another rank
   rotate(x, table);  // refused: transformer::rotate: x: wanted .*another rank
   rotate(const_q, table);  // refused: rotate: x: wanted an output that may be written
   rotate(q, 3);  // refused: rotate: table: wanted a RotaryTable

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <pare/attention/attend.hpp>
+#include <pare/attention/global_query.hpp>
 #include <pare/dispatch.hpp>
 #include <pare/draft/low_rank_head.hpp>
 #include <pare/draft/stored_head.hpp>
@@ -9,6 +10,8 @@
 #include <pare/linalg/multiply.hpp>
 #include <pare/linalg/spmm.hpp>
 #include <pare/projection/project.hpp>
+#include <pare/sequence/dense_scan.hpp>
+#include <pare/sequence/scan.hpp>
 #include <pare/transformer/dense_linear.hpp>
 #include <pare/transformer/gates.hpp>
 #include <pare/transformer/norms.hpp>
@@ -20,6 +23,7 @@
 
 #include <Eigen/Core>
 #include <Eigen/SparseCore>
+#include <array>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -219,6 +223,55 @@ void expect_mix_agrees() {
 TEST(Dispatch, MixAgreesWithTheReference) {
   expect_mix_agrees<float>();
   expect_mix_agrees<double>();
+}
+
+/// Heads of many values and of one, a dense transition, and a global query.
+template <class S>
+void expect_sequences_agree(double tolerance) {
+  using T = pare::compute_t<S>;
+  const auto numbers = [](auto* list) {
+    for (std::size_t i = 0; i < list->size(); ++i)
+      (*list)[i] = static_cast<std::remove_reference_t<decltype((*list)[i])>>(
+          static_cast<T>((i * 31) % 17) / T(17) - T(0.4));
+  };
+  const auto outputs = [&](const auto& backend) {
+    std::vector<S> x(20 * 3 * 70), keys(20 * 5), y(x.size());
+    std::vector<T> a(20 * 3), state(3 * 5 * 70), all;
+    numbers(&x), numbers(&keys), numbers(&a);
+    const auto keep = [&](const auto& list) {
+      for (const auto v : list) all.push_back(static_cast<T>(v));
+    };
+    const auto tensor = [](auto& list, std::array<pare::Index, 4> e) {
+      using X = typename std::remove_reference_t<decltype(list)>::value_type;
+      return pare::TensorView<X, 4>{list.data(), e, {e[1] * e[2] * e[3], e[2] * e[3], e[3], 1}};
+    };
+    for (const pare::Index dim : {70, 1})
+      pare::sequence::scan(backend, tensor(x, {1, 20, 3, dim}), tensor(a, {1, 20, 3, 1}),
+                           tensor(keys, {1, 20, 1, 5}), tensor(keys, {1, 20, 1, 5}),
+                           tensor(state, {1, 3, 5, dim}), tensor(y, {1, 20, 3, dim})),
+          keep(y), keep(state);
+    pare::RowMatrix<T> model = pare::RowMatrix<T>::Constant(7, 7, T(0.1)), h(1, 7);
+    h.setZero();
+    const pare::TensorView<const S, 3> tokens{x.data(), {1, 80, 7}, {0, 7, 1}};
+    std::vector<T> out(80 * 7);
+    pare::sequence::dense_scan(backend, model, model, model, tokens, h,
+                               pare::TensorView<T, 3>{out.data(), {1, 80, 7}, {0, 7, 1}});
+    keep(out);
+    pare::attention::global_query(backend, tokens, model, model,
+                                  pare::TensorView<T, 3>{out.data(), {1, 7, 7}, {0, 7, 1}});
+    keep(out);
+    return all;
+  };
+  const auto picked = outputs(pare::dispatched), wanted = outputs(pare::reference);
+  for (std::size_t i = 0; i < wanted.size(); ++i)
+    ASSERT_NEAR(static_cast<double>(picked[i]), static_cast<double>(wanted[i]), tolerance) << i;
+}
+
+TEST(Dispatch, SequencesAgreeWithTheReference) {
+  expect_sequences_agree<float>(1e-4);
+  expect_sequences_agree<double>(1e-12);
+  expect_sequences_agree<pare::bf16>(0.02);
+  expect_sequences_agree<pare::f16>(0.005);
 }
 
 /// Each kernel of rows once, of one storage scalar.

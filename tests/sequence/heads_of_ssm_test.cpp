@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
-#include <pare/sequence/dense_scan.hpp>
 #include <pare/sequence/heads_of_ssm.hpp>
 #include <pare/sequence/lag_operators.hpp>
 
@@ -12,46 +11,21 @@
 #include <limits>
 #include <vector>
 
+#include "sequence/models.hpp"
 #include "support/properties.hpp"
 
 namespace {
 
 using pare::Index;
 using pare::RowMatrix;
+using pare::testing::Model;
+using pare::testing::random_model;
+using pare::testing::Recurrence;
+using pare::testing::sequences;
 using pare::testing::Tolerance;
-using pare::testing::uniform;
+using pare::testing::uniform_rows;
 using namespace pare::sequence;
 using Matrix = RowMatrix<double>;
-
-template <class T>
-RowMatrix<T> random_matrix(Index rows, Index cols, std::uint64_t seed, double size = 1) {
-  pare::testing::Engine random(seed);
-  RowMatrix<T> m(rows, cols);
-  for (Index i = 0; i < m.size(); ++i) m.data()[i] = static_cast<T>(size * uniform(random));
-  return m;
-}
-
-/// [batch, tokens, width] of rows that lie one behind the other.
-template <class T>
-pare::TensorView<T, 3> sequences(RowMatrix<T>& m, Index batch) {
-  const Index tokens = m.rows() / batch;
-  return {m.data(), {batch, tokens, m.cols()}, {tokens * m.cols(), m.cols(), 1}};
-}
-
-template <class T>
-struct Model {
-  RowMatrix<T> a, b, c;
-};
-
-/// Rows of |A| that add up to `decay`, so that states stay near inputs.
-template <class T>
-Model<T> random_model(Index states, Index in, Index out, double decay = 0.9) {
-  Model<T> m{random_matrix<T>(states, states, 1), random_matrix<T>(states, in, 2),
-             random_matrix<T>(out, states, 3)};
-  for (Index n = 0; n < states; ++n)
-    m.a.row(n) *= static_cast<T>(decay) / m.a.row(n).cwiseAbs().sum();
-  return m;
-}
 
 /// A diagonal model of distinct poles, with an input and an output of each.
 Model<double> diagonal_model(const std::vector<double>& poles, Index in = 3, Index out = 2) {
@@ -60,102 +34,6 @@ Model<double> diagonal_model(const std::vector<double>& poles, Index in = 3, Ind
   m.a.setZero();
   for (Index i = 0; i < n; ++i) m.a(i, i) = poles[static_cast<std::size_t>(i)];
   return m;
-}
-
-/// y and the last state by the recurrence in long double, with what the sums have without signs.
-template <class T>
-struct Recurrence {
-  std::vector<std::vector<long double>> y, magnitude;
-  std::vector<long double> h, size;
-
-  Recurrence(const Model<T>& m, const RowMatrix<T>& x, const RowMatrix<T>& state, Index sequence) {
-    const Index states = m.a.rows(), tokens = x.rows() / state.rows();
-    for (Index n = 0; n < states; ++n) {
-      h.push_back(state(sequence, n));
-      size.push_back(std::abs(h.back()));
-    }
-    for (Index t = 0; t < tokens; ++t) {
-      std::vector<long double> next(h.size()), grown(h.size());
-      for (Index n = 0; n < states; ++n) {
-        const auto at = static_cast<std::size_t>(n);
-        for (Index k = 0; k < states; ++k) {
-          next[at] += static_cast<long double>(m.a(n, k)) * h[static_cast<std::size_t>(k)];
-          grown[at] +=
-              std::abs(static_cast<long double>(m.a(n, k))) * size[static_cast<std::size_t>(k)];
-        }
-        for (Index j = 0; j < m.b.cols(); ++j) {
-          const auto term = static_cast<long double>(m.b(n, j)) *
-                            static_cast<long double>(x(sequence * tokens + t, j));
-          next[at] += term;
-          grown[at] += std::abs(term);
-        }
-      }
-      h = next;
-      size = grown;
-      y.emplace_back(static_cast<std::size_t>(m.c.rows()));
-      magnitude.emplace_back(y.back().size());
-      for (Index o = 0; o < m.c.rows(); ++o)
-        for (Index n = 0; n < states; ++n) {
-          const auto at = static_cast<std::size_t>(n), row = static_cast<std::size_t>(o);
-          y.back()[row] += static_cast<long double>(m.c(o, n)) * h[at];
-          magnitude.back()[row] += std::abs(static_cast<long double>(m.c(o, n))) * size[at];
-        }
-    }
-  }
-};
-
-template <class Case>
-struct DenseScanTest : testing::Test {};
-TYPED_TEST_SUITE(DenseScanTest, pare::testing::BackendsAndScalars);
-
-/// A step is a sum of states + in products; a power of A has at most 33 of them before it.
-TYPED_TEST(DenseScanTest, IsTheRecurrence) {
-  using T = typename TypeParam::scalar;
-  struct Size {
-    Index batch, tokens, states, in, out;
-  };
-  for (const Size s : {Size{2, 150, 5, 3, 4}, Size{40, 70, 4, 2, 1}, Size{3, 1, 17, 8, 8},
-                       Size{1, 64, 1, 1, 1}, Size{1, 97, 16, 1, 2}}) {
-    const Model<T> m = random_model<T>(s.states, s.in, s.out);
-    RowMatrix<T> x = random_matrix<T>(s.batch * s.tokens, s.in, 4);
-    const RowMatrix<T> before = random_matrix<T>(s.batch, s.states, 5);
-    RowMatrix<T> state = before, y(x.rows(), s.out);
-    dense_scan(TypeParam::backend::make(), m.a, m.b, m.c, sequences(x, s.batch), state,
-               sequences(y, s.batch));
-    for (Index i = 0; i < s.batch; ++i) {
-      const Recurrence<T> oracle(m, x, before, i);
-      for (Index t = 0; t < s.tokens; ++t)
-        for (Index o = 0; o < s.out; ++o) {
-          const auto at = static_cast<std::size_t>(t), row = static_cast<std::size_t>(o);
-          const double terms = static_cast<double>((t + 36) * (s.states + s.in + 2) + s.states);
-          ASSERT_TRUE(pare::testing::within(
-              static_cast<double>(y(i * s.tokens + t, o)), static_cast<double>(oracle.y[at][row]),
-              Tolerance<T>::gamma(terms) * static_cast<double>(oracle.magnitude[at][row])))
-              << i << ' ' << t << ' ' << o << " of " << s.batch << ' ' << s.tokens;
-        }
-      for (Index n = 0; n < s.states; ++n) {
-        const auto at = static_cast<std::size_t>(n);
-        ASSERT_TRUE(pare::testing::within(
-            static_cast<double>(state(i, n)), static_cast<double>(oracle.h[at]),
-            Tolerance<T>::gamma(static_cast<double>((s.tokens + 36) * (s.states + s.in + 2))) *
-                static_cast<double>(oracle.size[at])));
-      }
-    }
-  }
-}
-
-TEST(DenseScan, AnyThreadsAndOrderHaveTheSameBits) {
-  const Model<float> m = random_model<float>(12, 3, 5);
-  const Eigen::MatrixXf a = m.a, b = m.b, c = m.c;  // by columns
-  RowMatrix<float> x = random_matrix<float>(400, 3, 4);
-  const auto run = [&](const auto& backend, const auto&... model) {
-    RowMatrix<float> state = random_matrix<float>(2, 12, 5), y(400, 5);
-    dense_scan(backend, model..., sequences(x, 2), state, sequences(y, 2));
-    return y;
-  };
-  pare::testing::same_bits_for_any_threads(
-      pare::simd, [&](const auto& backend) { return run(backend, m.a, m.b, m.c); });
-  EXPECT_TRUE(run(pare::simd, m.a, m.b, m.c) == run(pare::simd, a, b, c));
 }
 
 template <class Case>
@@ -203,9 +81,9 @@ TEST(OperatorSpan, HasTheDegreeOfTheMinimalPolynomial) {
 
 /// Attention with one value map is one dimension, whatever its weights; H maps are at most H.
 TEST(OperatorSpan, OfHeadsIsAtMostTheirNumber) {
-  const Matrix v = random_matrix<double>(1, 12, 1), weights = random_matrix<double>(30, 1, 2);
+  const Matrix v = uniform_rows<double>(1, 12, 1), weights = uniform_rows<double>(30, 1, 2);
   EXPECT_EQ(operator_span(Matrix(weights * v)).dimension, 1);
-  const Matrix maps = random_matrix<double>(3, 12, 3), mixed = random_matrix<double>(30, 3, 4);
+  const Matrix maps = uniform_rows<double>(3, 12, 3), mixed = uniform_rows<double>(30, 3, 4);
   EXPECT_EQ(operator_span(Matrix(mixed * maps)).dimension, 3);
   EXPECT_EQ(operator_span(Matrix::Zero(3, 4).eval()).dimension, 0);
 }
@@ -213,7 +91,7 @@ TEST(OperatorSpan, OfHeadsIsAtMostTheirNumber) {
 /// Singular values and both factors, against the matrix itself: far apart, and at any scale.
 TEST(OperatorSpan, IsTheDecomposition) {
   for (const double scale : {1.0, 1e-200, 1e200}) {
-    Matrix u = random_matrix<double>(30, 5, 1), w = random_matrix<double>(5, 20, 2);
+    Matrix u = uniform_rows<double>(30, 5, 1), w = uniform_rows<double>(5, 20, 2);
     for (Index k = 0; k < 5; ++k) w.row(k) *= scale * std::pow(1e-3, static_cast<double>(k));
     const Matrix m = u * w;
     const auto span = operator_span(m);
@@ -242,9 +120,13 @@ TEST(HeadsOfSsm, AsManyAsDimensionsAndNoFewer) {
     const Matrix lags = lag_operators(m.a, m.b, m.c, n);
     const auto all = heads_of_lags(lags, 2);
     ASSERT_EQ(all.heads(), k);
-    Matrix x = random_matrix<double>(n, 3, 9), y(n, 2), wanted(n, 2), state = Matrix::Zero(1, k);
+    Matrix x = uniform_rows<double>(n, 3, 9), y(n, 2), wanted(n, 2), state = Matrix::Zero(1, k);
     apply_heads(all, sequences(x, 1), sequences(y, 1));
-    dense_scan(pare::reference, m.a, m.b, m.c, sequences(x, 1), state, sequences(wanted, 1));
+    const Recurrence<double> recurrence(m, x, state, 0);
+    for (Index t = 0; t < n; ++t)
+      for (Index o = 0; o < 2; ++o)
+        wanted(t, o) = static_cast<double>(
+            recurrence.y[static_cast<std::size_t>(t)][static_cast<std::size_t>(o)]);
     EXPECT_LT((y - wanted).cwiseAbs().maxCoeff(), 1e-13 * lags.norm());
     const auto span = operator_span(lags);
     EXPECT_LT((all.weights * all.values - lags).norm(), 1e-14 * lags.norm());
@@ -275,9 +157,9 @@ TYPED_TEST(ApplyHeadsTest, IsTheDefinition) {
   using T = typename TypeParam::scalar;
   for (const Index tokens : {Index{1}, Index{40}, Index{300}}) {
     const Index in = 3, out = 5, count = 2;
-    const ToeplitzHeads<T> heads{random_matrix<T>(310, count, 1),
-                                 random_matrix<T>(count, out * in, 2), out, in};
-    RowMatrix<T> x = random_matrix<T>(2 * tokens, in, 3), y(2 * tokens, out);
+    const ToeplitzHeads<T> heads{uniform_rows<T>(310, count, 1),
+                                 uniform_rows<T>(count, out * in, 2), out, in};
+    RowMatrix<T> x = uniform_rows<T>(2 * tokens, in, 3), y(2 * tokens, out);
     apply_heads(TypeParam::backend::make(), heads, sequences(x, 2), sequences(y, 2));
     for (Index s = 0; s < 2; ++s)
       for (Index i = 0; i < tokens; i += 1 + tokens / 11)
@@ -302,9 +184,9 @@ TYPED_TEST(ApplyHeadsTest, IsTheDefinition) {
 }
 
 TEST(ApplyHeads, AnyThreadsHaveTheSameBits) {
-  const ToeplitzHeads<float> heads{random_matrix<float>(520, 3, 1), random_matrix<float>(3, 20, 2),
-                                   5, 4};
-  RowMatrix<float> x = random_matrix<float>(520, 4, 3);
+  const ToeplitzHeads<float> heads{uniform_rows<float>(520, 3, 1), uniform_rows<float>(3, 20, 2), 5,
+                                   4};
+  RowMatrix<float> x = uniform_rows<float>(520, 4, 3);
   pare::testing::same_bits_for_any_threads(pare::simd, [&](const auto& backend) {
     RowMatrix<float> y(520, 5);
     apply_heads(backend, heads, sequences(x, 1), sequences(y, 1));
@@ -348,14 +230,14 @@ TEST(HeadsOfSsm, WhatDoesNotFitIsRefused) {
 
 TEST(ApplyHeads, WhatDoesNotFitIsRefused) {
   constexpr const char* f = "sequence::apply_heads";
-  ToeplitzHeads<double> heads{random_matrix<double>(9, 2, 1), random_matrix<double>(2, 6, 2), 3, 2};
-  Matrix x = random_matrix<double>(9, 2, 3), y = random_matrix<double>(9, 3, 4);
+  ToeplitzHeads<double> heads{uniform_rows<double>(9, 2, 1), uniform_rows<double>(2, 6, 2), 3, 2};
+  Matrix x = uniform_rows<double>(9, 2, 3), y = uniform_rows<double>(9, 3, 4);
   const auto refused = [&](const auto& of, Matrix& from, Matrix& to, const char* argument) {
     pare::testing::refuses_and_leaves_alone(
         [&] { apply_heads(pare::reference, of, sequences(from, 1), sequences(to, 1)); }, f,
         argument, y);
   };
-  Matrix longer = random_matrix<double>(10, 2, 3), out(10, 3), narrow(9, 1);
+  Matrix longer = uniform_rows<double>(10, 2, 3), out(10, 3), narrow(9, 1);
   refused(ToeplitzHeads<double>{}, x, y, "heads");
   auto wrong = heads;
   wrong.outputs = 2;
@@ -366,43 +248,10 @@ TEST(ApplyHeads, WhatDoesNotFitIsRefused) {
   refused(heads, narrow, y, "x");
   refused(heads, longer, out, "x");
   refused(heads, x, narrow, "y");
-  Matrix shared = random_matrix<double>(9, 3, 5);
+  Matrix shared = uniform_rows<double>(9, 3, 5);
   const pare::TensorView<const double, 3> inside{shared.data(), {1, 9, 2}, {27, 3, 1}};
   pare::testing::refuses_and_leaves_alone(
       [&] { apply_heads(pare::reference, heads, inside, sequences(shared, 1)); }, f, "y", shared);
-}
-
-TEST(DenseScan, WhatDoesNotFitIsRefused) {
-  constexpr const char* f = "sequence::dense_scan";
-  const Model<double> m = random_model<double>(4, 2, 3);
-  Matrix x = random_matrix<double>(10, 2, 1), y = random_matrix<double>(10, 3, 2);
-  Matrix state = random_matrix<double>(2, 4, 3), none(0, 0), other(10, 4);
-  const auto refused = [&](const Matrix& a, const Matrix& b, const Matrix& c, Matrix& from,
-                           Matrix& h, Matrix& to, const char* argument) {
-    pare::testing::refuses_and_leaves_alone(
-        [&] { dense_scan(pare::reference, a, b, c, sequences(from, 2), h, sequences(to, 2)); }, f,
-        argument, y, state);
-  };
-  refused(none, m.b, m.c, x, state, y, "a");
-  refused(m.b, m.b, m.c, x, state, y, "a");
-  refused(m.a, m.c, m.c, x, state, y, "b");
-  refused(m.a, m.b, m.b, x, state, y, "c");
-  refused(m.a, m.b, m.c, other, state, y, "x");
-  refused(m.a, m.b, m.c, x, x, y, "state");
-  refused(m.a, m.b, m.c, x, state, other, "y");
-  Matrix both = random_matrix<double>(10, 3, 2);
-  const pare::TensorView<double, 2> inside{both.data(), {2, 4}, {15, 1}};
-  pare::testing::refuses_and_leaves_alone(
-      [&] {
-        dense_scan(pare::reference, m.a, m.b, m.c, sequences(x, 2), inside, sequences(both, 2));
-      },
-      f, "y", both);
-  // No token: the state stays.
-  const Matrix before = state;
-  Matrix nothing(0, 2), empty(0, 3);
-  dense_scan(m.a, m.b, m.c, pare::TensorView<const double, 3>{nullptr, {2, 0, 2}, {0, 2, 1}}, state,
-             pare::TensorView<double, 3>{nullptr, {2, 0, 3}, {0, 3, 1}});
-  EXPECT_TRUE(state == before);
 }
 
 }  // namespace

@@ -50,9 +50,8 @@ PARE_ABI_BEGIN
 /// \param out     [batch, heads, dim], a stride of 1 along dim
 /// \param options see GlobalQueryOptions
 /// \throws std::invalid_argument if an extent or a stride does not fit, sizes overflow, epsilon is
-/// not
-///         a number above 0, or out or the weights overlap anything else. Nothing is written then.
-///         No sequence: a no-op; no token: zeros.
+///         not a number above 0, or out or the weights overlap anything else. Nothing is written
+///         then. No sequence: a no-op; no token: zeros.
 ///
 /// Cost: 2 heads multiply-adds an element of h and one addition for the mean; up to about 8 heads
 /// reading binds. A sequence of up to 512 KiB is read once from memory, a longer one twice (once,

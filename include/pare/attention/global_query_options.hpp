@@ -5,8 +5,8 @@
 /// Options of global-query attention.
 ///
 /// ```cpp
-/// const GlobalQueryOptions<float> padded{.seen = pare::TensorView<const bool, 2>{m, {1, n}, {n,
-/// 1}}};
+/// const pare::TensorView<const bool, 2> mask{data, {1, tokens}, {tokens, 1}};
+/// const GlobalQueryOptions<float> padded{.seen = mask};
 /// ```
 
 #include <pare/core/macros_off.hpp>

@@ -53,6 +53,8 @@ struct SumRows {
   compute_t<S>* sum = nullptr;  ///< [dim]
 };
 
+PARE_ABI_BEGIN
+
 /// Rows of a block: those of 512 floats are 32 KiB, and their scores a register of AVX-512.
 inline constexpr std::ptrdiff_t global_query_rows = 16;
 /// Heads of a tile; keys, sums and masses have whole ones.
@@ -65,6 +67,8 @@ constexpr std::ptrdiff_t whole_query_heads(std::ptrdiff_t heads) noexcept {
 constexpr std::ptrdiff_t query_dim_room(std::ptrdiff_t dim) noexcept {
   return (dim + 15) / 16 * 16;
 }
+
+PARE_ABI_END
 
 namespace detail {
 PARE_ABI_BEGIN

@@ -161,9 +161,9 @@ template <class Arch, bool PerState, bool Shared, class S, class T>
 void scan_states(const ScanStates<S, T>& s) noexcept {
   constexpr int together = scan_heads<T, Arch>;
   const auto step = [&]<int Heads>(std::ptrdiff_t t, std::ptrdiff_t g) PARE_LAMBDA_INLINE {
-    ScanStep<Arch, PerState, Shared, Heads, S, T> heads(s, t, g);
-    heads.run();
-    if (s.y != nullptr) heads.store_to(s.y + t * s.y_stride + g * s.y_head_stride);
+    ScanStep<Arch, PerState, Shared, Heads, S, T> stepped(s, t, g);
+    stepped.run();
+    if (s.y != nullptr) stepped.store_to(s.y + t * s.y_stride + g * s.y_head_stride);
   };
   for (std::ptrdiff_t t = 0; t < s.tokens; ++t) {
     std::ptrdiff_t g = 0;

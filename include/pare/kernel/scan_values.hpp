@@ -41,6 +41,8 @@ struct ScanValues {
   T* room = nullptr;          ///< scan_values_room<T>(states), on a cache line
 };
 
+PARE_ABI_BEGIN
+
 /// Tokens whose inputs are kept in L1 while the rows of a state pass by: of 64 states and values 16
 /// KiB, beside 16 KiB of the state. A tile of the state is loaded and stored once for them.
 inline constexpr std::ptrdiff_t scan_tokens = 16;
@@ -54,6 +56,8 @@ template <ComputeScalar T>
 constexpr std::ptrdiff_t scan_values_room(std::ptrdiff_t states) noexcept {
   return scan_tokens * (3 * ((states + 15) / 16 * 16) + 2 * scan_most_values<T>);
 }
+
+PARE_ABI_END
 
 namespace detail {
 PARE_ABI_BEGIN

@@ -18,12 +18,11 @@
 /// that all of it is products of matrices. The cut does not depend on threads, and so bits do not;
 /// on where a stream is cut into calls they do.
 ///
-/// NaN and infinity follow the formula, where A^l 0 counts as well: they last, and reach all tokens
-/// of their sequence behind them; before them those of a chunk. A whose powers overflow gives
-/// infinities and NaN.
+/// NaN and infinity follow the formula, with 0 times them as NaN: they last, and reach the tokens
+/// of their sequence behind them. A whose powers overflow gives infinities and NaN.
 ///
 /// Source: Gu et al., "Combining recurrent, convolutional, and continuous-time models with linear
-/// state-space layers", NeurIPS 2021, eq. 3 to 5. Ours: the chunks (Blelloch's scan over blocks).
+/// state-space layers", NeurIPS 2021. Ours: the chunks (Blelloch's scan over blocks).
 
 #include <pare/core/macros_off.hpp>
 
@@ -46,8 +45,7 @@ PARE_ABI_BEGIN
 /// \param state   [batch, states], rows contiguous: what the tokens before left; written
 /// \param y       [batch, tokens, out], a stride of 1 along out
 /// \throws std::invalid_argument if an extent or a stride does not fit, sizes overflow, or y or
-/// state
-///         overlaps anything else. Nothing is written then. No sequence or token: a no-op.
+///         state overlaps anything else. Nothing is written then. No sequence or token: a no-op.
 ///
 /// Cost: states (in + states + out) multiply-adds a token, which bind; of fewer than 32 sequences
 /// states^2 more. Memory: states scalars for each of up to 8192 tokens of a sequence, and 32 powers

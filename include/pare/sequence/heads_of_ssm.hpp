@@ -57,8 +57,7 @@ PARE_ABI_BEGIN
 /// \param lags    [n, outputs * in], as lag_operators returns them
 /// \param outputs rows of a lag operator, at least 1; divides the columns
 /// \throws std::invalid_argument as operator_span, if outputs do not divide the columns, the lags
-/// are
-///         all 0, or there are more heads than dimensions.
+///         are all 0, or there are more heads than dimensions.
 ///
 /// Cost and memory as operator_span.
 template <In<2> M>
@@ -95,13 +94,11 @@ ToeplitzHeads<scalar_of<M>> heads_of_lags(const M& lags, Index outputs,
 ///
 /// \param backend left out: pare::simd
 /// \param heads   checked as a whole: extents that fit, at least one head, output and input
-/// \param x       [batch, tokens, in], of the heads' scalar, a stride of 1 along in; at most as
-/// many
-///                tokens as the heads have weights
+/// \param x       [batch, tokens, in], of the heads' scalar, a stride of 1 along in; at most
+///                as many tokens as the heads have weights
 /// \param y       [batch, tokens, out], likewise; apart from x
 /// \throws std::invalid_argument if something does not fit or y overlaps. Nothing is written then.
-/// No
-///         sequence or token: a no-op.
+///         No sequence or token: a no-op.
 ///
 /// Cost: heads * out * (in + tokens / 2) multiply-adds a token, which bind. Memory: tokens * heads
 /// * out scalars, in the backend's workspace. NaN and infinity of a token reach the tokens behind

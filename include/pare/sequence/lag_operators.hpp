@@ -9,8 +9,7 @@
 /// ```cpp
 /// const auto lags = lag_operators(a, b, c, 128);        // [128, out * in], row l is L_l by rows
 /// const auto span = operator_span(lags);                // span.dimension, span.singular_values
-/// operator_span(values).dimension;                      // of the value maps of heads, [heads,
-/// ...]
+/// operator_span(values).dimension;                      // of the value maps of heads
 /// ```
 ///
 /// Source: arXiv 2512.15115, "How many heads make an SSM" (known to us by its abstract and a study
@@ -58,8 +57,7 @@ struct OperatorSpan {
 /// \param n the number of lags, at least 1
 /// \returns [n, out * in] of a's scalar: row l holds L_l by rows
 /// \throws std::invalid_argument if an extent does not fit, n is below 1, sizes overflow, or a lag
-/// is
-///         not finite: A is unstable and its powers overflow, or something is NaN.
+///         is not finite: A is unstable and its powers overflow, or something is NaN.
 ///
 /// Cost: states in (states + out) multiply-adds a lag, which bind. Memory: the result, and two
 /// matrices [states, in]. The same bits for any number of threads.
@@ -85,12 +83,11 @@ RowMatrix<scalar_of<A>> lag_operators(const A& a, const I& b, const C& c, Index 
 /// \param operators [operators, out * in], at least one of each; float or double: lag operators, or
 ///                  the value maps of heads, one in a row
 /// \throws std::invalid_argument if there are none, something is not finite, or the tolerance is
-/// out
-///         of [0, 1).
+///         out of [0, 1).
 ///
 /// Cost: operators * width * dimension multiply-adds in double on one thread, and 10 operators
 /// dimension^2. Memory: a copy in double. Accuracy: singular values to about epsilon of the
-/// largest.
+/// largest one.
 template <In<2> M>
 requires ComputeScalar<scalar_of<M>>
 OperatorSpan operator_span(const M& operators, const SpanOptions& options = {}) {

@@ -12,9 +12,8 @@
 /// ```cpp
 /// // x, y [batch, tokens, heads, dim]; a [batch, tokens, heads, 1]; b, c [batch, tokens, groups,
 /// // states]; state [batch, heads, states, dim], zeros before the first token
-/// scan(x, a, b, c, state, y);                           // a prompt
-/// scan(pare::simd.threads(4), x1, a1, b1, c1, state, y1);  // and the next token, of the same
-/// state
+/// scan(x, a, b, c, state, y);                              // a prompt
+/// scan(pare::simd.threads(4), x1, a1, b1, c1, state, y1);  // and the next token, from there on
 /// ```
 ///
 /// Tensors are by extent, with any strides but a last dimension of stride 1. A stride of 0 along
@@ -31,7 +30,7 @@
 /// and infinity follow the formula: they stay in their head, one of x in its value, and last. |a|
 /// above 1 grows without a check.
 ///
-/// Source: Gu and Dao, "Mamba", 2023, eq. 2; Dao and Gu, "Transformers are SSMs", ICML 2024, eq. 1;
+/// Source: Gu and Dao, "Mamba", 2023, eq. 2; Dao and Gu, "Transformers are SSMs", ICML 2024;
 /// Yang et al., "Gated linear attention", ICML 2024. Ours: the layout by (states, dim), and the
 /// plain recurrence in registers in the place of the papers' products of chunks: those save the
 /// product b x, a third of the arithmetic, but not at a call of one token, and no two cuts of a
@@ -70,9 +69,8 @@ PARE_ABI_BEGIN
 ///                written: what these leave
 /// \param y       [batch, tokens, heads, dim]
 /// \throws std::invalid_argument if an extent does not fit, a last dimension is not contiguous, y
-/// or
-///         state overlaps anything else, or chunk is below 1. Nothing is written then. No sequence,
-///         token or head: a no-op.
+///         or state overlaps anything else, or chunk is below 1. Nothing is written then. No
+///         sequence, token or head: a no-op.
 ///
 /// Cost: two multiply-adds and a product for each token, head, state and value, which bind: of 64
 /// states a value of x has 192 operations for 8 bytes. Of one token memory binds, which reads and
