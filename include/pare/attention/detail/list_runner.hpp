@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// The driver of attention over key lists.
+///
+/// Some dozen rows that share a key/value head pass over K block by block and leave the scores of
+/// their lists; the softmax of each is taken; they pass over V block by block. Blocks are copied,
+/// widened, to memory that stays in L1, so that what rows gather from is near, whatever the strides
+/// and the storage of the tensors. Beyond that memory is read once for each item.
+
+#include <pare/attention/detail/call.hpp>
+#include <pare/attention/detail/reference_key_lists.hpp>
+#include <pare/attention/key_lists.hpp>
+#include <pare/attention/key_value_source.hpp>
+#include <pare/core/aligned_buffer.hpp>
+#include <pare/core/backend.hpp>
+#include <pare/core/parallel.hpp>
+#include <pare/core/scratch.hpp>
+#include <pare/kernel/attend_finish.hpp>
+#include <pare/kernel/listed_keys.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+namespace pare::attention::detail {
+PARE_ABI_BEGIN
+
+/// The part of a row's list that its sequence has and its place lets it see: entries [0, count),
+/// without those of [hide_begin, hide_end).
+struct SeenList {
+  std::span<const std::int32_t> keys{};
+  Index hide_begin = 0;
+  Index hide_end = 0;
+
+  Index seen() const { return static_cast<Index>(keys.size()) - (hide_end - hide_begin); }
+};
+
+inline SeenList seen_list(const Problem& p, const Sequence& s, std::span<const std::int32_t> keys,
+                          Index query) {
+  const Visible v = visible(p, s, query);
+  const auto before = [&keys](Index position) {
+    return std::lower_bound(keys.begin(), keys.end(), position) - keys.begin();
+  };
+  if (!keys.empty() && keys.back() > v.last)
+    keys = keys.first(static_cast<std::size_t>(before(v.last + 1)));
+  SeenList list{keys};
+  if (keys.empty() || keys.front() >= v.first) return list;
+  list.hide_begin = before(p.sinks);
+  list.hide_end = std::max(list.hide_begin, before(v.first));
+  return list;
+}
+
+/// Queries of the heads of one key/value head, of one sequence: what a worker does from start to
+/// end.
+struct ListItem {
+  Index sequence = 0;
+  Index kv_head = 0;
+  Index query_begin = 0;
+  Index query_end = 0;
+  Index rows = 0;
+  Index scores = 0;     ///< room for those of all rows
+  Index key_begin = 0;  ///< of all lists
+  Index key_end = 0;
+  Index listed = 0;  ///< keys, over all rows
+  double pairs = 0;  ///< of them seen
+};
+
+/// Rows of an item, and the scores that they keep, 1 MiB of floats: with 8192 keys of 64 floats and
+/// lists of 1024, 64, 128 and 256 rows take 42, 33 and 29 ms, and 512 no less; copying a head costs
+/// as much as 8192 pairs. A longer list is an item of its own.
+inline constexpr Index list_rows = 256, list_scores = 262144;
+
+/// A block of keys or values in L1, and in L2 where rows would list too few keys of one: each
+/// passes over a block with at least list_run keys of it, on average (16, 32, 64 and 128: 34, 29,
+/// 30 and 31.5 ms).
+inline constexpr Index list_block_bytes = 32768, most_list_block_bytes = 262144, list_run = 32;
+
+/// Keys of a block, 2 to this.
+inline int list_block_shift(const ListItem& item, Index row_bytes) {
+  const Index keys = item.key_end - item.key_begin;
+  int shift = 4;
+  while ((row_bytes << (shift + 1)) <= list_block_bytes) ++shift;
+  while ((row_bytes << (shift + 1)) <= most_list_block_bytes &&
+         (item.listed << shift) < list_run * item.rows * keys)
+    ++shift;
+  return shift;
+}
+
+/// What a call keeps in a workspace.
+struct ListMemory {
+  std::vector<ListItem> items;
+  std::vector<AlignedBuffer<std::byte>> workers;
+};
+
+/// Cuts a call into items, by lists alone; returns the pairs that are seen.
+template <class C>
+double make_list_items(const C& call, const KeyLists& lists, std::vector<ListItem>& items) {
+  const Problem& p = call.problem;
+  items.clear();
+  double pairs = 0;
+  for (Index i = 0; i < p.sequences; ++i)
+    for (Index kv = 0; kv < p.kv_heads; ++kv) {
+      const Sequence s = call.sequence(i);
+      ListItem item{i, kv};
+      const auto finish = [&](Index next) {
+        if (item.rows > 0) items.push_back(item);
+        item = {i, kv, next, next};
+      };
+      for (Index query = 0; query < s.queries; ++query) {
+        ListItem more = item;
+        more.query_end = query + 1;
+        if (more.rows == 0) more.key_begin = std::numeric_limits<Index>::max();
+        for (Index h = kv * p.group(); h < (kv + 1) * p.group(); ++h) {
+          const SeenList list = seen_list(p, s, listed_keys(lists, p, i, h, query), query);
+          const auto count = static_cast<Index>(list.keys.size());
+          ++more.rows;
+          more.listed += count;
+          more.scores += whole_lines(count + kernel::listed_room);
+          pairs += static_cast<double>(list.seen());
+          if (count == 0) continue;
+          more.key_begin = std::min<Index>(more.key_begin, list.keys.front());
+          more.key_end = std::max<Index>(more.key_end, list.keys.back() + 1);
+        }
+        item = more;
+        if (item.rows + p.group() > list_rows || item.scores >= list_scores) finish(query + 1);
+      }
+      finish(s.queries);
+    }
+  return pairs;
+}
+
+/// The arrays of one worker.
+template <class C>
+struct ListScratch {
+  using S = typename C::Scalar;
+  using T = typename C::T;
+
+  kernel::ListedRow<T>* rows = nullptr;
+  T* queries = nullptr;
+  T* scores = nullptr;
+  T* state = nullptr;
+  T* maximum = nullptr;
+  T* sum = nullptr;
+  T* block = nullptr;
+  std::uint16_t* places = nullptr;
+  std::int32_t* starts = nullptr;  ///< [rows x start_stride]
+  const S** block_rows = nullptr;  ///< of two blocks
+  const S** query_rows = nullptr;
+  S* loaded = nullptr;
+  typename C::Output** out_rows = nullptr;
+  T** lse_rows = nullptr;
+
+  ListScratch(AlignedBuffer<std::byte>& memory, const Problem& p, const ListItem& item) {
+    const Index key_columns = kernel::padded_columns<T>(p.key_dim);
+    const Index value_columns = kernel::padded_columns<T>(p.value_dim);
+    const Index columns = std::max(key_columns, value_columns);
+    shift = list_block_shift(item, columns * static_cast<Index>(sizeof(T)));
+    start_stride = (item.key_end >> shift) + 2;
+    const Index most = Index{1} << shift;
+    carve_from(memory, [&](Carver& take) {
+      take(rows, item.rows);
+      take(queries, item.rows * key_columns);
+      take(scores, item.scores);
+      take(state, item.rows * value_columns);
+      take(maximum, item.rows);
+      take(sum, item.rows);
+      take(block, most * columns);
+      take(places, item.scores);
+      take(starts, item.rows * start_stride);
+      take(block_rows, 2 * most);
+      take(query_rows, item.rows);
+      take(loaded, std::max(p.key_dim, p.value_dim));
+      take(out_rows, item.rows);
+      take(lse_rows, item.rows);
+    });
+  }
+
+  int shift = 0;  ///< of the keys of a block
+  Index start_stride = 0;
+};
+
+/// One item.
+template <class B, class C>
+class ListRunner {
+  using S = typename C::Scalar;
+  using T = typename C::T;
+  using O = typename C::Output;
+  using Source = typename C::Keys;
+
+ public:
+  ListRunner(const B& backend, const C& call, const KeyLists& lists, const ListItem& item,
+             AlignedBuffer<std::byte>& memory)
+      : backend_(backend),
+        call_(call),
+        lists_(lists),
+        item_(item),
+        sequence_(call.sequence(item.sequence)),
+        scratch_(memory, call.problem, item) {}
+
+  void run() {
+    using M = typename C::Modifier;
+    const Problem& p = call_.problem;
+    place_rows();
+    each_block(
+        p.key_dim, [this](Index position) { return key_at(position); },
+        [this](const kernel::ListedBlock<T>& block, const kernel::ListedFetch& next) {
+          launch(backend_, kernel::ScoreListed<T>{scratch_.rows, item_.rows, block, next});
+        });
+    launch(backend_, kernel::WeighListed<T, M>{scratch_.rows, item_.rows, static_cast<T>(p.scale),
+                                               item_.sequence, call_.modifier, scratch_.maximum,
+                                               scratch_.sum});
+    each_block(
+        p.value_dim, [this](Index position) { return value_at(position); },
+        [this](const kernel::ListedBlock<T>& block, const kernel::ListedFetch& next) {
+          launch(backend_,
+                 kernel::SumListed<T>{scratch_.rows, item_.rows, block, next, scratch_.state});
+        });
+    launch(backend_,
+           kernel::FinishRows<T, O>{scratch_.maximum, scratch_.sum, scratch_.state, item_.rows,
+                                    p.value_dim, scratch_.out_rows,
+                                    call_.options.lse.wanted() ? scratch_.lse_rows : nullptr});
+  }
+
+ private:
+  static constexpr bool loads = LoadsKeys<Source> || LoadsValues<Source>;
+  static constexpr T lowest = -std::numeric_limits<T>::infinity();
+
+  const S* key_at(Index position) const {
+    return key_row(call_.source, item_.sequence, item_.kv_head, position, scratch_.loaded);
+  }
+  const S* value_at(Index position) const {
+    if constexpr (keys_hold_values<Source>)
+      return key_at(position);
+    else
+      return value_row(call_.source, item_.sequence, item_.kv_head, position, scratch_.loaded);
+  }
+
+  /// Says what each row lists and where its softmax starts, and widens the queries.
+  void place_rows() {
+    const Problem& p = call_.problem;
+    Index r = 0, used = 0;
+    for (Index query = item_.query_begin; query < item_.query_end; ++query)
+      for (Index h = item_.kv_head * p.group(); h < (item_.kv_head + 1) * p.group(); ++h, ++r) {
+        const SeenList list =
+            seen_list(p, sequence_, listed_keys(lists_, p, item_.sequence, h, query), query);
+        kernel::ListedRow<T>& row = scratch_.rows[r];
+        row = {scratch_.queries + r * kernel::padded_columns<T>(p.key_dim),
+               list.keys.data(),
+               static_cast<Index>(list.keys.size()),
+               scratch_.places + used,
+               scratch_.scores + used,
+               list.hide_begin,
+               list.hide_end};
+        row.place.query = static_cast<std::int32_t>(query);
+        row.place.position = static_cast<std::int32_t>(query + sequence_.offset(p));
+        row.place.head = static_cast<std::int32_t>(h);
+        launch(backend_, kernel::SplitList{row.keys, row.count, scratch_.shift,
+                                           scratch_.start_stride - 1, scratch_.places + used,
+                                           scratch_.starts + r * scratch_.start_stride});
+        used += whole_lines(row.count + kernel::listed_room);
+        start_row(r, h, query);
+      }
+    launch(backend_, kernel::WidenRows<S>{scratch_.query_rows, item_.rows, p.key_dim,
+                                          scratch_.queries, kernel::padded_columns<T>(p.key_dim)});
+    std::fill_n(scratch_.state, item_.rows * kernel::padded_columns<T>(p.value_dim), T(0));
+  }
+
+  /// A sink logit is a key of weight 1 without a value.
+  void start_row(Index r, Index h, Index query) {
+    const auto& logits = call_.problem.sink_logits;
+    T& maximum = scratch_.maximum[r];
+    maximum =
+        logits ? static_cast<T>((*logits)[static_cast<std::size_t>(h)]) * T(kernel::detail::log2_e)
+               : lowest;
+    scratch_.sum[r] = maximum == lowest ? T(0) : T(1);
+    scratch_.query_rows[r] = &call_.q(item_.sequence, h, query, 0);
+    scratch_.out_rows[r] = &call_.out(item_.sequence, h, query, 0);
+    if (call_.options.lse.wanted())
+      scratch_.lse_rows[r] = &call_.options.lse.template view<T>()(item_.sequence, h, query);
+  }
+
+  /// Calls use(block, next) for each block that some row lists keys of, with their rows of `dim`
+  /// scalars in scratch memory; those of the next are fetched meanwhile.
+  template <class RowAt, class Use>
+  void each_block(Index dim, const RowAt& row_at, const Use& use) {
+    const S** rows = scratch_.block_rows;
+    const S** next_rows = rows + (Index{1} << scratch_.shift);
+    kernel::ListedBlock<T> block{scratch_.block, kernel::padded_columns<T>(dim), scratch_.starts,
+                                 scratch_.start_stride};
+    Index b = listed_block(item_.key_begin >> scratch_.shift);
+    if (b >= 0) point_rows(b, rows, row_at);
+    while (b >= 0) {
+      copy_block(b, rows, dim, row_at);
+      const Index next = listed_block(b + 1);
+      kernel::ListedFetch fetch;
+      if (!loads && next >= 0) {
+        point_rows(next, next_rows, row_at);
+        fetch = {reinterpret_cast<const void* const*>(next_rows), keys_of(next),
+                 dim * static_cast<Index>(sizeof(S))};
+      }
+      block.starts = scratch_.starts + b;
+      use(block, fetch);
+      std::swap(rows, next_rows);
+      b = next;
+    }
+  }
+
+  /// Keys of a block that are before the item's last.
+  Index keys_of(Index b) const {
+    return std::min(item_.key_end - (b << scratch_.shift), Index{1} << scratch_.shift);
+  }
+  /// Entries of all rows in a block.
+  Index listed_in(Index b) const {
+    Index listed = 0;
+    for (const std::int32_t* at = scratch_.starts + b;
+         at < scratch_.starts + item_.rows * scratch_.start_stride; at += scratch_.start_stride)
+      listed += at[1] - at[0];
+    return listed;
+  }
+  /// The first block from b on that has any, or -1.
+  Index listed_block(Index b) const {
+    for (; b << scratch_.shift < item_.key_end; ++b)
+      if (listed_in(b) > 0) return b;
+    return -1;
+  }
+
+  /// Points to the rows of a block, all of them or those that are listed where they are few.
+  template <class RowAt>
+  void point_rows(Index b, const S** rows, const RowAt& row_at) const {
+    if (loads) return;
+    each_place(b, rows, [&](Index place) { rows[place] = row_at((b << scratch_.shift) + place); });
+  }
+
+  /// Copies those rows, or loads them.
+  template <class RowAt>
+  void copy_block(Index b, const S** rows, Index dim, const RowAt& row_at) {
+    const Index columns = kernel::padded_columns<T>(dim);
+    if (!loads) {
+      launch(backend_, kernel::WidenRows<S>{rows, keys_of(b), dim, scratch_.block, columns});
+      return;
+    }
+    each_place(b, rows, [&](Index place) {
+      rows[place] = row_at((b << scratch_.shift) + place);
+      launch(backend_,
+             kernel::WidenRows<S>{rows + place, 1, dim, scratch_.block + place * columns, columns});
+    });
+  }
+
+  /// Calls f(place) once for each of them; `rows` says which are done, and is null elsewhere.
+  template <class F>
+  void each_place(Index b, const S** rows, const F& f) const {
+    const Index count = keys_of(b);
+    std::fill_n(rows, count, nullptr);
+    if (listed_in(b) >= 2 * count)
+      for (Index place = 0; place < count; ++place) f(place);
+    else
+      for (Index r = 0; r < item_.rows; ++r) {
+        const kernel::ListedRow<T>& row = scratch_.rows[r];
+        const std::int32_t* const start = scratch_.starts + r * scratch_.start_stride + b;
+        for (Index e = start[0]; e < start[1]; ++e)
+          if (rows[row.places[e]] == nullptr) f(row.places[e]);
+      }
+  }
+
+  const B& backend_;
+  const C& call_;
+  const KeyLists& lists_;
+  const ListItem& item_;
+  const Sequence sequence_;
+  ListScratch<C> scratch_;
+};
+
+/// Runs a call over lists, by kernels or by the definition. Returns the pairs that are seen.
+template <class B, class C>
+double run_listed(const B& backend, const C& call, const KeyLists& lists) {
+  const auto memory = leased<ListMemory>(backend);
+  const double pairs = make_list_items(call, lists, memory->items);
+  const auto items = static_cast<Index>(memory->items.size());
+  const auto workers = static_cast<std::size_t>(worker_count(backend.executor, items));
+  if (memory->workers.size() < workers) memory->workers.resize(workers);
+  parallel_for(backend.executor, items, [&](Index i, int worker) {
+    ListRunner<B, C>(backend, call, lists, memory->items[static_cast<std::size_t>(i)],
+                     memory->workers[static_cast<std::size_t>(worker)])
+        .run();
+  });
+  return pairs;
+}
+
+PARE_ABI_END
+}  // namespace pare::attention::detail
