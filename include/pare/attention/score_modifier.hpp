@@ -19,6 +19,7 @@
 /// | `Alibi` | s - slope[head] \|p - j\| (Press et al., ALiBi, section 3) |
 /// | `AddBias` | s + bias[batch, head, i, j] |
 /// | `KeyMask` | s where seen[batch, head, i, j], -infinity elsewhere |
+/// | `ClampScores` | s within [least, most], finite (SPT: +-10) |
 /// | `Chain` | second(first(s)); what the first hides stays hidden |
 ///
 /// The functions below make modifiers that view the caller's memory. They copy nothing; `attend`
@@ -39,6 +40,7 @@ namespace pare::attention {
 using kernel::AddBias;
 using kernel::Alibi;
 using kernel::Chain;
+using kernel::ClampScores;
 using kernel::Exact;
 using kernel::ScorePlace;
 using kernel::SoftCap;

@@ -85,6 +85,19 @@ struct AddBias {
   }
 };
 
+/// The score within [least, most]; a NaN stays one. SPT clamps to +-10, which bounds the
+/// exponentials of a softmax without a maximum.
+struct ClampScores {
+  double least = -10;
+  double most = 10;
+
+  template <class T>
+  T modify(T score, const ScorePlace&) const noexcept {
+    const T low = static_cast<T>(least), high = static_cast<T>(most);
+    return score < low ? low : score > high ? high : score;
+  }
+};
+
 /// What a modifier makes of a score: of one that hides its key nothing else. Asked in any case, so
 /// that a loop of these needs no branch.
 template <class M, class T>

@@ -378,6 +378,17 @@ PARE_ALWAYS_INLINE V scale_exponent(V v, V n) noexcept {
     return v;
 }
 
+/// Writes first + i for each bit i of `bits`, ascending, and returns the place behind the last. Up
+/// to 16 places more may be written.
+template <class Arch>
+PARE_ALWAYS_INLINE std::int32_t* list_bits(std::uint64_t bits, std::int32_t first,
+                                           std::int32_t* out) noexcept {
+  if constexpr (requires { detail::list_bits_on(Arch{}, bits, first, out); })
+    return detail::list_bits_on(Arch{}, bits, first, out);
+  else
+    return detail::generic_list_bits(bits, first, out);
+}
+
 /// Transposes a square block held in `lanes` registers: afterwards v[i] holds lane i of each.
 ///
 /// Each of the log2(lanes) stages shuffles the register file once like a deck of cards. Unrolled by

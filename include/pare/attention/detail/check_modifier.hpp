@@ -26,6 +26,12 @@ inline void check_modifier(const char* function, const kernel::SoftCap& m, const
         "a finite cap above 0; leave SoftCap out for none");
 }
 
+inline void check_modifier(const char* function, const kernel::ClampScores& m, const Problem&,
+                           Index, Index) {
+  check(is_finite(m.least) && is_finite(m.most) && m.least <= m.most, function, "least, most",
+        m.least, "finite bounds, least not above most");
+}
+
 inline void check_modifier(const char* function, const kernel::Alibi& m, const Problem& p, Index,
                            Index) {
   check(!m.heads || *m.heads == p.heads, function, "slopes", m.heads.value_or(0), p.heads);

@@ -150,6 +150,7 @@ struct ListScratch {
   T* block = nullptr;
   std::uint16_t* places = nullptr;
   std::int32_t* starts = nullptr;  ///< [rows x start_stride]
+  Index* listed = nullptr;         ///< [start_stride] entries of all rows in each block
   const S** block_rows = nullptr;  ///< of two blocks
   const S** query_rows = nullptr;
   S* loaded = nullptr;
@@ -173,6 +174,7 @@ struct ListScratch {
       take(block, most * columns);
       take(places, item.scores);
       take(starts, item.rows * start_stride);
+      take(listed, start_stride);
       take(block_rows, 2 * most);
       take(query_rows, item.rows);
       take(loaded, std::max(p.key_dim, p.value_dim));
@@ -245,6 +247,7 @@ class ListRunner {
   void place_rows() {
     const Problem& p = call_.problem;
     Index r = 0, used = 0;
+    std::fill_n(scratch_.listed, scratch_.start_stride, Index{0});
     for (Index query = item_.query_begin; query < item_.query_end; ++query)
       for (Index h = item_.kv_head * p.group(); h < (item_.kv_head + 1) * p.group(); ++h, ++r) {
         const SeenList list =
@@ -264,6 +267,9 @@ class ListRunner {
                                            scratch_.start_stride - 1, scratch_.places + used,
                                            scratch_.starts + r * scratch_.start_stride});
         used += whole_lines(row.count + kernel::listed_room);
+        const std::int32_t* const starts = scratch_.starts + r * scratch_.start_stride;
+        for (Index b = 0; b + 1 < scratch_.start_stride; ++b)
+          scratch_.listed[b] += starts[b + 1] - starts[b];
         start_row(r, h, query);
       }
     launch(backend_, kernel::WidenRows<S>{scratch_.query_rows, item_.rows, p.key_dim,
@@ -315,18 +321,10 @@ class ListRunner {
   Index keys_of(Index b) const {
     return std::min(item_.key_end - (b << scratch_.shift), Index{1} << scratch_.shift);
   }
-  /// Entries of all rows in a block.
-  Index listed_in(Index b) const {
-    Index listed = 0;
-    for (const std::int32_t* at = scratch_.starts + b;
-         at < scratch_.starts + item_.rows * scratch_.start_stride; at += scratch_.start_stride)
-      listed += at[1] - at[0];
-    return listed;
-  }
   /// The first block from b on that has any, or -1.
   Index listed_block(Index b) const {
     for (; b << scratch_.shift < item_.key_end; ++b)
-      if (listed_in(b) > 0) return b;
+      if (scratch_.listed[b] > 0) return b;
     return -1;
   }
 
@@ -357,7 +355,7 @@ class ListRunner {
   void each_place(Index b, const S** rows, const F& f) const {
     const Index count = keys_of(b);
     std::fill_n(rows, count, nullptr);
-    if (listed_in(b) >= 2 * count)
+    if (scratch_.listed[b] >= 2 * count)
       for (Index place = 0; place < count; ++place) f(place);
     else
       for (Index r = 0; r < item_.rows; ++r) {

@@ -47,6 +47,7 @@ void load_nibbles_on(NoArch);
 void widen_halves_on(NoArch);
 void round_nearest_on(NoArch);
 void scale_exponent_on(NoArch);
+void list_bits_on(NoArch);
 
 template <class Arch, class V>
 PARE_ALWAYS_INLINE V generic_multiply_add(V a, V b, V c) noexcept {
@@ -236,6 +237,12 @@ inline void generic_widen_halves(const void* p, std::ptrdiff_t stride, std::ptrd
     for (int k = 0; k < 2; ++k)
       out[i][k] = pare::detail::f16_bits_to_float(
           static_cast<std::uint16_t>(at[2 * k] | at[2 * k + 1] << 8));
+}
+
+inline std::int32_t* generic_list_bits(std::uint64_t bits, std::int32_t first,
+                                       std::int32_t* out) noexcept {
+  for (; bits != 0; bits &= bits - 1) *out++ = first + __builtin_ctzll(bits);
+  return out;
 }
 
 PARE_ABI_END

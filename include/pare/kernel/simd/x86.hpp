@@ -169,6 +169,20 @@ PARE_ALWAYS_INLINE void store_streaming_on(arch::avx512, double* p, Doubles8 v) 
   _mm512_stream_pd(p, v);
 }
 PARE_ALWAYS_INLINE void streaming_fence_on(arch::avx512) noexcept { _mm_sfence(); }
+/// Compressed in a register and stored whole: the form that stores what is compressed is slow.
+PARE_ALWAYS_INLINE std::int32_t* list_bits_on(arch::avx512, std::uint64_t bits, std::int32_t first,
+                                              std::int32_t* out) noexcept {
+  __m512i number =
+      _mm512_add_epi32(_mm512_set1_epi32(first),
+                       _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+  for (int part = 0; part < 4; ++part) {
+    const auto some = static_cast<__mmask16>(bits >> (16 * part));
+    _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(some, number));
+    out += __builtin_popcount(some);
+    number = _mm512_add_epi32(number, _mm512_set1_epi32(16));
+  }
+  return out;
+}
 
 // xsimd 8.1 multiplies and adds, and clang does not contract that back.
 PARE_ALWAYS_INLINE Floats16 multiply_add_on(arch::avx512, Floats16 a, Floats16 b,
