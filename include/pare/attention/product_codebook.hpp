@@ -18,8 +18,8 @@
 /// Source: SPT, arXiv 2312.10365, and its code (width 8, 16 codewords, L1). Ours: the paper trains
 /// codewords beside the model, by the losses MSE(soft centroid, nearest) + MSE(z, nearest); here
 /// the model is fixed, and `train_codebook` finds k-medians of queries and keys, the minimum of the
-/// L1 distance that codes are taken by (Lloyd's rounds from k-means++ seeds). Codewords of another
-/// training come in by `from_words`.
+/// L1 distance that codes are taken by (Lloyd's rounds from greedy k-means++ seeds). Codewords of
+/// another training come in by `from_words`.
 
 #include <pare/core/macros_off.hpp>
 

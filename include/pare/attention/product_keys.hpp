@@ -10,7 +10,7 @@
 /// const KeyLists lists = select_keys(q, k, book, {.keys = 1024});  // causal unless told otherwise
 /// attend(q, k, v, out, lists, {.causal = true});                 // attend_key_lists.hpp
 /// attend(q, k, v, out, lists, ClampScores{}, {.causal = true});  // the paper's clamp to +-10
-/// const ProductKeyBytes bytes = product_key_bytes(book, lists);  // what it holds, and a dense map
+/// const ProductKeyBytes bytes = product_key_bytes(book, q_codes, k_codes, lists);
 /// ```
 ///
 /// Similarity of query i and key j is the number of sub-spaces in which their codes are equal, 0 to
@@ -181,14 +181,15 @@ KeyLists select_keys(const Q& q, const K& k, const ProductCodebook<T>& book,
   return select_keys(simd, q, k, book, options);
 }
 
-/// What a selection holds in memory, and what a dense map of scores in T would.
+/// What a selection of these codes holds in memory, and what a dense map of scores in T would.
 template <ComputeScalar T>
-ProductKeyBytes product_key_bytes(const ProductCodebook<T>& book, const KeyLists& lists) {
+ProductKeyBytes product_key_bytes(const ProductCodebook<T>& book, const ProductCodes& q,
+                                  const ProductCodes& k, const KeyLists& lists) {
   const KeyLists::Shape& s = lists.shape();
-  const Index heads = s.batch * s.heads, size = sizeof(T);
+  constexpr Index size = sizeof(T);
   return {static_cast<Index>(book.words().size()) * size,
-          heads * (s.queries + s.keys) * book.shape().subspaces, lists.bytes(),
-          lists.listed() * size, heads * s.queries * s.keys * size};
+          static_cast<Index>(q.codes.size() + k.codes.size()), lists.bytes(), lists.listed() * size,
+          s.batch * s.heads * s.queries * s.keys * size};
 }
 
 PARE_ABI_END

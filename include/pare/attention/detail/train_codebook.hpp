@@ -16,6 +16,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 namespace pare::attention::detail {
@@ -125,27 +126,44 @@ struct MedianTraining {
   }
 
  private:
-  /// k-means++ by L1 distance: a row is the next seed with a probability in proportion to its
-  /// distance from those before. Where all distances are 0, seeds repeat.
+  /// Greedy k-means++ by L1 distance: of four rows, each drawn with a probability in proportion to
+  /// its distance from the seeds so far, the one that leaves the least total distance is the next.
+  /// Where all distances are 0, seeds repeat.
   std::vector<double> seeds(std::array<std::uint64_t, 2> seed) const {
-    std::vector<double> words;
-    std::vector<double> distance(static_cast<std::size_t>(rows()), 1.0);
+    constexpr std::uint32_t drawn = 4;
+    std::vector<double> words, least(static_cast<std::size_t>(rows()), 1.0);
     for (std::uint32_t w = 0; w < kernel::product_codewords; ++w) {
-      double total = 0;
-      for (const double d : distance) total += d;
-      const PhiloxCounter random =
-          philox({w, static_cast<std::uint32_t>(seed[1]), 0, 0x53505443u}, PhiloxKey(seed[0]));
-      double left = total * to_unit_double(random[0], random[1]);
-      Index next = 0;
-      while (next + 1 < rows() && (left -= distance[static_cast<std::size_t>(next)]) >= 0) ++next;
-      words.insert(words.end(), row(next), row(next) + width);
-      for (Index r = 0; r < rows(); ++r) {
-        double& d = distance[static_cast<std::size_t>(r)];
-        const double own = l1_distance(row(r), row(next), width);
-        d = w == 0 ? own : std::min(d, own);
+      std::vector<double> best, candidate;
+      Index seed_row = 0;
+      for (std::uint32_t i = 0; i < drawn; ++i) {
+        const PhiloxCounter random =
+            philox({w, static_cast<std::uint32_t>(seed[1]), i, 0x53505443u}, PhiloxKey(seed[0]));
+        const Index r = draw(least, to_unit_double(random[0], random[1]));
+        candidate = w == 0 ? std::vector<double>(least.size(), infinite) : least;
+        for (Index other = 0; other < rows(); ++other) {
+          double& d = candidate[static_cast<std::size_t>(other)];
+          d = std::min(d, l1_distance(row(other), row(r), width));
+        }
+        if (!best.empty() && total(candidate) >= total(best)) continue;
+        best = candidate;
+        seed_row = r;
       }
+      words.insert(words.end(), row(seed_row), row(seed_row) + width);
+      least = best;
     }
     return words;
+  }
+
+  static constexpr double infinite = std::numeric_limits<double>::infinity();
+  static double total(const std::vector<double>& x) {
+    return std::accumulate(x.begin(), x.end(), 0.0);
+  }
+  /// A row with a probability in proportion to its weight.
+  Index draw(const std::vector<double>& weights, double unit) const {
+    double left = unit * total(weights);
+    Index r = 0;
+    while (r + 1 < rows() && (left -= weights[static_cast<std::size_t>(r)]) >= 0) ++r;
+    return r;
   }
 
   /// The median of each column, of an even number of rows the lower one.
