@@ -223,6 +223,36 @@ TYPED_TEST(FastRpTest, AnyPatternOfWeights) {
     }
 }
 
+// Few nonzeros a row: the first steps are lists of them, and rows of many are whole.
+TYPED_TEST(FastRpTest, StepsThatAreStillSparse) {
+  using T = typename TypeParam::scalar;
+  Eigen::MatrixXd a = random_graph(60, 2, true, 5);
+  for (Index v = 0; v < 60; v += 2) a(17, v) = a(v, 17) = 0.5;  // meets every other node
+  for (const double density : {0.002, 0.03})
+    for (const auto& weights : {std::vector<double>{1}, {1, 2}, {0, 0, 1, 7}, {0.5, 1, -2}}) {
+      FastRpOptions o = plain_options();
+      o.dim = 70;
+      o.density = density;
+      o.weights = weights;
+      o.normalize_rows = density > 0.01;
+      o.degree_exponent = -0.5;
+      const auto wanted = polynomial<T>(a, o);
+      ASSERT_TRUE(close_to(fast_rp(this->backend(), sparse_of<Graph<T>>(a), o), wanted))
+          << "density " << density << ", " << weights.size() << " steps";
+      if constexpr (pare::KernelBackend<decltype(this->backend())>) {
+        ASSERT_TRUE(pare::testing::equal_bits<Rows<T>>(
+            fast_rp(this->backend().threads(3), sparse_of<Graph<T>>(a), o),
+            fast_rp(this->backend(), sparse_of<Graph<T>>(a), o)));
+      }
+      if (weights.size() != 2) continue;
+      o.self_influence = 0.75;
+      const Eigen::VectorXd degrees = degrees_of(a);
+      const auto with_self = explicit_fast_rp<T>(
+          transition(a, degrees), start_of(degrees, node_vectors(60, o), -0.5), 0.75, o);
+      ASSERT_TRUE(close_to(fast_rp(this->backend(), sparse_of<Graph<T>>(a), o), with_self));
+    }
+}
+
 TYPED_TEST(FastRpTest, WhatIsNotAnError) {
   using T = typename TypeParam::scalar;
   FastRpOptions o;

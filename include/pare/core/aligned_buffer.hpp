@@ -18,6 +18,7 @@
 #include <pare/core/config.hpp>
 
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <memory>
 #include <new>
@@ -31,6 +32,21 @@
 namespace pare {
 
 PARE_ABI_BEGIN
+
+/// Memory from this size on, in bytes, is worth huge pages.
+inline constexpr std::size_t huge_pages_from = std::size_t{8} << 20;
+
+/// Asks Linux for huge pages under memory that was allocated but not written yet, if it is large
+/// enough to be worth them. Advice only: without them the memory works as well, if more slowly.
+inline void advise_huge_pages([[maybe_unused]] void* memory,
+                              [[maybe_unused]] std::size_t bytes) noexcept {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  constexpr std::size_t page = 4096;
+  const std::size_t skipped = (page - reinterpret_cast<std::uintptr_t>(memory) % page) % page;
+  if (bytes >= huge_pages_from)
+    madvise(static_cast<char*>(memory) + skipped, bytes - skipped, MADV_HUGEPAGE);
+#endif
+}
 
 /// An owned array of trivial elements; not copied. It never shrinks.
 template <class T>
@@ -73,7 +89,6 @@ class AlignedBuffer {
 
  private:
   static constexpr std::size_t huge_page = std::size_t{2} << 20;
-  static constexpr std::size_t huge_from = std::size_t{8} << 20;
 
   struct Free {
     std::size_t align = alignment;
@@ -84,12 +99,9 @@ class AlignedBuffer {
   static Memory allocate(std::size_t size) {
     if (size > static_cast<std::size_t>(-1) / 2 / sizeof(T)) throw_bad_alloc();
     const std::size_t bytes = size * sizeof(T);
-    const std::size_t align = bytes >= huge_from ? huge_page : alignment;
+    const std::size_t align = bytes >= huge_pages_from ? huge_page : alignment;
     void* memory = ::operator new(bytes, std::align_val_t{align});
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-    // Advice only: without huge pages the buffer works as well, if more slowly.
-    if (bytes >= huge_from) madvise(memory, bytes, MADV_HUGEPAGE);
-#endif
+    advise_huge_pages(memory, bytes);
     return Memory(static_cast<T*>(memory), Free{align});
   }
 

@@ -95,6 +95,15 @@ PARE_ALWAYS_INLINE detail::lane_t<V> reduce_max(V v) noexcept {
     return detail::generic_reduce_max<Arch>(v);
 }
 
+/// Bit i: lane i is not zero (of either sign); NaN is not.
+template <class Arch, class V>
+PARE_ALWAYS_INLINE std::uint32_t nonzero_lanes(V v) noexcept {
+  if constexpr (requires { detail::nonzero_lanes_on(Arch{}, v); })
+    return detail::nonzero_lanes_on(Arch{}, v);
+  else
+    return detail::generic_nonzero_lanes<Arch>(v);
+}
+
 /// The correctly rounded square root of one scalar.
 PARE_ALWAYS_INLINE float square_root(float x) noexcept { return __builtin_sqrtf(x); }
 PARE_ALWAYS_INLINE double square_root(double x) noexcept { return __builtin_sqrt(x); }

@@ -105,15 +105,36 @@ class FastRpProblem {
 
   static bool is_safe(double exponent) { return -safe <= exponent && exponent <= safe; }
 
+  /// Counts in `weighted_` mode are not asked for, and one logarithm serves all rows.
+  void measure_weights() {
+    double low = std::numeric_limits<double>::infinity(), high = 0;
+    for (Index u = 0; u < adjacency_.outer_size; ++u) {
+      const double sum = degree_of(adjacency_, u, Degree::Weighted);
+      isolated_ = isolated_ || adjacency_.begin(u) == adjacency_.end(u);
+      if (!is_finite(sum)) sums_.include(log2_weights(adjacency_, u));
+      if (!is_finite(sum) || sum == 0) continue;
+      low = std::min(low, sum);
+      high = std::max(high, sum);
+    }
+    if (high > 0) {
+      sums_.include(std::log2(low));
+      sums_.include(std::log2(high));
+    }
+    degrees_ = sums_;
+    growth_.include(0);
+    if (sums_.empty()) sums_.include(0);
+  }
+
   void measure_rows() {
+    if (weighted_) return measure_weights();
     for (Index u = 0; u < adjacency_.outer_size; ++u) {
       const double sum = log2_weights(adjacency_, u);
       const double count = std::log2(degree_of(adjacency_, u, Degree::Count));
       isolated_ = isolated_ || adjacency_.begin(u) == adjacency_.end(u);
-      if (is_finite(weighted_ ? sum : count)) degrees_.include(weighted_ ? sum : count);
+      if (is_finite(count)) degrees_.include(count);
       if (!is_finite(sum)) continue;
       sums_.include(sum);
-      growth_.include(weighted_ ? 0 : sum - count);
+      growth_.include(sum - count);
     }
     if (growth_.empty()) growth_.include(0);
     if (sums_.empty()) sums_.include(0);

@@ -6,6 +6,7 @@
 #include <pare/core/ceil_div.hpp>
 #include <pare/core/executor_ref.hpp>
 #include <pare/graph/detail/fast_rp_problem.hpp>
+#include <pare/graph/detail/iterate.hpp>
 #include <pare/graph/detail/standardize.hpp>
 #include <pare/graph/fast_rp_options.hpp>
 #include <pare/graph/reference.hpp>
@@ -26,11 +27,16 @@ PARE_ABI_BEGIN
 template <class T, class I>
 void check_graph(const CompressedView<T, I>& a) {
   check_compressed(fast_rp_name, "adjacency", a);
-  for (Index u = 0; u < a.outer_size; ++u)
-    for (Index e = a.begin(u); e < a.end(u); ++e) {
+  const auto is_weight = [](double w) { return is_finite(w) && w >= 0; };
+  for (Index u = 0; u < a.outer_size; ++u) {
+    bool all = true;
+    for (Index e = a.begin(u); e < a.end(u); ++e)
+      all &= is_weight(static_cast<double>(a.values[e]));
+    for (Index e = a.begin(u); !all && e < a.end(u); ++e) {
       const auto w = static_cast<double>(a.values[e]);
-      check(is_finite(w) && w >= 0, fast_rp_name, "adjacency", w, "finite weights of at least 0");
+      check(is_weight(w), fast_rp_name, "adjacency", w, "finite weights of at least 0");
     }
+  }
 }
 
 template <class T, class I>
@@ -68,12 +74,11 @@ struct StartOperators {
                  .seed = o.seed ^ 0x9E3779B97F4A7C15u} {}
 };
 
-/// N_0: rows of scale * degree^beta * R, then the projected features beside them.
+/// N_0 in dense rows: of scale * degree^beta * R, then the projected features beside them.
 template <class T, class I, KernelBackend B>
-void fill_start(const B& backend, const FastRpProblem<T, I>& p, TensorView<const T, 2> features,
-                TensorView<T, 2> start) {
+void fill_start(const B& backend, const FastRpProblem<T, I>& p, const StartOperators& r,
+                TensorView<const T, 2> features, TensorView<T, 2> start) {
   const Index nodes = p.graph.outer_size;
-  const StartOperators r(p.options, p.density(p.options, nodes), nodes, features.cols());
   constexpr Index rows_per_item = 256;
   const Index node_dim = r.nodes.output_dim;
   const auto fill_nodes = [&](const projection::Nonzeros<projection::SparseProjection>& nonzeros,
@@ -107,8 +112,9 @@ template <class T, class I>
 struct Step {
   const CompressedView<T, I>& graph;
   const FastRpOptions& options;
-  TensorView<const T, 2> current;
-  TensorView<T, 2> next;  ///< data is null where no step follows: rows then go to scratch
+  Iterate<T> current;
+  TensorView<T, 2> next;                       ///< data is null where the rows go to scratch
+  const MixedBuffer<T>* mixed_next = nullptr;  ///< where they go from there, unless null
   TensorView<T, 2> sum;
   T weight = 0;          ///< of the rows of `next`
   T current_weight = 0;  ///< of the rows of `current`, added first
@@ -117,6 +123,12 @@ struct Step {
   /// Rows [first, last), at most linalg::rows_per_spmm_item of them; scratch holds that many rows.
   template <KernelBackend B>
   void run(const B& backend, Index first, Index last, T* scratch) const {
+    bool overwrite = assign;
+    if (current_weight != T(0)) {
+      add(backend, dense_rows(backend, current, first, last, scratch), first, last, current_weight,
+          overwrite);
+      overwrite = false;
+    }
     T inverse_degree[static_cast<std::size_t>(linalg::rows_per_spmm_item)];
     for (Index u = first; u < last; ++u) {
       const double d = degree_of(graph, u, options.degree);
@@ -124,24 +136,19 @@ struct Step {
     }
     const bool stored = next.data != nullptr;
     T* rows = stored ? next.data + first * next.stride[0] : scratch;
-    const Index stride = stored ? next.stride[0] : current.cols();
-    launch(backend, linalg::spmm_rows(graph, static_cast<const T*>(inverse_degree), current, rows,
-                                      stride, first, last));
-    const T* before = current.data + first * current.stride[0];
-    bool overwrite = assign;
-    if (current_weight != T(0)) {
-      add(backend, before, current.stride[0], first, last, current_weight, overwrite);
-      overwrite = false;
-    }
+    const Index stride = stored ? next.stride[0] : options.dim;
+    multiply_rows(backend, graph, static_cast<const T*>(inverse_degree), current, rows, stride,
+                  first, last);
+    if (mixed_next != nullptr) mixed_next->pack(backend, rows, stride, first, last);
     // A last weight may be too small for T; the sum still has to replace what `out` held.
-    if (weight != T(0) || overwrite) add(backend, rows, stride, first, last, weight, overwrite);
+    if (weight != T(0) || overwrite) add(backend, {rows, stride}, first, last, weight, overwrite);
   }
 
   template <KernelBackend B>
-  void add(const B& backend, const T* rows, Index stride, Index first, Index last, T factor,
+  void add(const B& backend, const RowRange<T>& rows, Index first, Index last, T factor,
            bool overwrite) const {
-    launch(backend, kernel::AddRows<T>{rows, stride, sum.data + first * sum.stride[0],
-                                       sum.stride[0], last - first, current.cols(), factor,
+    launch(backend, kernel::AddRows<T>{rows.data, rows.stride, sum.data + first * sum.stride[0],
+                                       sum.stride[0], last - first, options.dim, factor,
                                        options.normalize_rows, overwrite});
   }
 };
@@ -150,6 +157,7 @@ template <class T>
 struct PropagateMemory {
   AlignedBuffer<T> front, back;  ///< [nodes x dim] steps
   AlignedBuffer<T> rows;         ///< an item's rows for each worker
+  MixedBuffer<T> mixed[2];       ///< the steps that are mixed, in turn
 };
 
 /// Calls body(first, last, scratch) for all rows, in items of linalg::rows_per_spmm_item.
@@ -183,25 +191,70 @@ TensorView<T, 2> contiguous(AlignedBuffer<T>& buffer, Index rows, Index columns)
   return {buffer.resize(static_cast<std::size_t>(rows * columns)), {rows, columns}, {columns, 1}};
 }
 
+/// The iterates of one call, first to last.
+template <class T, class I>
+class Iterates {
+ public:
+  Iterates(const FastRpProblem<T, I>& p, MixedBuffer<T> (&mixed)[2]) : p_(p), mixed_(mixed) {}
+
+  /// N_0, in mixed rows or in `place`.
+  template <KernelBackend B>
+  void start(const B& backend, TensorView<const T, 2> features, TensorView<T, 2> place) {
+    const Index nodes = p_.graph.outer_size;
+    const StartOperators r(p_.options, p_.density(p_.options, nodes), nodes, features.cols());
+    if (r.features.output_dim == 0 && start_mixed(backend, p_, r.nodes, mixed_[0]))
+      return current_ = {{}, mixed_[0].view()}, void();
+    fill_start(backend, p_, r, features, place);
+    current_ = {place, {}};
+  }
+
+  const Iterate<T>& current() const { return current_; }
+
+  /// A step from the current iterate to the next one, in mixed rows or in `place`.
+  template <KernelBackend B>
+  Step<T, I> step(const B& backend, TensorView<T, 2> place) {
+    Step<T, I> step{
+        .graph = p_.graph, .options = p_.options, .current = current_, .next = {}, .sum = {}};
+    MixedBuffer<T>& buffer = mixed_[++steps_ % 2];
+    if (current_.is_mixed() && place_next(backend, p_.graph, current_.mixed, buffer)) {
+      step.mixed_next = &buffer;
+      current_ = {{}, buffer.view()};
+    } else {
+      step.next = place;
+      current_ = {place, {}};
+    }
+    return step;
+  }
+
+  /// The last one, of which nothing follows.
+  Step<T, I> last_step() const {
+    return {.graph = p_.graph, .options = p_.options, .current = current_, .next = {}, .sum = {}};
+  }
+
+ private:
+  const FastRpProblem<T, I>& p_;
+  MixedBuffer<T> (&mixed_)[2];
+  Iterate<T> current_{};
+  int steps_ = 0;
+};
+
 /// Weights of the last two steps at most (the usual choice): `out` itself holds every other iterate
 /// until the last step overwrites it with the sum, so that one further buffer is enough.
 template <class T, class I, KernelBackend B>
 void propagate_late_sum(const B& backend, const FastRpProblem<T, I>& p,
                         TensorView<const T, 2> features, TensorView<T, 2> out) {
-  const CompressedView<T, I>& a = p.graph;
   const FastRpOptions& o = p.options;
-  const Index steps = o.steps();
+  const Index nodes = p.graph.outer_size, steps = o.steps();
   const auto memory = leased<PropagateMemory<T>>(backend);
-  const TensorView<T, 2> side = contiguous(memory->front, a.outer_size, o.dim);
-  const RowItems<T> items(backend.executor, a.outer_size, o.dim, memory->rows);
+  const TensorView<T, 2> side = contiguous(memory->front, nodes, o.dim);
+  const RowItems<T> items(backend.executor, nodes, o.dim, memory->rows);
   // Step `steps - 1` has to end in `side`.
   const auto place = [&](Index i) { return (steps - 1 - i) % 2 == 0 ? side : out; };
-  fill_start(backend, p, features, place(0));
+  Iterates<T, I> iterates(p, memory->mixed);
+  iterates.start(backend, features, place(0));
   for (Index i = 1; i <= steps; ++i) {
-    Step<T, I> step{.graph = a, .options = o, .current = place(i - 1), .next = {}, .sum = {}};
-    if (i < steps) {
-      step.next = place(i);
-    } else {
+    Step<T, I> step = i < steps ? iterates.step(backend, place(i)) : iterates.last_step();
+    if (i == steps) {
       step.sum = out;
       step.weight = static_cast<T>(o.weights[static_cast<std::size_t>(i - 1)]);
       step.current_weight = static_cast<T>(i >= 2 ? o.weights[static_cast<std::size_t>(i - 2)] : 0);
@@ -216,14 +269,15 @@ void propagate_late_sum(const B& backend, const FastRpProblem<T, I>& p,
 
 /// `out` before the first step: zeros, or the weighted starting vectors.
 template <class T, KernelBackend B>
-void fill_sum(const B& backend, const RowItems<T>& items, TensorView<const T, 2> start,
+void fill_sum(const B& backend, const RowItems<T>& items, const Iterate<T>& start,
               TensorView<T, 2> out, const FastRpOptions& o) {
-  items.run(backend.executor, [&](Index first, Index last, T*) {
+  items.run(backend.executor, [&](Index first, Index last, T* scratch) {
     for (Index u = first; u < last; ++u) std::fill_n(&out(u, 0), out.cols(), T(0));
-    if (o.self_influence > 0)
-      launch(backend, kernel::AddRows<T>{&start(first, 0), start.stride[0], &out(first, 0),
-                                         out.stride[0], last - first, start.cols(),
-                                         static_cast<T>(o.self_influence), o.normalize_rows, true});
+    if (!(o.self_influence > 0)) return;
+    const RowRange<T> rows = dense_rows(backend, start, first, last, scratch);
+    launch(backend,
+           kernel::AddRows<T>{rows.data, rows.stride, &out(first, 0), out.stride[0], last - first,
+                              o.dim, static_cast<T>(o.self_influence), o.normalize_rows, true});
   });
 }
 
@@ -231,28 +285,24 @@ void fill_sum(const B& backend, const RowItems<T>& items, TensorView<const T, 2>
 template <class T, class I, KernelBackend B>
 void propagate_running_sum(const B& backend, const FastRpProblem<T, I>& p,
                            TensorView<const T, 2> features, TensorView<T, 2> out) {
-  const CompressedView<T, I>& a = p.graph;
   const FastRpOptions& o = p.options;
-  const Index steps = o.steps();
+  const Index nodes = p.graph.outer_size, steps = o.steps();
   const auto memory = leased<PropagateMemory<T>>(backend);
-  TensorView<T, 2> current = contiguous(memory->front, a.outer_size, o.dim);
-  TensorView<T, 2> next{};
-  if (steps > 1) next = contiguous(memory->back, a.outer_size, o.dim);
-  const RowItems<T> items(backend.executor, a.outer_size, o.dim, memory->rows);
-  fill_start(backend, p, features, current);
-  fill_sum(backend, items, as_const(current), out, o);
+  TensorView<T, 2> places[2] = {contiguous(memory->front, nodes, o.dim), {}};
+  if (steps > 1) places[1] = contiguous(memory->back, nodes, o.dim);
+  const RowItems<T> items(backend.executor, nodes, o.dim, memory->rows);
+  Iterates<T, I> iterates(p, memory->mixed);
+  iterates.start(backend, features, places[0]);
+  fill_sum(backend, items, iterates.current(), out, o);
   for (Index i = 0; i < steps; ++i) {
     const Index column = o.concatenate ? i * o.dim : 0;
-    const Step<T, I> step{.graph = a,
-                          .options = o,
-                          .current = current,
-                          .next = i + 1 < steps ? next : TensorView<T, 2>{},
-                          .sum = {out.data + column, {out.rows(), o.dim}, out.stride},
-                          .weight = static_cast<T>(o.weights[static_cast<std::size_t>(i)])};
+    Step<T, I> step =
+        i + 1 < steps ? iterates.step(backend, places[(i + 1) % 2]) : iterates.last_step();
+    step.sum = {out.data + column, {out.rows(), o.dim}, out.stride};
+    step.weight = static_cast<T>(o.weights[static_cast<std::size_t>(i)]);
     items.run(backend.executor, [&](Index first, Index last, T* scratch) {
       step.run(backend, first, last, scratch);
     });
-    std::swap(current, next);
     if (o.progress) o.progress(static_cast<int>(i + 1), static_cast<int>(steps));
   }
 }

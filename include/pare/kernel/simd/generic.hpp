@@ -24,6 +24,7 @@ void multiply_add_on(NoArch);
 void reduce_add_on(NoArch);
 void maximum_on(NoArch);
 void reduce_max_on(NoArch);
+void nonzero_lanes_on(NoArch);
 void load_widened_on(NoArch);
 void multiply_add_pairs_on(NoArch);
 void store_rounded_on(NoArch);
@@ -76,6 +77,17 @@ PARE_ALWAYS_INLINE V generic_maximum(V a, V b) noexcept {
     return xsimd::max(a, b);
   else
     return a > b ? a : b;
+}
+
+template <class Arch, class V>
+PARE_ALWAYS_INLINE std::uint32_t generic_nonzero_lanes(V v) noexcept {
+  using T = lane_t<V>;
+  constexpr std::ptrdiff_t n = lanes<T, Arch>;
+  T x[static_cast<std::size_t>(n)];
+  store<Arch>(static_cast<T*>(x), v);
+  std::uint32_t mask = 0;
+  for (std::ptrdiff_t i = 0; i < n; ++i) mask |= static_cast<std::uint32_t>(x[i] != T(0)) << i;
+  return mask;
 }
 
 template <class Arch, class V>

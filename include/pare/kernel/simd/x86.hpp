@@ -235,6 +235,12 @@ PARE_ALWAYS_INLINE Floats16 narrow_doubles_on(arch::avx512, const Doubles8* v) n
   const __m256d high = _mm256_castps_pd(_mm512_maskz_cvtpd_ps(0xff, v[1]));
   return _mm512_castpd_ps(_mm512_maskz_insertf64x4(0xff, _mm512_castpd256_pd512(low), high, 1));
 }
+PARE_ALWAYS_INLINE std::uint32_t nonzero_lanes_on(arch::avx512, Floats16 v) noexcept {
+  return _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+}
+PARE_ALWAYS_INLINE std::uint32_t nonzero_lanes_on(arch::avx512, Doubles8 v) noexcept {
+  return _mm512_cmp_pd_mask(v, _mm512_setzero_pd(), _CMP_NEQ_UQ);
+}
 
 /// The bits of bf16 as floats.
 PARE_ALWAYS_INLINE Floats16 widen_words(__m256i bits) noexcept {
