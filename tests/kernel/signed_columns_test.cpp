@@ -38,7 +38,7 @@ struct Columns {
   std::vector<kernel::SignedLists<Entry>> lists;
 
   Columns(std::ptrdiff_t first_column, std::ptrdiff_t columns, std::ptrdiff_t rows,
-          std::size_t longest, std::uint64_t seed)
+          std::size_t longest, std::uint64_t seed, bool alike = false)
       : first(first_column), count(columns) {
     std::mt19937_64 random(seed);
     std::vector<std::ptrdiff_t> order(static_cast<std::size_t>(rows));
@@ -50,7 +50,8 @@ struct Columns {
       }
       std::shuffle(order.begin(), order.end(), random);
       auto& column = wanted.emplace_back();
-      for (std::size_t i = 0; i < random() % (longest + 1); ++i) {
+      const std::size_t length = alike ? longest : random() % (longest + 1);
+      for (std::size_t i = 0; i < length; ++i) {
         column.emplace_back(order[i], random() % 2 == 0 ? 1 : -1);
         const auto sign = static_cast<std::uint64_t>(column.back().second < 0) << sign_bit;
         entries.back().push_back(static_cast<Entry>(static_cast<std::uint64_t>(order[i]) | sign));
@@ -65,7 +66,7 @@ struct Columns {
 
 template <class Arch, class T, class I, class Entry>
 void expect_sums(const Columns<Entry>& columns, std::ptrdiff_t rows, std::ptrdiff_t count,
-                 std::ptrdiff_t more, std::uint64_t seed) {
+                 std::ptrdiff_t more, std::uint64_t seed, std::ptrdiff_t nonzeros = 0) {
   std::mt19937_64 random(seed);
   GuardedArray<I> named(count + more);
   GuardedArray<T> values(count), sums(rows);
@@ -83,9 +84,9 @@ void expect_sums(const Columns<Entry>& columns, std::ptrdiff_t rows, std::ptrdif
       wanted[static_cast<std::size_t>(row)] += static_cast<T>(sign) * values[i];
   }
   launch(pare::simd_for<Arch>{},
-         kernel::AddSignedColumns<T, I, Entry>{named.data(), values.data(), count, count + more,
-                                               columns.lists.data(), columns.first,
-                                               columns.first + columns.count, sums.data()});
+         kernel::AddSignedColumns<T, I, Entry>{
+             named.data(), values.data(), count, count + more, columns.lists.data(), columns.first,
+             columns.first + columns.count, sums.data(), nonzeros});
   for (std::ptrdiff_t r = 0; r < rows; ++r)
     ASSERT_EQ(sums[r], wanted[static_cast<std::size_t>(r)]) << "row " << r << " of " << rows;
   ASSERT_TRUE(sums.surroundings_untouched());
@@ -105,6 +106,18 @@ TYPED_TEST(SignedColumnsTest, EqualsBruteForceOnIntegers) {
         expect_sums<Arch, T, std::int32_t>(wide, 40, count, more, seed);
         expect_sums<Arch, T, std::int64_t>(wide, 40, count, more, seed);
       }
+  }
+}
+
+// Where each column has as many nonzeros, lists need no start.
+TYPED_TEST(SignedColumnsTest, ColumnsOfAsManyNonzeros) {
+  using T = typename TypeParam::scalar;
+  for (const std::size_t each : {1, 2, 7, 8, 9, 16, 19}) {
+    Columns<std::uint16_t> columns(7, kernel::columns_per_list + 5, 40, each, each, true);
+    for (auto& lists : columns.lists) lists.start = nullptr;
+    for (const std::ptrdiff_t more : {0, 40})
+      expect_sums<typename TypeParam::arch, T, std::int32_t>(columns, 40, 50, more, each,
+                                                             static_cast<std::ptrdiff_t>(each));
   }
 }
 

@@ -248,6 +248,46 @@ TEST(ProjectSparse, SameBitsWhicheverPartOfTheOperatorIsStored) {
   }
 }
 
+// The outputs of a long row are shared out; the bits are those of the row among short ones.
+TEST(ProjectSparse, ALongRowAloneOrAmongOthers) {
+  const auto expect = [](const auto& r, const auto& x) {
+    const Index rows = x.rows, k = r.output_dim;
+    RawSparse<float> more = x;  // nine more rows, which are empty
+    more.rows = rows + 9;
+    more.outer.insert(more.outer.end(), 9, more.outer.back());
+    Rows<float> wanted(rows + 9, k), y(rows, k);
+    project(pare::simd, more.map(), r, wanted);
+    for (const int threads : {1, 2, 5}) {
+      y.setConstant(7);
+      project(pare::simd.threads(threads), x.map(), r, y);
+      EXPECT_TRUE(equal_bits(y, Rows<float>(wanted.topRows(rows)))) << threads << " threads";
+      Columns<float> by_columns = Columns<float>::Constant(rows, k, 7);
+      project(pare::simd.threads(threads), x.map(), r, by_columns);
+      EXPECT_TRUE(equal_bits(Rows<float>(by_columns), y));
+    }
+    EXPECT_GT(wanted.topRows(1).norm(), 0);
+  };
+  const auto rows_of = [](Index columns, std::initializer_list<int> lengths) {
+    pare::testing::Engine random(5);
+    RawSparse<float> x;
+    x.rows = static_cast<Index>(lengths.size());
+    x.cols = columns;
+    for (const int length : lengths) {
+      for (int e = 0; e < length; ++e) {
+        x.inner.push_back(static_cast<int>(random() % static_cast<std::uint64_t>(columns)));
+        x.values.push_back(static_cast<float>(pare::testing::uniform(random)));
+      }
+      x.outer.push_back(static_cast<int>(x.inner.size()));
+    }
+    return x;
+  };
+  const auto x = rows_of(9000, {1500, 0, 700});
+  expect(SparseProjection{9000, 150, 0.05, 4}, x);
+  expect(SparseProjection{9000, 1500, 0.02, 4}, x);
+  expect(SparseSignProjection{9000, 200, 12, 4}, x);
+  expect(SparseProjection{800, 150, 0.05, 4}, rows_of(800, {3000}));  // more entries than columns
+}
+
 TEST(ProjectSparse, WhatIsStored) {
   using pare::projection::detail::columns_to_store;
   auto x = ragged_sparse<float>(20, 100, 5, 0, small_integer, 20);

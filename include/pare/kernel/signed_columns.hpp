@@ -44,6 +44,7 @@ struct AddSignedColumns {
   std::ptrdiff_t first = 0;
   std::ptrdiff_t last = 0;
   T* sums = nullptr;
+  std::ptrdiff_t nonzeros = 0;  ///< of each column, whose start is not read then; 0: of any number
 };
 
 namespace detail {
@@ -102,20 +103,55 @@ PARE_ALWAYS_INLINE void add_short_list(const Entry* entry, std::ptrdiff_t count,
     sums[entry[i] & row_bits<Entry>] += signed_value(value, entry[i]);
 }
 
+/// Columns count from a.first: one below it wraps to a number beyond all others.
 template <class T, class I, class Entry>
+PARE_ALWAYS_INLINE std::uint64_t list_of(const AddSignedColumns<T, I, Entry>& a,
+                                         std::ptrdiff_t i) noexcept {
+  return static_cast<std::uint64_t>(static_cast<std::ptrdiff_t>(a.columns[i]) - a.first);
+}
+
+/// The first entry of a list.
+template <bool Alike, class T, class I, class Entry>
+PARE_ALWAYS_INLINE const Entry* list_begin(const AddSignedColumns<T, I, Entry>& a,
+                                           std::uint64_t list) noexcept {
+  const SignedLists<Entry>& lists = a.lists[list / columns_per_list];
+  const std::uint64_t column = list % columns_per_list;
+  return lists.entry +
+         (Alike ? column * static_cast<std::uint64_t>(a.nonzeros) : lists.start[column]);
+}
+
+/// Fetches the place of a list, and a list whose place has come, for columns ahead of the i-th.
+template <bool Alike, class T, class I, class Entry>
 PARE_ALWAYS_INLINE void fetch_lists(const AddSignedColumns<T, I, Entry>& a,
                                     std::ptrdiff_t i) noexcept {
-  const auto at = [&](std::ptrdiff_t ahead) {
-    return i + ahead < a.readable ? static_cast<std::ptrdiff_t>(a.columns[i + ahead]) : a.last;
-  };
-  const auto start_of = [&](std::ptrdiff_t column) {
-    return a.lists[(column - a.first) / columns_per_list].start +
-           (column - a.first) % columns_per_list;
-  };
-  const std::ptrdiff_t later = at(list_place_ahead), next = at(list_ahead);
-  if (later >= a.first && later < a.last) prefetch(start_of(later));
-  if (next >= a.first && next < a.last)
-    prefetch(a.lists[(next - a.first) / columns_per_list].entry + *start_of(next));
+  const auto width = static_cast<std::uint64_t>(a.last - a.first);
+  if (i + list_ahead >= a.readable) return;
+  const std::uint64_t next = list_of(a, i + list_ahead);
+  if (next < width) prefetch(list_begin<Alike>(a, next));
+  if (Alike || i + list_place_ahead >= a.readable) return;
+  const std::uint64_t later = list_of(a, i + list_place_ahead);
+  if (later < width) prefetch(a.lists[later / columns_per_list].start + later % columns_per_list);
+}
+
+/// All columns, which have as many nonzeros each if they are `Alike`.
+template <bool Alike, class T, class I, class Entry>
+PARE_ALWAYS_INLINE void add_columns(const AddSignedColumns<T, I, Entry>& a) noexcept {
+  for (std::ptrdiff_t i = 0; i < a.count; ++i) {
+    fetch_lists<Alike>(a, i);
+    const std::uint64_t list = list_of(a, i);
+    const Entry* entry = list_begin<Alike>(a, list);
+    const Entry* const end =
+        Alike ? entry + a.nonzeros
+              : a.lists[list / columns_per_list].entry +
+                    a.lists[list / columns_per_list].start[list % columns_per_list + 1];
+    const T value = a.values[i];
+    if (end - entry < 8) {
+      add_short_list(entry, end - entry, value, a.sums);
+      continue;
+    }
+    for (; end - entry >= 8; entry += 8) add_signed<8>(entry, value, a.sums);
+    for (; entry != end; ++entry) a.sums[*entry & row_bits<Entry>] += signed_value(value, *entry);
+  }
 }
 
 PARE_ABI_END
@@ -124,22 +160,10 @@ PARE_ABI_BEGIN
 
 template <class Arch, class T, class I, class Entry>
 void run_kernel(Arch, const AddSignedColumns<T, I, Entry>& a) noexcept {
-  for (std::ptrdiff_t i = 0; i < a.count; ++i) {
-    detail::fetch_lists(a, i);
-    const auto column =
-        static_cast<std::size_t>(static_cast<std::ptrdiff_t>(a.columns[i]) - a.first);
-    const SignedLists<Entry>& lists = a.lists[column / columns_per_list];
-    const std::uint32_t* start = lists.start + column % columns_per_list;
-    const Entry *entry = lists.entry + start[0], *end = lists.entry + start[1];
-    const T value = a.values[i];
-    if (end - entry < 8) {
-      detail::add_short_list(entry, end - entry, value, a.sums);
-      continue;
-    }
-    for (; end - entry >= 8; entry += 8) detail::add_signed<8>(entry, value, a.sums);
-    for (; entry != end; ++entry)
-      a.sums[*entry & detail::row_bits<Entry>] += detail::signed_value(value, *entry);
-  }
+  if (a.nonzeros > 0)
+    detail::add_columns<true>(a);
+  else
+    detail::add_columns<false>(a);
 }
 PARE_ABI_END
 

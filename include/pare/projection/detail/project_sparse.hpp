@@ -53,22 +53,23 @@ struct RowSums {
   /// Adds entries [begin, end) of X; those up to `readable` exist.
   template <KernelBackend B>
   void add(const B& backend, Index begin, Index end, Index readable, T* sums) const {
+    const bool all_stored = stored.first() == 0 && stored.last() == x.inner_size;
     while (begin < end) {
-      Index from_lists = begin;
+      Index from_lists = all_stored ? end : begin;
       while (from_lists < end && stored.holds(column(from_lists))) ++from_lists;
-      launch(backend, kernel::AddSignedColumns<T, I, Entry>{
-                          x.inner + begin, x.values + begin, from_lists - begin, readable - begin,
-                          stored.lists(), stored.first(), stored.last(), sums});
-      begin = add_drawn(backend, from_lists, end, sums);
+      launch(backend,
+             kernel::AddSignedColumns<T, I, Entry>{
+                 x.inner + begin, x.values + begin, from_lists - begin, readable - begin,
+                 stored.lists(), stored.first(), stored.last(), sums, stored.nonzeros_of_each()});
+      begin = add_drawn(backend, from_lists, end, 0, output_dim, sums);
     }
   }
 
- private:
-  Index column(Index e) const { return static_cast<Index>(x.inner[e]); }
-
-  /// Adds entries from `begin` up to the next one that is stored, 256 at most; returns its place.
+  /// Adds entries from `begin` up to the next one that is stored, 256 at most, to the sums of
+  /// outputs [first, last); returns its place.
   template <KernelBackend B>
-  Index add_drawn(const B& backend, Index begin, Index end, T* sums) const {
+  Index add_drawn(const B& backend, Index begin, Index end, Index first, Index last,
+                  T* sums) const {
     std::array<Index, 256> columns;
     Index count = 0;
     for (; begin + count < end && count < Index{columns.size()}; ++count) {
@@ -78,7 +79,7 @@ struct RowSums {
     }
     if (count == 0) return begin;
     const T* values = x.values + begin;
-    sampler.sample(backend, columns.data(), count, 0, output_dim,
+    sampler.sample(backend, columns.data(), count, first, last,
                    [&](Index position, Index row, std::uint64_t mask, std::uint64_t signs) {
                      const T signed_value[2] = {values[position], -values[position]};
                      for (; mask != 0; mask &= mask - 1) {
@@ -88,6 +89,9 @@ struct RowSums {
                    });
     return begin + count;
   }
+
+ private:
+  Index column(Index e) const { return static_cast<Index>(x.inner[e]); }
 };
 
 /// Whether the entries of each row come in ascending order of their columns.
@@ -107,13 +111,13 @@ Index entries_of(const CompressedView<T, I>& x) {
 
 /// How many columns of R to store at a time; 0: none, each entry of X draws its column.
 ///
-/// To store is worth it where X has more entries than R columns. Where these do not fit `bytes`, X
-/// is read once for each part of R. That must leave the order of its entries as it is, and costs a
-/// search a row, about what it takes to draw a column.
+/// To store is worth it where X has more entries than R columns, and more rows than one. Where
+/// these do not fit `bytes`, X is read once for each part of R. That must leave the order of its
+/// entries as it is, and costs a search a row, about what it takes to draw a column.
 template <class Entry, class T, class I>
 Index columns_to_store(const CompressedView<T, I>& x, double column_nonzeros, double bytes) {
   const Index entries = entries_of(x);
-  if (entries < x.inner_size) return 0;
+  if (entries < x.inner_size || x.outer_size == 1) return 0;
   const double fit = bytes / StoredColumns<Entry>::bytes(1, column_nonzeros);
   if (fit >= static_cast<double>(x.inner_size)) return x.inner_size;
   const Index step = std::max(Index{1}, static_cast<Index>(fit));
@@ -145,13 +149,41 @@ struct SumsToRow {
   }
 };
 
+/// Whether X has fewer rows than threads could share out, but long ones.
+template <class T, class I>
+bool has_few_long_rows(const CompressedView<T, I>& x) {
+  constexpr Index few = 8, long_row = 1024;
+  return x.outer_size <= few && entries_of(x) >= long_row;
+}
+
+/// Few rows whose columns are all drawn: a thread draws some outputs of a row's columns, so that
+/// many work on one row and an output still sums its entries in stored order.
+template <class Sampler, class T, class I, class Entry, KernelBackend B>
+void add_drawn_rows(const B& backend, const RowSums<Sampler, T, I, Entry>& rows, SumRows<T>& memory,
+                    TensorView<T, 2> y, T factor) {
+  constexpr Index block = 64, most_slices = 16;  // outputs that samplers draw together
+  const CompressedView<T, I>& x = rows.x;
+  const Index width = block * ceil_div(y.cols(), block * most_slices);
+  const Index slices = ceil_div(y.cols(), width);
+  memory.prepare(static_cast<int>(x.outer_size), y.cols());
+  parallel_for(backend.executor, x.outer_size * slices, [&](Index item, int) {
+    const Index u = item / slices, first = item % slices * width;
+    const Index last = std::min(y.cols(), first + width);
+    T* sums = memory[static_cast<int>(u)];
+    std::fill(sums + first, sums + last, T(0));
+    for (Index e = x.begin(u); e < x.end(u);)
+      e = rows.add_drawn(backend, e, x.end(u), first, last, sums);
+    for (Index r = first; r < last; ++r) y(u, r) = factor * sums[r];
+  });
+}
+
 /// All rows of X, of which the entries within the stored columns alone if `stored_only`: rows then
 /// ascend.
 template <class Sampler, class T, class I, class Entry, KernelBackend B>
 void add_sparse_rows(const B& backend, const RowSums<Sampler, T, I, Entry>& rows, bool stored_only,
                      SumRows<T>& memory, const SumsToRow<T>& to) {
-  constexpr Index rows_per_item = 8;
   const CompressedView<T, I>& x = rows.x;
+  const Index rows_per_item = x.outer_size < 64 ? 1 : 8;
   const Index items = ceil_div(x.outer_size, rows_per_item);
   memory.prepare(worker_count(backend.executor, items), to.y.cols());
   parallel_for(backend.executor, items, [&](Index item, int worker) {
@@ -185,6 +217,7 @@ void project_sparse_in(const B& backend, const CompressedView<T, I>& x, const Sa
   if (step == 0) {
     const StoredColumns<Entry> none;
     const RowSums<Sampler, T, I, Entry> rows{x, sampler, none, y.cols()};
+    if (has_few_long_rows(x)) return add_drawn_rows(backend, rows, memory->sums, y, factor);
     return add_sparse_rows(backend, rows, false, memory->sums, {y, false, factor});
   }
   const RowSums<Sampler, T, I, Entry> rows{x, sampler, memory->columns, y.cols()};

@@ -11,6 +11,7 @@
 #include <array>
 #include <bit>
 #include <cstdint>
+#include <vector>
 
 namespace pare::projection::detail {
 
@@ -191,7 +192,10 @@ class BernoulliSampler {
 class SignSampler {
  public:
   explicit SignSampler(const SparseSignProjection& r)
-      : output_dim_(r.output_dim), nonzeros_(r.nonzeros), key_(r.seed) {}
+      : output_dim_(r.output_dim), nonzeros_(r.nonzeros), key_(r.seed) {
+    for (Index group = 0; group <= nonzeros_; ++group)
+      first_of_.push_back(group * output_dim_ / nonzeros_);
+  }
 
   template <KernelBackend B, class Emit>
   void sample(const B& backend, const Index* columns, Index count, Index first_row, Index last_row,
@@ -221,8 +225,7 @@ class SignSampler {
   static constexpr std::uint32_t signs_tag = 0x534a4c55u;
 
  private:
-  /// The first row of a group; groups differ by at most one row.
-  Index first_of(Index group) const { return group * output_dim_ / nonzeros_; }
+  Index first_of(Index group) const { return first_of_[static_cast<std::size_t>(group)]; }
 
   Index group_of(Index row) const {
     Index group = row * nonzeros_ / output_dim_;
@@ -246,6 +249,8 @@ class SignSampler {
   Index output_dim_;
   Index nonzeros_;
   PhiloxKey key_;
+  /// The first row of each group, and of none; groups differ by at most one row.
+  std::vector<Index> first_of_;
 };
 
 inline BernoulliSampler make_sampler(const SparseProjection& r) { return BernoulliSampler(r); }
