@@ -108,6 +108,7 @@ class StoredColumns {
       lists_.pop_back();
     }
     lists_.shrink_to_fit();
+    each_of_list_ = {};
     views_ = AlignedBuffer<kernel::SignedLists<Entry>>(lists_.size());
     for (Index item = 0; item < static_cast<Index>(lists_.size()); ++item) show(item);
   }
