@@ -23,7 +23,8 @@ inline constexpr std::uint16_t negative_entry = 0x8000;
 /// length, so that the inner loop's end is predicted.
 ///
 /// Cost: 128 bytes loaded and as many FMAs an entry, 128 bytes loaded and stored a list. With the
-/// panel in L2 (it is sized for that) the L2 read bandwidth binds, at 128 bytes an entry.
+/// panel in L2 (it is sized for that) the L2 read bandwidth binds, at 128 bytes an entry, and
+/// leaves memory idle: what the next panel is made of can come into L2 meanwhile.
 template <ComputeScalar T>
 struct SignedSum {
   const T* panel = nullptr;
@@ -32,6 +33,10 @@ struct SignedSum {
   const std::uint32_t* lengths = nullptr;  ///< [lists]
   const std::uint16_t* entries = nullptr;  ///< [sum of lengths]
   std::ptrdiff_t lists = 0;
+  const void* next = nullptr;      ///< rows that the next panel is packed from: fetched meanwhile
+  std::ptrdiff_t next_rows = 0;    ///< 0: nothing is fetched
+  std::ptrdiff_t next_bytes = 0;   ///< of a row
+  std::ptrdiff_t next_stride = 0;  ///< bytes from one row to the next
 };
 
 namespace detail {
@@ -58,6 +63,35 @@ PARE_ALWAYS_INLINE void add_list(const T* panel, T* target, const std::uint16_t*
   for (std::ptrdiff_t i = 0; i < registers; ++i) store<Arch>(target + i * n, sum[i]);
 }
 
+/// The lines of SignedSum::next, a few after each list.
+template <class T>
+class NextLines {
+ public:
+  explicit NextLines(const SignedSum<T>& a) noexcept
+      : row_(static_cast<const char*>(a.next)),
+        rows_(a.lists > 0 ? a.next_rows : 0),
+        bytes_(a.next_bytes),
+        stride_(a.next_stride),
+        each_(rows_ > 0 ? (rows_ * ((bytes_ + line) / line) + a.lists - 1) / a.lists : 0) {}
+
+  PARE_ALWAYS_INLINE void fetch() noexcept {
+    for (std::ptrdiff_t i = 0; i < each_ && rows_ > 0; ++i) {
+      prefetch<2>(row_ + byte_);
+      byte_ += line;
+      if (byte_ < bytes_) continue;
+      byte_ = 0;
+      row_ += stride_;
+      --rows_;
+    }
+  }
+
+ private:
+  static constexpr std::ptrdiff_t line = 64;
+
+  const char* row_;
+  std::ptrdiff_t rows_, bytes_, stride_, each_, byte_ = 0;
+};
+
 PARE_ABI_END
 }  // namespace detail
 
@@ -65,10 +99,12 @@ PARE_ABI_BEGIN
 template <class Arch, class T>
 void run_kernel(Arch, const SignedSum<T>& a) noexcept {
   const std::uint16_t* entry = a.entries;
+  detail::NextLines<T> next(a);
   for (std::ptrdiff_t i = 0; i < a.lists; ++i) {
     detail::add_list<Arch>(a.panel, a.sums + a.targets[i] * panel_rows<T>, entry,
                            entry + a.lengths[i]);
     entry += a.lengths[i];
+    next.fetch();
   }
 }
 PARE_ABI_END

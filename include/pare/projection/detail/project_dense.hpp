@@ -97,14 +97,36 @@ struct DensePass {
         launch(backend, kernel::PackPanel<X, T>{&x(row, column), x.stride[0], x.stride[1], rows,
                                                 grid.last_column(c) - column, panel});
         const Cell& cell = cells[static_cast<std::size_t>((c - first) * grid.cell_rows + r)];
-        launch(backend,
-               kernel::SignedSum<T>{panel, sums, cell.targets.data(), cell.lengths.data(),
-                                    cell.entries.data(), static_cast<Index>(cell.targets.size())});
+        kernel::SignedSum<T> sum{panel,
+                                 sums,
+                                 cell.targets.data(),
+                                 cell.lengths.data(),
+                                 cell.entries.data(),
+                                 static_cast<Index>(cell.targets.size())};
+        fetch_next(row, r, c, sum);
+        launch(backend, sum);
       }
       const T factor = last == grid.cell_columns ? entry_factor<T>(scale) : T(1);
       launch(backend, kernel::UnpackPanel<T>{sums, rows, outputs, &y(row, grid.first_row(r)),
                                              y.stride[0], y.stride[1], factor, false, streams()});
     }
+  }
+
+ private:
+  /// What the panel behind (row, r, c) is packed from, where rows are contiguous: the next columns,
+  /// the first ones again for further outputs, or those of the rows below, which this worker
+  /// usually takes next.
+  void fetch_next(Index row, Index r, Index c, kernel::SignedSum<T>& sum) const {
+    if (x.stride[1] != 1) return;
+    const bool next_rows = c + 1 == last && r + 1 == grid.cell_rows;
+    if (next_rows) row += width;
+    if (row >= x.rows()) return;
+    c = c + 1 < last ? c + 1 : first;
+    constexpr Index size = sizeof(X);
+    sum.next = &x(row, grid.first_column(c));
+    sum.next_rows = std::min(width, x.rows() - row);
+    sum.next_bytes = (grid.last_column(c) - grid.first_column(c)) * size;
+    sum.next_stride = x.stride[0] * size;
   }
 };
 
