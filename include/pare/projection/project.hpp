@@ -169,10 +169,11 @@ void project_signs(const X& x, const R& r, double scale, Y&& y) {
 ///
 /// Cost: nnz(X) * (nonzeros of a column of R) additions, and the columns of R that X touches, drawn
 /// once an entry, or all of them once where X has more entries than R columns: the width of X costs
-/// nothing. Rows are shared out, of a few long ones the outputs; a row sums its entries in stored order, so that its bits do not
-/// depend on the other rows. Memory: the part of R in use, at most about 32 MiB (4 bytes per column
-/// and 2 per nonzero, or 4 above 32768 outputs); a column-major X is first copied to rows. A server
-/// that projects single rows can keep R between calls (prepared_projection.hpp).
+/// nothing. Rows are shared out, of a few long ones the outputs; a row sums its entries in stored
+/// order, so that its bits do not depend on the other rows. Memory: the part of R in use, at most
+/// about 32 MiB (4 bytes per column and 2 per nonzero, or 4 above 32768 outputs); a column-major X
+/// is first copied to rows. A server that projects single rows can keep R between calls
+/// (prepared_projection.hpp).
 template <Backend B, SparseIn S, RandomOperator R = SparseProjection, Out<2> Y>
 requires SameScalarAsSparse<S, Y>
 void project(const B& backend, const S& x, const R& r, Y&& y) {
