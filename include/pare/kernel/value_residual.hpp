@@ -125,9 +125,15 @@ void gate_sums(const ValueResidual<S>& a, std::ptrdiff_t token, std::ptrdiff_t e
       ((sum[I] = multiply_add<Arch>(rows[I / heads], loaded(w[I % heads]), sum[I])), ...);
     }(std::make_index_sequence<static_cast<std::size_t>(gate_tile * Heads)>{});
   };
+  // The next tokens come from memory while these are summed, beside the first heads.
+  const std::ptrdiff_t ahead = gate_tile * a.hidden_stride * static_cast<std::ptrdiff_t>(sizeof(S));
+  const bool fetches = head == 0 && token + gate_tile < a.tokens;
   std::ptrdiff_t c = 0;
-  for (; c + n <= a.model_dim; c += n)
+  for (; c + n <= a.model_dim; c += n) {
+    if (fetches)
+      for (std::ptrdiff_t t = 0; t < gate_tile; ++t) prefetch<2>(x[t] + c, ahead);
     step([c](const S* p) PARE_LAMBDA_INLINE { return load_widened<Arch>(p + c); });
+  }
   if (const std::ptrdiff_t count = a.model_dim - c; count > 0)
     step([c, count](const S* p)
              PARE_LAMBDA_INLINE { return load_first<Arch>(p + c, count, T(0)); });
