@@ -65,6 +65,12 @@ void calls_of_attention(const Tensor& q, const Tensor& k, const Tensor& v, Tenso
   const auto mask = attention::select_blocks(q, k, order, attention::Antidiagonal{});
   attention::attend(q, k, v, out, {.causal = true, .order = &order, .mask = &mask});
   attention::select_blocks(q, k, attention::SlidingWindow{.window = 64});
+  Eigen::Tensor<float, 3, Eigen::RowMajor> scores(1, 2, 64);
+  attention::score_tokens(pare::simd.threads(2), q, k, scores, attention::SnapKV{});
+  attention::score_tokens(k, scores, attention::KeyDiff{});
+  const auto groups = attention::HeadGroups::natural(1, 2, 1);
+  attention::keep_tokens(scores, groups, {.ratio = 0.3});
+  attention::attend_heads(pare::simd.threads(2), q, pages, out, {.causal = true});
 }
 
 void calls_of_heads(const Tensor& q, const Tensor& k, const Matrix& x, const Matrix& w, Matrix& y,

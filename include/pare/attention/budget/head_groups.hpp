@@ -155,8 +155,6 @@ class HeadGroups {
   std::vector<Index> places_;  ///< of each cell
 };
 
-PARE_ABI_END
-
 /// What groups take up, in heads that keep everything.
 struct OverAllocation {
   double allocated = 0;  ///< as each group is as long as its longest head
@@ -165,8 +163,6 @@ struct OverAllocation {
   /// Share of what is allocated that no head needs, in [0, 1]; 0 of nothing.
   double unused() const { return allocated > 0 ? (allocated - ideal) / allocated : 0; }
 };
-
-PARE_ABI_BEGIN
 
 /// How much longer groups are than their heads need.
 /// \param retention [layers, kv heads], as of `by_retention`
