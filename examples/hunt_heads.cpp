@@ -5,6 +5,7 @@
 
 #include <pare/attention/heads/hunt_heads.hpp>
 
+#include <Eigen/Cholesky>
 #include <Eigen/Core>
 
 #include <cstdio>

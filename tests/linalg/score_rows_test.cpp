@@ -266,6 +266,18 @@ TYPED_TEST(ScoreRowsTest, RowsThatFollowOneAnotherHaveTheBitsOfThoseApart) {
   }
 }
 
+TYPED_TEST(ScoreRowsTest, TheKeyOfTheMaximumIsFoundInAnyTile) {
+  using S = typename TypeParam::scalar;
+  for (const Index key : {0, 127, 128, 257, 299}) {
+    Rows<S> q(50, 6, 1), k(300, 6, 2);
+    for (Index i = 0; i < q.rows; ++i) q(i, 0) = S(4.0f);
+    k(key, 0) = S(100.0f);  // 400 and at most 80 off; others are at most 96
+    linalg::RowArgmax<compute_t<S>> best(q.rows);
+    reduce<TypeParam>(q, k, best);
+    for (Index i = 0; i < q.rows; ++i) EXPECT_EQ(best.key(i), key) << i;
+  }
+}
+
 TYPED_TEST(ScoreRowsTest, ANaNStaysInItsRow) {
   using S = typename TypeParam::scalar;
   using T = compute_t<S>;

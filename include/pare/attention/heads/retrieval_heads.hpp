@@ -130,11 +130,10 @@ class RetrievalScores {
     add(simd, layer, q, k, passage);
   }
 
-  PARE_REFUSE_CALLS(add, "attention::RetrievalScores::add", "after passage: wanted nothing",
+  PARE_REFUSE_CALLS(add, "attention::RetrievalScores::add", "after k: wanted a CopiedPassage",
                     (ANY, (roles::TakesAny), "layer", "a number"),
                     (INPUT, (roles::Reads<4>), "q", "[1, heads, answer's tokens, key dim]"),
-                    (INPUT, (roles::ReadsSame<4>), "k", "[1, kv heads, keys, key dim]"),
-                    (ANY, (roles::TakesAny), "passage", "a CopiedPassage"))
+                    (INPUT, (roles::ReadsSame<4>), "k", "[1, kv heads, keys, key dim]"))
 
   /// Adds the samples of another accumulator.
   /// \throws std::invalid_argument if its layers or heads are others
