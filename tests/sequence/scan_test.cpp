@@ -321,6 +321,11 @@ TEST(Scan, WhatDoesNotFitIsRefused) {
   refused([&] { scan(r, x, a, b, c, state, cut(y, 1, 4)); }, "y");
   refused([&] { scan(r, x, a, b, c, state, y, {.chunk = 0}); }, "chunk");
   refused([&] { scan(r, x, a, b, c, state, x); }, "y");
+  auto over = state;
+  over.data = k.y.values.data();
+  refused([&] { scan(r, x, a, b, c, over, y); }, "y");
+  over.data = k.x.values.data();
+  refused([&] { scan(r, x, a, b, c, over, y); }, "state");
   auto same = state;
   same.stride[0] = 0;
   refused([&] { scan(r, x, a, b, c, same, y); }, "state");
