@@ -26,7 +26,8 @@ comes twice and on hand-built heads over it, some of which foretell the second h
   --q, --k, --v FILE   .npy of your model's heads, 16- or 32-bit floats, after any rotary
                        embedding: [heads, tokens, dim] or [batch, heads, tokens, dim];
                        k and v may have fewer heads
-  --methods LIST       some of mean-pool, antidiagonal, pbs, s2o, proxy, own   (all)
+  --methods LIST       some of mean-pool, antidiagonal, pbs, s2o, proxy, own   (all);
+                       lists of keys, if named: spt, top-k
   --plot FILE          sweeps the thresholds and draws error against density, as SVG; on the
                        longest text up to 16384 tokens, or the shortest
   --seed N             of the text and the heads                (42)

@@ -5,9 +5,9 @@
 /// The methods that the attention example compares, each with the settings that it sweeps.
 
 #include "recall/arguments.hpp"
-#include "recall/scores.hpp"
+#include "recall/method.hpp"
+#include "recall/product_keys.hpp"
 #include "recall/vertical_slash.hpp"
-#include "recall_text/heads.hpp"
 
 #include <pare/attention/antidiagonal.hpp>
 #include <pare/attention/attend.hpp>
@@ -16,42 +16,12 @@
 #include <pare/attention/permuted.hpp>
 #include <pare/attention/proxy_heads.hpp>
 #include <pare/attention/select_blocks.hpp>
-#include <pare/core/backend.hpp>
 
 #include <algorithm>
-#include <functional>
 #include <string>
 #include <vector>
 
 namespace recall {
-
-using Backend = decltype(pare::simd.threads(1));
-
-/// One call: what goes in, and where the result goes.
-struct Call {
-  const Backend& backend;
-  const Heads& heads;
-  Tensor& out;
-  RowTensor& lse;
-};
-
-/// A method with one setting that trades work for error.
-struct Method {
-  std::string key;    ///< its name on the command line
-  std::string title;  ///< its name in the table
-  std::string setting_name;
-  double setting;             ///< in the table
-  std::vector<double> sweep;  ///< in the plot
-  std::function<pare::attention::AttendStats(const Call&, double setting)> run;
-};
-
-/// Exact attention, or that of a policy.
-template <class... Policy>
-pare::attention::AttendStats attend(const Call& call, const Policy&... policy) {
-  const pare::attention::AttendOptions options{.causal = true, .lse = call.lse};
-  const Heads& h = call.heads;
-  return pare::attention::attend(call.backend, h.q, h.k, h.v, call.out, policy..., options);
-}
 
 /// Attention over the blocks that a selector picks, keys in natural order.
 template <class Selector>
@@ -125,17 +95,22 @@ inline std::vector<Method> methods_for_groups(Index heads, Index groups) {
   return methods;
 }
 
-/// Those of the methods that are named; all if none is. Throws UsageError for a name that no method
-/// has.
+/// Those of the methods that are named, or of lists; all but lists if none is, which would take
+/// gigabytes on the longest text. Throws UsageError for a name that no method has.
 inline std::vector<Method> choose(std::vector<Method> methods,
                                   const std::vector<std::string>& names) {
+  if (names.empty()) return methods;
+  std::vector<Method> known = all_methods();
+  for (const Method& method : list_methods()) {
+    known.push_back(method);
+    methods.push_back(method);
+  }
   for (const std::string& name : names)
-    if (std::ranges::none_of(all_methods(), [&](const Method& m) { return m.key == name; }))
+    if (std::ranges::none_of(known, [&](const Method& m) { return m.key == name; }))
       throw UsageError("--methods: there is none called '" + name + "'");
-  if (!names.empty())
-    std::erase_if(methods, [&](const Method& method) {
-      return std::find(names.begin(), names.end(), method.key) == names.end();
-    });
+  std::erase_if(methods, [&](const Method& method) {
+    return std::find(names.begin(), names.end(), method.key) == names.end();
+  });
   return methods;
 }
 

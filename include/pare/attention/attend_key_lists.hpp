@@ -63,7 +63,7 @@ inline void check_lists(const KeyLists& lists, const Problem& p, Index queries, 
 
 /// Pairs that the options alone let queries see.
 template <class C>
-double visible_pairs(const C& call) {
+double shown_pairs(const C& call) {
   const Problem& p = call.problem;
   double pairs = 0;
   for (Index i = 0; i < p.sequences; ++i) {
@@ -95,7 +95,7 @@ AttendStats attend_listed(const B& backend, TensorView<const S, 4> q, const Sour
     pairs = run_listed(on_any_executor(backend), call, lists);
   else
     pairs = reference_listed(call, lists);
-  const double all = visible_pairs(call);
+  const double all = shown_pairs(call);
   stats.density = all > 0 ? pairs / all : 1;
   return stats;
 }

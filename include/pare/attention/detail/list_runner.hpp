@@ -109,6 +109,7 @@ double make_list_items(const C& call, const KeyLists& lists, std::vector<ListIte
       const Sequence s = call.sequence(i);
       ListItem item{i, kv};
       const auto finish = [&](Index next) {
+        if (item.listed == 0) item.key_begin = 0;
         if (item.rows > 0) items.push_back(item);
         item = {i, kv, next, next};
       };
