@@ -23,6 +23,7 @@
 #include <pare/attention/antidiagonal.hpp>
 #include <pare/attention/attend.hpp>
 #include <pare/attention/attend_finished.hpp>
+#include <pare/attention/attend_key_lists.hpp>
 #include <pare/attention/attend_selected.hpp>
 #include <pare/attention/budget/attend_heads.hpp>
 #include <pare/attention/budget/eviction_score.hpp>
@@ -46,9 +47,12 @@
 #include <pare/attention/heads/loss_difference.hpp>
 #include <pare/attention/heads/retrieval_heads.hpp>
 #include <pare/attention/heads/soft_identity.hpp>
+#include <pare/attention/key_lists.hpp>
 #include <pare/attention/mean_pool.hpp>
 #include <pare/attention/order_keys.hpp>
 #include <pare/attention/permuted.hpp>
+#include <pare/attention/product_codebook.hpp>
+#include <pare/attention/product_keys.hpp>
 #include <pare/attention/proxy_heads.hpp>
 #include <pare/attention/sampled_mass.hpp>
 #include <pare/attention/select_blocks.hpp>

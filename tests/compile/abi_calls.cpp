@@ -65,6 +65,8 @@ void calls_of_attention(const Tensor& q, const Tensor& k, const Tensor& v, Tenso
   const auto mask = attention::select_blocks(q, k, order, attention::Antidiagonal{});
   attention::attend(q, k, v, out, {.causal = true, .order = &order, .mask = &mask});
   attention::select_blocks(q, k, attention::SlidingWindow{.window = 64});
+  const auto lists = attention::select_keys(q, k, attention::train_codebook(q, k));
+  attention::attend(q, k, v, out, lists, {.causal = true});
   Eigen::Tensor<float, 3, Eigen::RowMajor> scores(1, 2, 64);
   attention::score_tokens(pare::simd.threads(2), q, k, scores, attention::SnapKV{});
   attention::score_tokens(k, scores, attention::KeyDiff{});

@@ -187,6 +187,14 @@ AttendStats attend(const B& backend, const Q& q, const Source& source, O&& out,
 }
 
 /// \overload
+template <In<4> Q, KeyValueSource Source, Out<4> O, ScoreModifier M>
+requires SourceScalars<Q, Source, O>
+AttendStats attend(const Q& q, const Source& source, O&& out, const KeyLists& lists,
+                   const M& modifier, const AttendOptions& options = {}) {
+  return attend(simd, q, source, out, lists, modifier, options);
+}
+
+/// \overload
 template <In<4> Q, KeyValueSource Source, Out<4> O>
 requires SourceScalars<Q, Source, O>
 AttendStats attend(const Q& q, const Source& source, O&& out, const KeyLists& lists,

@@ -127,9 +127,8 @@ ProductCodes encode(const X& x, const ProductCodebook<T>& book) {
 /// \param q     codes [batch, heads, queries, subspaces]
 /// \param k     codes [batch, kv heads, keys, subspaces]
 /// \param lists written: of every batch entry and query head. Their memory is used again
-/// \throws std::invalid_argument if shapes or options do not fit, or a code is 16 or more; lists
-/// are
-///         then as before
+/// \throws std::invalid_argument if shapes or options do not fit, or a code is 16 or more. Lists
+///         are then as before
 ///
 /// Cost: M log2 M operations for 512 keys of a query, and writing the lists, 4 bytes a listed key,
 /// which binds where they outgrow the caches. Memory: the lists, a bit for each key, sub-space and
