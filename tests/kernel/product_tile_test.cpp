@@ -293,4 +293,42 @@ TYPED_TEST(MultiplyPanelsTest, NothingToMultiplyWritesNothing) {
   for (std::ptrdiff_t i = 0; i < c.size(); ++i) EXPECT_TRUE(c.untouched(i));
 }
 
+// The first steps of panels that were packed deeper, with rows fetched ahead.
+TYPED_TEST(MultiplyPanelsTest, PartOfDeeperPanels) {
+  using T = typename TypeParam::scalar;
+  if constexpr (!TypeParam::pairs) {
+    constexpr std::ptrdiff_t rows = 13, columns = 75, depth = 7;
+    const pare::simd_for<typename TypeParam::arch> backend{};
+    GuardedArray<T> left(rows * depth), right(depth * columns), panels(depth * 128);
+    for (std::ptrdiff_t i = 0; i < left.size(); ++i) left[i] = static_cast<T>(i % 11 - 5);
+    for (std::ptrdiff_t i = 0; i < right.size(); ++i) right[i] = static_cast<T>(i % 13 - 6);
+    launch(backend,
+           kernel::PackRightLines<T, T, false>{
+               {right.data(), 1, columns, columns, depth, nullptr, nullptr}, panels.data()});
+    for (const std::ptrdiff_t used : {1, 3, 7}) {
+      GuardedArray<T> c(rows * columns);
+      launch(backend, kernel::MultiplyPanels<T, false>{left.data(),
+                                                       panels.data(),
+                                                       rows,
+                                                       columns,
+                                                       used,
+                                                       c.data(),
+                                                       columns,
+                                                       false,
+                                                       0,
+                                                       depth,
+                                                       {left.data(), rows, 1000, 1 << 20},
+                                                       depth});
+      for (std::ptrdiff_t i = 0; i < rows; ++i)
+        for (std::ptrdiff_t j = 0; j < columns; ++j) {
+          T wanted = 0;
+          for (std::ptrdiff_t p = 0; p < used; ++p)
+            wanted += left[i * depth + p] * right[p * columns + j];
+          ASSERT_EQ(c[i * columns + j], wanted) << i << ' ' << j << " of depth " << used;
+        }
+      ASSERT_TRUE(c.surroundings_untouched());
+    }
+  }
+}
+
 }  // namespace

@@ -142,4 +142,23 @@ TYPED_TEST(SignedSumTest, EveryArchGivesTheBitsOfThePlainForm) {
   for (std::size_t i = 0; i < got.size(); ++i) ASSERT_TRUE(same_bits(got[i], plain[i])) << i;
 }
 
+// What is fetched ahead need not be there.
+TYPED_TEST(SignedSumTest, RowsAheadChangeNothing) {
+  using T = typename TypeParam::scalar;
+  const Lists lists(3, 20, 9, 30);
+  GuardedArray<T> panel(20 * kernel::panel_rows<T>), with(9 * kernel::panel_rows<T>),
+      without(9 * kernel::panel_rows<T>);
+  for (std::ptrdiff_t i = 0; i < panel.size(); ++i) panel[i] = static_cast<T>(i % 31) / 8;
+  for (std::ptrdiff_t i = 0; i < with.size(); ++i) with[i] = without[i] = static_cast<T>(i % 7);
+  const pare::simd_for<typename TypeParam::arch> backend{};
+  launch(backend, lists.arguments<T>(panel.data(), without.data()));
+  for (const std::ptrdiff_t rows : {1, 40}) {
+    kernel::SignedSum<T> sum = lists.arguments<T>(panel.data(), with.data());
+    for (std::ptrdiff_t i = 0; i < with.size(); ++i) with[i] = static_cast<T>(i % 7);
+    sum.ahead = {panel.data(), rows, 6000, 1 << 20};
+    launch(backend, sum);
+    for (std::ptrdiff_t i = 0; i < with.size(); ++i) ASSERT_TRUE(same_bits(with[i], without[i]));
+  }
+}
+
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include <pare/kernel/gemm.hpp>
 #include <pare/kernel/pack_lines.hpp>
+#include <pare/kernel/rows_ahead.hpp>
 
 #include <cstddef>
 #include <type_traits>
@@ -32,6 +33,8 @@ struct MultiplyPanels {
   std::ptrdiff_t first_row = 0;  ///< rows before it are left alone; a multiple of tile_rows
   /// Elements from a row of A to the next, which lie along the depth; 0: they are packed.
   std::ptrdiff_t left_stride = 0;
+  RowsAhead ahead{};                ///< what the next rows of A are packed from
+  std::ptrdiff_t packed_depth = 0;  ///< of the panels, if they were packed with more than `depth`
 };
 
 namespace detail {
@@ -70,20 +73,23 @@ PARE_TILE_INLINE void prefetch_tile(const T* c, std::ptrdiff_t c_stride, std::pt
     for (std::ptrdiff_t j = 0; j < width; j += line) prefetch(c + row * c_stride + j);
 }
 
-/// The rows of C under one panel, `registers` wide, which stays in L2 meanwhile.
-template <class Arch, class T, bool Pairs>
-void multiply_panel(const MultiplyPanels<T, Pairs>& a, std::ptrdiff_t column,
-                    int registers) noexcept {
+/// The rows of C under one panel, `registers` wide, which stays in L2 meanwhile. `ahead` is read if
+/// `Ahead`: products that fetch nothing ahead of themselves take 3 % longer if they ask.
+template <class Arch, bool Ahead, class T, bool Pairs>
+void multiply_panel(const MultiplyPanels<T, Pairs>& a, std::ptrdiff_t column, int registers,
+                    FetchAhead& ahead) noexcept {
   using E = product_element<T, Pairs, Arch>;
   const std::ptrdiff_t steps = steps_of<E>(a.depth);
   const E* left = reinterpret_cast<const E*>(a.left);
   const std::ptrdiff_t left_stride = a.left_stride != 0 ? a.left_stride : steps;
-  const E* panel = reinterpret_cast<const E*>(a.panels) + column * steps;
+  const std::ptrdiff_t packed = a.packed_depth != 0 ? steps_of<E>(a.packed_depth) : steps;
+  const E* panel = reinterpret_cast<const E*>(a.panels) + column * packed;
   for (std::ptrdiff_t row = a.first_row; row < a.rows;) {
     const int rows = next_group(a.rows - row);
     const std::ptrdiff_t next = row + rows, end = next + tile_rows;
     prefetch_tile(a.c + column, a.c_stride, next, end < a.rows ? end : a.rows,
                   registers * lanes<T, Arch>);
+    if constexpr (Ahead) ahead.turn();
     multiply_block<Arch, E>(rows, registers, a.columns - column,
                             {.a = left + row * left_stride,
                              .a_stride = left_stride,
@@ -96,18 +102,29 @@ void multiply_panel(const MultiplyPanels<T, Pairs>& a, std::ptrdiff_t column,
   }
 }
 
+template <class Arch, bool Ahead, class T, bool Pairs>
+void multiply_panels(const MultiplyPanels<T, Pairs>& a) noexcept {
+  constexpr std::ptrdiff_t n = lanes<T, Arch>, full = tile_columns<T, Arch>;
+  const std::ptrdiff_t tiles = (a.columns + full - 1) / full * ((a.rows - a.first_row) / tile_rows);
+  FetchAhead ahead(Ahead ? a.ahead : RowsAhead{}, tiles);
+  for (std::ptrdiff_t column = 0; column < a.columns; column += full) {
+    const std::ptrdiff_t left = a.columns - column;
+    multiply_panel<Arch, Ahead>(
+        a, column, left < full ? static_cast<int>((left + n - 1) / n) : tile_registers<Arch>,
+        ahead);
+  }
+}
+
 PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
 
 template <class Arch, class T, bool Pairs>
 void run_kernel(Arch, const MultiplyPanels<T, Pairs>& a) noexcept {
-  constexpr std::ptrdiff_t n = lanes<T, Arch>, full = tile_columns<T, Arch>;
-  for (std::ptrdiff_t column = 0; column < a.columns; column += full) {
-    const std::ptrdiff_t left = a.columns - column;
-    detail::multiply_panel<Arch>(
-        a, column, left < full ? static_cast<int>((left + n - 1) / n) : tile_registers<Arch>);
-  }
+  if (a.ahead.rows > 0)
+    detail::multiply_panels<Arch, true>(a);
+  else
+    detail::multiply_panels<Arch, false>(a);
 }
 
 PARE_ABI_END

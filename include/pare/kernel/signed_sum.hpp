@@ -7,6 +7,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/kernel/panel.hpp>
+#include <pare/kernel/rows_ahead.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -33,10 +34,7 @@ struct SignedSum {
   const std::uint32_t* lengths = nullptr;  ///< [lists]
   const std::uint16_t* entries = nullptr;  ///< [sum of lengths]
   std::ptrdiff_t lists = 0;
-  const void* next = nullptr;      ///< rows that the next panel is packed from: fetched meanwhile
-  std::ptrdiff_t next_rows = 0;    ///< 0: nothing is fetched
-  std::ptrdiff_t next_bytes = 0;   ///< of a row
-  std::ptrdiff_t next_stride = 0;  ///< bytes from one row to the next
+  RowsAhead ahead{};  ///< what the next panel is packed from
 };
 
 namespace detail {
@@ -63,35 +61,6 @@ PARE_ALWAYS_INLINE void add_list(const T* panel, T* target, const std::uint16_t*
   for (std::ptrdiff_t i = 0; i < registers; ++i) store<Arch>(target + i * n, sum[i]);
 }
 
-/// The lines of SignedSum::next, a few after each list.
-template <class T>
-class NextLines {
- public:
-  explicit NextLines(const SignedSum<T>& a) noexcept
-      : row_(static_cast<const char*>(a.next)),
-        rows_(a.lists > 0 ? a.next_rows : 0),
-        bytes_(a.next_bytes),
-        stride_(a.next_stride),
-        each_(rows_ > 0 ? (rows_ * ((bytes_ + line) / line) + a.lists - 1) / a.lists : 0) {}
-
-  PARE_ALWAYS_INLINE void fetch() noexcept {
-    for (std::ptrdiff_t i = 0; i < each_ && rows_ > 0; ++i) {
-      prefetch<2>(row_ + byte_);
-      byte_ += line;
-      if (byte_ < bytes_) continue;
-      byte_ = 0;
-      row_ += stride_;
-      --rows_;
-    }
-  }
-
- private:
-  static constexpr std::ptrdiff_t line = 64;
-
-  const char* row_;
-  std::ptrdiff_t rows_, bytes_, stride_, each_, byte_ = 0;
-};
-
 PARE_ABI_END
 }  // namespace detail
 
@@ -99,12 +68,12 @@ PARE_ABI_BEGIN
 template <class Arch, class T>
 void run_kernel(Arch, const SignedSum<T>& a) noexcept {
   const std::uint16_t* entry = a.entries;
-  detail::NextLines<T> next(a);
+  FetchAhead next(a.ahead, a.lists);
   for (std::ptrdiff_t i = 0; i < a.lists; ++i) {
     detail::add_list<Arch>(a.panel, a.sums + a.targets[i] * panel_rows<T>, entry,
                            entry + a.lengths[i]);
     entry += a.lengths[i];
-    next.fetch();
+    next.turn();
   }
 }
 PARE_ABI_END

@@ -94,10 +94,38 @@ class PackedMatrix {
       pack_left(backend, a, begin, depth, left);
       visit(static_cast<const T*>(left), depth);
       for (Index column = 0; column < c.cols(); column += panel_columns)
-        launch(backend, kernel::MultiplyPanels<T, Pairs>{
-                            left, panel_at(begin, column / panel_columns), a.rows(),
-                            std::min(panel_columns, c.cols() - column), depth, &c(0, column),
-                            c.stride[0], begin > 0});
+        launch(backend,
+               kernel::MultiplyPanels<T, Pairs>{
+                   left, panel_at(begin, column / panel_columns), a.rows(),
+                   std::min(panel_columns, c.cols() - column), depth, &c(0, column), c.stride[0],
+                   begin > 0, 0, 0, part_ahead(a, begin + depth, column, c.cols())});
+    }
+  }
+
+  /// The same for a square right factor that is zero below its diagonal, without the products of
+  /// whole panels of these zeros: little more than half of all.
+  template <class B, class S>
+  void multiply_upper(const B& backend, TensorView<const S, 2> a, TensorView<T, 2> c,
+                      T* left) const {
+    static_assert(!Pairs, "the rows of pairs are counted in them");
+    for (Index begin = 0; begin < depth_; begin += depth_block) {
+      const Index depth = std::min(depth_block, depth_ - begin);
+      pack_left(backend, a, begin, depth, left);
+      for (Index column = begin / panel_columns * panel_columns; column < c.cols();
+           column += panel_columns)
+        launch(backend,
+               kernel::MultiplyPanels<T, Pairs>{left,
+                                                panel_at(begin, column / panel_columns),
+                                                a.rows(),
+                                                std::min(panel_columns, c.cols() - column),
+                                                std::min(depth, column + panel_columns - begin),
+                                                &c(0, column),
+                                                c.stride[0],
+                                                begin > 0,
+                                                0,
+                                                depth,
+                                                {},
+                                                depth});
     }
   }
 
@@ -122,6 +150,21 @@ class PackedMatrix {
   T* panel_at(Index begin, Index panel) const {
     const Index depth = std::min(depth_block, depth_ - begin);
     return packed_ + (begin * panels_ + panel * depth) * panel_columns;
+  }
+
+  /// What of A's next part, from depth `begin` on, is fetched during the panel at `column`: as many
+  /// rows of it at each.
+  template <class S>
+  kernel::RowsAhead part_ahead(TensorView<const S, 2> a, Index begin, Index column,
+                               Index columns) const {
+    const Index depth = std::min(depth_block, depth_ - begin);
+    if (depth <= 0 || a.stride[1] != 1) return {};
+    const Index panels = (columns + panel_columns - 1) / panel_columns,
+                panel = column / panel_columns;
+    const Index first = panel * a.rows() / panels, last = (panel + 1) * a.rows() / panels;
+    if (first == last) return {};
+    constexpr Index size = sizeof(S);
+    return {&a(first, begin), last - first, depth * size, a.stride[0] * size};
   }
 
   template <class B, class S>

@@ -98,6 +98,7 @@ class DoraNorms {
   template <class Norm>
   void run(const Norm& norm) {
     multiply_adapter();
+    fold_gram();
     const Gram gram(backend_, as_const(gram_), memory_->packed_gram);
     each_block(w_.rows(), [&](Index begin, Index rows, const Scratch& scratch) {
       sum_block(gram, begin, rows, scratch);
@@ -157,6 +158,14 @@ class DoraNorms {
     adapter_is_ordinary_ = norm == 0 || (norm >= 1 / limit && norm <= limit);
   }
 
+  /// Its upper half twice and nothing below the diagonal, which b A A^T b^T is as well.
+  void fold_gram() {
+    for (Index p = 0; p < rank_; ++p) {
+      std::fill_n(&gram_(p, 0), p, T(0));
+      for (Index j = p + 1; j < rank_; ++j) gram_(p, j) *= 2;
+    }
+  }
+
   void sum_block(const Gram& gram, Index begin, Index rows, const Scratch& s) const {
     const TensorView<T, 2> u{s.u, {rows, rank_}, {rank_, 1}}, v{s.v, {rows, rank_}, {rank_, 1}},
         b{s.adapter_rows, {rows, rank_}, {rank_, 1}};
@@ -169,7 +178,7 @@ class DoraNorms {
     launch(backend_, kernel::PackLeftLines<U, T, false>{
                          {&b_(begin, 0), b_.stride[0], b_.stride[1], rows, rank_, nullptr, nullptr},
                          s.adapter_rows});
-    gram.multiply(backend_, as_const(b), v, s.left);
+    gram.multiply_upper(backend_, as_const(b), v, s.left);
     const auto add = [&](const T* y, double* sums) {
       launch(backend_, kernel::AddRowDots<T>{b.data, rank_, y, rank_, rows, rank_, sums});
     };

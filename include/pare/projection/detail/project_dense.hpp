@@ -123,10 +123,9 @@ struct DensePass {
     if (row >= x.rows()) return;
     c = c + 1 < last ? c + 1 : first;
     constexpr Index size = sizeof(X);
-    sum.next = &x(row, grid.first_column(c));
-    sum.next_rows = std::min(width, x.rows() - row);
-    sum.next_bytes = (grid.last_column(c) - grid.first_column(c)) * size;
-    sum.next_stride = x.stride[0] * size;
+    const Index column = grid.first_column(c);
+    sum.ahead = {&x(row, column), std::min(width, x.rows() - row),
+                 (grid.last_column(c) - column) * size, x.stride[0] * size};
   }
 };
 
