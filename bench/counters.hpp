@@ -73,12 +73,13 @@ double usual_seconds(const Work& work) {
   return median(std::move(times));
 }
 
-/// What every large benchmark asks for: a known number of calls, five repetitions, wall time.
+/// What every large benchmark asks for: a known number of calls, three repetitions (each with its
+/// own limits, checks and fast peers, so that an area takes minutes), wall time.
 inline benchmark::internal::Benchmark* large(benchmark::internal::Benchmark* benchmark,
                                              int calls_a_repetition) {
   return benchmark->UseManualTime()
       ->Iterations(calls_a_repetition)
-      ->Repetitions(5)
+      ->Repetitions(3)
       ->Unit(benchmark::kMillisecond);
 }
 
