@@ -115,7 +115,7 @@ TYPED_TEST(MixedRowsTest, ListsEndAtAnEighth) {
     GuardedArray<T> words(static_cast<std::ptrdiff_t>(start[1]));
     launch(pare::simd_for<typename TypeParam::arch>{},
            kernel::PackMixedRows<T>{dense.data(), columns, 1, columns, start, words.data()});
-    EXPECT_EQ(kernel::detail::from_word(words[0]), count == 8 ? 8u : kernel::whole_row);
+    EXPECT_EQ(kernel::from_word(words[0]), count == 8 ? 8u : kernel::whole_row);
     EXPECT_TRUE(words[count == 8 ? 1 : 2] != words[count == 8 ? 1 : 2]);
     EXPECT_EQ(words[count == 8 ? 3 : 1 + 6], T(2));
     EXPECT_TRUE(words.surroundings_untouched());

@@ -29,6 +29,8 @@ struct MixedRows {
 /// The word that says of a row that all of its elements follow.
 inline constexpr std::uint32_t whole_row = 0xffffffffu;
 
+PARE_ABI_BEGIN
+
 /// Nonzeros of the longest list. An addition to a scalar takes about as long as a cache line of a
 /// whole row takes from DRAM, and half of a line of 16 floats: beyond an eighth the row is better.
 constexpr std::int64_t longest_list(std::ptrdiff_t columns) noexcept { return columns / 8; }
@@ -43,6 +45,21 @@ constexpr std::int64_t mixed_row_words(std::int64_t nonzeros, std::ptrdiff_t col
 constexpr std::int64_t mixed_row_nonzeros(std::int64_t words, std::ptrdiff_t columns) noexcept {
   return words <= 1 ? 0 : words == 1 + columns ? columns : (words - 1) / 2;
 }
+
+template <class T>
+using word_bits = std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t>;
+
+/// A number as the bits of a word, and back.
+template <class T>
+PARE_ALWAYS_INLINE T to_word(std::uint32_t number) noexcept {
+  return std::bit_cast<T>(static_cast<word_bits<T>>(number));
+}
+template <class T>
+PARE_ALWAYS_INLINE std::uint32_t from_word(T word) noexcept {
+  return static_cast<std::uint32_t>(std::bit_cast<word_bits<T>>(word));
+}
+
+PARE_ABI_END
 
 /// out[u - first] = row_scale[u - first] * sum over entries e of row u of values[e] * row inner[e],
 /// as SpmmRows, for rows that are mixed.
@@ -81,18 +98,6 @@ PARE_ABI_BEGIN
 /// Rows ahead whose place, and then the row itself, is fetched: as for lists of signs.
 inline constexpr std::ptrdiff_t mixed_place_ahead = 32;
 inline constexpr std::ptrdiff_t mixed_row_ahead = 16;
-
-template <class T>
-using word_bits = std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t>;
-
-template <class T>
-PARE_ALWAYS_INLINE T to_word(std::uint32_t number) noexcept {
-  return std::bit_cast<T>(static_cast<word_bits<T>>(number));
-}
-template <class T>
-PARE_ALWAYS_INLINE std::uint32_t from_word(T word) noexcept {
-  return static_cast<std::uint32_t>(std::bit_cast<word_bits<T>>(word));
-}
 
 /// sums += value * row v.
 template <class Arch, class T>
@@ -170,16 +175,16 @@ void run_kernel(Arch, const PackMixedRows<T>& a) noexcept {
       for (T* word = words + 1 + 2 * (count - std::popcount(mask)); mask != 0; mask &= mask - 1) {
         const auto column = c + std::countr_zero(mask);
         *word++ = row[column];
-        *word++ = detail::to_word<T>(static_cast<std::uint32_t>(column));
+        *word++ = to_word<T>(static_cast<std::uint32_t>(column));
       }
     }
     for (; c < a.columns && count <= longest; ++c) {
       if (row[c] == T(0)) continue;
       if (++count > longest) break;
       words[2 * count - 1] = row[c];
-      words[2 * count] = detail::to_word<T>(static_cast<std::uint32_t>(c));
+      words[2 * count] = to_word<T>(static_cast<std::uint32_t>(c));
     }
-    words[0] = detail::to_word<T>(count <= longest ? static_cast<std::uint32_t>(count) : whole_row);
+    words[0] = to_word<T>(count <= longest ? static_cast<std::uint32_t>(count) : whole_row);
     if (count > longest)
       for (c = 0; c < a.columns; ++c) words[1 + c] = row[c];
   }

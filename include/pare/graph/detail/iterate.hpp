@@ -10,12 +10,10 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/ceil_div.hpp>
 #include <pare/core/parallel.hpp>
+#include <pare/core/sparse_view.hpp>
 #include <pare/core/tensor_view.hpp>
-#include <pare/graph/detail/fast_rp_problem.hpp>
 #include <pare/kernel/mixed_rows.hpp>
 #include <pare/linalg/spmm.hpp>
-#include <pare/projection/nonzeros.hpp>
-#include <pare/projection/sparse_projection.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -76,49 +74,6 @@ class MixedBuffer {
   AlignedBuffer<T> words_;
   Index rows_ = 0, columns_ = 0;
 };
-
-/// N_0 = scale * degree^beta * R as mixed rows; false if they are not worth it.
-template <class T, class I, KernelBackend B>
-bool start_mixed(const B& backend, const FastRpProblem<T, I>& p,
-                 const projection::SparseProjection& r, MixedBuffer<T>& start) {
-  if (r.density > 0.1) return false;
-  const projection::Nonzeros nonzeros(r);
-  const bool fits = start.place(
-      backend.executor, r.input_dim, r.output_dim,
-      [&](Index first, Index last, std::int64_t* counts) {
-        std::fill(counts, counts + (last - first), std::int64_t{0});
-        nonzeros.visit(backend, first, last, [&](Index u, Index, bool) { ++counts[u - first]; });
-      });
-  if (!fits) return false;
-  constexpr Index step = MixedBuffer<T>::rows_per_item;
-  parallel_for(backend.executor, ceil_div(r.input_dim, step), [&](Index item, int) {
-    Index node = -1;
-    T value = 0, *row = nullptr;
-    std::uint32_t count = 0;
-    bool whole = false;
-    nonzeros.visit(backend, item * step, std::min(r.input_dim, (item + 1) * step),
-                   [&](Index u, Index c, bool negative) {
-                     if (u != node) {
-                       node = u;
-                       row = start.row(u);
-                       count = 0;
-                       whole = start.words_of(u) == 1 + r.output_dim;
-                       value = static_cast<T>(p.start_value(u));
-                       if (whole) std::fill_n(row + 1, r.output_dim, T(0));
-                       if (whole) row[0] = kernel::detail::to_word<T>(kernel::whole_row);
-                     }
-                     const T entry = negative ? -value : value;
-                     if (whole) {
-                       row[1 + c] = entry;
-                       return;
-                     }
-                     row[1 + 2 * count] = entry;
-                     row[2 + 2 * count] = kernel::detail::to_word<T>(static_cast<std::uint32_t>(c));
-                     row[0] = kernel::detail::to_word<T>(++count);
-                   });
-  });
-  return true;
-}
 
 /// Whether the step behind rows of so many words has few nonzeros too, as far as means tell. Where
 /// an eighth of a row is filled, to add its nonzeros one by one takes longer than to gather it:

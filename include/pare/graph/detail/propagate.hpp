@@ -6,14 +6,13 @@
 #include <pare/core/ceil_div.hpp>
 #include <pare/core/executor_ref.hpp>
 #include <pare/graph/detail/fast_rp_problem.hpp>
+#include <pare/graph/detail/fast_rp_start.hpp>
 #include <pare/graph/detail/iterate.hpp>
 #include <pare/graph/detail/standardize.hpp>
 #include <pare/graph/fast_rp_options.hpp>
 #include <pare/graph/reference.hpp>
 #include <pare/linalg/sparse_transpose.hpp>
 #include <pare/linalg/spmm.hpp>
-#include <pare/projection/nonzeros.hpp>
-#include <pare/projection/project.hpp>
 
 #include <algorithm>
 #include <array>
@@ -57,54 +56,6 @@ void check_fast_rp(const CompressedView<T, I>& a, TensorView<const T, 2> feature
   }
   check_graph(a);
   check_no_overlap(fast_rp_name, "out", out, "adjacency", a);
-}
-
-/// The random operators of the starting vectors: one column for each node, one for each feature.
-struct StartOperators {
-  projection::SparseProjection nodes, features;
-
-  StartOperators(const FastRpOptions& o, double density, Index node_count, Index feature_count)
-      : nodes{.input_dim = node_count,
-              .output_dim = o.dim - o.feature_dim(),
-              .density = density,
-              .seed = o.seed},
-        features{.input_dim = feature_count,
-                 .output_dim = o.feature_dim(),
-                 .density = density,
-                 .seed = o.seed ^ 0x9E3779B97F4A7C15u} {}
-};
-
-/// N_0 in dense rows: of scale * degree^beta * R, then the projected features beside them.
-template <class T, class I, KernelBackend B>
-void fill_start(const B& backend, const FastRpProblem<T, I>& p, const StartOperators& r,
-                TensorView<const T, 2> features, TensorView<T, 2> start) {
-  const Index nodes = p.graph.outer_size;
-  constexpr Index rows_per_item = 256;
-  const Index node_dim = r.nodes.output_dim;
-  const auto fill_nodes = [&](const projection::Nonzeros<projection::SparseProjection>& nonzeros,
-                              Index first, Index last) {
-    for (Index u = first; u < last; ++u) std::fill_n(&start(u, 0), node_dim, T(0));
-    Index node = -1;
-    T value = 0;
-    nonzeros.visit(backend, first, last, [&](Index u, Index c, bool negative) {
-      if (u != node) {
-        node = u;
-        value = static_cast<T>(p.start_value(u));
-      }
-      start(u, c) = negative ? -value : value;
-    });
-  };
-  if (node_dim > 0) {
-    const projection::Nonzeros nonzeros(r.nodes);
-    parallel_for(backend.executor, ceil_div(nodes, rows_per_item), [&](Index i, int) {
-      fill_nodes(nonzeros, i * rows_per_item, std::min(nodes, (i + 1) * rows_per_item));
-    });
-  }
-  if (r.features.output_dim > 0) {
-    const TensorView<T, 2> part{
-        start.data + node_dim, {start.rows(), r.features.output_dim}, start.stride};
-    projection::project_signs(backend, features, r.features, p.feature_value(), part);
-  }
 }
 
 /// One step: next = P current, and the weighted rows into `sum`.
