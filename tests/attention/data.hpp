@@ -17,13 +17,13 @@ namespace pare::testing {
 
 /// Rows of numbers, contiguous.
 template <class T>
-struct Rows {
+struct PlainRows {
   Index rows = 0;
   Index cols = 0;
   std::vector<T> list{};
 
-  Rows() = default;
-  Rows(Index r, Index c, T value = T{})
+  PlainRows() = default;
+  PlainRows(Index r, Index c, T value = T{})
       : rows(r), cols(c), list(static_cast<std::size_t>(r * c), value) {}
 
   T& operator()(Index i, Index c) { return list[static_cast<std::size_t>(i * cols + c)]; }
@@ -41,8 +41,8 @@ struct Rows {
 
 /// Independent normal numbers of variance 1.
 template <class T>
-Rows<T> normal_rows(Index rows, Index cols, std::uint64_t seed) {
-  Rows<T> x(rows, cols);
+PlainRows<T> normal_rows(Index rows, Index cols, std::uint64_t seed) {
+  PlainRows<T> x(rows, cols);
   std::mt19937_64 random(seed);
   std::normal_distribution<double> normal;
   for (T& value : x.list) value = static_cast<T>(static_cast<compute_t<T>>(normal(random)));
@@ -89,7 +89,7 @@ struct Tensor {
 template <class T>
 Tensor<T> normal_tensor(const std::array<Index, 4>& extent, std::uint64_t seed,
                         Layout layout = Layout::by_head) {
-  const Rows<T> rows = normal_rows<T>(extent[0] * extent[1] * extent[2], extent[3], seed);
+  const PlainRows<T> rows = normal_rows<T>(extent[0] * extent[1] * extent[2], extent[3], seed);
   Tensor<T> x(extent, layout);
   Index row = 0;
   for (Index b = 0; b < extent[0]; ++b)

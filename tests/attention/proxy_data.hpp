@@ -117,8 +117,8 @@ struct ProxyInput {
 
 /// The mean of heads [first, first + count) of a batch entry, in double.
 template <class S>
-Rows<double> mean_head(const Tokens<S>& x, Index batch, Index first, Index count) {
-  Rows<double> mean(x.extent[2], x.extent[3]);
+PlainRows<double> mean_head(const Tokens<S>& x, Index batch, Index first, Index count) {
+  PlainRows<double> mean(x.extent[2], x.extent[3]);
   for (Index i = 0; i < mean.rows; ++i)
     for (Index c = 0; c < mean.cols; ++c) {
       for (Index h = first; h < first + count; ++h)
@@ -130,7 +130,7 @@ Rows<double> mean_head(const Tokens<S>& x, Index batch, Index first, Index count
 
 /// The largest weight of each block by brute force, among the first of every so many queries and
 /// keys of a block: [row blocks, column blocks].
-inline std::vector<double> largest_weights(const Rows<double>& q, const Rows<double>& k,
+inline std::vector<double> largest_weights(const PlainRows<double>& q, const PlainRows<double>& k,
                                            const attention::BlockMask::Shape& shape, double scale,
                                            Index query_stride, Index key_stride) {
   const Oracle o = dense_attention(q.view(), k.view(), k.view(), scale, [&](Index i, Index j) {

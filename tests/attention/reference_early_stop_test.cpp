@@ -23,7 +23,7 @@ using pare::testing::causal_visibility;
 using pare::testing::dense_attention;
 using pare::testing::normal_rows;
 using pare::testing::Oracle;
-using pare::testing::Rows;
+using pare::testing::PlainRows;
 using pare::testing::within;
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
@@ -33,8 +33,8 @@ constexpr double bound = 1e-11;  // as in reference_test.cpp
 /// `heads` query heads, one below the other, over one key/value head.
 struct Group {
   Index heads, queries;
-  Rows<double> q, k, v;
-  Rows<double> out{};
+  PlainRows<double> q, k, v;
+  PlainRows<double> out{};
   ReferenceEarlyStopResult result{};
 
   Group(Index head_count, Index query_count, Index keys, std::uint64_t seed = 1)
@@ -45,7 +45,7 @@ struct Group {
         v(normal_rows<double>(keys, 3, seed + 2)) {}
 
   void attend(const ReferenceEarlyStop& o) {
-    out = Rows<double>(heads * queries, 3, nan_value);
+    out = PlainRows<double>(heads * queries, 3, nan_value);
     result = reference_early_stop(view(), o, out.writable_heads(heads));
   }
 
@@ -126,8 +126,8 @@ TEST(ReferenceEarlyStop, StopsNoLaterForAHigherThreshold) {
 }
 
 /// Whether query i takes key j, as values that are unit vectors of the keys show.
-Rows<double> taken(const Group& like, const ReferenceEarlyStop& o) {
-  Rows<double> unit(like.k.rows, like.k.rows), out(like.heads * like.queries, like.k.rows);
+PlainRows<double> taken(const Group& like, const ReferenceEarlyStop& o) {
+  PlainRows<double> unit(like.k.rows, like.k.rows), out(like.heads * like.queries, like.k.rows);
   for (Index j = 0; j < unit.rows; ++j) unit(j, j) = 1;
   reference_early_stop<double, double>({like.q.heads(like.heads), like.k.view(), unit.view()}, o,
                                        out.writable_heads(like.heads));
@@ -185,8 +185,8 @@ TEST(ReferenceEarlyStop, StopsAfterTheFirstBlockThatAddsLessThanTheThreshold) {
   // One query after a history of 8 keys with weights e^3, e^2, 1, ..., and 1 for itself.
   const double scores[] = {3, 2, 0, 0, 0, 0, 0, 0, 0};
   Group g(1, 1, 9);
-  g.q = Rows<double>(1, 6);
-  g.k = Rows<double>(9, 6);
+  g.q = PlainRows<double>(1, 6);
+  g.k = PlainRows<double>(9, 6);
   g.q(0, 0) = 1;
   for (Index j = 0; j < 9; ++j) g.k(j, 0) = scores[j];
   const auto blocks = [&](double threshold) {
@@ -208,8 +208,8 @@ TEST(ReferenceEarlyStop, StopsAfterTheFirstBlockThatAddsLessThanTheThreshold) {
 TEST(ReferenceEarlyStop, TheTileGoesOnForItsLargestGainOrForTheMean) {
   // Two queries; history scores of 0 for one, and of -40 for the other.
   Group g(1, 2, 10);
-  g.q = Rows<double>(2, 6);
-  g.k = Rows<double>(10, 6, 1.0);
+  g.q = PlainRows<double>(2, 6);
+  g.k = PlainRows<double>(10, 6, 1.0);
   g.q(0, 0) = 0;
   g.q(1, 0) = 40;
   for (Index j = 0; j < 8; ++j) g.k(j, 0) = -1;
@@ -230,8 +230,8 @@ TEST(ReferenceEarlyStop, TheTileGoesOnForItsLargestGainOrForTheMean) {
 TEST(ReferenceEarlyStop, ARowOfNanDoesNotDecide) {
   for (const bool mean_gain : {false, true}) {
     Group g(1, 2, 10);
-    g.q = Rows<double>(2, 6);
-    g.k = Rows<double>(10, 6);
+    g.q = PlainRows<double>(2, 6);
+    g.k = PlainRows<double>(10, 6);
     g.q(1, 0) = nan_value;
     // All scores are 0: the first query gains 1/2, 1/3, 1/4.
     g.attend(
@@ -244,8 +244,8 @@ TEST(ReferenceEarlyStop, QueriesLikeTheGuideShareATile) {
   // Even queries look like the mean key and gain from history; odd ones do not. One tile of two
   // holds the even pair if queries are permuted.
   Group g(1, 4, 12);
-  g.q = Rows<double>(4, 6);
-  g.k = Rows<double>(12, 6);
+  g.q = PlainRows<double>(4, 6);
+  g.k = PlainRows<double>(12, 6);
   for (Index j = 0; j < 12; ++j) g.k(j, 0) = j < 8 ? 1 : 0;
   for (Index i = 0; i < 4; ++i) g.q(i, 0) = i % 2 == 0 ? 3 : -30;
   const auto blocks = [&](bool permute) {

@@ -27,7 +27,7 @@ using pare::testing::causal_visibility;
 using pare::testing::dense_attention;
 using pare::testing::normal_rows;
 using pare::testing::Oracle;
-using pare::testing::Rows;
+using pare::testing::PlainRows;
 using pare::testing::within;
 
 using Order = std::vector<std::uint32_t>;
@@ -113,7 +113,7 @@ TEST(ReferenceOrder, EqualKeysStayAndNanComesLast) {
 TEST(ReferenceOrder, AHeavyKeyOfEachSegmentComesFirst) {
   const Index n = 64, segment = 16;
   auto k = normal_rows<double>(n, 6, 7);
-  Rows<double> q(n, 6, 1.0);
+  PlainRows<double> q(n, 6, 1.0);
   for (Index g = 0; g < 4; ++g)
     for (Index c = 0; c < 6; ++c) k(g * segment + 3 * g + 2, c) = 4;
   const auto s = reference_key_importance(q.view(), k.view(), 8, segment, 0.4,
@@ -126,7 +126,7 @@ TEST(ReferenceOrder, AHeavyKeyOfEachSegmentComesFirst) {
 // The scores of blocks.
 
 TEST(ReferenceMeanPool, DividesByTheTokensOrByTheBlock) {
-  Rows<double> x(5, 2);
+  PlainRows<double> x(5, 2);
   for (Index i = 0; i < 5; ++i) x(i, 0) = static_cast<double>(i + 1), x(i, 1) = 1;
   const auto view = x.view();
   EXPECT_EQ(reference_mean_pool(view, {}, 2, ReferenceBlockMean::TrueCount),
@@ -249,7 +249,8 @@ class ReferenceSelect : public testing::TestWithParam<Case> {
  protected:
   Case c = GetParam();
   ReferenceBlocks blocks = blocks_of(c.queries, c.keys, c.block, c.segment);
-  Rows<double> q = normal_rows<double>(c.queries, 5, 11), k = normal_rows<double>(c.keys, 5, 12);
+  PlainRows<double> q = normal_rows<double>(c.queries, 5, 11),
+                    k = normal_rows<double>(c.keys, 5, 12);
   Order order =
       reference_order_segments(reference_key_importance(q.view(), k.view(), c.block, c.segment, 0.7,
                                                         ReferenceImportance::CompleteSegments),
@@ -295,7 +296,7 @@ TEST_P(ReferenceSelect, MassOneIsExactAttention) {
   const Lists lists = lists_of(scores, order, blocks, {.mass = 1});
   const BlockMask mask = BlockMask::from_lists(blocks.shape, lists);
   EXPECT_EQ(mask.density(true), 1.0);
-  Rows<double> out(c.queries, 5);
+  PlainRows<double> out(c.queries, 5);
   reference_attend(
       {.scale = 0.7, .causal = true, .order = order, .mask = &mask}, q.view(), c.keys,
       [&](Index j) { return k.list.data() + j * 5; },
@@ -350,7 +351,7 @@ TEST(ReferenceSelectAntidiagonal, CountsTheMassOfForcedBlocks) {
 
 /// Keys of which a few, scattered, weigh much for every query.
 struct HeavyHitters {
-  Rows<double> q, k;
+  PlainRows<double> q, k;
   explicit HeavyHitters(Index n)
       : q(normal_rows<double>(n, 16, 21)), k(normal_rows<double>(n, 16, 22)) {
     std::vector<Index> heavy;

@@ -23,7 +23,7 @@ using pare::testing::causal_visibility;
 using pare::testing::dense_attention;
 using pare::testing::normal_rows;
 using pare::testing::Oracle;
-using pare::testing::Rows;
+using pare::testing::PlainRows;
 using pare::testing::within;
 
 using Lists = std::vector<std::vector<std::int32_t>>;
@@ -32,7 +32,7 @@ constexpr double scale = 0.6;
 
 struct Head {
   BlockMask::Shape shape;
-  Rows<double> q, k;
+  PlainRows<double> q, k;
 
   Head(Index queries, Index keys, Index row_block, Index column_block)
       : shape{1, 1, queries, keys, row_block, column_block},
@@ -136,7 +136,7 @@ TEST(ReferenceProxyScores, KeyStrideLooksAtEveryOtherKey) {
 
 TEST(ReferenceProxyScores, EqualHeadsHaveTheirOwnScores) {
   const Head head(24, 24, 4, 4);
-  Rows<double> q(72, 5), k(48, 5);
+  PlainRows<double> q(72, 5), k(48, 5);
   for (Index i = 0; i < 72; ++i)
     for (Index c = 0; c < 5; ++c) q(i, c) = head.q(i % 24, c);
   for (Index i = 0; i < 48; ++i)

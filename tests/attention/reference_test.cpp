@@ -29,7 +29,7 @@ using pare::testing::causal_visibility;
 using pare::testing::dense_attention;
 using pare::testing::normal_rows;
 using pare::testing::Oracle;
-using pare::testing::Rows;
+using pare::testing::PlainRows;
 using pare::testing::same_bits;
 using pare::testing::within;
 
@@ -50,8 +50,8 @@ struct Unchanged {
 
 /// One head's tensors, and what the definition makes of them.
 struct Head {
-  Rows<double> q, k, v;
-  Rows<double> out{};
+  PlainRows<double> q, k, v;
+  PlainRows<double> out{};
   std::vector<double> lse{};
 
   Head(Index queries, Index keys, Index key_dim, Index value_dim, std::uint64_t seed = 1)
@@ -61,7 +61,7 @@ struct Head {
 
   template <class Modifier = Unchanged>
   void attend(const ReferenceHead& h, const Modifier& modifier = {}) {
-    out = Rows<double>(q.rows, v.cols, nan_value);
+    out = PlainRows<double>(q.rows, v.cols, nan_value);
     lse.assign(static_cast<std::size_t>(q.rows), nan_value);
     reference_attend(
         h, q.view(), k.rows, [&](Index j) { return k.list.data() + j * k.cols; },
@@ -291,8 +291,8 @@ TEST(ReferenceAttend, ValuesThatARowDoesNotSeeNeverReachIt) {
 TEST(ReferenceAttend, WritesEveryScalar) {
   const Head head(9, 9, 4, 3);
   const auto run = [&]<class T>(T) {
-    Rows<T> q(9, 4), k(9, 4), v(9, 3), out(9, 3);
-    const auto narrow = [](const Rows<double>& from, Rows<T>& to) {
+    PlainRows<T> q(9, 4), k(9, 4), v(9, 3), out(9, 3);
+    const auto narrow = [](const PlainRows<double>& from, PlainRows<T>& to) {
       for (std::size_t i = 0; i < from.list.size(); ++i)
         to.list[i] = static_cast<T>(static_cast<pare::compute_t<T>>(from.list[i]));
     };

@@ -25,8 +25,8 @@
 namespace {
 
 using pare::bf16, pare::Index, pare::TensorView;
+using pare::testing::HeadRows;
 using pare::testing::refusal;
-using pare::testing::Rows;
 using namespace pare::draft;
 
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
@@ -38,8 +38,9 @@ TYPED_TEST_SUITE(HeadExtremesTest, pare::testing::BackendsAndScalars);
 
 /// Expects the summary of all logits, and the draws of the largest z / temperature + G.
 template <class Head, class T>
-void expect_answers(const auto& backend, const Head& head, const Rows<T>& h, double temperature) {
-  Rows<T> z(h.rows(), head.outputs());
+void expect_answers(const auto& backend, const Head& head, const HeadRows<T>& h,
+                    double temperature) {
+  HeadRows<T> z(h.rows(), head.outputs());
   head.logits(backend, h, z);
   pare::testing::expect_summary(head.top_k(backend, h, 5, temperature), z, temperature);
   for (const std::uint64_t seed : {1u, 2u, 3u}) {
@@ -63,11 +64,11 @@ void expect_answers(const auto& backend, const Head& head, const Rows<T>& h, dou
 
 TYPED_TEST(HeadExtremesTest, EveryTemperatureHasItsLaw) {
   using T = typename TypeParam::scalar;
-  Rows<T> w = pare::testing::random_matrix<Rows<T>>(150, 7, 3);
-  const auto h = pare::testing::random_matrix<Rows<T>>(3, 7, 4);
+  HeadRows<T> w = pare::testing::random_matrix<HeadRows<T>>(150, 7, 3);
+  const auto h = pare::testing::random_matrix<HeadRows<T>>(3, 7, 4);
   for (const bool hidden : {false, true}) {
     if (hidden) w.row(20).setConstant(static_cast<T>(-infinity));
-    const Rows<T> rows = hidden ? Rows<T>(h.cwiseAbs()) : h;
+    const HeadRows<T> rows = hidden ? HeadRows<T>(h.cwiseAbs()) : h;
     const DenseHead<T> head(w);
     for (const double temperature : {1e-5, 1e-3, 1e20, 1e37, 1e44, 1e46, 1e50, 1e300})
       expect_answers(TypeParam::backend::make(), head, rows, temperature);
@@ -78,26 +79,27 @@ TYPED_TEST(HeadExtremesTest, LogitsNearTheEndsOfTheScalarHaveALaw) {
   using T = typename TypeParam::scalar;
   const T scale = std::is_same_v<T, float> ? T(1e18) : static_cast<T>(1e148);
   const double size = static_cast<double>(scale) * static_cast<double>(scale);
-  const Rows<T> w = pare::testing::random_matrix<Rows<T>>(150, 7, 3) * scale;
-  const Rows<T> h = pare::testing::random_matrix<Rows<T>>(3, 7, 4) * scale;
+  const HeadRows<T> w = pare::testing::random_matrix<HeadRows<T>>(150, 7, 3) * scale;
+  const HeadRows<T> h = pare::testing::random_matrix<HeadRows<T>>(3, 7, 4) * scale;
   for (const double temperature : {1e-5, 1e-3, 1.0, size / 10, size, 10 * size})
     // Of either sign, and all of one.
     for (const int sign : {0, 1, -1}) {
-      const Rows<T> weight = sign == 0 ? w : Rows<T>(w.cwiseAbs() * T(sign));
-      const Rows<T> rows = sign == 0 ? h : Rows<T>(h.cwiseAbs());
+      const HeadRows<T> weight = sign == 0 ? w : HeadRows<T>(w.cwiseAbs() * T(sign));
+      const HeadRows<T> rows = sign == 0 ? h : HeadRows<T>(h.cwiseAbs());
       expect_answers(TypeParam::backend::make(), DenseHead<T>(weight), rows, temperature);
     }
 }
 
 TEST(HeadExtremes, OfEqualSumsTheLowestTokenIsDrawn) {
   // Steps of float at 1e18 are larger than any noise; outputs of many runs have the same sum.
-  const Rows<float> w = Rows<float>::Constant(20000, 1, 1e18f);
-  expect_answers(pare::simd, DenseHead<float>(w), Rows<float>(Rows<float>::Ones(2, 1)), 0.9);
+  const HeadRows<float> w = HeadRows<float>::Constant(20000, 1, 1e18f);
+  expect_answers(pare::simd, DenseHead<float>(w), HeadRows<float>(HeadRows<float>::Ones(2, 1)),
+                 0.9);
 }
 
 TEST(HeadExtremes, ARangeBeyondFloatIsSummed) {
   // z = -3e38, 0 and 3e38, whose difference no float holds.
-  Rows<float> w(3, 1), h = Rows<float>::Constant(1, 1, 1);
+  HeadRows<float> w(3, 1), h = HeadRows<float>::Constant(1, 1, 1);
   w << -3e38f, 0, 3e38f;
   const DenseHead<float> head(w);
   const auto top = head.top_k(h, 3, 2e38);
@@ -105,13 +107,13 @@ TEST(HeadExtremes, ARangeBeyondFloatIsSummed) {
 }
 
 TEST(HeadExtremes, QuotientsBeyondDoubleAreNoLaw) {
-  Rows<double> w(3, 1), h = Rows<double>::Constant(1, 1, 1);
+  HeadRows<double> w(3, 1), h = HeadRows<double>::Constant(1, 1, 1);
   w << 1e304, 1.5e304, -1e300;
   const std::vector<Index> positions{3};
   for (const double sign : {1.0, -1.0}) {
     const DenseHead<double> head(
-        Rows<double>(w * sign - Rows<double>::Constant(3, 1, sign < 0 ? 1e304 : 0)));
-    Rows<double> z(1, 3);
+        HeadRows<double>(w * sign - HeadRows<double>::Constant(3, 1, sign < 0 ? 1e304 : 0)));
+    HeadRows<double> z(1, 3);
     head.logits(h, z);
     const auto expect = [&](const auto& backend) {
       HeadSummary<double> got;
@@ -135,11 +137,11 @@ TEST(HeadExtremes, QuotientsBeyondDoubleAreNoLaw) {
 }
 
 TEST(HeadExtremes, BytesOfANanWeightAreNoLaw) {
-  const auto w = pare::testing::random_matrix<Rows<float>>(100, 30, 1);
-  const auto h = pare::testing::random_matrix<Rows<float>>(2, 30, 2);
+  const auto w = pare::testing::random_matrix<HeadRows<float>>(100, 30, 1);
+  const auto h = pare::testing::random_matrix<HeadRows<float>>(2, 30, 2);
   for (const double bad : {nan, infinity, -infinity})
     for (const Index input : {0, 29}) {
-      Rows<float> spoilt = w;
+      HeadRows<float> spoilt = w;
       spoilt(70, input) = static_cast<float>(bad);
       for (const auto status : QuantizedHead(spoilt).top_k(h, 3).status)
         EXPECT_EQ(status, RowStatus::NotFinite) << bad << " at " << input;
@@ -150,7 +152,7 @@ TEST(HeadExtremes, BytesOfDenormalWeightsAreWithinHalfAStep) {
   // In steps of the least float; of most of these sizes a 127th is none.
   const float least = std::numeric_limits<float>::denorm_min();
   for (const int size : {1, 60, 63, 64, 100, 127, 143, 190, 200, 255, 1000}) {
-    Rows<float> w(4, 2), h = Rows<float>::Identity(2, 2), z(2, 4);
+    HeadRows<float> w(4, 2), h = HeadRows<float>::Identity(2, 2), z(2, 4);
     w << static_cast<float>(size), 0, static_cast<float>(-size), 1, 1, static_cast<float>(size), 0,
         0;
     w *= least;
@@ -170,11 +172,11 @@ TEST(HeadExtremes, MoreThanTwoToThe31WeightsAreReached) {
                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) GTEST_SKIP() << "no address space";
   auto* const w = static_cast<bf16*>(memory);
-  const auto h = pare::testing::integer_matrix<Rows<float>>(1, inputs, 2);
+  const auto h = pare::testing::integer_matrix<HeadRows<float>>(1, inputs, 2);
   {
     w[outputs * inputs - 1] = bf16(3.0f);  // of the last output and input, in rows and in panels
     const StoredHead<bf16> stored(TensorView<const bf16, 2>{w, {outputs, inputs}, {inputs, 1}});
-    Rows<float> values(1, 1);
+    HeadRows<float> values(1, 1);
     const std::vector<std::int32_t> last{outputs - 1};
     stored.values_at(h, last, values);
     EXPECT_EQ(values(0, 0), 3 * h(0, inputs - 1));
@@ -189,9 +191,9 @@ TEST(HeadExtremes, MoreThanTwoToThe31WeightsAreReached) {
 
 TEST(HeadExtremes, AnyAlignmentOfAScalarHasTheSameBits) {
   const Index outputs = 70, inputs = 33;
-  const auto w = pare::testing::random_matrix<Rows<float>>(outputs, inputs, 1);
-  const auto h = pare::testing::random_matrix<Rows<float>>(3, inputs, 2);
-  Rows<float> wanted(3, outputs), dense(3, outputs);
+  const auto w = pare::testing::random_matrix<HeadRows<float>>(outputs, inputs, 1);
+  const auto h = pare::testing::random_matrix<HeadRows<float>>(3, inputs, 2);
+  HeadRows<float> wanted(3, outputs), dense(3, outputs);
   StoredHead<float>(pare::as_const(pare::to_view(w))).logits(h, wanted);
   DenseHead<float>(w).logits(h, dense);
   for (const std::size_t offset : {1u, 3u, 7u}) {
@@ -212,8 +214,8 @@ TEST(HeadExtremes, AnyAlignmentOfAScalarHasTheSameBits) {
 }
 
 TEST(HeadExtremes, ARowMayBeReadManyTimes) {
-  const auto w = pare::testing::random_matrix<Rows<float>>(70, 8, 1);
-  const auto h = pare::testing::random_matrix<Rows<float>>(1, 8, 2);
+  const auto w = pare::testing::random_matrix<HeadRows<float>>(70, 8, 1);
+  const auto h = pare::testing::random_matrix<HeadRows<float>>(1, 8, 2);
   const DenseHead<float> head(w);
   const TensorView<const float, 2> many{h.data(), {20, 8}, {0, 1}};
   const auto one = head.top_k(h, 3), all = head.top_k(many, 3);
@@ -223,7 +225,7 @@ TEST(HeadExtremes, ARowMayBeReadManyTimes) {
 TEST(HeadExtremes, ViewsThatAreNoneAreRefusedBeforeMemoryIsTaken) {
   using View = TensorView<const float, 2>;
   const Index big = Index{1} << 28;
-  const Rows<float> w = pare::testing::random_matrix<Rows<float>>(10, 4, 1);
+  const HeadRows<float> w = pare::testing::random_matrix<HeadRows<float>>(10, 4, 1);
   const std::vector<std::int32_t> ids{1, 2};
   for (const View& none : {View{nullptr, {big, big}, {big, 1}}, View{w.data(), {-3, 4}, {4, 1}},
                            View{w.data(), {3, -4}, {4, 1}}, View{nullptr, {3, 4}, {4, 1}},
@@ -245,7 +247,7 @@ TEST(HeadExtremes, ViewsThatAreNoneAreRefusedBeforeMemoryIsTaken) {
     out.rows = 77;
     refusal([&] { head.reduce(pare::simd, none, {.k = 1}, out); }, "draft::reduce", "hidden");
     EXPECT_EQ(out.rows, 77);
-    Rows<float> z(3, 10);
+    HeadRows<float> z(3, 10);
     refusal([&] { head.logits(none, z); }, "draft::logits", "hidden");
     refusal([&] { head.values_at(none, {}, z); }, "draft::values_at", "hidden");
   }
@@ -263,7 +265,7 @@ TEST(HeadExtremes, NothingThatAHeadReadsIsWritten) {
   const TensorView<const float, 2> w{memory.data(), {20, 10}, {10, 1}};
   const TensorView<float, 2> z{memory.data() + 190, {2, 20}, {20, 1}};
   const StoredHead<float> head(w);
-  const Rows<float> h = Rows<float>::Ones(2, 10);
+  const HeadRows<float> h = HeadRows<float>::Ones(2, 10);
   const std::vector<std::int32_t> tokens(40, 0), ids = [] {
     std::vector<std::int32_t> all(20);
     for (std::size_t i = 0; i < 20; ++i) all[i] = static_cast<std::int32_t>(i);
@@ -290,13 +292,13 @@ TEST(HeadExtremes, NothingThatAHeadReadsIsWritten) {
 }
 
 TEST(HeadExtremes, AnswersAreApartFromWhatTheyAreOf) {
-  const Rows<float> down = pare::testing::integer_matrix<Rows<float>>(3, 8, 1);
-  const Rows<float> up = pare::testing::integer_matrix<Rows<float>>(20, 3, 2);
-  const Rows<float> first = pare::testing::integer_matrix<Rows<float>>(20, 2, 3);
+  const HeadRows<float> down = pare::testing::integer_matrix<HeadRows<float>>(3, 8, 1);
+  const HeadRows<float> up = pare::testing::integer_matrix<HeadRows<float>>(20, 3, 2);
+  const HeadRows<float> first = pare::testing::integer_matrix<HeadRows<float>>(20, 2, 3);
   const MarkovHead<float> head(down, up, first, first);
   const DenseHead<float> dense(20, 8);
   HeadSummary<float> out;
-  const Rows<float> h = Rows<float>::Zero(3, 8);
+  const HeadRows<float> h = HeadRows<float>::Zero(3, 8);
   const std::vector<Index> positions{1, 2, 3};
   head.after(std::vector<std::int32_t>{1, 2, 3})
       .reduce(pare::simd, h, {.k = 1, .noise = pare::GumbelNoise{1}, .positions = positions}, out);

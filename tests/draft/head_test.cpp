@@ -20,7 +20,7 @@
 namespace {
 
 using pare::bf16, pare::Index;
-using pare::testing::Rows;
+using pare::testing::HeadRows;
 using namespace pare::draft;
 
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
@@ -52,9 +52,9 @@ TYPED_TEST(HeadTest, LogitsAreTheProduct) {
   for (const Index outputs : {1, 31, 64, 65, 130})
     for (const Index inputs : {1, 15, 16, 130, 255})
       for (const Index rows : {1, 2, 6, 7, 17}) {
-        const auto w = pare::testing::random_matrix<Rows<T>>(outputs, inputs, 1);
-        const auto h = pare::testing::random_matrix<Rows<T>>(rows, inputs, 2);
-        Rows<T> z = Rows<T>::Constant(rows, outputs, T(7));
+        const auto w = pare::testing::random_matrix<HeadRows<T>>(outputs, inputs, 1);
+        const auto h = pare::testing::random_matrix<HeadRows<T>>(rows, inputs, 2);
+        HeadRows<T> z = HeadRows<T>::Constant(rows, outputs, T(7));
         const DenseHead<T> head(w);
         head.logits(TypeParam::backend::make(), h, z);
         const Eigen::MatrixXd wanted =
@@ -73,10 +73,10 @@ TYPED_TEST(HeadTest, SummariesAreThoseOfAllLogits) {
   const auto backend = TypeParam::backend::make();
   for (const Index outputs : {1, 63, 64, 65, 700, 5000})
     for (const Index k : {1, 8, 70, 5001}) {
-      const auto w = pare::testing::integer_matrix<Rows<T>>(outputs, 20, 3);  // many ties
-      const auto h = pare::testing::integer_matrix<Rows<T>>(3, 20, 4);
+      const auto w = pare::testing::integer_matrix<HeadRows<T>>(outputs, 20, 3);  // many ties
+      const auto h = pare::testing::integer_matrix<HeadRows<T>>(3, 20, 4);
       const DenseHead<T> head(w);
-      Rows<T> z(3, outputs);
+      HeadRows<T> z(3, outputs);
       head.logits(backend, h, z);
       for (const double temperature : {0.7, 1.0, 13.0}) {
         const auto top = head.top_k(backend, h, k, temperature);
@@ -90,10 +90,10 @@ TYPED_TEST(HeadTest, DrawsAreTheLargestNoisyLogit) {
   using T = typename TypeParam::scalar;
   const auto backend = TypeParam::backend::make();
   const Index rows = 12, outputs = 1000;
-  const auto w = pare::testing::random_matrix<Rows<T>>(outputs, 20, 3);
-  const auto h = pare::testing::random_matrix<Rows<T>>(rows, 20, 4);
+  const auto w = pare::testing::random_matrix<HeadRows<T>>(outputs, 20, 3);
+  const auto h = pare::testing::random_matrix<HeadRows<T>>(rows, 20, 4);
   const DenseHead<T> head(w);
-  Rows<T> z(rows, outputs);
+  HeadRows<T> z(rows, outputs);
   head.logits(backend, h, z);
   const auto positions = positions_of(rows);
   for (const double temperature : {0.01, 0.3, 1.0, 40.0})
@@ -119,10 +119,10 @@ TYPED_TEST(HeadTest, DrawsAreTheLargestNoisyLogit) {
 TYPED_TEST(HeadTest, ValuesAreThoseOfAllLogits) {
   using T = typename TypeParam::scalar;
   const auto backend = TypeParam::backend::make();
-  const auto w = pare::testing::random_matrix<Rows<T>>(130, 40, 3);
-  const auto h = pare::testing::random_matrix<Rows<T>>(2, 40, 4);
+  const auto w = pare::testing::random_matrix<HeadRows<T>>(130, 40, 3);
+  const auto h = pare::testing::random_matrix<HeadRows<T>>(2, 40, 4);
   const DenseHead<T> head(w);
-  Rows<T> z(2, 130), values(2, 3);
+  HeadRows<T> z(2, 130), values(2, 3);
   head.logits(backend, h, z);
   const std::vector<std::int32_t> tokens{0, 129, 64, 63, 5, 5};
   head.values_at(backend, h, tokens, values);
@@ -134,12 +134,12 @@ TYPED_TEST(HeadTest, ValuesAreThoseOfAllLogits) {
 TYPED_TEST(HeadTest, MinusInfinityIsAllowedAndWithoutMass) {
   using T = typename TypeParam::scalar;
   const auto backend = TypeParam::backend::make();
-  Rows<T> w = pare::testing::random_matrix<Rows<T>>(200, 3, 3);
-  Rows<T> h = Rows<T>::Ones(2, 3);
+  HeadRows<T> w = pare::testing::random_matrix<HeadRows<T>>(200, 3, 3);
+  HeadRows<T> h = HeadRows<T>::Ones(2, 3);
   for (Index o = 0; o < 200; ++o)
     if (o % 3 != 1) w(o, 0) = static_cast<T>(-infinity);
   const DenseHead<T> head(w);
-  Rows<T> z(2, 200);
+  HeadRows<T> z(2, 200);
   head.logits(backend, h, z);
   const auto top = head.top_k(backend, h, 200);
   pare::testing::expect_summary(top, z, 1);
@@ -159,12 +159,12 @@ TYPED_TEST(HeadTest, MinusInfinityIsAllowedAndWithoutMass) {
 TYPED_TEST(HeadTest, NanAndInfinityStayInTheirRow) {
   using T = typename TypeParam::scalar;
   const auto backend = TypeParam::backend::make();
-  const auto w = pare::testing::random_matrix<Rows<T>>(200, 5, 3);
-  const auto sound = pare::testing::random_matrix<Rows<T>>(3, 5, 4);
+  const auto w = pare::testing::random_matrix<HeadRows<T>>(200, 5, 3);
+  const auto sound = pare::testing::random_matrix<HeadRows<T>>(3, 5, 4);
   const DenseHead<T> head(w);
   const auto wanted = head.top_k(backend, sound, 4);
   for (const double bad : {nan, infinity}) {
-    Rows<T> h = sound;
+    HeadRows<T> h = sound;
     h(1, 2) = static_cast<T>(bad);
     const auto top = head.top_k(backend, h, 4);
     EXPECT_EQ(top.status[1], RowStatus::NotFinite);
@@ -179,7 +179,7 @@ TYPED_TEST(HeadTest, NanAndInfinityStayInTheirRow) {
   }
   // One NaN among the weights, in any place of a panel, reaches every row, for each reads it.
   for (const Index output : {0, 17, 63, 64, 199}) {
-    Rows<T> spoilt = w;
+    HeadRows<T> spoilt = w;
     spoilt(output, 1) = static_cast<T>(nan);
     const auto top = DenseHead<T>(spoilt).top_k(backend, sound, 300);
     for (const auto status : top.status) EXPECT_EQ(status, RowStatus::NotFinite) << output;
@@ -191,11 +191,11 @@ TYPED_TEST(HeadTest, OfEqualLogitsTheLowestTokenIsFirst) {
   const auto backend = TypeParam::backend::make();
   const Index outputs = 20000;
   const DenseHead<T> zero(outputs, 3);
-  Rows<T> h = Rows<T>::Ones(1, 3);
+  HeadRows<T> h = HeadRows<T>::Ones(1, 3);
   const auto top = zero.top_k(backend, h, 5);
   for (Index i = 0; i < 5; ++i) EXPECT_EQ(top.id(0, i), i);
   // -0 and 0 are equal.
-  Rows<T> w = Rows<T>::Zero(100, 3);
+  HeadRows<T> w = HeadRows<T>::Zero(100, 3);
   w.row(70).setConstant(T(-0.0));
   const auto signs = DenseHead<T>(w).top_k(backend, h, 100);
   for (Index i = 0; i < 100; ++i) EXPECT_EQ(signs.id(0, i), i);
@@ -205,11 +205,11 @@ TYPED_TEST(HeadTest, LowRankWithTheIdentityIsTheDenseHead) {  // S1
   using T = typename TypeParam::scalar;
   const auto backend = TypeParam::backend::make();
   const Index d = 70;
-  const auto w = pare::testing::random_matrix<Rows<T>>(300, d, 3);
-  const auto h = pare::testing::random_matrix<Rows<T>>(4, d, 4);
-  Rows<T> dense(4, 300), thin(4, 300);
+  const auto w = pare::testing::random_matrix<HeadRows<T>>(300, d, 3);
+  const auto h = pare::testing::random_matrix<HeadRows<T>>(4, d, 4);
+  HeadRows<T> dense(4, 300), thin(4, 300);
   DenseHead<T>(w).logits(backend, h, dense);
-  LowRankHead<T>(Rows<T>(Rows<T>::Identity(d, d)), w).logits(backend, h, thin);
+  LowRankHead<T>(HeadRows<T>(HeadRows<T>::Identity(d, d)), w).logits(backend, h, thin);
   EXPECT_TRUE(pare::testing::equal_bits(dense, thin));
 }
 
@@ -217,16 +217,16 @@ TYPED_TEST(HeadTest, LowRankOfFullRankIsTheDenseHead) {  // S2
   using T = typename TypeParam::scalar;
   const auto backend = TypeParam::backend::make();
   const Index d = 24;
-  const auto w = pare::testing::random_matrix<Rows<T>>(300, d, 3);
-  const auto h = pare::testing::random_matrix<Rows<T>>(4, d, 4);
+  const auto w = pare::testing::random_matrix<HeadRows<T>>(300, d, 3);
+  const auto h = pare::testing::random_matrix<HeadRows<T>>(4, d, 4);
   // An orthogonal matrix (Householder's) is its own inverse.
   Eigen::VectorXd v = pare::testing::random_matrix<Eigen::MatrixXd>(d, 1, 5).col(0);
   const Eigen::MatrixXd down =
       Eigen::MatrixXd::Identity(d, d) - 2 / v.squaredNorm() * v * v.transpose();
-  const Rows<T> up = (w.template cast<double>() * down).template cast<T>();
-  Rows<T> dense(4, 300), thin(4, 300);
+  const HeadRows<T> up = (w.template cast<double>() * down).template cast<T>();
+  HeadRows<T> dense(4, 300), thin(4, 300);
   DenseHead<T>(w).logits(backend, h, dense);
-  LowRankHead<T>(Rows<T>(down.template cast<T>()), up).logits(backend, h, thin);
+  LowRankHead<T>(HeadRows<T>(down.template cast<T>()), up).logits(backend, h, thin);
   for (Index r = 0; r < 4; ++r)
     for (Index o = 0; o < 300; ++o)
       EXPECT_NEAR(dense(r, o), thin(r, o),
@@ -236,9 +236,10 @@ TYPED_TEST(HeadTest, LowRankOfFullRankIsTheDenseHead) {  // S2
 TYPED_TEST(HeadTest, AConstantRowChangesNoProbability) {  // S6
   using T = typename TypeParam::scalar;
   const auto backend = TypeParam::backend::make();
-  const Rows<T> w = pare::testing::random_matrix<Rows<T>>(300, 10, 3);
-  const Rows<T> moved = w.rowwise() + pare::testing::random_matrix<Rows<T>>(1, 10, 8).row(0);
-  const auto h = pare::testing::random_matrix<Rows<T>>(4, 10, 4);
+  const HeadRows<T> w = pare::testing::random_matrix<HeadRows<T>>(300, 10, 3);
+  const HeadRows<T> moved =
+      w.rowwise() + pare::testing::random_matrix<HeadRows<T>>(1, 10, 8).row(0);
+  const auto h = pare::testing::random_matrix<HeadRows<T>>(4, 10, 4);
   const auto a = DenseHead<T>(w).top_k(backend, h, 9), b = DenseHead<T>(moved).top_k(backend, h, 9);
   EXPECT_EQ(a.ids, b.ids);
   for (Index r = 0; r < 4; ++r)
@@ -264,14 +265,14 @@ template <class Head>
 void expect_rows_as_singles() {
   using T = typename Head::scalar;
   const Index outputs = 700, inputs = 300;
-  const auto h = pare::testing::random_matrix<Rows<T>>(17, inputs, 4);
+  const auto h = pare::testing::random_matrix<HeadRows<T>>(17, inputs, 4);
   const Head head = [&] {
     if constexpr (requires { typename Head::weight; } &&
                   !std::is_same_v<Head, PanelHead<typename Head::weight>>)
-      return Head(pare::testing::random_matrix<Rows<T>>(40, inputs, 1),
-                  pare::testing::random_matrix<Rows<T>>(outputs, 40, 2));
+      return Head(pare::testing::random_matrix<HeadRows<T>>(40, inputs, 1),
+                  pare::testing::random_matrix<HeadRows<T>>(outputs, 40, 2));
     else
-      return Head(pare::testing::random_matrix<Rows<T>>(outputs, inputs, 1));
+      return Head(pare::testing::random_matrix<HeadRows<T>>(outputs, inputs, 1));
   }();
   const auto positions = positions_of(17);
   const std::span<const Index> all(positions);
@@ -308,42 +309,42 @@ TEST(HeadBits, RowsAreThoseOfSinglesOnAnyThreads) {  // S4, S5, F3
 }
 
 TEST(HeadBits, AnyStridesHaveTheSameBits) {
-  const auto w = pare::testing::random_matrix<Rows<float>>(100, 30, 1);
-  const auto h = pare::testing::random_matrix<Rows<float>>(3, 30, 2);
-  const LowRankHead<float> head(pare::testing::random_matrix<Rows<float>>(8, 30, 1),
-                                pare::testing::random_matrix<Rows<float>>(100, 8, 3));
+  const auto w = pare::testing::random_matrix<HeadRows<float>>(100, 30, 1);
+  const auto h = pare::testing::random_matrix<HeadRows<float>>(3, 30, 2);
+  const LowRankHead<float> head(pare::testing::random_matrix<HeadRows<float>>(8, 30, 1),
+                                pare::testing::random_matrix<HeadRows<float>>(100, 8, 3));
   const DenseHead<float> dense(w);
   pare::testing::any_stride_same_bits(h, [&](const auto& view) {
-    Rows<float> z(3, 100);
+    HeadRows<float> z(3, 100);
     dense.logits(view, z);
     return z;
   });
   pare::testing::any_stride_same_bits(h, [&](const auto& view) {
-    Rows<float> z(3, 100);
+    HeadRows<float> z(3, 100);
     head.logits(view, z);
     return z;
   });
   pare::testing::any_stride_same_bits(w, [&](const auto& view) {
-    Rows<float> z(3, 100);
+    HeadRows<float> z(3, 100);
     DenseHead<float>(view).logits(h, z);
     return z;
   });
 }
 
 TEST(HeadBits, StorageRoundsTheWeightAndNothingElse) {
-  const auto w = pare::testing::random_matrix<Rows<float>>(100, 30, 1);
-  const auto h = pare::testing::random_matrix<Rows<float>>(3, 30, 2);
-  const Rows<float> rounded = w.unaryExpr([](float x) { return static_cast<float>(bf16(x)); });
-  Rows<float> a(3, 100), b(3, 100);
+  const auto w = pare::testing::random_matrix<HeadRows<float>>(100, 30, 1);
+  const auto h = pare::testing::random_matrix<HeadRows<float>>(3, 30, 2);
+  const HeadRows<float> rounded = w.unaryExpr([](float x) { return static_cast<float>(bf16(x)); });
+  HeadRows<float> a(3, 100), b(3, 100);
   DenseHead<bf16>(w).logits(h, a);
   DenseHead<float>(rounded).logits(h, b);
   EXPECT_TRUE(pare::testing::equal_bits(a, b));
 }
 
 TEST(HeadBits, BytesAreWithinHalfAStep) {
-  const auto w = pare::testing::random_matrix<Rows<float>>(100, 30, 1);
-  const auto h = pare::testing::random_matrix<Rows<float>>(3, 30, 2);
-  Rows<float> a(3, 100), b(3, 100);
+  const auto w = pare::testing::random_matrix<HeadRows<float>>(100, 30, 1);
+  const auto h = pare::testing::random_matrix<HeadRows<float>>(3, 30, 2);
+  HeadRows<float> a(3, 100), b(3, 100);
   const QuantizedHead bytes(w);
   bytes.logits(h, a);
   DenseHead<float>(w).logits(h, b);
@@ -353,15 +354,15 @@ TEST(HeadBits, BytesAreWithinHalfAStep) {
       EXPECT_NEAR(a(r, o), b(r, o), step * h.row(r).cwiseAbs().sum() * 0.501f);
     }
   // A row of zeros has a scale of 0.
-  Rows<float> z(3, 5);
-  QuantizedHead(Rows<float>(Rows<float>::Zero(5, 30))).logits(h, z);
-  EXPECT_EQ(z, Rows<float>(Rows<float>::Zero(3, 5)));
+  HeadRows<float> z(3, 5);
+  QuantizedHead(HeadRows<float>(HeadRows<float>::Zero(5, 30))).logits(h, z);
+  EXPECT_EQ(z, HeadRows<float>(HeadRows<float>::Zero(3, 5)));
 }
 
 TEST(HeadMemory, TheSecondCallAllocatesNothing) {
-  const LowRankHead<bf16> head(pare::testing::random_matrix<Rows<float>>(16, 40, 1),
-                               pare::testing::random_matrix<Rows<float>>(500, 16, 3));
-  const auto h = pare::testing::random_matrix<Rows<float>>(3, 40, 2);
+  const LowRankHead<bf16> head(pare::testing::random_matrix<HeadRows<float>>(16, 40, 1),
+                               pare::testing::random_matrix<HeadRows<float>>(500, 16, 3));
+  const auto h = pare::testing::random_matrix<HeadRows<float>>(3, 40, 2);
   const std::vector<Index> positions{1, 2, 3};
   pare::Workspace workspace;
   HeadSummary<float> out;
@@ -377,9 +378,10 @@ TEST(HeadMemory, TheSecondCallAllocatesNothing) {
 
 TEST(HeadRefusals, NameWhatIsWrongAndWriteNothing) {
   using pare::testing::refuses_and_leaves_alone;
-  const DenseHead<float> head(pare::testing::random_matrix<Rows<float>>(100, 30, 1));
-  const Rows<float> h = pare::testing::random_matrix<Rows<float>>(3, 30, 2), other = h.leftCols(29);
-  Rows<float> z = Rows<float>::Zero(3, 100), narrow = Rows<float>::Zero(3, 99);
+  const DenseHead<float> head(pare::testing::random_matrix<HeadRows<float>>(100, 30, 1));
+  const HeadRows<float> h = pare::testing::random_matrix<HeadRows<float>>(3, 30, 2),
+                        other = h.leftCols(29);
+  HeadRows<float> z = HeadRows<float>::Zero(3, 100), narrow = HeadRows<float>::Zero(3, 99);
   HeadSummary<float> out;
   const auto reduce = [&](const auto& hidden, const HeadRequest& request) {
     return [&, request] { head.reduce(pare::simd, hidden, request, out); };
@@ -419,8 +421,8 @@ TEST(HeadRefusals, NameWhatIsWrongAndWriteNothing) {
 
 TEST(HeadRefusals, NoRowsAreANoOp) {
   const DenseHead<float> head(100, 30);
-  const Rows<float> none(0, 30);
-  Rows<float> z(0, 100);
+  const HeadRows<float> none(0, 30);
+  HeadRows<float> z(0, 100);
   head.logits(none, z);
   EXPECT_EQ(head.top_k(none, 3).rows, 0);
   EXPECT_EQ(head.argmax(none).size(), 0u);

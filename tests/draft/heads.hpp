@@ -26,7 +26,7 @@
 namespace pare::testing {
 
 template <class T>
-using Rows = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+using HeadRows = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
 /// Tokens of a row in the order (logit falling, token rising), by a sort of all.
 template <class Row>

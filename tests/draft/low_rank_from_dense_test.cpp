@@ -20,21 +20,21 @@
 namespace {
 
 using pare::Index;
+using pare::testing::HeadRows;
 using pare::testing::refusal;
-using pare::testing::Rows;
 using namespace pare::draft;
 
 /// Rows with a falling spectrum around a large mean.
-Rows<double> weight(Index tokens, Index d) {
-  Rows<double> w = pare::testing::random_matrix<Rows<double>>(tokens, d, 1);
+HeadRows<double> weight(Index tokens, Index d) {
+  HeadRows<double> w = pare::testing::random_matrix<HeadRows<double>>(tokens, d, 1);
   for (Index i = 0; i < d; ++i) w.col(i) *= std::pow(0.8, static_cast<double>(i));
-  const Rows<double> mean = pare::testing::random_matrix<Rows<double>>(1, d, 2) * 5;
+  const HeadRows<double> mean = pare::testing::random_matrix<HeadRows<double>>(1, d, 2) * 5;
   return w.rowwise() + mean.row(0);
 }
 
 /// Logits less their mean over tokens.
-Rows<double> centred_logits(const auto& head, const Rows<double>& h) {
-  Rows<double> z(h.rows(), head.outputs());
+HeadRows<double> centred_logits(const auto& head, const HeadRows<double>& h) {
+  HeadRows<double> z(h.rows(), head.outputs());
   head.logits(h, z);
   return z.colwise() - z.rowwise().mean();
 }
@@ -42,7 +42,7 @@ Rows<double> centred_logits(const auto& head, const Rows<double>& h) {
 TEST(LowRankFromDense, ErrsByNoMoreThanTheNextSingularValue) {  // S3
   const Index tokens = 200, d = 24;
   const auto w = weight(tokens, d);
-  const auto h = pare::testing::random_matrix<Rows<double>>(20, d, 3);
+  const auto h = pare::testing::random_matrix<HeadRows<double>>(20, d, 3);
   const Eigen::MatrixXd less_mean = w.rowwise() - w.colwise().mean();
   const Eigen::VectorXd sigma = Eigen::BDCSVD<Eigen::MatrixXd>(less_mean).singularValues();
   const DenseHead<double> dense(w);
@@ -64,7 +64,7 @@ TEST(LowRankFromDense, TheMetricIsHeeded) {
   const Index tokens = 300, d = 24;
   const auto w = weight(tokens, d);
   // Hidden states in a few directions that the spectrum of W does not favour.
-  Rows<double> h = pare::testing::random_matrix<Rows<double>>(200, d, 3);
+  HeadRows<double> h = pare::testing::random_matrix<HeadRows<double>>(200, d, 3);
   for (Index i = 0; i < d; ++i) h.col(i) *= std::pow(0.6, static_cast<double>(d - i));
   const DenseHead<double> dense(w);
   const auto z = centred_logits(dense, h);
@@ -80,10 +80,10 @@ TEST(LowRankFromDense, TheMetricIsHeeded) {
   Eigen::VectorXd tokens_weight = Eigen::VectorXd::Constant(tokens, 1e-6);
   tokens_weight.head(10).setOnes();
   const auto first = [&](const auto& fit) {
-    Rows<double> a(h.rows(), tokens), b(h.rows(), tokens);
+    HeadRows<double> a(h.rows(), tokens), b(h.rows(), tokens);
     fit.head.logits(h, a);
     dense.logits(h, b);
-    const Rows<double> shift = h * w.colwise().mean().transpose();
+    const HeadRows<double> shift = h * w.colwise().mean().transpose();
     return (a - b).leftCols(10).colwise().operator+(shift.col(0)).squaredNorm();
   };
   const double weighted =
@@ -96,9 +96,9 @@ TEST(LowRankFromDense, ACovarianceIsTheMetricOfItsMatrix) {
   pare::factor::Covariance covariance(9);
   refusal([&] { low_rank_head_of<float>(w, covariance, {.rank = 4}); },
           "factor::Covariance::matrix", "count");
-  covariance.add(pare::testing::random_matrix<Rows<double>>(30, 9, 3));
-  Rows<double> z(60, 60), wanted(60, 60);
-  const auto logits_of = [&](const auto& fit, Rows<double>& to) { fit.head.logits(w, to); };
+  covariance.add(pare::testing::random_matrix<HeadRows<double>>(30, 9, 3));
+  HeadRows<double> z(60, 60), wanted(60, 60);
+  const auto logits_of = [&](const auto& fit, HeadRows<double>& to) { fit.head.logits(w, to); };
   const pare::RowMatrix<double> c = covariance.matrix();
   logits_of(low_rank_head_of<double>(w, pare::factor::InputCovariance(c), {.rank = 4}), wanted);
   logits_of(low_rank_head_of<double>(w, covariance, {.rank = 4}), z);
@@ -120,11 +120,12 @@ TEST(LowRankFromDense, RefusesWhatFactorizeDoes) {
 
 TEST(CompareHeads, IsWhatTheLawsSay) {
   const Index tokens = 40, d = 6;
-  const auto w = pare::testing::random_matrix<Rows<double>>(tokens, d, 1);
-  const auto v = Rows<double>(w + 0.3 * pare::testing::random_matrix<Rows<double>>(tokens, d, 2));
-  const auto h = pare::testing::random_matrix<Rows<double>>(9, d, 3);
+  const auto w = pare::testing::random_matrix<HeadRows<double>>(tokens, d, 1);
+  const auto v =
+      HeadRows<double>(w + 0.3 * pare::testing::random_matrix<HeadRows<double>>(tokens, d, 2));
+  const auto h = pare::testing::random_matrix<HeadRows<double>>(9, d, 3);
   const DenseHead<double> exact(w), draft(v);
-  const auto law = [&](const Rows<double>& weights, Index r, double t) {
+  const auto law = [&](const HeadRows<double>& weights, Index r, double t) {
     const Eigen::ArrayXd e = (weights * h.row(r).transpose() / t).array().exp();
     return Eigen::ArrayXd(e / e.sum());
   };
@@ -159,14 +160,14 @@ TEST(CompareHeads, IsWhatTheLawsSay) {
 
 TEST(CompareHeads, RefusesWhatDoesNotFit) {
   const DenseHead<float> exact(40, 6), narrow(40, 5), few(39, 6);
-  const Rows<float> h = Rows<float>::Ones(2, 6);
+  const HeadRows<float> h = HeadRows<float>::Ones(2, 6);
   constexpr const char* function = "draft::compare_heads";
   refusal([&] { compare_heads(narrow, exact, h); }, function, "draft");
   refusal([&] { compare_heads(few, exact, h); }, function, "draft");
   refusal([&] { compare_heads(exact, exact, h.leftCols(5)); }, function, "hidden");
   refusal([&] { compare_heads(exact, exact, h.topRows(0)); }, function, "hidden");
   refusal([&] { compare_heads(exact, exact, h, 0); }, function, "temperature");
-  Rows<float> bad = h;
+  HeadRows<float> bad = h;
   bad(1, 1) = std::numeric_limits<float>::quiet_NaN();
   refusal([&] { compare_heads(exact, exact, bad); }, function, "hidden");
 }

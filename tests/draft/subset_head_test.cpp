@@ -22,8 +22,8 @@ namespace {
 
 using pare::bf16, pare::Index;
 using pare::kernel::Q4_0, pare::kernel::Q4_1, pare::kernel::Q8_0;
+using pare::testing::HeadRows;
 using pare::testing::refusal;
-using pare::testing::Rows;
 using namespace pare::draft;
 
 static_assert(DraftHead<SubsetHead<DenseHead<float>>> && DraftHead<StoredHead<bf16>> &&
@@ -47,11 +47,11 @@ TYPED_TEST_SUITE(SubsetHeadTest, Backends);
 TYPED_TEST(SubsetHeadTest, AnswersAreThoseOfMaskedLogits) {  // S7
   const auto backend = TypeParam::make();
   const Index tokens = 15000;
-  const auto w = pare::testing::integer_matrix<Rows<float>>(tokens, 20, 1);
-  const auto h = pare::testing::integer_matrix<Rows<float>>(3, 20, 2);
+  const auto w = pare::testing::integer_matrix<HeadRows<float>>(tokens, 20, 1);
+  const auto h = pare::testing::integer_matrix<HeadRows<float>>(3, 20, 2);
   const auto ids = every_third(tokens);
   const auto head = subset_of<float>(w, ids);
-  Rows<float> all(3, tokens), masked = Rows<float>::Constant(3, tokens, -infinity);
+  HeadRows<float> all(3, tokens), masked = HeadRows<float>::Constant(3, tokens, -infinity);
   DenseHead<float>(w).logits(backend, h, all);
   for (const auto id : ids) masked.col(id) = all.col(id);
   const auto top = head.top_k(backend, h, 50, 3.0);
@@ -70,7 +70,7 @@ TYPED_TEST(SubsetHeadTest, AnswersAreThoseOfMaskedLogits) {  // S7
     }
     EXPECT_EQ(drawn[static_cast<std::size_t>(r)], best);
   }
-  Rows<float> values(3, 2);
+  HeadRows<float> values(3, 2);
   const std::vector<std::int32_t> wanted{0, 1, 4, 5, 2, 14998};
   head.values_at(backend, h, wanted, values);
   for (Index r = 0; r < 3; ++r)
@@ -83,18 +83,18 @@ TYPED_TEST(SubsetHeadTest, AnswersAreThoseOfMaskedLogits) {  // S7
 TYPED_TEST(SubsetHeadTest, MarkovIsTheSumOfBothTerms) {
   const auto backend = TypeParam::make();
   const Index tokens = 300, d = 20, rank = 6, markov = 5;
-  const auto down = pare::testing::integer_matrix<Rows<float>>(rank, d, 1);
-  const auto up = pare::testing::integer_matrix<Rows<float>>(tokens, rank, 2);
-  const auto first = pare::testing::integer_matrix<Rows<float>>(tokens, markov, 3);
-  const auto second = pare::testing::integer_matrix<Rows<float>>(tokens, markov, 4);
-  const auto h = pare::testing::integer_matrix<Rows<float>>(3, d, 5);
+  const auto down = pare::testing::integer_matrix<HeadRows<float>>(rank, d, 1);
+  const auto up = pare::testing::integer_matrix<HeadRows<float>>(tokens, rank, 2);
+  const auto first = pare::testing::integer_matrix<HeadRows<float>>(tokens, markov, 3);
+  const auto second = pare::testing::integer_matrix<HeadRows<float>>(tokens, markov, 4);
+  const auto h = pare::testing::integer_matrix<HeadRows<float>>(3, d, 5);
   const std::vector<std::int32_t> last{7, 299, 0};
   const MarkovHead<float> head(down, up, first, second);
-  Rows<float> z(3, tokens), embedded(3, markov);
+  HeadRows<float> z(3, tokens), embedded(3, markov);
   head.after(last).logits(backend, h, z);
   for (Index r = 0; r < 3; ++r) embedded.row(r) = first.row(last[static_cast<std::size_t>(r)]);
   // Integers: exact in any order.
-  const Rows<float> wanted =
+  const HeadRows<float> wanted =
       (h * down.transpose()) * up.transpose() + embedded * second.transpose();
   EXPECT_EQ(z, wanted);
   pare::testing::expect_summary(head.after(last).top_k(backend, h, 9, 100.0), z, 100.0);
@@ -103,9 +103,9 @@ TYPED_TEST(SubsetHeadTest, MarkovIsTheSumOfBothTerms) {
 template <class W>
 void expect_stored() {
   const Index tokens = 200, d = 64;
-  const auto dense = pare::testing::random_matrix<Rows<float>>(tokens, d, 1);
+  const auto dense = pare::testing::random_matrix<HeadRows<float>>(tokens, d, 1);
   std::vector<W> stored(static_cast<std::size_t>(tokens * d / pare::kernel::weight_inputs<W>));
-  Rows<float> values = dense;
+  HeadRows<float> values = dense;
   for (std::size_t i = 0; i < stored.size(); ++i) {
     float* const at = values.data() + static_cast<Index>(i) * pare::kernel::weight_inputs<W>;
     if constexpr (pare::kernel::WeightBlock<W>) {
@@ -126,8 +126,8 @@ void expect_stored() {
     else
       return StoredHead<W>(pare::TensorView<const W, 2>{stored.data(), {tokens, d}, {d, 1}});
   }();
-  const auto h = pare::testing::random_matrix<Rows<float>>(19, d, 5);
-  Rows<float> z(19, tokens), one(1, tokens), reference(19, tokens);
+  const auto h = pare::testing::random_matrix<HeadRows<float>>(19, d, 5);
+  HeadRows<float> z(19, tokens), one(1, tokens), reference(19, tokens);
   head.logits(pare::simd.threads(3), h, z);
   head.logits(pare::reference, h, reference);
   for (Index r = 0; r < 19; ++r) {
@@ -139,7 +139,7 @@ void expect_stored() {
       ASSERT_NEAR(reference(r, o), wanted(o), 0x1p-22 * sizes(o));
     }
     head.logits(h.row(r), one);
-    ASSERT_TRUE(pare::testing::equal_bits(one, Rows<float>(z.row(r))));
+    ASSERT_TRUE(pare::testing::equal_bits(one, HeadRows<float>(z.row(r))));
   }
   pare::testing::expect_summary(head.top_k(h, 8), z, 1);
 }
@@ -154,10 +154,10 @@ TEST(StoredHead, IsThatOfTheWidenedWeight) {
 }
 
 TEST(HeadBits, LatentsMayBeMoved) {
-  const LowRankHead<float> head(pare::testing::integer_matrix<Rows<float>>(6, 20, 1),
-                                pare::testing::integer_matrix<Rows<float>>(100, 6, 2));
-  const auto h = pare::testing::integer_matrix<Rows<float>>(2, 20, 3);
-  Rows<float> u(2, 6), z(2, 100), moved(2, 100);
+  const LowRankHead<float> head(pare::testing::integer_matrix<HeadRows<float>>(6, 20, 1),
+                                pare::testing::integer_matrix<HeadRows<float>>(100, 6, 2));
+  const auto h = pare::testing::integer_matrix<HeadRows<float>>(2, 20, 3);
+  HeadRows<float> u(2, 6), z(2, 100), moved(2, 100);
   head.latents_of(pare::simd, h, u);
   head.logits(h, z);
   head.up().logits(u, moved);
@@ -183,7 +183,7 @@ TEST(SubsetHead, RefusesBrokenTables) {
   std::array<bool, 10> t2d{true, true};
   refusal([&] { ids_of_offsets(Offsets{0, 0, 0}, std::span<const bool>(t2d)); }, offsets, "t2d");
   refusal([&] { ids_of_offsets(Offsets{0, 1}, std::span<const bool>(t2d)); }, offsets, "t2d");
-  const auto w = pare::testing::random_matrix<Rows<float>>(10, 4, 1);
+  const auto w = pare::testing::random_matrix<HeadRows<float>>(10, 4, 1);
   using Ids = std::vector<std::int32_t>;
   for (const Ids& ids : {Ids{1, 1}, Ids{2, 1}, Ids{-1, 2}, Ids{1, 10}, Ids{}}) {
     refusal([&] { subset_of<float>(w, ids); }, "draft::subset_of", "ids");
@@ -197,7 +197,7 @@ TEST(SubsetHead, RefusesBrokenTables) {
 }
 
 TEST(MarkovHead, RefusesWhatDoesNotFit) {
-  const Rows<float> down(3, 8), up(20, 3), first(20, 2), second(20, 2), thin(20, 0), few(19, 2);
+  const HeadRows<float> down(3, 8), up(20, 3), first(20, 2), second(20, 2), thin(20, 0), few(19, 2);
   constexpr const char* made = "draft::MarkovHead";
   refusal([&] { MarkovHead<float>(down, few, first, second); }, made, "up");
   refusal([&] { MarkovHead<float>(down, up, few, second); }, made, "first");
@@ -208,7 +208,7 @@ TEST(MarkovHead, RefusesWhatDoesNotFit) {
   refusal([&] { head.after(bad); }, "draft::MarkovHead::after", "last");
   HeadSummary<float> out;
   out.ids = {77};
-  const Rows<float> h = Rows<float>::Zero(3, 8);
+  const HeadRows<float> h = HeadRows<float>::Zero(3, 8);
   pare::testing::refuses_and_leaves_alone(
       [&] { head.after(last).reduce(pare::simd, h, {.k = 1}, out); }, "draft::MarkovHead::after",
       "last", out.ids);
@@ -220,7 +220,7 @@ TEST(StoredHead, RefusesWhatDoesNotFit) {
   refusal([&] { StoredHead<Q8_0>(blocks, 0, 64); }, function, "outputs");
   refusal([&] { StoredHead<Q8_0>(blocks, 3, 65); }, function, "inputs");
   refusal([&] { StoredHead<Q8_0>(blocks, 2, 64); }, function, "blocks");
-  const Rows<float> w(4, 6);
+  const HeadRows<float> w(4, 6);
   refusal([&] { StoredHead<float>(transpose(pare::as_const(pare::to_view(w)))); }, function,
           "weight");
   refusal([&] { StoredHead<float>(pare::TensorView<const float, 2>{w.data(), {0, 6}, {6, 1}}); },

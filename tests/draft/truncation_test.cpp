@@ -18,8 +18,8 @@
 namespace {
 
 using pare::Index;
+using pare::testing::HeadRows;
 using pare::testing::refusal;
-using pare::testing::Rows;
 using namespace pare::draft;
 
 /// The law by a sort of all logits, step after step; probability 0 of what is cut.
@@ -61,10 +61,10 @@ template <class T>
 Counts expect_laws(double spread, Index k) {
   const Index tokens = 1000;
   Counts counts;
-  const auto w = Rows<T>(pare::testing::random_matrix<Rows<T>>(tokens, 12, 1) * T(spread));
-  const auto h = pare::testing::random_matrix<Rows<T>>(6, 12, 2);
+  const auto w = HeadRows<T>(pare::testing::random_matrix<HeadRows<T>>(tokens, 12, 1) * T(spread));
+  const auto h = pare::testing::random_matrix<HeadRows<T>>(6, 12, 2);
   const DenseHead<T> head(w);
-  Rows<T> z(6, tokens);
+  HeadRows<T> z(6, tokens);
   head.logits(h, z);
   std::vector<Sampling> cuts{{}};
   for (const Index top_k : {1, 5, 40, 500, 5000}) cuts.push_back({.top_k = top_k});
@@ -113,8 +113,8 @@ TEST(Truncation, CertifiedLawsAreThoseOfAFullSort) {
 
 TEST(Truncation, MassesNearTheCutAreNotCertified) {
   // Four equal logits: the mass before the third is exactly 1/2, which log-sum-exp cannot tell.
-  const DenseHead<float> head(Rows<float>(Rows<float>::Zero(4, 2)));
-  const Rows<float> h = Rows<float>::Ones(1, 2);
+  const DenseHead<float> head(HeadRows<float>(HeadRows<float>::Zero(4, 2)));
+  const HeadRows<float> h = HeadRows<float>::Ones(1, 2);
   const auto top = head.top_k(h, 3);
   EXPECT_FALSE(certified_law(top, 0, 4, {.top_p = 0.5}));
   EXPECT_TRUE(certified_law(top, 0, 4, {.top_p = 0.3}));
@@ -125,10 +125,10 @@ TEST(Truncation, MassesNearTheCutAreNotCertified) {
 template <class T>
 void expect_margin(double near, double far) {
   const Index tokens = 1000;
-  const auto w = Rows<T>(pare::testing::random_matrix<Rows<T>>(tokens, 12, 1) * T(2));
-  const auto h = pare::testing::random_matrix<Rows<T>>(4, 12, 2);
+  const auto w = HeadRows<T>(pare::testing::random_matrix<HeadRows<T>>(tokens, 12, 1) * T(2));
+  const auto h = pare::testing::random_matrix<HeadRows<T>>(4, 12, 2);
   const DenseHead<T> head(w);
-  Rows<T> z(4, tokens);
+  HeadRows<T> z(4, tokens);
   head.logits(h, z);
   const auto top = head.top_k(h, 64);
   for (Index r = 0; r < 4; ++r) {
@@ -155,16 +155,16 @@ TEST(Truncation, TheMarginIsThatOfLogSumExp) {
 
 TEST(Truncation, OfEqualSumsTheLowestTokenIsDrawn) {
   // Steps of float at 1e18 are larger than any noise.
-  const DenseHead<float> head(Rows<float>(Rows<float>::Constant(300, 1, 1e18f)));
-  const Rows<float> h = Rows<float>::Ones(1, 1);
+  const DenseHead<float> head(HeadRows<float>(HeadRows<float>::Constant(300, 1, 1e18f)));
+  const HeadRows<float> h = HeadRows<float>::Ones(1, 1);
   const auto law = truncated_law(head, h, 0, {.temperature = 0.9});
   EXPECT_EQ(law.ids.size(), 300u);
   for (Index p = 0; p < 20; ++p) EXPECT_EQ(law.draw({3}, p), 0);
 }
 
 TEST(Truncation, DrawsAreThoseOfTheHeadWhereNothingIsCut) {
-  const auto w = pare::testing::random_matrix<Rows<float>>(500, 12, 1);
-  const auto h = pare::testing::random_matrix<Rows<float>>(1, 12, 2);
+  const auto w = pare::testing::random_matrix<HeadRows<float>>(500, 12, 1);
+  const auto h = pare::testing::random_matrix<HeadRows<float>>(1, 12, 2);
   const DenseHead<float> head(w);
   const auto law = truncated_law(head, h, 0, {.temperature = 0.7});
   EXPECT_EQ(law.ids.size(), 500u);
@@ -182,10 +182,10 @@ TEST(Truncation, DrawsAreThoseOfTheHeadWhereNothingIsCut) {
 
 // One noise: a head draws what keyed_sample draws of its logits, cut or not.
 TEST(Truncation, DrawsAreThoseOfKeyedSample) {
-  const auto w = pare::testing::random_matrix<Rows<double>>(500, 12, 1);
-  const auto h = pare::testing::random_matrix<Rows<double>>(1, 12, 2);
+  const auto w = pare::testing::random_matrix<HeadRows<double>>(500, 12, 1);
+  const auto h = pare::testing::random_matrix<HeadRows<double>>(1, 12, 2);
   const DenseHead<double> head(w);
-  Rows<double> z(1, 500);
+  HeadRows<double> z(1, 500);
   head.logits(h, z);
   const std::vector<double> row(z.data(), z.data() + z.size());
   const Sampling cut{.temperature = 0.7, .top_k = 30, .top_p = 0.9};
@@ -199,9 +199,9 @@ TEST(Truncation, DrawsAreThoseOfKeyedSample) {
 }
 
 TEST(Truncation, ARowWithoutALawHasNoTokens) {
-  Rows<float> w = pare::testing::random_matrix<Rows<float>>(500, 12, 1);
+  HeadRows<float> w = pare::testing::random_matrix<HeadRows<float>>(500, 12, 1);
   w(3, 3) = std::numeric_limits<float>::quiet_NaN();
-  const auto h = pare::testing::random_matrix<Rows<float>>(1, 12, 2);
+  const auto h = pare::testing::random_matrix<HeadRows<float>>(1, 12, 2);
   const auto law = truncated_law(DenseHead<float>(w), h, 0, {.temperature = 0.7, .top_p = 0.5});
   EXPECT_TRUE(law.ids.empty());
   EXPECT_EQ(law.draw({1}, 0), -1);
@@ -209,7 +209,7 @@ TEST(Truncation, ARowWithoutALawHasNoTokens) {
 
 TEST(Truncation, RefusesWhatIsOutOfRange) {
   const DenseHead<float> head(50, 3);
-  const Rows<float> h = Rows<float>::Ones(2, 3);
+  const HeadRows<float> h = HeadRows<float>::Ones(2, 3);
   constexpr double nan = std::numeric_limits<double>::quiet_NaN();
   const auto top = head.top_k(h, 5);
   const auto both = [&](const Sampling& cut, const char* argument) {

@@ -25,7 +25,7 @@ using pare::Index;
 using pare::to_view;
 
 template <class M>
-LowRank<double> solve(const MatrixXd& w, const M& metric, const SvdOptions& options) {
+LowRank<double> factor_of(const MatrixXd& w, const M& metric, const SvdOptions& options) {
   return detail::reference_factorize("factor::factorize", as_const(to_view(w)), metric, options);
 }
 
@@ -36,10 +36,10 @@ struct Problem {
   bool outputs, inputs;
 
   LowRank<double> solve(const SvdOptions& options) const {
-    if (outputs && inputs) return ::solve(w, BothWeights(output, input), options);
-    if (outputs) return ::solve(w, OutputWeights(output), options);
-    if (inputs) return ::solve(w, InputWeights(input), options);
-    return ::solve(w, Uniform{}, options);
+    if (outputs && inputs) return factor_of(w, BothWeights(output, input), options);
+    if (outputs) return factor_of(w, OutputWeights(output), options);
+    if (inputs) return factor_of(w, InputWeights(input), options);
+    return factor_of(w, Uniform{}, options);
   }
   double objective(const MatrixXd& x) const { return weighted_objective(w, x, output, input); }
   MatrixXd weighted() const {
@@ -121,7 +121,7 @@ TEST(ReferenceWeightedSvd, NoOtherFactorsDoBetter) {
     const Index k = 4;
     const auto r = p.solve({.rank = k});
     const double best = p.objective(product(r));
-    EXPECT_LE(best, p.objective(product(::solve(p.w, Uniform{}, {.rank = k}))) + p.bound());
+    EXPECT_LE(best, p.objective(product(factor_of(p.w, Uniform{}, {.rank = k}))) + p.bound());
     for (std::uint64_t seed = 0; seed < 500; ++seed) {
       // Neighbours of the optimum, and for each a projection onto a random subspace.
       const MatrixXd left = r.left + 1e-3 * normal_matrix(p.w.rows(), k, 100 + seed);
@@ -139,9 +139,9 @@ TEST(ReferenceWeightedSvd, EqualWeightsAreThePlainDecomposition) {
   for (const double c : {1e-6, 1.0, 7.0, 1e9}) {
     const VectorXd output = VectorXd::Constant(18, c), input = VectorXd::Constant(25, c);
     const double bound = 1e3 * decomposition_bound(18, 25, p.w.norm());  // gap 5^-.5 - 6^-.5 > 1e-3
-    for (const auto& r : {::solve(p.w, OutputWeights(output), {.rank = 5}),
-                          ::solve(p.w, InputWeights(input), {.rank = 5}),
-                          ::solve(p.w, BothWeights(output, input), {.rank = 5})})
+    for (const auto& r : {factor_of(p.w, OutputWeights(output), {.rank = 5}),
+                          factor_of(p.w, InputWeights(input), {.rank = 5}),
+                          factor_of(p.w, BothWeights(output, input), {.rank = 5})})
       EXPECT_TRUE(within((product(r) - plain).norm(), 0, bound)) << c;
   }
 }
@@ -192,7 +192,7 @@ TEST(ReferenceWeightedSvd, SidesAreTransposesOfEachOther) {
   const Problem p = problem(true, false);
   const MatrixXd t = p.w.transpose();
   const auto r = p.solve({.rank = 5});
-  const auto s = ::solve(t, InputWeights(p.output), {.rank = 5});
+  const auto s = factor_of(t, InputWeights(p.output), {.rank = 5});
   EXPECT_TRUE(within((product(r) - product(s).transpose()).norm(), 0,
                      1e3 * decomposition_bound(18, 25, p.w.norm())));
 }
@@ -216,8 +216,8 @@ struct EvenOutputsTwice : Uniform {
 TEST(ReferenceWeightedSvd, TakesAUsersMetric) {
   const Problem p = problem(false, false);
   const EvenOutputsTwice metric(18);
-  const auto wanted = ::solve(p.w, OutputWeights(metric.weights), {.rank = 4});
-  EXPECT_TRUE(equal_bits(::solve(p.w, metric, {.rank = 4}).left, wanted.left));
+  const auto wanted = factor_of(p.w, OutputWeights(metric.weights), {.rank = 4});
+  EXPECT_TRUE(equal_bits(factor_of(p.w, metric, {.rank = 4}).left, wanted.left));
 }
 
 TEST(ReferenceWeightedSvd, ToleranceIsInTheMetric) {
@@ -232,7 +232,7 @@ TEST(ReferenceWeightedSvd, ToleranceIsInTheMetric) {
 TEST(ReferenceWeightedSvd, RefusesBadWeights) {
   const MatrixXd w = normal_matrix(5, 4, 9);
   const auto refused = [&](const auto& metric, const char* argument) {
-    refusal([&] { ::solve(w, metric, {.rank = 2}); }, "factor::factorize", argument);
+    refusal([&] { factor_of(w, metric, {.rank = 2}); }, "factor::factorize", argument);
   };
   for (const double bad :
        {-1.0, std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {

@@ -86,7 +86,7 @@ TEST(LatentCacheAttend, ATokenThatWasEvictedIsNotRead) {
   refusal([&] { read({.causal = true}); }, "attention::attend", "cache");
   refusal([&] { read({.causal = true, .window = 17, .sinks = 2}); }, "attention::attend", "cache");
   refusal([&] { read({.causal = true, .window = 16, .sinks = 5}); }, "attention::attend", "cache");
-  pare::testing::Rows<float> out(30, 10);
+  pare::testing::PlainRows<float> out(30, 10);
   refusal([&] { cache.read(0, 30, out.writable()); }, "latent::LatentCache::read", "first");
   EXPECT_EQ(cache.append(0, x.rows(0, 0, 1)), 60);
 }

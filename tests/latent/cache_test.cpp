@@ -243,7 +243,7 @@ TEST(LatentCache, WhatDoesNotFitIsRefusedAndChangesNothing) {
   const TensorView<const float, 2> inside{cache.key(0, 0, 0), {2, 8}, {8, 1}};
   refusal([&] { cache.append(0, inside); }, append, "latent");
   constexpr const char* read = "latent::LatentCache::read";
-  pare::testing::Rows<float> out(3, 8), narrow(3, 7);
+  pare::testing::PlainRows<float> out(3, 8), narrow(3, 7);
   refusal([&] { cache.read(1, 0, out.writable()); }, read, "sequence");
   refusal([&] { cache.read(0, 0, narrow.writable()); }, read, "out");
   refusal([&] { cache.read(0, 3, out.writable()); }, read, "first");

@@ -233,8 +233,7 @@ PARE_ABI_BEGIN
 /// \param out     as v, written: rows of a cache, or v itself
 /// \param options gate and bias
 /// \throws std::invalid_argument if shapes or strides do not fit, the gate is no enumerator, there
-/// is
-///         not one bias per head, or out overlaps an input (v itself apart). Nothing is written
+///         is not one bias per head, or out overlaps an input (v itself apart). Nothing is written
 ///         then. No tokens: a no-op.
 ///
 /// Cost: one pass over hidden, v, v_first and out; memory binds. Memory: nothing but a few shares.
