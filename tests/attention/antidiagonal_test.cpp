@@ -17,6 +17,7 @@
 #include "support/backends.hpp"
 #include "support/tolerance.hpp"
 
+namespace attention_antidiagonal_test {
 namespace {
 
 using pare::Index;
@@ -341,3 +342,4 @@ TYPED_TEST(DiagonalsStorage, KeepTheBlocksOfTheDefinition) {
 }
 
 }  // namespace
+}  // namespace attention_antidiagonal_test

@@ -17,6 +17,7 @@
 #include "attention/data.hpp"
 #include "support/tolerance.hpp"
 
+namespace attention_attend_decode_test {
 namespace {
 
 using pare::compute_t;
@@ -166,3 +167,4 @@ TYPED_TEST(AttendDecodeTest, ANaNInOnePartIsNotLost) {
 }
 
 }  // namespace
+}  // namespace attention_attend_decode_test

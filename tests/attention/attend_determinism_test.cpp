@@ -14,6 +14,7 @@
 #include "attention/data.hpp"
 #include "support/tolerance.hpp"
 
+namespace attention_attend_determinism_test {
 namespace {
 
 using pare::Index;
@@ -173,3 +174,4 @@ TYPED_TEST(AttendDeterminismTest, ARowDoesNotDependOnRowsAfterIt) {
 }
 
 }  // namespace
+}  // namespace attention_attend_determinism_test

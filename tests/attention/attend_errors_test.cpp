@@ -19,6 +19,7 @@
 #include "support/matrices.hpp"
 #include "support/tolerance.hpp"
 
+namespace attention_attend_errors_test {
 namespace {
 
 using pare::Index;
@@ -444,3 +445,4 @@ TEST(AttendErrors, MessagesSayWhatWasGotAndWanted) {
 }
 
 }  // namespace
+}  // namespace attention_attend_errors_test

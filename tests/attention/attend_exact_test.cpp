@@ -12,6 +12,7 @@
 #include "attention/data.hpp"
 #include "support/tolerance.hpp"
 
+namespace attention_attend_exact_test {
 namespace {
 
 using pare::compute_t;
@@ -176,3 +177,4 @@ TEST(AttendExact, LargeBlocksOfRows) {
 }
 
 }  // namespace
+}  // namespace attention_attend_exact_test

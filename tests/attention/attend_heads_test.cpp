@@ -20,6 +20,7 @@
 #include "support/matrices.hpp"
 #include "support/properties.hpp"
 
+namespace attention_attend_heads_test {
 namespace {
 
 using pare::bf16;
@@ -258,3 +259,4 @@ TEST(HeadPartition, WhatDoesNotFitIsRefused) {
 }
 
 }  // namespace
+}  // namespace attention_attend_heads_test

@@ -19,6 +19,7 @@
 #include "support/matrices.hpp"
 #include "support/properties.hpp"
 
+namespace attention_attend_key_lists_test {
 namespace {
 
 using pare::Index;
@@ -332,3 +333,4 @@ TEST(ListedCalls, RefuseWhatDoesNotFit) {
 }
 
 }  // namespace
+}  // namespace attention_attend_key_lists_test

@@ -16,6 +16,7 @@
 #include "attention/data.hpp"
 #include "support/tolerance.hpp"
 
+namespace attention_attend_mask_test {
 namespace {
 
 using pare::compute_t;
@@ -291,3 +292,4 @@ TYPED_TEST(AttendMaskTest, StatsTellTheShareOfBlocks) {
 }
 
 }  // namespace
+}  // namespace attention_attend_mask_test

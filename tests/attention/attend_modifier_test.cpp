@@ -14,6 +14,7 @@
 #include "attention/data.hpp"
 #include "support/tolerance.hpp"
 
+namespace attention_attend_modifier_test {
 namespace {
 
 using pare::bf16;
@@ -347,3 +348,4 @@ TEST(AttendModifier, AnEmptyChainOfExactsIsExact) {
 }
 
 }  // namespace
+}  // namespace attention_attend_modifier_test

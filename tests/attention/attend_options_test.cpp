@@ -22,6 +22,7 @@
 #include "attention/data.hpp"
 #include "support/tolerance.hpp"
 
+namespace attention_attend_options_test {
 namespace {
 
 using pare::bf16;
@@ -319,3 +320,4 @@ static_assert(std::is_constructible_v<LogSumExp, Eigen3&>);
 static_assert(!std::is_constructible_v<LogSumExp, Eigen3>);
 
 }  // namespace
+}  // namespace attention_attend_options_test

@@ -15,6 +15,7 @@
 #include "attention/data.hpp"
 #include "support/tolerance.hpp"
 
+namespace attention_attend_properties_test {
 namespace {
 
 using pare::compute_t;
@@ -231,3 +232,4 @@ TYPED_TEST(AttendPropertiesTest, ANaNValueReachesTheRowsThatSeeIt) {
 }
 
 }  // namespace
+}  // namespace attention_attend_properties_test

@@ -19,6 +19,7 @@
 #include "attention/sources.hpp"
 #include "support/tolerance.hpp"
 
+namespace attention_attend_source_test {
 namespace {
 
 using pare::compute_t;
@@ -258,3 +259,4 @@ TEST(AttendSource, AModifierNeedsNoBackend) {
 }
 
 }  // namespace
+}  // namespace attention_attend_source_test

@@ -12,6 +12,7 @@
 #include "attention/backends.hpp"
 #include "attention/oracle.hpp"
 
+namespace attention_attend_storage_test {
 namespace {
 
 using pare::compute_t;
@@ -88,3 +89,4 @@ TYPED_TEST(AttendStorageTest, NoWorseThanTwiceAPlainFormOfLowPrecision) {
 }
 
 }  // namespace
+}  // namespace attention_attend_storage_test

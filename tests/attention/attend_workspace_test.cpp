@@ -9,6 +9,7 @@
 #include "support/allocations.hpp"
 #include "support/backends.hpp"
 
+namespace attention_attend_workspace_test {
 namespace {
 
 using pare::Index;
@@ -61,3 +62,4 @@ TEST(AttendWorkspace, TheSecondCallAllocatesNothing) {
 }
 
 }  // namespace
+}  // namespace attention_attend_workspace_test

@@ -11,6 +11,7 @@
 
 #include <pare/attention/block_mask.hpp>
 
+namespace attention_block_mask_test {
 namespace {
 
 using pare::Index;
@@ -310,3 +311,4 @@ TEST(BlockMaskSizes, RefusesWhatIsNotThere) {
 }
 
 }  // namespace
+}  // namespace attention_block_mask_test

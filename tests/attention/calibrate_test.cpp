@@ -37,6 +37,7 @@ pare::attention::AttendStats attend(const B& backend, const Q& q, const K& k, co
 
 }  // namespace user
 
+namespace attention_calibrate_test {
 namespace {
 
 using pare::Index;
@@ -250,3 +251,4 @@ TEST(Calibrate, RefusesGoalsThatMakeNoSense) {
 }
 
 }  // namespace
+}  // namespace attention_calibrate_test

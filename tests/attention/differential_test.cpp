@@ -16,6 +16,7 @@
 #include "support/allocations.hpp"
 #include "support/properties.hpp"
 
+namespace attention_differential_test {
 namespace {
 
 using pare::bf16;
@@ -311,3 +312,4 @@ TEST(Differential, RefusesWhatHasNoMeaning) {
 }
 
 }  // namespace
+}  // namespace attention_differential_test

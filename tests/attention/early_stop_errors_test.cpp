@@ -14,6 +14,7 @@
 #include "attention/early_stop_data.hpp"
 #include "support/backends.hpp"
 
+namespace attention_early_stop_errors_test {
 namespace {
 
 using pare::Index;
@@ -140,3 +141,4 @@ TYPED_TEST(EarlyStopErrorsTest, LengthsBelowTheQueries) {
 }
 
 }  // namespace
+}  // namespace attention_early_stop_errors_test

@@ -16,6 +16,7 @@
 #include "support/backends.hpp"
 #include "support/tolerance.hpp"
 
+namespace attention_early_stop_test {
 namespace {
 
 using pare::bf16;
@@ -523,3 +524,4 @@ TEST(EarlyStopBits, UsesTheSameGroupedHeadsAsRepeatedOnes) {
 }
 
 }  // namespace
+}  // namespace attention_early_stop_test

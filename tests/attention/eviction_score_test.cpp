@@ -18,6 +18,7 @@
 #include "support/matrices.hpp"
 #include "support/properties.hpp"
 
+namespace attention_eviction_score_test {
 namespace {
 
 using pare::bf16;
@@ -302,3 +303,4 @@ TEST(EvictionScore, NothingToScoreIsNoError) {
 }
 
 }  // namespace
+}  // namespace attention_eviction_score_test

@@ -15,6 +15,7 @@
 #include "support/allocations.hpp"
 #include "support/properties.hpp"
 
+namespace attention_global_query_test {
 namespace {
 
 using pare::Index;
@@ -388,3 +389,4 @@ TEST(GlobalQuery, WhatDoesNotFitIsRefused) {
 }
 
 }  // namespace
+}  // namespace attention_global_query_test

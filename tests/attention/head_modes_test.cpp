@@ -17,6 +17,7 @@
 #include "support/allocations.hpp"
 #include "support/properties.hpp"
 
+namespace attention_head_modes_test {
 namespace {
 
 using pare::bf16;
@@ -301,3 +302,4 @@ TEST(HeadModes, RefusesWhatHasNoMeaning) {
 }
 
 }  // namespace
+}  // namespace attention_head_modes_test

@@ -18,6 +18,7 @@
 
 #include "support/matrices.hpp"
 
+namespace attention_keep_tokens_test {
 namespace {
 
 using pare::Index;
@@ -352,3 +353,4 @@ TEST(HeadGroups, WhatDoesNotFitIsRefused) {
 }
 
 }  // namespace
+}  // namespace attention_keep_tokens_test

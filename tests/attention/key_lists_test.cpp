@@ -11,6 +11,7 @@
 
 #include "support/matrices.hpp"
 
+namespace attention_key_lists_test {
 namespace {
 
 using pare::Index;
@@ -100,3 +101,4 @@ TEST(KeyLists, RefusesWhatIsNone) {
 }
 
 }  // namespace
+}  // namespace attention_key_lists_test

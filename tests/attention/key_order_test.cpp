@@ -10,6 +10,7 @@
 
 #include <pare/attention/key_order.hpp>
 
+namespace attention_key_order_test {
 namespace {
 
 using pare::Index;
@@ -124,3 +125,4 @@ TEST(KeyOrder, SaysWhatIsWrong) {
 }
 
 }  // namespace
+}  // namespace attention_key_order_test

@@ -17,6 +17,7 @@
 #include "support/matrices.hpp"
 #include "support/tolerance.hpp"
 
+namespace attention_mean_pool_test {
 namespace {
 
 using pare::Index;
@@ -398,3 +399,4 @@ TYPED_TEST(PoolStorage, KeepsTheBlocksOfTheDefinition) {
 }
 
 }  // namespace
+}  // namespace attention_mean_pool_test

@@ -16,6 +16,7 @@
 #include "support/properties.hpp"
 #include "support/tolerance.hpp"
 
+namespace attention_order_keys_test {
 namespace {
 
 using pare::Index;
@@ -339,3 +340,4 @@ TYPED_TEST(OrderKeysStorage, AveragesAGroup) {
 }
 
 }  // namespace
+}  // namespace attention_order_keys_test

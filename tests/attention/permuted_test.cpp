@@ -18,6 +18,7 @@
 #include "support/matrices.hpp"
 #include "support/tolerance.hpp"
 
+namespace attention_permuted_test {
 namespace {
 
 using pare::Index;
@@ -444,3 +445,4 @@ TEST(PermutedStorage, SixteenBitsGoThrough) {
 }
 
 }  // namespace
+}  // namespace attention_permuted_test

@@ -19,6 +19,7 @@
 #include "support/backends.hpp"
 #include "support/matrices.hpp"
 
+namespace attention_product_keys_test {
 namespace {
 
 using pare::Index;
@@ -319,3 +320,4 @@ TEST(ProductKeysCalls, RefuseWhatDoesNotFit) {
 }
 
 }  // namespace
+}  // namespace attention_product_keys_test

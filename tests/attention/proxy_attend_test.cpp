@@ -16,6 +16,7 @@
 #include "support/backends.hpp"
 #include "support/tolerance.hpp"
 
+namespace attention_proxy_attend_test {
 namespace {
 
 using namespace pare::attention;
@@ -376,3 +377,4 @@ TEST(ProxyErrors, OutputIsCheckedBeforeItIsWritten) {
 }
 
 }  // namespace
+}  // namespace attention_proxy_attend_test

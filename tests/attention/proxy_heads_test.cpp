@@ -16,6 +16,7 @@
 #include "support/backends.hpp"
 #include "support/tolerance.hpp"
 
+namespace attention_proxy_heads_test {
 namespace {
 
 using namespace pare::attention;
@@ -417,3 +418,4 @@ TEST(ProxyHeadsWork, NothingIsComputedWhereEveryBlockIsKept) {
 }
 
 }  // namespace
+}  // namespace attention_proxy_heads_test

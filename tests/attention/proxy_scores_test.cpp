@@ -14,6 +14,7 @@
 #include "support/backends.hpp"
 #include "support/tolerance.hpp"
 
+namespace attention_proxy_scores_test {
 namespace {
 
 using namespace pare::attention::detail;
@@ -208,3 +209,4 @@ TEST(KeyCells, HoldEveryKeyOfABlockOnce) {
 }
 
 }  // namespace
+}  // namespace attention_proxy_scores_test

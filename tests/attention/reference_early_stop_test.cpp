@@ -14,6 +14,7 @@
 #include "attention/oracle.hpp"
 #include "support/tolerance.hpp"
 
+namespace attention_reference_early_stop_test {
 namespace {
 
 using namespace pare::attention::detail;
@@ -292,3 +293,4 @@ TEST(ReferenceEarlyStop, NanStaysInItsRow) {
 }
 
 }  // namespace
+}  // namespace attention_reference_early_stop_test

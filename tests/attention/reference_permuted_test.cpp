@@ -17,6 +17,7 @@
 #include "attention/oracle.hpp"
 #include "support/tolerance.hpp"
 
+namespace attention_reference_permuted_test {
 namespace {
 
 using namespace pare::attention::detail;
@@ -381,3 +382,4 @@ TEST(ReferenceSelectBlocks, AnOrderLowersTheDensityOnHeavyHitters) {
 }
 
 }  // namespace
+}  // namespace attention_reference_permuted_test

@@ -14,6 +14,7 @@
 #include "attention/oracle.hpp"
 #include "support/tolerance.hpp"
 
+namespace attention_reference_proxy_test {
 namespace {
 
 using namespace pare::attention::detail;
@@ -250,3 +251,4 @@ TEST(ReferenceProxySelect, RespectsTheLeastBudget) {
 }
 
 }  // namespace
+}  // namespace attention_reference_proxy_test

@@ -17,6 +17,7 @@
 #include "attention/oracle.hpp"
 #include "support/tolerance.hpp"
 
+namespace attention_reference_test {
 namespace {
 
 using pare::Index;
@@ -328,3 +329,4 @@ TEST(ReferenceAttend, NothingToDo) {
 }
 
 }  // namespace
+}  // namespace attention_reference_test

@@ -20,6 +20,7 @@
 #include "support/matrices.hpp"
 #include "support/tolerance.hpp"
 
+namespace attention_sampled_mass_test {
 namespace {
 
 using namespace pare::attention;
@@ -439,3 +440,4 @@ TYPED_TEST(SampledStorage, NeitherThreadsNorLayoutChangeABit) {
 }
 
 }  // namespace
+}  // namespace attention_sampled_mass_test

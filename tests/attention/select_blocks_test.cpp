@@ -14,6 +14,7 @@
 #include "attention/heads.hpp"
 #include "support/backends.hpp"
 
+namespace attention_select_blocks_test {
 namespace {
 
 using pare::Index;
@@ -333,3 +334,4 @@ TEST(SelectBlocksThreads, ReadSixteenBitKeys) {
 }
 
 }  // namespace
+}  // namespace attention_select_blocks_test

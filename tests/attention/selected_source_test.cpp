@@ -18,6 +18,7 @@
 #include "support/matrices.hpp"
 #include "support/tolerance.hpp"
 
+namespace attention_selected_source_test {
 namespace {
 
 using namespace pare::attention;
@@ -190,3 +191,4 @@ TEST(LoadedSource, IsRefusedWhereItIsNotSound) {
 }
 
 }  // namespace
+}  // namespace attention_selected_source_test

@@ -12,6 +12,7 @@
 #include "support/backends.hpp"
 #include "support/tolerance.hpp"
 
+namespace attention_sliding_window_test {
 namespace {
 
 using pare::Index;
@@ -105,3 +106,4 @@ TYPED_TEST(Window, RefusesWhatDoesNotFit) {
 }
 
 }  // namespace
+}  // namespace attention_sliding_window_test

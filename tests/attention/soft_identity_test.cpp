@@ -16,6 +16,7 @@
 #include "support/properties.hpp"
 #include "support/tolerance.hpp"
 
+namespace attention_soft_identity_test {
 namespace {
 
 using pare::bf16;
@@ -284,3 +285,4 @@ TEST(SoftIdentity, RefusesWhatHasNoMeaning) {
 }
 
 }  // namespace
+}  // namespace attention_soft_identity_test

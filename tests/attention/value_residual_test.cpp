@@ -17,6 +17,7 @@
 #include "support/allocations.hpp"
 #include "support/properties.hpp"
 
+namespace attention_value_residual_test {
 namespace {
 
 using pare::bf16;
@@ -263,3 +264,4 @@ TEST(ValueResidual, RefusesWhatHasNoMeaning) {
 }
 
 }  // namespace
+}  // namespace attention_value_residual_test

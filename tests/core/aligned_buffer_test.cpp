@@ -10,6 +10,7 @@
 #include <type_traits>
 #include <utility>
 
+namespace core_aligned_buffer_test {
 namespace {
 
 using pare::AlignedBuffer;
@@ -52,3 +53,4 @@ TEST(AlignedBuffer, RefusesWhatNoMemoryHolds) {
 }
 
 }  // namespace
+}  // namespace core_aligned_buffer_test

@@ -9,6 +9,7 @@
 
 #include <pare/core/backend.hpp>
 
+namespace core_backend_test {
 namespace {
 
 using pare::Backend;
@@ -119,3 +120,4 @@ TEST(Backend, CopiesTheExecutorAndLeavesTheOriginal) {
 }
 
 }  // namespace
+}  // namespace core_backend_test

@@ -11,6 +11,7 @@
 #include <pare/core/check.hpp>
 #include <pare/core/parallel.hpp>
 
+namespace core_check_no_exceptions_test {
 namespace {
 
 TEST(CheckNoExceptionsDeathTest, PrintsTheMessageAndAborts) {
@@ -31,3 +32,4 @@ TEST(CheckNoExceptions, ParallelForRuns) {
 }
 
 }  // namespace
+}  // namespace core_check_no_exceptions_test

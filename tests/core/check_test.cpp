@@ -13,6 +13,7 @@
 
 #include <pare/core/check.hpp>
 
+namespace core_check_test {
 namespace {
 
 using pare::Index;
@@ -140,3 +141,4 @@ TEST(IsFinite, AcceptsFloats) {
 }
 
 }  // namespace
+}  // namespace core_check_test

@@ -5,6 +5,7 @@
 
 #include <pare/core/cpu_features.hpp>
 
+namespace core_cpu_features_test {
 namespace {
 
 namespace arch = pare::arch;
@@ -72,3 +73,4 @@ TEST(CpuFeatures, TagsSayWhatTheyAre) {
 }
 
 }  // namespace
+}  // namespace core_cpu_features_test

@@ -10,6 +10,7 @@
 #include <limits>
 #include <random>
 
+namespace core_e4m3_test {
 namespace {
 
 using pare::e4m3;
@@ -106,3 +107,4 @@ TEST(E4m3, ConstantsAreMadeByTheCompiler) {
 }
 
 }  // namespace
+}  // namespace core_e4m3_test

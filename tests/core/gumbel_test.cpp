@@ -12,6 +12,7 @@
 
 #include "draft/chi_square.hpp"
 
+namespace core_gumbel_test {
 namespace {
 
 using pare::GumbelNoise;
@@ -104,3 +105,4 @@ TEST(Gumbel, TheLargestSumHasTheSoftmaxLaw) {
 }
 
 }  // namespace
+}  // namespace core_gumbel_test

@@ -24,6 +24,7 @@
 #include <unistd.h>
 #endif
 
+namespace core_parallel_test {
 namespace {
 
 using pare::Index;
@@ -603,3 +604,4 @@ TEST(ExecutorsDeathTest, ThreadsThatTheSystemRefusesAreDoneWithout) {
 #endif
 
 }  // namespace
+}  // namespace core_parallel_test

@@ -14,6 +14,7 @@
 
 #include <pare/core/permutation.hpp>
 
+namespace core_permutation_test {
 namespace {
 
 using pare::Index;
@@ -339,3 +340,4 @@ TEST(Permutation, RandomIsUniformOverStreams) {
 }
 
 }  // namespace
+}  // namespace core_permutation_test

@@ -8,6 +8,7 @@
 
 #include <pare/core/random.hpp>
 
+namespace core_random_test {
 namespace {
 
 using pare::philox;
@@ -138,3 +139,4 @@ TEST(ToUnitDouble, HasTheMomentsOfTheUniformLaw) {
 }
 
 }  // namespace
+}  // namespace core_random_test

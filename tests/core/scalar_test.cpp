@@ -10,6 +10,7 @@
 
 #include <pare/core/scalar.hpp>
 
+namespace core_scalar_test {
 namespace {
 
 using pare::bf16;
@@ -199,3 +200,4 @@ TEST(Scalar, ConceptsAndComputeTypes) {
 }
 
 }  // namespace
+}  // namespace core_scalar_test

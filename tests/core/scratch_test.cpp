@@ -9,6 +9,7 @@
 #include <pare/core/matrix.hpp>
 #include <pare/core/scratch.hpp>
 
+namespace core_scratch_test {
 namespace {
 
 using pare::AlignedBuffer;
@@ -78,3 +79,4 @@ TEST(PartsOfMatrices, AreTheSameMemory) {
 }
 
 }  // namespace
+}  // namespace core_scratch_test

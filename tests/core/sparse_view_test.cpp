@@ -11,6 +11,7 @@
 
 #include <pare/core/sparse_view.hpp>
 
+namespace core_sparse_view_test {
 namespace {
 
 using pare::CompressedView;
@@ -260,3 +261,4 @@ TEST(SparseView, AnOutputOverAnyOfItsArraysIsRefused) {
 }
 
 }  // namespace
+}  // namespace core_sparse_view_test

@@ -19,6 +19,7 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/tensor_view.hpp>
 
+namespace core_tensor_view_test {
 namespace {
 
 using Eigen::Dynamic;
@@ -847,3 +848,4 @@ TEST(ForwardingPattern, WrongArgumentsFindNoOverload) {
 }
 
 }  // namespace
+}  // namespace core_tensor_view_test

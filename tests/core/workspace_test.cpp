@@ -12,6 +12,7 @@
 #include <pare/core/workspace.hpp>
 #include <pare/dispatch.hpp>
 
+namespace core_workspace_test {
 namespace {
 
 using pare::Lease;
@@ -213,3 +214,4 @@ TEST(Workspace, WhatACallLeasesIsOfItsBackend) {
 }
 
 }  // namespace
+}  // namespace core_workspace_test

@@ -32,6 +32,7 @@
 
 #include "attention/attend_calls.hpp"
 
+namespace dispatch_dispatch_test {
 namespace {
 
 using pare::Index;
@@ -398,3 +399,4 @@ TEST(Dispatch, ThreadsBelowOneAreRefused) {
 }
 
 }  // namespace
+}  // namespace dispatch_dispatch_test

@@ -19,6 +19,7 @@
 #include "draft/tables.hpp"
 #include "support/allocations.hpp"
 
+namespace draft_best_first_test {
 namespace {
 
 using pare::Index;
@@ -236,3 +237,4 @@ TEST(BestFirst, ALogarithmThatRoundingMadePositiveIsZero) {
 }
 
 }  // namespace
+}  // namespace draft_best_first_test

@@ -24,6 +24,7 @@
 #include "support/allocations.hpp"
 #include "support/properties.hpp"
 
+namespace draft_branch_lists_test {
 namespace {
 
 using pare::Index;
@@ -399,3 +400,4 @@ TEST(BranchLists, WhatDoesNotFitIsRefusedAndTheTableStays) {
 }
 
 }  // namespace
+}  // namespace draft_branch_lists_test

@@ -16,6 +16,7 @@
 
 #include "draft/tables.hpp"
 
+namespace draft_budget_test {
 namespace {
 
 using pare::Index;
@@ -226,3 +227,4 @@ TEST(Budget, WhatIsOutOfRangeIsRefused) {
 }
 
 }  // namespace
+}  // namespace draft_budget_test

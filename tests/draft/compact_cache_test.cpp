@@ -13,6 +13,7 @@
 #include "draft/tables.hpp"
 #include "latent/caches.hpp"
 
+namespace draft_compact_cache_test {
 namespace {
 
 using pare::bf16;
@@ -186,3 +187,4 @@ TEST(CompactCache, WhatIsNoPathIsRefusedAndTheCacheIsLeft) {
 }
 
 }  // namespace
+}  // namespace draft_compact_cache_test

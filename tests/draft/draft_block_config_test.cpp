@@ -16,6 +16,7 @@
 #include "draft/draft_blocks.hpp"
 #include "support/properties.hpp"
 
+namespace draft_draft_block_config_test {
 namespace {
 
 using pare::Index;
@@ -174,3 +175,4 @@ TEST(DraftBlockCache, SizesAndTokensOutOfTheirRangeAreRefused) {
 }
 
 }  // namespace
+}  // namespace draft_draft_block_config_test

@@ -12,6 +12,7 @@
 #include "draft/draft_blocks.hpp"
 #include "support/properties.hpp"
 
+namespace draft_draft_block_reference_test {
 namespace {
 
 using pare::bf16;
@@ -133,3 +134,4 @@ TEST(DraftBlock, ACacheOf16BitsRoundsKeysAndValuesOnce) {
 }
 
 }  // namespace
+}  // namespace draft_draft_block_reference_test

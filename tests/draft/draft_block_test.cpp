@@ -19,6 +19,7 @@
 #include "support/allocations.hpp"
 #include "support/properties.hpp"
 
+namespace draft_draft_block_test {
 namespace {
 
 using pare::bf16;
@@ -408,3 +409,4 @@ TEST(DraftBlock, NoRowsAreANoOp) {
 }
 
 }  // namespace
+}  // namespace draft_draft_block_test

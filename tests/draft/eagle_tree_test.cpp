@@ -17,6 +17,7 @@
 #include "draft/tables.hpp"
 #include "support/allocations.hpp"
 
+namespace draft_eagle_tree_test {
 namespace {
 
 using pare::Index;
@@ -200,3 +201,4 @@ TEST(EagleTree, WhatDoesNotFitIsRefused) {
 }
 
 }  // namespace
+}  // namespace draft_eagle_tree_test

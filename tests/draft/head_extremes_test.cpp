@@ -22,6 +22,7 @@
 
 #include "draft/heads.hpp"
 
+namespace draft_head_extremes_test {
 namespace {
 
 using pare::bf16, pare::Index, pare::TensorView;
@@ -313,3 +314,4 @@ TEST(HeadExtremes, AnswersAreApartFromWhatTheyAreOf) {
 }
 
 }  // namespace
+}  // namespace draft_head_extremes_test

@@ -17,6 +17,7 @@
 #include "draft/heads.hpp"
 #include "support/allocations.hpp"
 
+namespace draft_head_test {
 namespace {
 
 using pare::bf16, pare::Index;
@@ -430,3 +431,4 @@ TEST(HeadRefusals, NoRowsAreANoOp) {
 }
 
 }  // namespace
+}  // namespace draft_head_test

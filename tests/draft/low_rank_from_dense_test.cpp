@@ -17,6 +17,7 @@
 
 #include "draft/heads.hpp"
 
+namespace draft_low_rank_from_dense_test {
 namespace {
 
 using pare::Index;
@@ -173,3 +174,4 @@ TEST(CompareHeads, RefusesWhatDoesNotFit) {
 }
 
 }  // namespace
+}  // namespace draft_low_rank_from_dense_test

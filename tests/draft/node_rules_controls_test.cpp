@@ -14,6 +14,7 @@
 #include "draft/chi_square.hpp"
 #include "draft/rule_rounds.hpp"
 
+namespace draft_node_rules_controls_test {
 namespace {
 
 using pare::Index;
@@ -147,3 +148,4 @@ TEST(NodeRulesControls, ACoinOfFewLevels) {
 }
 
 }  // namespace
+}  // namespace draft_node_rules_controls_test

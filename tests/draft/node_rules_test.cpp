@@ -17,6 +17,7 @@
 #include "draft/rule_rounds.hpp"
 #include "draft/tables.hpp"
 
+namespace draft_node_rules_test {
 namespace {
 
 using pare::Index;
@@ -254,3 +255,4 @@ TEST(NodeRules, WithoutChildrenTheLawIsLeft) {
 }
 
 }  // namespace
+}  // namespace draft_node_rules_test

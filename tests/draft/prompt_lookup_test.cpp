@@ -14,6 +14,7 @@
 #include "draft/tables.hpp"
 #include "support/allocations.hpp"
 
+namespace draft_prompt_lookup_test {
 namespace {
 
 using pare::Index;
@@ -139,3 +140,4 @@ TEST(PromptLookup, WhatCannotBeLookedUpIsRefused) {
 }
 
 }  // namespace
+}  // namespace draft_prompt_lookup_test

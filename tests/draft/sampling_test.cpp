@@ -22,6 +22,7 @@
 #include "draft/tables.hpp"
 #include "support/allocations.hpp"
 
+namespace draft_sampling_test {
 namespace {
 
 using pare::Index;
@@ -262,3 +263,4 @@ TEST(KeyedNoise, TheSecondCallAllocatesNothing) {
 }
 
 }  // namespace
+}  // namespace draft_sampling_test

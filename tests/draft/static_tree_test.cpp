@@ -15,6 +15,7 @@
 #include "draft/tables.hpp"
 #include "support/allocations.hpp"
 
+namespace draft_static_tree_test {
 namespace {
 
 using pare::Index;
@@ -201,3 +202,4 @@ TEST(StaticTree, WhatIsOutOfRangeIsRefused) {
 }
 
 }  // namespace
+}  // namespace draft_static_tree_test

@@ -18,6 +18,7 @@
 
 #include "draft/heads.hpp"
 
+namespace draft_subset_head_test {
 namespace {
 
 using pare::bf16, pare::Index;
@@ -228,3 +229,4 @@ TEST(StoredHead, RefusesWhatDoesNotFit) {
 }
 
 }  // namespace
+}  // namespace draft_subset_head_test

@@ -24,6 +24,7 @@
 #include "latent/caches.hpp"
 #include "support/allocations.hpp"
 
+namespace draft_tree_attention_test {
 namespace {
 
 using pare::Index;
@@ -327,3 +328,4 @@ TEST(TreeAttention, WhatDoesNotFitIsRefusedAndTheOutputIsLeft) {
 }
 
 }  // namespace
+}  // namespace draft_tree_attention_test

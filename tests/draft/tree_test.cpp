@@ -14,6 +14,7 @@
 #include "draft/tables.hpp"
 #include "support/allocations.hpp"
 
+namespace draft_tree_test {
 namespace {
 
 using pare::Index;
@@ -176,3 +177,4 @@ TEST(DraftTree, WhatIsNoTreeIsRefused) {
 }
 
 }  // namespace
+}  // namespace draft_tree_test

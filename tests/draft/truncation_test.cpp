@@ -15,6 +15,7 @@
 
 #include "draft/heads.hpp"
 
+namespace draft_truncation_test {
 namespace {
 
 using pare::Index;
@@ -231,3 +232,4 @@ TEST(Truncation, RefusesWhatIsOutOfRange) {
 }
 
 }  // namespace
+}  // namespace draft_truncation_test

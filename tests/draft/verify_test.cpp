@@ -24,6 +24,7 @@
 #include "draft/tables.hpp"
 #include "support/allocations.hpp"
 
+namespace draft_verify_test {
 namespace {
 
 using pare::Index;
@@ -412,3 +413,4 @@ TEST(Verify, RowsBesideThePathAreNotRead) {
 }
 
 }  // namespace
+}  // namespace draft_verify_test

@@ -21,6 +21,7 @@
 #include "support/matrices.hpp"
 #include "support/tolerance.hpp"
 
+namespace factor_allocate_ranks_test {
 namespace {
 
 using namespace pare::factor;
@@ -627,3 +628,4 @@ TEST(AllocateRanks, RefusesWhatIsOutOfRange) {
 }
 
 }  // namespace
+}  // namespace factor_allocate_ranks_test

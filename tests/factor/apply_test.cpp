@@ -17,6 +17,7 @@
 #include "support/backends.hpp"
 #include "support/properties.hpp"
 
+namespace factor_apply_test {
 namespace {
 
 using namespace pare::factor;
@@ -269,3 +270,4 @@ TEST(Apply, AWorkspaceAllocatesNothingTheSecondTime) {
 }
 
 }  // namespace
+}  // namespace factor_apply_test

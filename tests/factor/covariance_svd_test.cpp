@@ -18,6 +18,7 @@
 #include "factor/data.hpp"
 #include "support/backends.hpp"
 
+namespace factor_covariance_svd_test {
 namespace {
 
 using namespace pare::factor;
@@ -358,3 +359,4 @@ TYPED_TEST(CovarianceSvdStorage, TheSameBitsForEveryNumberOfThreads) {
 }
 
 }  // namespace
+}  // namespace factor_covariance_svd_test

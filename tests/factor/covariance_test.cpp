@@ -17,6 +17,7 @@
 #include "support/properties.hpp"
 #include "support/tolerance.hpp"
 
+namespace factor_covariance_test {
 namespace {
 
 using namespace pare::testing;
@@ -231,3 +232,4 @@ TYPED_TEST(CovarianceTest, BadInputIsRefusedAndAddsNothing) {
 }
 
 }  // namespace
+}  // namespace factor_covariance_test

@@ -18,6 +18,7 @@
 #include "support/allocations.hpp"
 #include "support/backends.hpp"
 
+namespace factor_dora_test {
 namespace {
 
 using namespace pare::factor;
@@ -614,3 +615,4 @@ TEST(Dora, NormsGoToAnyVector) {
 }
 
 }  // namespace
+}  // namespace factor_dora_test

@@ -16,6 +16,7 @@
 #include "factor/data.hpp"
 #include "support/backends.hpp"
 
+namespace factor_elementwise_steps_test {
 namespace {
 
 using namespace pare::factor;
@@ -168,3 +169,4 @@ TYPED_TEST(ElementwiseSteps, BlocksOfLinesAreThoseLines) {
 }
 
 }  // namespace
+}  // namespace factor_elementwise_steps_test

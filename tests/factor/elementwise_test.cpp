@@ -17,6 +17,7 @@
 #include "factor/data.hpp"
 #include "support/backends.hpp"
 
+namespace factor_elementwise_test {
 namespace {
 
 using namespace pare::factor;
@@ -569,3 +570,4 @@ TEST(ElementwiseThreads, TheSameBitsForEveryNumber) {
 }
 
 }  // namespace
+}  // namespace factor_elementwise_test

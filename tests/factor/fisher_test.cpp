@@ -18,6 +18,7 @@
 #include "support/matrices.hpp"
 #include "support/tolerance.hpp"
 
+namespace factor_fisher_test {
 namespace {
 
 using namespace pare::testing;
@@ -350,3 +351,4 @@ TYPED_TEST(FisherTest, BadInputIsRefusedAndAddsNothing) {
 }
 
 }  // namespace
+}  // namespace factor_fisher_test

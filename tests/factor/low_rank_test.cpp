@@ -10,6 +10,7 @@
 
 #include "support/matrices.hpp"
 
+namespace factor_low_rank_test {
 namespace {
 
 using namespace pare::factor;
@@ -120,3 +121,4 @@ TEST(ElementwiseOptionsTest, RefusesWhatIsOutOfRange) {
 }
 
 }  // namespace
+}  // namespace factor_low_rank_test

@@ -16,6 +16,7 @@
 
 #include "factor/data.hpp"
 
+namespace factor_metric_test {
 namespace {
 
 using namespace pare::factor;
@@ -216,3 +217,4 @@ TEST(Metric, EigenvaluesDecideWhetherACovarianceIsOne) {
 }
 
 }  // namespace
+}  // namespace factor_metric_test

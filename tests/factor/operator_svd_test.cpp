@@ -20,6 +20,7 @@
 #include "factor/data.hpp"
 #include "support/backends.hpp"
 
+namespace factor_operator_svd_test {
 namespace {
 
 using namespace pare::factor;
@@ -436,3 +437,4 @@ TYPED_TEST(OperatorSvdThreads, TheSameBitsForEveryNumberAndSeed) {
 }
 
 }  // namespace
+}  // namespace factor_operator_svd_test

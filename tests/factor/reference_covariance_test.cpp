@@ -17,6 +17,7 @@
 
 #include "factor/data.hpp"
 
+namespace factor_reference_covariance_test {
 namespace {
 
 using namespace pare::factor;
@@ -325,3 +326,4 @@ TEST(ReferenceCovarianceSvd, RefusesWhatIsNoCovariance) {
 }
 
 }  // namespace
+}  // namespace factor_reference_covariance_test

@@ -13,6 +13,7 @@
 
 #include "factor/data.hpp"
 
+namespace factor_reference_elementwise_test {
 namespace {
 
 using namespace pare::factor;
@@ -202,3 +203,4 @@ TEST(ReferenceElementwiseSvd, RefusesBadWeights) {
 }
 
 }  // namespace
+}  // namespace factor_reference_elementwise_test

@@ -13,6 +13,7 @@
 
 #include "factor/data.hpp"
 
+namespace factor_reference_statistics_test {
 namespace {
 
 using namespace pare::factor;
@@ -152,3 +153,4 @@ TEST(ReferenceDoraNorms, ANanStaysInItsRow) {
 }
 
 }  // namespace
+}  // namespace factor_reference_statistics_test

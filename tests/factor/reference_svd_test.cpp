@@ -16,6 +16,7 @@
 
 #include "factor/data.hpp"
 
+namespace factor_reference_svd_test {
 namespace {
 
 using namespace pare::factor;
@@ -300,3 +301,4 @@ TEST(ReferenceSvd, RefusesWhatIsNoProblem) {
 }
 
 }  // namespace
+}  // namespace factor_reference_svd_test

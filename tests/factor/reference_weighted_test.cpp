@@ -15,6 +15,7 @@
 
 #include "factor/data.hpp"
 
+namespace factor_reference_weighted_test {
 namespace {
 
 using namespace pare::factor;
@@ -249,3 +250,4 @@ TEST(ReferenceWeightedSvd, RefusesBadWeights) {
 }
 
 }  // namespace
+}  // namespace factor_reference_weighted_test

@@ -15,6 +15,7 @@
 #include "factor/data.hpp"
 #include "support/backends.hpp"
 
+namespace factor_svd_decomposed_test {
 namespace {
 
 using namespace pare::factor;
@@ -106,3 +107,4 @@ TYPED_TEST(SvdDecomposed, TolerancesAreMetByTheLeastRank) {
 }
 
 }  // namespace
+}  // namespace factor_svd_decomposed_test

@@ -18,6 +18,7 @@
 #include "factor/data.hpp"
 #include "support/backends.hpp"
 
+namespace factor_svd_errors_test {
 namespace {
 
 using namespace pare::factor;
@@ -290,3 +291,4 @@ TYPED_TEST(SvdErrors, RoutesThatNeedTheElements) {
 }
 
 }  // namespace
+}  // namespace factor_svd_errors_test

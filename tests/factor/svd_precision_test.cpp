@@ -19,6 +19,7 @@
 #include "factor/data.hpp"
 #include "support/backends.hpp"
 
+namespace factor_svd_precision_test {
 namespace {
 
 using namespace pare::factor;
@@ -432,3 +433,4 @@ TYPED_TEST(SvdPrecision, OperatorsThatBreakTheirPromisesAreRefused) {
 }
 
 }  // namespace
+}  // namespace factor_svd_precision_test

@@ -17,6 +17,7 @@
 #include "factor/data.hpp"
 #include "support/backends.hpp"
 
+namespace factor_svd_test {
 namespace {
 
 using namespace pare::factor;
@@ -619,3 +620,4 @@ TEST(TruncatedSvdRule, HighAccuracyTakesMoreSteps) {
 }
 
 }  // namespace
+}  // namespace factor_svd_test

@@ -18,6 +18,7 @@
 #include "factor/data.hpp"
 #include "support/backends.hpp"
 
+namespace factor_weighted_svd_test {
 namespace {
 
 using namespace pare::factor;
@@ -437,3 +438,4 @@ TEST(WeightedSvdStorage, SixteenBitMatricesAreTheirValues) {
 }
 
 }  // namespace
+}  // namespace factor_weighted_svd_test

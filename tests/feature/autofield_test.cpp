@@ -17,6 +17,7 @@
 
 #include "feature/model_checks.hpp"
 
+namespace feature_autofield_test {
 namespace {
 
 using namespace pare::testing;
@@ -224,3 +225,4 @@ TEST(AutoField, RefusesBadInput) {
 }
 
 }  // namespace
+}  // namespace feature_autofield_test

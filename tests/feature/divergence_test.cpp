@@ -16,6 +16,7 @@
 
 #include "support/matrices.hpp"
 
+namespace feature_divergence_test {
 namespace {
 
 using pare::Index;
@@ -123,3 +124,4 @@ TEST(Divergence, BadInputIsRefused) {
 }
 
 }  // namespace
+}  // namespace feature_divergence_test

@@ -16,6 +16,7 @@
 
 #include "support/matrices.hpp"
 
+namespace feature_donors_test {
 namespace {
 
 using pare::Index;
@@ -247,3 +248,4 @@ TEST(Donors, BadInputIsRefused) {
 }
 
 }  // namespace
+}  // namespace feature_donors_test

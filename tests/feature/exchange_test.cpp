@@ -20,6 +20,7 @@
 #include "support/matrices.hpp"
 #include "support/tolerance.hpp"
 
+namespace feature_exchange_test {
 namespace {
 
 using namespace pare::testing;
@@ -382,3 +383,4 @@ TEST(Exchange, TellsPresenceFromValue) {
 }
 
 }  // namespace
+}  // namespace feature_exchange_test

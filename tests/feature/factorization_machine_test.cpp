@@ -11,6 +11,7 @@
 #include "feature/model_checks.hpp"
 #include "support/backends.hpp"
 
+namespace feature_factorization_machine_test {
 namespace {
 
 using namespace pare::testing;
@@ -96,3 +97,4 @@ TEST(FactorizationMachine, RefusesBadInput) {
 }
 
 }  // namespace
+}  // namespace feature_factorization_machine_test

@@ -13,6 +13,7 @@
 
 #include "support/matrices.hpp"
 
+namespace feature_field_layout_test {
 namespace {
 
 using pare::Index;
@@ -213,3 +214,4 @@ TEST(FieldBatch, BadBatchesAreRefused) {
 }
 
 }  // namespace
+}  // namespace feature_field_layout_test

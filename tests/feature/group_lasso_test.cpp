@@ -18,6 +18,7 @@
 
 #include "feature/model_checks.hpp"
 
+namespace feature_group_lasso_test {
 namespace {
 
 using namespace pare::testing;
@@ -203,3 +204,4 @@ TEST(GroupLasso, RefusesBadInput) {
 }
 
 }  // namespace
+}  // namespace feature_group_lasso_test

@@ -21,6 +21,7 @@
 
 #include "feature/model_checks.hpp"
 
+namespace feature_importances_test {
 namespace {
 
 using namespace pare::testing;
@@ -428,3 +429,4 @@ TEST(Importances, RefuseBadInput) {
 }
 
 }  // namespace
+}  // namespace feature_importances_test

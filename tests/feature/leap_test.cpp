@@ -20,6 +20,7 @@
 #include "support/matrices.hpp"
 #include "support/tolerance.hpp"
 
+namespace feature_leap_test {
 namespace {
 
 using namespace pare::testing;
@@ -1116,3 +1117,4 @@ TEST(LeapErrors, RefusedBackwardPassesChangeNothing) {
 }
 
 }  // namespace
+}  // namespace feature_leap_test

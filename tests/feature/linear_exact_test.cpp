@@ -19,6 +19,7 @@
 
 #include "feature/model_checks.hpp"
 
+namespace feature_linear_exact_test {
 namespace {
 
 using namespace pare::testing;
@@ -400,3 +401,4 @@ TEST(LinearExact, RefusesBadInput) {
 }
 
 }  // namespace
+}  // namespace feature_linear_exact_test

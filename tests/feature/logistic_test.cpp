@@ -12,6 +12,7 @@
 #include "feature/model_checks.hpp"
 #include "support/backends.hpp"
 
+namespace feature_logistic_test {
 namespace {
 
 using namespace pare::testing;
@@ -91,3 +92,4 @@ TEST(Logistic, RefusesBadInput) {
 }
 
 }  // namespace
+}  // namespace feature_logistic_test

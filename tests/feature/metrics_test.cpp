@@ -13,6 +13,7 @@
 #include "support/matrices.hpp"
 #include "support/tolerance.hpp"
 
+namespace feature_metrics_test {
 namespace {
 
 using namespace pare::testing;
@@ -193,3 +194,4 @@ TEST(Correlations, RefuseConstantsAndOtherBadLists) {
 }
 
 }  // namespace
+}  // namespace feature_metrics_test

@@ -16,6 +16,7 @@
 #include "support/matrices.hpp"
 #include "support/properties.hpp"
 
+namespace feature_mix_errors_test {
 namespace {
 
 using namespace pare::testing;
@@ -184,3 +185,4 @@ TEST(MixErrors, BatchesOfAnotherLayout) {
 }
 
 }  // namespace
+}  // namespace feature_mix_errors_test

@@ -16,6 +16,7 @@
 #include "support/matrices.hpp"
 #include "support/tolerance.hpp"
 
+namespace feature_mix_sparse_test {
 namespace {
 
 using namespace pare::testing;
@@ -667,3 +668,4 @@ TEST(MixSparse, TheGradientByTheDefaultsRefusesOtherShapes) {
 }
 
 }  // namespace
+}  // namespace feature_mix_sparse_test

@@ -17,6 +17,7 @@
 #include "support/matrices.hpp"
 #include "support/tolerance.hpp"
 
+namespace feature_mix_test {
 namespace {
 
 using namespace pare::testing;
@@ -593,3 +594,4 @@ TEST(Mix, AllocatesNothingTheSecondTimeInAWorkspace) {
 }
 
 }  // namespace
+}  // namespace feature_mix_test

@@ -12,6 +12,7 @@
 #include "feature/model_checks.hpp"
 #include "support/backends.hpp"
 
+namespace feature_mlp_test {
 namespace {
 
 using namespace pare::testing;
@@ -119,3 +120,4 @@ TEST(Mlp, RefusesBadInput) {
 }
 
 }  // namespace
+}  // namespace feature_mlp_test

@@ -16,6 +16,7 @@
 
 #include "feature/model_checks.hpp"
 
+namespace feature_permutation_importance_test {
 namespace {
 
 using namespace pare::testing;
@@ -273,3 +274,4 @@ TEST(PermutationImportance, RefusesBadInput) {
 }
 
 }  // namespace
+}  // namespace feature_permutation_importance_test

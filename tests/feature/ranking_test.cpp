@@ -8,6 +8,7 @@
 
 #include "support/matrices.hpp"
 
+namespace feature_ranking_test {
 namespace {
 
 using namespace pare::feature;
@@ -151,3 +152,4 @@ TEST(Ranking, WhatIsNoRankingIsRefused) {
 }
 
 }  // namespace
+}  // namespace feature_ranking_test

@@ -8,6 +8,7 @@
 
 #include "feature/planted.hpp"
 
+namespace feature_score_planted_test {
 namespace {
 
 using namespace pare::testing;
@@ -117,3 +118,4 @@ TEST(PlantedSignal, RareFieldsStayUnlessFieldsAreChargedAlike) {
 }
 
 }  // namespace
+}  // namespace feature_score_planted_test

@@ -19,6 +19,7 @@
 
 #include "feature/planted.hpp"
 
+namespace feature_score_test {
 namespace {
 
 using namespace pare::testing;
@@ -798,3 +799,4 @@ TEST(ScoreFeatures, RefusesBadInput) {
 }
 
 }  // namespace
+}  // namespace feature_score_test

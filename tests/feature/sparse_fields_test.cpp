@@ -15,6 +15,7 @@
 #include "feature/batches.hpp"
 #include "support/matrices.hpp"
 
+namespace feature_sparse_fields_test {
 namespace {
 
 using namespace pare::testing;
@@ -425,3 +426,4 @@ TEST(SparseFields, DenseBatchesOfOtherShapesAreRefusedAndNothingIsWritten) {
 }
 
 }  // namespace
+}  // namespace feature_sparse_fields_test

@@ -14,6 +14,7 @@
 #include "support/matrices.hpp"
 #include "support/properties.hpp"
 
+namespace graph_fast_rp_errors_test {
 namespace {
 
 using pare::Index;
@@ -291,3 +292,4 @@ TEST(FastRpErrors, SizesWhoseProductOverflows) {
 }
 
 }  // namespace
+}  // namespace graph_fast_rp_errors_test

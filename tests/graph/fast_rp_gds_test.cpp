@@ -13,6 +13,7 @@
 #include "support/backends.hpp"
 #include "support/matrices.hpp"
 
+namespace graph_fast_rp_gds_test {
 namespace {
 
 using pare::Index;
@@ -179,3 +180,4 @@ TEST(FastRpItems, EveryRowOfManyIsThatOfTheDefinition) {
 }
 
 }  // namespace
+}  // namespace graph_fast_rp_gds_test

@@ -16,6 +16,7 @@
 #include "support/matrices.hpp"
 #include "support/properties.hpp"
 
+namespace graph_fast_rp_properties_test {
 namespace {
 
 using pare::Index;
@@ -472,3 +473,4 @@ TYPED_TEST(FastRpPropertiesTest, TinyCountedWeightsLeaveUnitRowsAsTheyAre) {
 }
 
 }  // namespace
+}  // namespace graph_fast_rp_properties_test

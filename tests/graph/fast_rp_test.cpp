@@ -16,6 +16,7 @@
 #include "support/backends.hpp"
 #include "support/matrices.hpp"
 
+namespace graph_fast_rp_test {
 namespace {
 
 using pare::Index;
@@ -314,3 +315,4 @@ TYPED_TEST(FastRpTest, ProgressIsToldOfEachStepOnce) {
 }
 
 }  // namespace
+}  // namespace graph_fast_rp_test

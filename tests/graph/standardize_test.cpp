@@ -12,6 +12,7 @@
 #include "support/backends.hpp"
 #include "support/matrices.hpp"
 
+namespace graph_standardize_test {
 namespace {
 
 using pare::Index;
@@ -139,3 +140,4 @@ TYPED_TEST(StandardizeTest, WritesItsColumnsOnly) {
 }
 
 }  // namespace
+}  // namespace graph_standardize_test

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # cmake -DINCLUDE=<include folder> -P check_comments.cmake
 # clang-format wraps a comment line that is too long, also in a table or a snippet, which then are
-# none. A row of a table ends as it begins, with a bar, and no text follows it; and no word stands
-# alone between a long line and a deeper one.
+# none. A row of a table ends as it begins, with a bar, and no text follows it; no word stands alone
+# between a long line and a deeper one; and a line of a snippet that has no comment ends as code does.
 cmake_minimum_required(VERSION 3.25)
 string(REPEAT "[^\n]" 75 long)
 file(GLOB_RECURSE headers RELATIVE "${INCLUDE}/pare" "${INCLUDE}/pare/*.hpp")
@@ -26,6 +26,16 @@ foreach(header IN LISTS headers)
   if(text MATCHES "///[^\n]*${long}\n[ ]*///[ ]+([^ \n}]+)\n[ ]*///     ")
     string(APPEND bad "\n  ${header}: a word alone: ${CMAKE_MATCH_1}")
   endif()
+  string(REGEX MATCHALL "///[^\n]*" lines "${text}")
+  set(in_snippet FALSE)
+  foreach(line IN LISTS lines)
+    if(line MATCHES "^/// ```")
+      string(FIND "${line}" "```cpp" in_snippet)
+      math(EXPR in_snippet "${in_snippet} + 1")
+    elseif(in_snippet AND NOT line MATCHES "^///( .*//.*| *#.*|.*[^a-z]:|.*(private|public|default):|.*[-,{}()=&|<>?+*.])?$")
+      string(APPEND bad "\n  ${header}: a line of a snippet without an end: ${line}")
+    endif()
+  endforeach()
 endforeach()
 if(bad OR rows EQUAL 0)
   message(FATAL_ERROR "comments that were wrapped:${bad}")

@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+namespace io_gguf_parser_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -190,3 +191,4 @@ TEST_F(GgufPaths, FilesThatCannotBeReadAreRefused) {
 }
 
 }  // namespace
+}  // namespace io_gguf_parser_test

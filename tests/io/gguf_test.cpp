@@ -30,6 +30,7 @@
 #include "kernel/quantized_oracle.hpp"
 #include "support/properties.hpp"
 
+namespace io_gguf_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -495,3 +496,4 @@ static_assert(!TakesRow<Eigen::MatrixXf&> && !TakesRow<std::vector<float>> &&
               !TakesRow<const std::vector<float>&>);
 
 }  // namespace
+}  // namespace io_gguf_test

@@ -22,6 +22,7 @@
 #include <string_view>
 #include <vector>
 
+namespace io_npy_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -631,3 +632,4 @@ static_assert(!io::NpyWritable<std::vector<long double>>);
 static_assert(!io::NpyReadable<bool> && !io::NpyReadable<pare::bf16> && !io::NpyReadable<char>);
 
 }  // namespace
+}  // namespace io_npy_test

@@ -28,6 +28,7 @@
 #include <utility>
 #include <vector>
 
+namespace io_safetensors_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -999,3 +1000,4 @@ static_assert(!TakesRows<Eigen::MatrixXf> && !TakesRows<const Eigen::MatrixXf&>)
 static_assert(!TakesRows<Eigen::MatrixXi&> && !TakesRows<std::vector<float>&>);
 
 }  // namespace
+}  // namespace io_safetensors_test

@@ -16,6 +16,7 @@
 #include "kernel/guarded_array.hpp"
 #include "support/tolerance.hpp"
 
+namespace kernel_activation_test {
 namespace {
 
 using pare::testing::Guard;
@@ -185,3 +186,4 @@ TYPED_TEST(ActivateRowsTest, TailsHaveTheBitsOfWholeRegisters) {
 }
 
 }  // namespace
+}  // namespace kernel_activation_test

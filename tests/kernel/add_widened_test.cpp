@@ -9,6 +9,7 @@
 #include "kernel/archs.hpp"
 #include "kernel/guarded_array.hpp"
 
+namespace kernel_add_widened_test {
 namespace {
 
 using pare::testing::Guard;
@@ -49,3 +50,4 @@ TYPED_TEST(AddWidenedTest, AddsInDouble) {
 }
 
 }  // namespace
+}  // namespace kernel_add_widened_test

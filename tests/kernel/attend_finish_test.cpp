@@ -14,6 +14,7 @@
 #include "kernel/guarded_array.hpp"
 #include "support/tolerance.hpp"
 
+namespace kernel_attend_finish_test {
 namespace {
 
 using pare::testing::Guard;
@@ -350,3 +351,4 @@ TYPED_TEST(FinishRowsTest, NanStaysInItsRow) {
 }
 
 }  // namespace
+}  // namespace kernel_attend_finish_test

@@ -21,6 +21,7 @@
 #include "kernel/guarded_array.hpp"
 #include "support/tolerance.hpp"
 
+namespace kernel_attend_tile_test {
 namespace {
 
 using pare::testing::GuardedArray;
@@ -810,3 +811,4 @@ TYPED_TEST(AttendModifiedTest, MinusInfinityHidesKeysAndWholeRows) {
 }
 
 }  // namespace
+}  // namespace kernel_attend_tile_test

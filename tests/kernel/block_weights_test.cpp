@@ -14,6 +14,7 @@
 #include "kernel/guarded_array.hpp"
 #include "support/tolerance.hpp"
 
+namespace kernel_block_weights_test {
 namespace {
 
 using pare::testing::GuardedArray;
@@ -137,3 +138,4 @@ TYPED_TEST(BlockWeightsTest, ARowWithANaNSpoilsEveryMassAndNoTop) {
 }
 
 }  // namespace
+}  // namespace kernel_block_weights_test

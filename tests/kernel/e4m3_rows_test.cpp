@@ -14,6 +14,7 @@
 #include "kernel/archs.hpp"
 #include "kernel/guarded_array.hpp"
 
+namespace kernel_e4m3_rows_test {
 namespace {
 
 using pare::bf16;
@@ -232,3 +233,4 @@ TYPED_TEST(E4m3RowsTest, NaNsStayInTheirPlaceAndInfinitiesSaturate) {
 }
 
 }  // namespace
+}  // namespace kernel_e4m3_rows_test

@@ -12,6 +12,7 @@
 #include "kernel/guarded_array.hpp"
 #include "support/tolerance.hpp"
 
+namespace kernel_gemm_test {
 namespace {
 
 using pare::testing::Guard;
@@ -151,3 +152,4 @@ TYPED_TEST(PairTileTest, ElementsHoldTheDepthTheySay) {
 }
 
 }  // namespace
+}  // namespace kernel_gemm_test

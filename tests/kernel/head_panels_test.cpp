@@ -14,6 +14,7 @@
 #include "kernel/archs.hpp"
 #include "kernel/guarded_array.hpp"
 
+namespace kernel_head_panels_test {
 namespace {
 
 using pare::testing::Guard;
@@ -155,3 +156,4 @@ TYPED_TEST(HeadPanelsTest, ANanStaysInItsRowAndItsOutput) {
 }
 
 }  // namespace
+}  // namespace kernel_head_panels_test

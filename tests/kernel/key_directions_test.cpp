@@ -12,6 +12,7 @@
 #include "kernel/guarded_array.hpp"
 #include "support/tolerance.hpp"
 
+namespace kernel_key_directions_test {
 namespace {
 
 using pare::testing::Guard;
@@ -113,3 +114,4 @@ TYPED_TEST(KeyDirectionsTest, RowsThatHaveNoPlainLengthAreLeft) {
 }
 
 }  // namespace
+}  // namespace kernel_key_directions_test

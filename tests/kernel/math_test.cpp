@@ -14,6 +14,7 @@
 #include "kernel/archs.hpp"
 #include "support/tolerance.hpp"
 
+namespace kernel_math_test {
 namespace {
 
 using pare::testing::same_bits;
@@ -202,3 +203,4 @@ TYPED_TEST(ExpTest, EndsInZeroAndInfinityAndKeepsNans) {
 }
 
 }  // namespace
+}  // namespace kernel_math_test

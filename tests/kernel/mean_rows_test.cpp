@@ -12,6 +12,7 @@
 #include "kernel/guarded_array.hpp"
 #include "support/tolerance.hpp"
 
+namespace kernel_mean_rows_test {
 namespace {
 
 using pare::testing::Guard;
@@ -94,3 +95,4 @@ TYPED_TEST(MeanRowsTest, NoRowsWriteNothing) {
 }
 
 }  // namespace
+}  // namespace kernel_mean_rows_test

@@ -19,6 +19,7 @@
 #include "support/matrices.hpp"
 #include "support/tolerance.hpp"
 
+namespace kernel_mix_fields_test {
 namespace {
 
 using pare::testing::Engine;
@@ -285,3 +286,4 @@ TYPED_TEST(MixFieldsTest, MomentsOfColumnsAboutTheirFirstRow) {
 }
 
 }  // namespace
+}  // namespace kernel_mix_fields_test

@@ -11,6 +11,7 @@
 #include "kernel/archs.hpp"
 #include "kernel/guarded_array.hpp"
 
+namespace kernel_mixed_rows_test {
 namespace {
 
 using pare::testing::GuardedArray;
@@ -123,3 +124,4 @@ TYPED_TEST(MixedRowsTest, ListsEndAtAnEighth) {
 }
 
 }  // namespace
+}  // namespace kernel_mixed_rows_test

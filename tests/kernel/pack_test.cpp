@@ -14,6 +14,7 @@
 #include "kernel/guarded_array.hpp"
 #include "support/tolerance.hpp"
 
+namespace kernel_pack_test {
 namespace {
 
 using pare::testing::Guard;
@@ -210,3 +211,4 @@ TEST(PaddedColumnsTest, RoundsUpToTheWidestRegister) {
 }
 
 }  // namespace
+}  // namespace kernel_pack_test

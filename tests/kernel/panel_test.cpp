@@ -12,6 +12,7 @@
 #include "kernel/guarded_array.hpp"
 #include "support/tolerance.hpp"
 
+namespace kernel_panel_test {
 namespace {
 
 using pare::testing::Guard;
@@ -180,3 +181,4 @@ TYPED_TEST(PanelTest, StreamingUnpackWritesTheSameAndNothingElse) {
 }
 
 }  // namespace
+}  // namespace kernel_panel_test

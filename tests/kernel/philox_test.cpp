@@ -12,6 +12,7 @@
 #include "kernel/archs.hpp"
 #include "kernel/guarded_array.hpp"
 
+namespace kernel_philox_test {
 namespace {
 
 using pare::PhiloxCounter;
@@ -104,3 +105,4 @@ TYPED_TEST(PhiloxKernelTest, IgnoresWhatIsInTheHighHalves) {
 }
 
 }  // namespace
+}  // namespace kernel_philox_test

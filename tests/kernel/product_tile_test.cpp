@@ -13,6 +13,7 @@
 #include "kernel/guarded_array.hpp"
 #include "support/tolerance.hpp"
 
+namespace kernel_product_tile_test {
 namespace {
 
 using pare::bf16;
@@ -332,3 +333,4 @@ TYPED_TEST(MultiplyPanelsTest, PartOfDeeperPanels) {
 }
 
 }  // namespace
+}  // namespace kernel_product_tile_test

@@ -13,6 +13,7 @@
 #include "kernel/guarded_array.hpp"
 #include "kernel/quantized_oracle.hpp"
 
+namespace kernel_quantized_test {
 namespace {
 
 using pare::testing::element_of;
@@ -153,3 +154,4 @@ TEST(QuantizedGolden, Q6_KPutsTwoBitsAboveFour) {
 }
 
 }  // namespace
+}  // namespace kernel_quantized_test

@@ -18,6 +18,7 @@
 #include "kernel/archs.hpp"
 #include "kernel/guarded_array.hpp"
 
+namespace kernel_reduce_logits_test {
 namespace {
 
 namespace kernel = pare::kernel;
@@ -246,3 +247,4 @@ TYPED_TEST(ReduceLogitsTest, TellsNanAndInfinityAnywhere) {
 }
 
 }  // namespace
+}  // namespace kernel_reduce_logits_test

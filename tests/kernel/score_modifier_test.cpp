@@ -13,6 +13,7 @@
 
 #include "support/tolerance.hpp"
 
+namespace kernel_score_modifier_test {
 namespace {
 
 using pare::testing::same_bits;
@@ -162,3 +163,4 @@ TYPED_TEST(ScoreModifierTest, ChainAppliesTheFirstFirst) {
 }
 
 }  // namespace
+}  // namespace kernel_score_modifier_test

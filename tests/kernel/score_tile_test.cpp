@@ -16,6 +16,7 @@
 #include "kernel/guarded_array.hpp"
 #include "support/tolerance.hpp"
 
+namespace kernel_score_tile_test {
 namespace {
 
 using pare::testing::GuardedArray;
@@ -273,3 +274,4 @@ TYPED_TEST(TileStatsTest, ARowThatMetANaNHasNoMaximum) {
 }
 
 }  // namespace
+}  // namespace kernel_score_tile_test

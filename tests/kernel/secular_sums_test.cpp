@@ -11,6 +11,7 @@
 #include "kernel/guarded_array.hpp"
 #include "support/tolerance.hpp"
 
+namespace kernel_secular_sums_test {
 namespace {
 
 using pare::testing::Guard;
@@ -68,3 +69,4 @@ TYPED_TEST(SecularSumsTest, OfNothingAreZero) {
 }
 
 }  // namespace
+}  // namespace kernel_secular_sums_test

@@ -14,6 +14,7 @@
 #include "kernel/archs.hpp"
 #include "kernel/guarded_array.hpp"
 
+namespace kernel_shuffle_test {
 namespace {
 
 using pare::PhiloxKey;
@@ -80,3 +81,4 @@ TYPED_TEST(ShuffleTest, DrawsEachPermutationEquallyOften) {
 }
 
 }  // namespace
+}  // namespace kernel_shuffle_test

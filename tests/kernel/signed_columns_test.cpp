@@ -16,6 +16,7 @@
 #include "kernel/guarded_array.hpp"
 #include "support/tolerance.hpp"
 
+namespace kernel_signed_columns_test {
 namespace {
 
 using pare::testing::GuardedArray;
@@ -163,3 +164,4 @@ TYPED_TEST(SignedColumnsTest, AnInfinityReachesTheRowsOfItsColumnAlone) {
 }
 
 }  // namespace
+}  // namespace kernel_signed_columns_test

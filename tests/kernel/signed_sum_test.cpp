@@ -13,6 +13,7 @@
 #include "kernel/guarded_array.hpp"
 #include "support/tolerance.hpp"
 
+namespace kernel_signed_sum_test {
 namespace {
 
 using pare::testing::GuardedArray;
@@ -162,3 +163,4 @@ TYPED_TEST(SignedSumTest, RowsAheadChangeNothing) {
 }
 
 }  // namespace
+}  // namespace kernel_signed_sum_test

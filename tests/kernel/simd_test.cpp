@@ -16,6 +16,7 @@
 #include "kernel/guarded_array.hpp"
 #include "support/tolerance.hpp"
 
+namespace kernel_simd_test {
 namespace {
 
 using pare::testing::GuardedArray;
@@ -528,3 +529,4 @@ TYPED_TEST(SimdTest, SquareRootIsCorrectlyRounded) {
 }
 
 }  // namespace
+}  // namespace kernel_simd_test

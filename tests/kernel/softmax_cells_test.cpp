@@ -16,6 +16,7 @@
 #include "kernel/guarded_array.hpp"
 #include "support/tolerance.hpp"
 
+namespace kernel_softmax_cells_test {
 namespace {
 
 using pare::testing::GuardedArray;
@@ -153,3 +154,4 @@ TYPED_TEST(SoftmaxCellsTest, ScoresOfAnySize) {
 }
 
 }  // namespace
+}  // namespace kernel_softmax_cells_test

@@ -14,6 +14,7 @@
 #include "kernel/guarded_array.hpp"
 #include "support/tolerance.hpp"
 
+namespace kernel_spmm_test {
 namespace {
 
 using pare::testing::GuardedArray;
@@ -227,3 +228,4 @@ TYPED_TEST(AddRowsTest, AnyWeightOfUnitRowsOfAnyScale) {
 }
 
 }  // namespace
+}  // namespace kernel_spmm_test

@@ -13,6 +13,7 @@
 #include "kernel/guarded_array.hpp"
 #include "support/tolerance.hpp"
 
+namespace kernel_squared_sums_test {
 namespace {
 
 using pare::testing::Guard;
@@ -166,3 +167,4 @@ TYPED_TEST(SquaredSumsTest, NothingIsWrittenForNoRows) {
 }
 
 }  // namespace
+}  // namespace kernel_squared_sums_test

@@ -10,6 +10,7 @@
 #include "kernel/archs.hpp"
 #include "kernel/guarded_array.hpp"
 
+namespace kernel_symmetric_product_test {
 namespace {
 
 using pare::testing::Guard;
@@ -74,3 +75,4 @@ TYPED_TEST(SymmetricProductTest, NoRowsAddNothing) {
 }
 
 }  // namespace
+}  // namespace kernel_symmetric_product_test

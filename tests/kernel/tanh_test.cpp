@@ -10,6 +10,7 @@
 #include "kernel/archs.hpp"
 #include "support/tolerance.hpp"
 
+namespace kernel_tanh_test {
 namespace {
 
 namespace kernel = pare::kernel;
@@ -55,3 +56,4 @@ TYPED_TEST(TanhTest, KeepsItsLimits) {
 }
 
 }  // namespace
+}  // namespace kernel_tanh_test

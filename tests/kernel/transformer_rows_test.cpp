@@ -20,6 +20,7 @@
 // What the kernels compute, the tests of pare/transformer say; here are their ends: rows that lie
 // between forbidden pages, at every tail.
 
+namespace kernel_transformer_rows_test {
 namespace {
 
 using pare::testing::Guard;
@@ -223,3 +224,4 @@ TYPED_TEST(TransformerRowsTest, AKeyIsTurnedByTheDifferenceOfItsAngles) {
 }
 
 }  // namespace
+}  // namespace kernel_transformer_rows_test

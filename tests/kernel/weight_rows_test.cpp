@@ -18,6 +18,7 @@
 #include "kernel/quantized_oracle.hpp"
 #include "support/tolerance.hpp"
 
+namespace kernel_weight_rows_test {
 namespace {
 
 using pare::bf16;
@@ -223,3 +224,4 @@ TYPED_TEST(PackWeightsTest, PanelsAreThoseOfTheValues) {
 }
 
 }  // namespace
+}  // namespace kernel_weight_rows_test

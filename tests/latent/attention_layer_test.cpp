@@ -21,6 +21,7 @@
 #include "support/allocations.hpp"
 #include "support/properties.hpp"
 
+namespace latent_attention_layer_test {
 namespace {
 
 using pare::as_const;
@@ -520,3 +521,4 @@ TEST(LatentAttention, PartsThatDoNotFitAreRefused) {
 }
 
 }  // namespace
+}  // namespace latent_attention_layer_test

@@ -14,6 +14,7 @@
 #include "latent/caches.hpp"
 #include "support/matrices.hpp"
 
+namespace latent_cache_attend_test {
 namespace {
 
 using pare::bf16;
@@ -126,3 +127,4 @@ TEST(LatentCacheAttend, OutputsWithinItAreRefused) {
 }
 
 }  // namespace
+}  // namespace latent_cache_attend_test

@@ -17,6 +17,7 @@
 #include "support/allocations.hpp"
 #include "support/properties.hpp"
 
+namespace latent_cache_test {
 namespace {
 
 using pare::bf16;
@@ -256,3 +257,4 @@ TEST(LatentCache, WhatDoesNotFitIsRefusedAndChangesNothing) {
 }
 
 }  // namespace
+}  // namespace latent_cache_test

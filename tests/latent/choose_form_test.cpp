@@ -10,6 +10,7 @@
 
 #include "support/matrices.hpp"
 
+namespace latent_choose_form_test {
 namespace {
 
 using pare::Index;
@@ -101,3 +102,4 @@ TEST(ChooseForm, WhatIsOutOfRangeIsRefused) {
 }
 
 }  // namespace
+}  // namespace latent_choose_form_test

@@ -14,6 +14,7 @@
 #include "latent/caches.hpp"
 #include "support/matrices.hpp"
 
+namespace latent_chosen_sequences_test {
 namespace {
 
 using pare::bf16;
@@ -102,3 +103,4 @@ TEST(ChosenSequences, ANumberThatIsNoSequenceIsRefused) {
 }
 
 }  // namespace
+}  // namespace latent_chosen_sequences_test

@@ -12,6 +12,7 @@
 
 #include "support/matrices.hpp"
 
+namespace latent_config_test {
 namespace {
 
 using pare::Index;
@@ -146,3 +147,4 @@ TEST(LatentConfig, WhatIsOutOfRangeIsRefused) {
 }
 
 }  // namespace
+}  // namespace latent_config_test

@@ -22,6 +22,7 @@
 #include "support/backends.hpp"
 #include "support/matrices.hpp"
 
+namespace latent_convert_rope_test {
 namespace {
 
 using namespace pare::latent;
@@ -476,3 +477,4 @@ TEST(ConvertRopeRefuses, PairsThatAreNone) {
 }
 
 }  // namespace
+}  // namespace latent_convert_rope_test

@@ -24,6 +24,7 @@
 #include "support/backends.hpp"
 #include "support/matrices.hpp"
 
+namespace latent_convert_test {
 namespace {
 
 using namespace pare::latent;
@@ -453,3 +454,4 @@ TEST(ConvertRefuses, JointRanksAndWhatCareIsGiven) {
 }
 
 }  // namespace
+}  // namespace latent_convert_test

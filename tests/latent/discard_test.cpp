@@ -13,6 +13,7 @@
 #include "latent/caches.hpp"
 #include "support/matrices.hpp"
 
+namespace latent_discard_test {
 namespace {
 
 using pare::bf16;
@@ -139,3 +140,4 @@ TEST(Discard, AShiftThatCannotBeIsRefusedAndChangesNothing) {
 }
 
 }  // namespace
+}  // namespace latent_discard_test

@@ -17,6 +17,7 @@
 #include "latent/caches.hpp"
 #include "support/properties.hpp"
 
+namespace latent_e4m3_cache_test {
 namespace {
 
 using pare::bf16;
@@ -253,3 +254,4 @@ TEST(E4m3Cache, WhatDoesNotFitIsRefusedAndChangesNothing) {
 }
 
 }  // namespace
+}  // namespace latent_e4m3_cache_test

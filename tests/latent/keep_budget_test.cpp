@@ -17,6 +17,7 @@
 #include "attention/data.hpp"
 #include "support/matrices.hpp"
 
+namespace latent_keep_budget_test {
 namespace {
 
 using pare::Index;
@@ -269,3 +270,4 @@ TEST(KeepBudget, WhatDoesNotFitIsRefusedAndChangesNothing) {
 }
 
 }  // namespace
+}  // namespace latent_keep_budget_test

@@ -13,6 +13,7 @@
 #include "latent/plain_cache.hpp"
 #include "support/properties.hpp"
 
+namespace latent_layer_cache_test {
 namespace {
 
 using pare::bf16;
@@ -177,3 +178,4 @@ TEST_F(PagedLayer, WithoutRoomOrOfOtherKeysNothingIsAppended) {
 }
 
 }  // namespace
+}  // namespace latent_layer_cache_test

@@ -14,6 +14,7 @@
 
 #include "support/matrices.hpp"
 
+namespace latent_pages_test {
 namespace {
 
 using pare::Index;
@@ -312,3 +313,4 @@ TEST(Pages, NothingIsAppendedToATokenThatWasEvicted) {
 }
 
 }  // namespace
+}  // namespace latent_pages_test

@@ -18,6 +18,7 @@
 #include "attention/data.hpp"
 #include "support/matrices.hpp"
 
+namespace latent_ragged_cache_test {
 namespace {
 
 using pare::bf16;
@@ -281,3 +282,4 @@ TEST(RaggedCache, AttentionThatCannotBeIsRefusedAndWritesNothing) {
 }
 
 }  // namespace
+}  // namespace latent_ragged_cache_test

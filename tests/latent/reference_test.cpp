@@ -15,6 +15,7 @@
 #include "latent/layers.hpp"
 #include "support/properties.hpp"
 
+namespace latent_reference_test {
 namespace {
 
 using pare::Index;
@@ -163,3 +164,4 @@ TEST(LatentReference, WhatDoesNotFitIsRefused) {
 }
 
 }  // namespace
+}  // namespace latent_reference_test

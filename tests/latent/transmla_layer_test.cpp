@@ -20,6 +20,7 @@
 #include "support/matrices.hpp"
 #include "support/properties.hpp"
 
+namespace latent_transmla_layer_test {
 namespace {
 
 using namespace pare::latent;
@@ -100,3 +101,4 @@ TEST(TransMlaLayer, ConfigHasTheSizesOfTheWeightsAndTheScaleOfTheLayer) {
 }
 
 }  // namespace
+}  // namespace latent_transmla_layer_test

@@ -17,6 +17,7 @@
 #include "latent/plain_cache.hpp"
 #include "support/properties.hpp"
 
+namespace latent_video_window_test {
 namespace {
 
 using pare::bf16;
@@ -260,3 +261,4 @@ TEST(VideoWindow, WhatDoesNotFitIsRefused) {
 }
 
 }  // namespace
+}  // namespace latent_video_window_test

@@ -12,6 +12,7 @@
 #include "latent/layers.hpp"
 #include "support/properties.hpp"
 
+namespace latent_weights_test {
 namespace {
 
 using pare::as_const;
@@ -216,3 +217,4 @@ TEST(LatentWeights, ShapesAreThoseOfTheConfig) {
 }
 
 }  // namespace
+}  // namespace latent_weights_test

@@ -8,6 +8,7 @@
 
 #include "support/matrices.hpp"
 
+namespace linalg_gaussian_test {
 namespace {
 
 using pare::Index;
@@ -55,3 +56,4 @@ TEST(FillNormal, KeepsTheColumnsBeforeTheFirst) {
 }
 
 }  // namespace
+}  // namespace linalg_gaussian_test

@@ -16,6 +16,7 @@
 #include "support/properties.hpp"
 #include "support/tolerance.hpp"
 
+namespace linalg_gram_test {
 namespace {
 
 using pare::bf16;
@@ -177,3 +178,4 @@ TEST(Gram, AllocatesNothingInAWorkspaceThatHasServedAsMuch) {
 }
 
 }  // namespace
+}  // namespace linalg_gram_test

@@ -19,6 +19,7 @@
 #include "support/backends.hpp"
 #include "support/tolerance.hpp"
 
+namespace linalg_multiply_test {
 namespace {
 
 using pare::bf16;
@@ -664,3 +665,4 @@ TYPED_TEST(EpilogueTest, GivesTheSameBitsOnEveryExecutor) {
 }
 
 }  // namespace
+}  // namespace linalg_multiply_test

@@ -16,6 +16,7 @@
 #include "factor/data.hpp"
 #include "support/backends.hpp"
 
+namespace linalg_orthonormalize_test {
 namespace {
 
 using namespace pare::linalg;
@@ -192,3 +193,4 @@ TYPED_TEST(Orthonormal, RandomNumbersAreNormalAndKeyedByPlaceAndSeed) {
 }
 
 }  // namespace
+}  // namespace linalg_orthonormalize_test

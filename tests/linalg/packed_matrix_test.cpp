@@ -17,6 +17,7 @@
 #include "support/matrices.hpp"
 #include "support/tolerance.hpp"
 
+namespace linalg_packed_matrix_test {
 namespace {
 
 using pare::AlignedBuffer;
@@ -204,3 +205,4 @@ TEST(CheckedLines, RefusesAMatrixWithoutAStrideOfOne) {
 }
 
 }  // namespace
+}  // namespace linalg_packed_matrix_test

@@ -15,6 +15,7 @@
 #include "support/backends.hpp"
 #include "support/tolerance.hpp"
 
+namespace linalg_positive_definite_test {
 namespace {
 
 using namespace pare::testing;
@@ -82,3 +83,4 @@ TEST(PositiveDefinite, ZerosAndNanAreNot) {
 }
 
 }  // namespace
+}  // namespace linalg_positive_definite_test

@@ -15,6 +15,7 @@
 #include "support/backends.hpp"
 #include "support/tolerance.hpp"
 
+namespace linalg_score_rows_test {
 namespace {
 
 using pare::bf16;
@@ -330,3 +331,4 @@ TEST(ScoreRows, RefusesWhatDoesNotFit) {
 }
 
 }  // namespace
+}  // namespace linalg_score_rows_test

@@ -9,6 +9,7 @@
 
 #include "support/matrices.hpp"
 
+namespace linalg_sparse_transpose_test {
 namespace {
 
 using pare::Index;
@@ -56,3 +57,4 @@ TEST(SparseTranspose, OfDuplicatesKeepsTheirOrder) {
 }
 
 }  // namespace
+}  // namespace linalg_sparse_transpose_test

@@ -13,6 +13,7 @@
 #include "support/matrices.hpp"
 #include "support/properties.hpp"
 
+namespace linalg_spmm_test {
 namespace {
 
 using pare::Index;
@@ -136,3 +137,4 @@ TEST(Spmm, SameBitsForEveryExecutor) {
 }
 
 }  // namespace
+}  // namespace linalg_spmm_test

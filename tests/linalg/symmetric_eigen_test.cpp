@@ -23,6 +23,7 @@
 #include "support/properties.hpp"
 #include "support/tolerance.hpp"
 
+namespace linalg_symmetric_eigen_test {
 namespace {
 
 using namespace pare::linalg;
@@ -290,3 +291,4 @@ TEST(SymmetricEigen, HasTheBitsOfEigensSolverAndReadsTheLowerHalf) {
 }
 
 }  // namespace
+}  // namespace linalg_symmetric_eigen_test

@@ -12,6 +12,7 @@
 
 #include <pare/linalg/top_k.hpp>
 
+namespace linalg_top_k_test {
 namespace {
 
 using pare::Index;
@@ -146,3 +147,4 @@ TYPED_TEST(EarlyStopRankTest, TakesTheLargestUntilTheyReachAMass) {
 }
 
 }  // namespace
+}  // namespace linalg_top_k_test

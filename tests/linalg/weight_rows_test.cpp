@@ -16,6 +16,7 @@
 #include "support/matrices.hpp"
 #include "support/tolerance.hpp"
 
+namespace linalg_weight_rows_test {
 namespace {
 
 using pare::bf16;
@@ -145,3 +146,4 @@ TEST(MultiplyWeightRows, AWeightWithoutStride) {
 }
 
 }  // namespace
+}  // namespace linalg_weight_rows_test

@@ -10,6 +10,7 @@
 #include "support/matrices.hpp"
 #include "support/tolerance.hpp"
 
+namespace optim_adam_test {
 namespace {
 
 using pare::optim::Adam;
@@ -124,3 +125,4 @@ TYPED_TEST(AdamTest, BadInputIsRefusedAndChangesNothing) {
 }
 
 }  // namespace
+}  // namespace optim_adam_test

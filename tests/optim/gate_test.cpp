@@ -11,6 +11,7 @@
 
 #include "support/matrices.hpp"
 
+namespace optim_gate_test {
 namespace {
 
 using pare::Index;
@@ -167,3 +168,4 @@ TEST(Gate, BadOptionsAreRefused) {
 }
 
 }  // namespace
+}  // namespace optim_gate_test

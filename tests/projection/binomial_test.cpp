@@ -9,6 +9,7 @@
 
 #include <pare/projection/detail/binomial.hpp>
 
+namespace projection_binomial_test {
 namespace {
 
 using pare::projection::detail::BinomialTable;
@@ -106,3 +107,4 @@ TEST(BinomialTable, CountsPassAChiSquareTest) {
 }
 
 }  // namespace
+}  // namespace projection_binomial_test

@@ -11,6 +11,7 @@
 
 #include "support/matrices.hpp"
 
+namespace projection_johnson_lindenstrauss_test {
 namespace {
 
 using pare::Index;
@@ -83,3 +84,4 @@ TEST(JohnsonLindenstrauss, AllDistancesStayWithinTheDistortion) {
 }
 
 }  // namespace
+}  // namespace projection_johnson_lindenstrauss_test

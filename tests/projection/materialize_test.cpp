@@ -14,6 +14,7 @@
 
 #include "support/matrices.hpp"
 
+namespace projection_materialize_test {
 namespace {
 
 using pare::Index;
@@ -187,3 +188,4 @@ TEST(ProjectSigns, HasTheCallersValueForEveryNonzero) {
 }
 
 }  // namespace
+}  // namespace projection_materialize_test

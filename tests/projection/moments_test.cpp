@@ -13,6 +13,7 @@
 
 #include "support/matrices.hpp"
 
+namespace projection_moments_test {
 namespace {
 
 using pare::Index;
@@ -120,3 +121,4 @@ TEST(Moments, SparseSignKeepsTheNormOfOneHotVectors) {
 }
 
 }  // namespace
+}  // namespace projection_moments_test

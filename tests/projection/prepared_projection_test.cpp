@@ -19,6 +19,7 @@
 #include "support/matrices.hpp"
 #include "support/properties.hpp"
 
+namespace projection_prepared_projection_test {
 namespace {
 
 using pare::Index;
@@ -195,3 +196,4 @@ TEST(Prepared, RefusesWhatDoesNotFit) {
 }
 
 }  // namespace
+}  // namespace projection_prepared_projection_test

@@ -10,6 +10,7 @@
 #include "support/backends.hpp"
 #include "support/matrices.hpp"
 
+namespace projection_project_cells_test {
 namespace {
 
 using pare::Index;
@@ -148,3 +149,4 @@ TEST(ProjectCells, NanStaysInItsRowOverSteps) {
 }
 
 }  // namespace
+}  // namespace projection_project_cells_test

@@ -14,6 +14,7 @@
 #include "support/backends.hpp"
 #include "support/matrices.hpp"
 
+namespace projection_project_dense_test {
 namespace {
 
 using pare::Index;
@@ -298,3 +299,4 @@ TEST(ProjectDense, DistinctSeedsGiveDistinctResults) {
 }
 
 }  // namespace
+}  // namespace projection_project_dense_test

@@ -18,6 +18,7 @@
 #include "support/backends.hpp"
 #include "support/matrices.hpp"
 
+namespace projection_project_errors_test {
 namespace {
 
 using pare::Index;
@@ -362,3 +363,4 @@ TEST(ProjectErrors, MessagesSayWhatWasGotAndWanted) {
 }
 
 }  // namespace
+}  // namespace projection_project_errors_test

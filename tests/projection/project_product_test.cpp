@@ -12,6 +12,7 @@
 #include "support/matrices.hpp"
 #include "support/properties.hpp"
 
+namespace projection_project_product_test {
 namespace {
 
 using pare::as_const;
@@ -122,3 +123,4 @@ TEST(ProjectByProduct, NanAndInfinityReachWhatSumsOfSignsReach) {
 }
 
 }  // namespace
+}  // namespace projection_project_product_test

@@ -17,6 +17,7 @@
 #include "support/matrices.hpp"
 #include "support/properties.hpp"
 
+namespace projection_project_sparse_test {
 namespace {
 
 using pare::Index;
@@ -339,3 +340,4 @@ TYPED_TEST(ProjectSparseTest, TheWidthCostsNothing) {
 }
 
 }  // namespace
+}  // namespace projection_project_sparse_test

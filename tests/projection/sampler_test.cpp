@@ -15,6 +15,7 @@
 
 #include "support/matrices.hpp"
 
+namespace projection_sampler_test {
 namespace {
 
 using pare::Index;
@@ -256,3 +257,4 @@ TEST(Sampler, SignRowsAndSignsAreUniform) {
 }
 
 }  // namespace
+}  // namespace projection_sampler_test

@@ -11,6 +11,7 @@
 #include "support/backends.hpp"
 #include "support/matrices.hpp"
 
+namespace projection_workspace_test {
 namespace {
 
 using pare::Index;
@@ -96,3 +97,4 @@ TEST(Workspace, AnyUseInBetweenLeavesTheResult) {
 }
 
 }  // namespace
+}  // namespace projection_workspace_test

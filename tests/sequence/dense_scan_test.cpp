@@ -13,6 +13,7 @@
 #include "sequence/models.hpp"
 #include "support/properties.hpp"
 
+namespace sequence_dense_scan_test {
 namespace {
 
 using pare::Index;
@@ -114,3 +115,4 @@ TEST(DenseScan, WhatDoesNotFitIsRefused) {
 }
 
 }  // namespace
+}  // namespace sequence_dense_scan_test

@@ -14,6 +14,7 @@
 #include "sequence/models.hpp"
 #include "support/properties.hpp"
 
+namespace sequence_heads_of_ssm_test {
 namespace {
 
 using pare::Index;
@@ -255,3 +256,4 @@ TEST(ApplyHeads, WhatDoesNotFitIsRefused) {
 }
 
 }  // namespace
+}  // namespace sequence_heads_of_ssm_test

@@ -13,6 +13,7 @@
 #include "support/allocations.hpp"
 #include "support/properties.hpp"
 
+namespace sequence_scan_test {
 namespace {
 
 using pare::Index;
@@ -347,3 +348,4 @@ TEST(Scan, WhatDoesNotFitIsRefused) {
 }
 
 }  // namespace
+}  // namespace sequence_scan_test

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <vector>
 
+namespace studies_adaptive_budget_test {
 namespace {
 
 using language_model::AdaptiveBudget;
@@ -89,3 +90,4 @@ TEST(AdaptiveBudget, OfDraftsThatCostPerNodeOffersTwiceWhatWasWorthIt) {
 }
 
 }  // namespace
+}  // namespace studies_adaptive_budget_test

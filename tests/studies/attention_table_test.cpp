@@ -24,6 +24,7 @@
 #include <string>
 #include <vector>
 
+namespace studies_attention_table_test {
 namespace {
 
 using namespace language_model;
@@ -267,3 +268,4 @@ TEST(AttentionTable, ThePlotHasALineForEachMethodAndALevelForExact) {
 }
 
 }  // namespace
+}  // namespace studies_attention_table_test

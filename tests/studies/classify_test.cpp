@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+namespace studies_classify_test {
 namespace {
 
 using graph::F1;
@@ -173,3 +174,4 @@ TEST(LabelPropagation, DoesNotReadTheLabelsOfTestNodes) {
 }
 
 }  // namespace
+}  // namespace studies_classify_test

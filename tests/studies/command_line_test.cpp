@@ -10,6 +10,7 @@
 #include "common/options.hpp"
 #include "common/run_program.hpp"
 
+namespace studies_command_line_test {
 namespace {
 
 using command_line::UsageError;
@@ -97,3 +98,4 @@ TEST(RunProgram, ExitsWithWhatHappened) {
 }
 
 }  // namespace
+}  // namespace studies_command_line_test

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+namespace studies_compress_arguments_test {
 namespace {
 
 using compress::Arguments;
@@ -129,3 +130,4 @@ TEST(CompressArguments, NonsenseIsRefused) {
 }
 
 }  // namespace
+}  // namespace studies_compress_arguments_test

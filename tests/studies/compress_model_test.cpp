@@ -27,6 +27,7 @@
 #include <utility>
 #include <vector>
 
+namespace studies_compress_model_test {
 namespace {
 
 using compress::Arguments;
@@ -480,3 +481,4 @@ TEST(CompressProgress, TheBarFillsWithTheShare) {
 }
 
 }  // namespace
+}  // namespace studies_compress_model_test

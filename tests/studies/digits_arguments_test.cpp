@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+namespace studies_digits_arguments_test {
 namespace {
 
 using digits::Arguments;
@@ -97,3 +98,4 @@ TEST(DigitsArguments, NonsenseIsRefused) {
 }
 
 }  // namespace
+}  // namespace studies_digits_arguments_test

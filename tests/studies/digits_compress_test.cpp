@@ -12,6 +12,7 @@
 #include <random>
 #include <vector>
 
+namespace studies_digits_compress_test {
 namespace {
 
 using digits::Compressed;
@@ -101,3 +102,4 @@ TEST(DigitsCompress, HiddenLayersAreReplacedAndTheErrorIsThatOfAllOfThem) {
 }
 
 }  // namespace
+}  // namespace studies_digits_compress_test

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+namespace studies_digits_data_set_test {
 namespace {
 
 using digits::DataSet;
@@ -126,3 +127,4 @@ TEST(Digits, HoldWhatTheyAreSaidToHold) {
 }
 
 }  // namespace
+}  // namespace studies_digits_data_set_test

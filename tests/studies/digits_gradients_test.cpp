@@ -10,6 +10,7 @@
 #include <random>
 #include <vector>
 
+namespace studies_digits_gradients_test {
 namespace {
 
 using digits::DataSet;
@@ -150,3 +151,4 @@ TEST(DigitsGradients, SampledFisherAveragesToTheTrueOne) {
 }
 
 }  // namespace
+}  // namespace studies_digits_gradients_test

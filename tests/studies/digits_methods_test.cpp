@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+namespace studies_digits_methods_test {
 namespace {
 
 using digits::Factors;
@@ -163,3 +164,4 @@ TEST(DigitsMethods, EveryFisherInformationHasMethodsOfItsOwn) {
 }
 
 }  // namespace
+}  // namespace studies_digits_methods_test

@@ -14,6 +14,7 @@
 #include <random>
 #include <vector>
 
+namespace studies_digits_network_test {
 namespace {
 
 using digits::Activations;
@@ -178,3 +179,4 @@ TEST(DigitsTrain, TheFirstStepOfAdamHasTheLengthOfTheLearningRate) {
 }
 
 }  // namespace
+}  // namespace studies_digits_network_test

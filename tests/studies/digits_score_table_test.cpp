@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+namespace studies_digits_score_table_test {
 namespace {
 
 using digits::Compressed;
@@ -166,3 +167,4 @@ TEST(DigitsScoreTable, ACsvFileThatCannotBeWrittenIsRefused) {
 }
 
 }  // namespace
+}  // namespace studies_digits_score_table_test

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+namespace studies_early_exit_test {
 namespace {
 
 using namespace language_model;
@@ -154,3 +155,4 @@ TEST_F(EarlyExit, MoreBranchesThanTheHeadHasTokensAreRefused) {
 }
 
 }  // namespace
+}  // namespace studies_early_exit_test

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+namespace studies_edge_list_test {
 namespace {
 
 using graph::Graph;
@@ -215,3 +216,4 @@ TEST(Statistics, CountsComponentsDegreesAndAgreement) {
 }
 
 }  // namespace
+}  // namespace studies_edge_list_test

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+namespace studies_encoder_arguments_test {
 namespace {
 
 using namespace encoder;
@@ -95,3 +96,4 @@ TEST(EncoderArguments, WhatMakesNoSenseIsRefused) {
 }
 
 }  // namespace
+}  // namespace studies_encoder_arguments_test

@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+namespace studies_encoder_on_model_test {
 namespace {
 
 using namespace encoder;
@@ -173,3 +174,4 @@ TEST_F(EncoderOnModel, VectorsAreThoseOfAReferenceInDouble) {
 }
 
 }  // namespace
+}  // namespace studies_encoder_on_model_test

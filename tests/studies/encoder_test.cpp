@@ -26,6 +26,7 @@
 #include <utility>
 #include <vector>
 
+namespace studies_encoder_test {
 namespace {
 
 using namespace encoder;
@@ -439,3 +440,4 @@ TEST_F(Encoder, AFolderThatLacksAFileIsRefused) {
 }
 
 }  // namespace
+}  // namespace studies_encoder_test

@@ -24,6 +24,7 @@
 #include <string>
 #include <vector>
 
+namespace studies_factored_layers_test {
 namespace {
 
 using namespace language_model;
@@ -231,3 +232,4 @@ TEST_F(FactoredLayers, AreAsTheyWereIfAFileOfGradientsIsMissing) {
 }
 
 }  // namespace
+}  // namespace studies_factored_layers_test

@@ -31,6 +31,7 @@
 #include <utility>
 #include <vector>
 
+namespace studies_generate_on_model_test {
 namespace {
 
 using namespace language_model;
@@ -263,3 +264,4 @@ TEST_F(GenerateOnModel, ForetellsWordsInTheirOrderBetterThanShuffled) {
 }
 
 }  // namespace
+}  // namespace studies_generate_on_model_test

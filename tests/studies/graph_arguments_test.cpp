@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+namespace studies_graph_arguments_test {
 namespace {
 
 using graph::Arguments;
@@ -92,3 +93,4 @@ TEST(GraphArguments, NonsenseIsRefused) {
 }
 
 }  // namespace
+}  // namespace studies_graph_arguments_test

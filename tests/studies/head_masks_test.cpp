@@ -23,6 +23,7 @@
 #include <utility>
 #include <vector>
 
+namespace studies_head_masks_test {
 namespace {
 
 using namespace language_model;
@@ -170,3 +171,4 @@ TEST(DocumentForms, AreTheTextItsHalfTwiceAndItsTokensShuffled) {
 }
 
 }  // namespace
+}  // namespace studies_head_masks_test

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+namespace studies_language_model_arguments_test {
 namespace {
 
 using namespace language_model;
@@ -315,3 +316,4 @@ TEST(LanguageModelArguments, DraftersThatMakeNoSenseAreRefused) {
 }
 
 }  // namespace
+}  // namespace studies_language_model_arguments_test

@@ -24,6 +24,7 @@
 #include <string>
 #include <vector>
 
+namespace studies_language_model_test {
 namespace {
 
 using namespace language_model;
@@ -162,3 +163,4 @@ TEST_F(Dump, RefusesLayersThatAreNotAndWritesNothing) {
 }
 
 }  // namespace
+}  // namespace studies_language_model_test

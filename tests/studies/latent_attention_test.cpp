@@ -29,6 +29,7 @@
 #include <random>
 #include <vector>
 
+namespace studies_latent_attention_test {
 namespace {
 
 using namespace language_model;
@@ -270,3 +271,4 @@ INSTANTIATE_TEST_SUITE_P(AllLayouts, LatentBlockAttention,
                          ::testing::Values(RotaryLayout::Interleaved, RotaryLayout::HalfSplit));
 
 }  // namespace
+}  // namespace studies_latent_attention_test

@@ -26,6 +26,7 @@
 #include <string>
 #include <vector>
 
+namespace studies_latent_kv_test {
 namespace {
 
 using namespace language_model;
@@ -238,3 +239,4 @@ TEST_F(LatentKvTest, RefusesWhatDoesNotFit) {
 }
 
 }  // namespace
+}  // namespace studies_latent_kv_test

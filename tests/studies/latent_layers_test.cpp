@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+namespace studies_latent_layers_test {
 namespace {
 
 using namespace language_model;
@@ -131,3 +132,4 @@ TEST_F(LatentLayers, AreAsTheyWereIfTheWidthIsTooLarge) {
 }
 
 }  // namespace
+}  // namespace studies_latent_layers_test

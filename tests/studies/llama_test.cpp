@@ -29,6 +29,7 @@
 #include <utility>
 #include <vector>
 
+namespace studies_llama_test {
 namespace {
 
 using namespace language_model;
@@ -446,3 +447,4 @@ TEST(Llama, RefusesFilesOfOtherModels) {
 }
 
 }  // namespace
+}  // namespace studies_llama_test

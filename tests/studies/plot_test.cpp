@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+namespace studies_plot_test {
 namespace {
 
 using plot::Plot;
@@ -147,3 +148,4 @@ TEST(PlotRuler, TicksAreRoundNumbers) {
 }
 
 }  // namespace
+}  // namespace studies_plot_test

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+namespace studies_recall_arguments_test {
 namespace {
 
 using recall::Arguments;
@@ -80,3 +81,4 @@ TEST(RecallArguments, NonsenseIsRefused) {
 }
 
 }  // namespace
+}  // namespace studies_recall_arguments_test

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+namespace studies_recall_heads_test {
 namespace {
 
 using recall::head_dim;
@@ -280,3 +281,4 @@ TEST(RecallRandom, ARowDoesNotDependOnHowMuchOfItIsAskedFor) {
 }
 
 }  // namespace
+}  // namespace studies_recall_heads_test

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+namespace studies_recall_model_input_test {
 namespace {
 
 using recall::Heads;
@@ -79,3 +80,4 @@ TEST(RecallModelInput, WhatIsNoNpyFileIsRefused) {
 }
 
 }  // namespace
+}  // namespace studies_recall_model_input_test

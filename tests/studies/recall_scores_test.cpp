@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+namespace studies_recall_scores_test {
 namespace {
 
 using recall::Index;
@@ -119,3 +120,4 @@ TEST(RecallPlot, ErrorsBelowAMillionthAreDrawnAsThat) {
 }
 
 }  // namespace
+}  // namespace studies_recall_scores_test

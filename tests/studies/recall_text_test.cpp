@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+namespace studies_recall_text_test {
 namespace {
 
 using recall::Index;
@@ -133,3 +134,4 @@ TEST(WordNetGlosses, HoldWhatTheyAreSaidToHold) {
 }
 
 }  // namespace
+}  // namespace studies_recall_text_test

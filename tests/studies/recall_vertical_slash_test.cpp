@@ -12,6 +12,7 @@
 #include <stdexcept>
 #include <vector>
 
+namespace studies_recall_vertical_slash_test {
 namespace {
 
 using recall::Index;
@@ -100,3 +101,4 @@ TEST(RecallVerticalSlash, WhatMakesNoSenseIsRefused) {
 }
 
 }  // namespace
+}  // namespace studies_recall_vertical_slash_test

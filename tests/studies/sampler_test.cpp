@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+namespace studies_sampler_test {
 namespace {
 
 using language_model::Candidate;
@@ -258,3 +259,4 @@ TEST(Sampler, RefusesLogitsOfWhichNothingCanBeDrawn) {
 }
 
 }  // namespace
+}  // namespace studies_sampler_test

@@ -17,6 +17,7 @@
 #include <string_view>
 #include <vector>
 
+namespace studies_sparse_attention_test {
 namespace {
 
 using namespace language_model;
@@ -94,3 +95,4 @@ TEST(SparseAttention, AWindowIsTheLongestThatTheDensityAllows) {
 }
 
 }  // namespace
+}  // namespace studies_sparse_attention_test

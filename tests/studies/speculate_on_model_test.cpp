@@ -14,6 +14,7 @@
 #include <memory>
 #include <vector>
 
+namespace studies_speculate_on_model_test {
 namespace {
 
 using namespace language_model;
@@ -86,3 +87,4 @@ TEST(ForetoldSpeed, IsThatOfTokensAndTimesOfARound) {
 }
 
 }  // namespace
+}  // namespace studies_speculate_on_model_test

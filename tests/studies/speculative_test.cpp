@@ -23,6 +23,7 @@
 #include <utility>
 #include <vector>
 
+namespace studies_speculative_test {
 namespace {
 
 using namespace language_model;
@@ -420,3 +421,4 @@ TEST(DraftHeads, AreOfTheModelsHead) {
 }
 
 }  // namespace
+}  // namespace studies_speculative_test

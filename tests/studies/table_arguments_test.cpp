@@ -7,6 +7,7 @@
 
 #include "table/arguments.hpp"
 
+namespace studies_table_arguments_test {
 namespace {
 
 using table::Arguments;
@@ -70,3 +71,4 @@ TEST(TableArguments, RefusesWhatMakesNoSense) {
 }
 
 }  // namespace
+}  // namespace studies_table_arguments_test

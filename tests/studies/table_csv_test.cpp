@@ -7,6 +7,7 @@
 
 #include "table/csv_table.hpp"
 
+namespace studies_table_csv_test {
 namespace {
 
 using table::InputError;
@@ -115,3 +116,4 @@ TEST(CsvTable, NamesFileLineAndColumnOfWhatItRefuses) {
 }
 
 }  // namespace
+}  // namespace studies_table_csv_test

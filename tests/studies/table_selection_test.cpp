@@ -14,6 +14,7 @@
 #include "table/report.hpp"
 #include "table/selection.hpp"
 
+namespace studies_table_selection_test {
 namespace {
 
 using table::Field;
@@ -214,3 +215,4 @@ TEST(DigitsTable, HasTheFieldsItSaysItHas) {
 }
 
 }  // namespace
+}  // namespace studies_table_selection_test

@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+namespace studies_tokenizer_on_model_test {
 namespace {
 
 using language_model::Token;
@@ -136,3 +137,4 @@ TEST_F(TokenizerOnModel, AHundredThousandBlanks) {
 }
 
 }  // namespace
+}  // namespace studies_tokenizer_on_model_test

@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+namespace studies_tokenizer_test {
 namespace {
 
 using namespace language_model;
@@ -321,3 +322,4 @@ TEST(StreamDecoder, WhatIsNoCharacterBecomesOneReplacementForEachBeginning) {
 }
 
 }  // namespace
+}  // namespace studies_tokenizer_test

@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+namespace studies_word_piece_test {
 namespace {
 
 using namespace encoder;
@@ -196,3 +197,4 @@ TEST_F(PiecesFile, IsLinesWithEitherEnd) {
 }
 
 }  // namespace
+}  // namespace studies_word_piece_test

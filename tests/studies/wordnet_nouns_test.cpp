@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <vector>
 
+namespace studies_wordnet_nouns_test {
 namespace {
 
 /// The figures that the README beside the data states.
@@ -36,3 +37,4 @@ TEST(WordNetNouns, HoldWhatTheyAreSaidToHold) {
 }
 
 }  // namespace
+}  // namespace studies_wordnet_nouns_test

@@ -16,6 +16,7 @@
 #include "support/properties.hpp"
 #include "transformer/rows.hpp"
 
+namespace transformer_gates_test {
 namespace {
 
 using pare::Index;
@@ -202,3 +203,4 @@ TYPED_TEST(GatesTest, WhatDoesNotFitIsRefused) {
 }
 
 }  // namespace
+}  // namespace transformer_gates_test

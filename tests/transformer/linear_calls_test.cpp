@@ -19,6 +19,7 @@
 #include "kernel/quantized_oracle.hpp"
 #include "support/properties.hpp"
 
+namespace transformer_linear_calls_test {
 namespace {
 
 using pare::bf16;
@@ -125,3 +126,4 @@ TEST(DenseLinear, CopiesAnyMatrix) {
 }
 
 }  // namespace
+}  // namespace transformer_linear_calls_test

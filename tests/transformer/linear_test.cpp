@@ -21,6 +21,7 @@
 #include "support/properties.hpp"
 #include "transformer/rows.hpp"
 
+namespace transformer_linear_test {
 namespace {
 
 using pare::bf16;
@@ -393,3 +394,4 @@ TEST(LowRankLinear, AllocatesNothingWithAWorkspace) {
 }
 
 }  // namespace
+}  // namespace transformer_linear_test

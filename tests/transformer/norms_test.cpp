@@ -15,6 +15,7 @@
 #include "support/properties.hpp"
 #include "transformer/rows.hpp"
 
+namespace transformer_norms_test {
 namespace {
 
 using pare::Index;
@@ -307,3 +308,4 @@ TYPED_TEST(NormsTest, WhatDoesNotFitIsRefused) {
 }
 
 }  // namespace
+}  // namespace transformer_norms_test

@@ -15,6 +15,7 @@
 #include "support/properties.hpp"
 #include "transformer/rows.hpp"
 
+namespace transformer_rotary_angles_test {
 namespace {
 
 using pare::Index;
@@ -224,3 +225,4 @@ TEST(RotaryGrid, WhatIsOutOfRangeIsRefused) {
 }
 
 }  // namespace
+}  // namespace transformer_rotary_angles_test

@@ -18,6 +18,7 @@
 #include "support/properties.hpp"
 #include "transformer/rows.hpp"
 
+namespace transformer_rotary_test {
 namespace {
 
 using pare::Index;
@@ -293,3 +294,4 @@ TEST(Rotary, BadTablesAreRefused) {
 }
 
 }  // namespace
+}  // namespace transformer_rotary_test

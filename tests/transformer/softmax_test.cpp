@@ -16,6 +16,7 @@
 #include "support/properties.hpp"
 #include "transformer/rows.hpp"
 
+namespace transformer_softmax_test {
 namespace {
 
 using pare::Index;
@@ -236,3 +237,4 @@ TYPED_TEST(SoftmaxTest, WhatDoesNotFitIsRefused) {
 }
 
 }  // namespace
+}  // namespace transformer_softmax_test

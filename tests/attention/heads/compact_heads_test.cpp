@@ -15,6 +15,7 @@
 #include "support/matrices.hpp"
 #include "support/properties.hpp"
 
+namespace attention_heads_compact_heads_test {
 namespace {
 
 using pare::Index;
@@ -228,3 +229,4 @@ TEST(CompactHeadsOf, RefusesWhatDoesNotFit) {
 }
 
 }  // namespace
+}  // namespace attention_heads_compact_heads_test

@@ -14,6 +14,7 @@
 #include "support/matrices.hpp"
 #include "support/properties.hpp"
 
+namespace attention_heads_head_usage_test {
 namespace {
 
 using pare::Index;
@@ -184,3 +185,4 @@ TEST(ContributionsOfViews, RefusesWhatDoesNotFitAndLeavesTheLengths) {
 }
 
 }  // namespace
+}  // namespace attention_heads_head_usage_test

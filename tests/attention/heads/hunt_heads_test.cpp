@@ -17,6 +17,7 @@
 #include "support/matrices.hpp"
 #include "support/properties.hpp"
 
+namespace attention_heads_hunt_heads_test {
 namespace {
 
 using pare::Index;
@@ -289,3 +290,4 @@ TEST(TopHeads, RefusesWhatCannotBeRanked) {
 }
 
 }  // namespace
+}  // namespace attention_heads_hunt_heads_test

@@ -9,6 +9,7 @@
 
 #include "support/matrices.hpp"
 
+namespace attention_heads_loss_difference_test {
 namespace {
 
 using pare::Index;
@@ -67,3 +68,4 @@ TEST(TopDocuments, KeepsAShareOfADomain) {
 }
 
 }  // namespace
+}  // namespace attention_heads_loss_difference_test

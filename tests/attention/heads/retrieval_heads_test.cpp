@@ -17,6 +17,7 @@
 #include "support/matrices.hpp"
 #include "support/properties.hpp"
 
+namespace attention_heads_retrieval_heads_test {
 namespace {
 
 using pare::compute_t;
@@ -284,3 +285,4 @@ TEST(RetrievalScoresTest, RefusesWhatDoesNotFitAndAddsNothing) {
 }
 
 }  // namespace
+}  // namespace attention_heads_retrieval_heads_test
