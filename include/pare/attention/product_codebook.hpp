@@ -8,7 +8,6 @@
 /// const auto book = train_codebook(q, k);                       // sub-spaces of 8 scalars
 /// const auto kept = ProductCodebook<float>::from_words({.subspaces = 8, .width = 8}, words);
 /// const ProductCodes codes = encode(k, book);                   // [batch, kv heads, keys, 8]
-/// bytes
 /// ```
 ///
 /// A head of d scalars is cut in M sub-spaces of `width` scalars each; the code of a vector in a
