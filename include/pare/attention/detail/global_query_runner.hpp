@@ -281,7 +281,7 @@ class GlobalQuery {
     launch(backend_, kernel::SumRows<S>{w.rows, counts_[item], s_.dim(), mean});
   }
 
-  /// <p_i, c>, in double.
+  /// The products of p_i and c, in double.
   void make_scale(Index i) {
     T* const scale = scale_ + i * s_.heads();
     double count = 0;
