@@ -21,7 +21,7 @@
 /// h is float, double, bf16 or f16, all else of what it is computed in. A token that does not count
 /// is not read, and has weight 0; where none counts, S is 0. With one head f is 1 or -1, so that
 /// all tokens whose product with q has one sign weigh the same. NaN or infinity in a token reaches
-/// its sequence: of the weights, and all of the sums.
+/// all weights and sums of its sequence.
 ///
 /// Source: Mehta et al., "Low rank factorization for compact multi-head self-attention", 2019
 /// (arXiv 1912.00835), eq. 3.13, as a third party implements it; we have not seen the paper itself.
