@@ -34,10 +34,10 @@ inline constexpr std::ptrdiff_t direct_rows_ahead[] = {64, 16};
 /// The rows that are fetched while `Rows` are multiplied, as many at each distance: those at `row`
 /// themselves where fewer are left, which costs less than a branch at every line.
 template <int Rows, class S>
-class RowsAhead {
+class RowsToFetch {
  public:
-  PARE_TILE_INLINE RowsAhead(const S* const* rows, const S* const* row,
-                             std::ptrdiff_t left) noexcept {
+  PARE_TILE_INLINE RowsToFetch(const S* const* rows, const S* const* row,
+                               std::ptrdiff_t left) noexcept {
     for (std::size_t d = 0; d < distances; ++d)
       rows_[d] = left >= direct_rows_ahead[d] + Rows ? rows + direct_rows_ahead[d] : row;
   }
@@ -112,7 +112,7 @@ struct ScoreSums {
   /// Adds the elements of `depth` scalars of packed rows q and of keys; of `next` as many are
   /// fetched.
   PARE_TILE_INLINE void add(const E* q, const S* const* keys, std::ptrdiff_t depth,
-                            const RowsAhead<Keys, S>& next) noexcept {
+                            const RowsToFetch<Keys, S>& next) noexcept {
     const std::ptrdiff_t steps = steps_of<E>(depth), whole = depth / scalars / n * n;
     for (std::ptrdiff_t s = 0; s < whole; s += n)
       add_register(
@@ -133,7 +133,7 @@ struct ScoreSums {
  private:
   /// Adds the products of a register query(r) of each row and one key(j) of each key.
   template <class Query, class Key>
-  PARE_TILE_INLINE void add_register(const RowsAhead<Keys, S>& next, std::ptrdiff_t step,
+  PARE_TILE_INLINE void add_register(const RowsToFetch<Keys, S>& next, std::ptrdiff_t step,
                                      const Query& query, const Key& key) noexcept {
     constexpr auto bytes = scalars * static_cast<std::ptrdiff_t>(sizeof(S));
     next.template fetch<n * bytes>(step * bytes);
@@ -150,7 +150,7 @@ struct ScoreSums {
 /// on, of which those past `count`, whatever they are, are not written.
 template <class Arch, int Rows, int Keys, class S>
 PARE_TILE_INLINE void score_block(const element_t<S, Arch>* q, const S* const* rows,
-                                  const RowsAhead<Keys, S>& next, std::ptrdiff_t count,
+                                  const RowsToFetch<Keys, S>& next, std::ptrdiff_t count,
                                   std::ptrdiff_t depth, compute_t<S>* scores,
                                   std::ptrdiff_t stride) noexcept {
   using Sums = ScoreSums<Arch, Rows, Keys, S>;
@@ -196,7 +196,7 @@ void score_rows_shape(const ScoreRowsCall<S, E>& call) noexcept {
   for (std::ptrdiff_t j = 0; j < a.count; j += keys) {
     const S* const* block = a.count - j >= keys ? a.keys + j : static_cast<const S* const*>(last);
     score_block<Arch, Rows, keys>(a.q, block,
-                                  RowsAhead<keys, S>(a.keys + j, block, a.count + a.ahead - j),
+                                  RowsToFetch<keys, S>(a.keys + j, block, a.count + a.ahead - j),
                                   a.count - j, a.depth, a.scores + j, a.stride);
   }
 }
@@ -299,7 +299,7 @@ void multiply_rows_shape(const MultiplyRowsCall<S, E>& call) noexcept {
   for (std::ptrdiff_t s = 0; s < steps_of<E>(a.count); ++s) {
     const S* const* row = a.rows + s * depth;
     if (depth == 1 || (s + 1) * depth <= a.count)
-      RowsAhead<depth, S>(row, row, a.count + a.ahead - s * depth)
+      RowsToFetch<depth, S>(row, row, a.count + a.ahead - s * depth)
           .template fetch<width * size>(a.c * size);
     const StepRows<S> step = step_rows<E>(a.rows, a.count, s);
     const S* const second = step.second != nullptr ? step.second + a.c : nullptr;
