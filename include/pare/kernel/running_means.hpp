@@ -46,6 +46,10 @@ struct RunningMeans {
 /// Rows of floats that are summed in float.
 inline constexpr std::ptrdiff_t mean_rows_each = 8;
 
+/// Values are fetched so far ahead of those that join: rows that lie one behind the other were 5 to
+/// 20 % faster by it on Zen 5, with 2, 4 and 8 KiB alike.
+inline constexpr std::ptrdiff_t mean_bytes_ahead = 2048;
+
 namespace detail {
 PARE_ABI_BEGIN
 
@@ -123,8 +127,10 @@ PARE_ALWAYS_INLINE void mean_block(const RunningMeans<S, O>& a, std::ptrdiff_t r
   vec<float, Arch> now[] = {(static_cast<void>(I), broadcast<Arch>(0.0f))...};
   const auto at = [c](std::size_t i) { return c + static_cast<std::ptrdiff_t>(i) * n; };
   for (std::ptrdiff_t r = row; r < row + rows; ++r) {
-    if (const S* const enter = a.enter[r]; enter != nullptr)
+    if (const S* const enter = a.enter[r]; enter != nullptr) {
+      (prefetch<2>(enter + at(I), mean_bytes_ahead), ...);
       ((now[I] = multiply_add<Arch>(load_widened<Arch>(enter + at(I)), factor, now[I])), ...);
+    }
     const auto share = broadcast<Arch>(static_cast<float>(a.share[r] * over));
     const vec<float, Arch> mean[] = {(before[I] + now[I]) * share...};
     for (std::ptrdiff_t h = 0; h < a.heads; ++h)
