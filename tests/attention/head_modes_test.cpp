@@ -220,6 +220,15 @@ TEST(HeadModes, NanAndInfinityStayInTheRowsThatSeeThem) {
   }
 }
 
+// Their sums are no floats.
+TEST(HeadModes, LargeValuesHaveAMean) {
+  Inputs<float> x(cases[2].sizes);
+  std::fill(x.v.list.begin(), x.v.list.end(), 3e38f);
+  for (const AttendOptions& options : {AttendOptions{.causal = true}, cases[2].options})
+    for (const float y : switched(pare::simd, x, every, options).out.list)
+      ASSERT_NEAR(y, 3e38f, 3e38f * 1e-6f);
+}
+
 TEST(HeadModes, SourcesLengthsAndPackedSequences) {
   Inputs<float> x(Sizes{2, 4, 2, 30, 90, 8, 32});
   const pare::testing::Int8Rows rows(x);
