@@ -43,6 +43,9 @@ class Comparison {
 
   const Score& exact() const { return exact_; }
 
+  /// Heads, backend and room for a result.
+  Call call() { return {backend_, heads_, out_, lse_}; }
+
   /// The line of the table.
   Score measure(const Method& method, double setting) {
     Score score = run([&](const Call& call) { return method.run(call, setting); });

@@ -61,6 +61,23 @@ inline pare::attention::KeyLists product_keys(const Call& call, Index keys) {
                                       {.keys = keys});
 }
 
+/// The share of the exact top keys that SPT's lists hold, where queries have to choose.
+inline double top_key_recall(const Call& call, Index keys) {
+  const pare::attention::KeyLists spt = product_keys(call, keys), top = top_keys(call.heads, keys);
+  std::vector<std::int32_t> both(std::size_t{1} << 20);
+  double found = 0, wanted = 0;
+  for (std::size_t r = 0; r + 1 < top.offsets().size(); ++r) {
+    const Index heads = top.shape().heads, queries = top.shape().queries, row = Index(r);
+    if (row % queries < keys) continue;
+    const auto a = spt.row(row / queries / heads, row / queries % heads, row % queries);
+    const auto b = top.row(row / queries / heads, row / queries % heads, row % queries);
+    found += double(std::set_intersection(a.begin(), a.end(), b.begin(), b.end(), both.begin()) -
+                    both.begin());
+    wanted += double(b.size());
+  }
+  return found / wanted;
+}
+
 inline std::vector<Method> list_methods() {
   const std::vector<double> shares = {0.02, 0.05, 0.125, 0.25, 0.5};
   return {{"spt", "SPT: product keys", "share", 0.125, shares,

@@ -9,6 +9,7 @@
 #include "recall/comparison.hpp"
 #include "recall/methods.hpp"
 #include "recall/model_input.hpp"
+#include "recall/product_keys.hpp"
 #include "recall/scores.hpp"
 #include "recall_text/heads.hpp"
 #include "recall_text/text.hpp"
@@ -19,6 +20,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <iostream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -65,9 +67,13 @@ void run(const recall::Arguments& arguments) {
   if (arguments.own_model()) {
     recall::Heads heads = recall::read_heads(arguments.q, arguments.k, arguments.v);
     const std::string name = recall::title(heads, "heads of " + arguments.q);
+    const Index eighth = std::max<Index>(1, heads.q.dimension(2) / 8);
     Comparison comparison(std::move(heads), pare::simd.threads(arguments.threads), {});
     const auto methods = recall::choose(recall::all_methods(), arguments.methods);
     recall::print_table(name, comparison, methods);
+    if (std::ranges::count(arguments.methods, "spt") > 0)
+      std::cout << "SPT's lists hold " << recall::top_key_recall(comparison.call(), eighth)
+                << " of the exact top keys, an eighth of all" << std::endl;
     if (!arguments.plot.empty()) recall::plot_errors(arguments.plot, name, comparison, methods);
     return;
   }

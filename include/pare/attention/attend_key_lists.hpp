@@ -121,12 +121,12 @@ PARE_ABI_BEGIN
 /// \throws std::invalid_argument if the lists are for another shape, or as `attend` without lists.
 ///         Nothing is written then. A call without queries does nothing.
 ///
-/// Cost: 2 (key dim + value dim) FLOPs for each listed pair. Loading both operands from L1 binds,
-/// at half the rate of a matrix product; each key/value head is copied once for every 128 rows
-/// (query heads of a group count), fewer where their lists hold over 64 Ki keys together. Few rows
-/// copy no more than the keys that they list. Memory: about 0.5 MiB per thread, and 4 bytes for
-/// each key of the longest list, in the backend's workspace. The bits are the same for any number
-/// of threads.
+/// Cost: 2 (key dim + value dim) FLOPs for each listed pair. Each operand is a load, which binds,
+/// at .3 to .4 of the rate of the dense engine; each key/value head is copied once for every 256
+/// rows (query heads of a group count), fewer where their lists hold over 256 Ki keys together. Few
+/// rows copy no more than the keys that they list. Memory: about 1.6 MiB per thread, and 6 bytes
+/// for each key of the longest list, in the backend's workspace. The bits are the same for any
+/// number of threads.
 template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, ScoreModifier M>
 requires AttendScalars<Q, K, V, O>
 AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out,
