@@ -140,11 +140,13 @@ PARE_TILE_INLINE void weigh_query_rows(const GlobalQueryRows<S>& a, std::ptrdiff
       squares = multiply_add<Arch>(bent, bent, squares);
       store<Arch>(f, bent);
     }
-    T norm[static_cast<std::size_t>(lanes<T, Arch>)];
-    store<Arch>(static_cast<T*>(norm), squares);
+    V norm;
+    if constexpr (is_batch<V>)
+      norm = xsimd::sqrt(squares);
+    else
+      norm = square_root(squares);
     // A NaN is not below epsilon, and stays.
-    for (T& n : norm) n = 1 / (square_root(n) < a.epsilon ? a.epsilon : square_root(n));
-    const V over = load<Arch>(static_cast<const T*>(norm));
+    const V over = broadcast<Arch>(T(1)) / maximum<Arch>(broadcast<Arch>(a.epsilon), norm);
     for (std::ptrdiff_t i = 0; i < a.heads; ++i) {
       T* const f = a.room + i * global_query_rows + r;
       store<Arch>(f, exp<Arch>(load<Arch>(static_cast<const T*>(f)) * over));
