@@ -93,7 +93,7 @@ void run_query(benchmark::State& state, const QueryShape& shape, int threads) {
   const double bytes = size * sizeof(S);
   const bool twice = static_cast<double>(shape.tokens * shape.dim) * sizeof(S) > (512 << 10);
   const double read = bytes * (twice ? 2 : 1) * calls;
-  const Limit memory = bytes > (40 << 20) ? Limit::dram_read : Limit::l2_read;
+  const Limit memory = bytes > (24 << 20) ? Limit::dram_read : Limit::l2_read;
   LimitProbe probe(threads,
                    {{Limit::fma_f32, size * (4.0 * static_cast<double>(shape.heads) + 2) * calls},
                     {memory, read}});
