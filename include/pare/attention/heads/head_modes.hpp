@@ -25,8 +25,9 @@
 ///
 /// Sums are kept in double: behind a window, what leaves it is subtracted, and they begin anew
 /// after 4096 rows; without one, floats are added in float for eight rows before they join, which
-/// leaves a mean off by at most 12 units in the last place of the mean of |values|. A NaN or infinity in v reaches the rows that see it and no other, at the cost of one
-/// window of sums for each such row.
+/// leaves a mean off by at most 12 units in the last place of the mean of |values|. A NaN or
+/// infinity in v reaches the rows that see it and no other, at the cost of one window of sums for
+/// each such row.
 ///
 /// Source: arXiv 2505.07293 (AttentionInfluence), appendix C. Their weights are 1 / L for every
 /// token; a causal model would then look ahead, so row i has 1 / (number of keys that it sees):
