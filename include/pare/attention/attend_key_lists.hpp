@@ -39,6 +39,7 @@
 
 #include <algorithm>
 #include <array>
+#include <concepts>
 
 namespace pare::attention {
 
@@ -127,10 +128,10 @@ PARE_ABI_BEGIN
 /// rows copy no more than the keys that they list. Memory: about 1.6 MiB per thread, and 6 bytes
 /// for each key of the longest list, in the backend's workspace. The bits are the same for any
 /// number of threads.
-template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, ScoreModifier M>
+template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, std::same_as<KeyLists> L, ScoreModifier M>
 requires AttendScalars<Q, K, V, O>
-AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out,
-                   const KeyLists& lists, const M& modifier, const AttendOptions& options = {}) {
+AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out, const L& lists,
+                   const M& modifier, const AttendOptions& options = {}) {
   detail::check_listed_options(options);
   const auto keys = as_const(to_view(k));
   const auto source = detail::checked_source(keys, as_const(to_view(v)), options);
@@ -139,18 +140,18 @@ AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out
 }
 
 /// \overload
-template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O>
+template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, std::same_as<KeyLists> L>
 requires AttendScalars<Q, K, V, O>
-AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out,
-                   const KeyLists& lists, const AttendOptions& options = {}) {
+AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out, const L& lists,
+                   const AttendOptions& options = {}) {
   return attend(backend, q, k, v, out, lists, Exact{}, options);
 }
 
 /// \overload
-template <In<4> Q, In<4> K, In<4> V, Out<4> O, ScoreModifier M>
+template <In<4> Q, In<4> K, In<4> V, Out<4> O, std::same_as<KeyLists> L, ScoreModifier M>
 requires AttendScalars<Q, K, V, O>
-AttendStats attend(const Q& q, const K& k, const V& v, O&& out, const KeyLists& lists,
-                   const M& modifier, const AttendOptions& options = {}) {
+AttendStats attend(const Q& q, const K& k, const V& v, O&& out, const L& lists, const M& modifier,
+                   const AttendOptions& options = {}) {
   return attend(simd, q, k, v, out, lists, modifier, options);
 }
 
@@ -162,10 +163,11 @@ AttendStats attend(const Q& q, const K& k, const V& v, O&& out, const KeyLists& 
 /// \param lists   of as many keys as the longest sequence has
 ///
 /// All else is as above. Rows that the source loads are loaded once for an item of rows.
-template <Backend B, In<4> Q, KeyValueSource Source, Out<4> O, ScoreModifier M>
+template <Backend B, In<4> Q, KeyValueSource Source, Out<4> O, std::same_as<KeyLists> L,
+          ScoreModifier M>
 requires SourceScalars<Q, Source, O>
-AttendStats attend(const B& backend, const Q& q, const Source& source, O&& out,
-                   const KeyLists& lists, const M& modifier, const AttendOptions& options = {}) {
+AttendStats attend(const B& backend, const Q& q, const Source& source, O&& out, const L& lists,
+                   const M& modifier, const AttendOptions& options = {}) {
   detail::check_listed_options(options);
   const auto queries = as_const(to_view(q));
   check_view(detail::attend_name, "q", queries);
@@ -179,25 +181,25 @@ AttendStats attend(const B& backend, const Q& q, const Source& source, O&& out,
 }
 
 /// \overload
-template <Backend B, In<4> Q, KeyValueSource Source, Out<4> O>
+template <Backend B, In<4> Q, KeyValueSource Source, Out<4> O, std::same_as<KeyLists> L>
 requires SourceScalars<Q, Source, O>
-AttendStats attend(const B& backend, const Q& q, const Source& source, O&& out,
-                   const KeyLists& lists, const AttendOptions& options = {}) {
+AttendStats attend(const B& backend, const Q& q, const Source& source, O&& out, const L& lists,
+                   const AttendOptions& options = {}) {
   return attend(backend, q, source, out, lists, Exact{}, options);
 }
 
 /// \overload
-template <In<4> Q, KeyValueSource Source, Out<4> O, ScoreModifier M>
+template <In<4> Q, KeyValueSource Source, Out<4> O, std::same_as<KeyLists> L, ScoreModifier M>
 requires SourceScalars<Q, Source, O>
-AttendStats attend(const Q& q, const Source& source, O&& out, const KeyLists& lists,
-                   const M& modifier, const AttendOptions& options = {}) {
+AttendStats attend(const Q& q, const Source& source, O&& out, const L& lists, const M& modifier,
+                   const AttendOptions& options = {}) {
   return attend(simd, q, source, out, lists, modifier, options);
 }
 
 /// \overload
-template <In<4> Q, KeyValueSource Source, Out<4> O>
+template <In<4> Q, KeyValueSource Source, Out<4> O, std::same_as<KeyLists> L>
 requires SourceScalars<Q, Source, O>
-AttendStats attend(const Q& q, const Source& source, O&& out, const KeyLists& lists,
+AttendStats attend(const Q& q, const Source& source, O&& out, const L& lists,
                    const AttendOptions& options = {}) {
   return attend(simd, q, source, out, lists, Exact{}, options);
 }
