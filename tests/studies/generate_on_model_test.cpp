@@ -206,7 +206,7 @@ TEST_F(GenerateOnModel, HeadsOfLayer18LookUpPassages) {
   const std::vector<RetrievalPrompt> prompts = {retrieval_prompt(model->tokenizer, 0, 0)};
   const std::vector<double> scores =
       retrieval_scores(model->llama, pare::simd.with(workspace), prompts, [](double) {});
-  EXPECT_EQ(best_heads(scores, 9, 1), (std::vector<LayerHead>{{18, 6}}));
+  EXPECT_EQ(pare::attention::top_heads(scores, 9, 1e-9), (std::vector<LayerHead>{{18, 6}}));
 }
 
 TEST_F(GenerateOnModel, TextsThatRepeatThemselvesAreJudgedTheSecondTime) {
