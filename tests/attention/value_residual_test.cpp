@@ -30,7 +30,7 @@ using pare::testing::all_same_bits;
 using pare::testing::Layout;
 using pare::testing::normal_rows;
 using pare::testing::normal_tensor;
-using pare::testing::Rows;
+using pare::testing::PlainRows;
 using pare::testing::Tensor;
 
 constexpr ResidualGate gates[] = {ResidualGate::Relu,    ResidualGate::Sigmoid,
@@ -41,7 +41,7 @@ constexpr ResidualGate gates[] = {ResidualGate::Relu,    ResidualGate::Sigmoid,
 template <class S>
 struct Mix {
   Index batch, heads, tokens, dim, model;
-  Rows<S> hidden, weights;
+  PlainRows<S> hidden, weights;
   Tensor<S> v, first;
 
   Mix(Index b, Index h, Index t, Index d, Index m, Layout layout = Layout::by_token)
