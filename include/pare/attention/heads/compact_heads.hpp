@@ -15,8 +15,9 @@
 /// for (const HeadRun& run : small.runs()) ...             // a call of attend for each
 /// ```
 ///
-///     whole: y = sum over all h of W_o,h softmax(scale Q_h K_g(h)^T) V_g(h),  g(h) = h / (H /
-///     H_kv) small: the same sum over the heads that are kept
+///     whole: y = sum over all h of W_o,h softmax(scale Q_h K_g^T) V_g,  g = h / (H / H_kv)
+///
+///     small: the same sum over the heads that are kept
 ///
 /// A key/value head goes when all of its query heads go, and not before. What is left of a group
 /// may differ from group to group: `attend` takes equal groups, so runs() names those neighbours

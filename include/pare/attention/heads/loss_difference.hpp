@@ -6,9 +6,11 @@
 /// heads attend to all keys alike.
 ///
 /// ```cpp
-/// // Losses -log p(token | those before it) of the tokens but the first; masks:
-/// retrieval_heads.hpp const double score = document_score(losses_of(model, text),
-/// losses_of(masked, text)); const std::vector<Index> kept = top_documents(scores_of_domain, 0.2);
+/// // losses -log p(token | those before it) of the tokens but the first; `masked` is the model
+/// whose
+/// // retrieval heads (retrieval_heads.hpp) are uniform (head_modes.hpp)
+/// const double score = document_score(losses_of(model, text), losses_of(masked, text));
+/// const std::vector<Index> kept = top_documents(scores_of_domain, 0.2);
 /// ```
 ///
 ///     score = (L_masked - L) / L,   L = mean cross-entropy of the tokens of the document
