@@ -46,6 +46,7 @@
 #include <pare/core/tensor_view.hpp>
 
 #include <algorithm>
+#include <concepts>
 #include <cstddef>
 #include <span>
 
@@ -128,10 +129,10 @@ PARE_ABI_BEGIN
 /// Cost: that of exact attention for the normal heads. The values of a key/value head with uniform
 /// heads are read once (twice behind a window), and their rows written; memory binds. Memory: that
 /// of exact attention. The same bits for any number of threads.
-template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O>
+template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, std::same_as<HeadModes> P>
 requires AttendScalars<Q, K, V, O>
-AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out,
-                   const HeadModes& policy, const AttendOptions& options = {}) {
+AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out, const P& policy,
+                   const AttendOptions& options = {}) {
   const auto keys = as_const(to_view(k));
   const auto source = detail::checked_source(keys, as_const(to_view(v)), options);
   return detail::attend_modes(backend, as_const(to_view(q)), source, keys.extent[2], to_view(out),
@@ -140,10 +141,10 @@ AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out
 
 /// \overload
 /// Keys and values come from a KeyValueSource.
-template <Backend B, In<4> Q, KeyValueSource Source, Out<4> O>
+template <Backend B, In<4> Q, KeyValueSource Source, Out<4> O, std::same_as<HeadModes> P>
 requires SourceScalars<Q, Source, O>
-AttendStats attend(const B& backend, const Q& q, const Source& source, O&& out,
-                   const HeadModes& policy, const AttendOptions& options = {}) {
+AttendStats attend(const B& backend, const Q& q, const Source& source, O&& out, const P& policy,
+                   const AttendOptions& options = {}) {
   const auto queries = as_const(to_view(q));
   check_view(detail::attend_name, "q", queries);
   detail::check_source(source, queries.extent[2], options);
@@ -152,9 +153,9 @@ AttendStats attend(const B& backend, const Q& q, const Source& source, O&& out,
 }
 
 /// \overload
-template <In<4> Q, KeyValueSource Source, Out<4> O>
+template <In<4> Q, KeyValueSource Source, Out<4> O, std::same_as<HeadModes> P>
 requires SourceScalars<Q, Source, O>
-AttendStats attend(const Q& q, const Source& source, O&& out, const HeadModes& policy,
+AttendStats attend(const Q& q, const Source& source, O&& out, const P& policy,
                    const AttendOptions& options = {}) {
   return attend(simd, q, source, out, policy, options);
 }
