@@ -19,7 +19,8 @@ namespace pare::kernel {
 /// g. The states of a head are summed in an order that depends on their number alone.
 ///
 /// Cost: what a head has for a token of a, b and c is read once, which binds where it is not shared
-/// or constant; else two multiply-adds and a product for each token and state.
+/// or constant; else two multiply-adds and a product for each token and state. Decays of 64 states
+/// of their own are read at some 0.7 of what one thread reads without arithmetic.
 template <StorageScalar S, ComputeScalar T>
 struct ScanStates {
   const T* a = nullptr;         ///< of token t and head g at a + t a_stride + g a_head_stride
@@ -48,26 +49,14 @@ struct ScanStates {
 namespace detail {
 PARE_ABI_BEGIN
 
-/// Bytes of decays, in the order in which they are read, from those that are computed to those that
-/// are fetched.
-inline constexpr std::ptrdiff_t scan_decays_ahead = 8192;
+/// Tokens for which a state is loaded and stored once.
+inline constexpr int scan_states_tokens = 4;
 
-/// Asks for the decays that `Heads` heads read after scan_decays_ahead bytes: those of heads behind
-/// them, or of a token after theirs.
-template <int Heads, class S, class T>
-PARE_TILE_INLINE void fetch_decays(const ScanStates<S, T>& s, std::ptrdiff_t t,
-                                   std::ptrdiff_t g) noexcept {
-  const std::ptrdiff_t bytes = s.states * static_cast<std::ptrdiff_t>(sizeof(T));
-  const std::ptrdiff_t at = g + scan_decays_ahead / bytes;
-  const std::ptrdiff_t token = t + (at >= s.heads ? at / s.heads : 0);
-  const T* const a = s.a + token * s.a_stride + (at - (token - t) * s.heads) * s.a_head_stride;
-  for (int k = 0; k < Heads; ++k)
-    for (std::ptrdiff_t byte = 0; byte < bytes; byte += 64)
-      prefetch<2>(a + k * s.a_head_stride, byte);
-}
+/// Bytes of each token's decays, in the order in which they are read, from those that are computed
+/// to those that are fetched. Into L1: nothing else that is read misses it.
+inline constexpr std::ptrdiff_t scan_decays_ahead = 2048;
 
-/// Heads that are stepped together: their sums over lanes are folded at once, and b and c that they
-/// share are loaded once. 8 x + 8 sums + b, c and a state of 32 registers, half as many of 16.
+/// Heads whose sums over lanes are folded at once.
 template <class T, class Arch>
 inline constexpr int scan_heads = static_cast<int>(lanes<T, Arch>) < (Arch::registers >= 32 ? 8 : 4)
                                       ? static_cast<int>(lanes<T, Arch>)
@@ -82,10 +71,27 @@ PARE_TILE_INLINE auto load_states(const S* p, std::ptrdiff_t count) noexcept {
     return load_first<Arch>(p, count, compute_t<S>(0));
 }
 
-/// One token of `Heads` heads from head g on. Shared: they have the same b and c.
-template <class Arch, bool PerState, bool Shared, int Heads, class S, class T>
+/// Bytes from the decays of `tokens` tokens and head g to those that are fetched with them: of
+/// heads behind g, or of the tokens that follow.
+template <class S, class T>
+PARE_TILE_INLINE std::ptrdiff_t decays_ahead(const ScanStates<S, T>& s, std::ptrdiff_t g,
+                                             std::ptrdiff_t tokens) noexcept {
+  constexpr auto size = static_cast<std::ptrdiff_t>(sizeof(T));
+  const std::ptrdiff_t heads = scan_decays_ahead / (s.states * size);
+  const std::ptrdiff_t at = g + (heads > 0 ? heads : 1);
+  const std::ptrdiff_t turns = at < s.heads ? 0 : at / s.heads;
+  return size * (turns * tokens * s.a_stride + (at - turns * s.heads - g) * s.a_head_stride);
+}
+
+/// `Tokens` tokens of `Heads` heads, from token t and head g on. Shared: the heads have the same b
+/// and c.
+template <class Arch, bool PerState, bool Shared, int Heads, int Tokens, class S, class T>
 class ScanStep {
   using V = vec<T, Arch>;
+  /// Heads of a tile, for which b and c that they share are loaded once: 8 sums + 8 x + 2 states +
+  /// b and c of 32 registers, 4 + 4 + 1 + b and c of 16.
+  static constexpr int together = Heads % 2 == 0 && Arch::registers >= 32 ? 2 : 1;
+  using Tile = RegisterTile<T, Arch, Tokens, together>;
 
  public:
   PARE_TILE_INLINE ScanStep(const ScanStates<S, T>& s, std::ptrdiff_t t, std::ptrdiff_t g) noexcept
@@ -94,82 +100,117 @@ class ScanStep {
         b_(s.b + t * s.b_stride + g * s.b_head_stride),
         c_(s.c + t * s.c_stride + g * s.c_head_stride),
         x_(s.x + t * s.x_stride + g * s.x_head_stride),
-        h_(s.state + g * s.state_stride) {
-    for (int k = 0; k < Heads; ++k) {
-      in_[k] = broadcast<Arch>(static_cast<T>(x_[k * s.x_head_stride]));
-      sum_[k] = broadcast<Arch>(T(0));
-    }
-    if constexpr (PerState) fetch_decays<Heads>(s, t, g);
-  }
+        h_(s.state + g * s.state_stride),
+        ahead_(PerState ? decays_ahead(s, g, Tokens) : 0) {}
 
   PARE_TILE_INLINE void run() noexcept {
-    for_row<lanes<T, Arch>, true>(
-        s_.states, [&](std::ptrdiff_t n) PARE_LAMBDA_INLINE { add<true>(n, 0); },
-        [&](std::ptrdiff_t n, std::ptrdiff_t count) PARE_LAMBDA_INLINE { add<false>(n, count); });
+    for (int k = 0; k < Heads; k += together) {
+      Tile::each([&](int u, int i) PARE_LAMBDA_INLINE {
+        in_.sum[u][i] =
+            broadcast<Arch>(static_cast<T>(x_[u * s_.x_stride + (k + i) * s_.x_head_stride]));
+      });
+      out_.clear();
+      for_row<lanes<T, Arch>, true>(
+          s_.states, [&](std::ptrdiff_t n) PARE_LAMBDA_INLINE { add<true>(k, n, 0); },
+          [&](std::ptrdiff_t n, std::ptrdiff_t count)
+              PARE_LAMBDA_INLINE { add<false>(k, n, count); });
+      Tile::each([&](int u, int i) PARE_LAMBDA_INLINE { sum_[u][k + i] = out_.sum[u][i]; });
+    }
   }
 
   PARE_TILE_INLINE void store_to(S* y) noexcept {
     T folded[static_cast<std::size_t>(lanes<T, Arch>)];
     constexpr auto apart = lanes<T, Arch> / Heads;
-    store<Arch>(static_cast<T*>(folded),
-                fold_lanes_of_each<Arch>(
-                    sum_, [](const V& a, const V& b) PARE_LAMBDA_INLINE { return a + b; }));
-    for (int k = 0; k < Heads; ++k)
-      y[k * s_.y_head_stride] = static_cast<S>(folded[static_cast<std::ptrdiff_t>(k) * apart]);
+    for (int u = 0; u < Tokens; ++u) {
+      store<Arch>(static_cast<T*>(folded),
+                  fold_lanes_of_each<Arch>(
+                      sum_[u], [](const V& a, const V& b) PARE_LAMBDA_INLINE { return a + b; }));
+      for (int k = 0; k < Heads; ++k)
+        y[u * s_.y_stride + k * s_.y_head_stride] =
+            static_cast<S>(folded[static_cast<std::ptrdiff_t>(k) * apart]);
+    }
   }
 
  private:
+  /// A register of states of `together` heads, from the k-th on.
   template <bool Whole>
-  PARE_TILE_INLINE void add(std::ptrdiff_t n, std::ptrdiff_t count) noexcept {
-    V b = load_states<Arch, Whole>(b_ + n, count), c = load_states<Arch, Whole>(c_ + n, count);
-    RegisterTile<T, Arch, Heads, 1>::each([&](int k, int) PARE_LAMBDA_INLINE {
-      if (!Shared && k > 0) {
-        b = load_states<Arch, Whole>(b_ + k * s_.b_head_stride + n, count);
-        c = load_states<Arch, Whole>(c_ + k * s_.c_head_stride + n, count);
-      }
-      const T* const a = a_ + k * s_.a_head_stride;
-      T* const h = h_ + k * s_.state_stride + n;
-      V decay;
-      if constexpr (PerState)
-        decay = load_states<Arch, Whole>(a + n, count);
-      else
-        decay = broadcast<Arch>(*a);
-      const V next = multiply_add<Arch>(
-          decay, load_states<Arch, Whole>(static_cast<const T*>(h), count), b * in_[k]);
-      if constexpr (Whole) {
-        store<Arch>(h, next);
-        sum_[k] = multiply_add<Arch>(c, next, sum_[k]);
-      } else {
-        store_first<Arch>(h, count, next);
-        // Lanes behind the states may hold NaN, of an infinite x times 0: they are not summed.
-        T products[static_cast<std::size_t>(lanes<T, Arch>)];
-        store<Arch>(static_cast<T*>(products), c * next);
-        sum_[k] = sum_[k] + load_first<Arch>(static_cast<const T*>(products), count, T(0));
-      }
+  PARE_TILE_INLINE void add(int k, std::ptrdiff_t n, std::ptrdiff_t count) noexcept {
+    using States = RegisterTile<T, Arch, together, 1>;
+    T* const h = h_ + k * s_.state_stride + n;
+    V state[static_cast<std::size_t>(together)], b, c;
+    States::each([&](int i, int) PARE_LAMBDA_INLINE {
+      state[i] = load_states<Arch, Whole>(static_cast<const T*>(h) + i * s_.state_stride, count);
     });
+    Tile::each([&](int u, int i) PARE_LAMBDA_INLINE {
+      if (!Shared || i == 0) {
+        b = load_states<Arch, Whole>(b_ + u * s_.b_stride + (k + i) * s_.b_head_stride + n, count);
+        c = load_states<Arch, Whole>(c_ + u * s_.c_stride + (k + i) * s_.c_head_stride + n, count);
+      }
+      state[i] = multiply_add<Arch>(decay<Whole>(u, k + i, n, count), state[i], b * in_.sum[u][i]);
+      add_product<Whole>(c, state[i], count, out_.sum[u][i]);
+    });
+    States::each([&](int i, int) PARE_LAMBDA_INLINE {
+      if constexpr (Whole)
+        store<Arch>(h + i * s_.state_stride, state[i]);
+      else
+        store_first<Arch>(h + i * s_.state_stride, count, state[i]);
+    });
+  }
+
+  template <bool Whole>
+  PARE_TILE_INLINE V decay(int u, int k, std::ptrdiff_t n, std::ptrdiff_t count) const noexcept {
+    const T* const a = a_ + u * s_.a_stride + k * s_.a_head_stride;
+    if constexpr (!PerState) {
+      return broadcast<Arch>(*a);
+    } else {
+      if (n * static_cast<std::ptrdiff_t>(sizeof(T)) % 64 == 0) prefetch<3>(a + n, ahead_);
+      return load_states<Arch, Whole>(a + n, count);
+    }
+  }
+
+  /// Lanes behind the states may hold NaN, of an infinite x times 0: they are not summed.
+  template <bool Whole>
+  PARE_TILE_INLINE static void add_product(const V& c, const V& h, std::ptrdiff_t count,
+                                           V& sum) noexcept {
+    if constexpr (Whole) {
+      sum = multiply_add<Arch>(c, h, sum);
+    } else {
+      T products[static_cast<std::size_t>(lanes<T, Arch>)];
+      store<Arch>(static_cast<T*>(products), c * h);
+      sum = sum + load_first<Arch>(static_cast<const T*>(products), count, T(0));
+    }
   }
 
   const ScanStates<S, T>& s_;
   const T* a_;
   const S *b_, *c_, *x_;
   T* h_;
-  V in_[static_cast<std::size_t>(Heads)];
-  V sum_[static_cast<std::size_t>(Heads)];
+  std::ptrdiff_t ahead_;
+  Tile in_, out_;
+  V sum_[static_cast<std::size_t>(Tokens)][static_cast<std::size_t>(Heads)];
 };
 
 template <class Arch, bool PerState, bool Shared, class S, class T>
-void scan_states(const ScanStates<S, T>& s) noexcept {
+void scan_states(const ScanStates<S, T>& given) noexcept {
   constexpr int together = scan_heads<T, Arch>;
-  const auto step = [&]<int Heads>(std::ptrdiff_t t, std::ptrdiff_t g) PARE_LAMBDA_INLINE {
-    ScanStep<Arch, PerState, Shared, Heads, S, T> stepped(s, t, g);
-    stepped.run();
-    if (s.y != nullptr) stepped.store_to(s.y + t * s.y_stride + g * s.y_head_stride);
-  };
-  for (std::ptrdiff_t t = 0; t < s.tokens; ++t) {
+  // A copy, which no store to a state may change: its strides stay in registers.
+  const ScanStates<S, T> s = given;
+  const auto step = [&]<int Heads, int Tokens>(std::ptrdiff_t t, std::ptrdiff_t g)
+                        PARE_LAMBDA_INLINE {
+                          ScanStep<Arch, PerState, Shared, Heads, Tokens, S, T> stepped(s, t, g);
+                          stepped.run();
+                          if (s.y != nullptr)
+                            stepped.store_to(s.y + t * s.y_stride + g * s.y_head_stride);
+                        };
+  const auto all_heads = [&]<int Tokens>(std::ptrdiff_t t) PARE_LAMBDA_INLINE {
     std::ptrdiff_t g = 0;
-    for (; g + together <= s.heads; g += together) step.template operator()<together>(t, g);
-    for (; g < s.heads; ++g) step.template operator()<1>(t, g);
-  }
+    for (; g + together <= s.heads; g += together) step.template operator()<together, Tokens>(t, g);
+    for (; g < s.heads; ++g) step.template operator()<1, Tokens>(t, g);
+  };
+  std::ptrdiff_t t = 0;
+  for (; t + scan_states_tokens <= s.tokens; t += scan_states_tokens)
+    all_heads.template operator()<scan_states_tokens>(t);
+  for (; t < s.tokens; ++t) all_heads.template operator()<1>(t);
 }
 
 PARE_ABI_END
