@@ -214,10 +214,49 @@ TEST(HeadModes, NanAndInfinityStayInTheRowsThatSeeThem) {
     for (Index i = 0; i < 300; ++i)
       for (const Index c : {19, 20})
         EXPECT_EQ(std::isfinite(y.out(0, 1, i, c)), c != 20 || i < 100 || i > 108) << i;
-    x.v(0, 0, 100, 20) = 1e30f;  // what it leaves behind is rounding: none after it is summed anew
-    const auto large = switched(pare::simd, x, every, cases[2].options);
-    EXPECT_NEAR(large.out(0, 1, 105, 20), 1e30f / 12, 1e24f);
   }
+}
+
+// Rows that no longer see a large value have the mean of what they see.
+template <class S>
+void expect_forgotten(double large) {
+  for (const Index window : {9, 100}) {
+    const Sizes sizes{1, 4, 2, 300, 300, 8, 37};
+    const Sees sees{300, 300, true, window, 3};
+    Inputs<S> x(sizes);
+    for (const Index row : {60, 61, 150})
+      x.v(0, 0, row, 20) = static_cast<S>(static_cast<pare::compute_t<S>>(large));
+    x.v(0, 0, 70, 3) = static_cast<S>(static_cast<pare::compute_t<S>>(-large));
+    const auto y = switched(pare::simd, x, every, {.causal = true, .window = window, .sinks = 3});
+    for (Index i = 0; i < 300; ++i)
+      for (Index c = 0; c < 37; ++c) {
+        long double sum = 0, size = 0, count = 0;
+        for (Index j = 0; j < 300; ++j) {
+          if (!sees(0, 0, i, j)) continue;
+          const auto v = static_cast<long double>(static_cast<pare::compute_t<S>>(x.v(0, 0, j, c)));
+          sum += v;
+          size += std::abs(v);
+          count += 1;
+        }
+        ASSERT_NEAR(static_cast<double>(y.out(0, 1, i, c)), static_cast<double>(sum / count),
+                    static_cast<double>(size / count) * mean_bound)
+            << window << ' ' << i << ' ' << c;
+      }
+  }
+}
+TEST(HeadModes, LargeValuesThatHaveLeftAreForgotten) {
+  expect_forgotten<float>(1e30);
+  expect_forgotten<double>(1e300);
+  expect_forgotten<bf16>(3e38);
+}
+
+// Denormal numbers are near: what is scaled on the way must not fall among them.
+TEST(HeadModes, SmallValuesHaveAMean) {
+  Inputs<float> x(Sizes{1, 8, 1, 5000, 5000, 1, 32});
+  std::fill(x.v.list.begin(), x.v.list.end(), 1.2345678e-37f);
+  const auto y = switched(pare::simd, x, Modes(8, u), {.causal = true});
+  for (Index i = 0; i < 5000; ++i)
+    ASSERT_NEAR(y.out(0, 5, i, 7) / 1.2345678e-37f, 1, 12 * 0x1p-24) << i;
 }
 
 // Their sums are no floats.

@@ -20,11 +20,15 @@ namespace pare::kernel {
 
 /// For row r: sums += enter_r - leave_r, then out_hr = share_r (base + sums) for each head h.
 ///
-/// Sums are kept in double. Where no row leaves, floats are added in float for at most
-/// mean_rows_each rows, scaled by a power of 2 so that no sum is larger than the largest value,
-/// before they join the sums: an element of out is then off by at most 12 units in the last place
-/// of the mean of |values|, however many rows there are. In double throughout it would be 1 unit,
-/// but conversions would take twice as long as memory (0.65 of copying the bytes on Zen 5).
+/// Sums are kept in double. Without `lost`, floats are added in float for at most mean_rows_each
+/// rows, scaled by powers of 2 so that no sum is larger than the largest value, before they join
+/// the sums: an element of out is then off by at most 12 units in the last place of the mean of
+/// |values|, however many rows there are. In double throughout it would be 1 unit, but conversions
+/// would take twice as long as memory (0.65 of copying the bytes on Zen 5).
+///
+/// Rows leave only where `lost` is given. Each sum is then two numbers (Knuth's sum of two), so
+/// that what a large value rounded away is there again once that value has left. `lost` is NaN
+/// where `sums` was infinite.
 ///
 /// Cost: each row read once (twice if it leaves) and out written once; memory binds. Sums stay in
 /// registers over all rows of a panel of columns.
@@ -37,6 +41,7 @@ struct RunningMeans {
   std::ptrdiff_t columns = 0;
   const double* base = nullptr;  ///< [columns in whole lines], or null
   double* sums = nullptr;        ///< [columns in whole lines]
+  double* lost = nullptr;        ///< [columns in whole lines] likewise, in place of base; or null
   O* const* outs = nullptr;      ///< [heads], each to row 0
   std::ptrdiff_t out_stride = 0;
   std::ptrdiff_t heads = 0;  ///< 0: sums alone
@@ -53,19 +58,28 @@ inline constexpr std::ptrdiff_t mean_bytes_ahead = 2048;
 namespace detail {
 PARE_ABI_BEGIN
 
-/// The sums of one register of columns, in double.
-template <class Arch, class T>
+/// The sums of one register of columns, in double, with what rounding took from them if Exact.
+template <class Arch, class T, bool Exact>
 struct ColumnSums {
   static constexpr std::ptrdiff_t n = lanes<T, Arch>, each = lanes<double, Arch>;
   static constexpr std::ptrdiff_t registers = n / each;
 
   vec<double, Arch> sum[static_cast<std::size_t>(registers)];
+  vec<double, Arch> lost[static_cast<std::size_t>(Exact ? registers : 1)];
 
-  PARE_ALWAYS_INLINE void load_from(const double* p) noexcept {
-    for (std::ptrdiff_t i = 0; i < registers; ++i) sum[i] = load<Arch>(p + i * each);
+  template <class S, class O>
+  PARE_ALWAYS_INLINE void load_from(const RunningMeans<S, O>& a, std::ptrdiff_t c) noexcept {
+    for (std::ptrdiff_t i = 0; i < registers; ++i) {
+      sum[i] = load<Arch>(static_cast<const double*>(a.sums) + c + i * each);
+      if constexpr (Exact) lost[i] = load<Arch>(static_cast<const double*>(a.lost) + c + i * each);
+    }
   }
-  PARE_ALWAYS_INLINE void store_to(double* p) const noexcept {
-    for (std::ptrdiff_t i = 0; i < registers; ++i) store<Arch>(p + i * each, sum[i]);
+  template <class S, class O>
+  PARE_ALWAYS_INLINE void store_to(const RunningMeans<S, O>& a, std::ptrdiff_t c) const noexcept {
+    for (std::ptrdiff_t i = 0; i < registers; ++i) {
+      store<Arch>(a.sums + c + i * each, sum[i]);
+      if constexpr (Exact) store<Arch>(a.lost + c + i * each, lost[i]);
+    }
   }
   template <bool Leaves>
   PARE_ALWAYS_INLINE void add(vec<T, Arch> v) noexcept {
@@ -74,7 +88,14 @@ struct ColumnSums {
       x[0] = v;
     else
       widen_floats<Arch>(v, static_cast<vec<double, Arch>*>(x));
-    for (std::ptrdiff_t i = 0; i < registers; ++i) sum[i] = Leaves ? sum[i] - x[i] : sum[i] + x[i];
+    for (std::ptrdiff_t i = 0; i < registers; ++i) {
+      const vec<double, Arch> before = sum[i], more = Leaves ? vec<double, Arch>(-x[i]) : x[i];
+      sum[i] = before + more;
+      if constexpr (Exact) {
+        const vec<double, Arch> added = sum[i] - before;
+        lost[i] = lost[i] + ((before - (sum[i] - added)) + (more - added));
+      }
+    }
   }
   PARE_ALWAYS_INLINE void add_scaled(vec<float, Arch> v, double scale) noexcept {
     vec<double, Arch> x[static_cast<std::size_t>(registers)];
@@ -85,7 +106,10 @@ struct ColumnSums {
   PARE_ALWAYS_INLINE vec<T, Arch> mean(const double* base, double share) const noexcept {
     vec<double, Arch> x[static_cast<std::size_t>(registers)];
     for (std::ptrdiff_t i = 0; i < registers; ++i) {
-      x[i] = base == nullptr ? sum[i] : sum[i] + load<Arch>(base + i * each);
+      if constexpr (Exact)
+        x[i] = sum[i] + lost[i];
+      else
+        x[i] = base == nullptr ? sum[i] : sum[i] + load<Arch>(base + i * each);
       x[i] = x[i] * broadcast<Arch>(share);
     }
     if constexpr (std::is_same_v<T, double>)
@@ -114,55 +138,59 @@ inline double block_scale(const double* share, std::ptrdiff_t rows) noexcept {
   return std::bit_cast<double>((exponent < least ? least : exponent) << 52);
 }
 
-/// Up to mean_rows_each rows from `row` on, none of which leaves, in float.
+/// Up to mean_rows_each rows from `row` on, none of which leaves, in float. Values are divided by
+/// mean_rows_each alone, whatever the share: of small ones nothing else is rounded away.
 template <class Arch, bool Streams, class S, class O, std::size_t... I>
 PARE_ALWAYS_INLINE void mean_block(const RunningMeans<S, O>& a, std::ptrdiff_t row,
-                                   std::ptrdiff_t rows, ColumnSums<Arch, float>* sums,
+                                   std::ptrdiff_t rows, ColumnSums<Arch, float, false>* sums,
                                    std::ptrdiff_t c, std::index_sequence<I...>) noexcept {
   constexpr std::ptrdiff_t n = lanes<float, Arch>;
   const double scale = block_scale(a.share + row, rows);
   const double over = 1 / scale;
-  const auto factor = broadcast<Arch>(static_cast<float>(scale));
+  constexpr double each = static_cast<double>(mean_rows_each);
+  const auto part = broadcast<Arch>(static_cast<float>(1 / each));
+  const auto factor = broadcast<Arch>(static_cast<float>(scale * each));
   const vec<float, Arch> before[] = {sums[I].mean(nullptr, scale)...};
   vec<float, Arch> now[] = {(static_cast<void>(I), broadcast<Arch>(0.0f))...};
   const auto at = [c](std::size_t i) { return c + static_cast<std::ptrdiff_t>(i) * n; };
   for (std::ptrdiff_t r = row; r < row + rows; ++r) {
     if (const S* const enter = a.enter[r]; enter != nullptr) {
       (prefetch<2>(enter + at(I), mean_bytes_ahead), ...);
-      ((now[I] = multiply_add<Arch>(load_widened<Arch>(enter + at(I)), factor, now[I])), ...);
+      ((now[I] = multiply_add<Arch>(load_widened<Arch>(enter + at(I)), part, now[I])), ...);
     }
     const auto share = broadcast<Arch>(static_cast<float>(a.share[r] * over));
-    const vec<float, Arch> mean[] = {(before[I] + now[I]) * share...};
+    const vec<float, Arch> mean[] = {multiply_add<Arch>(now[I], factor, before[I]) * share...};
     for (std::ptrdiff_t h = 0; h < a.heads; ++h)
       (put_mean<Arch, Streams>(a.outs[h] + r * a.out_stride + at(I), mean[I]), ...);
   }
-  (sums[I].add_scaled(now[I], over), ...);
+  (sums[I].add_scaled(now[I], each), ...);
 }
 
 /// All rows of `Registers` registers of columns from c on.
-template <class Arch, bool Streams, class S, class O, std::size_t... I>
+template <class Arch, bool Streams, bool Exact, class S, class O, std::size_t... I>
 void mean_panel(const RunningMeans<S, O>& call, std::ptrdiff_t c,
                 std::index_sequence<I...>) noexcept {
   using T = compute_t<S>;
   constexpr std::ptrdiff_t n = lanes<T, Arch>;
   const RunningMeans<S, O> a = call;  // in registers
-  ColumnSums<Arch, T> sums[sizeof...(I)];
+  ColumnSums<Arch, T, Exact> sums[sizeof...(I)];
   const auto at = [c](std::size_t i) { return c + static_cast<std::ptrdiff_t>(i) * n; };
-  (sums[I].load_from(a.sums + at(I)), ...);
-  if constexpr (std::is_same_v<T, float>)
-    if (a.leave == nullptr && a.heads > 0) {
+  (sums[I].load_from(a, at(I)), ...);
+  if constexpr (std::is_same_v<T, float> && !Exact)
+    if (a.heads > 0) {
       for (std::ptrdiff_t r = 0; r < a.rows; r += mean_rows_each)
         mean_block<Arch, Streams>(a, r, a.rows - r < mean_rows_each ? a.rows - r : mean_rows_each,
-                                  static_cast<ColumnSums<Arch, T>*>(sums), c,
+                                  static_cast<ColumnSums<Arch, T, false>*>(sums), c,
                                   std::index_sequence<I...>{});
-      (sums[I].store_to(a.sums + at(I)), ...);
+      (sums[I].store_to(a, at(I)), ...);
       return;
     }
   for (std::ptrdiff_t r = 0; r < a.rows; ++r) {
     if (const S* const enter = a.enter[r]; enter != nullptr)
       (sums[I].template add<false>(load_widened<Arch>(enter + at(I))), ...);
-    if (const S* const leave = a.leave == nullptr ? nullptr : a.leave[r]; leave != nullptr)
-      (sums[I].template add<true>(load_widened<Arch>(leave + at(I))), ...);
+    if constexpr (Exact)
+      if (const S* const leave = a.leave == nullptr ? nullptr : a.leave[r]; leave != nullptr)
+        (sums[I].template add<true>(load_widened<Arch>(leave + at(I))), ...);
     if (a.heads == 0) continue;
     const double share = a.share[r];
     const vec<T, Arch> mean[] = {
@@ -170,44 +198,45 @@ void mean_panel(const RunningMeans<S, O>& call, std::ptrdiff_t c,
     for (std::ptrdiff_t h = 0; h < a.heads; ++h)
       (put_mean<Arch, Streams>(a.outs[h] + r * a.out_stride + at(I), mean[I]), ...);
   }
-  (sums[I].store_to(a.sums + at(I)), ...);
+  (sums[I].store_to(a, at(I)), ...);
 }
 
 /// The same of the columns behind the last whole register.
-template <class Arch, class S, class O>
+template <class Arch, bool Exact, class S, class O>
 void mean_end(const RunningMeans<S, O>& a, std::ptrdiff_t c) noexcept {
   using T = compute_t<S>;
   const std::ptrdiff_t count = a.columns - c;
-  ColumnSums<Arch, T> sums;
-  sums.load_from(a.sums + c);
+  ColumnSums<Arch, T, Exact> sums;
+  sums.load_from(a, c);
   for (std::ptrdiff_t r = 0; r < a.rows; ++r) {
     if (a.enter[r] != nullptr)
       sums.template add<false>(load_first<Arch>(a.enter[r] + c, count, T(0)));
-    if (a.leave != nullptr && a.leave[r] != nullptr)
-      sums.template add<true>(load_first<Arch>(a.leave[r] + c, count, T(0)));
+    if constexpr (Exact)
+      if (a.leave != nullptr && a.leave[r] != nullptr)
+        sums.template add<true>(load_first<Arch>(a.leave[r] + c, count, T(0)));
     for (std::ptrdiff_t h = 0; h < a.heads; ++h)
       store_first<Arch>(a.outs[h] + r * a.out_stride + c, count,
                         sums.mean(a.base == nullptr ? nullptr : a.base + c, a.share[r]));
   }
-  sums.store_to(a.sums + c);
+  sums.store_to(a, c);
 }
 
-template <class Arch, bool Streams, class S, class O>
+template <class Arch, bool Streams, bool Exact, class S, class O>
 void mean_rows(const RunningMeans<S, O>& a) noexcept {
   constexpr std::ptrdiff_t n = lanes<compute_t<S>, Arch>;
-  // 8 registers of floats have 16 of sums, and as many are left.
-  constexpr std::ptrdiff_t most = Arch::registers < 32 ? 2 : 8;
+  // 8 registers of floats have 16 of sums, and as many are left; 4 have 8, and 8 of what is lost.
+  constexpr std::ptrdiff_t most = Arch::registers < 32 ? (Exact ? 1 : 2) : (Exact ? 4 : 8);
   std::ptrdiff_t c = 0;
-  for (; c + most * n <= a.columns; c += most * n)
-    mean_panel<Arch, Streams>(a, c, std::make_index_sequence<static_cast<std::size_t>(most)>{});
-  if (most > 4 && c + 4 * n <= a.columns) {
-    mean_panel<Arch, Streams>(a, c, std::make_index_sequence<4>{});
-    c += 4 * n;
-  }
-  for (; c + 2 * n <= a.columns; c += 2 * n)
-    mean_panel<Arch, Streams>(a, c, std::make_index_sequence<2>{});
-  for (; c + n <= a.columns; c += n) mean_panel<Arch, Streams>(a, c, std::make_index_sequence<1>{});
-  if (c < a.columns) mean_end<Arch>(a, c);
+  const auto panels = [&]<std::size_t Registers>() PARE_LAMBDA_INLINE {
+    constexpr auto width = static_cast<std::ptrdiff_t>(Registers) * n;
+    for (; c + width <= a.columns; c += width)
+      mean_panel<Arch, Streams, Exact>(a, c, std::make_index_sequence<Registers>{});
+  };
+  panels.template operator()<static_cast<std::size_t>(most)>();
+  if constexpr (most > 4) panels.template operator()<4>();
+  if constexpr (most > 2) panels.template operator()<2>();
+  if constexpr (most > 1) panels.template operator()<1>();
+  if (c < a.columns) mean_end<Arch, Exact>(a, c);
 }
 
 PARE_ABI_END
@@ -216,7 +245,12 @@ PARE_ABI_BEGIN
 
 template <class Arch, class S, class O>
 void run_kernel(Arch, const RunningMeans<S, O>& a) noexcept {
-  a.streams ? detail::mean_rows<Arch, true>(a) : detail::mean_rows<Arch, false>(a);
+  if (a.lost != nullptr)
+    detail::mean_rows<Arch, false, true>(a);
+  else if (a.streams)
+    detail::mean_rows<Arch, true, false>(a);
+  else
+    detail::mean_rows<Arch, false, false>(a);
 }
 
 PARE_ABI_END

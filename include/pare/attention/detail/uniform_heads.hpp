@@ -129,6 +129,8 @@ class MeanRunner {
     const Visible v = visible(p_, s_, query);
     add_run(0, std::max<Index>(0, std::min({p_.sinks, v.first, v.last + 1})));
     add_run(v.first, v.last + 1);
+    // Of an infinite sum what it lost is NaN.
+    if (slides() && !is_finite_sum()) std::fill_n(base_, whole_lines(columns_), 0.0);
     gather(v, 0, nullptr, nullptr);
     write(query, 1, nullptr);
     before_ = v;
@@ -140,7 +142,7 @@ class MeanRunner {
       const Index n = std::min(mean_chunk, end - begin);
       for (Index i = 0; i < n; ++i) enter_[i] = value(begin + i, i);
       launch(backend_, kernel::RunningMeans<S, O>{enter_, nullptr, nullptr, n, columns_, nullptr,
-                                                  sums_, nullptr, 0, 0, false});
+                                                  sums_, lost(), nullptr, 0, 0, false});
       begin += n;
       added += n;
       if (added % restart_rows == 0) fold();
@@ -149,7 +151,7 @@ class MeanRunner {
 
   /// What was summed joins the base. Sums of floats in double stay far below what a float tells.
   void fold() {
-    if constexpr (std::is_same_v<T, double>) {
+    if (std::is_same_v<T, double> && !slides()) {
       for (Index c = 0; c < columns_; ++c) base_[c] += sums_[c];
       std::fill_n(sums_, columns_, 0.0);
     }
@@ -211,8 +213,14 @@ class MeanRunner {
   }
 
   bool is_finite_sum() const {
-    return std::all_of(sums_, sums_ + columns_, [](double x) { return is_finite(x); });
+    const auto finite = [this](const double* x) {
+      return std::all_of(x, x + columns_, [](double y) { return is_finite(y); });
+    };
+    return finite(sums_) && finite(base_);
   }
+
+  /// Where values leave the base is what rounding took from the sums.
+  double* lost() const { return slides() ? base_ : nullptr; }
 
   const S* value(Index position, Index at) {
     const Index kv_head = item_.head_begin / p_.group();
@@ -232,9 +240,10 @@ class MeanRunner {
     Index heads = 0;
     for (Index h = item_.head_begin; h < item_.head_end; ++h)
       if (is_uniform(h)) outs_[heads++] = out_row(h, query);
-    const double* const base = std::is_same_v<T, double> ? base_ : nullptr;
-    launch(backend_, kernel::RunningMeans<S, O>{enter_, leave, shares_, n, columns_, base, sums_,
-                                                outs_, call_.out.stride[2], heads, streams_});
+    const double* const base = std::is_same_v<T, double> && !slides() ? base_ : nullptr;
+    launch(backend_,
+           kernel::RunningMeans<S, O>{enter_, leave, shares_, n, columns_, base, sums_, lost(),
+                                      outs_, call_.out.stride[2], heads, streams_});
   }
 
   O* out_row(Index head, Index query) const {
