@@ -18,7 +18,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "fuzz/bytes.hpp"
+#include "bytes.hpp"
 
 namespace {
 
