@@ -23,16 +23,18 @@
 #include <vector>
 
 namespace pare::attention {
+PARE_ABI_BEGIN
 
 /// Head `head` of layer `layer`, both from 0. Ordered by layer, then by head.
 struct HeadId {
   Index layer = 0;
   Index head = 0;
 
-  PARE_ALWAYS_INLINE friend bool operator==(const HeadId&, const HeadId&) = default;
-  PARE_ALWAYS_INLINE friend auto operator<=>(const HeadId&, const HeadId&) = default;
+  friend bool operator==(const HeadId&, const HeadId&) = default;
+  friend auto operator<=>(const HeadId&, const HeadId&) = default;
 };
 
+PARE_ABI_END
 namespace detail {
 PARE_ABI_BEGIN
 
