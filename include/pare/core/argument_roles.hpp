@@ -190,6 +190,20 @@ using WritesEither = WritesOf<Rank, Of::Either>;
 template <std::size_t Rank>
 using WritesTogether = WritesOf<Rank, Of::Together>;
 
+/// As Writes, and of the first argument's own scalar: its shape says so, in words.
+template <std::size_t Rank>
+struct WritesSame {
+  static constexpr bool counts = false;
+  template <class A, class S>
+  static consteval Wrong wrong() {
+    constexpr Wrong first = Writes<Rank>::template wrong<A, S>();
+    if constexpr (first != right || std::is_void_v<typename S::first>)
+      return first;
+    else
+      return std::is_same_v<scalar_of<A>, typename S::first> ? right : no_memory;
+  }
+};
+
 /// An argument for which Trait holds (it sees A as deduced). For any other the answer is
 /// `Otherwise`: it is wrong, or belongs to another overload.
 template <template <class> class Trait, Wrong Otherwise = no_memory>

@@ -106,7 +106,7 @@ PARE_REFUSE_CALLS(scan, "sequence::scan", "after y: wanted ScanOptions, members 
                   (INPUT, (roles::ReadsSame<4>), "b", "[batch, tokens, groups, states]"),
                   (INPUT, (roles::ReadsSame<4>), "c", "[batch, tokens, groups, states]"),
                   (OUTPUT, (roles::WritesEither<4>), "state", "[batch, heads, states, dim]"),
-                  (OUTPUT, (detail::WritesSame<4>), "y",
+                  (OUTPUT, (roles::WritesSame<4>), "y",
                    "[batch, tokens, heads, dim] of the scalar of x"))
 
 PARE_ABI_END

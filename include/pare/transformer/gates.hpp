@@ -190,14 +190,14 @@ void activate_gated(const G& gate, const U& up, Y&& y, const A& activation) {
 
 PARE_REFUSE_CALLS(activate, "transformer::activate", "after the activation: wanted nothing",
                   (INPUT, (roles::Reads<2>), "x", "[rows, dim]"),
-                  (OUTPUT, (detail::WritesSame<2>), "y", "[rows, dim] of the scalar of x"),
+                  (OUTPUT, (roles::WritesSame<2>), "y", "[rows, dim] of the scalar of x"),
                   (PLAIN, (roles::Takes<detail::IsActivation>), "activation",
                    "Silu, Gelu, GeluTanh, Relu, or an Activation of your own"))
 PARE_REFUSE_CALLS(activate_gated, "transformer::activate_gated",
                   "after the activation: wanted nothing",
                   (INPUT, (roles::Reads<2>), "gate", "[rows, dim]"),
                   (INPUT, (roles::ReadsSame<2>), "up", "[rows, dim]"),
-                  (OUTPUT, (detail::WritesSame<2>), "y", "[rows, dim] of the scalar of gate"),
+                  (OUTPUT, (roles::WritesSame<2>), "y", "[rows, dim] of the scalar of gate"),
                   (PLAIN, (roles::Takes<detail::IsActivation>), "activation",
                    "Silu, Gelu, GeluTanh, Relu, or an Activation of your own"))
 

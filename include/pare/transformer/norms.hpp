@@ -273,26 +273,26 @@ PARE_REFUSE_CALLS(rms_norm, "transformer::rms_norm",
                   "after y: wanted NormOptions, members spelt as declared",
                   (INPUT, (roles::Reads<2>), "x", "[rows, dim]"),
                   (PLAIN, (detail::ReadsVector), "gain", "a vector [dim] of what x is computed in"),
-                  (OUTPUT, (detail::WritesSame<2>), "y", "[rows, dim] of the scalar of x"))
+                  (OUTPUT, (roles::WritesSame<2>), "y", "[rows, dim] of the scalar of x"))
 PARE_REFUSE_CALLS(add_rms_norm, "transformer::add_rms_norm",
                   "after y: wanted NormOptions, members spelt as declared",
                   (OUTPUT, (detail::Changes<2>), "x", "[rows, dim]"),
                   (INPUT, (roles::ReadsSame<2>), "delta", "[rows, dim]"),
                   (PLAIN, (detail::ReadsVector), "gain", "a vector [dim] of what x is computed in"),
-                  (OUTPUT, (detail::WritesSame<2>), "y", "[rows, dim] of the scalar of x"))
+                  (OUTPUT, (roles::WritesSame<2>), "y", "[rows, dim] of the scalar of x"))
 PARE_REFUSE_CALLS(layer_norm, "transformer::layer_norm",
                   "after y: wanted NormOptions, members spelt as declared",
                   (INPUT, (roles::Reads<2>), "x", "[rows, dim]"),
                   (PLAIN, (detail::ReadsVector), "gain", "a vector [dim] of what x is computed in"),
                   (PLAIN, (detail::ReadsVector), "bias", "a vector [dim] of what x is computed in"),
-                  (OUTPUT, (detail::WritesSame<2>), "y", "[rows, dim] of the scalar of x"))
+                  (OUTPUT, (roles::WritesSame<2>), "y", "[rows, dim] of the scalar of x"))
 PARE_REFUSE_CALLS(add_layer_norm, "transformer::add_layer_norm",
                   "after y: wanted NormOptions, members spelt as declared",
                   (OUTPUT, (detail::Changes<2>), "x", "[rows, dim]"),
                   (INPUT, (roles::ReadsSame<2>), "delta", "[rows, dim]"),
                   (PLAIN, (detail::ReadsVector), "gain", "a vector [dim] of what x is computed in"),
                   (PLAIN, (detail::ReadsVector), "bias", "a vector [dim] of what x is computed in"),
-                  (OUTPUT, (detail::WritesSame<2>), "y", "[rows, dim] of the scalar of x"))
+                  (OUTPUT, (roles::WritesSame<2>), "y", "[rows, dim] of the scalar of x"))
 
 PARE_ABI_END
 }  // namespace pare::transformer

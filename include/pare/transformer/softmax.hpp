@@ -172,11 +172,11 @@ void log_sum_exp(const X& x, O&& out, const SoftmaxOptions& options = {}) {
 PARE_REFUSE_CALLS(softmax, "transformer::softmax",
                   "after y: wanted SoftmaxOptions, members spelt as declared",
                   (INPUT, (roles::Reads<2>), "x", "[rows, dim]"),
-                  (OUTPUT, (detail::WritesSame<2>), "y", "[rows, dim] of the scalar of x"))
+                  (OUTPUT, (roles::WritesSame<2>), "y", "[rows, dim] of the scalar of x"))
 PARE_REFUSE_CALLS(log_softmax, "transformer::log_softmax",
                   "after y: wanted SoftmaxOptions, members spelt as declared",
                   (INPUT, (roles::Reads<2>), "x", "[rows, dim]"),
-                  (OUTPUT, (detail::WritesSame<2>), "y", "[rows, dim] of the scalar of x"))
+                  (OUTPUT, (roles::WritesSame<2>), "y", "[rows, dim] of the scalar of x"))
 PARE_REFUSE_CALLS(log_sum_exp, "transformer::log_sum_exp",
                   "after out: wanted SoftmaxOptions, members spelt as declared",
                   (INPUT, (roles::Reads<2>), "x", "[rows, dim]"),

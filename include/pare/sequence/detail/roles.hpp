@@ -28,18 +28,4 @@ struct ReadsComputed {
   }
 };
 
-/// An output of the first argument's own scalar.
-template <std::size_t Rank>
-struct WritesSame {
-  static constexpr bool counts = false;
-  template <class A, class S>
-  static consteval roles::Wrong wrong() {
-    constexpr roles::Wrong first = roles::Writes<Rank>::template wrong<A, S>();
-    if constexpr (first != roles::right || std::is_void_v<typename S::first>)
-      return first;
-    else
-      return std::is_same_v<scalar_of<A>, typename S::first> ? roles::right : roles::no_memory;
-  }
-};
-
 }  // namespace pare::sequence::detail

@@ -32,22 +32,8 @@ concept OutVectorFor = VectorFor<std::remove_cvref_t<X>, S> && (Out<X, 1> || Out
 
 namespace detail {
 
-/// Roles for refused_call.hpp: an output of the scalar of what is read first, an argument whose
-/// scalar counts though it is written, and vectors of what that is computed in.
-template <std::size_t Rank>
-struct WritesSame {
-  static constexpr bool counts = false;
-  template <class A, class S>
-  static consteval roles::Wrong wrong() {
-    constexpr roles::Wrong first = roles::Writes<Rank>::template wrong<A, S>();
-    if constexpr (first != roles::right)
-      return first;
-    else
-      return std::is_void_v<typename S::first> || std::is_same_v<scalar_of<A>, typename S::first>
-                 ? roles::right
-                 : roles::no_memory;
-  }
-};
+/// Roles for refused_call.hpp: an argument whose scalar counts though it is written, and vectors of
+/// what that is computed in.
 template <std::size_t Rank>
 struct Changes : roles::Writes<Rank> {
   static constexpr bool counts = true;
