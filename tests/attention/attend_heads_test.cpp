@@ -5,6 +5,8 @@
 #include <pare/attention/budget/head_partition.hpp>
 #include <pare/attention/key_value.hpp>
 
+#include <Eigen/Core>
+
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -239,6 +241,20 @@ TEST(AttendHeads, WhatDoesNotFitIsRefusedAndWritesNothing) {
   partition(uneven, {.heads = 6, .queries = 2});
   partition(uneven, {.heads = 6, .causal = true});
   EXPECT_TRUE(pare::testing::all_same_bits(y.list, before));
+}
+
+// A call refuses a partition of other lengths.
+TEST(HeadPartition, TakesLengthsOfEigenByColumns) {
+  const Heads<float> x(uneven);
+  const TensorView<const Index, 2> table = x.length_table();
+  Eigen::Array<Index, Eigen::Dynamic, Eigen::Dynamic> lengths(table.rows(), table.cols());
+  for (Index s = 0; s < table.rows(); ++s)
+    for (Index h = 0; h < table.cols(); ++h) lengths(s, h) = table(s, h);
+  auto y = x.output(), wanted = x.output();
+  attend_heads(x.q.view(), x.source(), wanted.writable());
+  attend_heads(pare::simd, x.q.view(), x.source(), y.writable(),
+               HeadPartition(lengths, {.heads = group * kv_heads}));
+  EXPECT_TRUE(pare::testing::all_same_bits(y.list, wanted.list));
 }
 
 TEST(HeadPartition, WhatDoesNotFitIsRefused) {

@@ -65,6 +65,13 @@ class HeadPartition {
     assign("attention::HeadPartition", lengths, options);
   }
 
+  /// \overload
+  /// `lengths` is any matrix of Index: of Eigen's, or a view.
+  template <class L>
+  requires(view_of<const L>::rank == 2 && std::is_same_v<scalar_of<L>, Index>)
+  HeadPartition(const L& lengths, const PartitionOptions& options)
+      : HeadPartition(as_const(to_view(lengths)), options) {}
+
   int threads() const { return options_.threads; }
   Index pieces() const { return static_cast<Index>(plan_.items.size()); }
   /// Query rows times keys of a thread.
