@@ -45,7 +45,7 @@ int main() {
   const auto book = train_codebook(q, k);
   const ProductCodes q_codes = encode(q, book), k_codes = encode(k, book);
   KeyLists lists;
-  select_keys(pare::simd, q_codes, k_codes, {.keys = tokens / 8}, lists);
+  select_keys(q_codes, k_codes, {.keys = tokens / 8}, lists);
   const AttendStats stats = attend(q, k, v, out, lists, {.causal = true});
   const double error = relative_error(out, exact);
   const ProductKeyBytes bytes = product_key_bytes(book, q_codes, k_codes, lists);

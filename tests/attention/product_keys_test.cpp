@@ -252,7 +252,7 @@ TEST(ProductCodebooks, CountTheirBytes) {
   const auto book = whole_book<float>(2, 8, 8);
   const ProductCodes q = random_codes({1, 4, 64, 8}, 1, 16), k = random_codes({1, 2, 64, 8}, 2, 16);
   KeyLists lists;
-  select_keys(pare::simd, q, k, {.keys = 8}, lists);
+  select_keys(q, k, {.keys = 8}, lists);  // on pare::simd
   const auto bytes = product_key_bytes(book, q, k, lists);
   EXPECT_EQ(bytes.codebook, 2 * 8 * 16 * 8 * 4);
   EXPECT_EQ(bytes.codes, 6 * 64 * 8);

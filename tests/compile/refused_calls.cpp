@@ -61,6 +61,12 @@ extern MixGradients gradients;
 extern const LatentAttention<float> latent_layer;
 extern LatentCache<float> latents;
 extern RaggedCache<float> ragged;
+extern const ProductCodebook<float> book;
+extern const ProductCodebook<double> wide_book;
+extern const ProductCodes codes;
+extern const ToeplitzHeads<float> by_distance;
+extern Eigen::Tensor<double, 3, Eigen::RowMajor> wide_rank3;
+extern Eigen::Array<pare::Index, 1, 4> lengths;
 extern Eigen::Tensor<float, 3, Eigen::RowMajor> eviction;
 extern const HeadGroups groups;
 extern const pare::draft::DenseHead<pare::bf16> head;
@@ -177,6 +183,17 @@ concept AttendAccepted = requires(Q a, const Q ca, O o, pare::Simd<pare::arch::b
   attend(backend, a, a, a, o, key_lists, SoftCap{.cap = 50}, {.causal = true});
   attend(a, pages, o, key_lists);
   attend(backend, a, pages, o, key_lists, {.causal = true});
+  train_codebook(a, ca);
+  train_codebook(backend, a, ca, {.rounds = 3});
+  encode(ca, book);
+  encode(pare::reference, a, book);
+  select_keys(a, ca, book);
+  select_keys(backend, a, ca, book, {.keys = 3});
+  select_keys(codes, codes, {.keys = 3}, key_lists);
+  select_keys(backend, codes, codes, {}, key_lists);
+  value_residual(rank3, w, ca, a, o);
+  value_residual(backend, rank3, const_y, a, a, a, {.gate = ResidualGate::Tanh});
+  HeadPartition(lengths, {.heads = 4});
   order_keys(a, a);
   attend_tree(a, latents, o, tree);
   attend_tree(a, pages, o, tree, {.window = 3});
@@ -184,6 +201,7 @@ concept AttendAccepted = requires(Q a, const Q ca, O o, pare::Simd<pare::arch::b
   attend_tree(backend, a, ca, a, o, tree, {.sinks = 3});
   score_tokens(a, ca, eviction, SnapKV{}, {.scale = 1.0});
   score_tokens(backend, ca, eviction, KeyDiff{});
+  score_tokens(ca, eviction, KeyDiff{});
   keep_tokens(eviction, groups, {.ratio = 0.3});
   attend_heads(backend, a, pages, o, {.causal = true});
   select_blocks(a, a, MeanPool{});
@@ -201,6 +219,11 @@ concept SequencesAccepted =
       dense_scan(w, w, w, r, y, r);
       dense_scan(pare::reference, w, const_y, w, r, y, r);
       lag_operators(w, w, const_y, 3);
+      operator_span(const_y, {.tolerance = 0.1});
+      heads_of_lags(w, 3);
+      heads_of_lags(const_y, 3, {.heads = 2});
+      apply_heads(by_distance, r, r);
+      apply_heads(backend, by_distance, r, r);
       global_query(r, w, w, r);
       global_query(backend, r, w, const_y, r, {.epsilon = 1e-6});
     };
@@ -381,6 +404,13 @@ void refused() {
   scan(q, k, k, v, out, out, 64);  // refused: sequence::scan: after y: wanted ScanOptions
   dense_scan(w + w, w, w, rank3, y, rank3);  // refused: dense_scan: a: .*an expression
   dense_scan(w, w, w, rank3, yd, rank3);  // refused: dense_scan: state: wanted the scalar type
+  operator_span(xi);  // refused: operator_span: operators: wanted elements of float, double
+  operator_span(w, 0.1);  // refused: operator_span: after operators: wanted SpanOptions
+  heads_of_lags(w);  // refused: heads_of_lags: after lags: wanted the outputs
+  heads_of_lags(rank3, 3);  // refused: heads_of_lags: lags: wanted .*another rank
+  apply_heads(w, rank3, rank3);  // refused: apply_heads: heads: wanted ToeplitzHeads
+  apply_heads(by_distance, w, rank3);  // refused: apply_heads: x: wanted .*another rank
+  apply_heads(by_distance, wide_rank3, wide_rank3);  // refused: apply_heads: wanted x and y of the sc
   lag_operators(w, xd, w, 3);  // refused: lag_operators: b: wanted the scalar type
   global_query(q, w, w, rank3);  // refused: global_query: h: wanted .*another rank
   global_query(rank3, xi, w, rank3);  // refused: global_query: p: wanted elements of float
@@ -396,6 +426,17 @@ void refused() {
   latent_layer.forward(x, y, latents);  // refused: LatentAttention::forward: cache: wanted a Latent
   latent_layer.forward(x, latents, y, {.sequenc = 1});  // refused: forward: wanted hidden .*Options
   score_tokens(q, doubles, eviction, SnapKV{});  // refused: score_tokens: k: wanted the scalar type
+  score_tokens(q, eviction, SnapKV{});  // refused: score_tokens: after scores: .*reads no queries
+  train_codebook(q, doubles);  // refused: train_codebook: k: wanted the scalar type
+  train_codebook(q, k, 8);  // refused: train_codebook: after k: wanted CodebookOptions
+  encode(q, wide_book);  // refused: attention::encode: book: wanted a ProductCodebook of what x is
+  select_keys(q, k, wide_book);  // refused: select_keys: book: wanted a ProductCodebook of what q is
+  select_keys(q, k, book, 1024);  // refused: select_keys: after book: wanted ProductKeyOptions
+  select_keys(x, k, book);  // refused: select_keys: q: wanted .*another rank
+  value_residual(q, w, v, v, out);  // refused: value_residual: hidden: wanted .*another rank
+  value_residual(rank3, xd, v, v, out);  // refused: value_residual: w_alpha: wanted the scalar type
+  value_residual(rank3, w, v, v, doubles);  // refused: value_residual: out: .*of the scalar of hidden
+  value_residual(rank3, w, v, v, out, 3);  // refused: value_residual: after out: wanted ValueResidual
   score_tokens(q, q, q, SnapKV{});  // refused: score_tokens: scores: wanted .*another rank
   keep_tokens(q, groups);  // refused: attention::keep_tokens: scores: wanted .*another rank
   attend_heads(q, q, out);  // refused: attend_heads: source: wanted a KeyValueSource

@@ -79,11 +79,13 @@ inline constexpr const char* differential_name = "attention::differential";
 
 inline void check_differential_options(const DifferentialOptions& o, Index value_dim) {
   const char* const f = differential_name;
-  check(o.lambda.has_value() && is_finite(*o.lambda), f, "lambda", o.lambda.value_or(0),
-        "a finite number, given");
-  check(!o.norm || (o.lambda_init.has_value() && is_finite(*o.lambda_init)), f, "lambda_init",
-        o.lambda_init.value_or(0), "a finite number, given, for rows that are normed");
+  check(o.lambda.has_value(), f, "lambda", "nothing", "a finite number: it has no default");
+  check(is_finite(o.lambda.value_or(0)), f, "lambda", o.lambda.value_or(0), "a finite number");
   if (o.norm) {
+    check(o.lambda_init.has_value(), f, "lambda_init", "nothing",
+          "a finite number, by which normed rows are scaled (or no norm)");
+    check(is_finite(o.lambda_init.value_or(0)), f, "lambda_init", o.lambda_init.value_or(0),
+          "a finite number");
     check(is_finite(o.norm->epsilon) && o.norm->epsilon >= 0, f, "epsilon", o.norm->epsilon,
           "a finite number of at least 0");
     check(!o.norm->scale || static_cast<Index>(o.norm->scale->size()) == value_dim, f, "norm.scale",

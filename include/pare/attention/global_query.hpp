@@ -78,7 +78,8 @@ void global_query(const H& h, const P& p, const Q& q, O&& out,
 }
 
 PARE_REFUSE_CALLS(global_query, "attention::global_query",
-                  "after out: wanted GlobalQueryOptions, members spelt as declared",
+                  "after out: wanted GlobalQueryOptions, members spelt and ordered as declared, "
+                  "each a view (pare::to_view of an Eigen object)",
                   (INPUT, (roles::Reads<3>), "h", "[batch, tokens, dim]"),
                   (INPUT, (roles::ReadsCompute<2>), "p", "[dim, heads] of what h is computed in"),
                   (INPUT, (roles::ReadsCompute<2>), "q", "[dim, heads] of what h is computed in"),

@@ -182,7 +182,7 @@ class KeyLists {
       check(keys[i] >= 0 && keys[i] < shape.keys, name, argument, keys[i],
             Worded{"keys from 0 to below ", shape.keys});
       check(i == 0 || keys[i] > keys[i - 1], name, argument, keys[i],
-            "ascending keys in a row, each once");
+            Worded{"ascending keys in a row, each once: this is row ", row});
     }
     if (!shape.causal || keys.empty()) return;
     const Index listable = shape.listable(row % shape.queries);

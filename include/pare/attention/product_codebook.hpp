@@ -27,6 +27,7 @@
 #include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
 #include <pare/core/parallel.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/kernel/product_codes.hpp>
 
@@ -158,6 +159,11 @@ requires SameScalar<Q, K>
 auto train_codebook(const Q& q, const K& k, const CodebookOptions& options = {}) {
   return train_codebook(simd, q, k, options);
 }
+
+PARE_REFUSE_CALLS(train_codebook, "attention::train_codebook",
+                  "after k: wanted CodebookOptions, members spelt and ordered as declared",
+                  (INPUT, (roles::Reads<4>), "q", "[batch, heads, queries, dim]"),
+                  (INPUT, (roles::ReadsSame<4>), "k", "[batch, kv heads, keys, dim]"))
 
 PARE_ABI_END
 }  // namespace pare::attention

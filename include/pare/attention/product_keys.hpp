@@ -7,9 +7,12 @@
 ///
 /// ```cpp
 /// const auto book = train_codebook(q, k);                        // product_codebook.hpp
-/// const KeyLists lists = select_keys(q, k, book, {.keys = 1024});  // causal unless told otherwise
+/// KeyLists lists = select_keys(q, k, book, {.keys = 1024});      // causal unless told otherwise
 /// attend(q, k, v, out, lists, {.causal = true});                 // attend_key_lists.hpp
 /// attend(q, k, v, out, lists, ClampScores{}, {.causal = true});  // the paper's clamp to +-10
+///
+/// const ProductCodes q_codes = encode(q, book), k_codes = encode(k, book);  // step by step
+/// select_keys(q_codes, k_codes, {.keys = 1024}, lists);
 /// const ProductKeyBytes bytes = product_key_bytes(book, q_codes, k_codes, lists);
 /// ```
 ///
@@ -31,6 +34,7 @@
 #include <pare/attention/score_modifier.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/executor_ref.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 
 #include <algorithm>
@@ -75,6 +79,30 @@ struct ProductCodes {
     return codes.data() + (batch * extent[1] + head) * extent[2] * extent[3];
   }
 };
+
+PARE_ABI_END
+
+namespace detail {
+
+/// Roles for refused_call.hpp: a codebook of what the first argument is computed in, and codes in
+/// the place of tensors.
+struct TakesCodebook {
+  static constexpr bool counts = false;
+  template <class A, class S>
+  static consteval roles::Wrong wrong() {
+    if constexpr (std::is_void_v<typename S::first>)
+      return roles::right;
+    else
+      return std::is_same_v<std::remove_cvref_t<A>, ProductCodebook<compute_t<typename S::first>>>
+                 ? roles::right
+                 : roles::no_memory;
+  }
+};
+template <class X>
+using IsCodes = std::is_same<std::remove_cvref_t<X>, ProductCodes>;
+
+}  // namespace detail
+PARE_ABI_BEGIN
 
 /// The codes of x [batch, heads, tokens, dim].
 ///
@@ -122,6 +150,11 @@ ProductCodes encode(const X& x, const ProductCodebook<T>& book) {
   return encode(simd, x, book);
 }
 
+PARE_REFUSE_CALLS(encode, "attention::encode", "after book: wanted nothing",
+                  (INPUT, (roles::Reads<4>), "x", "[batch, heads, tokens, dim]"),
+                  (PLAIN, (detail::TakesCodebook), "book",
+                   "a ProductCodebook of what x is computed in"))
+
 /// Lists of the keys whose codes agree most, from codes of queries and keys.
 ///
 /// \param q     codes [batch, heads, queries, subspaces]
@@ -157,6 +190,12 @@ void select_keys(const B& backend, const ProductCodes& q, const ProductCodes& k,
     detail::reference_select_all(q, k, lists, all);
 }
 
+/// \overload
+inline void select_keys(const ProductCodes& q, const ProductCodes& k,
+                        const ProductKeyOptions& options, KeyLists& lists) {
+  select_keys(simd, q, k, options, lists);
+}
+
 /// The same from queries and keys themselves.
 ///
 /// \param q    [batch, heads, queries, dim]
@@ -179,6 +218,14 @@ KeyLists select_keys(const Q& q, const K& k, const ProductCodebook<T>& book,
                      const ProductKeyOptions& options = {}) {
   return select_keys(simd, q, k, book, options);
 }
+
+PARE_REFUSE_CALLS(select_keys, "attention::select_keys",
+                  "after book: wanted ProductKeyOptions, members spelt and ordered as declared",
+                  (INPUT, (roles::Unless<roles::Reads<4>, detail::IsCodes, roles::other_call>), "q",
+                   "[batch, heads, queries, dim]"),
+                  (INPUT, (roles::ReadsSame<4>), "k", "[batch, kv heads, keys, dim]"),
+                  (PLAIN, (detail::TakesCodebook), "book",
+                   "a ProductCodebook of what q is computed in"))
 
 /// What a selection of these codes holds in memory, and what a dense map of scores in T would.
 template <ComputeScalar T>

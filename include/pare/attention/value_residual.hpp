@@ -44,6 +44,7 @@
 #include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
 #include <pare/core/parallel.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/workspace.hpp>
@@ -102,7 +103,7 @@ void check_residual(const ResidualCall<S>& c) {
   check_contiguous_rows("v_first", c.first);
   check_extents<4>(f, "v_first", c.first.extent, e);
   check_contiguous_rows("hidden", c.hidden);
-  check_extents<2>(f, "hidden", {c.hidden.extent[0], c.hidden.extent[1]}, {e[0], e[2]});
+  check_extents<3>(f, "hidden", c.hidden.extent, {e[0], e[2], c.hidden.extent[2]});
   check_view(f, "w_alpha", c.weights);
   check_extents<2>(f, "w_alpha", c.weights.extent, {e[1], c.hidden.extent[2]});
   check_enumerator(f, "gate", c.options.gate, ResidualGate::SoftmaxSigmoid);
@@ -255,6 +256,15 @@ void value_residual(const H& hidden, const W& w_alpha, const V& v, const F& v_fi
                     const ValueResidualOptions& options = {}) {
   value_residual(simd, hidden, w_alpha, v, v_first, out, options);
 }
+
+PARE_REFUSE_CALLS(value_residual, "attention::value_residual",
+                  "after out: wanted ValueResidualOptions, members spelt and ordered as declared",
+                  (INPUT, (roles::Reads<3>), "hidden", "[batch, tokens, model dim]"),
+                  (INPUT, (roles::ReadsSame<2>), "w_alpha", "[kv heads, model dim]"),
+                  (INPUT, (roles::ReadsSame<4>), "v", "[batch, kv heads, tokens, dim]"),
+                  (INPUT, (roles::ReadsSame<4>), "v_first", "[batch, kv heads, tokens, dim]"),
+                  (OUTPUT, (roles::WritesSame<4>), "out",
+                   "[batch, kv heads, tokens, dim] of the scalar of hidden"))
 
 PARE_ABI_END
 }  // namespace pare::attention

@@ -41,6 +41,15 @@
 
 namespace pare::sequence {
 
+namespace detail {
+template <class X>
+inline constexpr bool is_toeplitz_heads = false;
+template <class T>
+inline constexpr bool is_toeplitz_heads<ToeplitzHeads<T>> = true;
+template <class X>
+using IsToeplitzHeads = std::bool_constant<is_toeplitz_heads<std::remove_cvref_t<X>>>;
+}  // namespace detail
+
 /// Options of `heads_of_lags`.
 struct HeadsOptions {
   /// Heads, from 1 to the dimensions of the span; left out: as many as these.
@@ -115,6 +124,15 @@ requires std::is_same_v<scalar_of<X>, T> && std::is_same_v<scalar_of<Y>, T>
 void apply_heads(const ToeplitzHeads<T>& heads, const X& x, Y&& y) {
   apply_heads(simd, heads, x, y);
 }
+
+PARE_REFUSE_CALLS(heads_of_lags, "sequence::heads_of_lags",
+                  "after lags: wanted the outputs (rows of a lag operator) and HeadsOptions",
+                  (INPUT, (roles::ReadsCompute<2>), "lags", "[lags, outputs * in]"))
+PARE_REFUSE_CALLS(apply_heads, "sequence::apply_heads",
+                  "wanted x and y of the scalar of the heads, and nothing after y",
+                  (PLAIN, (roles::Takes<detail::IsToeplitzHeads>), "heads", "ToeplitzHeads"),
+                  (INPUT, (roles::Reads<3>), "x", "[batch, tokens, in]"),
+                  (OUTPUT, (roles::WritesSame<3>), "y", "[batch, tokens, out] of the scalar of x"))
 
 PARE_ABI_END
 }  // namespace pare::sequence

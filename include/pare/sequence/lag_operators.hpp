@@ -111,6 +111,9 @@ OperatorSpan operator_span(const M& operators, const SpanOptions& options = {}) 
   return span;
 }
 
+PARE_REFUSE_CALLS(operator_span, "sequence::operator_span",
+                  "after operators: wanted SpanOptions, members spelt as declared",
+                  (INPUT, (roles::ReadsCompute<2>), "operators", "[operators, out * in]"))
 PARE_REFUSE_CALLS(lag_operators, "sequence::lag_operators", "after n: wanted nothing",
                   (INPUT, (roles::ReadsCompute<2>), "a", "[states, states]"),
                   (INPUT, (roles::ReadsSame<2>), "b", "[states, in]"),

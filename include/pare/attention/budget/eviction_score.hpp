@@ -253,6 +253,12 @@ PARE_REFUSE_CALLS(score_tokens, "attention::score_tokens",
                   (INPUT, (roles::Unless<roles::ReadsSame<4>, detail::IsScores, roles::other_call>),
                    "k", "[batch, kv heads, tokens, dim]"),
                   (OUTPUT, (roles::WritesComputed<3>), "scores", "[batch, kv heads, tokens]"))
+PARE_REFUSE_CALLS(score_tokens, "attention::score_tokens",
+                  "after scores: wanted an EvictionScore that reads no queries, such as KeyDiff "
+                  "(SnapKV wants queries before k), and scores of what k is computed in",
+                  (INPUT, (roles::Reads<4>), "k", "[batch, kv heads, tokens, dim]"),
+                  (PLAIN, (roles::Takes<detail::IsScores, roles::other_call>), "scores",
+                   "[batch, kv heads, tokens]"))
 
 PARE_ABI_END
 }  // namespace pare::attention
