@@ -272,6 +272,9 @@ TEST(HeadPartition, WhatDoesNotFitIsRefused) {
     const TensorView<const Index, 2> view{&bad, {1, 1}, {1, 1}};
     refusal([&] { HeadPartition{view, {.heads = 1}}; }, name, "lengths");
   }
+  const HeadPartition two{table, {.heads = 2, .threads = 2}};
+  for (const int bad : {-1, 2})
+    refusal([&] { two.work(bad); }, "attention::HeadPartition::work", "thread");
 }
 
 }  // namespace

@@ -281,7 +281,9 @@ TEST(Differential, RefusesWhatHasNoMeaning) {
   expect(good, "q2", wider.first);
   expect({.lambda_init = 0.2}, "lambda", x.second);
   expect({.lambda = nan, .lambda_init = 0.2}, "lambda", x.second);
+  expect({.lambda = 1e39, .lambda_init = 0.2}, "lambda", x.second);  // of float
   expect({.lambda = 0.3}, "lambda_init", x.second);
+  expect({.lambda = 0.3, .lambda_init = -1e39}, "lambda_init", x.second);
   expect({.lambda = 0.3, .lambda_init = nan}, "lambda_init", x.second);
   const auto with_norm = [&](const DifferentialNorm& norm) {
     return DifferentialOptions{.lambda = 0.3, .lambda_init = 0.2, .norm = norm};
@@ -290,6 +292,7 @@ TEST(Differential, RefusesWhatHasNoMeaning) {
   expect(with_norm({.scale = few}), "norm.scale", x.second);
   expect(with_norm({.epsilon = -1}), "epsilon", x.second);
   expect(with_norm({.epsilon = nan}), "epsilon", x.second);
+  expect(with_norm({.epsilon = 1e39}), "epsilon", x.second);
   expect(with_norm({.scale = std::span<const float>(y.out.list.data(), 6)}), "out", x.second);
   const auto with = [&](const AttendOptions& a) {
     return DifferentialOptions{.lambda = 0.3, .lambda_init = 0.2, .attend = a};

@@ -288,6 +288,7 @@ TEST(KeepTokens, WhatDoesNotFitIsRefused) {
   for (const double bad : {0.0, -.1, 1.01, std::numeric_limits<double>::quiet_NaN()})
     refused("ratio", {.ratio = bad});
   refused("sinks", {.sinks = -1});
+  refusal([] { pare::attention::KeptTokens(1, 1, -5, {{}}); }, "attention::KeptTokens", "tokens");
   refused("window", {.window = -1});
   refused("multiple", {.multiple = 0});
   refused("scope", {.scope = static_cast<BudgetScope>(2)});

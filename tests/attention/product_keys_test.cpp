@@ -297,6 +297,18 @@ TEST(ProductKeysCalls, RefuseWhatDoesNotFit) {
   refusal([&] { encode(Tensor<float>({1, 3, 3, 16}).view(), book); }, "attention::encode", "x");
   refusal([&] { encode(x.q.view(), Book{}); }, "attention::encode", "x");
 
+  // Views that have no tokens may have any other extents.
+  constexpr Index many = Index{1} << 40;
+  const pare::TensorView<const float, 4> none{x.q.list.data(), {1, many, 0, 16}, {0, 0, 0, 1}};
+  EXPECT_TRUE(encode(none, book).codes.empty());
+  auto more = none;
+  more.extent[0] = many;
+  refusal([&] { encode(more, book); }, "attention::encode", "x");
+  auto keys = none, queries = none;
+  keys.extent[1] = queries.extent[1] = Index{1} << 53;
+  queries.extent[2] = 20;
+  refusal([&] { train_codebook(queries, keys); }, "attention::train_codebook", "k");
+
   const ProductCodes q = random_codes({1, 4, 20, 2}, 1, 16), k = random_codes({1, 2, 20, 2}, 2, 16);
   KeyLists lists;
   select_keys(pare::simd, q, k, {.keys = 3}, lists);

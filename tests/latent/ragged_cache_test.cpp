@@ -218,6 +218,10 @@ TEST(RaggedCache, WhatDoesNotFitIsRefusedAndChangesNothing) {
   refused("page_size", [](auto& o) { o.page_size = 0; });
   refused("sequences", [](auto& o) { o.sequences = -1; });
   refused("pages", [](auto& o) { o.key_dim = std::numeric_limits<Index>::max() / 8; });
+  refused("pages", [](auto& o) {  // tables of pages count in 32 bits
+    o.kv_heads = o.group = 1 << 20;
+    o.pages = 1 << 11;
+  });
   refused("order", [](auto& o) { o.order = {0, 1}; });
   refused("order", [](auto& o) { o.order = {0, 1, 2, 3, 4, 4}; });
   refused("order", [](auto& o) { o.order = {0, 1, 2, 3, 4, 6}; });

@@ -220,6 +220,7 @@ TEST(HeadsOfSsm, WhatDoesNotFitIsRefused) {
   refused([&] { operator_span(bad, {.tolerance = -0.1}); }, span, "tolerance");
   bad(1, 2) = std::numeric_limits<double>::quiet_NaN();
   refused([&] { operator_span(bad); }, span, "operators");
+  refused([&] { operator_span(Matrix::Constant(4, 4, 1e308).eval()); }, span, "operators");
   constexpr const char* of = "sequence::heads_of_lags";
   const Matrix lags = lag_operators(m.a, m.b, m.c, 9);
   refused([&] { heads_of_lags(lags, 0); }, of, "outputs");
@@ -227,6 +228,8 @@ TEST(HeadsOfSsm, WhatDoesNotFitIsRefused) {
   refused([&] { heads_of_lags(lags, 3, {.heads = 5}); }, of, "heads");
   refused([&] { heads_of_lags(lags, 3, {.heads = 0}); }, of, "heads");
   refused([&] { heads_of_lags(Matrix::Zero(4, 6).eval(), 3); }, of, "lags");
+  const pare::RowMatrix<float> large = pare::RowMatrix<float>::Constant(4, 6, 3e38f);
+  refused([&] { heads_of_lags(large, 3); }, of, "lags");
 }
 
 TEST(ApplyHeads, WhatDoesNotFitIsRefused) {

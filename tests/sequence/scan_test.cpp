@@ -288,6 +288,33 @@ TEST(Scan, WhatIsNoNumberStaysInItsValue) {
   }
 }
 
+// The decays of a chunk have a product that no float holds: it meets a state of 0, or one that a
+// decay of 0 forgets.
+TEST(Scan, ChunksWhoseDecaysOverflowLeaveNoughtAlone) {
+  for (const Shape& shape : {Shape{1, 200, 2, 1, 3, 5, true}, Shape{1, 200, 2, 1, 3, 1, false}}) {
+    Case<float> k(shape);
+    const auto x = k.x.view(), a = k.a.view(), state = k.state.view();
+    for (Index g = 0; g < 2; ++g) {
+      for (Index n = 0; n < 3; ++n)
+        for (Index p = 0; p < shape.dim; ++p) state(0, g, n, p) *= static_cast<float>(g);
+      for (Index t = 0; t < 64; ++t) {
+        for (Index n = 0; n < a.extent[3]; ++n) a(0, t, g, n) = g == 1 && t == 50 ? 0.0f : 10.0f;
+        for (Index p = 0; p < shape.dim; ++p)
+          if (t < 60) x(0, t, g, p) = 0;
+      }
+    }
+    for (Index n = 0; n < 3; ++n)
+      for (Index p = 0; p < shape.dim; ++p) state(0, 1, n, p) = 1e-20f;
+    for (Index t = 0; t < 10; ++t)
+      for (Index n = 0; n < a.extent[3]; ++n) a(0, t, 1, n) = 0.5f;
+    Case<float> whole = k;
+    whole.run(pare::simd);
+    k.run(pare::simd, {.chunk = 64});
+    for (std::size_t i = 0; i < k.y.values.size(); ++i)
+      ASSERT_NEAR(k.y.values[i], whole.y.values[i], 1e-4 * (1 + std::abs(whole.y.values[i]))) << i;
+  }
+}
+
 TEST(Scan, AStepAllocatesNothing) {
   Case<float> k({1, 1, 2, 1, 16, 64, false});
   pare::Workspace workspace;

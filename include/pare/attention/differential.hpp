@@ -20,7 +20,10 @@
 ///
 /// Both maps run in one pass: a tile of values is read once, and the rows of both maps pass over
 /// it, each with a softmax of its own. No map and no row of a map leaves the caches. A row that
-/// sees no key is 0. A NaN in a query or key of either map makes the rows that see it NaN.
+/// sees no key is 0. A NaN in a query or key of either map makes the rows that see it NaN. A NaN or
+/// infinity in v may also reach rows that do not see it, as in `attend`. A difference that is no
+/// number of what is computed in, as of values of 1e30 with a lambda of 1e20, makes its row NaN
+/// where it is normed.
 ///
 /// Source: scDFM's PAD-Transformer (AI4Science-WestlakeU/scDFM, src/models/origin/blocks.py), which
 /// has key heads of full width, no mask and lambda shared by all heads; after Ye et al.,
@@ -42,6 +45,7 @@
 #include <array>
 #include <cmath>
 #include <cstddef>
+#include <limits>
 #include <optional>
 #include <span>
 #include <vector>
@@ -77,16 +81,21 @@ PARE_ABI_BEGIN
 
 inline constexpr const char* differential_name = "attention::differential";
 
-inline void check_differential_options(const DifferentialOptions& o, Index value_dim) {
+/// T is what the call computes in: factors must be numbers there.
+template <class T>
+void check_differential_options(const DifferentialOptions& o, Index value_dim) {
   const char* const f = differential_name;
+  const auto fits = [](double x) {
+    return is_finite(x) && std::abs(x) <= static_cast<double>(std::numeric_limits<T>::max());
+  };
+  constexpr const char* wanted = "a finite number of what is computed in";
   check(o.lambda.has_value(), f, "lambda", "nothing", "a finite number: it has no default");
-  check(is_finite(o.lambda.value_or(0)), f, "lambda", o.lambda.value_or(0), "a finite number");
+  check(fits(o.lambda.value_or(0)), f, "lambda", o.lambda.value_or(0), wanted);
   if (o.norm) {
     check(o.lambda_init.has_value(), f, "lambda_init", "nothing",
           "a finite number, by which normed rows are scaled (or no norm)");
-    check(is_finite(o.lambda_init.value_or(0)), f, "lambda_init", o.lambda_init.value_or(0),
-          "a finite number");
-    check(is_finite(o.norm->epsilon) && o.norm->epsilon >= 0, f, "epsilon", o.norm->epsilon,
+    check(fits(o.lambda_init.value_or(0)), f, "lambda_init", o.lambda_init.value_or(0), wanted);
+    check(fits(o.norm->epsilon) && o.norm->epsilon >= 0, f, "epsilon", o.norm->epsilon,
           "a finite number of at least 0");
     check(!o.norm->scale || static_cast<Index>(o.norm->scale->size()) == value_dim, f, "norm.scale",
           o.norm->scale ? o.norm->scale->size() : 0, Worded{"the value dim, ", value_dim});
@@ -155,7 +164,7 @@ void differential_checked(const B& backend, TensorView<const S, 4> q1, TensorVie
   const AttendOptions& o = options.attend;
   check(o.key_offsets.has_value() == o.query_offsets.has_value(), f, "query_offsets, key_offsets",
         "one of them", "both or neither");
-  check_differential_options(options, v.extent[3]);
+  check_differential_options<compute_t<S>>(options, v.extent[3]);
   const DenseKeyValue<S> keys1{k1, v, o.key_lengths, o.key_offsets};
   const DenseKeyValue<S> keys2{k2, v, o.key_lengths, o.key_offsets};
   keys1.validate(f);

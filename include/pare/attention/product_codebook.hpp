@@ -114,7 +114,8 @@ class ProductCodebook {
 /// \param q       [batch, heads, queries, dim]
 /// \param k       [batch, kv heads, keys, dim], with at least 16 tokens of q and k together. Rows
 ///                with a number that is not finite are left out
-/// \throws std::invalid_argument if shapes or options do not fit, or fewer than 16 rows are finite
+/// \throws std::invalid_argument if shapes or options do not fit, sizes overflow, or fewer than
+///         16 rows are finite
 ///
 /// Cost: rounds * 16 operations for each scalar that is sampled. Memory: the samples in double. The
 /// same bits for any number of threads.
@@ -131,7 +132,9 @@ auto train_codebook(const B& backend, const Q& q, const K& k, const CodebookOpti
   check(options.samples >= ProductCodebook<T>::codewords, name, "samples", options.samples,
         "at least 16");
   const Index kv_heads = keys.extent[1], words = ProductCodebook<T>::codewords * options.width;
-  std::vector<T> trained(static_cast<std::size_t>(kv_heads * subspaces * words));
+  const Index size =
+      checked_product(name, "k", checked_product(name, "k", kv_heads, subspaces), words);
+  std::vector<T> trained(static_cast<std::size_t>(checked_count(name, "k", size, sizeof(T))));
   std::vector<std::vector<double>> samples(static_cast<std::size_t>(kv_heads));
   for (Index h = 0; h < kv_heads; ++h)
     samples[static_cast<std::size_t>(h)] =

@@ -108,7 +108,7 @@ PARE_ABI_BEGIN
 ///
 /// \param book of dim scalars, with 1 head or a number of heads that divides that of x: query heads
 ///             share the codewords of their key/value head
-/// \throws std::invalid_argument if the shapes do not fit
+/// \throws std::invalid_argument if the shapes do not fit, or sizes overflow
 ///
 /// Distances are summed in T: where two words are as near as their rounding, backends may differ. A
 /// row with a NaN has the code 0. Cost: 48 operations a scalar. Memory: a byte a code. The same
@@ -126,8 +126,10 @@ ProductCodes encode(const B& backend, const X& x, const ProductCodebook<T>& book
   check(rows.extent[1] % shape.heads == 0, name, "x", rows.extent,
         Worded{"a multiple of the ", shape.heads, " heads of the codebook"});
   ProductCodes out{{rows.extent[0], rows.extent[1], rows.extent[2], shape.subspaces}, {}};
-  const Index heads = rows.extent[0] * rows.extent[1], size = rows.extent[2] * shape.subspaces;
-  out.codes.resize(static_cast<std::size_t>(heads * size));
+  const Index heads = checked_product(name, "x", rows.extent[0], rows.extent[1]);
+  const Index size = checked_product(name, "x", rows.extent[2], shape.subspaces);
+  out.codes.resize(static_cast<std::size_t>(checked_product(name, "x", heads, size)));
+  if (out.codes.empty()) return out;
   const auto encode_one = [&](Index item, int) {
     const Index b = item / rows.extent[1], h = item % rows.extent[1];
     const TensorView<const S, 2> head{rows.data + b * rows.stride[0] + h * rows.stride[1],

@@ -66,7 +66,7 @@ PARE_ABI_BEGIN
 /// \param lags    [n, outputs * in], as lag_operators returns them
 /// \param outputs rows of a lag operator, at least 1; divides the columns
 /// \throws std::invalid_argument as operator_span, if outputs do not divide the columns, the lags
-///         are all 0, or there are more heads than dimensions.
+///         are all 0, a weight overflows, or there are more heads than dimensions.
 ///
 /// Cost and memory as operator_span.
 template <In<2> M>
@@ -90,8 +90,11 @@ ToeplitzHeads<scalar_of<M>> heads_of_lags(const M& lags, Index outputs,
   heads.outputs = outputs;
   heads.inputs = m.cols() / outputs;
   for (Index h = 0; h < count; ++h) {
-    for (Index l = 0; l < m.rows(); ++l)
+    for (Index l = 0; l < m.rows(); ++l) {
       heads.weights(l, h) = static_cast<T>(span.coordinates(l, h));
+      check(is_finite(static_cast<double>(heads.weights(l, h))), f, "lags", span.coordinates(l, h),
+            "lags whose heads have weights that are numbers of their scalar");
+    }
     for (Index j = 0; j < m.cols(); ++j) heads.values(h, j) = static_cast<T>(span.basis(h, j));
   }
   for (Index k = count; k < span.singular_values.size(); ++k)

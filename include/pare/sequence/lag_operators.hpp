@@ -82,8 +82,8 @@ RowMatrix<scalar_of<A>> lag_operators(const A& a, const I& b, const C& c, Index 
 ///
 /// \param operators [operators, out * in], at least one of each; float or double: lag operators, or
 ///                  the value maps of heads, one in a row
-/// \throws std::invalid_argument if there are none, something is not finite, or the tolerance is
-///         out of [0, 1).
+/// \throws std::invalid_argument if there are none, something is not finite, the largest singular
+///         value overflows, or the tolerance is out of [0, 1).
 ///
 /// Cost: operators * width * dimension multiply-adds in double on one thread, and 10 operators
 /// dimension^2. Memory: a copy in double. Accuracy: singular values to about epsilon of the
@@ -101,6 +101,8 @@ OperatorSpan operator_span(const M& operators, const SpanOptions& options = {}) 
                                  static_cast<double>(std::numeric_limits<T>::epsilon()));
   check(tolerance >= 0 && tolerance < 1, f, "tolerance", tolerance, "a share in [0, 1)");
   detail::SpanSvd svd = detail::span_svd(f, row_matrix<double>(m));
+  check(svd.values.size() == 0 || is_finite(svd.values[0]), f, "operators",
+        "a singular value that overflows", "operators whose norm is a number");
   OperatorSpan span;
   while (span.dimension < svd.values.size() && svd.values[span.dimension] > 0 &&
          svd.values[span.dimension] > tolerance * svd.values[0])

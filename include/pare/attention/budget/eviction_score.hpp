@@ -83,7 +83,7 @@ concept EvictionScore = requires(const P& policy, const char* function, const Ev
 
 /// Options of score_tokens.
 struct EvictionOptions {
-  /// Factor of q.k, finite and above 0. Left out: 1 / sqrt(dim).
+  /// Factor of q.k, above 0, a normal number of what is computed in. Left out: 1 / sqrt(dim).
   std::optional<double> scale{};
 };
 
@@ -170,8 +170,10 @@ template <class B, class S, class T, EvictionScore P>
 void score_views(const B& backend, const TensorView<const S, 4>& q, const TensorView<const S, 4>& k,
                  const TensorView<T, 3>& scores, const P& policy, const EvictionOptions& options) {
   const EvictionCall call = checked_eviction(q, k, scores);
-  check(!options.scale || (is_finite(*options.scale) && *options.scale > 0), score_tokens_name,
-        "scale", options.scale.value_or(0), "a finite factor above 0");
+  check(!options.scale || (*options.scale >= static_cast<double>(std::numeric_limits<T>::min()) &&
+                           *options.scale <= static_cast<double>(std::numeric_limits<T>::max())),
+        score_tokens_name, "scale", options.scale.value_or(0),
+        "a factor above 0, a normal number of what is computed in");
   policy.validate(score_tokens_name, call);
   if (call.batch == 0 || call.kv_heads == 0 || call.tokens == 0) return;
   score_heads(on_any_executor(backend), q, k, scores, policy,

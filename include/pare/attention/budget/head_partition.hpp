@@ -74,8 +74,10 @@ class HeadPartition {
 
   int threads() const { return options_.threads; }
   Index pieces() const { return static_cast<Index>(plan_.items.size()); }
-  /// Query rows times keys of a thread.
+  /// Query rows times keys of a thread. \throws std::invalid_argument if there is no such thread
   double work(int thread) const {
+    check(thread >= 0 && thread < threads(), "attention::HeadPartition::work", "thread", thread,
+          Worded{"0 to below ", Index{threads()}});
     double sum = 0;
     for (const Index i : of(thread)) sum += work_[static_cast<std::size_t>(i)];
     return sum;

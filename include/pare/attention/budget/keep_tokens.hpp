@@ -53,10 +53,12 @@ PARE_ABI_BEGIN
 class KeptTokens {
  public:
   /// Each head keeps its list: [layers kv_heads] lists of ascending positions below `tokens`.
-  /// \throws std::invalid_argument if a list is missing, not ascending, or out of the tokens
+  /// \throws std::invalid_argument if a number is negative, or a list is missing, not ascending, or
+  ///         out of the tokens
   KeptTokens(Index layers, Index kv_heads, Index tokens, std::vector<std::vector<Index>> lists)
       : layers_(layers), kv_heads_(kv_heads), tokens_(tokens), lists_(std::move(lists)) {
     constexpr const char* function = "attention::KeptTokens";
+    check(tokens >= 0, function, "tokens", tokens, "at least 0");
     check(
         static_cast<Index>(lists_.size()) == checked_product(function, "layers", layers, kv_heads),
         function, "lists", lists_.size(), Worded{"", layers * kv_heads});

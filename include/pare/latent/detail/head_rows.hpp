@@ -13,6 +13,8 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <limits>
 
 namespace pare::latent::detail {
 PARE_ABI_BEGIN
@@ -23,7 +25,7 @@ class HeadRows {
   HeadRows(const char* function, Index pages, Index group, Index page_size, Index key_dim,
            Index value_dim)
       : group_(group),
-        keys_(function, checked_product(function, "pages", pages, group), page_size, key_dim),
+        keys_(function, checked_virtual_pages(function, pages, group), page_size, key_dim),
         values_(function, pages * group, page_size, value_dim) {}
 
   const PagedRows<S>& keys() const { return keys_; }
@@ -76,6 +78,14 @@ class HeadRows {
   }
 
  private:
+  /// Tables of pages count in 32 bits.
+  static Index checked_virtual_pages(const char* function, Index pages, Index group) {
+    const Index all = checked_product(function, "pages", pages, group);
+    check(all <= std::numeric_limits<std::int32_t>::max(), function, "pages", pages,
+          Worded{"fewer than 2^31 pages times the ", group, " heads of a group"});
+    return all;
+  }
+
   template <class X>
   static TensorView<const X, 2> token_row(const TensorView<const X, 3>& x, Index h, Index t) {
     return {x.data + h * x.stride[0] + t * x.stride[1], {1, x.extent[2]}, {0, x.stride[2]}};

@@ -242,15 +242,21 @@ class ScanRunner {
     });
   }
 
+  /// A decay of 0 forgets all that was before it, also where that product overflowed.
   void multiply_decays(Index chunk, Index batch, Index head) const {
     T* const decay = decay_at(chunk, batch, head);
     std::fill_n(decay, s_.states(), T(1));
     const TokenRange range = range_at(chunk);
     for (Index t = range.begin; t < range.end; ++t)
-      for (Index n = 0; n < s_.states(); ++n) decay[n] *= s_.a(batch, t, head, n * s_.a_step());
+      for (Index n = 0; n < s_.states(); ++n) {
+        const T a = s_.a(batch, t, head, n * s_.a_step());
+        decay[n] = a == T(0) ? T(0) : decay[n] * a;
+      }
   }
 
-  /// What a chunk of zeros ended with becomes the state before it.
+  /// What a chunk of zeros ended with becomes the state before it. A state of 0 stays 0 where the
+  /// product of decays overflowed; where a decay itself is infinite or NaN, so is what zeros ended
+  /// with.
   void merge_chunks(Index batch, Index head) const {
     for (Index n = 0; n < s_.states(); ++n)
       for (Index p = 0; p < s_.dim(); ++p) {
@@ -259,7 +265,8 @@ class ScanRunner {
           T& place = start_at(chunk, batch, head)[n * s_.dim() + p];
           const T end = place;
           place = state;
-          if (chunk + 1 < chunks_) state = decay_at(chunk, batch, head)[n] * state + end;
+          if (chunk + 1 < chunks_)
+            state = state == T(0) ? end : decay_at(chunk, batch, head)[n] * state + end;
         }
       }
   }
