@@ -304,10 +304,10 @@ TEST(ProductKeysCalls, RefuseWhatDoesNotFit) {
   auto more = none;
   more.extent[0] = many;
   refusal([&] { encode(more, book); }, "attention::encode", "x");
-  auto keys = none, queries = none;
-  keys.extent[1] = queries.extent[1] = Index{1} << 53;
-  queries.extent[2] = 20;
-  refusal([&] { train_codebook(queries, keys); }, "attention::train_codebook", "k");
+  auto no_keys = none, some = none;
+  no_keys.extent[1] = some.extent[1] = Index{1} << 53;
+  some.extent[2] = 20;
+  refusal([&] { train_codebook(some, no_keys); }, "attention::train_codebook", "k");
 
   const ProductCodes q = random_codes({1, 4, 20, 2}, 1, 16), k = random_codes({1, 2, 20, 2}, 2, 16);
   KeyLists lists;
