@@ -42,6 +42,8 @@ struct GlobalQueryRows {
   T* weights = nullptr;  ///< [heads x weights_stride], e^f of each row; null: not kept
   std::ptrdiff_t weights_stride = 0;
   T* room = nullptr;  ///< [whole heads x global_query_rows]
+  /// Scalars from a row to one that is read soon, which is fetched into L2; 0: none.
+  std::ptrdiff_t ahead = 0;
 };
 
 /// sum_j += the elements j of `count` rows.
@@ -91,6 +93,8 @@ PARE_TILE_INLINE void score_query_rows(const GlobalQueryRows<S>& a, std::ptrdiff
   constexpr std::ptrdiff_t n = lanes<T, Arch>;
   const std::ptrdiff_t stride = query_dim_room(a.dim);
   const T* const keys = a.keys + head * stride;
+  const bool fetches = head == 0 && a.ahead != 0;
+  const std::ptrdiff_t ahead = a.ahead * static_cast<std::ptrdiff_t>(sizeof(S));
   RegisterTile<T, Arch, heads, Rows> tile;
   tile.clear();
   const auto step = [&]<bool Whole>(std::ptrdiff_t j) PARE_LAMBDA_INLINE {
@@ -103,6 +107,7 @@ PARE_TILE_INLINE void score_query_rows(const GlobalQueryRows<S>& a, std::ptrdiff
         row = load_widened<Arch>(rows[t] + j);
       else
         row = load_first<Arch>(rows[t] + j, a.dim - j, T(0));
+      if (fetches) prefetch<2>(rows[t] + j, ahead);
       RegisterTile<T, Arch, heads, 1>::each([&](int i, int) PARE_LAMBDA_INLINE {
         tile.sum[i][t] = multiply_add<Arch>(key[i], row, tile.sum[i][t]);
       });
@@ -154,7 +159,9 @@ PARE_TILE_INLINE void weigh_query_rows(const GlobalQueryRows<S>& a, std::ptrdiff
   }
   for (std::ptrdiff_t i = 0; i < a.heads; ++i) {
     T* const w = a.room + i * global_query_rows;
-    for (std::ptrdiff_t t = 0; t < count; ++t) a.mass[i] += w[t];
+    T mass = a.mass[i];
+    for (std::ptrdiff_t t = 0; t < count; ++t) mass += w[t];
+    a.mass[i] = mass;
   }
 }
 
@@ -217,6 +224,32 @@ PARE_TILE_INLINE void query_block(const GlobalQueryRows<S>& a, const S* const* r
       add_query_rows<Arch, 1, false>(a, i, j, rows, count);
 }
 
+/// `Rows` rows in their order, for which a sum is loaded and stored once.
+template <class Arch, int Rows, class S>
+PARE_TILE_INLINE void sum_rows(const SumRows<S>& a, const S* const* rows) noexcept {
+  using T = compute_t<S>;
+  using Each = RegisterTile<T, Arch, Rows, 1>;
+  const std::ptrdiff_t dim = a.dim;
+  T* const to = a.sum;
+  const S* row[Rows];
+  Each::each([&](int r, int) PARE_LAMBDA_INLINE { row[r] = rows[r]; });
+  for_row<lanes<T, Arch>, true>(
+      dim,
+      [&](std::ptrdiff_t j) PARE_LAMBDA_INLINE {
+        auto sum = load<Arch>(static_cast<const T*>(to) + j);
+        Each::each([&](int r, int)
+                       PARE_LAMBDA_INLINE { sum = sum + load_widened<Arch>(row[r] + j); });
+        store<Arch>(to + j, sum);
+      },
+      [&](std::ptrdiff_t j, std::ptrdiff_t count) PARE_LAMBDA_INLINE {
+        auto sum = load_first<Arch>(static_cast<const T*>(to) + j, count, T(0));
+        Each::each([&](int r, int) PARE_LAMBDA_INLINE {
+          sum = sum + load_first<Arch>(row[r] + j, count, T(0));
+        });
+        store_first<Arch>(to + j, count, sum);
+      });
+}
+
 PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
@@ -236,21 +269,9 @@ void run_kernel(Arch, const GlobalQueryRows<S>& a) noexcept {
 
 template <class Arch, class S>
 void run_kernel(Arch, const SumRows<S>& a) noexcept {
-  using T = compute_t<S>;
-  for (std::ptrdiff_t r = 0; r < a.count; ++r) {
-    const S* const row = a.rows[r];
-    for_row<lanes<T, Arch>>(
-        a.dim,
-        [&](std::ptrdiff_t j) PARE_LAMBDA_INLINE {
-          store<Arch>(a.sum + j,
-                      load<Arch>(static_cast<const T*>(a.sum) + j) + load_widened<Arch>(row + j));
-        },
-        [&](std::ptrdiff_t j, std::ptrdiff_t count) PARE_LAMBDA_INLINE {
-          store_first<Arch>(a.sum + j, count,
-                            load_first<Arch>(static_cast<const T*>(a.sum) + j, count, T(0)) +
-                                load_first<Arch>(row + j, count, T(0)));
-        });
-  }
+  std::ptrdiff_t r = 0;
+  for (; r + 4 <= a.count; r += 4) detail::sum_rows<Arch, 4>(a, a.rows + r);
+  for (; r < a.count; ++r) detail::sum_rows<Arch, 1>(a, a.rows + r);
 }
 
 PARE_ABI_END

@@ -256,9 +256,14 @@ class GlobalQuery {
   }
 
   void fill_keys() {
-    for (Index m = 0; m < heads_; ++m)
-      for (Index j = 0; j < room_; ++j)
-        keys_[m * room_ + j] = m < s_.heads() && j < s_.dim() ? s_.q(j, m) : T(0);
+    const Index dim = s_.dim(), step = s_.q.stride[0];
+    for (Index m = 0; m < heads_; ++m) {
+      T* const key = keys_ + m * room_;
+      const Index filled = m < s_.heads() ? dim : 0;
+      const T* const q = filled > 0 ? &s_.q(0, m) : nullptr;
+      for (Index j = 0; j < filled; ++j) key[j] = q[j * step];
+      std::fill(key + filled, key + room_, T(0));
+    }
   }
 
   /// The rows of an item that count; returns how many.
@@ -287,24 +292,36 @@ class GlobalQuery {
     double count = 0;
     if (!s_.options.context)
       for (Index r = 0; r < ranges_; ++r) count += static_cast<double>(counts_[i * ranges_ + r]);
-    std::fill_n(scale, s_.heads(), T(0));
+    const double share = count > 0 ? 1 / count : 0;
     for (Index begin = 0; begin < s_.heads(); begin += 8) {
       double sums[8] = {};
-      const Index some = std::min<Index>(8, s_.heads() - begin);
+      const Index some = std::min<Index>(8, s_.heads() - begin), step = s_.p.stride[1];
       for (Index j = 0; j < s_.dim(); ++j) {
-        const double c = context(i, j, count);
-        for (Index m = 0; m < some; ++m) sums[m] += static_cast<double>(s_.p(j, begin + m)) * c;
+        const double c = context(i, j, share);
+        const T* const p = &s_.p(j, begin);
+        if (some == 8 && step == 1)
+          for (Index m = 0; m < 8; ++m) sums[m] += static_cast<double>(p[m]) * c;
+        else
+          for (Index m = 0; m < some; ++m) sums[m] += static_cast<double>(p[m * step]) * c;
       }
       for (Index m = 0; m < some; ++m) scale[begin + m] = static_cast<T>(sums[m]);
     }
   }
 
-  double context(Index i, Index j, double count) const {
+  /// Element j of the given context, or of the mean: a sum times `share`.
+  double context(Index i, Index j, double share) const {
     if (s_.options.context) return static_cast<double>(s_.context(i, j));
     double sum = 0;
     for (Index r = 0; r < ranges_; ++r)
       sum += static_cast<double>(means_[(i * ranges_ + r) * room_ + j]);
-    return count > 0 ? sum / count : 0;
+    return share > 0 ? sum * share : 0;
+  }
+
+  /// Scalars from a token of an item to that of the next, which is fetched while this is weighed.
+  Index next_item(Index item) const {
+    if (item + 1 == s_.batch() * ranges_) return 0;
+    if (ranges_ == 1) return s_.h.stride[0];
+    return (item + 1) % ranges_ == 0 ? 0 : range_ * s_.h.stride[1];
   }
 
   void weigh_range(Index item, Worker& w) {
@@ -322,6 +339,7 @@ class GlobalQuery {
     k.weights = s_.options.weights ? w.weights : nullptr;
     k.weights_stride = range_;
     k.room = w.scores;
+    k.ahead = next_item(item);
     std::fill_n(k.sum, heads_ * room_, T(0));
     std::fill_n(k.mass, heads_, T(0));
     launch(backend_, k);
@@ -341,12 +359,18 @@ class GlobalQuery {
       for (Index r = 0; r < ranges_; ++r)
         mass += static_cast<double>(masses_[(i * ranges_ + r) * heads_ + m]);
       const double share = mass == 0 ? 0 : 1 / mass;
-      for (Index j = 0; j < s_.dim(); ++j) {
-        double sum = 0;
-        for (Index r = 0; r < ranges_; ++r)
-          sum += static_cast<double>(sums_[((i * ranges_ + r) * heads_ + m) * room_ + j]);
-        s_.out(i, m, j) = static_cast<T>(sum * share);
-      }
+      T* const out = &s_.out(i, m, 0);
+      const T* const first = sums_ + (i * ranges_ * heads_ + m) * room_;
+      const Index dim = s_.dim(), ranges = ranges_, step = heads_ * room_;
+      if (ranges == 1)
+        for (Index j = 0; j < dim; ++j)
+          out[j] = static_cast<T>(static_cast<double>(first[j]) * share);
+      else
+        for (Index j = 0; j < dim; ++j) {
+          double sum = 0;
+          for (Index r = 0; r < ranges; ++r) sum += static_cast<double>(first[r * step + j]);
+          out[j] = static_cast<T>(sum * share);
+        }
       if (s_.options.weights)
         for (Index t = 0; t < s_.tokens(); ++t)
           (*s_.options.weights)(i, m, t) *= static_cast<T>(share);
