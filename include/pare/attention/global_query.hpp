@@ -54,10 +54,11 @@ PARE_ABI_BEGIN
 ///         then. No sequence: a no-op; no token: zeros.
 ///
 /// Cost: 2 heads multiply-adds an element of h and one addition for the mean; up to about 8 heads
-/// reading binds. A sequence of up to 512 KiB is read once from memory, a longer one twice (once,
-/// if the context is given). Memory: q once more, some KiB for each worker, and for each 512 KiB of
-/// h heads * dim sums, in the backend's workspace. Sequences are cut by their extents alone, and
-/// sums added in the order of tokens: the same bits for any number of threads.
+/// reading binds; one core of Zen 5 reaches some half of these limits. A sequence of up to 512 KiB
+/// is read once from memory, a longer one twice (once, if the context is given). Memory: q once
+/// more, some KiB for each worker, and for each 512 KiB of h heads * dim sums, in the backend's
+/// workspace. Sequences are cut by their extents alone, and sums added in the order of tokens: the
+/// same bits for any number of threads.
 template <Backend B, In<3> H, In<2> P, In<2> Q, Out<3> O>
 requires SameScalar<P, Q, O> && std::is_same_v<scalar_of<P>, compute_t<scalar_of<H>>>
 void global_query(const B& backend, const H& h, const P& p, const Q& q, O&& out,

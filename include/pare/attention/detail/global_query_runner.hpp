@@ -293,19 +293,31 @@ class GlobalQuery {
     if (!s_.options.context)
       for (Index r = 0; r < ranges_; ++r) count += static_cast<double>(counts_[i * ranges_ + r]);
     const double share = count > 0 ? 1 / count : 0;
-    for (Index begin = 0; begin < s_.heads(); begin += 8) {
-      double sums[8] = {};
-      const Index some = std::min<Index>(8, s_.heads() - begin), step = s_.p.stride[1];
-      for (Index j = 0; j < s_.dim(); ++j) {
-        const double c = context(i, j, share);
-        const T* const p = &s_.p(j, begin);
-        if (some == 8 && step == 1)
-          for (Index m = 0; m < 8; ++m) sums[m] += static_cast<double>(p[m]) * c;
-        else
-          for (Index m = 0; m < some; ++m) sums[m] += static_cast<double>(p[m * step]) * c;
-      }
-      for (Index m = 0; m < some; ++m) scale[begin + m] = static_cast<T>(sums[m]);
+    const Index heads = s_.heads();
+    Index m = 0;
+    if (s_.p.stride[1] == 1) {
+      for (; m + 8 <= heads; m += 8) scale_heads<8>(i, m, share, scale + m);
+      for (; m + 4 <= heads; m += 4) scale_heads<4>(i, m, share, scale + m);
     }
+    for (; m < heads; ++m) scale_heads<1>(i, m, share, scale + m);
+  }
+
+  /// Heads whose elements of p lie side by side. Two chains of sums: an addition waits for the one
+  /// before.
+  template <int Heads>
+  void scale_heads(Index i, Index head, double share, T* scale) const {
+    const Index dim = s_.dim(), step = s_.p.stride[0];
+    const T* p = &s_.p(0, head);
+    double even[Heads] = {}, odd[Heads] = {};
+    Index j = 0;
+    for (; j + 2 <= dim; j += 2, p += 2 * step) {
+      const double c = context(i, j, share), next = context(i, j + 1, share);
+      for (int m = 0; m < Heads; ++m) even[m] += static_cast<double>(p[m]) * c;
+      for (int m = 0; m < Heads; ++m) odd[m] += static_cast<double>(p[step + m]) * next;
+    }
+    if (j < dim)
+      for (int m = 0; m < Heads; ++m) even[m] += static_cast<double>(p[m]) * context(i, j, share);
+    for (int m = 0; m < Heads; ++m) scale[m] = static_cast<T>(even[m] + odd[m]);
   }
 
   /// Element j of the given context, or of the mean: a sum times `share`.
