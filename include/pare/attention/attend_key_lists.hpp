@@ -123,11 +123,11 @@ PARE_ABI_BEGIN
 ///         Nothing is written then. A call without queries does nothing.
 ///
 /// Cost: 2 (key dim + value dim) FLOPs for each listed pair. Each operand is a load, which binds,
-/// at .3 to .4 of the rate of the dense engine; each key/value head is copied once for every 256
-/// rows (query heads of a group count), fewer where their lists hold over 256 Ki keys together. Few
-/// rows copy no more than the keys that they list. Memory: about 1.6 MiB per thread, and 6 bytes
-/// for each key of the longest list, in the backend's workspace. The bits are the same for any
-/// number of threads.
+/// at .3 to .4 of the rate of the dense engine (.33 of its time for an eighth of its pairs); each
+/// key/value head is copied once for every 256 rows (query heads of a group count), fewer where
+/// their lists hold over 256 Ki keys together. Few rows copy no more than the keys that they list.
+/// Memory: about 2 MiB per thread, and 7.5 bytes for each key of the longest list, in the backend's
+/// workspace. The bits are the same for any number of threads.
 template <Backend B, In<4> Q, In<4> K, In<4> V, Out<4> O, std::same_as<KeyLists> L, ScoreModifier M>
 requires AttendScalars<Q, K, V, O>
 AttendStats attend(const B& backend, const Q& q, const K& k, const V& v, O&& out, const L& lists,

@@ -5,8 +5,11 @@
 /// Attention of rows that list their keys: scores of the listed keys, weights, sums of the listed
 /// values.
 ///
-/// Keys and values come in blocks of rows of T that a cache holds, so that what many query rows
-/// gather from is near. The three steps of a row are apart: its scores lie whole in memory, and the
+/// Keys and values come as a window of rows of T that a cache holds, so that what many query rows
+/// gather from is near. What is scored and summed at once is a group: 16 entries of a list, whose
+/// keys are in the window. Groups of many rows follow each other without a branch that depends on
+/// the lists: how many keys of a window a row lists varies, and each wrong guess costs as much as
+/// half a group. The three steps of a row are apart: its scores lie whole in memory, and the
 /// softmax is taken once. A listed pair costs 2 (key columns + value columns) FLOPs, as in the
 /// dense engine, but each operand is a load: (key columns + value columns) sizeof(T) bytes from L1
 /// a pair, two registers a cycle, bind where a matrix product would reuse registers.
@@ -28,8 +31,15 @@
 
 namespace pare::kernel {
 
-/// Scores behind those of a list that are written too.
-inline constexpr std::ptrdiff_t listed_room = 16;
+/// Entries of a whole group, and the places and scores behind those of a list that are used too.
+inline constexpr std::ptrdiff_t listed_group = 16;
+
+/// Entries of the list of a row whose keys are in one window.
+struct ListedGroup {
+  std::int32_t row = 0;
+  std::int32_t count = 0;    ///< 1 to listed_group
+  std::ptrdiff_t entry = 0;  ///< of the places and scores of all rows
+};
 
 /// out_i = rows[i] as T, `stride` apart, with zeros behind the columns. A null row is left out.
 template <StorageScalar S>
@@ -41,57 +51,50 @@ struct WidenRows {
   std::ptrdiff_t stride = 0;    ///< padded_columns(columns)
 };
 
-/// A query row and the keys that it lists.
+/// The keys that a query row lists, and their scores.
 template <ComputeScalar T>
 struct ListedRow {
-  const T* query = nullptr;            ///< [padded key columns]
   const std::int32_t* keys = nullptr;  ///< [count], ascending
   std::ptrdiff_t count = 0;
-  const std::uint16_t* places = nullptr;  ///< [count + listed_room] of keys, each in its block
-  T* scores = nullptr;                    ///< [count + listed_room]
-  std::ptrdiff_t hide_begin = 0;          ///< of its entries that it lists but does not see
+  T* scores = nullptr;            ///< [count + listed_group]
+  std::ptrdiff_t hide_begin = 0;  ///< of its entries that it lists but does not see
   std::ptrdiff_t hide_end = 0;
   RowPlace place{};
 };
 
-/// Splits a list by blocks of 2^shift keys: places[e] = keys[e] mod 2^shift, 0 behind the list, and
-/// starts[b] = the entries below b 2^shift for b <= blocks.
-///
-/// Each entry writes its number behind its block's start, and a running maximum fills in for the
-/// blocks without any: no branch depends on the list. A store an entry binds.
-struct SplitList {
-  const std::int32_t* keys = nullptr;  ///< [count], ascending
+/// places[e] = keys[e] mod 2^shift, 0 behind the list.
+struct PlaceKeys {
+  const std::int32_t* keys = nullptr;  ///< [count]
   std::ptrdiff_t count = 0;
-  int shift = 0;  ///< at most 16
-  std::ptrdiff_t blocks = 0;
-  std::uint16_t* places = nullptr;  ///< [count + listed_room]
-  std::int32_t* starts = nullptr;   ///< [blocks + 1]
+  int shift = 0;                    ///< at most 16
+  std::uint16_t* places = nullptr;  ///< [count + listed_group]
 };
 
-/// Rows of a block, `columns` apart, and which entries of each list are there: those from
-/// starts[r * start_stride] to starts[r * start_stride + 1].
+/// A window of rows, the places in it of the entries of all rows, and groups of them.
 template <ComputeScalar T>
-struct ListedBlock {
+struct ListedWindow {
   const T* data = nullptr;
   std::ptrdiff_t columns = 0;  ///< padded_columns of the key dim or the value dim
-  const std::int32_t* starts = nullptr;
-  std::ptrdiff_t start_stride = 0;
+  const std::uint16_t* places = nullptr;
+  const ListedGroup* groups = nullptr;  ///< [count]
+  std::ptrdiff_t count = 0;
 };
 
-/// Rows of the next block, which are asked for meanwhile, evenly, into L2.
+/// Rows of the next window, which are asked for meanwhile, some with each group, into L2.
 struct ListedFetch {
   const void* const* rows = nullptr;  ///< [count], null or a row
   std::ptrdiff_t count = 0;
   std::ptrdiff_t bytes = 0;
 };
 
-/// Of each row the scores <q_r, k_j> of its entries in the block.
+/// The scores <q_r, k_j> of the entries of each group. What is written behind the entries of a
+/// group is meant to be written again by the next.
 template <ComputeScalar T>
 struct ScoreListed {
-  const ListedRow<T>* rows = nullptr;  ///< [count]
-  std::ptrdiff_t count = 0;
-  ListedBlock<T> block{};
+  ListedWindow<T> window{};
   ListedFetch fetch{};
+  const T* queries = nullptr;  ///< [rows x window.columns]
+  T* scores = nullptr;         ///< of all rows
 };
 
 /// Turns the scores of each row into weights 2^(s_j - m) and advances its m and l from where they
@@ -108,27 +111,59 @@ struct WeighListed {
   T* sum = nullptr;      ///< [count]
 };
 
-/// out_r += sum over the row's entries in the block of weight_j v_j.
+/// out_r += sum over the entries of each group of weight_j v_j.
 template <ComputeScalar T>
 struct SumListed {
-  const ListedRow<T>* rows = nullptr;  ///< [count]; weights in place of scores
-  std::ptrdiff_t count = 0;
-  ListedBlock<T> block{};
+  ListedWindow<T> window{};
   ListedFetch fetch{};
-  T* out = nullptr;  ///< [count x block.columns]
+  const T* weights = nullptr;  ///< of all rows
+  T* out = nullptr;            ///< [rows x window.columns]
 };
+
+/// Groups whose rows, places and scores are asked for ahead: they come from L2 in no order that a
+/// processor guesses.
+inline constexpr std::ptrdiff_t listed_groups_ahead = 6;
 
 namespace detail {
 PARE_ABI_BEGIN
 
-/// The part of the rows to fetch that goes with row r of `count`.
-PARE_TILE_INLINE void fetch_listed(const ListedFetch& a, std::ptrdiff_t r,
-                                   std::ptrdiff_t count) noexcept {
-  const std::ptrdiff_t end = (r + 1) * a.count / count;
-  for (std::ptrdiff_t i = r * a.count / count; i < end; ++i)
-    if (a.rows[i] != nullptr)
-      for (std::ptrdiff_t byte = 0; byte < a.bytes; byte += 64) prefetch<2>(a.rows[i], byte);
-}
+/// What is asked for while the groups of a window are worked on, in step with them.
+template <class T>
+class ListedAhead {
+ public:
+  ListedAhead(const ListedWindow<T>& window, const ListedFetch& fetch, const T* rows,
+              const T* scores) noexcept
+      : window_(window),
+        fetch_(fetch),
+        rows_(rows),
+        scores_(scores),
+        each_((fetch.count + window.count - 1) / std::max<std::ptrdiff_t>(1, window.count)) {}
+
+  /// With group g.
+  PARE_TILE_INLINE void advance(std::ptrdiff_t g) noexcept {
+    if (g + listed_groups_ahead < window_.count) {
+      const ListedGroup next = window_.groups[g + listed_groups_ahead];
+      const auto bytes = window_.columns * static_cast<std::ptrdiff_t>(sizeof(T));
+      for (std::ptrdiff_t byte = 0; byte < bytes; byte += 64)
+        prefetch(rows_ + next.row * window_.columns, byte);
+      prefetch(scores_ + next.entry);
+      prefetch(window_.places + next.entry);
+    }
+    const std::ptrdiff_t end = std::min(fetched_ + each_, fetch_.count);
+    for (; fetched_ < end; ++fetched_)
+      if (fetch_.rows[fetched_] != nullptr)
+        for (std::ptrdiff_t byte = 0; byte < fetch_.bytes; byte += 64)
+          prefetch<2>(fetch_.rows[fetched_], byte);
+  }
+
+ private:
+  ListedWindow<T> window_;
+  ListedFetch fetch_;
+  const T* rows_;
+  const T* scores_;
+  std::ptrdiff_t each_;
+  std::ptrdiff_t fetched_ = 0;
+};
 
 /// Registers of a query that stay in registers while a row is scored; 0: loaded again for each key.
 template <class Arch>
@@ -136,88 +171,81 @@ inline constexpr bool holds_query(std::size_t registers, std::size_t keys) noexc
   return registers > 0 && registers + keys < static_cast<std::size_t>(Arch::registers);
 }
 
-/// Scores of `Keys` entries of a row from j on, a register of sums for each. Those behind the run
-/// are of other blocks, whose places hold what they may.
-template <class Arch, std::size_t Keys, std::size_t Held, class T>
-PARE_TILE_INLINE void score_listed(const ListedBlock<T>& block, const ListedRow<T>& row,
-                                   const vec<T, Arch> (&held)[Held == 0 ? 1 : Held],
-                                   std::ptrdiff_t j) noexcept {
+/// Scores of a register of entries, a register of sums for each. Those behind the group are of
+/// others, whose places hold what they may.
+template <class Arch, std::size_t Held, class T>
+PARE_TILE_INLINE void score_entries(const T* data, std::ptrdiff_t columns,
+                                    const std::uint16_t* places, const T* query,
+                                    const vec<T, Arch> (&held)[Held == 0 ? 1 : Held],
+                                    T* scores) noexcept {
   using V = vec<T, Arch>;
   constexpr std::ptrdiff_t n = lanes<T, Arch>;
-  V sums[Keys];
-  for (V& sum : sums) sum = broadcast<Arch>(T(0));
-  const auto key_at = [&](std::size_t i) PARE_LAMBDA_INLINE {
-    return block.data +
-           std::ptrdiff_t{row.places[j + static_cast<std::ptrdiff_t>(i)]} * block.columns;
-  };
-  const auto each = [](const auto& f) PARE_LAMBDA_INLINE {
-    [&]<std::size_t... I>(std::index_sequence<I...>)
-        PARE_LAMBDA_INLINE { (f(I), ...); }(std::make_index_sequence<Keys>{});
-  };
+  constexpr auto keys = std::make_index_sequence<static_cast<std::size_t>(n)>{};
+  V sums[static_cast<std::size_t>(n)];
+  const auto key_at = [&](std::size_t i)
+                          PARE_LAMBDA_INLINE { return data + std::ptrdiff_t{places[i]} * columns; };
+  const auto each = [&]<std::size_t... I>(const auto& f, std::index_sequence<I...>)
+                        PARE_LAMBDA_INLINE { (f(I), ...); };
   if constexpr (Held > 0) {
-    each([&](std::size_t i) PARE_LAMBDA_INLINE {
-      const T* const key = key_at(i);
-      [&]<std::size_t... R>(std::index_sequence<R...>) PARE_LAMBDA_INLINE {
-        ((sums[i] = multiply_add<Arch>(load<Arch>(key + static_cast<std::ptrdiff_t>(R) * n),
-                                       held[R], sums[i])),
-         ...);
-      }(std::make_index_sequence<Held>{});
-    });
+    each(
+        [&](std::size_t i) PARE_LAMBDA_INLINE {
+          const T* const key = key_at(i);
+          sums[i] = load<Arch>(key) * held[0];
+          [&]<std::size_t... R>(std::index_sequence<R...>) PARE_LAMBDA_INLINE {
+            ((sums[i] = multiply_add<Arch>(load<Arch>(key + static_cast<std::ptrdiff_t>(R + 1) * n),
+                                           held[R + 1], sums[i])),
+             ...);
+          }(std::make_index_sequence<Held - 1>{});
+        },
+        keys);
   } else {
-    for (std::ptrdiff_t c = 0; c < block.columns; c += n) {
-      const V q = load<Arch>(row.query + c);
-      each([&](std::size_t i) PARE_LAMBDA_INLINE {
-        sums[i] = multiply_add<Arch>(load<Arch>(key_at(i) + c), q, sums[i]);
-      });
+    for (V& sum : sums) sum = broadcast<Arch>(T(0));
+    for (std::ptrdiff_t c = 0; c < columns; c += n) {
+      const V q = load<Arch>(query + c);
+      each(
+          [&](std::size_t i) PARE_LAMBDA_INLINE {
+            sums[i] = multiply_add<Arch>(load<Arch>(key_at(i) + c), q, sums[i]);
+          },
+          keys);
     }
   }
-  const V totals = fold_lanes_of_each<Arch>(
-      sums, [](const V& x, const V& y) PARE_LAMBDA_INLINE { return x + y; });
-  if constexpr (static_cast<std::ptrdiff_t>(Keys) == n) {
-    store<Arch>(row.scores + j, totals);
-  } else {
-    alignas(64) T spread[static_cast<std::size_t>(n)];
-    store<Arch>(static_cast<T*>(spread), totals);
-    constexpr std::size_t apart = static_cast<std::size_t>(n) / Keys;
-    for (std::size_t i = 0; i < Keys; ++i)
-      row.scores[j + static_cast<std::ptrdiff_t>(i)] = spread[i * apart];
-  }
+  store<Arch>(scores, sum_lanes_of_each<Arch>(sums));
 }
 
-/// Scores of the entries of each row in the block: whole registers of them, and half of one for the
-/// last where that is enough. What is written behind a run is written again by the next block.
+/// Scores of all groups, by whole registers of entries.
 template <class Arch, std::size_t Held, class T>
-void score_listed_rows(const ScoreListed<T>& a) noexcept {
-  constexpr std::ptrdiff_t n = lanes<T, Arch>, half = n / 2;
-  const ListedBlock<T> block = a.block;  // in registers
-  const std::int32_t* start = block.starts;
-  for (std::ptrdiff_t r = 0; r < a.count; ++r, start += block.start_stride) {
-    fetch_listed(a.fetch, r, a.count);
-    const ListedRow<T> row = a.rows[r];
+void score_groups(const ScoreListed<T>& a) noexcept {
+  constexpr std::ptrdiff_t n = lanes<T, Arch>;
+  static_assert(listed_group % n == 0);
+  const ListedWindow<T> window = a.window;  // in registers
+  constexpr auto known = static_cast<std::ptrdiff_t>(Held) * n;
+  const std::ptrdiff_t columns = Held > 0 ? known : window.columns;
+  ListedAhead<T> ahead(window, a.fetch, a.queries, a.scores);
+  for (std::ptrdiff_t g = 0; g < window.count; ++g) {
+    ahead.advance(g);
+    const ListedGroup group = window.groups[g];
+    const T* const query = a.queries + group.row * columns;
     vec<T, Arch> held[Held == 0 ? 1 : Held];
     for (std::size_t i = 0; i < Held; ++i)
-      held[i] = load<Arch>(row.query + static_cast<std::ptrdiff_t>(i) * n);
-    std::ptrdiff_t j = start[0];
-    const std::ptrdiff_t end = start[1];
-    for (; end - j > half; j += n)
-      score_listed<Arch, static_cast<std::size_t>(n), Held>(block, row, held, j);
-    if constexpr (half > 0)
-      if (j < end) score_listed<Arch, static_cast<std::size_t>(half), Held>(block, row, held, j);
+      held[i] = load<Arch>(query + static_cast<std::ptrdiff_t>(i) * n);
+    for (std::ptrdiff_t j = 0; j < (n == listed_group ? 1 : group.count); j += n)
+      score_entries<Arch, Held>(window.data, columns, window.places + group.entry + j, query, held,
+                                a.scores + group.entry + j);
   }
 }
 
 /// The same with as many registers of the query held as there are, of some numbers.
 template <class Arch, std::size_t Held, std::size_t... More, class T>
-PARE_TILE_INLINE void score_listed_as(const ScoreListed<T>& a,
+PARE_TILE_INLINE void score_groups_as(const ScoreListed<T>& a,
                                       std::index_sequence<Held, More...>) noexcept {
   constexpr std::ptrdiff_t n = lanes<T, Arch>;
   if constexpr (holds_query<Arch>(Held, static_cast<std::size_t>(n)))
-    if (a.block.columns == static_cast<std::ptrdiff_t>(Held) * n)
-      return score_listed_rows<Arch, Held>(a);
+    if (a.window.columns == static_cast<std::ptrdiff_t>(Held) * n)
+      return score_groups<Arch, Held>(a);
   if constexpr (sizeof...(More) > 0)
-    score_listed_as<Arch>(a, std::index_sequence<More...>{});
+    score_groups_as<Arch>(a, std::index_sequence<More...>{});
   else
-    score_listed_rows<Arch, 0>(a);
+    score_groups<Arch, 0>(a);
 }
 
 /// What a modifier makes of the scores of a row, -infinity what the row does not see and what is
@@ -273,31 +301,33 @@ inline constexpr std::size_t listed_sums(std::size_t registers) noexcept {
   return registers <= 2 ? 4 : registers <= 4 ? 2 : 1;
 }
 
-/// `Registers` registers of the weighed sum of a row's values, from column c on.
-template <class Arch, std::size_t Registers, class T>
-PARE_TILE_INLINE void sum_listed_columns(const ListedBlock<T>& block, const ListedRow<T>& row,
-                                         std::ptrdiff_t j, std::ptrdiff_t end, std::ptrdiff_t c,
-                                         T* out) noexcept {
+/// `Registers` registers of out from column c on, with the entries of a group.
+template <class Arch, bool Whole, std::size_t Registers, class T>
+PARE_TILE_INLINE void sum_group_columns(const ListedWindow<T>& window, const ListedGroup& group,
+                                        const T* weights, std::ptrdiff_t c, T* out) noexcept {
   using V = vec<T, Arch>;
   constexpr std::ptrdiff_t n = lanes<T, Arch>;
   constexpr std::size_t side = listed_sums(Registers);
   constexpr auto registers = std::make_index_sequence<Registers>{};
   V sums[side * Registers];
   for (V& sum : sums) sum = broadcast<Arch>(T(0));
-  const T* const data = block.data + c;
+  const T* const data = window.data + c;
+  const std::uint16_t* const places = window.places + group.entry;
   const auto add = [&]<std::size_t... R>(std::size_t s, std::ptrdiff_t at,
                                          std::index_sequence<R...>) PARE_LAMBDA_INLINE {
-    const T* const value = data + std::ptrdiff_t{row.places[at]} * block.columns;
-    const V weight = broadcast<Arch>(row.scores[at]);
+    const T* const value = data + std::ptrdiff_t{places[at]} * window.columns;
+    const V weight = broadcast<Arch>(weights[at]);
     ((sums[s * Registers + R] = multiply_add<Arch>(
           load<Arch>(value + static_cast<std::ptrdiff_t>(R) * n), weight, sums[s * Registers + R])),
      ...);
   };
-  for (; j + static_cast<std::ptrdiff_t>(side) <= end; j += static_cast<std::ptrdiff_t>(side))
+  const std::ptrdiff_t count = Whole ? listed_group : group.count;
+  std::ptrdiff_t j = 0;
+  for (; j + static_cast<std::ptrdiff_t>(side) <= count; j += static_cast<std::ptrdiff_t>(side))
     [&]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
       (add(I, j + static_cast<std::ptrdiff_t>(I), registers), ...);
     }(std::make_index_sequence<side>{});
-  for (; j < end; ++j) add(0, j, registers);
+  for (; j < count; ++j) add(0, j, registers);
   [&]<std::size_t... R>(std::index_sequence<R...>) PARE_LAMBDA_INLINE {
     const auto total = [&](std::size_t r) PARE_LAMBDA_INLINE {
       if constexpr (side == 4)
@@ -317,15 +347,26 @@ PARE_TILE_INLINE void sum_listed_columns(const ListedBlock<T>& block, const List
 }
 
 /// The columns from c on, at most `Registers` registers of them.
-template <class Arch, std::size_t Registers, class T>
-PARE_TILE_INLINE void sum_last_columns(const ListedBlock<T>& block, const ListedRow<T>& row,
-                                       std::ptrdiff_t j, std::ptrdiff_t end, std::ptrdiff_t c,
-                                       T* out) noexcept {
+template <class Arch, bool Whole, std::size_t Registers, class T>
+PARE_TILE_INLINE void sum_last_columns(const ListedWindow<T>& window, const ListedGroup& group,
+                                       const T* weights, std::ptrdiff_t c, T* out) noexcept {
   if constexpr (Registers > 0) {
-    if (block.columns - c == static_cast<std::ptrdiff_t>(Registers) * lanes<T, Arch>)
-      return sum_listed_columns<Arch, Registers>(block, row, j, end, c, out);
-    sum_last_columns<Arch, Registers - 1>(block, row, j, end, c, out);
+    if (window.columns - c == static_cast<std::ptrdiff_t>(Registers) * lanes<T, Arch>)
+      return sum_group_columns<Arch, Whole, Registers>(window, group, weights, c, out);
+    sum_last_columns<Arch, Whole, Registers - 1>(window, group, weights, c, out);
   }
+}
+
+/// All columns, with the entries of a group, which is whole or not.
+template <class Arch, bool Whole, class T>
+PARE_TILE_INLINE void sum_group(const ListedWindow<T>& window, const ListedGroup& group,
+                                const T* weights, T* out) noexcept {
+  constexpr std::size_t most = Arch::registers >= 32 ? 8 : 4;
+  constexpr std::ptrdiff_t width = static_cast<std::ptrdiff_t>(most) * lanes<T, Arch>;
+  std::ptrdiff_t c = 0;
+  for (; c + width <= window.columns; c += width)
+    sum_group_columns<Arch, Whole, most>(window, group, weights, c, out);
+  sum_last_columns<Arch, Whole, most - 1>(window, group, weights, c, out);
 }
 
 PARE_ABI_END
@@ -351,23 +392,17 @@ void run_kernel(Arch, const WidenRows<S>& a) noexcept {
 }
 
 template <class Arch>
-void run_kernel(Arch, const SplitList& call) noexcept {
-  const SplitList a = call;  // in registers
+void run_kernel(Arch, const PlaceKeys& call) noexcept {
+  const PlaceKeys a = call;  // in registers
   const auto mask = static_cast<std::int32_t>((std::int32_t{1} << a.shift) - 1);
-  std::fill_n(a.starts, a.blocks + 1, 0);
-  for (std::ptrdiff_t e = 0; e < a.count; ++e)
-    a.starts[(a.keys[e] >> a.shift) + 1] = static_cast<std::int32_t>(e + 1);
   for (std::ptrdiff_t e = 0; e < a.count; ++e)
     a.places[e] = static_cast<std::uint16_t>(a.keys[e] & mask);
-  std::fill_n(a.places + a.count, listed_room, std::uint16_t{0});
-  std::int32_t so_far = 0;
-  for (std::ptrdiff_t b = 0; b <= a.blocks; ++b)
-    so_far = a.starts[b] = std::max(so_far, a.starts[b]);
+  std::fill_n(a.places + a.count, listed_group, std::uint16_t{0});
 }
 
 template <class Arch, class T>
 void run_kernel(Arch, const ScoreListed<T>& a) noexcept {
-  detail::score_listed_as<Arch>(a, std::index_sequence<2, 4, 8>{});
+  detail::score_groups_as<Arch>(a, std::index_sequence<2, 4, 8>{});
 }
 
 template <class Arch, class T, class M>
@@ -378,19 +413,17 @@ void run_kernel(Arch, const WeighListed<T, M>& a) noexcept {
 
 template <class Arch, class T>
 void run_kernel(Arch, const SumListed<T>& a) noexcept {
-  constexpr std::size_t most = Arch::registers >= 32 ? 8 : 4;
-  constexpr std::ptrdiff_t width = static_cast<std::ptrdiff_t>(most) * lanes<T, Arch>;
-  const ListedBlock<T> block = a.block;  // in registers
-  const std::int32_t* start = block.starts;
-  T* out = a.out;
-  for (std::ptrdiff_t r = 0; r < a.count; ++r, start += block.start_stride, out += block.columns) {
-    detail::fetch_listed(a.fetch, r, a.count);
-    if (start[0] == start[1]) continue;
-    const ListedRow<T> row = a.rows[r];
-    std::ptrdiff_t c = 0;
-    for (; c + width <= block.columns; c += width)
-      detail::sum_listed_columns<Arch, most>(block, row, start[0], start[1], c, out);
-    detail::sum_last_columns<Arch, most - 1>(block, row, start[0], start[1], c, out);
+  const ListedWindow<T> window = a.window;  // in registers
+  detail::ListedAhead<T> ahead(window, a.fetch, a.out, a.weights);
+  for (std::ptrdiff_t g = 0; g < window.count; ++g) {
+    ahead.advance(g);
+    const ListedGroup group = window.groups[g];
+    const T* const weights = a.weights + group.entry;
+    T* const out = a.out + group.row * window.columns;
+    if (group.count == listed_group)
+      detail::sum_group<Arch, true>(window, group, weights, out);
+    else
+      detail::sum_group<Arch, false>(window, group, weights, out);
   }
 }
 

@@ -248,6 +248,25 @@ PARE_ALWAYS_INLINE V interleave_high(V a, V b) noexcept {
     return xsimd::zip_hi(a, b);
 }
 
+/// Whether lanes of two registers trade places faster than they interleave.
+template <class Arch, class V>
+inline constexpr bool trades_lanes = requires(V a) { detail::trade_lanes_on<1>(Arch{}, a, a); };
+
+/// Those lanes of a whose number has no bit `Distance`, a power of 2, and those of b that have it.
+template <class Arch, int Distance, class V>
+requires trades_lanes<Arch, V>
+PARE_ALWAYS_INLINE V keep_lanes(V a, V b) noexcept {
+  return detail::keep_lanes_on<Distance>(Arch{}, a, b);
+}
+
+/// The other lanes of both, `Distance` from where they were: in a lane that keep_lanes takes from a
+/// or b, the one of the same register.
+template <class Arch, int Distance, class V>
+requires trades_lanes<Arch, V>
+PARE_ALWAYS_INLINE V trade_lanes(V a, V b) noexcept {
+  return detail::trade_lanes_on<Distance>(Arch{}, a, b);
+}
+
 /// Lanes 2 i and 2 i + 1 exchanged; of a single lane the lane itself.
 template <class Arch, class V>
 PARE_ALWAYS_INLINE V swap_pairs(V v) noexcept {

@@ -4,12 +4,14 @@
 /// \file
 /// The driver of attention over key lists.
 ///
-/// Some dozen rows that share a key/value head pass over K block by block and leave the scores of
-/// their lists; the softmax of each is taken; they pass over V block by block. Blocks are copied,
-/// widened, to memory that stays in L1, so that what rows gather from is near, whatever the strides
-/// and the storage of the tensors. Beyond that memory is read once for each item.
+/// Some dozen rows that share a key/value head pass over K, a window of keys at a time, and leave
+/// the scores of their lists; the softmax of each is taken; they pass over V likewise. A window is
+/// copied, widened, to memory that stays in L1, so that what rows gather from is near, whatever the
+/// strides and the storage of the tensors. It moves by blocks, each of which is copied once for an
+/// item: it is a ring. Beyond that memory is read once for each item.
 
 #include <pare/attention/detail/call.hpp>
+#include <pare/attention/detail/list_groups.hpp>
 #include <pare/attention/detail/reference_key_lists.hpp>
 #include <pare/attention/key_lists.hpp>
 #include <pare/attention/key_value_source.hpp>
@@ -72,21 +74,23 @@ struct ListItem {
 };
 
 /// Rows of an item, and the scores that they keep, 1 MiB of floats: with 8192 keys of 64 floats and
-/// lists of 1024, 64, 128 and 256 rows take 42, 33 and 29 ms, and 512 no less; copying a head costs
-/// as much as 8192 pairs. A longer list is an item of its own.
+/// lists of 1024, 128 rows take 28 ms and 256 take 26; copying a head costs as much as 8192 pairs.
+/// A longer list is an item of its own.
 inline constexpr Index list_rows = 256, list_scores = 262144;
 
-/// A block of keys or values in L1, and in L2 where rows would list too few keys of one: each
-/// passes over a block with at least list_run keys of it, on average (16, 32, 64 and 128: 34, 29,
-/// 30 and 31.5 ms).
-inline constexpr Index list_block_bytes = 32768, most_list_block_bytes = 262144, list_run = 32;
+/// A window of keys or values, and how many keys of one of its blocks a row lists at least, on
+/// average, up to a window that is half of L2: then most groups are whole. Lists of 1024 of 8192
+/// keys of 64 floats took 33, 26 and 26 ms with windows of 32, 64 and 128 KiB; what a group reads
+/// of one is half of it.
+inline constexpr Index list_window_bytes = 65536, most_list_window_bytes = 262144, list_run = 6;
 
 /// Keys of a block, 2 to this.
 inline int list_block_shift(const ListItem& item, Index row_bytes) {
   const Index keys = item.key_end - item.key_begin;
-  int shift = 4;
-  while ((row_bytes << (shift + 1)) <= list_block_bytes) ++shift;
-  while ((row_bytes << (shift + 1)) <= most_list_block_bytes &&
+  const Index window_bytes = row_bytes << list_window_shift;
+  int shift = 2;
+  while ((window_bytes << (shift + 1)) <= list_window_bytes) ++shift;
+  while ((window_bytes << (shift + 1)) <= most_list_window_bytes &&
          (item.listed << shift) < list_run * item.rows * keys)
     ++shift;
   return shift;
@@ -122,7 +126,7 @@ double make_list_items(const C& call, const KeyLists& lists, std::vector<ListIte
           const auto count = static_cast<Index>(list.keys.size());
           ++more.rows;
           more.listed += count;
-          more.scores += whole_lines(count + kernel::listed_room);
+          more.scores += whole_lines(count + kernel::listed_group);
           pairs += static_cast<double>(list.seen());
           if (count == 0) continue;
           more.key_begin = std::min<Index>(more.key_begin, list.keys.front());
@@ -148,10 +152,9 @@ struct ListScratch {
   T* state = nullptr;
   T* maximum = nullptr;
   T* sum = nullptr;
-  T* block = nullptr;
+  T* window = nullptr;
   std::uint16_t* places = nullptr;
-  std::int32_t* starts = nullptr;  ///< [rows x start_stride]
-  Index* listed = nullptr;         ///< [start_stride] entries of all rows in each block
+  ListGroups groups{};
   const S** block_rows = nullptr;  ///< of two blocks
   const S** query_rows = nullptr;
   S* loaded = nullptr;
@@ -163,8 +166,10 @@ struct ListScratch {
     const Index value_columns = kernel::padded_columns<T>(p.value_dim);
     const Index columns = std::max(key_columns, value_columns);
     shift = list_block_shift(item, columns * static_cast<Index>(sizeof(T)));
-    start_stride = (item.key_end >> shift) + 2;
-    const Index most = Index{1} << shift;
+    groups.shift = shift;
+    groups.blocks = ((item.key_end - 1) >> shift) + 1;
+    const Index block = Index{1} << shift;
+    const Index cuts = most_groups(item.listed, item.rows, groups.blocks);
     carve_from(memory, [&](Carver& take) {
       take(rows, item.rows);
       take(queries, item.rows * key_columns);
@@ -172,11 +177,15 @@ struct ListScratch {
       take(state, item.rows * value_columns);
       take(maximum, item.rows);
       take(sum, item.rows);
-      take(block, most * columns);
+      take(window, (block << list_window_shift) * columns);
       take(places, item.scores);
-      take(starts, item.rows * start_stride);
-      take(listed, start_stride);
-      take(block_rows, 2 * most);
+      take(groups.cuts, cuts);
+      take(groups.row_begin, item.rows + 1);
+      take(groups.row_entry, item.rows);
+      take(groups.groups, cuts);
+      take(groups.begin, groups.blocks + 1);
+      take(groups.last, groups.blocks);
+      take(block_rows, 2 * block);
       take(query_rows, item.rows);
       take(loaded, std::max(p.key_dim, p.value_dim));
       take(out_rows, item.rows);
@@ -185,7 +194,6 @@ struct ListScratch {
   }
 
   int shift = 0;  ///< of the keys of a block
-  Index start_stride = 0;
 };
 
 /// One item.
@@ -210,19 +218,18 @@ class ListRunner {
     using M = typename C::Modifier;
     const Problem& p = call_.problem;
     place_rows();
-    each_block(
+    each_window(
         p.key_dim, [this](Index position) { return key_at(position); },
-        [this](const kernel::ListedBlock<T>& block, const kernel::ListedFetch& next) {
-          launch(backend_, kernel::ScoreListed<T>{scratch_.rows, item_.rows, block, next});
+        [this](const kernel::ListedWindow<T>& window, const kernel::ListedFetch& next) {
+          launch(backend_, kernel::ScoreListed<T>{window, next, scratch_.queries, scratch_.scores});
         });
     launch(backend_, kernel::WeighListed<T, M>{scratch_.rows, item_.rows, static_cast<T>(p.scale),
                                                item_.sequence, call_.modifier, scratch_.maximum,
                                                scratch_.sum});
-    each_block(
+    each_window(
         p.value_dim, [this](Index position) { return value_at(position); },
-        [this](const kernel::ListedBlock<T>& block, const kernel::ListedFetch& next) {
-          launch(backend_,
-                 kernel::SumListed<T>{scratch_.rows, item_.rows, block, next, scratch_.state});
+        [this](const kernel::ListedWindow<T>& window, const kernel::ListedFetch& next) {
+          launch(backend_, kernel::SumListed<T>{window, next, scratch_.scores, scratch_.state});
         });
     launch(backend_,
            kernel::FinishRows<T, O>{scratch_.maximum, scratch_.sum, scratch_.state, item_.rows,
@@ -248,31 +255,24 @@ class ListRunner {
   void place_rows() {
     const Problem& p = call_.problem;
     Index r = 0, used = 0;
-    std::fill_n(scratch_.listed, scratch_.start_stride, Index{0});
+    scratch_.groups.start();
     for (Index query = item_.query_begin; query < item_.query_end; ++query)
       for (Index h = item_.kv_head * p.group(); h < (item_.kv_head + 1) * p.group(); ++h, ++r) {
         const SeenList list =
             seen_list(p, sequence_, listed_keys(lists_, p, item_.sequence, h, query), query);
         kernel::ListedRow<T>& row = scratch_.rows[r];
-        row = {scratch_.queries + r * kernel::padded_columns<T>(p.key_dim),
-               list.keys.data(),
-               static_cast<Index>(list.keys.size()),
-               scratch_.places + used,
-               scratch_.scores + used,
-               list.hide_begin,
-               list.hide_end};
+        row = {list.keys.data(), static_cast<Index>(list.keys.size()), scratch_.scores + used,
+               list.hide_begin, list.hide_end};
         row.place.query = static_cast<std::int32_t>(query);
         row.place.position = static_cast<std::int32_t>(query + sequence_.offset(p));
         row.place.head = static_cast<std::int32_t>(h);
-        launch(backend_, kernel::SplitList{row.keys, row.count, scratch_.shift,
-                                           scratch_.start_stride - 1, scratch_.places + used,
-                                           scratch_.starts + r * scratch_.start_stride});
-        used += whole_lines(row.count + kernel::listed_room);
-        const std::int32_t* const starts = scratch_.starts + r * scratch_.start_stride;
-        for (Index b = 0; b + 1 < scratch_.start_stride; ++b)
-          scratch_.listed[b] += starts[b + 1] - starts[b];
+        launch(backend_, kernel::PlaceKeys{row.keys, row.count, scratch_.shift + list_window_shift,
+                                           scratch_.places + used});
+        scratch_.groups.add_row(list.keys, used);
+        used += whole_lines(row.count + kernel::listed_group);
         start_row(r, h, query);
       }
+    scratch_.groups.sort();
     launch(backend_, kernel::WidenRows<S>{scratch_.query_rows, item_.rows, p.key_dim,
                                           scratch_.queries, kernel::padded_columns<T>(p.key_dim)});
     std::fill_n(scratch_.state, item_.rows * kernel::padded_columns<T>(p.value_dim), T(0));
@@ -292,28 +292,34 @@ class ListRunner {
       scratch_.lse_rows[r] = &call_.options.lse.template view<T>()(item_.sequence, h, query);
   }
 
-  /// Calls use(block, next) for each block that some row lists keys of, with their rows of `dim`
-  /// scalars in scratch memory; those of the next are fetched meanwhile.
+  /// Calls use(window, next) for the groups that begin in each block, with the rows of `dim`
+  /// scalars of their keys in scratch memory; those of the next are fetched meanwhile.
   template <class RowAt, class Use>
-  void each_block(Index dim, const RowAt& row_at, const Use& use) {
+  void each_window(Index dim, const RowAt& row_at, const Use& use) {
+    const ListGroups& groups = scratch_.groups;
     const S** rows = scratch_.block_rows;
     const S** next_rows = rows + (Index{1} << scratch_.shift);
-    kernel::ListedBlock<T> block{scratch_.block, kernel::padded_columns<T>(dim), scratch_.starts,
-                                 scratch_.start_stride};
-    Index b = listed_block(item_.key_begin >> scratch_.shift);
-    if (b >= 0) point_rows(b, rows, row_at);
-    while (b >= 0) {
-      copy_block(b, rows, dim, row_at);
-      const Index next = listed_block(b + 1);
+    Index copied = -1, pointed = -1;  // the last blocks that were
+    for (Index b = groups.next(0); b < groups.blocks;) {
+      for (Index c = std::max(b, copied + 1); c <= groups.last[b]; ++c) {
+        if (c == pointed)
+          std::swap(rows, next_rows);
+        else
+          point_rows(c, rows, row_at);
+        copy_block(c, rows, dim, row_at);
+        copied = c;
+      }
+      const Index next = groups.next(b + 1);
       kernel::ListedFetch fetch;
-      if (!loads && next >= 0) {
-        point_rows(next, next_rows, row_at);
-        fetch = {reinterpret_cast<const void* const*>(next_rows), keys_of(next),
+      if (!loads && next < groups.blocks && groups.last[next] > copied) {
+        pointed = std::max(next, copied + 1);
+        point_rows(pointed, next_rows, row_at);
+        fetch = {reinterpret_cast<const void* const*>(next_rows), keys_of(pointed),
                  dim * static_cast<Index>(sizeof(S))};
       }
-      block.starts = scratch_.starts + b;
-      use(block, fetch);
-      std::swap(rows, next_rows);
+      use({scratch_.window, kernel::padded_columns<T>(dim), scratch_.places,
+           groups.groups + groups.begin[b], groups.count(b)},
+          fetch);
       b = next;
     }
   }
@@ -321,12 +327,6 @@ class ListRunner {
   /// Keys of a block that are before the item's last.
   Index keys_of(Index b) const {
     return std::min(item_.key_end - (b << scratch_.shift), Index{1} << scratch_.shift);
-  }
-  /// The first block from b on that has any, or -1.
-  Index listed_block(Index b) const {
-    for (; b << scratch_.shift < item_.key_end; ++b)
-      if (scratch_.listed[b] > 0) return b;
-    return -1;
   }
 
   /// Points to the rows of a block, all of them or those that are listed where they are few.
@@ -340,31 +340,38 @@ class ListRunner {
   template <class RowAt>
   void copy_block(Index b, const S** rows, Index dim, const RowAt& row_at) {
     const Index columns = kernel::padded_columns<T>(dim);
+    T* const block = scratch_.window + ((b % list_window_blocks) << scratch_.shift) * columns;
     if (!loads) {
-      launch(backend_, kernel::WidenRows<S>{rows, keys_of(b), dim, scratch_.block, columns});
+      launch(backend_, kernel::WidenRows<S>{rows, keys_of(b), dim, block, columns});
       return;
     }
     each_place(b, rows, [&](Index place) {
       rows[place] = row_at((b << scratch_.shift) + place);
       launch(backend_,
-             kernel::WidenRows<S>{rows + place, 1, dim, scratch_.block + place * columns, columns});
+             kernel::WidenRows<S>{rows + place, 1, dim, block + place * columns, columns});
     });
   }
 
   /// Calls f(place) once for each of them; `rows` says which are done, and is null elsewhere.
   template <class F>
   void each_place(Index b, const S** rows, const F& f) const {
-    const Index count = keys_of(b);
+    const ListGroups& groups = scratch_.groups;
+    const Index count = keys_of(b), mask = (Index{1} << scratch_.shift) - 1;
+    const Index first = groups.begin[std::max<Index>(0, b - list_window_blocks + 1)];
+    const Index end = groups.begin[b + 1];
     std::fill_n(rows, count, nullptr);
-    if (scratch_.listed[b] >= 2 * count)
+    if ((end - first) * kernel::listed_group >= 2 * list_window_blocks * count) {
       for (Index place = 0; place < count; ++place) f(place);
-    else
-      for (Index r = 0; r < item_.rows; ++r) {
-        const kernel::ListedRow<T>& row = scratch_.rows[r];
-        const std::int32_t* const start = scratch_.starts + r * scratch_.start_stride + b;
-        for (Index e = start[0]; e < start[1]; ++e)
-          if (rows[row.places[e]] == nullptr) f(row.places[e]);
+      return;
+    }
+    for (Index g = first; g < end; ++g) {
+      const kernel::ListedGroup& group = groups.groups[g];
+      for (Index e = group.entry; e < group.entry + group.count; ++e) {
+        const Index place = scratch_.places[e];
+        if (place >> scratch_.shift == b % list_window_blocks && rows[place & mask] == nullptr)
+          f(place & mask);
       }
+    }
   }
 
   const B& backend_;

@@ -37,6 +37,10 @@ void high_words_on(NoArch);
 void interleave_low_on(NoArch);
 void interleave_high_on(NoArch);
 void swap_pairs_on(NoArch);
+template <int Distance>
+void trade_lanes_on(NoArch);
+template <int Distance>
+void keep_lanes_on(NoArch);
 void broadcast_pair_on(NoArch);
 void widen_floats_on(NoArch);
 void narrow_doubles_on(NoArch);

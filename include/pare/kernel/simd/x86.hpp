@@ -405,6 +405,31 @@ PARE_ALWAYS_INLINE Doubles8 interleave_high_on(arch::avx512, Doubles8 a, Doubles
   return _mm512_permutex2var_pd(a, _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15), b);
 }
 
+// A shuffle of 512 bits takes a cycle of one pipe, a permutation by indices 1.4, and a blend goes
+// to any pipe.
+template <int Distance>
+PARE_ALWAYS_INLINE Floats16 trade_lanes_on(arch::avx512, Floats16 a, Floats16 b) noexcept {
+  if constexpr (Distance == 8)
+    return _mm512_maskz_shuffle_f32x4(0xffff, a, b, 0x4e);
+  else if constexpr (Distance == 4) {
+    const __m512 both = _mm512_mask_blend_ps(0xf0f0, b, a);
+    return _mm512_maskz_shuffle_f32x4(0xffff, both, both, 0xb1);
+  } else if constexpr (Distance == 2) {
+    return _mm512_shuffle_ps(a, b, 0x4e);
+  } else {
+    const __m512 both = _mm512_mask_blend_ps(0xaaaa, b, a);
+    return _mm512_shuffle_ps(both, both, 0xb1);
+  }
+}
+template <int Distance>
+PARE_ALWAYS_INLINE Floats16 keep_lanes_on(arch::avx512, Floats16 a, Floats16 b) noexcept {
+  constexpr __mmask16 second = Distance == 8   ? 0xff00
+                               : Distance == 4 ? 0xf0f0
+                               : Distance == 2 ? 0xcccc
+                                               : 0xaaaa;
+  return _mm512_mask_blend_ps(second, a, b);
+}
+
 PARE_ALWAYS_INLINE Floats16 round_nearest_on(arch::avx512, Floats16 v) noexcept {
   return _mm512_maskz_roundscale_ps(0xffff, v, 0);
 }
