@@ -6,9 +6,8 @@
 /// heads attend to all keys alike.
 ///
 /// ```cpp
-/// // losses -log p(token | those before it) of the tokens but the first; `masked` is the model
-/// whose
-/// // retrieval heads (retrieval_heads.hpp) are uniform (head_modes.hpp)
+/// // losses -log p(token | those before it) of the tokens but the first; in `masked` the heads of
+/// // retrieval_heads.hpp are uniform (head_modes.hpp)
 /// const double score = document_score(losses_of(model, text), losses_of(masked, text));
 /// const std::vector<Index> kept = top_documents(scores_of_domain, 0.2);
 /// ```
