@@ -24,6 +24,7 @@
 
 #include <pare/attention/detail/plan.hpp>
 #include <pare/attention/detail/problem.hpp>
+#include <pare/attention/key_value_source.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/view_check.hpp>

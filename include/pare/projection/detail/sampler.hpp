@@ -11,7 +11,6 @@
 #include <array>
 #include <bit>
 #include <cstdint>
-#include <vector>
 
 namespace pare::projection::detail {
 
@@ -193,8 +192,8 @@ class SignSampler {
  public:
   explicit SignSampler(const SparseSignProjection& r)
       : output_dim_(r.output_dim), nonzeros_(r.nonzeros), key_(r.seed) {
-    for (Index group = 0; group <= nonzeros_; ++group)
-      first_of_.push_back(group * output_dim_ / nonzeros_);
+    for (Index group = 0; group <= nonzeros_ && nonzeros_ <= kept; ++group)
+      first_of_[static_cast<std::size_t>(group)] = group * output_dim_ / nonzeros_;
   }
 
   template <KernelBackend B, class Emit>
@@ -225,7 +224,10 @@ class SignSampler {
   static constexpr std::uint32_t signs_tag = 0x534a4c55u;
 
  private:
-  Index first_of(Index group) const { return first_of_[static_cast<std::size_t>(group)]; }
+  Index first_of(Index group) const {
+    return nonzeros_ <= kept ? first_of_[static_cast<std::size_t>(group)]
+                             : group * output_dim_ / nonzeros_;
+  }
 
   Index group_of(Index row) const {
     Index group = row * nonzeros_ / output_dim_;
@@ -249,8 +251,10 @@ class SignSampler {
   Index output_dim_;
   Index nonzeros_;
   PhiloxKey key_;
-  /// The first row of each group, and of none; groups differ by at most one row.
-  std::vector<Index> first_of_;
+  /// The first row of each group, and of none, where they are few: a division costs more than the
+  /// rest of a draw. Groups differ by at most one row.
+  static constexpr Index kept = 64;
+  std::array<Index, kept + 1> first_of_{};
 };
 
 inline BernoulliSampler make_sampler(const SparseProjection& r) { return BernoulliSampler(r); }
