@@ -352,8 +352,9 @@ TEST(Scan, WhatDoesNotFitIsRefused) {
   auto over = state;
   over.data = k.y.values.data();
   refused([&] { scan(r, x, a, b, c, over, y); }, "y");
-  over.data = k.x.values.data();
-  refused([&] { scan(r, x, a, b, c, over, y); }, "state");
+  auto inside = x;  // which is the smaller
+  inside.data = k.state.values.data();
+  refused([&] { scan(r, inside, a, b, c, state, y); }, "state");
   auto same = state;
   same.stride[0] = 0;
   refused([&] { scan(r, x, a, b, c, same, y); }, "state");
