@@ -44,7 +44,7 @@ int main() {
   for (Eigen::Index h = 0; h < 2; ++h)
     for (Eigen::Index i = 0; i < 200; ++i) {
       double squares = 0;
-      const auto at = [&](Eigen::Index c) {
+      const auto at = [&, lambda = lambda](Eigen::Index c) {
         return double(first(0, h, i, c)) - lambda * double(second(0, h, i, c));
       };
       for (Eigen::Index c = 0; c < 64; ++c) squares += at(c) * at(c);
