@@ -31,7 +31,9 @@ struct HeadId {
   Index head = 0;
 
   friend bool operator==(const HeadId&, const HeadId&) = default;
-  friend auto operator<=>(const HeadId&, const HeadId&) = default;
+  friend std::strong_ordering operator<=>(const HeadId& a, const HeadId& b) {
+    return a.layer != b.layer ? a.layer <=> b.layer : a.head <=> b.head;
+  }
 };
 
 PARE_ABI_END
