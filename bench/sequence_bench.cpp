@@ -48,6 +48,18 @@ double torch_seconds(const std::string& work, const std::string& ways, const std
   return python_peer_seconds("sequence_torch.py", arguments);
 }
 
+/// Seconds of so many runs.
+template <class Data>
+double time_calls(benchmark::State& state, LimitProbe& probe, Data& data, int threads, int calls) {
+  return time_between_probes(state, probe, [&] {
+    for (int i = 0; i < calls; ++i)
+      if (threads == 1)
+        data.run(pare::simd.with(data.workspace));
+      else
+        data.run(pare::simd.threads(threads).with(data.workspace));
+  });
+}
+
 template <class S>
 struct Numbers {
   Numbers(Index count, double low, double high, std::uint64_t seed)
@@ -156,13 +168,7 @@ void run_scan(benchmark::State& state, const ScanShape& shape, int threads) {
   else
     demands.push_back({Limit::l2_read, read * calls});
   LimitProbe probe(threads, demands);
-  const double own = time_between_probes(state, probe, [&] {
-    for (int i = 0; i < calls; ++i)
-      if (threads == 1)
-        data.run(pare::simd.with(data.workspace));
-      else
-        data.run(pare::simd.threads(threads).with(data.workspace));
-  });
+  const double own = time_calls(state, probe, data, threads, calls);
   set_of_limit(state, probe.seconds(), own);
   state.counters["of_recurrence"] = 6 * pairs * calls / cached(Limit::fma_f32, threads) / own;
   if (far) state.counters["of_read"] = read * calls / cached(Limit::dram_read, threads) / own;
@@ -227,13 +233,7 @@ void run_dense(benchmark::State& state, Index batch, Index tokens, Index states,
       static_cast<double>(batch * tokens) * 3.0 * static_cast<double>(states * states);
   const int calls = static_cast<int>(std::max(1.0, 4e7 / macs));
   LimitProbe probe(threads, {{Limit::fma_f32, 2 * macs * calls}});
-  const double own = time_between_probes(state, probe, [&] {
-    for (int i = 0; i < calls; ++i)
-      if (threads == 1)
-        data.run(pare::simd.with(data.workspace));
-      else
-        data.run(pare::simd.threads(threads).with(data.workspace));
-  });
+  const double own = time_calls(state, probe, data, threads, calls);
   set_of_limit(state, probe.seconds(), own);
   set_vs(state, "torch_loop",
          torch_seconds("dense", "loop", "f32", threads, {batch, tokens, states, states, states}) *
@@ -289,13 +289,7 @@ void run_heads(benchmark::State& state, Index tokens, Index heads, Index dim, in
       static_cast<double>(heads * dim) * (n * static_cast<double>(dim) + n * (n + 1) / 2);
   const int calls = static_cast<int>(std::max(1.0, 4e7 / macs));
   LimitProbe probe(threads, {{Limit::fma_f32, 2 * macs * calls}});
-  const double own = time_between_probes(state, probe, [&] {
-    for (int i = 0; i < calls; ++i)
-      if (threads == 1)
-        data.run(pare::simd.with(data.workspace));
-      else
-        data.run(pare::simd.threads(threads).with(data.workspace));
-  });
+  const double own = time_calls(state, probe, data, threads, calls);
   set_of_limit(state, probe.seconds(), own);
   set_vs(state, "torch",
          torch_seconds("heads", "products", "f32", threads, {tokens, heads, dim, dim}) * calls,

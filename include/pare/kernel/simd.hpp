@@ -12,9 +12,10 @@
 /// ```
 ///
 /// Kernels are written once over `vec<T, Arch>`; with `arch::scalar` that is T itself. An operation
-/// is what simd/x86.hpp or simd/arm.hpp has for the tag or one that it inherits from, else what
-/// simd/generic.hpp makes of xsimd. Intrinsics (fused multiply-add and full-width interleave on
-/// AVX-512, 16-bit floats, 32 x 32 -> 64 bit products) stand in those two and nowhere else.
+/// is what simd/x86.hpp, x86_avx512.hpp or arm.hpp has for the tag or one that it inherits from,
+/// else what simd/generic.hpp makes of xsimd. Intrinsics (fused multiply-add and full-width
+/// interleave on AVX-512, 16-bit floats, 32 x 32 -> 64 bit products) stand in those three and
+/// nowhere else.
 
 #include <pare/core/macros_off.hpp>
 
@@ -22,6 +23,7 @@
 #include <pare/kernel/simd/contract.hpp>
 #include <pare/kernel/simd/generic.hpp>
 #include <pare/kernel/simd/x86.hpp>
+#include <pare/kernel/simd/x86_avx512.hpp>
 
 #include <cstddef>
 #include <cstdint>

@@ -13,7 +13,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/check.hpp>
-#include <pare/kernel/listed_keys.hpp>
+#include <pare/kernel/listed_window.hpp>
 
 #include <algorithm>
 #include <cstdint>

@@ -13,6 +13,7 @@
 #include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/linalg/multiply.hpp>
+#include <pare/sequence/detail/check_apart.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -72,15 +73,7 @@ void check_dense_scan(const DenseScanCall<S>& s) {
   check_writable(f, "y", s.y);
   check_extents<3>(f, "y", s.y.extent, {s.batch(), s.tokens(), s.c.rows()});
   check_contiguous(f, "y", s.y);
-  check_no_overlap(f, "y", s.y, "state", s.state);
-  const auto check_input = [&](const char* name, const auto& in) {
-    check_no_overlap(f, "state", s.state, name, in);
-    check_no_overlap(f, "y", s.y, name, in);
-  };
-  check_input("a", s.a);
-  check_input("b", s.b);
-  check_input("c", s.c);
-  check_input("x", s.x);
+  check_apart(s);
 }
 
 /// The definition, token by token, with the state in double.

@@ -7,6 +7,7 @@
 #include <pare/core/check.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/sequence/detail/check_apart.hpp>
 #include <pare/sequence/scan_options.hpp>
 
 #include <array>
@@ -79,15 +80,7 @@ void check_scan(const ScanCall<S, H>& s) {
     check(*s.options.chunk >= 1, f, "chunk", *s.options.chunk, "at least 1 token");
   check_writable(f, "state", s.state);
   check_writable(f, "y", s.y);
-  check_no_overlap(f, "y", s.y, "state", s.state);
-  const auto check_input = [&](const char* name, const auto& in) {
-    check_no_overlap(f, "state", s.state, name, in);
-    check_no_overlap(f, "y", s.y, name, in);
-  };
-  check_input("x", s.x);
-  check_input("a", s.a);
-  check_input("b", s.b);
-  check_input("c", s.c);
+  check_apart(s);
 }
 
 /// The definition, token by token, with the state in double. Chunks make no difference to it.
