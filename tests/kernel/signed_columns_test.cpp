@@ -113,7 +113,7 @@ TYPED_TEST(SignedColumnsTest, EqualsBruteForceOnIntegers) {
 // Where each column has as many nonzeros, lists need no start.
 TYPED_TEST(SignedColumnsTest, ColumnsOfAsManyNonzeros) {
   using T = typename TypeParam::scalar;
-  for (const std::size_t each : {1, 2, 7, 8, 9, 16, 19}) {
+  for (const std::size_t each : {1U, 2U, 7U, 8U, 9U, 16U, 19U}) {
     Columns<std::uint16_t> columns(7, kernel::columns_per_list + 5, 40, each, each, true);
     for (auto& lists : columns.lists) lists.start = nullptr;
     for (const std::ptrdiff_t more : {0, 40})

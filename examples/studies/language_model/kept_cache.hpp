@@ -37,9 +37,10 @@ class KeptCache {
 
   double bytes() const {
     const auto& table = cache_.table();
-    return static_cast<double>((table.pages() - table.free_pages()) * cache_.kv_heads() /
-                               cache_.groups() * page * (cache_.key_dim() + cache_.value_dim())) *
-           sizeof(float);
+    const Index heads_per_group = cache_.kv_heads() / cache_.groups();
+    const Index elements = (table.pages() - table.free_pages()) * heads_per_group * page *
+                           (cache_.key_dim() + cache_.value_dim());
+    return static_cast<double>(elements) * sizeof(float);
   }
   void grow(Index tokens) { cache_.grow(0, tokens); }
 
