@@ -231,12 +231,17 @@ TEST(AttendHeads, WhatDoesNotFitIsRefusedAndWritesNothing) {
   source.table.data = wrong.data();
   with(x.q.view(), y.writable(), source, "table");
   const auto partition = [&](const std::vector<Index>& lengths,
-                             const pare::attention::PartitionOptions& options) {
-    const HeadPartition other(TensorView<const Index, 2>{lengths.data(), {2, 3}, {3, 1}}, options);
+                             const pare::attention::PartitionOptions& options,
+                             Index of_sequence = kv_heads) {
+    const HeadPartition other(
+        TensorView<const Index, 2>{
+            lengths.data(), {x.count() / of_sequence, of_sequence}, {of_sequence, 1}},
+        options);
     refusal([&] { attend_heads(pare::simd, x.q.view(), x.source(), y.writable(), other); }, name,
             "partition");
   };
   partition({700, 33, 1, 5000, 0, 261}, {.heads = 6});
+  for (const Index others : {1, 2, 6}) partition(uneven, {.heads = 6}, others);
   partition(uneven, {.heads = 3});
   partition(uneven, {.heads = 6, .queries = 2});
   partition(uneven, {.heads = 6, .causal = true});

@@ -322,6 +322,18 @@ TEST(ListedCalls, RefuseWhatDoesNotFit) {
   refuses_and_leaves_alone(
       [&] { attend(x.q.view(), x.k.view(), x.v.view(), x.q.writable(), right); },
       "attention::attend", "out", x.q.list);
+  const auto overlaps = [&](const void* list) {
+    auto* const data = static_cast<float*>(const_cast<void*>(list));
+    const pare::TensorView<float, 4> out{data, {2, 4, 6, 8}, {192, 48, 8, 1}};
+    const pare::TensorView<float, 3> lse{data, {2, 4, 6}, {24, 6, 1}};
+    refuses_and_leaves_alone([&] { attend(x.q.view(), x.k.view(), x.v.view(), out, right); },
+                             "attention::attend", "out", y.out.list);
+    refuses_and_leaves_alone(
+        [&] { attend(x.q.view(), x.k.view(), x.v.view(), y.out.writable(), right, {.lse = lse}); },
+        "attention::attend", "lse", y.out.list);
+  };
+  overlaps(right.keys().data());
+  overlaps(right.offsets().data());
   const Pages<float> pages(x, {10, 10}, 4, Layout::by_head);
   const std::vector<Index> lengths{1, 1};
   refuses_and_leaves_alone(

@@ -290,6 +290,14 @@ TEST(Differential, RefusesWhatHasNoMeaning) {
   };
   const std::vector<float> few(5, 1.0f);
   expect(with_norm({.scale = few}), "norm.scale", x.second);
+  std::vector<float> scale(6, 1.0f);
+  scale[5] = std::numeric_limits<float>::quiet_NaN();
+  expect(with_norm({.scale = scale}), "norm.scale", x.second);
+  scale[5] = std::numeric_limits<float>::infinity();
+  expect(with_norm({.scale = scale}), "norm.scale", x.second);
+  scale[5] = 1e20f;
+  expect({.lambda = 0.3, .lambda_init = -1e20, .norm = DifferentialNorm{.scale = scale}},
+         "norm.scale", x.second);
   expect(with_norm({.epsilon = -1}), "epsilon", x.second);
   expect(with_norm({.epsilon = nan}), "epsilon", x.second);
   expect(with_norm({.epsilon = 1e39}), "epsilon", x.second);

@@ -373,7 +373,7 @@ TEST(GlobalQuery, WhatDoesNotFitIsRefused) {
   refused(
       [&] { global_query(r, TensorView<const float, 3>{nullptr, h.extent, h.stride}, p, q, out); },
       "h");
-  for (const double epsilon : {0.0, -1.0, std::numeric_limits<double>::quiet_NaN()})
+  for (const double epsilon : {0.0, -1.0, 1e39, std::numeric_limits<double>::quiet_NaN()})
     refused([&] { global_query(r, h, p, q, out, Options{.epsilon = epsilon}); }, "epsilon");
   refused([&] { global_query(r, h, p, q, out, Options{.seen = cut(k.seen(), 1, 4)}); }, "seen");
   refused([&] { global_query(r, h, p, q, out, Options{.context = cut(k.context_view(), 1, 7)}); },

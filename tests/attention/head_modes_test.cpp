@@ -336,6 +336,8 @@ TEST(HeadModes, RefusesWhatHasNoMeaning) {
   expect({}, "modes");
   expect(Modes{n, u, static_cast<HeadMode>(3), n}, "modes");
   expect({reinterpret_cast<const HeadMode*>(y.out.list.data()), 4}, "out");
+  std::fill(y.lse.list.begin(), y.lse.list.end(), 0.0f);
+  expect({reinterpret_cast<const HeadMode*>(y.lse.list.data()), 4}, "lse", {.lse = y.lse_view()});
   const BlockMask mask = BlockMask::from_predicate({1, 1, 70, 150, 32, 32},
                                                    [](Index, Index, Index, Index) { return true; });
   expect(mixed, "mask", {.mask = &mask});

@@ -278,6 +278,11 @@ TEST(RetentionProfile, MeansGroupHeadsAndTheMostReservesPages) {
   EXPECT_EQ(shared.total, 63);  // no more than all
 }
 
+TEST(KeptTokens, OfNoHeadsAreAllTokens) {
+  EXPECT_EQ(KeptTokens(0, 2, 5, {}).share(), 1);
+  EXPECT_EQ(KeptTokens(3, 0, 5, {}).share(), 1);
+}
+
 TEST(KeepTokens, WhatDoesNotFitIsRefused) {
   const ScoreTable<float> x(60);
   const HeadGroups groups = HeadGroups::natural(layers, kv_heads, 2);
@@ -331,10 +336,24 @@ TEST(HeadGroups, WhatDoesNotFitIsRefused) {
   auto bad = shares();
   bad[3] = std::numeric_limits<double>::quiet_NaN();
   by(bad, 2, BudgetScope::PerLayer, "retention");
+  const auto over = [](const std::vector<double>& list) {
+    refusal(
+        [&] {
+          pare::attention::over_allocation(matrix(list), HeadGroups::natural(layers, kv_heads, 2));
+        },
+        "attention::over_allocation", "retention");
+  };
+  over(bad);
+  bad[3] = -.1;
+  over(bad);
   const HeadGroups across = HeadGroups::by_retention(matrix(shares()), 4, BudgetScope::CrossLayer);
   refusal([&] { across.order(0); }, "attention::HeadGroups::order", "scope");
   const HeadGroups groups = HeadGroups::natural(layers, kv_heads, 2);
   refusal([&] { groups.order(3); }, "attention::HeadGroups::order", "layer");
+  constexpr const char* new_profile = "attention::RetentionProfile";
+  refusal([] { RetentionProfile(0, 2); }, new_profile, "layers");
+  refusal([] { RetentionProfile(2, 0); }, new_profile, "kv_heads");
+  refusal([] { RetentionProfile(1 << 20, 1 << 10); }, new_profile, "layers");
   RetentionProfile profile(layers, kv_heads);
   refusal([&] { profile.mean(); }, "attention::RetentionProfile::mean", "samples");
   refusal([&] { profile.add(KeptTokens(1, 1, 1, {{0}})); }, "attention::RetentionProfile::add",

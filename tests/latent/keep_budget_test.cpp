@@ -246,9 +246,9 @@ TEST(KeepBudget, WhatDoesNotFitIsRefusedAndChangesNothing) {
           name, "kept");
   const std::vector<Index> bad{1, 2, 2, 1};
   refusal([&] { cache.keep_heads(0, 0, {bad.data(), {2, 2}, {2, 1}}); },
-          "latent::RaggedCache::keep", "tokens");
+          "latent::RaggedCache::keep_heads", "tokens");
   refusal([&] { cache.keep_heads(0, 0, {bad.data(), {1, 2}, {2, 1}}); },
-          "latent::RaggedCache::keep", "tokens");
+          "latent::RaggedCache::keep_heads", "tokens");
   refusal([&] { cache.drop_last(0, tokens + 1); }, "latent::RaggedCache::drop_last", "tokens");
   refusal([&] { cache.drop_last(0, -1); }, "latent::RaggedCache::drop_last", "tokens");
   refusal([&] { cache.drop_last(2, 1); }, "latent::RaggedCache::drop_last", "sequence");

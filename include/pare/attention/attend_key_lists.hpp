@@ -12,7 +12,7 @@
 /// ```
 ///
 /// Per row: scores of the listed keys (a sampled dense-dense product), their softmax, and the sum
-/// of the listed values (a sparse-dense product), fused for some dozen rows at a time, so that no
+/// of the listed values (a sparse-dense product), fused for up to 256 rows at a time, so that no
 /// score outlives its rows. All that the dense engine takes is as there: any strides, grouped
 /// queries, 16-bit storage, sources, modifiers, scale, sink logits, windows and lengths. A key is
 /// attended to if its row lists it and the options let the row see it.
@@ -34,12 +34,13 @@
 #include <pare/attention/detail/reference_key_lists.hpp>
 #include <pare/attention/key_lists.hpp>
 #include <pare/core/backend.hpp>
+#include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
 #include <pare/core/tensor_view.hpp>
 
 #include <algorithm>
-#include <array>
 #include <concepts>
+#include <cstddef>
 
 namespace pare::attention {
 
@@ -60,6 +61,18 @@ inline void check_lists(const KeyLists& lists, const Problem& p, Index queries, 
   check(s.heads == 1 || s.heads == p.kv_heads || s.heads == p.heads, attend_name, "lists", s.heads,
         "1 head, the key/value heads or the query heads");
   check_extents<2>(attend_name, "lists", {s.queries, s.keys}, {queries, keys});
+}
+
+/// Refuses an output that shares memory with the lists.
+template <class O, std::size_t Rank>
+void check_apart_from_lists(const char* output, const TensorView<O, Rank>& out,
+                            const KeyLists& lists) {
+  const auto view = [](auto list) {
+    return TensorView<typename decltype(list)::element_type, 1>{
+        list.data(), {static_cast<Index>(list.size())}, {1}};
+  };
+  check_no_overlap(attend_name, output, out, "lists", view(lists.keys()));
+  check_no_overlap(attend_name, output, out, "lists", view(lists.offsets()));
 }
 
 /// Pairs that the options alone let queries see.
@@ -86,8 +99,9 @@ AttendStats attend_listed(const B& backend, TensorView<const S, 4> q, const Sour
       checked_problem(attend_name, q, source, out, modifier, options, key_slots);
   check_lists(lists, problem, q.extent[2], key_slots);
   check_outputs(attend_name, q, source, out, modifier, options);
-  const TensorView<const std::int32_t, 1> listed{lists.keys().data(), {lists.listed()}, {1}};
-  check_no_overlap(attend_name, "out", out, "lists", listed);
+  check_apart_from_lists("out", out, lists);
+  if (options.lse.wanted())
+    check_apart_from_lists("lse", options.lse.template view<compute_t<S>>(), lists);
   AttendStats stats;
   if (q.extent[0] == 0 || q.extent[1] == 0 || q.extent[2] == 0) return stats;
   const Call<S, O, Source, M> call{problem, q, source, out, modifier, options};
@@ -119,7 +133,9 @@ PARE_ABI_BEGIN
 /// \param options  as for `attend` without lists, but no mask, order or packed sequences. Causality
 ///                 is false if left out: causal lists need no other, and it costs nothing then
 /// \returns the density: pairs attended to, of those that the options alone let queries see
-/// \throws std::invalid_argument if the lists are for another shape, or as `attend` without lists.
+/// \throws std::invalid_argument if the lists are for another shape or share memory with an output,
+/// or
+///         as `attend` without lists.
 ///         Nothing is written then. A call without queries does nothing.
 ///
 /// Cost: 2 (key dim + value dim) FLOPs for each listed pair. Each operand is a load, which binds,
@@ -162,7 +178,8 @@ AttendStats attend(const Q& q, const K& k, const V& v, O&& out, const L& lists, 
 ///                not seen
 /// \param lists   of as many keys as the longest sequence has
 ///
-/// All else is as above. Rows that the source loads are loaded once for an item of rows.
+/// All else is as above. Rows that the source loads are loaded once for an item of rows; where keys
+/// hold their values, twice: for scores, and for values.
 template <Backend B, In<4> Q, KeyValueSource Source, Out<4> O, std::same_as<KeyLists> L,
           ScoreModifier M>
 requires SourceScalars<Q, Source, O>

@@ -35,14 +35,15 @@
 #include <pare/attention/attend.hpp>
 #include <pare/attention/detail/differential_engine.hpp>
 #include <pare/attention/detail/reference_differential.hpp>
+#include <pare/attention/detail/reference_row.hpp>
 #include <pare/attention/options.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
 #include <pare/core/refused_call.hpp>
+#include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
 
-#include <array>
 #include <cmath>
 #include <cstddef>
 #include <limits>
@@ -54,7 +55,7 @@ namespace pare::attention {
 
 /// The RMS norm of a row of differential attention.
 struct DifferentialNorm {
-  /// Learned, [value dim]. Left out: 1.
+  /// Learned, [value dim], finite, also times 1 - lambda_init. Left out: 1.
   std::optional<std::span<const float>> scale{};
   double epsilon = 1e-5;  ///< finite, at least 0; theirs
 };
@@ -81,6 +82,13 @@ PARE_ABI_BEGIN
 
 inline constexpr const char* differential_name = "attention::differential";
 
+/// (1 - lambda_init) scale, by which element c of a normed row is multiplied.
+inline double norm_gain(const DifferentialOptions& o, Index c) {
+  const double scale =
+      o.norm->scale ? static_cast<double>((*o.norm->scale)[static_cast<std::size_t>(c)]) : 1;
+  return (1 - *o.lambda_init) * scale;
+}
+
 /// T is what the call computes in: factors must be numbers there.
 template <class T>
 void check_differential_options(const DifferentialOptions& o, Index value_dim) {
@@ -99,6 +107,9 @@ void check_differential_options(const DifferentialOptions& o, Index value_dim) {
           "a finite number of at least 0");
     check(!o.norm->scale || static_cast<Index>(o.norm->scale->size()) == value_dim, f, "norm.scale",
           o.norm->scale ? o.norm->scale->size() : 0, Worded{"the value dim, ", value_dim});
+    for (Index c = 0; o.norm->scale && c < value_dim; ++c)
+      check(fits(norm_gain(o, c)), f, "norm.scale", norm_gain(o, c),
+            "scales that times 1 - lambda_init are finite numbers of what is computed in");
   }
   const AttendOptions& a = o.attend;
   check(a.order == nullptr && a.mask == nullptr, f, "order, mask", "an order or a mask", "neither");
@@ -115,20 +126,15 @@ void check_map(const char* q_name, const char* k_name, const TensorView<const S,
   check_view(differential_name, k_name, k);
   check_extents<4>(differential_name, q_name, q.extent, other_q.extent);
   check_extents<4>(differential_name, k_name, k.extent, other_k.extent);
-  check(q.stride[3] == 1 || q.extent[3] == 1, differential_name, q_name,
-        "a stride in the last dimension other than 1", "contiguous rows");
-  check(k.stride[3] == 1 || k.extent[3] == 1, differential_name, k_name,
-        "a stride in the last dimension other than 1", "contiguous rows");
+  check_contiguous_rows(differential_name, q_name, q);
+  check_contiguous_rows(differential_name, k_name, k);
 }
 
-/// scale (1 - lambda_init), or nothing without a norm.
-inline std::vector<double> norm_gain(const DifferentialOptions& o, Index value_dim) {
-  if (!o.norm) return {};
-  std::vector<double> gain(static_cast<std::size_t>(value_dim), 1 - *o.lambda_init);
-  if (o.norm->scale)
-    for (std::size_t c = 0; c < gain.size(); ++c)
-      gain[c] *= static_cast<double>((*o.norm->scale)[c]);
-  return gain;
+/// The gains of a row, or nothing without a norm.
+inline std::vector<double> norm_gains(const DifferentialOptions& o, Index value_dim) {
+  std::vector<double> gains;
+  for (Index c = 0; o.norm && c < value_dim; ++c) gains.push_back(norm_gain(o, c));
+  return gains;
 }
 
 template <class B, class C>
@@ -140,13 +146,7 @@ void run_differential(const B& backend, const C& first, const C& second,
   RowDifference<T> difference{*options.lambda, 0, nullptr};
   if (options.norm) {
     T* const gain = make_room<T>(memory->gain, columns);
-    for (Index c = 0; c < columns; ++c) {
-      const double scale =
-          options.norm->scale
-              ? static_cast<double>((*options.norm->scale)[static_cast<std::size_t>(c)])
-              : 1;
-      gain[c] = static_cast<T>((1 - *options.lambda_init) * scale);
-    }
+    for (Index c = 0; c < columns; ++c) gain[c] = static_cast<T>(norm_gain(options, c));
     difference.gain = gain;
     difference.epsilon = options.norm->epsilon;
   }
@@ -182,14 +182,12 @@ void differential_checked(const B& backend, TensorView<const S, 4> q1, TensorVie
     run_differential(on_any_executor(backend), first, second, options, k1.extent[2]);
   else
     reference_differential(first, second, *options.lambda, options.norm ? options.norm->epsilon : 0,
-                           norm_gain(options, v.extent[3]));
+                           norm_gains(options, v.extent[3]));
 }
 
 inline double vectors_exp(const char* name, std::span<const float> a, std::span<const float> b) {
   check(a.size() == b.size(), "attention::differential_lambda", name, a.size(), b.size());
-  double sum = 0;
-  for (std::size_t i = 0; i < a.size(); ++i)
-    sum += static_cast<double>(a[i]) * static_cast<double>(b[i]);
+  const double sum = reference_dot(a.data(), b.data(), static_cast<Index>(a.size()));
   const double e = std::exp(sum);
   check(is_finite(e), "attention::differential_lambda", name, sum,
         "vectors whose product has a finite exponential");
@@ -226,8 +224,8 @@ inline DifferentialLambda differential_lambda(std::span<const float> lq1,
 /// \param out      [batch, heads, queries, value dim], written; must not overlap an input
 /// \param options  lambda, norm, and what `attend` is told of both maps
 /// \throws std::invalid_argument if shapes, strides or options do not fit, lambda is missing or not
-///         finite, an option of `attend` is given that is not honoured, or out overlaps an input.
-///         Nothing is written then. No queries: a no-op.
+///         finite, a scale times 1 - lambda_init is not, an option of `attend` is given that is not
+///         honoured, or out overlaps an input. Nothing is written then. No queries: a no-op.
 ///
 /// Cost: 4 (key dim + value dim) FLOPs for each visible (query, key) pair; the multiplier binds.
 /// With value dim 2 d that is 1.5 times the FLOPs of one map of key and value dim 2 d. Memory:

@@ -117,8 +117,8 @@ class ProductCodebook {
 /// \throws std::invalid_argument if shapes or options do not fit, sizes overflow, or fewer than
 ///         16 rows are finite
 ///
-/// Cost: rounds * 16 operations for each scalar that is sampled. Memory: the samples in double. The
-/// same bits for any number of threads.
+/// Cost: 64 operations (the seeds) and 16 a round for each scalar that is sampled. Memory: the
+/// samples in double. The same bits for any number of threads.
 template <Backend B, In<4> Q, In<4> K>
 requires SameScalar<Q, K>
 auto train_codebook(const B& backend, const Q& q, const K& k, const CodebookOptions& options = {}) {

@@ -28,12 +28,15 @@
 
 #include <pare/core/macros_off.hpp>
 
+#include <pare/attention/detail/head_of.hpp>
 #include <pare/attention/detail/select_by_codes.hpp>
 #include <pare/attention/key_lists.hpp>
 #include <pare/attention/product_codebook.hpp>
 #include <pare/attention/score_modifier.hpp>
 #include <pare/core/backend.hpp>
+#include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
+#include <pare/core/parallel.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 
@@ -44,7 +47,6 @@
 #include <optional>
 #include <span>
 #include <type_traits>
-#include <utility>
 #include <vector>
 
 namespace pare::attention {
@@ -111,8 +113,8 @@ PARE_ABI_BEGIN
 /// \throws std::invalid_argument if the shapes do not fit, or sizes overflow
 ///
 /// Distances are summed in T: where two words are as near as their rounding, backends may differ. A
-/// row with a NaN has the code 0. Cost: 48 operations a scalar. Memory: a byte a code. The same
-/// bits for any number of threads.
+/// row with a NaN has the code 0. Cost: 48 operations a scalar. Memory: a byte a code, and per
+/// thread a block of rows by columns. The same bits for any number of threads.
 template <Backend B, In<4> X, ComputeScalar T>
 requires std::is_same_v<compute_t<scalar_of<X>>, T>
 ProductCodes encode(const B& backend, const X& x, const ProductCodebook<T>& book) {
@@ -132,11 +134,9 @@ ProductCodes encode(const B& backend, const X& x, const ProductCodebook<T>& book
   if (out.codes.empty()) return out;
   const auto encode_one = [&](Index item, int) {
     const Index b = item / rows.extent[1], h = item % rows.extent[1];
-    const TensorView<const S, 2> head{rows.data + b * rows.stride[0] + h * rows.stride[1],
-                                      {rows.extent[2], rows.extent[3]},
-                                      {rows.stride[2], rows.stride[3]}};
-    detail::encode_head(backend, head, book.of(h / (rows.extent[1] / shape.heads)), shape.subspaces,
-                        shape.width, out.codes.data() + item * size);
+    detail::encode_head(backend, detail::head_of(rows, b, h),
+                        book.of(h / (rows.extent[1] / shape.heads)), shape.subspaces, shape.width,
+                        out.codes.data() + item * size);
   };
   if constexpr (KernelBackend<B>)
     parallel_for(on_any_executor(backend).executor, heads, encode_one);

@@ -76,7 +76,8 @@ class FinishedRow {
   Index sequence() const { return place_.sequence; }
   Index head() const { return place_.head; }
   Index query() const { return place_.query; }
-  /// The query's position, counted as keys are: query + keys - queries.
+  /// The query's position, counted as keys are: query + the call's query_offset, which is keys -
+  /// queries if left out.
   Index position() const { return place_.position; }
   Index size() const { return source_.value_dim(); }
   T* data() const { return row_; }

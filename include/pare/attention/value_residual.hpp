@@ -86,28 +86,27 @@ struct ResidualCall {
 };
 
 template <class T, std::size_t R>
-void check_contiguous_rows(const char* name, const TensorView<T, R>& x) {
+void check_residual_rows(const char* name, const TensorView<T, R>& x) {
   check_view(value_residual_name, name, x);
   check(x.extent[R - 1] >= 1, value_residual_name, name, x.extent,
         "a last dimension of at least 1");
-  check(x.stride[R - 1] == 1 || x.extent[R - 1] == 1, value_residual_name, name,
-        "a stride in the last dimension other than 1", "contiguous rows");
+  check_contiguous_rows(value_residual_name, name, x);
 }
 
 template <class S>
 void check_residual(const ResidualCall<S>& c) {
   const char* const f = value_residual_name;
   const std::array<Index, 4>& e = c.values.extent;
-  check_contiguous_rows("v", c.values);
+  check_residual_rows("v", c.values);
   check(e[1] >= 1, f, "v", e, "at least 1 key/value head");
-  check_contiguous_rows("v_first", c.first);
+  check_residual_rows("v_first", c.first);
   check_extents<4>(f, "v_first", c.first.extent, e);
-  check_contiguous_rows("hidden", c.hidden);
+  check_residual_rows("hidden", c.hidden);
   check_extents<3>(f, "hidden", c.hidden.extent, {e[0], e[2], c.hidden.extent[2]});
   check_view(f, "w_alpha", c.weights);
   check_extents<2>(f, "w_alpha", c.weights.extent, {e[1], c.hidden.extent[2]});
   check_enumerator(f, "gate", c.options.gate, ResidualGate::SoftmaxSigmoid);
-  check_contiguous_rows("out", c.out);
+  check_residual_rows("out", c.out);
   check_extents<4>(f, "out", c.out.extent, e);
   check_writable(f, "out", c.out);
   const auto& bias = c.options.bias;
@@ -237,8 +236,8 @@ PARE_ABI_BEGIN
 ///         is not one bias per head, or out overlaps an input (v itself apart). Nothing is written
 ///         then. No tokens: a no-op.
 ///
-/// Cost: one pass over hidden, v, v_first and out; memory binds. Memory: nothing but a few shares.
-/// The same bits for any number of threads.
+/// Cost: one pass over hidden, v, v_first and out; memory binds. Memory: a few shares per thread,
+/// and a copy of w_alpha if its rows are not contiguous. The same bits for any number of threads.
 template <Backend B, In<3> H, In<2> W, In<4> V, In<4> F, Out<4> O>
 requires SameScalar<H, W, V> && SameScalar<H, F, std::remove_cvref_t<O>>
 void value_residual(const B& backend, const H& hidden, const W& w_alpha, const V& v,

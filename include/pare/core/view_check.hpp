@@ -196,6 +196,15 @@ void check_writable(const char* function, const char* output, const TensorView<T
   detail::check_writable(function, output, detail::ViewShape(out));
 }
 
+/// Throws unless the elements of each row, along the last dimension, follow one another. Rows of
+/// one element or none do. Whether the view is sound is for check_view to say.
+template <class T, std::size_t Rank>
+void check_contiguous_rows(const char* function, const char* argument,
+                           const TensorView<T, Rank>& v) {
+  check(v.stride[Rank - 1] == 1 || v.extent[Rank - 1] <= 1, function, argument, v.stride,
+        "contiguous rows, of a stride of 1 along the last dimension");
+}
+
 PARE_ABI_END
 
 }  // namespace pare

@@ -132,7 +132,8 @@ PARE_TILE_INLINE void score_query_rows(const GlobalQueryRows<S>& a, std::ptrdiff
   }
 }
 
-/// Scores become weights, a register of rows at a time; those of rows behind `count` become 0.
+/// Scores become weights, a register of rows at a time; what the last one holds behind `count` is
+/// of no row, and is not read.
 template <class Arch, class S>
 PARE_TILE_INLINE void weigh_query_rows(const GlobalQueryRows<S>& a, std::ptrdiff_t count) noexcept {
   using T = compute_t<S>;

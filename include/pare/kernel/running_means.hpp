@@ -39,10 +39,12 @@ struct RunningMeans {
   const double* share = nullptr;    ///< [rows]
   std::ptrdiff_t rows = 0;
   std::ptrdiff_t columns = 0;
-  const double* base = nullptr;  ///< [columns in whole lines], or null
-  double* sums = nullptr;        ///< [columns in whole lines]
-  double* lost = nullptr;        ///< [columns in whole lines] likewise, in place of base; or null
-  O* const* outs = nullptr;      ///< [heads], each to row 0
+  /// [columns in whole lines], or null: 0. It is null where floats have heads, and not looked at
+  /// where `lost` is given.
+  const double* base = nullptr;
+  double* sums = nullptr;    ///< [columns in whole lines]
+  double* lost = nullptr;    ///< [columns in whole lines] likewise, in place of base; or null
+  O* const* outs = nullptr;  ///< [heads], each to row 0
   std::ptrdiff_t out_stride = 0;
   std::ptrdiff_t heads = 0;  ///< 0: sums alone
   bool streams = false;      ///< rows of out begin lines: they go past the caches, a fence follows
@@ -214,9 +216,10 @@ void mean_end(const RunningMeans<S, O>& a, std::ptrdiff_t c) noexcept {
     if constexpr (Exact)
       if (a.leave != nullptr && a.leave[r] != nullptr)
         sums.template add<true>(load_first<Arch>(a.leave[r] + c, count, T(0)));
+    if (a.heads == 0) continue;
+    const vec<T, Arch> mean = sums.mean(a.base == nullptr ? nullptr : a.base + c, a.share[r]);
     for (std::ptrdiff_t h = 0; h < a.heads; ++h)
-      store_first<Arch>(a.outs[h] + r * a.out_stride + c, count,
-                        sums.mean(a.base == nullptr ? nullptr : a.base + c, a.share[r]));
+      store_first<Arch>(a.outs[h] + r * a.out_stride + c, count, mean);
   }
   sums.store_to(a, c);
 }

@@ -29,7 +29,8 @@ struct ScoreListed {
 namespace detail {
 PARE_ABI_BEGIN
 
-/// Registers of a query that stay in registers while a row is scored; 0: loaded again for each key.
+/// Whether a query of so many registers stays in registers, beside a sum for each of the keys that
+/// are scored together; else it is loaded again for each key.
 template <class Arch>
 inline constexpr bool holds_query(std::size_t registers, std::size_t keys) noexcept {
   return registers > 0 && registers + keys < static_cast<std::size_t>(Arch::registers);

@@ -24,8 +24,6 @@
 #include <pare/latent/ragged_cache.hpp>
 
 #include <cstddef>
-#include <numeric>
-#include <span>
 #include <vector>
 
 namespace pare::latent {

@@ -38,7 +38,6 @@
 #include <pare/latent/ragged_heads.hpp>
 #include <pare/latent/ragged_options.hpp>
 
-#include <algorithm>
 #include <cstddef>
 #include <span>
 #include <vector>
@@ -143,33 +142,16 @@ class RaggedCache {
   ///         or names a token that is not there, or there are too few free pages for copies of
   ///         those that a fork shares. Nothing is changed then.
   void keep(Index sequence, Index group, std::span<const Index> tokens) {
-    keep_heads(sequence, group,
+    keep_lists("latent::RaggedCache::keep", sequence, group,
                {tokens.data(), {group_, static_cast<Index>(tokens.size())}, {0, 1}});
   }
 
   /// The same with a list for each head of the group, all of one length.
   /// \param tokens [heads of a group, kept tokens] by column, each row ascending
+  /// \throws std::invalid_argument as `keep`, or if there is not one row per head of the group.
+  ///         Nothing is changed then.
   void keep_heads(Index sequence, Index group, TensorView<const Index, 2> tokens) {
-    constexpr const char* function = "latent::RaggedCache::keep";
-    check_sequence(function, sequence);
-    check(group >= 0 && group < groups(), function, "group", group, Worded{"below ", groups()});
-    check_view(function, "tokens", tokens);
-    const Index n = tokens.extent[1];
-    check_extents<2>(function, "tokens", tokens.extent, {group_, n});
-    Index same = n;  // the first of them stay where they are
-    for (Index c = 0; c < group_; ++c) {
-      detail::check_ascending(function, tokens, c, length(sequence, group));
-      Index i = 0;
-      while (i < same && tokens(c, i) == i) ++i;
-      same = i;
-    }
-    const Index at = list(sequence, group);
-    if (same < n)
-      for (const PageCopy& page : table_.unshare(at, same, function)) rows_.copy(page);
-    for (Index c = 0; c < group_; ++c)
-      for (Index i = same; i < n; ++i)
-        rows_.move(c, table_.row(at, i), table_.row(at, tokens(c, i)));
-    table_.truncate(at, n);
+    keep_lists("latent::RaggedCache::keep_heads", sequence, group, tokens);
   }
 
   /// Forgets the last tokens of all groups, such as drafted ones that were refused.
@@ -218,6 +200,31 @@ class RaggedCache {
   Index list(Index sequence, Index group) const { return sequence * groups() + group; }
   PARE_ALWAYS_INLINE PageRow row(Index at, Index column, Index n) const {
     return rows_.of_column(table_.row(at, n), column);
+  }
+
+  /// A stride of 0 from row to row is one list for all heads.
+  void keep_lists(const char* function, Index sequence, Index group,
+                  const TensorView<const Index, 2>& tokens) {
+    check_sequence(function, sequence);
+    check(group >= 0 && group < groups(), function, "group", group, Worded{"below ", groups()});
+    check_view(function, "tokens", tokens);
+    const Index n = tokens.extent[1];
+    check_extents<2>(function, "tokens", tokens.extent, {group_, n});
+    Index same = n;  // the first of them stay where they are
+    const Index rows = tokens.stride[0] == 0 ? 1 : group_;
+    for (Index c = 0; c < rows; ++c) {
+      detail::check_ascending(function, tokens, c, length(sequence, group));
+      Index i = 0;
+      while (i < same && tokens(c, i) == i) ++i;
+      same = i;
+    }
+    const Index at = list(sequence, group);
+    if (same < n)
+      for (const PageCopy& page : table_.unshare(at, same, function)) rows_.copy(page);
+    for (Index c = 0; c < group_; ++c)
+      for (Index i = same; i < n; ++i)
+        rows_.move(c, table_.row(at, i), table_.row(at, tokens(c, i)));
+    table_.truncate(at, n);
   }
 
   void check_sequence(const char* function, Index sequence) const {

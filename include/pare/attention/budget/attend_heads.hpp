@@ -32,6 +32,7 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
+#include <pare/core/parallel.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 
@@ -116,12 +117,15 @@ const HeadPartition& made_partition(const B& backend, const Source& source, Inde
 
 /// Throws unless a partition is that of a call.
 template <class Source>
-void check_partition(const HeadPartition& partition, const Source& source,
+void check_partition(const HeadPartition& partition, const Source& source, Index kv_heads,
                      const PartitionOptions& wanted) {
   const PartitionOptions& got = PartitionAccess::options(partition);
   check(got.causal == wanted.causal && got.queries == wanted.queries && got.heads == wanted.heads,
         attend_heads_name, "partition", std::array<Index, 3>{got.heads, got.queries, got.causal},
         "the heads, queries and causality of the call");
+  const Index got_heads = PartitionAccess::kv_heads(partition);
+  check(source.sequences() == 0 || got_heads == kv_heads, attend_heads_name, "partition",
+        Worded{"one of ", got_heads, " kv heads"}, Worded{"the ", kv_heads, " of the call"});
   const auto lengths = PartitionAccess::lengths(partition);
   bool same = static_cast<Index>(lengths.size()) == source.sequences();
   for (Index i = 0; same && i < source.sequences(); ++i)
@@ -145,7 +149,7 @@ void attend_heads(const B& backend, const TensorView<const S, 4>& q, const Sourc
   check_outputs(attend_heads_name, queries, source, to, Exact{}, options);
   const PartitionOptions wanted{
       .heads = q.extent[1], .queries = q.extent[2], .causal = problem.causal};
-  if (partition != nullptr) check_partition(*partition, source, wanted);
+  if (partition != nullptr) check_partition(*partition, source, kv_heads, wanted);
   if (queries.extent[0] == 0 || queries.extent[1] == 0 || queries.extent[2] == 0) return;
   const Exact exact;
   const Call<S, O, Source, Exact> call{problem, queries, source, to, exact, options};
@@ -172,7 +176,8 @@ PARE_ABI_BEGIN
 /// \param source    a KeyValueSource of one kv head, whose sequence s kv_heads + h is kv head h of
 ///                  sequence s; of the scalar of q
 /// \param out       [sequences, heads, queries, value dim], likewise, written
-/// \param partition of these lengths, heads and queries, for any number of threads; left out: one
+/// \param partition of these lengths, kv heads, heads and queries, for any number of threads; left
+/// out: one
 ///                  is made for the backend's
 /// \param options   causal, scale and query_offset; nothing that counts positions or needs one
 ///                  length

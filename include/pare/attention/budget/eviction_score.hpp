@@ -26,12 +26,14 @@
 
 #include <pare/core/macros_off.hpp>
 
+#include <pare/attention/detail/head_of.hpp>
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
 #include <pare/core/parallel.hpp>
 #include <pare/core/refused_call.hpp>
+#include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/view_check.hpp>
 
@@ -101,8 +103,7 @@ template <class S>
 void check_eviction_rows(const char* name, const TensorView<const S, 4>& x) {
   check_view(score_tokens_name, name, x);
   check(x.extent[3] >= 1, score_tokens_name, name, x.extent, "a last dimension of at least 1");
-  check(x.stride[3] == 1 || x.extent[3] == 1, score_tokens_name, name,
-        "a stride in the last dimension other than 1", "contiguous rows");
+  check_contiguous_rows(score_tokens_name, name, x);
 }
 
 /// Everything but the memory of the output; a call without queries has an empty q.
@@ -112,8 +113,7 @@ EvictionCall checked_eviction(const TensorView<const S, 4>& q, const TensorView<
   check_eviction_rows("k", k);
   check_extents<3>(score_tokens_name, "scores", scores.extent,
                    {k.extent[0], k.extent[1], k.extent[2]});
-  check(scores.stride[2] == 1 || scores.extent[2] <= 1, score_tokens_name, "scores",
-        "a stride in the last dimension other than 1", "contiguous rows");
+  check_contiguous_rows(score_tokens_name, "scores", scores);
   check_writable(score_tokens_name, "scores", scores);
   check_no_overlap(score_tokens_name, "scores", scores, "k", k);
   check_no_overlap(score_tokens_name, "scores", scores, "q", q);
@@ -144,9 +144,7 @@ void score_heads(const B& backend, const TensorView<const S, 4>& q, const Tensor
       head.q = {q.data + b * q.stride[0] + h * group * q.stride[1],
                 {group, q.extent[2], q.extent[3]},
                 {q.stride[1], q.stride[2], q.stride[3]}};
-    head.k = {k.data + b * k.stride[0] + h * k.stride[1],
-              {k.extent[2], k.extent[3]},
-              {k.stride[2], k.stride[3]}};
+    head.k = head_of(k, b, h);
     head.scale = scale;
     head.memory = &memory;
     policy.score(for_workers(backend), head,

@@ -38,6 +38,21 @@ enum class BudgetScope : std::uint8_t {
   CrossLayer,  ///< all heads of the model
 };
 
+namespace detail {
+PARE_ABI_BEGIN
+
+/// How many heads all layers have. \throws std::invalid_argument if a count is below 1 or there are
+/// 2^30 of them
+inline Index checked_heads(const char* function, Index layers, Index kv_heads) {
+  constexpr Index most = std::numeric_limits<std::int32_t>::max() / 2;
+  check(layers >= 1, function, "layers", layers, "at least 1");
+  check(kv_heads >= 1, function, "kv_heads", kv_heads, "at least 1");
+  check(layers <= most / kv_heads, function, "layers", layers, "fewer than 2^30 heads of all");
+  return layers * kv_heads;
+}
+
+PARE_ABI_END
+}  // namespace detail
 PARE_ABI_BEGIN
 
 /// A bijection of cells and places in groups.
@@ -48,7 +63,7 @@ class HeadGroups {
   ///         or there are 2^30 cells
   static HeadGroups natural(Index layers, Index kv_heads, Index group) {
     constexpr const char* function = "attention::HeadGroups::natural";
-    check_sizes(function, layers, kv_heads);
+    detail::checked_heads(function, layers, kv_heads);
     check_group(function, kv_heads, group);
     HeadGroups groups(layers, kv_heads, group, BudgetScope::PerLayer);
     std::iota(groups.cells_.begin(), groups.cells_.end(), Index{0});
@@ -69,9 +84,8 @@ class HeadGroups {
     constexpr const char* function = "attention::HeadGroups::by_retention";
     const auto shares = as_const(to_view(retention));
     check_view(function, "retention", shares);
-    check_sizes(function, shares.rows(), shares.cols());
+    const Index all = detail::checked_heads(function, shares.rows(), shares.cols());
     check_enumerator(function, "scope", scope, BudgetScope::CrossLayer);
-    const Index all = shares.rows() * shares.cols();
     const Index sorted = scope == BudgetScope::PerLayer ? shares.cols() : all;
     check_group(function, sorted, group);
     HeadGroups groups(shares.rows(), shares.cols(), group, scope);
@@ -130,12 +144,6 @@ class HeadGroups {
         cells_(static_cast<std::size_t>(layers * kv_heads)),
         places_(cells_.size()) {}
 
-  static void check_sizes(const char* function, Index layers, Index kv_heads) {
-    constexpr Index most = std::numeric_limits<std::int32_t>::max() / 2;
-    check(layers >= 1, function, "layers", layers, "at least 1");
-    check(kv_heads >= 1, function, "kv_heads", kv_heads, "at least 1");
-    check(layers <= most / kv_heads, function, "layers", layers, "fewer than 2^30 heads of all");
-  }
   static void check_group(const char* function, Index heads, Index group) {
     check(group >= 1 && heads % group == 0, function, "group", group,
           Worded{"a divisor of the ", heads, " heads"});
@@ -165,8 +173,9 @@ struct OverAllocation {
 };
 
 /// How much longer groups are than their heads need.
-/// \param retention [layers, kv heads], as of `by_retention`
-/// \throws std::invalid_argument if it is not of the layers and heads of the groups
+/// \param retention [layers, kv heads], as of `by_retention`; at least 0
+/// \throws std::invalid_argument if it is not of the layers and heads of the groups, or a share is
+///         negative or not finite
 template <In<2> R>
 OverAllocation over_allocation(const R& retention, const HeadGroups& groups) {
   constexpr const char* function = "attention::over_allocation";
@@ -179,6 +188,8 @@ OverAllocation over_allocation(const R& retention, const HeadGroups& groups) {
     for (const Index cell : groups.members(g)) {
       const auto share =
           static_cast<double>(shares(cell / groups.kv_heads(), cell % groups.kv_heads()));
+      check(is_finite(share) && share >= 0, function, "retention", share,
+            "finite shares of at least 0");
       most = std::max(most, share);
       all.ideal += share;
     }

@@ -33,6 +33,7 @@
 #include <cstddef>
 #include <numeric>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 namespace pare::attention {
@@ -207,6 +208,7 @@ class PartitionAccess {
   static Index part_rows(const HeadPartition& p) { return p.part_rows_; }
   static std::span<const Index> of(const HeadPartition& p, int thread) { return p.of(thread); }
   static std::span<const Index> lengths(const HeadPartition& p) { return p.lengths_; }
+  static Index kv_heads(const HeadPartition& p) { return p.kv_heads_; }
   static const PartitionOptions& options(const HeadPartition& p) { return p.options_; }
 };
 

@@ -81,8 +81,9 @@ class KeptTokens {
     return tokens_ == 0 ? 1
                         : static_cast<double>(length(layer, head)) / static_cast<double>(tokens_);
   }
-  /// The mean of that over heads.
+  /// The mean of that over heads; 1 of none.
   double share() const {
+    if (lists_.empty()) return 1;
     double sum = 0;
     for (Index i = 0; i < layers_ * kv_heads_; ++i) sum += retention(i / kv_heads_, i % kv_heads_);
     return sum / static_cast<double>(layers_ * kv_heads_);
@@ -141,8 +142,7 @@ KeptTokens keep_tokens(const X& scores, const HeadGroups& groups, const KeepOpti
   check_view(function, "scores", all);
   const Index tokens = all.extent[2];
   check_extents<3>(function, "scores", all.extent, {groups.layers(), groups.kv_heads(), tokens});
-  check(all.stride[2] == 1 || tokens <= 1, function, "scores",
-        "a stride in the last dimension other than 1", "contiguous rows");
+  check_contiguous_rows(function, "scores", all);
   options.validate(function);
   check(options.count != BudgetCount::Group || options.scope == BudgetScope::CrossLayer ||
             groups.scope() == BudgetScope::PerLayer,

@@ -41,11 +41,11 @@ PARE_ABI_BEGIN
 class RetentionProfile {
  public:
   /// \throws std::invalid_argument if a count is below 1 or there are 2^30 heads
-  RetentionProfile(Index layers, Index kv_heads) : kv_heads_(kv_heads) {
-    const HeadGroups checked = HeadGroups::natural(layers, kv_heads, 1);
-    sums_.resize(static_cast<std::size_t>(checked.groups()));
-    most_.resize(sums_.size());
-  }
+  RetentionProfile(Index layers, Index kv_heads)
+      : kv_heads_(kv_heads),
+        sums_(static_cast<std::size_t>(
+            detail::checked_heads("attention::RetentionProfile", layers, kv_heads))),
+        most_(sums_.size()) {}
 
   Index layers() const { return static_cast<Index>(sums_.size()) / kv_heads_; }
   Index kv_heads() const { return kv_heads_; }

@@ -12,6 +12,7 @@
 #include <pare/attention/detail/scratch.hpp>
 #include <pare/attention/row_finish.hpp>
 #include <pare/core/backend.hpp>
+#include <pare/core/parallel.hpp>
 #include <pare/core/workspace.hpp>
 #include <pare/kernel/attend_finish.hpp>
 #include <pare/kernel/narrow_rows.hpp>

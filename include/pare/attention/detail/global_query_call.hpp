@@ -4,6 +4,7 @@
 /// \file
 /// Global-query attention: what a call must be, and the definition.
 
+#include <pare/attention/detail/reference_row.hpp>
 #include <pare/attention/global_query_options.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/scalar.hpp>
@@ -43,13 +44,9 @@ struct GlobalQueryCall {
 template <class S>
 void check_global_query_shapes(const GlobalQueryCall<S>& s) {
   constexpr const char* f = GlobalQueryCall<S>::function;
-  const auto rows = [f](const char* name, const auto& v) {
-    check(v.stride[2] == 1 || v.extent[2] == 1, f, name, v.stride,
-          "a stride of 1 along the last dimension");
-  };
   check_view(f, "h", s.h);
   check(s.dim() >= 1, f, "h", s.h.extent, "a dim of at least 1");
-  rows("h", s.h);
+  check_contiguous_rows(f, "h", s.h);
   check_view(f, "p", s.p);
   check(s.heads() >= 1, f, "p", s.p.extent, "at least 1 head");
   check_extents<2>(f, "p", s.p.extent, {s.dim(), s.heads()});
@@ -57,7 +54,7 @@ void check_global_query_shapes(const GlobalQueryCall<S>& s) {
   check_extents(f, "q", s.q.extent, s.p.extent);
   check_writable(f, "out", s.out);
   check_extents<3>(f, "out", s.out.extent, {s.batch(), s.heads(), s.dim()});
-  rows("out", s.out);
+  check_contiguous_rows(f, "out", s.out);
 }
 
 template <class S>
@@ -65,9 +62,10 @@ void check_global_query(const GlobalQueryCall<S>& s) {
   constexpr const char* f = GlobalQueryCall<S>::function;
   check_global_query_shapes(s);
   const auto& o = s.options;
-  check(is_finite(o.epsilon) &&
-            o.epsilon >= static_cast<double>(std::numeric_limits<compute_t<S>>::min()),
-        f, "epsilon", o.epsilon, "a normal number above 0");
+  using Limits = std::numeric_limits<compute_t<S>>;
+  check(is_finite(o.epsilon) && o.epsilon >= static_cast<double>(Limits::min()) &&
+            o.epsilon <= static_cast<double>(Limits::max()),
+        f, "epsilon", o.epsilon, "a normal number of what is computed in, above 0");
   const auto apart = [&](const char* name, const auto& v) {
     check_no_overlap(f, name, v, "h", s.h);
     check_no_overlap(f, name, v, "p", s.p);
@@ -97,7 +95,6 @@ void check_global_query(const GlobalQueryCall<S>& s) {
 template <class S>
 void reference_global_query(const GlobalQueryCall<S>& s) {
   using T = compute_t<S>;
-  const auto wide = [](auto v) { return static_cast<double>(static_cast<T>(v)); };
   const auto heads = static_cast<std::size_t>(s.heads());
   for (Index i = 0; i < s.batch(); ++i) {
     std::vector<double> c(static_cast<std::size_t>(s.dim())), mass(heads);
@@ -105,10 +102,10 @@ void reference_global_query(const GlobalQueryCall<S>& s) {
     for (Index t = 0; t < s.tokens(); ++t) count += s.seen(i, t) ? 1 : 0;
     for (Index j = 0; j < s.dim(); ++j) {
       double& sum = c[static_cast<std::size_t>(j)];
-      if (s.options.context) sum = wide(s.context(i, j));
+      if (s.options.context) sum = reference_value(s.context(i, j));
       if (!s.options.context)
         for (Index t = 0; t < s.tokens(); ++t)
-          if (s.seen(i, t)) sum += wide(s.h(i, t, j)) / count;
+          if (s.seen(i, t)) sum += reference_value(s.h(i, t, j)) / count;
     }
     std::vector<double> w(static_cast<std::size_t>(s.tokens()) * heads);
     const auto at = [&](Index t, Index m) -> double& {
@@ -120,8 +117,8 @@ void reference_global_query(const GlobalQueryCall<S>& s) {
       for (Index m = 0; m < s.heads(); ++m) {
         double left = 0, right = 0;
         for (Index j = 0; j < s.dim(); ++j) {
-          left += wide(s.p(j, m)) * c[static_cast<std::size_t>(j)];
-          right += wide(s.q(j, m)) * wide(s.h(i, t, j));
+          left += reference_value(s.p(j, m)) * c[static_cast<std::size_t>(j)];
+          right += reference_value(s.q(j, m)) * reference_value(s.h(i, t, j));
         }
         at(t, m) = std::tanh(left * right);
         squares += at(t, m) * at(t, m);
@@ -137,7 +134,7 @@ void reference_global_query(const GlobalQueryCall<S>& s) {
       for (Index j = 0; j < s.dim(); ++j) {
         double sum = 0;
         for (Index t = 0; t < s.tokens(); ++t)
-          if (s.seen(i, t)) sum += at(t, m) * share * wide(s.h(i, t, j));
+          if (s.seen(i, t)) sum += at(t, m) * share * reference_value(s.h(i, t, j));
         s.out(i, m, j) = static_cast<T>(sum);
       }
       if (s.options.weights)

@@ -62,7 +62,7 @@ struct ListItem {
 
 /// Rows of an item, and the scores that they keep, 1 MiB of floats: with 8192 keys of 64 floats and
 /// lists of 1024, 128 rows take 28 ms and 256 take 26; copying a head costs as much as 8192 pairs.
-/// A longer list is an item of its own.
+/// The query that reaches either limit is the last of its item, whose scores may then be more.
 inline constexpr Index list_rows = 256, list_scores = 262144;
 
 /// Cuts a call into items, by lists alone; returns the pairs that are seen.

@@ -4,11 +4,11 @@
 /// \file
 /// The driver of attention over key lists.
 ///
-/// Some dozen rows that share a key/value head pass over K, a window of keys at a time, and leave
+/// Up to 256 rows that share a key/value head pass over K, a window of keys at a time, and leave
 /// the scores of their lists; the softmax of each is taken; they pass over V likewise. A window is
-/// copied, widened, to memory that stays in L1, so that what rows gather from is near, whatever the
-/// strides and the storage of the tensors. It moves by blocks, each of which is copied once for an
-/// item: it is a ring. Beyond that memory is read once for each item.
+/// copied, widened, to 64 to 256 KiB that stay in L2, so that what rows gather from is near,
+/// whatever the strides and the storage of the tensors. It moves by blocks, each of which is copied
+/// once for an item: it is a ring. Beyond that memory is read once for each item.
 
 #include <pare/attention/detail/call.hpp>
 #include <pare/attention/detail/list_groups.hpp>
@@ -302,7 +302,7 @@ class ListRunner {
   ListScratch<C> scratch_;
 };
 
-/// Runs a call over lists, by kernels or by the definition. Returns the pairs that are seen.
+/// Runs a call over lists by kernels. Returns the pairs that are seen.
 template <class B, class C>
 double run_listed(const B& backend, const C& call, const KeyLists& lists) {
   const auto memory = leased<ListMemory>(backend);

@@ -9,6 +9,7 @@
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/ceil_div.hpp>
+#include <pare/core/check.hpp>
 #include <pare/core/parallel.hpp>
 #include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
@@ -19,7 +20,6 @@
 #include <cstdint>
 #include <numeric>
 #include <span>
-#include <utility>
 #include <vector>
 
 namespace pare::attention::detail {

@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// Heads that weigh all keys they see alike, by running sums of values; and heads that are off.
+/// Heads that weigh all keys they see alike, by running sums of values.
 
 #include <pare/attention/detail/call.hpp>
 #include <pare/attention/detail/problem.hpp>
@@ -20,7 +20,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <cstdint>
 #include <limits>
 #include <type_traits>
 #include <vector>
@@ -299,22 +298,6 @@ void plan_means(const C& call, std::vector<MeanItem>& items) {
       for (Index c = 0; c < p.value_dim; c += columns)
         items.push_back({i, h, h + heads, c, std::min(p.value_dim, c + columns)});
     }
-}
-
-/// Rows of heads that are off become 0, with a log-sum-exp of -infinity.
-template <class C>
-void write_zero_heads(const C& call) {
-  using T = typename C::T;
-  const Problem& p = call.problem;
-  for (Index h = 0; h < p.heads; ++h) {
-    if (p.modes[static_cast<std::size_t>(h)] != HeadMode::Zero) continue;
-    for (Index b = 0; b < call.out.extent[0]; ++b)
-      for (Index i = 0; i < call.out.extent[2]; ++i) {
-        std::fill_n(&call.out(b, h, i, 0), p.value_dim, typename C::Output{});
-        if (call.options.lse.wanted())
-          call.options.lse.template view<T>()(b, h, i) = -std::numeric_limits<T>::infinity();
-      }
-  }
 }
 
 template <class B, class C>

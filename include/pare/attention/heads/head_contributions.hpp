@@ -28,7 +28,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstddef>
 
 namespace pare::attention {
 namespace detail {

@@ -48,6 +48,7 @@
 #include <algorithm>
 #include <concepts>
 #include <cstddef>
+#include <limits>
 #include <span>
 
 namespace pare::attention {
@@ -60,20 +61,39 @@ struct HeadModes {
 namespace detail {
 PARE_ABI_BEGIN
 
-/// Checks the modes themselves; returns whether some head has the mode.
+/// Whether some head has the mode.
 inline bool any_head(std::span<const HeadMode> modes, HeadMode mode) {
   return std::find(modes.begin(), modes.end(), mode) != modes.end();
 }
 
-template <class O>
-void check_modes(std::span<const HeadMode> modes, const Problem& p, const TensorView<O, 4>& out) {
+/// T is the scalar of the log-sum-exp.
+template <class T, class O>
+void check_modes(std::span<const HeadMode> modes, const Problem& p, const TensorView<O, 4>& out,
+                 const LogSumExp& lse) {
   check(static_cast<Index>(modes.size()) == p.heads, attend_name, "modes", modes.size(),
         Worded{"one for each of the query heads, ", p.heads});
   for (const HeadMode mode : modes) check_enumerator(attend_name, "modes", mode, HeadMode::Zero);
   check(p.mask == nullptr || !any_head(modes, HeadMode::Uniform), attend_name, "mask", "a mask",
         "none where a head is uniform");
-  check_no_overlap(attend_name, "out", out, "modes",
-                   TensorView<const HeadMode, 1>{modes.data(), {p.heads}, {1}});
+  const TensorView<const HeadMode, 1> read{modes.data(), {p.heads}, {1}};
+  check_no_overlap(attend_name, "out", out, "modes", read);
+  if (lse.wanted()) check_no_overlap(attend_name, "lse", lse.template view<T>(), "modes", read);
+}
+
+/// Rows of heads that are off become 0, with a log-sum-exp of -infinity.
+template <class C>
+void write_zero_heads(const C& call) {
+  using T = typename C::T;
+  const Problem& p = call.problem;
+  for (Index h = 0; h < p.heads; ++h) {
+    if (p.modes[static_cast<std::size_t>(h)] != HeadMode::Zero) continue;
+    for (Index b = 0; b < call.out.extent[0]; ++b)
+      for (Index i = 0; i < call.out.extent[2]; ++i) {
+        std::fill_n(&call.out(b, h, i, 0), p.value_dim, typename C::Output{});
+        if (call.options.lse.wanted())
+          call.options.lse.template view<T>()(b, h, i) = -std::numeric_limits<T>::infinity();
+      }
+  }
 }
 
 template <class B, class C>
@@ -96,7 +116,7 @@ AttendStats attend_modes(const B& backend, TensorView<const S, 4> q, const Sourc
   const Exact exact;
   Problem problem = checked_problem(attend_name, q, source, out, exact, options, key_slots);
   check_outputs(attend_name, q, source, out, exact, options);
-  check_modes(modes, problem, out);
+  check_modes<compute_t<S>>(modes, problem, out, options.lse);
   if (std::all_of(modes.begin(), modes.end(), [](HeadMode m) { return m == HeadMode::Normal; }))
     return attend_checked(backend, q, source, key_slots, out, exact, options);
   problem.modes = modes;
@@ -123,7 +143,7 @@ PARE_ABI_BEGIN
 /// attention. `policy.modes` has a mode for each query head.
 ///
 /// \throws std::invalid_argument as exact attention, if there is not one mode for each query head,
-///         a mode is no enumerator, out overlaps the modes, or a mask is given and a head is
+///         a mode is no enumerator, out or lse overlaps the modes, or a mask is given and a head is
 ///         uniform. Nothing is written then. No queries: a no-op.
 ///
 /// Cost: that of exact attention for the normal heads. The values of a key/value head with uniform

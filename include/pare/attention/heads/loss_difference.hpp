@@ -22,10 +22,9 @@
 
 #include <pare/core/macros_off.hpp>
 
-#include <pare/attention/heads/head_id.hpp>
+#include <pare/attention/heads/detail/top_share.hpp>
 #include <pare/core/check.hpp>
 
-#include <cstddef>
 #include <span>
 #include <vector>
 

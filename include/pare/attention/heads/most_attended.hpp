@@ -15,14 +15,15 @@
 
 #include <pare/core/macros_off.hpp>
 
+#include <pare/attention/detail/head_of.hpp>
 #include <pare/attention/heads/detail/most_attended_items.hpp>
 #include <pare/core/backend.hpp>
+#include <pare/core/ceil_div.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 
-#include <array>
 #include <cstddef>
 #include <vector>
 
@@ -44,8 +45,8 @@ Index checked_rows(const char* function, TensorView<const S, 4> q, TensorView<co
         Worded{"a multiple of the ", k.extent[1], " key/value heads as heads"});
   check(q.extent[2] <= k.extent[2], function, "q", q.extent,
         Worded{"at most as many queries as keys, ", k.extent[2]});
-  check(q.stride[3] == 1 || q.extent[3] == 1, function, "q", q.stride, "contiguous rows");
-  check(k.stride[3] == 1 || k.extent[3] == 1, function, "k", k.stride, "contiguous rows");
+  check_contiguous_rows(function, "q", q);
+  check_contiguous_rows(function, "k", k);
   // Tables of rows and chunks of keys are counted by this product.
   const Index rows = checked_product(
       function, "q", checked_product(function, "q", q.extent[0], q.extent[1]), q.extent[2]);

@@ -115,8 +115,7 @@ struct SoftTarget : KeepRows {
             target.extent[d], Worded{"1 or the extent of the call, ", wanted[d]});
     check(target.extent[3] == call.value_dim, function, "target", target.extent,
           Worded{"rows of the value dim, ", call.value_dim});
-    check(target.stride[3] == 1 || target.extent[3] == 1, function, "target",
-          "a stride in the last dimension other than 1", "contiguous rows");
+    check_contiguous_rows(function, "target", target);
     check_view(function, "target", target);
   }
 

@@ -34,12 +34,12 @@ void check_apply_heads(const ToeplitzHeads<T>& heads, TensorView<const T, 3> x,
   check_extents<2>(f, "heads", {heads.weights.rows(), heads.weights.cols()}, {heads.lags(), count});
   check_view(f, "x", x);
   check_extents<3>(f, "x", x.extent, {x.extent[0], x.extent[1], heads.inputs});
-  check_contiguous(f, "x", x);
+  check_contiguous_rows(f, "x", x);
   check(x.extent[1] <= heads.lags(), f, "x", x.extent,
         Worded{"at most the ", heads.lags(), " tokens that the heads have weights for"});
   check_writable(f, "y", y);
   check_extents<3>(f, "y", y.extent, {x.extent[0], x.extent[1], heads.outputs});
-  check_contiguous(f, "y", y);
+  check_contiguous_rows(f, "y", y);
   check_no_overlap(f, "y", y, "x", x);
   check_no_overlap(f, "y", y, "heads", const_view(heads.weights));
   check_no_overlap(f, "y", y, "heads", const_view(heads.values));

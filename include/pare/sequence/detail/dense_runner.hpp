@@ -54,25 +54,19 @@ void check_model(const char* function, const TensorView<const T, 2>& a,
   check_extents<2>(function, "c", c.extent, {c.rows(), a.rows()});
 }
 
-template <class V>
-void check_contiguous(const char* function, const char* argument, const V& v) {
-  check(v.stride[V::rank - 1] == 1 || v.extent[V::rank - 1] == 1, function, argument, v.stride,
-        "a stride of 1 along the last dimension");
-}
-
 template <class S>
 void check_dense_scan(const DenseScanCall<S>& s) {
   constexpr const char* f = DenseScanCall<S>::function;
   check_model(f, s.a, s.b, s.c);
   check_view(f, "x", s.x);
   check_extents<3>(f, "x", s.x.extent, {s.batch(), s.tokens(), s.b.cols()});
-  check_contiguous(f, "x", s.x);
+  check_contiguous_rows(f, "x", s.x);
   check_writable(f, "state", s.state);
   check_extents<2>(f, "state", s.state.extent, {s.batch(), s.states()});
-  check_contiguous(f, "state", s.state);
+  check_contiguous_rows(f, "state", s.state);
   check_writable(f, "y", s.y);
   check_extents<3>(f, "y", s.y.extent, {s.batch(), s.tokens(), s.c.rows()});
-  check_contiguous(f, "y", s.y);
+  check_contiguous_rows(f, "y", s.y);
   check_apart(s);
 }
 

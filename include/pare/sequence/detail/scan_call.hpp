@@ -46,8 +46,7 @@ struct ScanCall {
 template <class T>
 void check_rows(const char* function, const char* argument, const TensorView<T, 4>& v) {
   check_view(function, argument, v);
-  check(v.stride[3] == 1 || v.extent[3] == 1, function, argument, v.stride,
-        "a stride of 1 along the last dimension");
+  check_contiguous_rows(function, argument, v);
 }
 
 template <class S, class H>

@@ -5,6 +5,8 @@
 /// The keys that rows of attention look at most: how the work is cut, one item of it, and the
 /// definition.
 
+#include <pare/attention/detail/head_of.hpp>
+#include <pare/attention/detail/reference_row.hpp>
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/ceil_div.hpp>
@@ -33,14 +35,10 @@ inline constexpr Index most_attended_keys = 4096;
 /// The key that query i of a head attends to most, by scores summed in double; -1 for a NaN.
 template <StorageScalar S>
 Index reference_most_attended(TensorView<const S, 2> q, TensorView<const S, 2> k, Index i) {
-  using T = compute_t<S>;
   Index best = -1;
   double most = -std::numeric_limits<double>::infinity();
   for (Index j = 0; j <= i + k.rows() - q.rows(); ++j) {
-    double score = 0;
-    for (Index c = 0; c < q.cols(); ++c)
-      score += static_cast<double>(static_cast<T>(q(i, c))) *
-               static_cast<double>(static_cast<T>(k(j, c)));
+    const double score = reference_dot(reference_row(q, i), reference_row(k, j), q.cols());
     if (is_nan(score)) return -1;
     if (score > most) {
       most = score;
@@ -48,14 +46,6 @@ Index reference_most_attended(TensorView<const S, 2> q, TensorView<const S, 2> k
     }
   }
   return best;
-}
-
-/// One head of a tensor, [tokens, dim].
-template <class T>
-TensorView<T, 2> head_of(TensorView<T, 4> x, Index batch, Index head) {
-  return {x.data + batch * x.stride[0] + head * x.stride[1],
-          {x.extent[2], x.extent[3]},
-          {x.stride[2], x.stride[3]}};
 }
 
 /// The rows of one key/value head against the keys of one chunk.
