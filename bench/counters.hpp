@@ -7,6 +7,8 @@
 #include "limits.hpp"
 #include "timing.hpp"
 
+#include <pare/core/backend.hpp>
+
 #include <benchmark/benchmark.h>
 
 #include <cmath>
@@ -55,6 +57,18 @@ double time_between_probes(benchmark::State& state, LimitProbe& probe, const Wor
   }
   probe.sample();
   return median(std::move(times));
+}
+
+/// Seconds of so many runs of data with its workspace.
+template <class Data>
+double time_calls(benchmark::State& state, LimitProbe& probe, Data& data, int threads, int calls) {
+  return time_between_probes(state, probe, [&] {
+    for (int i = 0; i < calls; ++i)
+      if (threads == 1)
+        data.run(simd.with(data.workspace));
+      else
+        data.run(simd.threads(threads).with(data.workspace));
+  });
 }
 
 /// The same without a limit.

@@ -97,13 +97,7 @@ void run_query(benchmark::State& state, const QueryShape& shape, int threads) {
   LimitProbe probe(threads,
                    {{Limit::fma_f32, size * (4.0 * static_cast<double>(shape.heads) + 2) * calls},
                     {memory, read}});
-  const double own = time_between_probes(state, probe, [&] {
-    for (int i = 0; i < calls; ++i)
-      if (threads == 1)
-        data.run(pare::simd.with(data.workspace));
-      else
-        data.run(pare::simd.threads(threads).with(data.workspace));
-  });
+  const double own = time_calls(state, probe, data, threads, calls);
   set_of_limit(state, probe.seconds(), own);
   state.counters["of_read"] = read / cached(memory, threads) / own;
   std::vector<std::string> arguments{"global_query", "all", scalar, std::to_string(threads)};

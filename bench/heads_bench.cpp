@@ -289,12 +289,13 @@ void residual_rows(benchmark::State& state, const ResidualShape& s, int threads)
 
 const bool registered = [] {
   const auto add = [](const std::string& name, auto function, auto s, int calls) {
-    for (const int threads : {1, all_threads()})
+    for (const int threads : {1, all_threads()}) {
       large(benchmark::RegisterBenchmark(
                 ("heads/" + name + threads_suffix(threads)).c_str(),
                 [=](benchmark::State& state) { function(state, s, threads); }),
-            calls)
-          ->Repetitions(3);
+            calls);
+      if (all_threads() == 1) break;
+    }
   };
   const auto whole = [](Index tokens, Index dim) {
     return AttentionShape::prefill(heads, tokens, dim);

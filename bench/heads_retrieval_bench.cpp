@@ -12,9 +12,7 @@
 
 #include <benchmark/benchmark.h>
 
-#include <algorithm>
 #include <string>
-#include <vector>
 
 namespace {
 using namespace pare::bench;

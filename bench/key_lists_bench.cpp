@@ -26,6 +26,7 @@
 #include <cmath>
 #include <cstdint>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -196,12 +197,13 @@ void product_keys(benchmark::State& state, Index tokens, int threads) {
 
 template <class T>
 void register_lists(const std::string& name, const AttentionShape& s, Index count, int calls) {
-  for (const int threads : {1, 2})
+  for (const int threads : {1, all_threads()}) {
     large(benchmark::RegisterBenchmark(
-              ("heads/key_lists/" + name + (threads == 1 ? "" : "/t2")).c_str(),
+              ("heads/key_lists/" + name + (threads == 1 ? "/t1" : "")).c_str(),
               [=](benchmark::State& state) { key_lists<T>(state, s, count, threads); }),
-          calls)
-        ->Repetitions(3);
+          calls);
+    if (all_threads() == 1) break;
+  }
 }
 
 const bool registered = [] {
@@ -211,13 +213,14 @@ const bool registered = [] {
   register_lists<float>("n1000/k125", AttentionShape::prefill(4, 1000, 80), 125, 10);
   register_lists<float>("decode/n32768/k2048", {32, 8, 1, 32768, 128}, 2048, 10);
   for (const Index tokens : {1024, 8192})
-    for (const int threads : {1, 2})
+    for (const int threads : {1, all_threads()}) {
       large(benchmark::RegisterBenchmark(
-                ("heads/product_keys/n" + std::to_string(tokens) + (threads == 1 ? "" : "/t2"))
+                ("heads/product_keys/n" + std::to_string(tokens) + (threads == 1 ? "/t1" : ""))
                     .c_str(),
                 [=](benchmark::State& state) { product_keys(state, tokens, threads); }),
-            5)
-          ->Repetitions(3);
+            5);
+      if (all_threads() == 1) break;
+    }
   return true;
 }();
 

@@ -48,18 +48,6 @@ double torch_seconds(const std::string& work, const std::string& ways, const std
   return python_peer_seconds("sequence_torch.py", arguments);
 }
 
-/// Seconds of so many runs.
-template <class Data>
-double time_calls(benchmark::State& state, LimitProbe& probe, Data& data, int threads, int calls) {
-  return time_between_probes(state, probe, [&] {
-    for (int i = 0; i < calls; ++i)
-      if (threads == 1)
-        data.run(pare::simd.with(data.workspace));
-      else
-        data.run(pare::simd.threads(threads).with(data.workspace));
-  });
-}
-
 template <class S>
 struct Numbers {
   Numbers(Index count, double low, double high, std::uint64_t seed)

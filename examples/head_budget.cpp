@@ -4,7 +4,9 @@
 // left, and how far a step of decode is off with budgets of their own and with equal ones: it is
 // further.
 
+#include <pare/attention/attend.hpp>
 #include <pare/attention/budget/eviction_score.hpp>
+#include <pare/attention/budget/head_groups.hpp>
 #include <pare/attention/budget/keep_tokens.hpp>
 #include <pare/attention/budget/snap_kv.hpp>
 #include <pare/latent/attend_ragged.hpp>

@@ -9,6 +9,7 @@
 #include <Eigen/Core>
 
 #include <cstdio>
+#include <cstdlib>
 #include <span>
 #include <vector>
 

@@ -9,6 +9,7 @@
 #include <pare/attention/heads/head_usage.hpp>
 
 #include <cstdio>
+#include <cstdlib>
 #include <vector>
 
 using namespace pare::attention;

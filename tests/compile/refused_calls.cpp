@@ -404,6 +404,7 @@ void refused() {
   scan(q, k, k, v, out, out, 64);  // refused: sequence::scan: after y: wanted ScanOptions
   dense_scan(w + w, w, w, rank3, y, rank3);  // refused: dense_scan: a: .*an expression
   dense_scan(w, w, w, rank3, yd, rank3);  // refused: dense_scan: state: wanted the scalar type
+  dense_scan(xd, xd, xd, rank3, yd, wide_rank3);  // refused: dense_scan: x: wanted .*scalar of a
   operator_span(xi);  // refused: operator_span: operators: wanted elements of float, double
   operator_span(w, 0.1);  // refused: operator_span: after operators: wanted SpanOptions
   heads_of_lags(w);  // refused: heads_of_lags: after lags: wanted the outputs

@@ -125,6 +125,7 @@ TEST(SparseView, UnsortedAndRepeatedIndicesAreAllowed) {
   const std::int32_t outer[] = {0, 4, 4}, inner[] = {2, 0, 2, 1};
   const float values[] = {1, 2, 4, 8};
   const CompressedView<float, std::int32_t> v{2, 3, outer, nullptr, inner, values};
+  EXPECT_EQ(v.entries(), 4);
   EXPECT_NO_THROW(pare::check_compressed("f", "s", v));
   Eigen::MatrixXf wanted(2, 3);
   wanted << 2, 8, 5, 0, 0, 0;

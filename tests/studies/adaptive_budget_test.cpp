@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 #include "language_model/adaptive_budget.hpp"
+#include "language_model/prompt_bytes.hpp"
 
 #include <gtest/gtest.h>
 
@@ -87,6 +88,20 @@ TEST(AdaptiveBudget, OfDraftsThatCostPerNodeOffersTwiceWhatWasWorthIt) {
   budget.cut(tree, 2.0);
   EXPECT_EQ(tree.size(), 4);
   EXPECT_EQ(budget.offered(), 8);
+}
+
+TEST(PromptBytes, AreOfATextUntilItEndsAndThenOfAll) {
+  language_model::PromptBytes bytes;
+  bytes.begin_text();
+  bytes.add(1);
+  bytes.add(3);
+  EXPECT_EQ(bytes.mean(), 2);
+  bytes.end_text();
+  bytes.begin_text();
+  bytes.add(11);
+  EXPECT_EQ(bytes.mean(), 11);
+  bytes.end_text();
+  EXPECT_EQ(bytes.mean(), 5);
 }
 
 }  // namespace

@@ -41,10 +41,10 @@ TEST(EncoderArguments, OptionsStandAnywhereBehindTheCommand) {
   EXPECT_EQ(judged.command, Command::Judge);
   EXPECT_EQ(judged.words, std::vector<std::string>{"a.txt"});
   EXPECT_EQ(judged.shares, (std::vector<double>{.75, .5}));
-  EXPECT_EQ(judged.metrics, (std::vector<SvdMetric>{SvdMetric::Covariance, SvdMetric::Inputs}));
+  EXPECT_EQ(judged.metrics(), (std::vector<SvdMetric>{SvdMetric::Covariance, SvdMetric::Inputs}));
   EXPECT_EQ(judged.sample, "b.txt");
   EXPECT_EQ(judged.threads, 2);
-  EXPECT_EQ(parse({"judge", "a", "--svd", "1", "--sample", "b"}).metrics,
+  EXPECT_EQ(parse({"judge", "a", "--svd", "1", "--sample", "b"}).metrics(),
             (std::vector<SvdMetric>{SvdMetric::Plain, SvdMetric::Covariance}));
   EXPECT_EQ(parse({"judge", "a", "--svd", "1", "--metric", "plain"}).sample, "");
   EXPECT_EQ(parse({"judge", "a", "--heads", "6,3", "--sample", "b"}).heads,
@@ -76,6 +76,8 @@ TEST(EncoderArguments, WhatMakesNoSenseIsRefused) {
             "got both --svd and --heads");
   EXPECT_EQ(refusal({"judge", "a", "--heads", "6,0", "--sample", "b"}),
             "--heads: got '0', wanted numbers of heads, by commas");
+  EXPECT_EQ(refusal({"judge", "a", "--heads", "6", "--metric", "inputs", "--sample", "b"}),
+            "got both --metric and --heads");
   EXPECT_EQ(refusal({"judge", "a", "--heads", "6", "--sample", "a"}),
             "--sample: got 'a', wanted a text that is not judged");
   EXPECT_EQ(refusal({"judge", "a", "--svd", "1"}),

@@ -101,14 +101,17 @@ TEST(LanguageModelArguments, OptionsStandAnywhereBehindTheCommand) {
   const Arguments budget = parse(
       {"perplexity", "a", "--kv", "head-budget:.3,.1", "--evict", "keydiff", "--sample", "b"});
   EXPECT_EQ(budget.budget.ratios, (std::vector<double>{.3, .1}));
-  EXPECT_EQ(budget.budget.evict, Evict::KeyDiff);
+  EXPECT_EQ(budget.budget.scores(), Evict::KeyDiff);
+  EXPECT_EQ(masked.budget.scores(), Evict::SnapKv);
   EXPECT_EQ(budget.kv, KvScalar::Float);
   const Arguments hunting = parse({"perplexity", "a", "--heads", "hunt", "--pool", "x",
                                    "--rounds=2", "--sample", "y", "--hunt-tokens=9"});
   EXPECT_TRUE(hunting.heads.hunt && hunting.heads.any());
   EXPECT_EQ(hunting.heads.pool, "x");
-  EXPECT_EQ(hunting.heads.rounds, 2);
-  EXPECT_EQ(hunting.heads.hunt_tokens, 9);
+  EXPECT_EQ(hunting.heads.hunt_rounds(), 2);
+  EXPECT_EQ(hunting.heads.most_hunt_tokens(), 9);
+  EXPECT_EQ(masked.heads.hunt_rounds(), 4);
+  EXPECT_EQ(masked.heads.most_hunt_tokens(), 256);
   EXPECT_EQ(parse({"perplexity", "a", "--score-documents", "x"}).heads.score_documents, "x");
 
   const Arguments heads = parse({"heads", "--share", "0.1", "--random=3", "--prompts", "2"});
@@ -240,6 +243,11 @@ TEST(LanguageModelArguments, WhatMakesNoSenseIsRefused) {
       "got several of --attention, --heads, --svd, --latent and --kv head-budget, wanted one of "
       "them");
   EXPECT_EQ(judging({"--evict", "lru"}), "--evict: got 'lru', wanted snapkv or keydiff");
+  EXPECT_EQ(judging({"--evict", "snapkv"}), "got --evict without --kv head-budget");
+  EXPECT_EQ(judging({"--heads=zero:f", "--rounds=4"}),
+            "got --rounds or --hunt-tokens without --heads hunt");
+  EXPECT_EQ(judging({"--heads=zero:f", "--hunt-tokens=9"}),
+            "got --rounds or --hunt-tokens without --heads hunt");
   EXPECT_EQ(judging({"--heads", "f"}),
             "--heads: got 'f', wanted uniform:FILE or zero:FILE, by commas, or hunt");
   EXPECT_EQ(judging({"--heads", "zero:"}),

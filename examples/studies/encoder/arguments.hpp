@@ -70,7 +70,7 @@ struct Arguments {
   Command command = Command::Compare;
   std::vector<std::string> words;  ///< sentences, or a file
   std::vector<double> shares;
-  std::vector<SvdMetric> metrics = {SvdMetric::Plain, SvdMetric::Covariance};
+  std::optional<std::vector<SvdMetric>> metric;
   std::vector<Index> heads;  ///< how many are kept; empty: layers are factored
   std::string sample, out;
   Index tokens = 256;
@@ -78,9 +78,12 @@ struct Arguments {
   int threads = command_line::all_threads();
   bool help = false;
 
+  std::vector<SvdMetric> metrics() const {
+    return metric.value_or(std::vector{SvdMetric::Plain, SvdMetric::Covariance});
+  }
   bool needs_sample() const {
     return !heads.empty() ||
-           std::ranges::any_of(metrics, [](SvdMetric m) { return m != SvdMetric::Plain; });
+           std::ranges::any_of(metrics(), [](SvdMetric m) { return m != SvdMetric::Plain; });
   }
 };
 
@@ -126,7 +129,7 @@ inline constexpr Option judge_options[] = {
     {"--heads", [](auto& a, auto option,
                    auto value) { a.heads = command_line::list(option, value, head_count); }},
     {"--metric", [](auto& a, auto option,
-                    auto value) { a.metrics = command_line::list(option, value, metric); }},
+                    auto value) { a.metric = command_line::list(option, value, metric); }},
     {"--sample",
      [](auto& a, auto option, auto value) { a.sample = command_line::file_name(option, value); }},
 };
@@ -162,6 +165,7 @@ inline void check_complete(const Arguments& a) {
   }
   if (a.shares.empty() == a.heads.empty())
     throw UsageError(a.heads.empty() ? "--svd is missing" : "got both --svd and --heads");
+  if (!a.heads.empty() && a.metric) throw UsageError("got both --metric and --heads");
   if (!a.heads.empty() && a.sample.empty()) throw UsageError("--heads needs --sample");
   if (a.needs_sample() && a.sample.empty())
     throw UsageError("--metric inputs and covariance, which is among the default, need --sample");

@@ -90,7 +90,7 @@ void run_judge(const Arguments& arguments, OpenEncoder& model, const B& backend)
     inputs = products_of(model, backend, sentences_of(arguments, model, arguments.sample));
   const Matrix exact = sentence_vectors(model.bert, backend, sentences, [](double) {});
   std::printf("%zu sentences\n%-12s %6s %22s\n", sentences.size(), "metric", "kept", "mean cosine");
-  for (const SvdMetric metric : arguments.metrics)
+  for (const SvdMetric metric : arguments.metrics())
     judge_metric(arguments, model, backend, sentences, exact, metric, inputs);
 }
 

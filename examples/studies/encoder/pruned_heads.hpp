@@ -7,8 +7,7 @@
 /// ```cpp
 /// const auto usage = head_usage(bert, file, [&] { bert.forward(backend, batch, out); });
 /// const BlocksRestored restored(bert);
-/// prune_heads(bert, file, heads_by("most used", 6, usage));  // of each block the 6 that are used
-/// most
+/// prune_heads(bert, file, heads_by("most used", 6, usage));  // 6 heads of each block
 /// ```
 
 #include "common/blocks_restored.hpp"

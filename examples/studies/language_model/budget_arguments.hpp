@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,7 +20,9 @@ enum class Evict : std::uint8_t { SnapKv, KeyDiff };
 
 struct BudgetArguments {
   std::vector<double> ratios;  ///< of a prompt's tokens that stay; empty: all do
-  Evict evict = Evict::SnapKv;
+  std::optional<Evict> evict;
+
+  Evict scores() const { return evict.value_or(Evict::SnapKv); }
 };
 
 namespace detail {
@@ -41,6 +44,8 @@ inline Evict evict_name(std::string_view option, std::string_view value) {
 inline void check_budget(const BudgetArguments& budget, const std::string& sample) {
   if (!budget.ratios.empty() && sample.empty())
     throw command_line::UsageError("--kv head-budget needs --sample");
+  if (budget.ratios.empty() && budget.evict)
+    throw command_line::UsageError("got --evict without --kv head-budget");
 }
 
 }  // namespace detail

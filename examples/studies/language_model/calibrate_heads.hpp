@@ -36,7 +36,7 @@ pare::attention::RetentionProfile calibrated(const Arguments& arguments, const O
   command_line::Progress progress("calibrating heads");
   pare::attention::RetentionProfile profile(shape.layers, shape.kv_heads);
   KvCache cache(shape, half);
-  HeadBudget budget(shape, arguments.budget.evict, each, options);
+  HeadBudget budget(shape, arguments.budget.scores(), each, options);
   for (auto rest = std::span(tokens); static_cast<Index>(rest.size()) >= half;
        rest = rest.subspan(static_cast<std::size_t>(half))) {
     cache.reset();

@@ -7,6 +7,8 @@
 
 #include "language_model/retrieval_heads.hpp"
 
+#include <algorithm>
+#include <cstddef>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,8 +18,10 @@ namespace language_model {
 /// The tokens of a text; its first half twice; and its tokens in an order drawn by lot.
 inline std::vector<std::pair<std::string, std::vector<Token>>> document_forms(
     const std::vector<Token>& text) {
-  std::vector<Token> repeated(text.begin(), text.begin() + static_cast<Index>(text.size() / 2));
-  repeated.insert(repeated.end(), repeated.begin(), repeated.end());
+  const std::size_t half = text.size() / 2;
+  std::vector<Token> repeated(2 * half);
+  for (const std::size_t begin : {std::size_t{0}, half})
+    std::copy_n(text.begin(), half, repeated.begin() + static_cast<Index>(begin));
   std::vector<Token> shuffled = text;
   detail::Draws draw(0);
   for (std::size_t i = 0; i < shuffled.size(); ++i)

@@ -37,13 +37,15 @@ struct HeadArguments {
   pare::Index prompts = 8;
   std::optional<std::uint64_t> random;  ///< others are written, drawn with this seed
 
-  bool hunt = false;              ///< --heads hunt
-  std::string pool;               ///< a file with the heads that are hunted among
-  pare::Index rounds = 4;         ///< of the hunt
-  pare::Index hunt_tokens = 256;  ///< on which it goes
+  bool hunt = false;                       ///< --heads hunt
+  std::string pool;                        ///< a file with the heads that are hunted among
+  std::optional<pare::Index> rounds;       ///< of the hunt
+  std::optional<pare::Index> hunt_tokens;  ///< on which it goes
 
   std::string score_documents;  ///< a file with the heads that are masked; empty: no scores
 
+  pare::Index hunt_rounds() const { return rounds.value_or(4); }
+  pare::Index most_hunt_tokens() const { return hunt_tokens.value_or(256); }
   bool any() const { return hunt || !masks.empty() || !score_documents.empty(); }
 };
 
@@ -67,6 +69,8 @@ inline void set_heads(HeadArguments& heads, std::string_view option, std::string
 inline void check_heads(const HeadArguments& heads, bool has_sample) {
   using command_line::UsageError;
   if (heads.hunt != !heads.pool.empty()) throw UsageError("--heads hunt and --pool go together");
+  if (!heads.hunt && (heads.rounds || heads.hunt_tokens))
+    throw UsageError("got --rounds or --hunt-tokens without --heads hunt");
   if (heads.hunt && !has_sample) throw UsageError("--heads hunt needs --sample");
   if (!heads.score_documents.empty() && (heads.hunt || !heads.masks.empty()))
     throw UsageError("got both --heads and --score-documents");

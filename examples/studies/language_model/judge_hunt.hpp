@@ -26,7 +26,7 @@ void judge_hunt(const Arguments& arguments, const OpenModel& model, const B& bac
   const LlamaConfig& config = model.llama.config();
   const HeadArguments& of = arguments.heads;
   const std::vector<LayerHead> pool = read_heads(of.pool, config);
-  const std::vector<Token> sample = tokens_of(model, arguments.sample, of.hunt_tokens);
+  const std::vector<Token> sample = tokens_of(model, arguments.sample, of.most_hunt_tokens());
   std::map<std::vector<LayerHead>, double> known;  // the first round of both is the same
   const auto objective = [&](std::span<const LayerHead> heads) {
     const std::vector<LayerHead> set(heads.begin(), heads.end());
@@ -38,8 +38,8 @@ void judge_hunt(const Arguments& arguments, const OpenModel& model, const B& bac
                .value;
     return at->second;
   };
-  const auto rounds = pare::attention::hunt_heads(pool, objective, {.rounds = of.rounds});
-  const auto once = pare::attention::hunt_heads(pool, objective, {.per_round = of.rounds});
+  const auto rounds = pare::attention::hunt_heads(pool, objective, {.rounds = of.hunt_rounds()});
+  const auto once = pare::attention::hunt_heads(pool, objective, {.per_round = of.hunt_rounds()});
   std::printf("%zu heads, %zu tokens of %s: loss %.4f\n", pool.size(), sample.size(),
               arguments.sample.c_str(), -objective({}));
   std::puts("round layer head  loss of the set | at once: layer head  loss alone");

@@ -53,8 +53,8 @@ perplexity judges texts:
   --rounds N           with --heads hunt: of one head each       (4)
   --hunt-tokens N      of --sample, on which they are chosen     (256)
   --score-documents FILE
-                       instead, how much more a text costs without the heads of the file, also with
-                       its first half twice and with its tokens shuffled
+                       instead, how much more a text costs with the heads of the file uniform, also
+                       with its first half twice and with its tokens shuffled
   --svd LIST           instead, shares of their parameters that factors of the blocks' linear layers
                        keep, each of rank floor(share m n / (m + n)), at least 1
   --metric LIST        of plain, inputs, covariance and elementwise: errors are weighed with nothing,

@@ -45,6 +45,12 @@ struct CompressedView {
     return line_nonzeros != nullptr ? begin(u) + static_cast<Index>(line_nonzeros[u])
                                     : static_cast<Index>(outer[u + 1]);
   }
+  /// Of all lines.
+  constexpr Index entries() const {
+    Index sum = 0;
+    for (Index u = 0; u < outer_size; ++u) sum += end(u) - begin(u);
+    return sum;
+  }
 };
 
 namespace detail {

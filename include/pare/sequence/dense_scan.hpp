@@ -32,6 +32,8 @@
 #include <pare/sequence/detail/dense_runner.hpp>
 #include <pare/sequence/detail/roles.hpp>
 
+#include <type_traits>
+
 namespace pare::sequence {
 PARE_ABI_BEGIN
 
@@ -73,7 +75,8 @@ PARE_REFUSE_CALLS(dense_scan, "sequence::dense_scan", "after y: wanted nothing",
                   (INPUT, (roles::ReadsCompute<2>), "a", "[states, states]"),
                   (INPUT, (roles::ReadsSame<2>), "b", "[states, in]"),
                   (INPUT, (roles::ReadsSame<2>), "c", "[out, states]"),
-                  (INPUT, (roles::Reads<3>), "x", "[batch, tokens, in]"),
+                  (INPUT, (detail::ReadsComputedIn<3>), "x",
+                   "[batch, tokens, in], computed in the scalar of a,"),
                   (OUTPUT, (roles::WritesComputed<2>), "state", "[batch, states]"),
                   (OUTPUT, (roles::WritesComputed<3>), "y", "[batch, tokens, out]"))
 

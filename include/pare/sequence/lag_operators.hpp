@@ -28,7 +28,10 @@
 
 #include <Eigen/Core>
 
+#include <algorithm>
+#include <limits>
 #include <optional>
+#include <utility>
 
 namespace pare::sequence {
 
@@ -85,7 +88,7 @@ RowMatrix<scalar_of<A>> lag_operators(const A& a, const I& b, const C& c, Index 
 /// \throws std::invalid_argument if there are none, something is not finite, the largest singular
 ///         value overflows, or the tolerance is out of [0, 1).
 ///
-/// Cost: operators * width * dimension multiply-adds in double on one thread, and 10 operators
+/// Cost: 4 operators * width * dimension multiply-adds in double on one thread, and 10 operators
 /// dimension^2. Memory: a copy in double. Accuracy: singular values to about epsilon of the
 /// largest one.
 template <In<2> M>

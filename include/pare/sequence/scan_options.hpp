@@ -19,8 +19,8 @@ namespace pare::sequence {
 /// Options of `scan`.
 struct ScanOptions {
   /// Tokens of a chunk, at least 1: chunks of one head are then worked on by several threads, which
-  /// costs 5/3 of the work, and bits depend on it. Left out: a head is one piece of work, and a
-  /// stream may be cut anywhere.
+  /// costs nearly twice the work, and bits depend on it. Left out: a head is one piece of work, and
+  /// a stream may be cut anywhere.
   std::optional<Index> chunk{};
 };
 

@@ -41,7 +41,7 @@ template <class T, class I, KernelBackend B>
 void fill_start(const B& backend, const FastRpProblem<T, I>& p, const StartOperators& r,
                 TensorView<const T, 2> features, TensorView<T, 2> start) {
   const Index nodes = p.graph.outer_size;
-  constexpr Index rows_per_item = 256;
+  constexpr Index rows_per_item = MixedBuffer<T>::rows_per_item;
   const Index node_dim = r.nodes.output_dim;
   const auto fill_nodes = [&](const projection::Nonzeros<projection::SparseProjection>& nonzeros,
                               Index first, Index last) {

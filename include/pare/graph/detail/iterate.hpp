@@ -39,7 +39,6 @@ class MixedBuffer {
   /// than row u will have. False if the rows would take more room; nothing is kept then.
   template <Executor E, class Count>
   bool place(const E& executor, Index rows, Index columns, const Count& nonzeros) {
-    rows_ = rows;
     columns_ = columns;
     std::int64_t* start = start_.resize(static_cast<std::size_t>(rows) + 1);
     parallel_for(executor, ceil_div(rows, rows_per_item), [&](Index item, int) {
@@ -72,7 +71,7 @@ class MixedBuffer {
  private:
   AlignedBuffer<std::int64_t> start_;
   AlignedBuffer<T> words_;
-  Index rows_ = 0, columns_ = 0;
+  Index columns_ = 0;
 };
 
 /// Whether the step behind rows of so many words has few nonzeros too, as far as means tell. Where
@@ -81,8 +80,7 @@ class MixedBuffer {
 template <class T, class I>
 bool stays_sparse(const CompressedView<T, I>& graph, const kernel::MixedRows<T>& current) {
   const Index nodes = graph.outer_size;
-  double entries = 0;
-  for (Index u = 0; u < nodes; ++u) entries += static_cast<double>(graph.end(u) - graph.begin(u));
+  const auto entries = static_cast<double>(graph.entries());
   const double words = static_cast<double>(current.start[nodes]) / static_cast<double>(nodes);
   return words * entries / static_cast<double>(nodes) <= static_cast<double>(current.columns) / 8;
 }

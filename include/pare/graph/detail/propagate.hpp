@@ -16,9 +16,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
-#include <utility>
-#include <vector>
 
 namespace pare::graph::detail {
 PARE_ABI_BEGIN

@@ -23,6 +23,7 @@ template <class Entry>
 struct ColumnLists {
   std::vector<std::uint32_t> start;
   std::vector<Entry> entry;
+  Index each = 0;  ///< nonzeros of each column; 0 if they differ
 
   /// Draws columns [first, last).
   template <class Sampler, KernelBackend B>
@@ -39,13 +40,9 @@ struct ColumnLists {
         });
     entry.insert(entry.end(), 2, Entry{0});  // what the kernel may read behind the last list
     for (std::size_t j = 1; j < start.size(); ++j) start[j] = std::max(start[j], start[j - 1]);
-  }
-  /// How many nonzeros each column has; 0 if they differ.
-  Index nonzeros_of_each() const {
-    const std::uint32_t each = start.size() > 1 ? start[1] : 0;
+    each = start.size() > 1 ? Index{start[1]} : 0;
     for (std::size_t j = 1; j < start.size(); ++j)
-      if (start[j] - start[j - 1] != each) return 0;
-    return each;
+      if (start[j] - start[j - 1] != each) each = 0;
   }
   void shrink() {
     start.shrink_to_fit();
@@ -78,16 +75,14 @@ class StoredColumns {
       lists_.resize(static_cast<std::size_t>(items));
       views_.resize(lists_.size());
     }
-    each_of_list_.resize(static_cast<std::size_t>(items));
     parallel_for(backend.executor, items, [&](Index item, int) {
       const Index begin = first + item * kernel::columns_per_list;
       const Index end = begin + std::min(kernel::columns_per_list, last - begin);
       list(item).draw(sampler, backend, begin, end, output_dim);
-      each_of_list_.data()[item] = list(item).nonzeros_of_each();
     });
-    each_ = items > 0 ? each_of_list_.data()[0] : 0;
+    each_ = items > 0 ? list(0).each : 0;
     for (Index item = 0; item < items; ++item) {
-      if (each_of_list_.data()[item] != each_) each_ = 0;
+      if (list(item).each != each_) each_ = 0;
       show(item);
     }
     last_ = last;
@@ -108,15 +103,13 @@ class StoredColumns {
       lists_.pop_back();
     }
     lists_.shrink_to_fit();
-    each_of_list_ = {};
     views_ = AlignedBuffer<kernel::SignedLists<Entry>>(lists_.size());
     for (Index item = 0; item < static_cast<Index>(lists_.size()); ++item) show(item);
   }
 
   /// Bytes that it has allocated.
   Index allocated() const {
-    std::size_t total = each_of_list_.capacity() * sizeof(Index) +
-                        lists_.size() * (sizeof(lists_[0]) + sizeof(kernel::SignedLists<Entry>));
+    std::size_t total = lists_.size() * (sizeof(lists_[0]) + sizeof(kernel::SignedLists<Entry>));
     for (const auto& lists : lists_)
       total +=
           lists.start.capacity() * sizeof(std::uint32_t) + lists.entry.capacity() * sizeof(Entry);
@@ -130,7 +123,6 @@ class StoredColumns {
   }
 
   Index first_ = 0, last_ = 0, each_ = 0;
-  AlignedBuffer<Index> each_of_list_;
   std::vector<ColumnLists<Entry>> lists_;
   /// No std::vector: its code would be of one name for every instruction set.
   AlignedBuffer<kernel::SignedLists<Entry>> views_;

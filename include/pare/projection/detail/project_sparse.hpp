@@ -102,13 +102,6 @@ bool rows_ascend(const CompressedView<T, I>& x) {
   return true;
 }
 
-template <class T, class I>
-Index entries_of(const CompressedView<T, I>& x) {
-  Index entries = 0;
-  for (Index u = 0; u < x.outer_size; ++u) entries += x.end(u) - x.begin(u);
-  return entries;
-}
-
 /// How many columns of R to store at a time; 0: none, each entry of X draws its column.
 ///
 /// To store is worth it where X has more entries than R columns, and more rows than one. Where
@@ -116,7 +109,7 @@ Index entries_of(const CompressedView<T, I>& x) {
 /// entries as it is, and costs a search a row, about what it takes to draw a column.
 template <class Entry, class T, class I>
 Index columns_to_store(const CompressedView<T, I>& x, double column_nonzeros, double bytes) {
-  const Index entries = entries_of(x);
+  const Index entries = x.entries();
   if (entries < x.inner_size || x.outer_size == 1) return 0;
   const double fit = bytes / StoredColumns<Entry>::bytes(1, column_nonzeros);
   if (fit >= static_cast<double>(x.inner_size)) return x.inner_size;
@@ -149,11 +142,11 @@ struct SumsToRow {
   }
 };
 
-/// Whether X has fewer rows than threads could share out, but long ones.
+/// Whether X has fewer rows than threads could share out, but many entries.
 template <class T, class I>
-bool has_few_long_rows(const CompressedView<T, I>& x) {
-  constexpr Index few = 8, long_row = 1024;
-  return x.outer_size <= few && entries_of(x) >= long_row;
+bool has_many_entries_in_few_rows(const CompressedView<T, I>& x) {
+  constexpr Index few = 8, many = 1024;
+  return x.outer_size <= few && x.entries() >= many;
 }
 
 /// Few rows whose columns are all drawn: a thread draws some outputs of a row's columns, so that
@@ -161,7 +154,8 @@ bool has_few_long_rows(const CompressedView<T, I>& x) {
 template <class Sampler, class T, class I, class Entry, KernelBackend B>
 void add_drawn_rows(const B& backend, const RowSums<Sampler, T, I, Entry>& rows, SumRows<T>& memory,
                     TensorView<T, 2> y, T factor) {
-  constexpr Index block = 64, most_slices = 16;  // outputs that samplers draw together
+  constexpr Index block = 64;        // outputs that samplers draw together
+  constexpr Index most_slices = 16;  // of a row's outputs, each a whole number of blocks
   const CompressedView<T, I>& x = rows.x;
   // One thread draws all outputs at once, in nine tenths of the time.
   const Index parts = worker_count(backend.executor, most_slices) > 1 ? most_slices : 1;
@@ -219,7 +213,8 @@ void project_sparse_in(const B& backend, const CompressedView<T, I>& x, const Sa
   if (step == 0) {
     const StoredColumns<Entry> none;
     const RowSums<Sampler, T, I, Entry> rows{x, sampler, none, y.cols()};
-    if (has_few_long_rows(x)) return add_drawn_rows(backend, rows, memory->sums, y, factor);
+    if (has_many_entries_in_few_rows(x))
+      return add_drawn_rows(backend, rows, memory->sums, y, factor);
     return add_sparse_rows(backend, rows, false, memory->sums, {y, false, factor});
   }
   const RowSums<Sampler, T, I, Entry> rows{x, sampler, memory->columns, y.cols()};

@@ -192,8 +192,9 @@ class SignSampler {
  public:
   explicit SignSampler(const SparseSignProjection& r)
       : output_dim_(r.output_dim), nonzeros_(r.nonzeros), key_(r.seed) {
-    for (Index group = 0; group <= nonzeros_ && nonzeros_ <= kept; ++group)
-      first_of_[static_cast<std::size_t>(group)] = group * output_dim_ / nonzeros_;
+    if (nonzeros_ > kept) return;
+    for (Index group = 0; group <= nonzeros_; ++group)
+      first_of_[static_cast<std::size_t>(group)] = first_of(group, output_dim_, nonzeros_);
   }
 
   template <KernelBackend B, class Emit>
@@ -224,9 +225,12 @@ class SignSampler {
   static constexpr std::uint32_t signs_tag = 0x534a4c55u;
 
  private:
+  static Index first_of(Index group, Index output_dim, Index nonzeros) {
+    return group * output_dim / nonzeros;
+  }
   Index first_of(Index group) const {
     return nonzeros_ <= kept ? first_of_[static_cast<std::size_t>(group)]
-                             : group * output_dim_ / nonzeros_;
+                             : first_of(group, output_dim_, nonzeros_);
   }
 
   Index group_of(Index row) const {

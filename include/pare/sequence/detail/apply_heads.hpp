@@ -16,6 +16,7 @@
 #include <pare/sequence/toeplitz_heads.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 
 namespace pare::sequence::detail {

@@ -210,7 +210,8 @@ class DenseScan {
     linalg::multiply(backend_, as_const(starts), as_const(powers_), all, {.accumulate = true});
   }
 
-  /// A copy of what has no stride of 1 would be slow to read.
+  /// The same matrix; along an extent of 1, where nobody steps, the stride is 1, by which products
+  /// choose their way.
   static TensorView<const T, 2> lines(TensorView<const T, 2> m) {
     for (std::size_t d = 0; d < 2 && m.stride[0] != 1 && m.stride[1] != 1; ++d)
       if (m.extent[d] <= 1) m.stride[d] = 1;

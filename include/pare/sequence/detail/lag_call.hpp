@@ -12,8 +12,6 @@
 #include <pare/linalg/multiply.hpp>
 #include <pare/sequence/detail/dense_runner.hpp>
 
-#include <type_traits>
-
 namespace pare::sequence::detail {
 PARE_ABI_BEGIN
 
@@ -56,6 +54,7 @@ void reference_lags(const LagCall<T>& s, RowMatrix<T>& lags) {
         lag(i, j) = static_cast<T>(sum);
       }
     check_lag(l, as_const(lag));
+    if (l + 1 == s.n) break;
     for (Index i = 0; i < states; ++i)
       for (Index j = 0; j < in; ++j) {
         next(i, j) = 0;
@@ -74,6 +73,7 @@ void product_lags(const B& backend, const LagCall<T>& s, RowMatrix<T>& lags) {
     const TensorView<T, 2> lag = lag_of(lags, l, s.c.rows(), s.b.cols());
     linalg::multiply(kept, s.c, const_view(now), lag);
     check_lag(l, as_const(lag));
+    if (l + 1 == s.n) break;
     linalg::multiply(kept, s.a, const_view(now), to_view(next));
     now.swap(next);
   }

@@ -28,4 +28,19 @@ struct ReadsComputed {
   }
 };
 
+/// An input that is computed in the first argument's scalar: its shape says so, in words.
+template <std::size_t Rank>
+struct ReadsComputedIn {
+  static constexpr bool counts = true;
+  template <class A, class S>
+  static consteval roles::Wrong wrong() {
+    constexpr roles::Wrong first = roles::Reads<Rank>::template wrong<A, S>();
+    if constexpr (first != roles::right || std::is_void_v<typename S::first>)
+      return first;
+    else
+      return std::is_same_v<compute_t<scalar_of<A>>, typename S::first> ? roles::right
+                                                                        : roles::no_memory;
+  }
+};
+
 }  // namespace pare::sequence::detail

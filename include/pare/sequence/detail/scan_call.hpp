@@ -10,7 +10,6 @@
 #include <pare/sequence/detail/check_apart.hpp>
 #include <pare/sequence/scan_options.hpp>
 
-#include <array>
 #include <vector>
 
 namespace pare::sequence::detail {

@@ -11,9 +11,11 @@
 
 #include <Eigen/Core>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <limits>
+#include <utility>
 #include <vector>
 
 namespace pare::sequence::detail {
@@ -26,12 +28,11 @@ struct SpanSvd {
   RowMatrix<double> basis;        ///< [values, cols], orthonormal rows
 };
 
-/// Takes the row's part along a unit vector away; returns it.
-inline double project_out(double* row, const double* unit, Index size) {
+/// Takes the row's part along a unit vector away.
+inline void project_out(double* row, const double* unit, Index size) {
   double dot = 0;
   for (Index j = 0; j < size; ++j) dot += row[j] * unit[j];
   for (Index j = 0; j < size; ++j) row[j] -= dot * unit[j];
-  return dot;
 }
 
 inline double squared_length(const double* row, Index size) {
