@@ -2,6 +2,7 @@
 // Rows that a hook changes once they are complete, and the blends of SoftPAG, against the oracle.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstddef>
@@ -9,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include <pare/attention/heads/most_attended.hpp>
 #include <pare/attention/heads/soft_identity.hpp>
 
 #include "attention/attend_calls.hpp"
@@ -27,6 +29,7 @@ using pare::attention::FinishCall;
 using pare::attention::KeepRows;
 using pare::attention::SoftCap;
 using pare::attention::SoftIdentity;
+using pare::attention::SoftOneHot;
 using pare::attention::SoftTarget;
 using pare::attention::WithFinish;
 using pare::testing::all_same_bits;
@@ -205,6 +208,44 @@ TEST(SoftTarget, RowsAreBroadcast) {
   }
 }
 
+// Each blended row is that of attend and the value of one key; here the key of the largest score,
+// which an oracle finds in double.
+TEST(SoftOneHot, BlendsWithTheValueOfTheLargestScore) {
+  for (const Sizes& s : {Sizes{2, 4, 2, 70, 150, 24, 13}, Sizes{1, 4, 2, 2, 4500, 24, 13}}) {
+    const Inputs<float> x(s);
+    const auto keys = pare::attention::most_attended(x.q.view(), x.k.view());
+    const auto plain = attended(pare::simd, x, {.causal = true});
+    for (const bool definition : {true, false}) {
+      const SoftOneHot policy{keys, s.queries, shares};
+      const auto y = definition ? finished(pare::reference, x, policy, {.causal = true})
+                                : finished(pare::simd, x, policy, {.causal = true});
+      for (Index h = 0; h < 4; ++h)
+        for (const Index i : {Index{0}, s.queries - 1}) {
+          const Index b = s.batch - 1, kv = h / 2;
+          Index best = 0;
+          double most = -std::numeric_limits<double>::infinity();
+          for (Index j = 0; j <= i + s.keys - s.queries; ++j) {
+            double score = 0;
+            for (Index c = 0; c < s.key_dim; ++c)
+              score += static_cast<double>(x.q(b, h, i, c)) * static_cast<double>(x.k(b, kv, j, c));
+            if (score > most) most = score, best = j;
+          }
+          const float u = shares[static_cast<std::size_t>(h)];
+          for (Index c = 0; c < s.value_dim; ++c)
+            EXPECT_NEAR(y.out(b, h, i, c),
+                        (1 - u) * plain.out(b, h, i, c) + u * x.v(b, kv, best, c), 2e-6);
+        }
+    }
+  }
+}
+
+TEST(SoftOneHot, RowsWithoutAKeyKeepTheirBits) {
+  const Inputs<float> x(Sizes{1, 4, 2, 5, 7, 8, 6});
+  const std::vector<Index> none(20, -1);
+  EXPECT_TRUE(
+      same_outputs(finished(pare::simd, x, SoftOneHot{none, 5, shares}), attended(pare::simd, x)));
+}
+
 /// A hook of a user: writes down which rows it saw.
 struct Witness : KeepRows {
   std::atomic<int>* seen = nullptr;
@@ -274,6 +315,21 @@ TEST(SoftIdentity, RefusesWhatHasNoMeaning) {
   expect(SoftTarget{other.view(), shares}, "target");
   expect(SoftTarget{y.out.view(), shares}, "out");
   expect(SoftTarget{target.view(), few}, "shares");
+  std::vector<Index> places(2 * 4 * 5, 6);
+  const auto with_place = [&](Index last, const AttendOptions& options = {}) {
+    places.back() = last;
+    expect(SoftOneHot{places, 5, shares}, "keys", options);
+  };
+  with_place(7);
+  with_place(-2);
+  const std::vector<Index> uneven{7, 6};
+  with_place(6, {.key_lengths = uneven});
+  expect(SoftOneHot{{places.data(), 39}, 5, shares}, "keys");
+  expect(SoftOneHot{places, 4, shares}, "keys");
+  expect(SoftOneHot{places, 0, shares}, "keys");
+  expect(SoftOneHot{places, 5, few}, "shares");
+  std::fill(y.out.list.begin(), y.out.list.end(), 0.0f);
+  expect(SoftOneHot{{reinterpret_cast<const Index*>(y.out.list.data()), 40}, 5, shares}, "out");
   const std::vector<Index> whole{0, 5}, keys{0, 7};
   Outputs<float> z(longer.sizes);
   refusal(

@@ -119,7 +119,6 @@ template <Backend B, In<4> X, ComputeScalar T>
 requires std::is_same_v<compute_t<scalar_of<X>>, T>
 ProductCodes encode(const B& backend, const X& x, const ProductCodebook<T>& book) {
   const char* const name = "attention::encode";
-  using S = scalar_of<X>;
   const auto rows = as_const(to_view(x));
   const auto& shape = book.shape();
   check_view(name, "x", rows);

@@ -43,6 +43,7 @@ struct FinishCall {
   Index value_dim = 0;  ///< columns of a row
   Index queries = 0;    ///< of the tensor
   bool packed = false;  ///< sequences of different lengths lie in a batch of 1
+  Index keys = 0;       ///< of the shortest sequence
   /// The first sequence that has a query without a key at its own position, with its numbers of
   /// queries and keys; nothing if every query has one.
   std::optional<std::array<Index, 3>> without_own_key{};

@@ -7,6 +7,7 @@
 #include <pare/attention/detail/problem.hpp>
 #include <pare/attention/row_finish.hpp>
 
+#include <algorithm>
 #include <array>
 #include <optional>
 
@@ -25,13 +26,22 @@ std::optional<std::array<Index, 3>> without_own_key(const C& call) {
   return std::nullopt;
 }
 
+/// Keys of the shortest sequence; 0 if there is no sequence.
+template <class C>
+Index fewest_keys(const C& call) {
+  if (call.problem.sequences == 0) return 0;
+  Index keys = call.sequence(0).keys;
+  for (Index i = 1; i < call.problem.sequences; ++i) keys = std::min(keys, call.sequence(i).keys);
+  return keys;
+}
+
 template <class C>
 void check_finish(const char* function, const C& call) {
   if constexpr (C::finishes) {
     const Problem& p = call.problem;
-    call.finish.validate(function,
-                         FinishCall{p.sequences, p.heads, p.value_dim, call.q.extent[2],
-                                    call.options.query_offsets.has_value(), without_own_key(call)});
+    call.finish.validate(function, FinishCall{p.sequences, p.heads, p.value_dim, call.q.extent[2],
+                                              call.options.query_offsets.has_value(),
+                                              fewest_keys(call), without_own_key(call)});
     call.finish.check_apart(function, "out", call.out);
     if (call.options.lse.wanted())
       call.finish.check_apart(function, "lse", call.options.lse.template view<typename C::T>());

@@ -10,6 +10,8 @@
 /// const std::vector<float> u{0, 1, 0.5f, 0};                  // [query heads]
 /// attend(q, k, v, out, SoftIdentity{u});                      // T = I: the token's own value
 /// attend(q, k, v, out, SoftTarget{targets, u});               // rows of your own
+/// const auto keys = most_attended(q, k);                      // [batch x heads x queries]
+/// attend(q, k, v, out, SoftOneHot{keys, queries, u}, {.causal = true});
 /// ```
 ///
 /// | target T of row i | call |
@@ -17,11 +19,13 @@
 /// | identity (PAG where u = 1, SoftPAG below) | `SoftIdentity{u}` |
 /// | uniform over the visible keys (UG) | rows of HeadMode::Uniform (head_modes.hpp) as targets |
 /// | softmax of the mean query (SEG's limit) | one row of `attend` for it, [batch, heads, 1, dim] |
+/// | one-hot at the largest score (MG) | `SoftOneHot{keys, queries, u}` with the keys of
+/// `most_attended` |
 ///
-/// The one-hot target at a row's largest score (MG) is not built: the online softmax keeps no
-/// place. Query i of n_q stands at the key i + n_k - n_q, or i + query_offset; its own value is
-/// that of the key/value head that its head reads. The log-sum-exp stays that of A. A share of 0
-/// leaves the bits of `attend`; one of 1 gives the target exactly, even where a row is NaN.
+/// The last costs a pass over the scores of its own: the online softmax keeps no place. Query i of
+/// n_q stands at the key i + n_k - n_q, or i + query_offset; its own value is that of the key/value
+/// head that its head reads. The log-sum-exp stays that of A. A share of 0 leaves the bits of
+/// `attend`; one of 1 gives the target exactly, even where a row is NaN.
 ///
 /// Source: arXiv 2506.10978 (HeadHunter and SoftPAG), eq. 7 and appendix C. Theirs forms A'; the
 /// form above is ours. u is a choice of the caller (they search with 1, and lower it once the heads
@@ -128,6 +132,50 @@ struct SoftTarget : KeepRows {
  private:
   Index offset(std::size_t d, Index i) const {
     return target.extent[d] == 1 ? 0 : i * target.stride[d];
+  }
+};
+
+/// o_i <- (1 - u) o_i + u v_j for one key j of each row, such as that of its largest score.
+///
+/// A row whose key is -1, which `most_attended` gives for scores of NaN, keeps its attention. A
+/// call is refused if `keys` is not of the call's shape, or holds what is not from -1 to below the
+/// keys of the shortest sequence. Not for packed sequences. The caller keeps both lists alive.
+struct SoftOneHot : KeepRows {
+  TensorView<const Index, 3> keys{};  ///< [batch, query heads, queries], contiguous
+  std::span<const float> shares{};    ///< [query heads]
+
+  SoftOneHot() = default;
+  /// \param list [batch x query heads x queries], as `most_attended` returns it; of another size
+  /// the
+  ///             call is refused
+  SoftOneHot(std::span<const Index> list, Index queries, std::span<const float> u) : shares(u) {
+    const auto heads = static_cast<Index>(u.size()), size = static_cast<Index>(list.size());
+    const bool whole = heads > 0 && queries > 0 && size % heads == 0 && size / heads % queries == 0;
+    if (whole)
+      keys = {list.data(), {size / heads / queries, heads, queries}, {heads * queries, queries, 1}};
+  }
+
+  template <class Row>
+  void finish(const Row& row) const {
+    const float u = shares[static_cast<std::size_t>(row.head())];
+    const Index key = keys(row.sequence(), row.head(), row.query());
+    if (u > 0 && key >= 0) row.blend(static_cast<double>(u), row.value(key));
+  }
+
+  void validate(const char* function, const FinishCall& call) const {
+    detail::check_shares(function, shares, call.heads);
+    check(!call.packed, function, "keys", "a key for each row", "none with packed sequences");
+    check_extents<3>(function, "keys", keys.extent, {call.sequences, call.heads, call.queries});
+    const Index rows = call.sequences * call.heads * call.queries;
+    for (Index i = 0; i < rows; ++i)
+      check(keys.data[i] >= -1 && keys.data[i] < call.keys, function, "keys", keys.data[i],
+            Worded{"from -1 to below the keys, ", call.keys});
+  }
+
+  template <class View>
+  void check_apart(const char* function, const char* output, const View& out) const {
+    check_no_overlap(function, output, out, "shares", detail::shares_view(shares));
+    check_no_overlap(function, output, out, "keys", keys);
   }
 };
 
