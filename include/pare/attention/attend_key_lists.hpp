@@ -134,9 +134,8 @@ PARE_ABI_BEGIN
 ///                 is false if left out: causal lists need no other, and it costs nothing then
 /// \returns the density: pairs attended to, of those that the options alone let queries see
 /// \throws std::invalid_argument if the lists are for another shape or share memory with an output,
-/// or
-///         as `attend` without lists.
-///         Nothing is written then. A call without queries does nothing.
+///         or as `attend` without lists. Nothing is written then. A call without queries does
+///         nothing.
 ///
 /// Cost: 2 (key dim + value dim) FLOPs for each listed pair. Each operand is a load, which binds,
 /// at .3 to .4 of the rate of the dense engine (.33 of its time for an eighth of its pairs); each

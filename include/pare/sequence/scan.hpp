@@ -26,9 +26,10 @@
 /// since bf16 makes 1 of 0.999.
 ///
 /// An element of y and of the state has the same bits wherever a stream is cut into calls (unless
-/// the state is of 16 bits, or there are chunks), for any strides and any number of threads. NaN
-/// and infinity follow the formula: they stay in their head, one of x in its value, and last. |a|
-/// above 1 grows without a check.
+/// the state is of 16 bits, or there are chunks), for any strides and any number of threads; but
+/// heads of one value whose states lie apart are summed in another order than those whose states
+/// follow one another. NaN and infinity follow the formula: they stay in their head, one of x in
+/// its value, and last. |a| above 1 grows without a check.
 ///
 /// Source: Gu and Dao, "Mamba", 2023, eq. 2; Dao and Gu, "Transformers are SSMs", ICML 2024;
 /// Yang et al., "Gated linear attention", ICML 2024. Ours: the layout by (states, dim), and the

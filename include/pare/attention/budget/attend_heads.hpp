@@ -177,8 +177,7 @@ PARE_ABI_BEGIN
 ///                  sequence s; of the scalar of q
 /// \param out       [sequences, heads, queries, value dim], likewise, written
 /// \param partition of these lengths, kv heads, heads and queries, for any number of threads; left
-/// out: one
-///                  is made for the backend's
+///                  out: one is made for the backend's
 /// \param options   causal, scale and query_offset; nothing that counts positions or needs one
 ///                  length
 /// \throws std::invalid_argument if a shape or stride does not fit, the partition is of another

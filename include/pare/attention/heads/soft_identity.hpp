@@ -19,17 +19,16 @@
 /// | identity (PAG where u = 1, SoftPAG below) | `SoftIdentity{u}` |
 /// | uniform over the visible keys (UG) | rows of HeadMode::Uniform (head_modes.hpp) as targets |
 /// | softmax of the mean query (SEG's limit) | one row of `attend` for it, [batch, heads, 1, dim] |
-/// | one-hot at the largest score (MG) | `SoftOneHot{keys, queries, u}` with the keys of
-/// `most_attended` |
+/// | one-hot at the largest score (MG) | `SoftOneHot{keys, queries, u}`, keys of `most_attended` |
 ///
 /// The last costs a pass over the scores of its own: the online softmax keeps no place. Query i of
 /// n_q stands at the key i + n_k - n_q, or i + query_offset; its own value is that of the key/value
 /// head that its head reads. The log-sum-exp stays that of A. A share of 0 leaves the bits of
 /// `attend`; one of 1 gives the target exactly, even where a row is NaN.
 ///
-/// Source: arXiv 2506.10978 (HeadHunter and SoftPAG), eq. 7 and appendix C. Theirs forms A'; the
-/// form above is ours. u is a choice of the caller (they search with 1, and lower it once the heads
-/// are fixed): it has no default.
+/// Source: arXiv 2506.10978 (HeadHunter and SoftPAG), eq. 7 and appendix C. The paper forms A';
+/// the blend of outputs is ours. u is a choice of the caller (they search with 1, and lower it once
+/// the heads are fixed): it has no default.
 
 #include <pare/core/macros_off.hpp>
 
@@ -145,9 +144,8 @@ struct SoftOneHot : KeepRows {
   std::span<const float> shares{};    ///< [query heads]
 
   SoftOneHot() = default;
-  /// \param list [batch x query heads x queries], as `most_attended` returns it; of another size
-  /// the
-  ///             call is refused
+  /// \param list [batch x query heads x queries], as `most_attended` returns it; a call refuses one
+  ///             of another size
   SoftOneHot(std::span<const Index> list, Index queries, std::span<const float> u) : shares(u) {
     const auto heads = static_cast<Index>(u.size()), size = static_cast<Index>(list.size());
     const bool whole = heads > 0 && queries > 0 && size % heads == 0 && size / heads % queries == 0;
