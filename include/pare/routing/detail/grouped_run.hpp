@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// How `grouped_multiply` runs: rows are sorted, large experts take all threads, small ones one
+/// each.
+
+#include <pare/core/aligned_buffer.hpp>
+#include <pare/core/backend.hpp>
+#include <pare/core/ceil_div.hpp>
+#include <pare/core/matrix.hpp>
+#include <pare/core/parallel.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/core/workspace.hpp>
+#include <pare/routing/route_plan.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <numeric>
+#include <span>
+#include <vector>
+
+namespace pare::routing::detail {
+PARE_ABI_BEGIN
+
+/// Rows whose products take as long as reading the weight: with fewer, an expert costs the same.
+inline constexpr Index rows_of_one_reading = 6;
+
+template <class T>
+struct GroupedMemory {
+  AlignedBuffer<T> rows;           ///< [routed x inputs], of x, sorted
+  std::vector<Index> experts;      ///< those with rows, large ones first
+  std::vector<Workspace> workers;  ///< one each
+};
+
+/// One call. `L` is a layer of rows of T.
+template <class B, class T, class L>
+class GroupedRun {
+ public:
+  GroupedRun(const B& backend, TensorView<const T, 2> x, const RoutePlan& plan,
+             std::span<const L> experts, TensorView<T, 2> parts)
+      : backend_(backend),
+        x_(x),
+        plan_(plan),
+        experts_(experts),
+        parts_(parts),
+        memory_(leased<GroupedMemory<T>>(backend)) {}
+
+  void run() {
+    sort_rows();
+    const Index large = list_experts();
+    auto& list = memory_->experts;
+    for (Index i = 0; i < large; ++i) apply(backend_, list[static_cast<std::size_t>(i)]);
+    const Index small = static_cast<Index>(list.size()) - large;
+    memory_->workers.resize(std::max(
+        memory_->workers.size(), static_cast<std::size_t>(worker_count(backend_.executor, small))));
+    parallel_for(backend_.executor, small, [&](Index item, int worker) {
+      apply(backend_.with(memory_->workers[static_cast<std::size_t>(worker)]),
+            list[static_cast<std::size_t>(large + item)]);
+    });
+  }
+
+ private:
+  Index rows(Index expert) const {
+    const auto offsets = plan_.offsets();
+    return offsets[static_cast<std::size_t>(expert) + 1] -
+           offsets[static_cast<std::size_t>(expert)];
+  }
+
+  /// x in the order of places: where it lies, or copied.
+  void sort_rows() {
+    const auto order = plan_.rows_by_place();
+    bool sorted = x_.rows() == plan_.routed();
+    for (std::size_t p = 0; sorted && p < order.size(); ++p)
+      sorted = order[p] == static_cast<Index>(p);
+    if (sorted) return;
+    constexpr Index block = 32;
+    const Index routed = plan_.routed(), inputs = x_.cols();
+    T* const to = memory_->rows.resize(static_cast<std::size_t>(routed * inputs));
+    parallel_for(backend_.executor, ceil_div(routed, block), [&](Index item, int) {
+      for (Index p = item * block; p < std::min(routed, (item + 1) * block); ++p)
+        copy_row(order[static_cast<std::size_t>(p)], to + p * inputs);
+    });
+    x_ = {to, {routed, inputs}, {inputs, 1}};
+  }
+
+  void copy_row(Index row, T* to) const {
+    const T* const from = x_.data + row * x_.stride[0];
+    if (x_.stride[1] == 1)
+      std::copy_n(from, x_.cols(), to);
+    else
+      for (Index i = 0; i < x_.cols(); ++i) to[i] = from[i * x_.stride[1]];
+  }
+
+  /// Lists the experts that have rows; returns how many of them all threads should share.
+  Index list_experts() {
+    auto& list = memory_->experts;
+    list.clear();
+    Index work = 0;
+    for (Index e = 0; e < plan_.experts(); ++e)
+      if (rows(e) > 0) {
+        list.push_back(e);
+        work += cost(e);
+      }
+    const Index workers = worker_count(backend_.executor, work);
+    if (workers == 1) return 0;
+    const auto shared = [&](Index e) { return cost(e) > work / (2 * workers); };
+    return std::stable_partition(list.begin(), list.end(), shared) - list.begin();
+  }
+  Index cost(Index expert) const { return std::max(rows(expert), rows_of_one_reading); }
+
+  template <class On>
+  void apply(const On& on, Index expert) const {
+    const Index first = plan_.offsets()[static_cast<std::size_t>(expert)];
+    experts_[static_cast<std::size_t>(expert)].apply(on, rows_of(x_, first, rows(expert)),
+                                                     rows_of(parts_, first, rows(expert)));
+  }
+
+  const B& backend_;
+  TensorView<const T, 2> x_;  ///< then in the order of places
+  const RoutePlan& plan_;
+  std::span<const L> experts_;
+  TensorView<T, 2> parts_;
+  Lease<GroupedMemory<T>> memory_;
+};
+
+/// A loop over experts.
+template <class T, class L>
+void reference_grouped(TensorView<const T, 2> x, const RoutePlan& plan, std::span<const L> experts,
+                       TensorView<T, 2> parts) {
+  RowMatrix<T> row(1, x.cols());
+  for (Index e = 0; e < plan.experts(); ++e) {
+    const Index first = plan.offsets()[static_cast<std::size_t>(e)];
+    const auto rows = plan.rows_of(e);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      for (Index c = 0; c < x.cols(); ++c) row(0, c) = x(rows[i], c);
+      experts[static_cast<std::size_t>(e)].apply(reference, const_view(row),
+                                                 rows_of(parts, first + static_cast<Index>(i), 1));
+    }
+  }
+}
+
+PARE_ABI_END
+}  // namespace pare::routing::detail
