@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Tucker-decomposed retrieval of memory slots (TDQKR of UltraMem and UltraMemV2): scores of rank r
+/// for row and column keys, preselected by one direction, combined by small cores.
+///
+///     srow_i = K_0i^T q_1, scol_j = K_1j^T q_2                         [r] each
+///     I = the k rows of largest <srow_i, u>,  J = the k columns of largest <scol_j, v>
+///     hits: the k largest of sum_c srow_i^T Core_c scol_j over I x J,  slot = i n + j
+///
+/// ```cpp
+/// const TuckerKeys<float> memory{keys, cores, u, v};   // [heads, 2, n, half, r], [cores, r, r],
+/// [r], [r] const TuckerHits<float> hits = search_tucker_keys(queries, memory, 32);
+/// ```
+///
+/// The preselection is the method's heuristic: hits are *not* the largest of all n^2 scores. With
+/// r = 1 and scores of both signs it finds half of them, because products of two negative scores
+/// are large too. u and v must be those that a model stores: they are top singular vectors of the
+/// sum of its cores, but both may change their sign together, and the sign changes the candidates.
+/// Product keys are the case r = 2, srow = [s, 1], scol = [1, t], Core = I, u = v = [1, 1]: of
+/// those, search_product_keys is the faster form.
+///
+/// Source: UltraMemV2, arXiv 2508.18756, by its released code, whose queries and keys come
+/// normalised. Ours: equal scores take the lower slot first.
+
+#include <pare/core/macros_off.hpp>
+
+#include <pare/core/backend.hpp>
+#include <pare/core/check.hpp>
+#include <pare/core/executor_ref.hpp>
+#include <pare/core/matrix.hpp>
+#include <pare/core/refused_call.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/core/view_check.hpp>
+#include <pare/routing/memory/detail/tucker_run.hpp>
+#include <pare/routing/memory/tucker_keys.hpp>
+
+#include <type_traits>
+
+namespace pare::routing {
+namespace detail {
+PARE_ABI_BEGIN
+
+template <class T>
+void check_tucker(const TensorView<const T, 3>& queries, const TuckerKeys<T>& m, Index k) {
+  constexpr const char* function = "routing::search_tucker_keys";
+  const auto& e = m.keys.extent;
+  check_view(function, "keys", m.keys);
+  check(e[0] >= 1 && e[2] >= 1 && e[3] >= 1 && e[4] >= 1, function, "keys", e,
+        "[heads, 2, n, half, r] of at least one each");
+  check_extents<5>(function, "keys", e, {e[0], 2, e[2], e[3], e[4]});
+  check_view(function, "cores", m.cores);
+  check(m.cores.extent[0] >= 1, function, "cores", m.cores.extent, "at least one core");
+  check_extents<3>(function, "cores", m.cores.extent, {m.cores.extent[0], e[4], e[4]});
+  check_view(function, "u", m.u);
+  check_extents<1>(function, "u", m.u.extent, {e[4]});
+  check_view(function, "v", m.v);
+  check_extents<1>(function, "v", m.v.extent, {e[4]});
+  check_view(function, "queries", queries);
+  check_extents<3>(function, "queries", queries.extent, {queries.extent[0], e[0], 2 * e[3]});
+  check(k >= 1 && k <= e[2], function, "k", k, Worded{"1 to the keys of a half, ", e[2]});
+  checked_product(function, "keys", e[2], e[2]);
+  const Index hits = checked_product(function, "k", e[0], k);
+  const Index scores = checked_product(function, "k", hits, m.cores.extent[0]);
+  checked_count(function, "k", checked_product(function, "k", queries.extent[0], scores),
+                sizeof(Index));
+}
+
+template <class B, class T>
+TuckerHits<T> search_tucker_keys(const B& backend, const TensorView<const T, 3>& queries,
+                                 const TuckerKeys<T>& memory, Index k) {
+  check_tucker(queries, memory, k);
+  const Index heads = memory.keys.extent[0], cores = memory.cores.extent[0];
+  TuckerHits<T> hits{RowMatrix<Index>(queries.extent[0], heads * k),
+                     RowMatrix<T>(queries.extent[0], heads * k * cores)};
+  TuckerRun<B, T>(backend, queries, memory, k, hits).run();
+  return hits;
+}
+
+template <class X>
+struct IsTuckerKeys : std::false_type {};
+template <class T>
+struct IsTuckerKeys<TuckerKeys<T>> : std::true_type {};
+template <class X>
+using TakesTuckerKeys = IsTuckerKeys<std::remove_cvref_t<X>>;
+
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
+/// Finds the slots of each row and head.
+///
+/// \param backend left out: pare::simd
+/// \param queries [rows, heads, 2 half] of float or double, any strides
+/// \param memory  the keys, of the scalar of queries, of heads, n, half and rank r
+/// \param k       1 to n: candidates of each side, and hits
+/// \returns ids [rows, heads k], those of a head together by falling sum over cores, and their
+///          scores [rows, heads k cores]
+/// \throws std::invalid_argument if an extent does not fit, or k is out of range
+///
+/// Cost: 4 rows heads n half r FLOPs, which bind, and k^2 small products for each row and head.
+/// Memory: scores of up to 256 rows, [256, n] 2 r times, and the result. A row with a NaN has hits
+/// without a meaning, but in range. The same bits for any number of threads.
+template <Backend B, In<3> Q, ComputeScalar T>
+requires std::is_same_v<scalar_of<Q>, T>
+TuckerHits<T> search_tucker_keys(const B& backend, const Q& queries, const TuckerKeys<T>& memory,
+                                 Index k) {
+  return detail::search_tucker_keys(on_any_executor(backend), as_const(to_view(queries)), memory,
+                                    k);
+}
+
+/// \overload
+template <In<3> Q, ComputeScalar T>
+requires std::is_same_v<scalar_of<Q>, T>
+TuckerHits<T> search_tucker_keys(const Q& queries, const TuckerKeys<T>& memory, Index k) {
+  return search_tucker_keys(simd, queries, memory, k);
+}
+
+PARE_REFUSE_CALLS(search_tucker_keys, "routing::search_tucker_keys",
+                  "after memory: wanted k, an Index",
+                  (INPUT, (roles::ReadsCompute<3>), "queries", "[rows, heads, 2 half]"),
+                  (PLAIN, (roles::Takes<detail::TakesTuckerKeys>), "memory",
+                   "TuckerKeys of the scalar of queries"))
+
+PARE_ABI_END
+}  // namespace pare::routing
+
+#include <pare/core/macros_on.hpp>

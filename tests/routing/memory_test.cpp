@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: Apache-2.0
+// Searches of memory layers against all slots and against the definition; rows gathered.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include <pare/routing/memory/gather_values.hpp>
+#include <pare/routing/memory/product_key_search.hpp>
+#include <pare/routing/memory/tucker_search.hpp>
+
+#include "support/properties.hpp"
+
+namespace routing_memory_test {
+namespace {
+
+using pare::bf16;
+using pare::Index;
+using pare::RowMatrix;
+using pare::TensorView;
+using pare::routing::gather_values;
+using pare::routing::MemoryHits;
+using pare::routing::search_product_keys;
+using pare::routing::search_tucker_keys;
+using pare::routing::TuckerHits;
+using pare::routing::TuckerKeys;
+using pare::testing::random_matrix;
+using pare::testing::refusal;
+using pare::testing::refuses_and_leaves_alone;
+
+/// A memory of n^2 slots and queries for it.
+template <class T>
+struct Memory {
+  Index rows, heads, n, half, rank;
+  RowMatrix<T> queries, keys;
+
+  Memory(Index r, Index h, Index keys_of_half, Index d, Index p = 1)
+      : rows(r),
+        heads(h),
+        n(keys_of_half),
+        half(d),
+        rank(p),
+        queries(random_matrix<RowMatrix<T>>(r, h * 2 * d, 1)),
+        keys(random_matrix<RowMatrix<T>>(h * 2 * keys_of_half, d * p, 2)) {}
+
+  TensorView<const T, 3> q() const {
+    return {queries.data(), {rows, heads, 2 * half}, {heads * 2 * half, 2 * half, 1}};
+  }
+  TensorView<const T, 4> k() const {
+    return {keys.data(), {heads, 2, n, half}, {2 * n * half, n * half, half, 1}};
+  }
+  TensorView<const T, 5> k5() const {
+    const Index line = half * rank;
+    return {keys.data(), {heads, 2, n, half, rank}, {2 * n * line, n * line, line, rank, 1}};
+  }
+  /// <q of a side, column p of key i>.
+  double score(Index r, Index h, Index side, Index i, Index p = 0) const {
+    double sum = 0;
+    for (Index c = 0; c < half; ++c)
+      sum += static_cast<double>(q()(r, h, side * half + c)) *
+             static_cast<double>(k5()(h, side, i, c, p));
+    return sum;
+  }
+};
+
+/// The k largest of all n^2 sums, in double; scores that are nearly equal may change places.
+template <class T>
+void expect_largest(const Memory<T>& m, const MemoryHits<T>& hits, Index k, double bound) {
+  for (Index r = 0; r < m.rows; ++r)
+    for (Index h = 0; h < m.heads; ++h) {
+      std::vector<double> all;
+      for (Index i = 0; i < m.n; ++i)
+        for (Index j = 0; j < m.n; ++j) all.push_back(m.score(r, h, 0, i) + m.score(r, h, 1, j));
+      auto sorted = all;
+      std::sort(sorted.rbegin(), sorted.rend());
+      std::vector<Index> seen;
+      for (Index t = 0; t < k; ++t) {
+        const Index id = hits.ids(r, h * k + t);
+        ASSERT_TRUE(id >= 0 && id < m.n * m.n);
+        seen.push_back(id);
+        const double got = static_cast<double>(hits.scores(r, h * k + t));
+        EXPECT_NEAR(got, sorted[static_cast<std::size_t>(t)], bound);
+        EXPECT_NEAR(got, all[static_cast<std::size_t>(id)], bound);
+      }
+      std::sort(seen.begin(), seen.end());
+      EXPECT_EQ(std::adjacent_find(seen.begin(), seen.end()), seen.end());
+    }
+}
+
+// Sums of 9 products of numbers up to 1, twice: off by at most 200 u.
+TEST(ProductKeys, AreTheLargestOfAllSlots) {
+  const Memory<float> m(70, 2, 37, 9);
+  const Memory<double> wide(5, 1, 20, 9);
+  for (const Index k : {1, 7, 37}) {
+    const double u = 200 * 0x1p-24;
+    expect_largest(m, search_product_keys(m.q(), m.k(), k), k, u);
+    if (k < 37) expect_largest(m, search_product_keys(pare::reference, m.q(), m.k(), k), k, u);
+    if (k < 20) expect_largest(wide, search_product_keys(wide.q(), wide.k(), k), k, 200 * 0x1p-53);
+  }
+  pare::testing::same_bits_for_any_threads(pare::simd, [&](const auto& backend) {
+    return search_product_keys(backend, m.q(), m.k(), 7).scores;
+  });
+}
+
+TEST(ProductKeys, OfEqualSumsTakeTheLowerSlot) {
+  Memory<double> m(1, 1, 4, 1);
+  m.queries.setOnes();
+  m.keys.col(0) << 1, 2, 2, 0, 5, 4, 5, 5;
+  const auto hits = search_product_keys(m.q(), m.k(), 4);
+  const RowMatrix<Index> wanted = (RowMatrix<Index>(1, 4) << 4, 6, 7, 8).finished();
+  EXPECT_TRUE(hits.ids == wanted);
+  EXPECT_TRUE((hits.scores.array() == 7).all());
+}
+
+TEST(ProductKeys, NaNGivesSlotsInRange) {
+  Memory<float> m(3, 1, 20, 9);
+  m.queries(1, 2) = std::nanf("");
+  const auto before = search_product_keys(Memory<float>(3, 1, 20, 9).q(), m.k(), 5);
+  const auto hits = search_product_keys(m.q(), m.k(), 5);
+  for (Index t = 0; t < 5; ++t) {
+    EXPECT_TRUE(hits.ids(1, t) >= 0 && hits.ids(1, t) < 400);
+    EXPECT_EQ(hits.ids(0, t), before.ids(0, t));
+    EXPECT_EQ(hits.ids(2, t), before.ids(2, t));
+  }
+}
+
+/// The method's own selection, in double.
+void expect_tucker(const Memory<double>& m, const TuckerKeys<double>& keys, Index k,
+                   const TuckerHits<double>& hits) {
+  const Index cores = keys.cores.extent[0];
+  const auto best = [&](Index r, Index h, Index side,
+                        const TensorView<const double, 1>& direction) {
+    std::vector<double> along;
+    for (Index i = 0; i < m.n; ++i) {
+      along.push_back(0);
+      for (Index p = 0; p < m.rank; ++p) along.back() += direction(p) * m.score(r, h, side, i, p);
+    }
+    std::vector<Index> order(static_cast<std::size_t>(m.n));
+    std::iota(order.begin(), order.end(), Index{0});
+    std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) {
+      return along[static_cast<std::size_t>(a)] > along[static_cast<std::size_t>(b)];
+    });
+    order.resize(static_cast<std::size_t>(k));
+    return order;
+  };
+  for (Index r = 0; r < m.rows; ++r)
+    for (Index h = 0; h < m.heads; ++h) {
+      std::vector<std::pair<double, Index>> pairs;
+      const auto by_core = [&](Index c, Index i, Index j) {
+        double sum = 0;
+        for (Index p = 0; p < m.rank; ++p)
+          for (Index s = 0; s < m.rank; ++s)
+            sum += m.score(r, h, 0, i, p) * keys.cores(c, p, s) * m.score(r, h, 1, j, s);
+        return sum;
+      };
+      for (const Index i : best(r, h, 0, keys.u))
+        for (const Index j : best(r, h, 1, keys.v)) {
+          double sum = 0;
+          for (Index c = 0; c < cores; ++c) sum += by_core(c, i, j);
+          pairs.emplace_back(-sum, i * m.n + j);
+        }
+      std::sort(pairs.begin(), pairs.end());
+      for (Index t = 0; t < k; ++t) {
+        const Index id = hits.ids(r, h * k + t);
+        EXPECT_EQ(id, pairs[static_cast<std::size_t>(t)].second);
+        for (Index c = 0; c < cores; ++c)
+          EXPECT_NEAR(hits.scores(r, (h * k + t) * cores + c), by_core(c, id / m.n, id % m.n),
+                      1e-12);
+      }
+    }
+}
+
+TEST(TuckerKeys, ArePreselectedAndCombinedByCores) {
+  const Memory<double> m(300, 2, 11, 6, 2);
+  const auto cores = random_matrix<RowMatrix<double>>(2, 4, 7);
+  const std::vector<double> u{.8, -.6}, v{.6, .8};
+  const TuckerKeys<double> keys{
+      m.k5(), {cores.data(), {2, 2, 2}, {4, 2, 1}}, {u.data(), {2}, {1}}, {v.data(), {2}, {1}}};
+  const auto hits = search_tucker_keys(m.q(), keys, 4);
+  expect_tucker(m, keys, 4, hits);
+  expect_tucker(m, keys, 4, search_tucker_keys(pare::reference, m.q(), keys, 4));
+  pare::testing::same_bits_for_any_threads(pare::simd, [&](const auto& backend) {
+    return search_tucker_keys(backend, m.q(), keys, 4).scores;
+  });
+  // The sign of both directions changes what is found.
+  const std::vector<double> minus_u{-.8, .6}, minus_v{-.6, -.8};
+  TuckerKeys<double> other = keys;
+  other.u.data = minus_u.data();
+  other.v.data = minus_v.data();
+  EXPECT_FALSE(search_tucker_keys(m.q(), other, 4).ids == hits.ids);
+}
+
+template <class S>
+void expect_gathered(double bound) {
+  using T = pare::compute_t<S>;
+  const Index slots = 50, dim = 205, rows = 19, hits = 11;
+  const auto from = random_matrix<RowMatrix<T>>(slots, dim, 1);
+  RowMatrix<S> values(slots, dim);
+  for (Index i = 0; i < slots; ++i)
+    for (Index c = 0; c < dim; ++c) values(i, c) = static_cast<S>(from(i, c));
+  const auto weights = random_matrix<RowMatrix<T>>(rows, hits, 2);
+  RowMatrix<Index> ids(rows, hits);
+  for (Index r = 0; r < rows; ++r)
+    for (Index j = 0; j < hits; ++j) ids(r, j) = (r * 7 + j * j) % slots;  // some repeat
+  RowMatrix<double> wanted = RowMatrix<double>::Zero(rows, dim);
+  for (Index r = 0; r < rows; ++r)
+    for (Index j = 0; j < hits; ++j)
+      for (Index c = 0; c < dim; ++c)
+        wanted(r, c) += static_cast<double>(weights(r, j)) *
+                        static_cast<double>(static_cast<T>(values(ids(r, j), c)));
+  const auto expect = [&](const auto& backend) {
+    RowMatrix<T> out(rows, dim);
+    gather_values(backend, values, ids, weights, out);
+    EXPECT_LE((out.template cast<double>() - wanted).cwiseAbs().maxCoeff(), bound);
+    return out;
+  };
+  expect(pare::reference);
+  const RowMatrix<T> out = expect(pare::simd);
+  EXPECT_TRUE((expect(pare::simd.threads(2)).array() == out.array()).all());
+}
+
+// 11 products of numbers up to 1: off by at most 66 u.
+TEST(GatherValues, AddsUpRowsOfATable) {
+  expect_gathered<float>(66 * 0x1p-24);
+  expect_gathered<double>(66 * 0x1p-53);
+  expect_gathered<bf16>(66 * 0x1p-24);
+  RowMatrix<float> out = RowMatrix<float>::Ones(3, 4);
+  gather_values(RowMatrix<float>::Ones(5, 4).eval(), RowMatrix<Index>(3, 0), RowMatrix<float>(3, 0),
+                out);
+  EXPECT_TRUE((out.array() == 0).all());
+}
+
+TEST(Memories, RefuseWhatDoesNotFit) {
+  const Memory<float> m(3, 2, 10, 4);
+  const auto product = [&](const auto& q, const auto& k, Index hits, const char* argument) {
+    refusal([&] { search_product_keys(q, k, hits); }, "routing::search_product_keys", argument);
+  };
+  product(m.q(), m.k(), 0, "k");
+  product(m.q(), m.k(), 11, "k");
+  auto keys = m.k();
+  keys.extent[1] = 1;
+  product(m.q(), keys, 2, "keys");
+  keys.extent[1] = 2;
+  keys.extent[2] = 0;
+  product(m.q(), keys, 1, "keys");
+  auto queries = m.q();
+  queries.extent[2] = 7;
+  product(queries, m.k(), 2, "queries");
+  const Memory<double> t(3, 1, 10, 4, 2);
+  const std::vector<double> u(8, 1.0);
+  const TuckerKeys<double> right{
+      t.k5(), {u.data(), {2, 2, 2}, {4, 2, 1}}, {u.data(), {2}, {1}}, {u.data(), {2}, {1}}};
+  const auto tucker = [&](const TuckerKeys<double>& wrong, Index k, const char* argument) {
+    refusal([&] { search_tucker_keys(t.q(), wrong, k); }, "routing::search_tucker_keys", argument);
+  };
+  tucker(right, 11, "k");
+  auto wrong = right;
+  wrong.u.extent[0] = 1;
+  tucker(wrong, 2, "u");
+  wrong = right;
+  wrong.cores.extent[2] = 1;
+  tucker(wrong, 2, "cores");
+  wrong = right;
+  wrong.keys.extent[1] = 1;
+  tucker(wrong, 2, "keys");
+  RowMatrix<float> values = RowMatrix<float>::Ones(5, 4), weights = RowMatrix<float>::Ones(3, 2),
+                   out = RowMatrix<float>::Zero(3, 4);
+  RowMatrix<Index> ids = RowMatrix<Index>::Zero(3, 2);
+  const auto gather = [&](const auto& table, const auto& w, auto&& to, const char* argument) {
+    refuses_and_leaves_alone([&] { gather_values(table, ids, w, to); }, "routing::gather_values",
+                             argument, out);
+  };
+  for (const Index bad : {Index{5}, Index{-1}}) {
+    ids(2, 1) = bad;
+    gather(values, weights, out, "ids");
+  }
+  ids(2, 1) = 4;
+  gather(Eigen::MatrixXf(values), weights, out, "values");
+  gather(values, out, out, "weights");
+  gather(values, weights, values, "out");
+  gather(out, weights, out, "out");
+}
+
+}  // namespace
+}  // namespace routing_memory_test
