@@ -310,6 +310,27 @@ TEST(DenseLinear, RoundsManyRowsWhereAskedTo) {
           "round_inputs");
 }
 
+// Of 64 inputs few rows are rounded where pairs are fast; of 577 they are multiplied as they are.
+TEST(DenseLinear, RoundsFewRowsWhereAskedTo) {
+  for (const Index inputs : {128, 577}) {
+    const Layer<bf16> layer(70, inputs);
+    const DenseLinear<bf16> rounding(layer.linear().weights(), {.round_few_rows = true});
+    const bool pairs = pare::linalg::multiplies_weight_pairs(pare::simd, layer.linear().weights());
+    EXPECT_FALSE(pairs && inputs == 577);
+    for (const Index rows : {Index{1}, few_rows, few_rows + 4}) {
+      const auto x = random_rows<float>(rows, inputs, 3);
+      Rows<float> seen(rows, inputs, [&](Index r, Index i) {
+        return pairs && rows <= few_rows ? static_cast<float>(bf16(x(r, i))) : x(r, i);
+      });
+      expect_products(layer.values, seen, applied(rounding, pare::simd, x));
+      pare::testing::same_bits_for_any_threads(
+          pare::simd, [&](const auto& on) { return applied(rounding, on, x); });
+    }
+  }
+  refusal([&] { DenseLinear<float>(3, 4, {.round_few_rows = true}); }, "transformer::DenseLinear",
+          "round_few_rows");
+}
+
 TEST(QuantizedLinear, RefusesOtherNumbersOfBlocks) {
   const std::vector<Q4_1> blocks(12);
   const std::span<const Q4_1> all(blocks);

@@ -205,8 +205,7 @@ double top_one_balance(const L& logits, const TopOneBalanceOptions& options = {}
 ///
 /// \param gradient [rows, experts], any strides, written; apart from the logits
 /// \throws std::invalid_argument as top_one_balance, or if gradient does not fit. Nothing is
-/// written
-///         then.
+///         written then.
 template <In<2> L, Out<2> G>
 requires ComputeScalar<scalar_of<L>> && SameScalar<L, G>
 void top_one_balance_gradient(const L& logits, G&& gradient,

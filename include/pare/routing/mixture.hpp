@@ -102,8 +102,7 @@ PARE_ABI_BEGIN
 /// \param y       [rows, outputs], any strides, written; apart from what is read. A row without an
 ///                expert is 0
 /// \throws std::invalid_argument if an extent does not fit, an id is out of range or stands twice
-/// in
-///         a row, a weight is not finite, or y overlaps what is read. y is as it was then.
+///         in a row, a weight is not finite, or y overlaps what is read. y is as it was then.
 ///
 /// Cost: that of `grouped_multiply`; the plan and the sum are a few percent of it. Memory, kept in
 /// the backend's workspace: the plan, x sorted, and the parts, [rows choices, outputs]. Sums run by

@@ -114,10 +114,14 @@ void multiply_many(const B& backend, WeightView<W> w, TensorView<const linear_t<
   }
 }
 
-/// Many rows, rounded to bf16 first.
-template <class B>
-void multiply_rounded(const B& backend, WeightView<bf16> w, TensorView<const float, 2> x,
-                      TensorView<float, 2> y) {
+/// Which rows are rounded to bf16, and multiplied in pairs: more than few_rows, and up to them.
+struct RoundedRows {
+  bool many = false, few = false;
+};
+
+/// Calls f with the rows rounded to bf16.
+template <class B, class F>
+void with_rounded(const B& backend, TensorView<const float, 2> x, const F& f) {
   const auto memory = leased<AlignedBuffer<bf16>>(backend);
   const TensorView<bf16, 2> rounded{
       memory->resize(static_cast<std::size_t>(x.rows() * x.cols())), x.extent, {x.cols(), 1}};
@@ -127,7 +131,7 @@ void multiply_rounded(const B& backend, WeightView<bf16> w, TensorView<const flo
     launch(backend, kernel::NarrowRows<bf16>{&x(begin, 0), x.stride[0], &rounded(begin, 0),
                                              x.cols(), end - begin, x.cols()});
   });
-  linalg::multiply(backend, as_const(rounded), transpose(w), y);
+  f(as_const(rounded));
 }
 
 /// Rows that are copied because theirs are not contiguous.
@@ -139,17 +143,26 @@ struct LinearMemory {
 /// Rows that are contiguous.
 template <class B, class W>
 void multiply_contiguous(const B& backend, WeightView<W> w, TensorView<const linear_t<W>, 2> x,
-                         TensorView<linear_t<W>, 2> y, bool rounds) {
+                         TensorView<linear_t<W>, 2> y, RoundedRows rounds) {
+  const bool few = x.rows() <= few_rows;
+  if constexpr (std::is_same_v<W, bf16>) {
+    if (few && rounds.few && linalg::multiplies_weight_pairs(backend, w))
+      return with_rounded(backend, x, [&](TensorView<const bf16, 2> rows) {
+        linalg::multiply_weight_pairs(backend, w, rows, y);
+      });
+    if (!few && rounds.many)
+      return with_rounded(backend, x, [&](TensorView<const bf16, 2> rows) {
+        linalg::multiply(backend, rows, transpose(w), y);
+      });
+  }
   if constexpr (kernel::WeightElement<W>)
-    if (x.rows() <= few_rows) return linalg::multiply_weight_rows(backend, w, x, y);
-  if constexpr (std::is_same_v<W, bf16>)
-    if (rounds) return multiply_rounded(backend, w, x, y);
+    if (few) return linalg::multiply_weight_rows(backend, w, x, y);
   multiply_many(backend, w, x, y);
 }
 
 template <class B, class W>
 void run_linear(const B& backend, WeightView<W> w, TensorView<const linear_t<W>, 2> x,
-                TensorView<linear_t<W>, 2> y, bool rounds) {
+                TensorView<linear_t<W>, 2> y, RoundedRows rounds) {
   using T = linear_t<W>;
   const bool copies_x = !contiguous_rows(x), copies_y = !contiguous_rows(y);
   if (!copies_x && !copies_y) return multiply_contiguous(backend, w, x, y, rounds);
@@ -174,10 +187,10 @@ void run_linear(const B& backend, WeightView<W> w, TensorView<const linear_t<W>,
   if (copies_y) copy(as_const(to), y);
 }
 
-/// A layer's call, checked but for what belongs to the layer. `rounds`: many rows to bf16.
+/// A layer's call, checked but for what belongs to the layer.
 template <class B, class W>
 void apply_weight(const B& backend, WeightView<W> w, TensorView<const linear_t<W>, 2> x,
-                  TensorView<linear_t<W>, 2> y, bool rounds = false) {
+                  TensorView<linear_t<W>, 2> y, RoundedRows rounds = {}) {
   if (y.rows() == 0) return;
   // Nobody steps along an extent of 1.
   if (x.cols() == 1) x.stride[1] = 1;

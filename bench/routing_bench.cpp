@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// Rows routed to experts: the grouped product, its plan, and memory layers.
+///
+/// `of_limit` is of the slower of reading the weights of the experts that rows chose (dram_read)
+/// and the products of pairs of bf16 (dot_bf16), both on as many threads as the row has. `vs_loop`
+/// is a loop over experts with linalg::multiply, which a program without a plan would write;
+/// `vs_torch_loop` and `vs_torch_grouped` are torch's own, in bf16: index_select and mm per expert,
+/// and torch._grouped_mm where the build has it. `plan_share` is the plan's part of the whole.
+
+#include "counters.hpp"
+#include "linear_data.hpp"
+#include "peer.hpp"
+#include "random_data.hpp"
+#include "workload.hpp"
+
+#include <pare/linalg/multiply.hpp>
+#include <pare/routing/combine.hpp>
+#include <pare/routing/gates.hpp>
+#include <pare/routing/grouped_multiply.hpp>
+#include <pare/routing/memory/gather_values.hpp>
+#include <pare/routing/memory/product_key_search.hpp>
+#include <pare/transformer/dense_linear.hpp>
+
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <vector>
+
+namespace {
+using namespace pare::bench;
+using namespace pare::routing;
+using pare::bf16;
+using pare::Index;
+using Layer = pare::transformer::DenseLinear<bf16>;
+
+constexpr Index experts = 96, inputs = 1536, outputs = 768;
+
+/// The layers of all rows of the area: 226 MB.
+struct Experts {
+  std::vector<Layer> layers;
+
+  Experts() {
+    const pare::transformer::DenseLinearOptions rounded{.round_inputs = true,
+                                                        .round_few_rows = true};
+    SplitMix64 random(1);
+    for (Index e = 0; e < experts; ++e) {
+      layers.emplace_back(outputs, inputs, rounded);
+      const auto w = layers.back().own_weights();
+      for (Index i = 0; i < outputs * inputs; ++i)
+        w.data[i] = static_cast<bf16>(static_cast<float>(random.unit()) - 0.5f);
+    }
+  }
+};
+
+struct GroupedData {
+  explicit GroupedData(Index rows)
+      : x(uniform_matrix(rows, inputs, 2)),
+        logits(uniform_matrix(rows, experts, 3)),
+        plan(route(logits, TopOne{}).ids, experts),
+        parts(RowMatrix::Zero(rows, outputs)) {
+    for (Index e = 0; e < experts; ++e) used += plan.rows_of(e).empty() ? 0 : 1;
+  }
+
+  template <class B>
+  void run(const B& backend) {
+    grouped_multiply(backend, x, plan, all().layers, parts);
+  }
+  /// As a program without a plan: rows of an expert gathered, one product, results put back.
+  template <class B>
+  void run_loop(const B& backend) {
+    for (Index e = 0; e < experts; ++e) {
+      const auto rows = plan.rows_of(e);
+      if (rows.empty()) continue;
+      const auto count = static_cast<Index>(rows.size());
+      Eigen::Matrix<bf16, -1, -1, Eigen::RowMajor> in(count, inputs);
+      RowMatrix out(count, outputs);
+      for (Index i = 0; i < count; ++i)
+        for (Index c = 0; c < inputs; ++c)
+          in(i, c) = static_cast<bf16>(x(rows[static_cast<std::size_t>(i)], c));
+      pare::linalg::multiply(backend, pare::const_view(in),
+                             transpose(all().layers[static_cast<std::size_t>(e)].weights()),
+                             pare::to_view(out));
+      for (Index i = 0; i < count; ++i) parts.row(rows[static_cast<std::size_t>(i)]) = out.row(i);
+    }
+  }
+  /// Some sums in double, of inputs rounded to bf16.
+  bool is_right() {
+    run(pare::simd);
+    for (Index p = 0; p < plan.routed(); p += 1 + plan.routed() / 3) {
+      const auto e = std::upper_bound(plan.offsets().begin(), plan.offsets().end(), p) -
+                     plan.offsets().begin() - 1;
+      const auto w = all().layers[static_cast<std::size_t>(e)].weights();
+      const Index row = plan.rows_by_place()[static_cast<std::size_t>(p)];
+      double sum = 0, size = 0;
+      for (Index c = 0; c < inputs; ++c) {
+        const double term =
+            static_cast<double>(x(row, c)) * static_cast<double>(static_cast<float>(w(7, c)));
+        sum += term;
+        size += std::abs(term);
+      }
+      if (!(std::abs(static_cast<double>(parts(p, 7)) - sum) <= 0x1p-8 * size)) return false;
+    }
+    return true;
+  }
+
+  static Experts& all() {
+    return workload<Experts>("routing experts", [] { return Experts(); });
+  }
+
+  RowMatrix x, logits;
+  RoutePlan plan;
+  RowMatrix parts;
+  Index used = 0;
+  pare::Workspace workspace;
+};
+
+void run_grouped(benchmark::State& state, Index rows, int threads) {
+  GroupedData data(rows);
+  if (!data.is_right()) return state.SkipWithError("differs from sums in double");
+  const double weight = static_cast<double>(inputs * outputs);
+  const double read = static_cast<double>(data.used) * weight * sizeof(bf16);
+  const int calls = static_cast<int>(std::max(1.0, 4e8 / read));
+  LimitProbe probe(threads, {{Limit::dram_read, read * calls},
+                             {Limit::dot_bf16, 2 * weight * static_cast<double>(rows) * calls}});
+  const double own = time_calls(state, probe, data, threads, calls);
+  set_of_limit(state, probe.seconds(), own);
+  state.counters["experts"] = static_cast<double>(data.used);
+  const double loop = usual_seconds([&] {
+    if (threads == 1)
+      data.run_loop(pare::simd.with(data.workspace));
+    else
+      data.run_loop(pare::simd.threads(threads).with(data.workspace));
+  });
+  set_vs(state, "loop", loop * calls, own);
+  const auto torch = [&](const std::string& way) {
+    return calls * python_peer_seconds(
+                       "routing_torch.py",
+                       {way, std::to_string(threads), std::to_string(rows), std::to_string(experts),
+                        std::to_string(outputs), std::to_string(inputs)});
+  };
+  set_vs(state, "torch_loop", torch("loop"), own);
+  set_vs(state, "torch_grouped", torch("grouped"), own);
+}
+
+/// Logits to a plan, and the plan alone.
+void run_plan(benchmark::State& state, Index rows) {
+  GroupedData data(rows);
+  const auto ids = route(data.logits, TopOne{}).ids;
+  RoutePlan plan;
+  const double own = time_alone(state, [&] { plan.assign(pare::const_view(ids), experts); });
+  if (plan.routed() != rows) return state.SkipWithError("rows are missing");
+  const double multiply = usual_seconds([&] { data.run(pare::simd.with(data.workspace)); });
+  state.counters["plan_share"] = own / multiply;
+  Routes<float> routes;
+  const double gate = usual_seconds([&] { route(data.logits, TopOne{}, routes); });
+  state.counters["gate_share"] = gate / multiply;
+}
+
+/// UltraMemV2's widths: rows of 192 bf16 of a table of 360^2 slots, times 8 so that it is in
+/// memory.
+void run_gather(benchmark::State& state, Index rows, int threads) {
+  constexpr Index slots = 8 * 360 * 360, dim = 192, hits = 32;
+  struct Table {
+    std::vector<bf16> values;
+    Table() : values(static_cast<std::size_t>(slots * dim)) {
+      SplitMix64 random(4);
+      for (auto& v : values) v = static_cast<bf16>(static_cast<float>(random.unit()) - 0.5f);
+    }
+  };
+  auto& table = workload<Table>("routing table", [] { return Table(); });
+  pare::RowMatrix<Index> ids(rows, hits);
+  SplitMix64 random(5);
+  for (Index i = 0; i < rows * hits; ++i)
+    ids.data()[i] = static_cast<Index>(random.next() % static_cast<std::uint64_t>(slots));
+  const RowMatrix weights = uniform_matrix(rows, hits, 6);
+  RowMatrix out(rows, dim);
+  const pare::TensorView<const bf16, 2> values{table.values.data(), {slots, dim}, {dim, 1}};
+  const int calls = static_cast<int>(std::max<Index>(1, 2048 / rows));
+  const auto backend = pare::simd.threads(threads);
+  const double own = time_alone(state, [&] {
+    for (int i = 0; i < calls; ++i)
+      if (threads == 1)
+        gather_values(pare::simd, values, ids, weights, out);
+      else
+        gather_values(backend, values, ids, weights, out);
+  });
+  // The limit of reading those rows: each line loaded once, nothing computed but a sum of words.
+  std::vector<std::uint64_t> sums(static_cast<std::size_t>(rows));
+  const auto read = [&](Index r) {
+    std::uint64_t sum = 0;
+    for (Index j = 0; j < hits; ++j) {
+      const bf16* const row = values.data + ids(r, j) * dim;
+      if (j + 4 < hits)
+        for (Index c = 0; c < dim; c += 32)
+          __builtin_prefetch(values.data + ids(r, j + 4) * dim + c);
+      for (Index c = 0; c < dim; c += 32) {
+        std::uint64_t word = 0;
+        std::memcpy(&word, row + c, sizeof(word));
+        sum += word;
+      }
+    }
+    sums[static_cast<std::size_t>(r)] = sum;
+  };
+  const double limit = usual_seconds([&] {
+    for (int i = 0; i < calls; ++i)
+      pare::parallel_for(backend.executor, rows, [&](Index r, int) { read(r); });
+  });
+  benchmark::DoNotOptimize(sums.data());
+  state.counters["of_read_rows"] = limit / own;
+  state.counters["GB_a_second"] =
+      static_cast<double>(rows * hits * dim) * sizeof(bf16) * calls / own * 1e-9;
+}
+
+/// The search of both halves: 360 keys of 96.
+void run_search(benchmark::State& state, Index rows, int threads) {
+  constexpr Index n = 360, half = 96, k = 32;
+  const RowMatrix queries = uniform_matrix(rows, 2 * half, 7);
+  const RowMatrix keys = uniform_matrix(2 * n, half, 8);
+  const pare::TensorView<const float, 3> q{
+      queries.data(), {rows, 1, 2 * half}, {2 * half, 2 * half, 1}};
+  const pare::TensorView<const float, 4> t{
+      keys.data(), {1, 2, n, half}, {2 * n * half, n * half, half, 1}};
+  const int calls = static_cast<int>(std::max<Index>(1, 512 / rows));
+  LimitProbe probe(threads, {{Limit::fma_f32, 4.0 * static_cast<double>(rows * n * half) * calls}});
+  const double own = time_between_probes(state, probe, [&] {
+    for (int i = 0; i < calls; ++i)
+      if (threads == 1)
+        search_product_keys(pare::simd, q, t, k);
+      else
+        search_product_keys(pare::simd.threads(threads), q, t, k);
+  });
+  set_of_limit(state, probe.seconds(), own);
+}
+
+template <class Run>
+void add(const std::string& name, const Run& run) {
+  for (const int threads : {1, all_threads()}) {
+    large(benchmark::RegisterBenchmark(
+              (name + (threads == 1 ? "/t1" : "")).c_str(),
+              [run, threads](benchmark::State& state) { run(state, threads); }),
+          3);
+    if (all_threads() == 1) break;
+  }
+}
+
+const bool registered = [] {
+  for (const Index rows : {1, 8, 32, 256, 2048})
+    add("routing/grouped/e96/768x1536/bf16/top1/n" + std::to_string(rows),
+        [rows](benchmark::State& state, int threads) { run_grouped(state, rows, threads); });
+  large(benchmark::RegisterBenchmark("routing/plan/n8192/e96",
+                                     [](benchmark::State& state) { run_plan(state, 8192); }),
+        3);
+  for (const Index rows : {1, 64, 2048})
+    add("routing/memory/gather/192/bf16/k32/n" + std::to_string(rows),
+        [rows](benchmark::State& state, int threads) { run_gather(state, rows, threads); });
+  for (const Index rows : {1, 2048})
+    add("routing/memory/product_keys/360x96/k32/n" + std::to_string(rows),
+        [rows](benchmark::State& state, int threads) { run_search(state, rows, threads); });
+  return true;
+}();
+}  // namespace
