@@ -122,6 +122,7 @@
 #include <pare/factor/elementwise.hpp>
 #include <pare/factor/linear_operator.hpp>
 #include <pare/factor/metric.hpp>
+#include <pare/factor/structured/two_four.hpp>
 #include <pare/factor/svd.hpp>
 #include <pare/factor/weighted_svd.hpp>
 #include <pare/feature/fields/donors.hpp>
