@@ -100,6 +100,14 @@ inline double mean_diagonal(const char* function, const CovarianceSum& sum, Inde
   return diagonal_mean(sum.view()) / static_cast<double>(count);
 }
 
+inline std::vector<double> covariance_diagonal(const CovarianceSum& sum, Index count) {
+  check(count > 0, "factor::Covariance::diagonal", "count", count, "a token that was added");
+  std::vector<double> diagonal(static_cast<std::size_t>(sum.dim));
+  for (Index i = 0; i < sum.dim; ++i)
+    diagonal[static_cast<std::size_t>(i)] = sum.at(i, i) / static_cast<double>(count);
+  return diagonal;
+}
+
 template <KernelBackend B>
 RowMatrix<double> mean_covariance(const char* function, const B& backend, const CovarianceSum& sum,
                                   Index count) {
@@ -206,6 +214,12 @@ class Covariance {
   /// \throws std::invalid_argument if no token was added.
   PARE_ALWAYS_INLINE double mean_diagonal() const {
     return detail::mean_diagonal("factor::Covariance::mean_diagonal", sum_, count_);
+  }
+
+  /// C_jj [dim]: the mean square of each input.
+  /// \throws std::invalid_argument if no token was added.
+  PARE_ALWAYS_INLINE std::vector<double> diagonal() const {
+    return detail::covariance_diagonal(sum_, count_);
   }
 
   /// C + damping mean_diagonal() I, a copy.

@@ -419,6 +419,26 @@ PARE_ALWAYS_INLINE std::int32_t* list_bits(std::uint64_t bits, std::int32_t firs
     return detail::generic_list_bits(bits, first, out);
 }
 
+/// Bit i: lane i is one of the two largest of its four; of equal ones the lower lanes are. Lanes
+/// are a multiple of four and none is a NaN.
+template <class Arch, class V>
+PARE_ALWAYS_INLINE std::uint32_t two_largest(V v) noexcept {
+  static_assert(lanes<detail::lane_t<V>, Arch> % 4 == 0);
+  if constexpr (requires { detail::two_largest_on(Arch{}, v); })
+    return detail::two_largest_on(Arch{}, v);
+  else
+    return detail::generic_two_largest<Arch>(v);
+}
+
+/// Writes those 8 of 16 numbers whose bits are set, in their order: two for each four bits.
+template <class Arch, StorageScalar S>
+PARE_ALWAYS_INLINE void compress_eight(const S* p, std::uint32_t bits, S* out) noexcept {
+  if constexpr (requires { detail::compress_eight_on(Arch{}, p, bits, out); })
+    detail::compress_eight_on(Arch{}, p, bits, out);
+  else
+    for (; bits != 0; bits &= bits - 1) *out++ = p[__builtin_ctz(bits)];
+}
+
 /// Transposes a square block held in `lanes` registers: afterwards v[i] holds lane i of each.
 ///
 /// Each of the log2(lanes) stages shuffles the register file once like a deck of cards. Unrolled by

@@ -202,6 +202,8 @@ class TwoFour {
   }
 
  private:
+  friend struct detail::TwoFourMemory;
+
   template <class Visit>
   void each_kept(const Visit& visit) {
     walk(*this, visit);

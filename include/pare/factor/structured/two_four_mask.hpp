@@ -48,6 +48,11 @@ concept MaskWords =
     requires { typename view_of<const X>; } && view_of<const X>::rank == 2 &&
     std::same_as<std::remove_const_t<typename view_of<const X>::scalar>, std::uint16_t>;
 
+namespace detail {
+PARE_ABI_BEGIN
+struct TwoFourMemory;
+PARE_ABI_END
+}  // namespace detail
 PARE_ABI_BEGIN
 
 /// The mask of a weight [outputs, inputs], inputs a multiple of 4. Every mask there is has two bits
@@ -170,6 +175,8 @@ class TwoFourMask {
   }
 
  private:
+  friend struct detail::TwoFourMemory;
+
   TwoFourMask(const char* function, Index outputs, Index inputs)
       : outputs_(outputs), inputs_(inputs) {
     check(outputs >= 1, function, "outputs", outputs, "at least 1");

@@ -53,6 +53,8 @@ void widen_halves_on(NoArch);
 void round_nearest_on(NoArch);
 void scale_exponent_on(NoArch);
 void list_bits_on(NoArch);
+void two_largest_on(NoArch);
+void compress_eight_on(NoArch);
 
 template <class Arch, class V>
 PARE_ALWAYS_INLINE V generic_multiply_add(V a, V b, V c) noexcept {
@@ -160,6 +162,29 @@ PARE_ALWAYS_INLINE vec<float, Arch> generic_narrow_doubles(const vec<double, Arc
     store<Arch>(static_cast<double*>(y) + i, v[i / lanes<double, Arch>]);
   for (std::ptrdiff_t i = 0; i < n; ++i) x[i] = static_cast<float>(y[i]);
   return load<Arch>(static_cast<const float*>(x));
+}
+
+/// Of four numbers the two largest as bits; of equal ones the first.
+template <class T>
+PARE_ALWAYS_INLINE std::uint32_t two_largest_of(const T* x) noexcept {
+  std::uint32_t kept = 0;
+  for (int i = 0; i < 4; ++i) {
+    int larger = 0;
+    for (int k = 0; k < 4; ++k) larger += k < i ? x[k] >= x[i] : x[k] > x[i];
+    kept |= static_cast<std::uint32_t>(larger < 2) << i;
+  }
+  return kept;
+}
+
+template <class Arch, class V>
+PARE_ALWAYS_INLINE std::uint32_t generic_two_largest(V v) noexcept {
+  constexpr std::ptrdiff_t n = lanes<lane_t<V>, Arch>;
+  lane_t<V> x[static_cast<std::size_t>(n)];
+  store<Arch>(static_cast<lane_t<V>*>(x), v);
+  std::uint32_t kept = 0;
+  for (std::ptrdiff_t i = 0; i < n; i += 4)
+    kept |= two_largest_of(static_cast<const lane_t<V>*>(x) + i) << i;
+  return kept;
 }
 
 template <class Arch, class V>

@@ -40,8 +40,53 @@ PARE_ALWAYS_INLINE vec<double, arch::sse2> swap_pairs_on(arch::sse2,
   return _mm_shuffle_pd(v, v, 1);
 }
 
+/// Lanes that two others of their four are larger than are lost; an equal one counts where it is
+/// in front, that is in the lanes of `wrapped`.
+PARE_ALWAYS_INLINE std::uint32_t two_largest_on(arch::sse2, vec<float, arch::sse2> v) noexcept {
+  const auto beats = [&](__m128 other, __m128i wrapped) PARE_LAMBDA_INLINE {
+    return _mm_or_ps(_mm_cmpgt_ps(other, v),
+                     _mm_and_ps(_mm_castsi128_ps(wrapped), _mm_cmpeq_ps(other, v)));
+  };
+  const __m128 first = beats(_mm_shuffle_ps(v, v, 0x39), _mm_setr_epi32(0, 0, 0, -1));
+  const __m128 second = beats(_mm_shuffle_ps(v, v, 0x4e), _mm_setr_epi32(0, 0, -1, -1));
+  const __m128 third = beats(_mm_shuffle_ps(v, v, 0x93), _mm_setr_epi32(0, -1, -1, -1));
+  const __m128 lost =
+      _mm_or_ps(_mm_and_ps(first, second), _mm_and_ps(third, _mm_or_ps(first, second)));
+  return static_cast<std::uint32_t>(_mm_movemask_ps(lost)) ^ 0xfu;
+}
+
 #endif
 #if defined(__AVX2__) && defined(__FMA__)
+
+PARE_ALWAYS_INLINE std::uint32_t two_largest_on(arch::avx2, vec<float, arch::avx2> v) noexcept {
+  const auto beats = [&](__m256 other, __m256i wrapped) PARE_LAMBDA_INLINE {
+    return _mm256_or_ps(
+        _mm256_cmp_ps(other, v, _CMP_GT_OQ),
+        _mm256_and_ps(_mm256_castsi256_ps(wrapped), _mm256_cmp_ps(other, v, _CMP_EQ_OQ)));
+  };
+  const __m256 first =
+      beats(_mm256_permute_ps(v, 0x39), _mm256_setr_epi32(0, 0, 0, -1, 0, 0, 0, -1));
+  const __m256 second =
+      beats(_mm256_permute_ps(v, 0x4e), _mm256_setr_epi32(0, 0, -1, -1, 0, 0, -1, -1));
+  const __m256 third =
+      beats(_mm256_permute_ps(v, 0x93), _mm256_setr_epi32(0, -1, -1, -1, 0, -1, -1, -1));
+  const __m256 lost =
+      _mm256_or_ps(_mm256_and_ps(first, second), _mm256_and_ps(third, _mm256_or_ps(first, second)));
+  return static_cast<std::uint32_t>(_mm256_movemask_ps(lost)) ^ 0xffu;
+}
+PARE_ALWAYS_INLINE std::uint32_t two_largest_on(arch::avx2, vec<double, arch::avx2> v) noexcept {
+  const auto beats = [&](__m256d other, __m256i wrapped) PARE_LAMBDA_INLINE {
+    return _mm256_or_pd(
+        _mm256_cmp_pd(other, v, _CMP_GT_OQ),
+        _mm256_and_pd(_mm256_castsi256_pd(wrapped), _mm256_cmp_pd(other, v, _CMP_EQ_OQ)));
+  };
+  const __m256d first = beats(_mm256_permute4x64_pd(v, 0x39), _mm256_setr_epi64x(0, 0, 0, -1));
+  const __m256d second = beats(_mm256_permute4x64_pd(v, 0x4e), _mm256_setr_epi64x(0, 0, -1, -1));
+  const __m256d third = beats(_mm256_permute4x64_pd(v, 0x93), _mm256_setr_epi64x(0, -1, -1, -1));
+  const __m256d lost =
+      _mm256_or_pd(_mm256_and_pd(first, second), _mm256_and_pd(third, _mm256_or_pd(first, second)));
+  return static_cast<std::uint32_t>(_mm256_movemask_pd(lost)) ^ 0xfu;
+}
 
 PARE_ALWAYS_INLINE float reduce_max_on(arch::avx2, vec<float, arch::avx2> v) noexcept {
   const __m128 four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));

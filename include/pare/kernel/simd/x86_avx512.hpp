@@ -47,6 +47,53 @@ PARE_ALWAYS_INLINE std::int32_t* list_bits_on(arch::avx512, std::uint64_t bits, 
   return out;
 }
 
+PARE_ALWAYS_INLINE std::uint32_t two_largest_on(arch::avx512, Floats16 v) noexcept {
+  const auto beats = [&](__m512 other, __mmask16 wrapped) PARE_LAMBDA_INLINE {
+    return static_cast<std::uint32_t>(_mm512_cmp_ps_mask(other, v, _CMP_GT_OQ)) |
+           static_cast<std::uint32_t>(_mm512_mask_cmp_ps_mask(wrapped, other, v, _CMP_EQ_OQ));
+  };
+  const std::uint32_t first = beats(_mm512_maskz_permute_ps(0xffff, v, 0x39), 0x8888);
+  const std::uint32_t second = beats(_mm512_maskz_permute_ps(0xffff, v, 0x4e), 0xcccc);
+  const std::uint32_t third = beats(_mm512_maskz_permute_ps(0xffff, v, 0x93), 0xeeee);
+  return ~((first & second) | (third & (first | second))) & 0xffffu;
+}
+PARE_ALWAYS_INLINE std::uint32_t two_largest_on(arch::avx512, Doubles8 v) noexcept {
+  const auto beats = [&](__m512d other, __mmask8 wrapped) PARE_LAMBDA_INLINE {
+    return static_cast<std::uint32_t>(_mm512_cmp_pd_mask(other, v, _CMP_GT_OQ)) |
+           static_cast<std::uint32_t>(_mm512_mask_cmp_pd_mask(wrapped, other, v, _CMP_EQ_OQ));
+  };
+  const std::uint32_t first = beats(_mm512_maskz_permutex_pd(0xff, v, 0x39), 0x88);
+  const std::uint32_t second = beats(_mm512_maskz_permutex_pd(0xff, v, 0x4e), 0xcc);
+  const std::uint32_t third = beats(_mm512_maskz_permutex_pd(0xff, v, 0x93), 0xee);
+  return ~((first & second) | (third & (first | second))) & 0xffu;
+}
+
+/// Compressed in a register, as above.
+PARE_ALWAYS_INLINE void compress_eight_on(arch::avx512, const float* p, std::uint32_t bits,
+                                          float* out) noexcept {
+  const __m512 kept = _mm512_maskz_compress_ps(static_cast<__mmask16>(bits), _mm512_loadu_ps(p));
+  _mm256_storeu_ps(out, _mm512_castps512_ps256(kept));
+}
+PARE_ALWAYS_INLINE void compress_eight_on(arch::avx512, const double* p, std::uint32_t bits,
+                                          double* out) noexcept {
+  const auto low = static_cast<__mmask8>(bits & 0xffu), high = static_cast<__mmask8>(bits >> 8);
+  const __m512d first = _mm512_maskz_compress_pd(low, _mm512_loadu_pd(p));
+  const __m512d second = _mm512_maskz_compress_pd(high, _mm512_loadu_pd(p + 8));
+  // Two groups each: four numbers.
+  _mm256_storeu_pd(out, _mm512_castpd512_pd256(first));
+  _mm256_storeu_pd(out + 4, _mm512_castpd512_pd256(second));
+}
+template <class S>
+requires(sizeof(S) == 2)
+PARE_ALWAYS_INLINE void compress_eight_on(arch::avx512, const S* p, std::uint32_t bits,
+                                          S* out) noexcept {
+  const __m512i wide =
+      _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  const __m512i kept = _mm512_maskz_compress_epi32(static_cast<__mmask16>(bits), wide);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out),
+                   _mm256_castsi256_si128(_mm512_maskz_cvtepi32_epi16(0xffff, kept)));
+}
+
 // xsimd 8.1 multiplies and adds, and clang does not contract that back.
 PARE_ALWAYS_INLINE Floats16 multiply_add_on(arch::avx512, Floats16 a, Floats16 b,
                                             Floats16 c) noexcept {
