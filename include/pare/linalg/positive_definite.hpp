@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// Whether a symmetric matrix is positive definite, by a Cholesky decomposition in blocks.
+/// Whether a symmetric matrix is positive definite, by a Cholesky decomposition (cholesky.hpp).
 ///
 /// ```cpp
 /// RowMatrix<double> c = ...;                          // its lower half is read, and changes
@@ -14,12 +14,7 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/matrix.hpp>
-#include <pare/linalg/multiply.hpp>
-
-#include <Eigen/Cholesky>
-#include <Eigen/Core>
-
-#include <algorithm>
+#include <pare/linalg/cholesky.hpp>
 
 namespace pare::linalg {
 PARE_ABI_BEGIN
@@ -33,30 +28,7 @@ PARE_ABI_BEGIN
 /// positive definite.
 template <Backend B>
 bool is_positive_definite(const B& backend, RowMatrix<double>& a) {
-  const Index n = a.rows(), block = KernelBackend<B> ? 128 : n;
-  RowMatrix<double> inverse, below, negative;
-  for (Index begin = 0; begin < n; begin += block) {
-    const Index size = std::min(block, n - begin), rest = n - begin - size;
-    Eigen::MatrixXd corner(size, size);
-    for (Index j = 0; j < size; ++j)
-      for (Index i = j; i < size; ++i) corner(i, j) = a(begin + i, begin + j);
-    const Eigen::LLT<Eigen::MatrixXd> cholesky(corner);
-    if (cholesky.info() != Eigen::Success) return false;
-    // Eigen goes on past NaN.
-    for (Index i = 0; i < size; ++i)
-      if (!(cholesky.matrixLLT()(i, i) > 0)) return false;
-    if (rest == 0) return true;
-    inverse = RowMatrix<double>::Identity(size, size);
-    cholesky.matrixL().solveInPlace(inverse);
-    below.resize(rest, size);
-    const auto under = rows_of(to_view(a), begin + size, rest);
-    multiply(backend, as_const(columns_of(under, begin, size)), transpose(const_view(inverse)),
-             to_view(below));
-    negative = -below;
-    multiply(backend, const_view(below), transpose(const_view(negative)),
-             columns_of(under, begin + size, rest), {.accumulate = true, .half = Half::Lower});
-  }
-  return true;
+  return cholesky(backend, a);
 }
 
 PARE_ABI_END

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Cholesky decomposition A = L L^T in blocks, and the inverse of L, in double.
+///
+/// ```cpp
+/// RowMatrix<double> a = ...;                         // its lower half is read
+/// if (!cholesky(pare::simd.threads(4), a)) ...       // L stands in the lower half, or: not
+/// definite invert_lower(pare::simd.threads(4), a);            // L^-1 stands there
+/// ```
+
+#include <pare/core/macros_off.hpp>
+
+#include <pare/core/backend.hpp>
+#include <pare/core/matrix.hpp>
+#include <pare/linalg/multiply.hpp>
+
+#include <Eigen/Cholesky>
+#include <Eigen/Core>
+
+#include <algorithm>
+
+namespace pare::linalg {
+namespace detail {
+PARE_ABI_BEGIN
+
+/// Rows of a block: one holds all where there are no kernels.
+template <Backend B>
+Index cholesky_block(Index n) {
+  return KernelBackend<B> ? 128 : std::max<Index>(n, 1);
+}
+
+/// The lower half of the block at `begin`, zeros above.
+inline Eigen::MatrixXd lower_corner(const RowMatrix<double>& a, Index begin, Index size) {
+  Eigen::MatrixXd corner = Eigen::MatrixXd::Zero(size, size);
+  for (Index j = 0; j < size; ++j)
+    for (Index i = j; i < size; ++i) corner(i, j) = a(begin + i, begin + j);
+  return corner;
+}
+
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
+/// a = L L^T for a real L with a positive diagonal, as far as rounding tells: a matrix whose
+/// smallest eigenvalue is below -n u of the largest is found not to have one.
+///
+/// \param backend `pare::reference` (one block, on the calling thread), or one that launches
+/// kernels
+/// \param a       [n x n], row-major, of which the lower half is read; L takes its place. What
+///                stands above the diagonal is scratch
+/// \return        whether there is an L; if not, a is scratch. NaN is not positive definite
+///
+/// Cost: n^3 / 3 FLOPs, nearly all in products of matrices. Memory: n rows of 128. Same bits for
+/// any number of threads.
+template <Backend B>
+bool cholesky(const B& backend, RowMatrix<double>& a) {
+  const Index n = a.rows(), block = detail::cholesky_block<B>(n);
+  RowMatrix<double> inverse, below, negative;
+  for (Index begin = 0; begin < n; begin += block) {
+    const Index size = std::min(block, n - begin), rest = n - begin - size;
+    const Eigen::LLT<Eigen::MatrixXd> corner(detail::lower_corner(a, begin, size));
+    if (corner.info() != Eigen::Success) return false;
+    // Eigen goes on past NaN.
+    for (Index i = 0; i < size; ++i)
+      if (!(corner.matrixLLT()(i, i) > 0)) return false;
+    for (Index i = 0; i < size; ++i)
+      for (Index j = 0; j <= i; ++j) a(begin + i, begin + j) = corner.matrixLLT()(i, j);
+    if (rest == 0) return true;
+    inverse = RowMatrix<double>::Identity(size, size);
+    corner.matrixL().solveInPlace(inverse);
+    below.resize(rest, size);
+    const auto under = rows_of(to_view(a), begin + size, rest);
+    multiply(backend, as_const(columns_of(under, begin, size)), transpose(const_view(inverse)),
+             to_view(below));
+    negative = -below;
+    multiply(backend, const_view(below), transpose(const_view(negative)),
+             columns_of(under, begin + size, rest), {.accumulate = true, .half = Half::Lower});
+    for (Index i = 0; i < rest; ++i)
+      for (Index j = 0; j < size; ++j) under(i, begin + j) = below(i, j);
+  }
+  return true;
+}
+
+/// L^-1 in the place of L.
+///
+/// \param a [n x n], row-major: L in the lower half, no 0 on its diagonal. Above stand zeros after
+///
+/// Cost: about n^3 / 3 FLOPs, nearly all in products. Memory: 256 rows of n. Same bits for any
+/// number of threads.
+template <Backend B>
+void invert_lower(const B& backend, RowMatrix<double>& a) {
+  const Index n = a.rows(), block = detail::cholesky_block<B>(n), wide = 4 * block;
+  RowMatrix<double> sums, inverse;
+  for (Index begin = 0; begin < n; begin += block) {
+    const Index size = std::min(block, n - begin);
+    inverse = RowMatrix<double>::Identity(size, size);
+    detail::lower_corner(a, begin, size).triangularView<Eigen::Lower>().solveInPlace(inverse);
+    const auto rows = rows_of(to_view(a), begin, size);
+    // X_i: = -L_ii^-1 sum_k L_ik X_k:, where X_k: has nothing behind column k.
+    sums.resize(size, begin);
+    for (Index column = 0; column < begin; column += wide) {
+      const Index columns = std::min(wide, begin - column);
+      const auto above = rows_of(to_view(a), column, begin - column);
+      multiply(backend, as_const(columns_of(rows, column, begin - column)),
+               as_const(columns_of(above, column, columns)),
+               columns_of(to_view(sums), column, columns));
+    }
+    sums = -sums;
+    if (begin > 0)
+      multiply(backend, const_view(inverse), const_view(sums), columns_of(rows, 0, begin));
+    for (Index i = 0; i < size; ++i) {
+      for (Index j = 0; j <= i; ++j) a(begin + i, begin + j) = inverse(i, j);
+      for (Index j = begin + i + 1; j < n; ++j) a(begin + i, j) = 0;
+    }
+  }
+}
+
+PARE_ABI_END
+}  // namespace pare::linalg
+
+#include <pare/core/macros_on.hpp>
