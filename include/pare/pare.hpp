@@ -122,6 +122,11 @@
 #include <pare/factor/elementwise.hpp>
 #include <pare/factor/linear_operator.hpp>
 #include <pare/factor/metric.hpp>
+#include <pare/factor/structured/armor.hpp>
+#include <pare/factor/structured/block_diagonal.hpp>
+#include <pare/factor/structured/normalized_weight.hpp>
+#include <pare/factor/structured/select_two_four.hpp>
+#include <pare/factor/structured/sparse_gpt.hpp>
 #include <pare/factor/structured/two_four.hpp>
 #include <pare/factor/svd.hpp>
 #include <pare/factor/weighted_svd.hpp>
@@ -178,6 +183,7 @@
 #include <pare/latent/video_options.hpp>
 #include <pare/latent/video_window.hpp>
 #include <pare/latent/weights.hpp>
+#include <pare/linalg/cholesky.hpp>
 #include <pare/linalg/epilogue.hpp>
 #include <pare/linalg/gaussian.hpp>
 #include <pare/linalg/gram.hpp>
@@ -234,6 +240,7 @@
 #include <pare/transformer/rotary_grid.hpp>
 #include <pare/transformer/rotary_table.hpp>
 #include <pare/transformer/softmax.hpp>
+#include <pare/transformer/structured/wrapped_linear.hpp>
 #include <pare/transformer/yarn.hpp>
 
 #include <pare/core/macros_on.hpp>

@@ -101,6 +101,10 @@ void calls_of_factor(const Matrix& w, const Matrix& x, const Eigen::VectorXf& g,
   const auto plain = factor::truncated_svd(w, {.rank = 8});
   const auto weighted = factor::weighted_svd(w, fisher, {.rank = 8}, factor::Axis::Input);
   const auto aware = factor::covariance_svd(w, covariance, {.rank = 8});
+  const auto core = factor::sparse_gpt(w, covariance);
+  core.to_dense(y);
+  factor::two_four(w, factor::NowagP(covariance)).to_dense(y);
+  y = factor::armor(w, covariance, {.block = 8, .sweeps = 1}).product();
   factor::apply(plain, x, y);
   factor::apply(weighted, x, y);
   factor::dora_forward(x, w, aware.right, aware.left, g, 0.5f, y);

@@ -364,6 +364,14 @@ void refused() {
   covariance_svd(w, x, {.rank = 16});  // refused: covariance_svd: after w: wanted a Covariance
   elementwise_svd(w, w * 2, {.rank = 16});  // refused: elementwise_svd: f: .*an expression
   elementwise_svd(w, w, 16);  // refused: elementwise_svd: after f: wanted ElementwiseOptions
+  two_four(w * w, Magnitude{});  // refused: two_four: w: .*an expression
+  two_four(w, 2);  // refused: two_four: score: wanted a TwoFourScore
+  two_four(w, Magnitude{}, 2);  // refused: two_four: after the score: wanted nothing, or
+  sparse_gpt(w, weights);  // refused: sparse_gpt: covariance: wanted a Covariance or a matrix
+  sparse_gpt(w, w, 2);  // refused: sparse_gpt: after the covariance: wanted SparseGptOptions
+  armor(w, flags);  // refused: armor: second_moments: wanted a SecondMoments
+  armor(w, weights, 64);  // refused: armor: after the moments: wanted ArmorOptions
+  normalize_weight(xi);  // refused: normalize_weight: w: wanted elements of float
   apply(factors, x, yd);  // refused: factor::apply: y: wanted the scalar type
   apply(backend, w, xd, x, y);  // refused: factor::apply: right: wanted the scalar type of
   dora_norms(w, x, y, 1.0, flags);  // refused: dora_norms: norms: wanted a vector to write to

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// A linear layer between two block-diagonal matrices: y = A core(B x), as ARMOR leaves a weight.
+///
+/// ```cpp
+/// auto f = factor::armor(w, second_moments, {.block = 128});
+/// const WrappedLinear layer(std::move(f.left), DenseLinear<float>::copy_of(core),
+///                           std::move(f.right));
+/// layer.apply(pare::simd.with(workspace), x, y);
+/// ```
+///
+/// The core is any Linear. Its own cost is nearly all there is: blocks of b add b (1 / inputs + 1 /
+/// outputs) of the bytes of a dense weight.
+
+#include <pare/core/macros_off.hpp>
+
+#include <pare/core/aligned_buffer.hpp>
+#include <pare/core/backend.hpp>
+#include <pare/core/check.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/factor/structured/block_diagonal.hpp>
+#include <pare/transformer/detail/linear_calls.hpp>
+#include <pare/transformer/detail/linear_product.hpp>
+#include <pare/transformer/linear.hpp>
+
+#include <cstddef>
+#include <type_traits>
+#include <utility>
+
+namespace pare::transformer {
+namespace detail {
+PARE_ABI_BEGIN
+
+/// Rows on their way through a WrappedLinear: B x, core(B x), and y where its rows have gaps.
+struct WrappedMemory {
+  AlignedBuffer<float> inner, outer, rows;
+};
+
+/// A [rows, columns] of contiguous rows in a buffer.
+inline TensorView<float, 2> rows_in(AlignedBuffer<float>& buffer, Index rows, Index columns) {
+  return {buffer.resize(static_cast<std::size_t>(rows * columns)), {rows, columns}, {columns, 1}};
+}
+
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
+/// W = left core right, blocks of S around any layer. It can be moved, not copied.
+template <Linear Core, StorageScalar S>
+requires(!std::is_same_v<S, double>)
+class WrappedLinear : public detail::LinearCalls<WrappedLinear<Core, S>, float> {
+ public:
+  using weight = S;
+
+  /// \param left  A [outputs x outputs]
+  /// \param core  [outputs x inputs]
+  /// \param right B [inputs x inputs]
+  /// \throws std::invalid_argument if their sizes do not fit.
+  WrappedLinear(factor::BlockDiagonal<S> left, Core core, factor::BlockDiagonal<S> right)
+      : left_(std::move(left)), core_(std::move(core)), right_(std::move(right)) {
+    constexpr const char* function = "transformer::WrappedLinear";
+    check(left_.size() == core_.outputs(), function, "left", left_.size(), core_.outputs());
+    check(right_.size() == core_.inputs(), function, "right", right_.size(), core_.inputs());
+  }
+
+  Index inputs() const { return core_.inputs(); }
+  Index outputs() const { return core_.outputs(); }
+  const factor::BlockDiagonal<S>& left() const { return left_; }
+  const Core& core() const { return core_; }
+  const factor::BlockDiagonal<S>& right() const { return right_; }
+
+  using detail::LinearCalls<WrappedLinear<Core, S>, float>::apply;
+  /// y = A core(B x), row by row of x.
+  ///
+  /// \param backend left out: pare::simd
+  /// \param x [rows, inputs], any strides; rows that are not contiguous are copied
+  /// \param y [rows, outputs], the same; apart from x and the weights
+  /// \throws std::invalid_argument if an extent does not fit or y overlaps x or a weight. Nothing
+  ///         is written then. No rows: a no-op.
+  ///
+  /// Cost: that of the core, and 2 rows b (inputs + outputs) FLOPs; of a few rows, reading the
+  /// blocks binds. Memory, kept in the backend's workspace: [rows, inputs + outputs], and the
+  /// core's.
+  template <Backend B>
+  void apply(const B& backend, TensorView<const float, 2> x, TensorView<float, 2> y) const {
+    constexpr const char* function = "transformer::WrappedLinear::apply";
+    detail::check_linear(function, inputs(), outputs(), x, y);
+    check_no_overlap(function, "y", y, "left", left_.values());
+    check_no_overlap(function, "y", y, "right", right_.values());
+    check_apart_from_layer(function, "y", y, core_);
+    const Index rows = y.rows();
+    if (rows == 0) return;
+    const auto memory = leased<detail::WrappedMemory>(backend);
+    const auto inner = detail::rows_in(memory->inner, rows, inputs());
+    const auto outer = detail::rows_in(memory->outer, rows, outputs());
+    const auto copy = [](auto from, auto to) {
+      for (Index j = 0; j < from.cols(); ++j)
+        for (Index i = 0; i < from.rows(); ++i) to(i, j) = from(i, j);
+    };
+    TensorView<const float, 2> from = x;
+    if (!detail::contiguous_rows(x)) {
+      const auto own = detail::rows_in(memory->rows, rows, inputs());
+      copy(x, own);
+      from = as_const(own);
+    }
+    factor::multiply_blocks(backend, right_, from, inner);
+    core_.apply(backend, as_const(inner), outer);
+    if (detail::contiguous_rows(y))
+      return factor::multiply_blocks(backend, left_, as_const(outer), y);
+    const auto own = detail::rows_in(memory->rows, rows, outputs());
+    factor::multiply_blocks(backend, left_, as_const(outer), own);
+    copy(as_const(own), y);
+  }
+
+ private:
+  factor::BlockDiagonal<S> left_;
+  Core core_;
+  factor::BlockDiagonal<S> right_;
+};
+
+PARE_ABI_END
+}  // namespace pare::transformer
+
+#include <pare/core/macros_on.hpp>
