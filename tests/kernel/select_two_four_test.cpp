@@ -79,9 +79,10 @@ void expect_selected(std::ptrdiff_t rows, std::ptrdiff_t inputs, Guard guard, bo
         const unsigned two = two_of(
             [&](int k) { return std::abs(static_cast<T>(value_at(i, g + k))) * factor(g + k); });
         bits |= two << (g - 16 * word);
-        for (int k = 0; k < 4; ++k)
-          if ((two >> k & 1u) != 0)
-            ASSERT_EQ(static_cast<T>(values[kept++]), static_cast<T>(value_at(i, g + k)));
+        for (int k = 0; k < 4; ++k) {
+          if ((two >> k & 1u) == 0) continue;
+          ASSERT_EQ(static_cast<T>(values[kept++]), static_cast<T>(value_at(i, g + k)));
+        }
       }
       ASSERT_EQ(mask[i * words + word], bits) << inputs << ' ' << i << ' ' << word;
       for (; kept < 8 * (i * words + word + 1); ++kept)
