@@ -128,6 +128,9 @@
 #include <pare/factor/structured/select_two_four.hpp>
 #include <pare/factor/structured/sparse_gpt.hpp>
 #include <pare/factor/structured/two_four.hpp>
+#include <pare/factor/structured/inverse_moment.hpp>
+#include <pare/factor/structured/rank_one_edit.hpp>
+#include <pare/factor/structured/shared_factors.hpp>
 #include <pare/factor/svd.hpp>
 #include <pare/factor/weighted_svd.hpp>
 #include <pare/feature/fields/donors.hpp>
@@ -241,6 +244,8 @@
 #include <pare/transformer/rotary_table.hpp>
 #include <pare/transformer/softmax.hpp>
 #include <pare/transformer/structured/wrapped_linear.hpp>
+#include <pare/transformer/structured/edited_linear.hpp>
+#include <pare/transformer/structured/shared_linear.hpp>
 #include <pare/transformer/yarn.hpp>
 
 #include <pare/core/macros_on.hpp>

@@ -108,6 +108,13 @@ void calls_of_factor(const Matrix& w, const Matrix& x, const Eigen::VectorXf& g,
   factor::apply(plain, x, y);
   factor::apply(weighted, x, y);
   factor::dora_forward(x, w, aware.right, aware.left, g, 0.5f, y);
+  const factor::InverseMoment inverse(covariance);
+  const pare::transformer::EditedLinear layer(
+      pare::transformer::DenseLinear<pare::bf16>::copy_of(w),
+      factor::perfusion_edits(w, inverse, x, y));
+  layer.apply(x, y);
+  const auto shared = factor::shared_factors(std::vector<Matrix>{w, w}, {.latent = 8});
+  pare::transformer::SharedLinear<pare::bf16>::copy_of(shared).apply(x, y);
 }
 
 void calls_of_feature(const Matrix& x, std::span<const float> labels, Matrix& mixed,

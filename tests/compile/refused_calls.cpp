@@ -51,6 +51,8 @@ extern std::vector<float> numbers;
 extern const RotaryTable<float> table;
 extern LowRank<float> factors;
 extern Covariance covariance;
+extern const InverseMoment inverse;
+extern std::vector<Matrix> matrices;
 extern FisherDiagonal fisher;
 extern Logistic<float> model;
 extern const FieldLayout layout;
@@ -362,6 +364,14 @@ void refused() {
   weighted_svd(w, flags, {.rank = 16});  // refused: weighted_svd: weights: wanted a Fisher
   weighted_svd(w, weights, 16);  // refused: weighted_svd: after the weights: wanted SvdOptions
   covariance_svd(w, x, {.rank = 16});  // refused: covariance_svd: after w: wanted a Covariance
+  rome_edits(w, covariance, x, y);  // refused: rome_edits: inverse: wanted an InverseMoment
+  rome_edits(w, inverse, x + x, y);  // refused: rome_edits: keys: .*an expression
+  perfusion_edits(w, inverse, x, y, 3);  // refused: perfusion_edits: after values: wanted an EditGate
+  rank_one_edit(w, inverse, x, xi);  // refused: rank_one_edit: values: wanted elements of float
+  locked_value(w, x, y);  // refused: locked_value: after keys: wanted nothing
+  shared_factors(w, {.latent = 4});  // refused: shared_factors: weights: wanted a list of matrices
+  shared_factors(matrices, 4);  // refused: shared_factors: after weights: wanted SharedFactorOptions
+  grouped_shared_factors(matrices, {.latent = 4});  // refused: grouped_shared_factors: after weights
   elementwise_svd(w, w * 2, {.rank = 16});  // refused: elementwise_svd: f: .*an expression
   elementwise_svd(w, w, 16);  // refused: elementwise_svd: after f: wanted ElementwiseOptions
   two_four(w * w, Magnitude{});  // refused: two_four: w: .*an expression

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// C^-1 of the second moment C = E[x x^T] of a layer's inputs, as closed-form edits of its weight
+/// multiply by it: C^-1 x, and the inner product <x, y> = x^T C^-1 y.
+///
+/// ```cpp
+/// const InverseMoment inverse(covariance);          // a Covariance, or a matrix [in x in]
+/// const auto w = inverse.whitened(key);             // <x, y> = w_x . w_y
+/// const auto u = inverse.unwhitened(w);             // C^-1 key
+/// inverse.clamped_directions();                     // 0 unless C is singular
+/// ```
+///
+/// C is decomposed once, C = L L^T by Cholesky, and whitened(x) is L^-1 x. Where C is singular as
+/// far as double tells (a pivot of at most n u of the largest variance), C = V diag(lambda) V^T is
+/// taken instead, with eigenvalues below n u of the largest raised to that, u = 2^-53. Directions
+/// that inputs never had then are the cheapest to use, not forbidden; `clamped_directions` says how
+/// many they are. Everything is computed in double.
+
+#include <pare/core/macros_off.hpp>
+
+#include <pare/core/backend.hpp>
+#include <pare/core/check.hpp>
+#include <pare/core/executor_ref.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/factor/covariance.hpp>
+#include <pare/factor/metric.hpp>
+#include <pare/linalg/symmetric_eigen.hpp>
+
+#include <Eigen/Cholesky>
+#include <Eigen/Core>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+namespace pare::factor {
+namespace detail {
+PARE_ABI_BEGIN
+
+/// The lower triangular L of C = L L^T, or else R = V diag(lambda)^-1/2 of C^-1 = R R^T.
+struct MomentRoot {
+  Eigen::MatrixXd matrix;
+  bool is_triangular = true;
+  Index clamped = 0;
+};
+
+inline bool cholesky_root(const Eigen::MatrixXd& c, double least, Eigen::MatrixXd& root) {
+  const Eigen::LLT<Eigen::MatrixXd> cholesky(c);
+  if (cholesky.info() != Eigen::Success) return false;
+  root = cholesky.matrixLLT();
+  for (Index i = 0; i < c.rows(); ++i)  // Eigen goes on past NaN
+    if (!(root(i, i) * root(i, i) > least)) return false;
+  return true;
+}
+
+template <class B>
+MomentRoot moment_root(const char* function, const B& backend, const Eigen::MatrixXd& c) {
+  const double share = static_cast<double>(c.rows()) * std::numeric_limits<double>::epsilon() / 2;
+  MomentRoot result;
+  if (cholesky_root(c, share * c.diagonal().maxCoeff(), result.matrix)) return result;
+  linalg::SymmetricEigen eigen = linalg::symmetric_eigen(backend, c);
+  const double largest = eigen.values[c.rows() - 1];
+  check_semi_definite(function, "moment", eigen.values[0], largest);
+  for (Index k = 0; k < c.rows(); ++k) {
+    if (eigen.values[k] < share * largest) ++result.clamped;
+    eigen.vectors.col(k) /= std::sqrt(std::max(eigen.values[k], share * largest));
+  }
+  result.is_triangular = false;
+  result.matrix = std::move(eigen.vectors);
+  return result;
+}
+
+/// w of C^-1 = L^-T L^-1: w = L^-1 x, or R^T x.
+inline Eigen::VectorXd whiten(const MomentRoot& root, Eigen::VectorXd x) {
+  const Eigen::MatrixXd& m = root.matrix;
+  const Index n = m.rows();
+  if (root.is_triangular) {
+    for (Index j = 0; j < n; ++j) {
+      x[j] /= m(j, j);
+      x.tail(n - 1 - j) -= x[j] * m.col(j).tail(n - 1 - j);
+    }
+    return x;
+  }
+  Eigen::VectorXd w(n);
+  for (Index j = 0; j < n; ++j) w[j] = m.col(j).dot(x);
+  return w;
+}
+
+/// L^-T w, or R w.
+inline Eigen::VectorXd unwhiten(const MomentRoot& root, Eigen::VectorXd w) {
+  const Eigen::MatrixXd& m = root.matrix;
+  const Index n = m.rows();
+  if (root.is_triangular) {
+    for (Index j = n - 1; j >= 0; --j)
+      w[j] = (w[j] - m.col(j).tail(n - 1 - j).dot(w.tail(n - 1 - j))) / m(j, j);
+    return w;
+  }
+  Eigen::VectorXd x = Eigen::VectorXd::Zero(n);
+  for (Index j = 0; j < n; ++j) x += w[j] * m.col(j);
+  return x;
+}
+
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
+/// The inverse of a second moment, decomposed once for any number of edits, and for all layers that
+/// are given the same inputs.
+class InverseMoment {
+ public:
+  /// \param backend left out: pare::simd
+  /// \param moment  [in x in] of float or double, symmetric, positive semi-definite, not all 0
+  /// \throws std::invalid_argument if it is empty, not square, not finite, not symmetric to 1e-5 of
+  ///         the geometric mean of the two diagonal elements, or has an eigenvalue below -1e-6 of
+  ///         the largest
+  ///
+  /// Cost: in^3 / 3 FLOPs in double on the calling thread; of a singular C a symmetric
+  /// decomposition, about 5 in^3, on the backend's threads too. Memory: one matrix in double, and
+  /// three or more while C is decomposed.
+  template <Backend B, In<2> C>
+  requires ComputeScalar<scalar_of<C>>
+  PARE_ALWAYS_INLINE InverseMoment(const B& backend, const C& moment)
+      : root_(decomposed(backend, as_const(to_view(moment)), false)) {}
+  /// \overload
+  template <In<2> C>
+  requires ComputeScalar<scalar_of<C>>
+  PARE_ALWAYS_INLINE explicit InverseMoment(const C& moment) : InverseMoment(simd, moment) {}
+
+  /// Of the inputs that were added.
+  /// \throws std::invalid_argument if there were none, or their products are not finite or all 0
+  template <Backend B>
+  PARE_ALWAYS_INLINE InverseMoment(const B& backend, const Covariance& covariance)
+      : root_(decomposed(backend, const_view(covariance.matrix(backend)), true)) {}
+  /// \overload
+  PARE_ALWAYS_INLINE explicit InverseMoment(const Covariance& covariance)
+      : InverseMoment(simd, covariance) {}
+
+  Index dim() const { return root_.matrix.rows(); }
+
+  /// Eigenvalues of C that were raised, since their directions had no energy.
+  Index clamped_directions() const { return root_.clamped; }
+
+  /// w = L^-1 x, so that x^T C^-1 y = w_x . w_y.
+  /// \param x [in]
+  /// \throws std::invalid_argument if x has another length
+  ///
+  /// Cost: in^2 FLOPs in double on the calling thread, twice that of a singular C.
+  PARE_ALWAYS_INLINE Eigen::VectorXd whitened(const Eigen::VectorXd& x) const {
+    check(x.size() == dim(), "factor::InverseMoment::whitened", "x", x.size(), dim());
+    return detail::whiten(root_, x);
+  }
+
+  /// L^-T w: of w = whitened(x) it is C^-1 x.
+  /// \param w [in]
+  /// \throws std::invalid_argument if w has another length
+  ///
+  /// Cost: that of whitened.
+  PARE_ALWAYS_INLINE Eigen::VectorXd unwhitened(const Eigen::VectorXd& w) const {
+    check(w.size() == dim(), "factor::InverseMoment::unwhitened", "w", w.size(), dim());
+    return detail::unwhiten(root_, w);
+  }
+
+ private:
+  template <class B, class T>
+  static detail::MomentRoot decomposed(const B& backend, TensorView<const T, 2> moment,
+                                       bool is_moment) {
+    constexpr const char* function = "factor::InverseMoment";
+    check_view(function, "moment", moment);
+    check(moment.rows() >= 1, function, "moment", moment.extent, "at least one row");
+    detail::check_covariance(function, "moment", CovarianceView<T>{moment, 0, is_moment},
+                             moment.rows());
+    Eigen::MatrixXd c(moment.rows(), moment.cols());
+    for (Index j = 0; j < c.cols(); ++j)
+      for (Index i = 0; i < c.rows(); ++i) c(i, j) = static_cast<double>(moment(i, j));
+    return detail::moment_root(function, backend, c);
+  }
+
+  detail::MomentRoot root_;
+};
+
+PARE_ABI_END
+}  // namespace pare::factor
+
+#include <pare/core/macros_on.hpp>

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// What edits of rank one add to rows of a layer's outputs.
+
+#include <pare/core/macros_off.hpp>
+
+#include <pare/kernel/partial_register.hpp>
+#include <pare/kernel/simd.hpp>
+
+#include <cstddef>
+
+namespace pare::kernel {
+
+/// y_r += sum_c (gate(t) values_c - t removed_c), t = <directions_c, x_r>, one concept c after the
+/// other. The gate is computed in double.
+///
+/// Cost: 2 (inputs + 2 outputs) FLOPs per row and concept. Of one row the reads of directions,
+/// removed and values bind; with more rows they come out of L1 or L2.
+template <ComputeScalar T, class Gate>
+struct EditRows {
+  const T* directions = nullptr;  ///< [concepts, inputs]
+  const T* removed = nullptr;     ///< [concepts, outputs]
+  const T* values = nullptr;      ///< [concepts, outputs]
+  const T* x = nullptr;           ///< [rows, inputs]
+  std::ptrdiff_t x_stride = 0;
+  T* y = nullptr;  ///< [rows, outputs]
+  std::ptrdiff_t y_stride = 0;
+  std::ptrdiff_t rows = 0;
+  std::ptrdiff_t concepts = 0;
+  std::ptrdiff_t inputs = 0;
+  std::ptrdiff_t outputs = 0;
+  Gate gate{};
+};
+
+namespace detail {
+PARE_ABI_BEGIN
+
+/// <x, y>, in four sums so that the additions overlap.
+template <class Arch, class T>
+PARE_ALWAYS_INLINE T dot_of_rows(const T* x, const T* y, std::ptrdiff_t size) noexcept {
+  constexpr std::ptrdiff_t n = lanes<T, Arch>;
+  using V = vec<T, Arch>;
+  const V zero = broadcast<Arch>(T(0));
+  V a = zero, b = zero, c = zero, d = zero;
+  std::ptrdiff_t i = 0;
+  const auto add = [&](V sum, std::ptrdiff_t at) PARE_LAMBDA_INLINE {
+    return multiply_add<Arch>(load<Arch>(x + at), load<Arch>(y + at), sum);
+  };
+  for (; i + 4 * n <= size; i += 4 * n) {
+    a = add(a, i);
+    b = add(b, i + n);
+    c = add(c, i + 2 * n);
+    d = add(d, i + 3 * n);
+  }
+  for (; i + n <= size; i += n) a = add(a, i);
+  if (i < size)
+    b = multiply_add<Arch>(load_first<Arch>(x + i, size - i, T(0)),
+                           load_first<Arch>(y + i, size - i, T(0)), b);
+  return reduce_add<Arch>((a + b) + (c + d));
+}
+
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
+template <class Arch, class T, class Gate>
+void run_kernel(Arch, const EditRows<T, Gate>& a) noexcept {
+  using V = vec<T, Arch>;
+  for (std::ptrdiff_t r = 0; r < a.rows; ++r) {
+    T* const y = a.y + r * a.y_stride;
+    for (std::ptrdiff_t k = 0; k < a.concepts; ++k) {
+      const T t =
+          detail::dot_of_rows<Arch>(a.x + r * a.x_stride, a.directions + k * a.inputs, a.inputs);
+      const V taken = broadcast<Arch>(-t),
+              given = broadcast<Arch>(static_cast<T>(a.gate(static_cast<double>(t))));
+      const T *removed = a.removed + k * a.outputs, *values = a.values + k * a.outputs;
+      const auto edited = [&](V row, V from, V to) PARE_LAMBDA_INLINE {
+        return multiply_add<Arch>(given, to, multiply_add<Arch>(taken, from, row));
+      };
+      for_row<lanes<T, Arch>>(
+          a.outputs,
+          [&](std::ptrdiff_t j) PARE_LAMBDA_INLINE {
+            store<Arch>(y + j, edited(load<Arch>(static_cast<const T*>(y) + j),
+                                      load<Arch>(removed + j), load<Arch>(values + j)));
+          },
+          [&](std::ptrdiff_t j, std::ptrdiff_t count) PARE_LAMBDA_INLINE {
+            store_first<Arch>(y + j, count,
+                              edited(load_first<Arch>(static_cast<const T*>(y) + j, count, T(0)),
+                                     load_first<Arch>(removed + j, count, T(0)),
+                                     load_first<Arch>(values + j, count, T(0))));
+          });
+    }
+  }
+}
+
+PARE_ABI_END
+}  // namespace pare::kernel
+
+#include <pare/core/macros_on.hpp>
