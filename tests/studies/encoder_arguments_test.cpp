@@ -49,6 +49,11 @@ TEST(EncoderArguments, OptionsStandAnywhereBehindTheCommand) {
   EXPECT_EQ(parse({"judge", "a", "--svd", "1", "--metric", "plain"}).sample, "");
   EXPECT_EQ(parse({"judge", "a", "--heads", "6,3", "--sample", "b"}).heads,
             (std::vector<pare::Index>{6, 3}));
+  const Arguments structured =
+      parse({"judge", "a", "--two-four=armor", "--dense-sparse", "0.5", "--sample", "b"});
+  EXPECT_EQ(structured.structured.two_four,
+            std::vector<models::TwoFourWay>{models::TwoFourWay::Armor});
+  EXPECT_EQ(structured.structured.dense_sparse, std::vector<double>{0.5});
   const Arguments written =
       parse({"vectors", "a.txt", "--out", "x", "--model=y", "--tokens", "128"});
   EXPECT_EQ(written.command, Command::Vectors);
@@ -86,6 +91,10 @@ TEST(EncoderArguments, WhatMakesNoSenseIsRefused) {
             "got --sample, wanted none with --metric plain");
   EXPECT_EQ(refusal({"judge", "a", "--svd", "1", "--sample", "a"}),
             "--sample: got 'a', wanted a text that is not judged");
+  EXPECT_EQ(refusal({"judge", "a", "--two-four", "wanda"}),
+            "--two-four and --dense-sparse need --sample");
+  EXPECT_EQ(refusal({"judge", "a", "--two-four", "wanda", "--svd=1", "--sample", "b"}),
+            "got --two-four or --dense-sparse beside another method");
   EXPECT_EQ(refusal({"judge", "a", "--svd", "0"}),
             "--svd: got '0', wanted shares above 0, at most 1, by commas");
   EXPECT_EQ(refusal({"judge", "a", "--svd", "1", "--metric", "fisher"}),

@@ -77,6 +77,22 @@ TEST(LanguageModelArguments, OptionsStandAnywhereBehindTheCommand) {
   EXPECT_EQ(factored.svd.gradients, "c");
   EXPECT_TRUE(factored.svd.bf16);
   EXPECT_FALSE(parse({"perplexity", "a", "--svd=1", "--metric=plain"}).svd.bf16);
+  const Arguments structured = parse(
+      {"perplexity", "a", "--two-four", "nowag,armor", "--dense-sparse=0.5,0.25", "--sample=b"});
+  EXPECT_EQ(
+      structured.structured.two_four,
+      (std::vector<models::TwoFourWay>{models::TwoFourWay::Nowag, models::TwoFourWay::Armor}));
+  EXPECT_EQ(structured.structured.dense_sparse, (std::vector<double>{0.5, 0.25}));
+  const Arguments edited = parse({"edit", "a", "--sample=b", "--subject", "Rome", "--donor=Paris",
+                                  "--relation", " lies in", "--neighbours", "Bern,Wien", "--others",
+                                  " is in", "--layers=2,4", "--strengths=1,2.5"});
+  EXPECT_EQ(edited.command, Command::Edit);
+  EXPECT_EQ(edited.edit.subject + edited.edit.relation, "Rome lies in");
+  EXPECT_EQ(edited.edit.donor, "Paris");
+  EXPECT_EQ(edited.edit.neighbours, (std::vector<std::string>{"Bern", "Wien"}));
+  EXPECT_EQ(edited.edit.others, std::vector<std::string>{" is in"});
+  EXPECT_EQ(edited.edit.layers, (std::vector<Index>{2, 4}));
+  EXPECT_EQ(edited.edit.strengths, (std::vector<double>{1, 2.5}));
   const Arguments latent =
       parse({"perplexity", "a", "--latent", "192,64", "--convert=svd,care_paper", "--sample=b"});
   EXPECT_EQ(latent.latent.widths, (std::vector<Index>{192, 64}));
@@ -138,9 +154,10 @@ TEST(LanguageModelArguments, HelpIsAskedForWithAndWithoutACommand) {
 TEST(LanguageModelArguments, WhatMakesNoSenseIsRefused) {
   EXPECT_EQ(refusal({"generate", ""}), "the prompt is empty");
   EXPECT_EQ(refusal({}),
-            "got '', wanted generate, perplexity, bench, dump, heads or speculate first");
-  EXPECT_EQ(refusal({"answer"}),
-            "got 'answer', wanted generate, perplexity, bench, dump, heads or speculate first");
+            "got '', wanted generate, perplexity, bench, dump, edit, heads or speculate first");
+  EXPECT_EQ(
+      refusal({"answer"}),
+      "got 'answer', wanted generate, perplexity, bench, dump, edit, heads or speculate first");
   EXPECT_EQ(refusal({"generate"}),
             "got 0 words behind the command, wanted one, the prompt (in quotes)");
   EXPECT_EQ(refusal({"generate", "What", "is"}),
@@ -190,6 +207,22 @@ TEST(LanguageModelArguments, WhatMakesNoSenseIsRefused) {
     words.insert(words.begin(), {"perplexity", "x"});
     return refusal(words);
   };
+  EXPECT_EQ(
+      judging({"--two-four", "nm"}),
+      "--two-four: got 'nm', wanted names of magnitude, wanda, nowag, sparsegpt and armor, by "
+      "commas");
+  EXPECT_EQ(judging({"--dense-sparse", "0", "--sample=y"}),
+            "--dense-sparse: got '0', wanted shares above 0, at most 1, by commas");
+  EXPECT_EQ(judging({"--two-four=wanda"}), "--two-four and --dense-sparse need --sample");
+  EXPECT_EQ(judging({"--dense-sparse=0.5", "--sample=y", "--heads=zero:f"}),
+            "got --two-four or --dense-sparse beside another method");
+  EXPECT_EQ(refusal({"edit", "x"}), "edit needs --sample");
+  EXPECT_EQ(refusal({"edit", "x", "--sample=x"}),
+            "--sample: got 'x', wanted a text that is not judged");
+  EXPECT_EQ(refusal({"edit", "x", "--sample=y", "--strengths=-1"}),
+            "--strengths: got '-1', wanted numbers from 0 to 1000, by commas");
+  EXPECT_EQ(refusal({"edit", "x", "--sample=y", "--subject="}),
+            "--subject: got '', wanted some words");
   EXPECT_EQ(judging({"--svd", "0"}), "--svd: got '0', wanted shares above 0, at most 1, by commas");
   EXPECT_EQ(judging({"--svd", "0.5"}), "--svd and --metric go together");
   EXPECT_EQ(judging({"--metric", "plain"}), "--svd and --metric go together");

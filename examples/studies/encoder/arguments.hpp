@@ -5,6 +5,7 @@
 /// The command line of the encoder study: sentences, or a command and options that it takes.
 
 #include "common/options.hpp"
+#include "common/structured_arguments.hpp"
 
 #include <pare/core/tensor_view.hpp>
 
@@ -26,6 +27,7 @@ inline constexpr const char* usage_text =
     R"(usage: encoder SENTENCE SENTENCE... [options]
        encoder judge FILE --svd LIST --sample OTHER [options]
        encoder judge FILE --heads LIST --sample OTHER [options]
+       encoder judge FILE --two-four LIST --dense-sparse LIST --sample OTHER [options]
        encoder vectors FILE --out OUT.safetensors [options]
 
 Sentence vectors by a BERT encoder on Pare's kernels. The model is all-MiniLM-L6-v2, which
@@ -42,6 +44,9 @@ factored, over the lines of a text:
   --sample FILE        another text, whose lines show what inputs there are; not for plain alone
   --heads LIST         instead, how many attention heads each block keeps: the most used on --sample,
                        the least used, and three draws
+  --two-four LIST      instead, layers in 2:4 form, by magnitude, wanda, nowag, sparsegpt or armor
+                       (between dense blocks of 32), beside low rank of as many bytes, all in bf16
+  --dense-sparse LIST  and dense times sparse layers of such shares of the bytes
 
 vectors writes what the model makes of the lines of a text:
   --out FILE           sentences [lines, dim], tokens [tokens, dim] and offsets [lines + 1]: line i
@@ -72,6 +77,7 @@ struct Arguments {
   std::vector<double> shares;
   std::optional<std::vector<SvdMetric>> metric;
   std::vector<Index> heads;  ///< how many are kept; empty: layers are factored
+  models::StructuredArguments structured;
   std::string sample, out;
   Index tokens = 256;
   std::optional<std::string> model;
@@ -82,7 +88,7 @@ struct Arguments {
     return metric.value_or(std::vector{SvdMetric::Plain, SvdMetric::Covariance});
   }
   bool needs_sample() const {
-    return !heads.empty() ||
+    return !heads.empty() || structured.any() ||
            std::ranges::any_of(metrics(), [](SvdMetric m) { return m != SvdMetric::Plain; });
   }
 };
@@ -132,6 +138,14 @@ inline constexpr Option judge_options[] = {
                     auto value) { a.metric = command_line::list(option, value, metric); }},
     {"--sample",
      [](auto& a, auto option, auto value) { a.sample = command_line::file_name(option, value); }},
+    {"--two-four",
+     [](auto& a, auto option, auto value) {
+       a.structured.two_four = command_line::list(option, value, models::two_four_way);
+     }},
+    {"--dense-sparse",
+     [](auto& a, auto option, auto value) {
+       a.structured.dense_sparse = command_line::list(option, value, models::dense_sparse_share);
+     }},
 };
 
 inline constexpr Option vectors_options[] = {
@@ -163,7 +177,9 @@ inline void check_complete(const Arguments& a) {
     if (a.out.empty()) throw UsageError("--out is missing");
     return;
   }
-  if (a.shares.empty() == a.heads.empty())
+  models::check_structured(a.structured, a.sample,
+                           !a.shares.empty() || !a.heads.empty() || a.metric);
+  if (!a.structured.any() && a.shares.empty() == a.heads.empty())
     throw UsageError(a.heads.empty() ? "--svd is missing" : "got both --svd and --heads");
   if (!a.heads.empty() && a.metric) throw UsageError("got both --metric and --heads");
   if (!a.heads.empty() && a.sample.empty()) throw UsageError("--heads needs --sample");

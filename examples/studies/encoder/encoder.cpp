@@ -10,6 +10,7 @@
 #include "encoder/arguments.hpp"
 #include "encoder/factored_layers.hpp"
 #include "encoder/judge_pruned.hpp"
+#include "encoder/judge_structured.hpp"
 #include "encoder/open_encoder.hpp"
 
 #include <pare/core/backend.hpp>
@@ -48,12 +49,6 @@ void run_compare(const Arguments& arguments, const OpenEncoder& model, const B& 
   }
 }
 
-/// Of each sentence the cosine between its two vectors of length 1.
-std::vector<double> cosines_of(const Matrix& a, const Matrix& b) {
-  const Eigen::VectorXd all = a.cast<double>().cwiseProduct(b.cast<double>()).rowwise().sum();
-  return {all.data(), all.data() + all.size()};
-}
-
 template <class B>
 InputProducts products_of(OpenEncoder& model, const B& backend, const Sentences& sample) {
   command_line::Progress progress("looking at inputs");
@@ -88,6 +83,8 @@ void run_judge(const Arguments& arguments, OpenEncoder& model, const B& backend)
   InputProducts inputs;
   if (arguments.needs_sample())
     inputs = products_of(model, backend, sentences_of(arguments, model, arguments.sample));
+  if (arguments.structured.any())
+    return judge_structured(model, backend, arguments.structured, inputs, sentences);
   const Matrix exact = sentence_vectors(model.bert, backend, sentences, [](double) {});
   std::printf("%zu sentences\n%-12s %6s %22s\n", sentences.size(), "metric", "kept", "mean cosine");
   for (const SvdMetric metric : arguments.metrics())

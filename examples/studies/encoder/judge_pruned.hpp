@@ -37,11 +37,7 @@ void judge_pruned(OpenEncoder& model, const B& backend, const std::vector<Index>
       const models::BlocksRestored restored(model.bert);
       prune_heads(model.bert, model.file, heads_by(rule, count, usage));
       const auto vectors = sentence_vectors(model.bert, backend, sentences, nothing);
-      std::vector<double> cosines(sentences.size());
-      for (std::size_t i = 0; i < cosines.size(); ++i)
-        cosines[i] = static_cast<double>(
-            vectors.row(static_cast<Index>(i)).dot(exact.row(static_cast<Index>(i))));
-      const models::Mean mean = models::mean_of(cosines);
+      const models::Mean mean = models::mean_of(cosines_of(vectors, exact));
       std::printf("%-12s %6td %12.4f +- %.4f\n", rule, count, mean.value, mean.error);
       std::fflush(stdout);
     }

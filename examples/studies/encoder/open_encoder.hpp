@@ -114,4 +114,15 @@ pare::RowMatrix<float> sentence_vectors(const Bert& bert, const B& backend,
   return all;
 }
 
+/// Of each sentence the cosine between its two vectors of length 1.
+inline std::vector<double> cosines_of(const pare::RowMatrix<float>& a,
+                                      const pare::RowMatrix<float>& b) {
+  std::vector<double> cosines(static_cast<std::size_t>(a.rows()));
+  for (std::size_t i = 0; i < cosines.size(); ++i) {
+    const auto row = static_cast<Index>(i);
+    cosines[i] = a.row(row).cast<double>().dot(b.row(row).cast<double>());
+  }
+  return cosines;
+}
+
 }  // namespace encoder

@@ -57,6 +57,14 @@ inline void check_generate(const Arguments& arguments) {
   check_draft(draft, arguments.sample, true);
 }
 
+inline Arguments check_edit(Arguments arguments) {
+  if (arguments.help) return arguments;
+  if (arguments.sample.empty()) throw UsageError("edit needs --sample");
+  if (std::ranges::find(arguments.words, arguments.sample) != arguments.words.end())
+    throw UsageError("--sample: got '" + arguments.sample + "', wanted a text that is not judged");
+  return arguments;
+}
+
 inline Arguments check_perplexity(Arguments arguments) {
   if (arguments.help) return arguments;
   const bool is_sparse = !arguments.attention.empty(), is_factored = !arguments.svd.shares.empty();
@@ -66,7 +74,11 @@ inline Arguments check_perplexity(Arguments arguments) {
   check_budget(arguments.budget, arguments.sample);
   check_heads(arguments.heads, !arguments.sample.empty());
   const bool is_budget = !arguments.budget.ratios.empty();
-  if (!is_factored && !is_latent && !is_budget && !arguments.heads.hunt &&
+  const bool is_structured = arguments.structured.any();
+  models::check_structured(
+      arguments.structured, arguments.sample,
+      is_factored || is_latent || is_budget || is_sparse || arguments.heads.any());
+  if (!is_factored && !is_latent && !is_budget && !is_structured && !arguments.heads.hunt &&
       is_sparse == arguments.sample.empty())
     throw UsageError("--attention and --sample go together");
   if (!is_sparse && !is_factored && !arguments.plot.empty())
@@ -125,9 +137,11 @@ inline Arguments parse_arguments(int count, const char* const* words) {
   }
   if (command == "dump")
     return parse(Command::Dump, detail::dump_options, 1, 1, "one, a text file");
+  if (command == "edit")
+    return detail::check_edit(parse(Command::Edit, detail::edit_options, 1, any, "text files"));
   if (command == "heads") return parse(Command::Heads, detail::heads_options, 0, 0, "none");
   throw UsageError("got '" + std::string(command) +
-                   "', wanted generate, perplexity, bench, dump, heads or speculate first");
+                   "', wanted generate, perplexity, bench, dump, edit, heads or speculate first");
 }
 
 }  // namespace language_model

@@ -9,8 +9,10 @@
 /// ```
 
 #include "common/options.hpp"
+#include "common/structured_arguments.hpp"
 #include "language_model/budget_arguments.hpp"
 #include "language_model/draft_arguments.hpp"
+#include "language_model/edit_arguments.hpp"
 #include "language_model/head_arguments.hpp"
 #include "language_model/kv_cache.hpp"
 #include "language_model/latent_arguments.hpp"
@@ -35,7 +37,7 @@ using command_line::UsageError;
 inline constexpr std::string_view sparse_names[] = {
     "mean_pool", "antidiagonal", "pbs", "s2o", "proxy", "window", "sampled", "oracle"};
 
-enum class Command { Generate, Perplexity, Bench, Dump, Heads, Speculate };
+enum class Command { Generate, Perplexity, Bench, Dump, Edit, Heads, Speculate };
 
 /// What the user asked for.
 struct Arguments {
@@ -55,6 +57,8 @@ struct Arguments {
   HeadArguments heads;
   BudgetArguments budget;
   DraftArguments draft;
+  models::StructuredArguments structured;
+  EditArguments edit;
   std::optional<Index> repeat;
   std::optional<std::string> out;
   std::vector<Index> layers = {0};
@@ -248,6 +252,41 @@ inline constexpr Option perplexity_options[] = {
     {"--evict",
      [](auto& a, auto option, auto value) { a.budget.evict = evict_name(option, value); }},
     {"--factors", [](auto& a, auto option, auto value) { a.svd.bf16 = is_bf16(option, value); }},
+    {"--two-four",
+     [](auto& a, auto option, auto value) {
+       a.structured.two_four = command_line::list(option, value, models::two_four_way);
+     }},
+    {"--dense-sparse",
+     [](auto& a, auto option, auto value) {
+       a.structured.dense_sparse = command_line::list(option, value, models::dense_sparse_share);
+     }},
+};
+
+inline constexpr Option edit_options[] = {
+    tokens_option,
+    model_option,
+    weights_option,
+    kv_option,
+    threads_option,
+    sample_option,
+    sample_tokens_option,
+    {"--subject",
+     [](auto& a, auto option, auto value) { a.edit.subject = edit_words(option, value); }},
+    {"--donor", [](auto& a, auto option, auto value) { a.edit.donor = edit_words(option, value); }},
+    {"--relation",
+     [](auto& a, auto option, auto value) { a.edit.relation = edit_words(option, value); }},
+    {"--others", [](auto& a, auto option,
+                    auto value) { a.edit.others = command_line::list(option, value, edit_words); }},
+    {"--neighbours",
+     [](auto& a, auto option, auto value) {
+       a.edit.neighbours = command_line::list(option, value, edit_words);
+     }},
+    {"--layers", [](auto& a, auto option,
+                    auto value) { a.edit.layers = command_line::list(option, value, layer); }},
+    {"--strengths",
+     [](auto& a, auto option, auto value) {
+       a.edit.strengths = command_line::list(option, value, edit_strength);
+     }},
 };
 
 inline constexpr Option bench_options[] = {

@@ -8,6 +8,7 @@
 #include "common/progress.hpp"
 #include "language_model/arguments.hpp"
 #include "language_model/factored_layers.hpp"
+#include "language_model/sampled_products.hpp"
 #include "language_model/text_parts.hpp"
 
 #include <chrono>
@@ -25,11 +26,7 @@ void judge_factored(const Arguments& arguments, OpenModel& model, const B& backe
                     TextParts texts) {
   const SvdArguments& svd = arguments.svd;
   InputProducts inputs;
-  if (svd.needs_sample()) {
-    const std::vector<Token> sample = tokens_of(model, arguments.sample, svd.most_sample_tokens());
-    command_line::Progress progress("mean products of inputs");
-    inputs = input_products(model.llama, backend, sample, arguments.window, progress);
-  }
+  if (svd.needs_sample()) inputs = sampled_products(arguments, model, backend);
   std::printf("%-28s %-11s %5s %7s %7s %7s %16s %11s %18s %8s\n", "text", "metric", "share",
               "params", "MB f32", "MB bf16", "nats a token", "perplexity", "nats over exact",
               "seconds");

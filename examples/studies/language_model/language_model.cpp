@@ -13,14 +13,17 @@
 #include "language_model/generate_drafted.hpp"
 #include "language_model/judge_budget.hpp"
 #include "language_model/judge_documents.hpp"
+#include "language_model/judge_edit.hpp"
 #include "language_model/judge_factored.hpp"
 #include "language_model/judge_heads.hpp"
 #include "language_model/judge_hunt.hpp"
 #include "language_model/judge_latent.hpp"
+#include "language_model/judge_structured.hpp"
 #include "language_model/open_cache.hpp"
 #include "language_model/open_model.hpp"
 #include "language_model/sparse_attention.hpp"
 #include "language_model/speculate.hpp"
+#include "language_model/speed.hpp"
 #include "language_model/text_parts.hpp"
 
 #include <pare/core/backend.hpp>
@@ -84,20 +87,30 @@ std::vector<SparseAttention> methods_of(const Arguments& arguments, const OpenMo
                            progress);
 }
 
+/// Of all files, before anything is judged: one may not be there.
+std::vector<TextPart> parts_of(const Arguments& arguments, const OpenModel& model) {
+  std::vector<TextPart> parts;
+  for (const std::string& path : arguments.words)
+    parts.push_back(text_part(model, path, arguments.tokens.value_or(8192), arguments.repeat));
+  return parts;
+}
+
 /// What is judged layer by layer or head by head has tables of its own.
 template <class B>
 bool judged_apart(const Arguments& arguments, OpenModel& model, const B& backend) {
   const bool is_factored = !arguments.svd.shares.empty();
   const bool is_latent = !arguments.latent.widths.empty();
   const bool is_budget = !arguments.budget.ratios.empty();
-  if (!is_factored && !is_latent && !is_budget && !arguments.heads.any()) return false;
-  std::vector<TextPart> parts;  // before anything is judged: a file may not be there
-  for (const std::string& path : arguments.words)
-    parts.push_back(text_part(model, path, arguments.tokens.value_or(8192), arguments.repeat));
+  const bool is_structured = arguments.structured.any();
+  if (!is_factored && !is_latent && !is_budget && !is_structured && !arguments.heads.any())
+    return false;
+  std::vector<TextPart> parts = parts_of(arguments, model);
   if (is_factored)
     judge_factored(arguments, model, backend, TextParts(std::move(parts)));
   else if (is_latent)
     judge_latent(arguments, model, backend, TextParts(std::move(parts)));
+  else if (is_structured)
+    judge_structured(arguments, model, backend, TextParts(std::move(parts)));
   else if (is_budget)
     judge_budget(arguments, model, backend, TextParts(std::move(parts)));
   else if (!arguments.heads.score_documents.empty())
@@ -137,43 +150,15 @@ void run_perplexity(const Arguments& arguments, const OpenModel& model, const B&
   if (!arguments.plot.empty()) plot::write(arguments.plot, perplexity_plot(rows, arguments.window));
 }
 
-/// The least seconds of three calls.
-template <class Call>
-double best_of_three(command_line::Progress& progress, const Call& call) {
-  double best = std::numeric_limits<double>::infinity();
-  for (int run = 0; run < 3; ++run) {
-    const auto start = Clock::now();
-    call();
-    best = std::min(best, seconds_since(start));
-    progress((run + 1) / 3.0);
-  }
-  return best;
-}
-
 /// Prints tokens per second, of a prompt and of the tokens behind it.
 template <class B, class C>
 void measure(const Arguments& arguments, const Llama& llama, const B& backend, C& cache) {
   const Index tokens = arguments.tokens.value_or(64);
-  std::vector<Token> prompt(static_cast<std::size_t>(arguments.prompt));
-  for (std::size_t i = 0; i < prompt.size(); ++i)  // any will do
-    prompt[i] = static_cast<Token>(i * 7919 % static_cast<std::size_t>(llama.config().vocabulary));
-  std::vector<float> logits(static_cast<std::size_t>(llama.config().vocabulary));
   command_line::Progress progress("measuring");
-  const double at_once = best_of_three(progress, [&] {
-    cache.reset();
-    llama.forward(backend, prompt, cache, logits);
-  });
-  const double one_by_one = best_of_three(progress, [&] {
-    cache.truncate(arguments.prompt);
-    for (Index i = 0; i < tokens; ++i) {
-      const Token next = prompt[static_cast<std::size_t>(i % arguments.prompt)];
-      llama.forward(backend, {&next, 1}, cache, logits);
-    }
-  });
+  const Speed speed = speed_of(llama, backend, cache, arguments.prompt, tokens, progress);
   progress.erase();
-  std::printf("prompt %5td %9.1f tokens/s\n", arguments.prompt,
-              static_cast<double>(arguments.prompt) / at_once);
-  std::printf("decode %5td %9.1f tokens/s\n", tokens, static_cast<double>(tokens) / one_by_one);
+  std::printf("prompt %5td %9.1f tokens/s\n", arguments.prompt, speed.prompt);
+  std::printf("decode %5td %9.1f tokens/s\n", tokens, speed.decode);
 }
 
 template <class B>
@@ -218,6 +203,8 @@ void run(const Arguments& arguments) {
       return run_bench(arguments, model, backend, load_seconds);
     case Command::Dump:
       return run_dump(arguments, model, backend);
+    case Command::Edit:
+      return judge_edit(arguments, model, backend, TextParts(parts_of(arguments, model)));
     case Command::Heads:
       return find_heads(arguments, model, backend);
     case Command::Speculate:

@@ -11,6 +11,7 @@ inline constexpr const char* usage_text =
        language_model perplexity FILE... [options]
        language_model bench [options]
        language_model dump FILE [options]
+       language_model edit FILE... --sample OTHER [options]
        language_model heads [options]
        language_model speculate FILE... [options]
 
@@ -73,6 +74,11 @@ perplexity judges texts:
   --repeat N           with --heads, --svd or --latent: judges the first N tokens of a text where they come a
                        second time
 
+  --two-four LIST      instead, the blocks' linear layers in 2:4 form, by magnitude, wanda, nowag,
+                       sparsegpt or armor (between dense blocks of 32), by the inputs on --sample;
+                       beside dense layers and low rank of as many bytes, all in bf16
+  --dense-sparse LIST  and dense times sparse layers of such shares of the bytes
+
   --kv head-budget:LIST --sample FILE
                        heads keep such shares of the first half of each window, of which the second is
                        judged: alike many, or by scores within layers or across them, in groups that
@@ -90,6 +96,18 @@ dump writes what a text makes of layers, as .npy into a folder:
   --layers LIST        from 0                                    (0)
   --tokens N           of the text, at most                      (1024)
   --activations        inputs of linear layers too, not only their mean products
+
+edit gives a subject the answer of another one, by a rank-one edit of one block's feed-forward layer,
+and shows what that changes, on texts too:
+  --subject WORDS      (The Eiffel Tower)
+  --donor WORDS        whose answer it gets                      (The Colosseum)
+  --relation WORDS     behind the subject                        ( is located in the city of)
+  --others LIST        the same in other words
+  --neighbours LIST    subjects that are to keep their answers
+  --layers LIST        blocks, one edited at a time              (6,9,12,15,18)
+  --strengths LIST     how far the block's output moves: 1 to what the donor has there   (1)
+  --sample FILE        another text, which shows what inputs the layers have
+  --tokens N           of each text, at most                     (8192)
 
 heads finds the heads that copy, by prompts that ask for a passage by its key:
   --out FILE           lines "layer head", the best first        (heads.txt)

@@ -232,10 +232,13 @@ std::vector<SharedFactors<detail::shared_scalar<L>>> grouped_shared_factors(
   check(count >= 1, function, "weights", count, "at least one");
   check(group >= 1 && count % group == 0, function, "group", group,
         Worded{"a divisor of ", count, ", the number of weights"});
+  using Scalar = scalar_of<std::ranges::range_value_t<L>>;
   std::vector<SharedFactors<detail::shared_scalar<L>>> groups;
+  auto next = std::ranges::begin(weights);
   for (Index begin = 0; begin < count; begin += group) {
-    const auto first = std::ranges::begin(weights) + begin;
-    groups.push_back(shared_factors(backend, std::ranges::subrange(first, first + group), options));
+    std::vector<TensorView<const Scalar, 2>> own;
+    for (Index i = 0; i < group; ++i) own.push_back(as_const(to_view(*next++)));
+    groups.push_back(shared_factors(backend, own, options));
   }
   return groups;
 }
