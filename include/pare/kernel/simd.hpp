@@ -312,6 +312,34 @@ PARE_ALWAYS_INLINE void broadcast_pair(const T* p, vec<T, Arch>& first,
   }
 }
 
+/// table[places[i]] in lane i, for places of 8 or 16 bits.
+template <class Arch, ComputeScalar T, class I>
+PARE_ALWAYS_INLINE vec<T, Arch> look_up(const T* table, const I* places) noexcept {
+  if constexpr (requires { detail::look_up_on(Arch{}, table, places); })
+    return detail::look_up_on(Arch{}, table, places);
+  else
+    return detail::generic_look_up<Arch>(table, places);
+}
+
+/// Whether an arch holds tables of floats in registers, and looks them up faster there.
+template <class Arch>
+inline constexpr bool holds_tables =
+    requires(const float* p) { detail::hold_table_on<64>(Arch{}, p); };
+
+/// 64, 128 or 256 floats in registers.
+template <class Arch, int Entries>
+requires holds_tables<Arch>
+PARE_ALWAYS_INLINE auto hold_table(const float* table) noexcept {
+  return detail::hold_table_on<Entries>(Arch{}, table);
+}
+
+/// look_up of a table that is held, for places below its size.
+template <class Arch, class Table, class I>
+requires holds_tables<Arch>
+PARE_ALWAYS_INLINE vec<float, Arch> look_up_held(const Table& table, const I* places) noexcept {
+  return detail::look_up_held_on(Arch{}, table, places);
+}
+
 /// Bytes with sign as floats.
 template <class Arch>
 PARE_ALWAYS_INLINE vec<float, Arch> load_signed_bytes(const std::int8_t* p) noexcept {

@@ -55,6 +55,10 @@ void scale_exponent_on(NoArch);
 void list_bits_on(NoArch);
 void two_largest_on(NoArch);
 void compress_eight_on(NoArch);
+template <int Entries>
+void hold_table_on(NoArch);
+void look_up_held_on(NoArch);
+void look_up_on(NoArch);
 
 template <class Arch, class V>
 PARE_ALWAYS_INLINE V generic_multiply_add(V a, V b, V c) noexcept {
@@ -204,6 +208,14 @@ template <class Arch>
 PARE_ALWAYS_INLINE vec<std::uint64_t, Arch> generic_multiply_low_words(
     vec<std::uint64_t, Arch> a, vec<std::uint64_t, Arch> b) noexcept {
   return (a & 0xffffffffu) * (b & 0xffffffffu);
+}
+
+template <class Arch, class T, class I>
+PARE_ALWAYS_INLINE vec<T, Arch> generic_look_up(const T* table, const I* places) noexcept {
+  constexpr std::ptrdiff_t n = lanes<T, Arch>;
+  T values[static_cast<std::size_t>(n)];
+  for (std::ptrdiff_t i = 0; i < n; ++i) values[i] = table[places[i]];
+  return load<Arch>(static_cast<const T*>(values));
 }
 
 template <class Arch>

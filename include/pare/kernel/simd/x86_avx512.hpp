@@ -270,6 +270,48 @@ PARE_ALWAYS_INLINE void load_nibbles_on(arch::avx512, const std::uint8_t* p, Flo
   high = _mm512_maskz_permutexvar_ps(0xffff, _mm512_maskz_srli_epi32(0xffff, bytes, 4), values);
 }
 
+PARE_ALWAYS_INLINE __m512i widen_places(const std::uint8_t* p) noexcept {
+  return _mm512_maskz_cvtepu8_epi32(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+PARE_ALWAYS_INLINE __m512i widen_places(const std::uint16_t* p) noexcept {
+  return _mm512_maskz_cvtepu16_epi32(0xffff,
+                                     _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+template <class I>
+PARE_ALWAYS_INLINE Floats16 look_up_on(arch::avx512, const float* table, const I* places) noexcept {
+  return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), 0xffff, widen_places(places), table, 4);
+}
+
+/// A table of floats in registers.
+template <int Entries>
+struct HeldFloats {
+  Floats16 part[Entries / 16];
+};
+template <int Entries>
+PARE_ALWAYS_INLINE HeldFloats<Entries> hold_table_on(arch::avx512, const float* table) noexcept {
+  HeldFloats<Entries> held;
+  for (int i = 0; i < Entries / 16; ++i) held.part[i] = Floats16(_mm512_loadu_ps(table + 16 * i));
+  return held;
+}
+/// Entries of the registers from `first` on: pairs of registers by one permutation, halves of more
+/// by a bit of the place.
+template <int Entries, int Table>
+PARE_ALWAYS_INLINE __m512 look_up_part(const HeldFloats<Table>& table, int first,
+                                       __m512i places) noexcept {
+  if constexpr (Entries == 32) {
+    return _mm512_permutex2var_ps(table.part[first], places, table.part[first + 1]);
+  } else {
+    const __mmask16 high = _mm512_test_epi32_mask(places, _mm512_set1_epi32(Entries / 2));
+    return _mm512_mask_mov_ps(look_up_part<Entries / 2>(table, first, places), high,
+                              look_up_part<Entries / 2>(table, first + Entries / 32, places));
+  }
+}
+template <int Entries, class I>
+PARE_ALWAYS_INLINE Floats16 look_up_held_on(arch::avx512, const HeldFloats<Entries>& table,
+                                            const I* places) noexcept {
+  return Floats16(look_up_part<Entries>(table, 0, widen_places(places)));
+}
+
 PARE_ALWAYS_INLINE Floats16 swap_pairs_on(arch::avx512, Floats16 v) noexcept {
   return _mm512_maskz_permute_ps(0xffff, v, 0xb1);
 }
