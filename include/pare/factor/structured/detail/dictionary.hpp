@@ -8,8 +8,8 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/matrix.hpp>
+#include <pare/factor/structured/detail/product.hpp>
 #include <pare/factor/structured/detail/sparse_codes.hpp>
-#include <pare/linalg/multiply.hpp>
 #include <pare/linalg/spmm.hpp>
 
 #include <Eigen/Cholesky>
@@ -28,14 +28,6 @@ PARE_ABI_BEGIN
 
 /// Squared norms below this are those of no atom.
 inline constexpr double least_atom = 0x1p-900;
-
-template <class B>
-RowMatrix<double> product(const B& backend, TensorView<const double, 2> a,
-                          TensorView<const double, 2> b) {
-  RowMatrix<double> c(a.rows(), b.cols());
-  linalg::multiply(backend, a, b, to_view(c));
-  return c;
-}
 
 /// Rows of W at even distances: (block k) / atoms.
 inline RowMatrix<double> start_atoms(const RowMatrix<double>& w, Index atoms) {
