@@ -131,6 +131,10 @@
 #include <pare/factor/structured/inverse_moment.hpp>
 #include <pare/factor/structured/rank_one_edit.hpp>
 #include <pare/factor/structured/shared_factors.hpp>
+#include <pare/factor/structured/dense_sparse.hpp>
+#include <pare/factor/structured/nested.hpp>
+#include <pare/factor/structured/nested_training.hpp>
+#include <pare/factor/structured/straight_through.hpp>
 #include <pare/factor/svd.hpp>
 #include <pare/factor/weighted_svd.hpp>
 #include <pare/feature/fields/donors.hpp>
@@ -246,6 +250,7 @@
 #include <pare/transformer/structured/wrapped_linear.hpp>
 #include <pare/transformer/structured/edited_linear.hpp>
 #include <pare/transformer/structured/shared_linear.hpp>
+#include <pare/transformer/structured/dense_sparse_linear.hpp>
 #include <pare/transformer/yarn.hpp>
 
 #include <pare/core/macros_on.hpp>

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include <pare/io/gguf.hpp>
@@ -107,6 +108,11 @@ void calls_of_factor(const Matrix& w, const Matrix& x, const Eigen::VectorXf& g,
   y = factor::armor(w, covariance, {.block = 8, .sweeps = 1}).product();
   factor::apply(plain, x, y);
   factor::apply(weighted, x, y);
+  auto sparse = factor::dense_sparse(pare::simd.threads(2), w, covariance, {.atoms = 4});
+  const pare::transformer::DenseSparseLinear<float> layer(std::move(sparse.weight));
+  layer.apply(x, y);
+  factor::StraightThroughFactorizer<float>(w).step(pare::simd, w);
+  factor::NestedTraining<float>(factor::nested(w)).step(pare::simd, w);
   factor::dora_forward(x, w, aware.right, aware.left, g, 0.5f, y);
   const factor::InverseMoment inverse(covariance);
   const pare::transformer::EditedLinear layer(

@@ -372,6 +372,9 @@ void refused() {
   shared_factors(w, {.latent = 4});  // refused: shared_factors: weights: wanted a list of matrices
   shared_factors(matrices, 4);  // refused: shared_factors: after weights: wanted SharedFactorOptions
   grouped_shared_factors(matrices, {.latent = 4});  // refused: grouped_shared_factors: after weights
+  dense_sparse(w, 16);  // refused: factor::dense_sparse: after w: wanted a Covariance or an earlier
+  dense_sparse(xi);     // refused: factor::dense_sparse: w: wanted elements of float
+  nested(w, 16);        // refused: factor::nested: after w: wanted a Covariance or none
   elementwise_svd(w, w * 2, {.rank = 16});  // refused: elementwise_svd: f: .*an expression
   elementwise_svd(w, w, 16);  // refused: elementwise_svd: after f: wanted ElementwiseOptions
   two_four(w * w, Magnitude{});  // refused: two_four: w: .*an expression

@@ -204,7 +204,7 @@ PARE_ABI_BEGIN
 
 template <class Arch, class S, class I>
 void run_kernel(Arch, const CombineAtoms<S, I>& a) noexcept {
-  if constexpr (std::is_same_v<compute_t<S>, float> && holds_tables<Arch>) {
+  if constexpr (sizeof(I) == 1 && std::is_same_v<compute_t<S>, float> && holds_tables<Arch>) {
     if (a.number <= 64)
       return detail::combine_groups<Arch>(a, detail::HeldTable<Arch, 64>(a.atoms));
     if (a.number <= 128)

@@ -47,9 +47,9 @@ struct StraightThroughOptions {
   optim::AdamOptions adam{};
 };
 
+namespace detail {
 PARE_ABI_BEGIN
 
-namespace detail {
 template <ComputeScalar T, class W>
 DenseSparse<T> first_projection(const W& w, const StraightThroughOptions& options) {
   constexpr const char* function = "factor::StraightThroughFactorizer";
@@ -58,7 +58,10 @@ DenseSparse<T> first_projection(const W& w, const StraightThroughOptions& option
   optim::validate(function, options.adam);
   return std::move(dense_sparse(w, options.factors).weight);
 }
+
+PARE_ABI_END
 }  // namespace detail
+PARE_ABI_BEGIN
 
 /// theta [outputs x inputs] of T and its projection.
 template <ComputeScalar T>
