@@ -467,6 +467,59 @@ PARE_ALWAYS_INLINE void compress_eight(const S* p, std::uint32_t bits, S* out) n
     for (; bits != 0; bits &= bits - 1) *out++ = p[__builtin_ctz(bits)];
 }
 
+/// Two indices of 2 bits for each group of four inputs, those of the two bits that are set in its
+/// four: the lower one in the lower bits, a byte for two groups. Of a group without two, 0.
+/// \param words [count] of 16 bits, four groups each
+/// \param indices [2 count], written; behind them up to 62 zeros more
+template <class Arch>
+PARE_ALWAYS_INLINE void index_kept(const std::uint16_t* words, std::ptrdiff_t count,
+                                   std::uint8_t* indices) noexcept {
+  if constexpr (requires { detail::index_kept_on(Arch{}, words, count, indices); })
+    detail::index_kept_on(Arch{}, words, count, indices);
+  else
+    detail::generic_index_kept(words, count, indices);
+}
+
+/// The groups of four that two of each are taken from, as many as make a register: registers of
+/// them where an arch permutes those, or the pointer. Of one lane, the group that it is in.
+template <class Arch, ComputeScalar T>
+PARE_ALWAYS_INLINE auto load_groups(const T* x) noexcept {
+  if constexpr (requires { detail::load_groups_on(Arch{}, x); })
+    return detail::load_groups_on(Arch{}, x);
+  else
+    return x;
+}
+
+/// The same groups, held in registers: g++ would load them again for each use.
+template <class Groups>
+PARE_ALWAYS_INLINE Groups held_groups(Groups groups) noexcept {
+#if defined(__GNUC__) && defined(__x86_64__)
+  if constexpr (requires { groups.low, groups.high; })
+    __asm__("" : "+v"(groups.low), "+v"(groups.high));
+#endif
+  return groups;
+}
+
+/// Where a register of kept inputs of T is taken from: indices as index_kept writes them, of values
+/// from `value` on, a multiple of the lanes.
+template <class Arch, ComputeScalar T>
+PARE_ALWAYS_INLINE auto kept_places(const std::uint8_t* indices, std::ptrdiff_t value) noexcept {
+  constexpr const T* of = nullptr;
+  if constexpr (requires { detail::kept_places_on(Arch{}, of, indices); })
+    return detail::kept_places_on(Arch{}, of, indices + value / 4);
+  else
+    return detail::generic_kept_places<Arch, T>(indices, value);
+}
+
+/// The two of each of the groups, in a register.
+template <class Arch, ComputeScalar T, class Groups, class Places>
+PARE_ALWAYS_INLINE vec<T, Arch> take_kept(const Groups& groups, const Places& places) noexcept {
+  if constexpr (requires { detail::take_kept_on(Arch{}, groups, places); })
+    return detail::take_kept_on(Arch{}, groups, places);
+  else
+    return detail::generic_take_kept<Arch, T>(groups, places);
+}
+
 /// Transposes a square block held in `lanes` registers: afterwards v[i] holds lane i of each.
 ///
 /// Each of the log2(lanes) stages shuffles the register file once like a deck of cards. Unrolled by

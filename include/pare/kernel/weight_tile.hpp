@@ -48,6 +48,9 @@ PARE_TILE_INLINE V add_product(V a, V b, V c) noexcept {
 #if defined(__FP_FAST_FMAF)
   if constexpr (std::is_same_v<V, float>) return __builtin_fmaf(a, b, c);
 #endif
+#if defined(__FP_FAST_FMA)
+  if constexpr (std::is_same_v<V, double>) return __builtin_fma(a, b, c);
+#endif
   return multiply_add<Arch>(a, b, c);
 }
 

@@ -157,7 +157,7 @@ TYPED_TEST(TwoFourOf, HoldsTheRoundedEntriesThatAreKept) {
     const auto w = pare::testing::random_matrix<Matrix>(3, cols, 4);
     const Kept kept = random_kept(3, cols, 5);
     const auto small = TwoFour<S>::from(w, TwoFourMask::of_kept(kept));
-    EXPECT_EQ(small.bytes(), 3 * ((cols + 15) / 16) * (8 * Index{sizeof(S)} + 2));
+    EXPECT_EQ(small.bytes(), 3 * ((cols + 63) / 64 * 32 * Index{sizeof(S)} + (cols + 15) / 16 * 2));
     Matrix dense = Matrix::Constant(3, cols, T(7));
     small.to_dense(dense);
     for (Index o = 0; o < 3; ++o) {
@@ -194,7 +194,8 @@ TEST(TwoFour, EightBitsAreOffByHalfAStep) {
     const Kept kept = random_kept(4, cols, 7);
     w = pruned(w, kept);
     const auto tiny = TwoFour<std::int8_t>::from(w, TwoFourMask::of_kept(kept));
-    EXPECT_EQ(tiny.bytes(), 4 * ((cols + 15) / 16 * 10 + (cols + 127) / 128 * 4));
+    EXPECT_EQ(tiny.bytes(),
+              4 * ((cols + 63) / 64 * 32 + (cols + 15) / 16 * 2 + (cols + 127) / 128 * 4));
     Dense dense(4, cols);
     tiny.to_dense(dense);
     for (Index o = 0; o < 4; ++o)

@@ -12,9 +12,10 @@
 /// TwoFour<float> zeros(mask);                              // to be written by own_values()
 /// ```
 ///
-/// For each 16 inputs of a row there are 8 values, in the order of the bits of the mask's word,
-/// zeros behind them where the last word is short. An entry is its value, or for std::int8_t
-/// q d with the float d of its row and 128 inputs.
+/// For each 16 inputs of a row there are 8 values, in the order of the bits of the mask's word.
+/// Rows are rounded up to 32 values by zeros, so that one begins at a cache line (of 8 bits, at
+/// half of one) and is read without an end of its own. An entry is its value, or for std::int8_t q
+/// d with the float d of its row and 128 inputs.
 ///
 /// | S | bytes | for inputs | bytes of a dense weight of S |
 /// |---|---|---|---|
@@ -145,13 +146,13 @@ class TwoFour {
                         (has_scales ? row_scales() * Index{sizeof(float)} : 0));
   }
 
-  /// Values of a row, with those of a short last word that are 0: 8 ceil(inputs / 16).
-  Index row_values() const { return mask_.row_words() * word_values; }
-  /// [outputs, row_values], rows without gaps, at a multiple of 64 bytes.
+  /// Values of a row, with the zeros behind them: 32 ceil(inputs / 64).
+  Index row_values() const { return ceil_div(inputs(), Index{64}) * 32; }
+  /// [outputs, row_values], rows without gaps.
   TensorView<const S, 2> values() const {
     return {values_.data(), {outputs(), row_values()}, {row_values(), 1}};
   }
-  /// The values, to write. Those behind the last group stay 0: products read them.
+  /// The values, to write. Those behind inputs / 2 of a row stay 0: products read them.
   TensorView<S, 2> own_values() {
     return {values_.data(), {outputs(), row_values()}, {row_values(), 1}};
   }
@@ -214,7 +215,7 @@ class TwoFour {
     const auto words = self.mask_.words();
     for (Index o = 0; o < words.rows(); ++o)
       for (Index w = 0; w < words.cols(); ++w) {
-        auto* value = self.values_.data() + (o * words.cols() + w) * word_values;
+        auto* value = self.values_.data() + o * self.row_values() + w * word_values;
         for (unsigned bits = words(o, w); bits != 0; bits &= bits - 1)
           visit(o, w * TwoFourMask::word_inputs + __builtin_ctz(bits), *value++);
       }

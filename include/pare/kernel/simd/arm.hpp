@@ -43,6 +43,23 @@ PARE_ALWAYS_INLINE vec<std::uint64_t, arch::neon> multiply_low_words_on(
   return vmull_u32(vmovn_u64(a), vmovn_u64(b));
 }
 
+// The bytes of the lanes that are taken: lane l of two groups, 4 l and the three behind it.
+PARE_ALWAYS_INLINE uint8x16x2_t load_groups_on(arch::neon, const float* x) noexcept {
+  return {{vreinterpretq_u8_f32(vld1q_f32(x)), vreinterpretq_u8_f32(vld1q_f32(x + 4))}};
+}
+PARE_ALWAYS_INLINE uint8x16_t kept_places_on(arch::neon, const float*,
+                                             const std::uint8_t* indices) noexcept {
+  constexpr std::int32_t down[] = {0, -2, -4, -6};
+  constexpr std::uint32_t first[] = {0x03020100u, 0x03020100u, 0x13121110u, 0x13121110u};
+  const uint32x4_t index =
+      vandq_u32(vshlq_u32(vdupq_n_u32(*indices), vld1q_s32(down)), vdupq_n_u32(3));
+  return vreinterpretq_u8_u32(vmlaq_n_u32(vld1q_u32(first), index, 0x04040404u));
+}
+PARE_ALWAYS_INLINE vec<float, arch::neon> take_kept_on(arch::neon, const uint8x16x2_t& groups,
+                                                       uint8x16_t places) noexcept {
+  return vreinterpretq_f32_u8(vqtbl2q_u8(groups, places));
+}
+
 #endif
 
 PARE_ABI_END

@@ -55,6 +55,17 @@ PARE_ALWAYS_INLINE std::uint32_t two_largest_on(arch::sse2, vec<float, arch::sse
   return static_cast<std::uint32_t>(_mm_movemask_ps(lost)) ^ 0xfu;
 }
 
+// Single lanes: no instruction permutes by a variable before SSSE3.
+PARE_ALWAYS_INLINE vec<float, arch::sse2> take_kept_on(arch::sse2, const float* x,
+                                                       unsigned places) noexcept {
+  return _mm_setr_ps(x[places & 3], x[places >> 2 & 3], x[4 + (places >> 4 & 3)],
+                     x[4 + (places >> 6 & 3)]);
+}
+PARE_ALWAYS_INLINE vec<double, arch::sse2> take_kept_on(arch::sse2, const double* x,
+                                                        unsigned places) noexcept {
+  return _mm_setr_pd(x[places & 3], x[places >> 2 & 3]);
+}
+
 #endif
 #if defined(__AVX2__) && defined(__FMA__)
 
@@ -195,6 +206,70 @@ PARE_ALWAYS_INLINE vec<float, arch::avx2> interleave_high_on(arch::avx2, vec<flo
 PARE_ALWAYS_INLINE vec<double, arch::avx2> interleave_high_on(arch::avx2, vec<double, arch::avx2> a,
                                                               vec<double, arch::avx2> b) noexcept {
   return _mm256_permute2f128_pd(_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b), 0x31);
+}
+
+PARE_ALWAYS_INLINE void index_kept_on(arch::avx2, const std::uint16_t* words, std::ptrdiff_t count,
+                                      std::uint8_t* indices) noexcept {
+  const __m256i table =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0, 0, 4, 0, 8, 9, 0, 0, 12, 13, 0, 14, 0, 0, 0));
+  const __m256i low_half = _mm256_set1_epi8(15);
+  const auto index = [&](const std::uint16_t* from, std::uint8_t* to) PARE_LAMBDA_INLINE {
+    const __m256i groups = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    const __m256i low = _mm256_shuffle_epi8(table, _mm256_and_si256(groups, low_half));
+    const __m256i high =
+        _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(groups, 4), low_half));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                        _mm256_or_si256(low, _mm256_slli_epi16(high, 4)));
+  };
+  std::ptrdiff_t w = 0;
+  for (; w + 16 <= count; w += 16) index(words + w, indices + 2 * w);
+  if (w == count) return;
+  std::uint16_t rest[16] = {};
+  __builtin_memcpy(rest, words + w, static_cast<std::size_t>(count - w) * sizeof(std::uint16_t));
+  index(rest, indices + 2 * w);
+}
+
+/// Groups 0 and 2 (of double, 0), and 1 and 3: of four lanes the first two are of one of the
+/// former.
+struct Groups8 {
+  __m256 even, odd;
+};
+struct Groups4 {
+  __m256d even, odd;
+};
+PARE_ALWAYS_INLINE Groups8 load_groups_on(arch::avx2, const float* x) noexcept {
+  return {
+      _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(x)), _mm_loadu_ps(x + 8), 1),
+      _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(x + 4)), _mm_loadu_ps(x + 12), 1)};
+}
+PARE_ALWAYS_INLINE Groups4 load_groups_on(arch::avx2, const double* x) noexcept {
+  return {_mm256_loadu_pd(x), _mm256_loadu_pd(x + 4)};
+}
+// Of an index a permutation takes the lower 2 bits.
+PARE_ALWAYS_INLINE __m256i kept_places_on(arch::avx2, const float*,
+                                          const std::uint8_t* indices) noexcept {
+  return _mm256_srlv_epi32(_mm256_set1_epi32(indices[0] | indices[1] << 8),
+                           _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14));
+}
+// Numbers of the halves of doubles.
+PARE_ALWAYS_INLINE __m256i kept_places_on(arch::avx2, const double*,
+                                          const std::uint8_t* indices) noexcept {
+  const __m256i index = _mm256_and_si256(
+      _mm256_srlv_epi32(_mm256_set1_epi32(indices[0]), _mm256_setr_epi32(0, 0, 2, 2, 4, 4, 6, 6)),
+      _mm256_set1_epi32(3));
+  return _mm256_add_epi32(_mm256_add_epi32(index, index),
+                          _mm256_setr_epi32(0, 1, 0, 1, 0, 1, 0, 1));
+}
+PARE_ALWAYS_INLINE vec<float, arch::avx2> take_kept_on(arch::avx2, const Groups8& groups,
+                                                       __m256i places) noexcept {
+  return _mm256_blend_ps(_mm256_permutevar_ps(groups.even, places),
+                         _mm256_permutevar_ps(groups.odd, places), 0xcc);
+}
+PARE_ALWAYS_INLINE vec<double, arch::avx2> take_kept_on(arch::avx2, const Groups4& groups,
+                                                        __m256i places) noexcept {
+  return _mm256_castps_pd(
+      _mm256_blend_ps(_mm256_permutevar8x32_ps(_mm256_castpd_ps(groups.even), places),
+                      _mm256_permutevar8x32_ps(_mm256_castpd_ps(groups.odd), places), 0xf0));
 }
 
 #endif

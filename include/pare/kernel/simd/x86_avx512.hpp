@@ -403,6 +403,65 @@ PARE_ALWAYS_INLINE Doubles8 scale_exponent_on(arch::avx512, Doubles8 v, Doubles8
   return _mm512_maskz_scalef_pd(_mm512_cmp_pd_mask(x, smallest, _CMP_NLT_UQ), v, n);
 }
 
+PARE_ALWAYS_INLINE void index_kept_on(arch::avx512, const std::uint16_t* words,
+                                      std::ptrdiff_t count, std::uint8_t* indices) noexcept {
+  const __m512i table = _mm512_maskz_broadcast_i32x4(
+      0xffff, _mm_setr_epi8(0, 0, 0, 4, 0, 8, 9, 0, 0, 12, 13, 0, 14, 0, 0, 0));
+  const __m512i low_half = _mm512_set1_epi8(15);
+  for (std::ptrdiff_t w = 0; w < count; w += 32) {
+    const __mmask32 there = count - w < 32 ? (1u << (count - w)) - 1u : ~0u;
+    const __m512i groups = _mm512_maskz_loadu_epi16(there, words + w);
+    const __m512i low = _mm512_shuffle_epi8(table, _mm512_and_si512(groups, low_half));
+    const __m512i high =
+        _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(groups, 4), low_half));
+    // Whole: what a store with a mask wrote is not forwarded to the loads behind it.
+    _mm512_storeu_si512(indices + 2 * w, _mm512_or_si512(low, _mm512_slli_epi16(high, 4)));
+  }
+}
+
+// An expansion of values by a mask (vexpandps) takes 6 cycles on Zen 5, and vpexpandw of twice as
+// many 9; a permutation of two registers takes one.
+struct Groups16 {
+  __m512 low, high;
+};
+struct DoubleGroups8 {
+  __m512d low, high;
+};
+PARE_ALWAYS_INLINE Groups16 load_groups_on(arch::avx512, const float* x) noexcept {
+  return {_mm512_loadu_ps(x), _mm512_loadu_ps(x + 16)};
+}
+PARE_ALWAYS_INLINE DoubleGroups8 load_groups_on(arch::avx512, const double* x) noexcept {
+  return {_mm512_loadu_pd(x), _mm512_loadu_pd(x + 8)};
+}
+// (indices & 3) | first of the group
+PARE_ALWAYS_INLINE __m512i kept_places_on(arch::avx512, const float*,
+                                          const std::uint8_t* indices) noexcept {
+  int bits;
+  __builtin_memcpy(&bits, indices, sizeof bits);
+  const __m512i index = _mm512_maskz_srlv_epi32(
+      0xffff, _mm512_set1_epi32(bits),
+      _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30));
+  return _mm512_ternarylogic_epi32(
+      index, _mm512_set1_epi32(3),
+      _mm512_setr_epi32(0, 0, 4, 4, 8, 8, 12, 12, 16, 16, 20, 20, 24, 24, 28, 28), 0xea);
+}
+PARE_ALWAYS_INLINE __m512i kept_places_on(arch::avx512, const double*,
+                                          const std::uint8_t* indices) noexcept {
+  const __m512i index =
+      _mm512_maskz_srlv_epi64(0xff, _mm512_set1_epi64(indices[0] | indices[1] << 8),
+                              _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14));
+  return _mm512_ternarylogic_epi64(index, _mm512_set1_epi64(3),
+                                   _mm512_setr_epi64(0, 0, 4, 4, 8, 8, 12, 12), 0xea);
+}
+PARE_ALWAYS_INLINE Floats16 take_kept_on(arch::avx512, const Groups16& groups,
+                                         __m512i places) noexcept {
+  return _mm512_permutex2var_ps(groups.low, places, groups.high);
+}
+PARE_ALWAYS_INLINE Doubles8 take_kept_on(arch::avx512, const DoubleGroups8& groups,
+                                         __m512i places) noexcept {
+  return _mm512_permutex2var_pd(groups.low, places, groups.high);
+}
+
 #endif
 #if defined(__AVX512BF16__)
 
