@@ -520,6 +520,17 @@ PARE_ALWAYS_INLINE vec<T, Arch> take_kept(const Groups& groups, const Places& pl
     return detail::generic_take_kept<Arch, T>(groups, places);
 }
 
+/// out [16] = the 8 values, widened, where `word` has a bit, two in each four, and zeros elsewhere.
+template <class Arch, class S, ComputeScalar T>
+PARE_ALWAYS_INLINE void expand_kept(const S* values, unsigned word, T* out) noexcept {
+  if constexpr (requires { detail::expand_kept_on(Arch{}, values, word, out); }) {
+    detail::expand_kept_on(Arch{}, values, word, out);
+  } else {
+    for (int i = 0; i < 16; ++i) out[i] = T(0);
+    for (; word != 0; word &= word - 1) out[__builtin_ctz(word)] = static_cast<T>(*values++);
+  }
+}
+
 /// Transposes a square block held in `lanes` registers: afterwards v[i] holds lane i of each.
 ///
 /// Each of the log2(lanes) stages shuffles the register file once like a deck of cards. Unrolled by

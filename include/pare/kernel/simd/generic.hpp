@@ -63,6 +63,7 @@ void index_kept_on(NoArch);
 void load_groups_on(NoArch);
 void kept_places_on(NoArch);
 void take_kept_on(NoArch);
+void expand_kept_on(NoArch);
 
 template <class Arch, class V>
 PARE_ALWAYS_INLINE V generic_multiply_add(V a, V b, V c) noexcept {

@@ -462,6 +462,26 @@ PARE_ALWAYS_INLINE Doubles8 take_kept_on(arch::avx512, const DoubleGroups8& grou
   return _mm512_permutex2var_pd(groups.low, places, groups.high);
 }
 
+PARE_ALWAYS_INLINE __m256 load_eight(const float* p) noexcept { return _mm256_loadu_ps(p); }
+PARE_ALWAYS_INLINE __m256 load_eight(const std::int8_t* p) noexcept {
+  return load_signed_bytes_on(arch::avx2{}, p);
+}
+template <class S>
+PARE_ALWAYS_INLINE __m256 load_eight(const S* p) noexcept {
+  return load_widened_on(arch::avx2{}, p);
+}
+/// Value 2 g of group g, or the one behind it where the group keeps a lower input.
+template <class S>
+PARE_ALWAYS_INLINE void expand_kept_on(arch::avx512, const S* values, unsigned word,
+                                       float* out) noexcept {
+  const unsigned second = (word << 1 & 0xeeeeu) | (word << 2 & 0xccccu) | (word << 3 & 0x8888u);
+  const __m512i first = _mm512_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2, 4, 4, 4, 4, 6, 6, 6, 6);
+  const __m512i place =
+      _mm512_mask_add_epi32(first, static_cast<__mmask16>(second), first, _mm512_set1_epi32(1));
+  _mm512_storeu_ps(out, _mm512_maskz_permutexvar_ps(static_cast<__mmask16>(word), place,
+                                                    _mm512_castps256_ps512(load_eight(values))));
+}
+
 #endif
 #if defined(__AVX512BF16__)
 

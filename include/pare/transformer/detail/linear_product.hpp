@@ -119,9 +119,9 @@ struct RoundedRows {
   bool many = false, few = false;
 };
 
-/// Calls f with the rows rounded to bf16.
-template <class B, class F>
-void with_rounded(const B& backend, TensorView<const float, 2> x, const F& f) {
+/// Calls multiply(rows rounded to bf16).
+template <class B, class Multiply>
+void with_rounded_rows(const B& backend, TensorView<const float, 2> x, const Multiply& multiply) {
   const auto memory = leased<AlignedBuffer<bf16>>(backend);
   const TensorView<bf16, 2> rounded{
       memory->resize(static_cast<std::size_t>(x.rows() * x.cols())), x.extent, {x.cols(), 1}};
@@ -131,7 +131,7 @@ void with_rounded(const B& backend, TensorView<const float, 2> x, const F& f) {
     launch(backend, kernel::NarrowRows<bf16>{&x(begin, 0), x.stride[0], &rounded(begin, 0),
                                              x.cols(), end - begin, x.cols()});
   });
-  f(as_const(rounded));
+  multiply(as_const(rounded));
 }
 
 /// Rows that are copied because theirs are not contiguous.
@@ -147,11 +147,11 @@ void multiply_contiguous(const B& backend, WeightView<W> w, TensorView<const lin
   const bool few = x.rows() <= few_rows;
   if constexpr (std::is_same_v<W, bf16>) {
     if (few && rounds.few && linalg::multiplies_weight_pairs(backend, w))
-      return with_rounded(backend, x, [&](TensorView<const bf16, 2> rows) {
+      return with_rounded_rows(backend, x, [&](TensorView<const bf16, 2> rows) {
         linalg::multiply_weight_pairs(backend, w, rows, y);
       });
     if (!few && rounds.many)
-      return with_rounded(backend, x, [&](TensorView<const bf16, 2> rows) {
+      return with_rounded_rows(backend, x, [&](TensorView<const bf16, 2> rows) {
         linalg::multiply(backend, rows, transpose(w), y);
       });
   }
@@ -160,12 +160,12 @@ void multiply_contiguous(const B& backend, WeightView<W> w, TensorView<const lin
   multiply_many(backend, w, x, y);
 }
 
-template <class B, class W>
-void run_linear(const B& backend, WeightView<W> w, TensorView<const linear_t<W>, 2> x,
-                TensorView<linear_t<W>, 2> y, RoundedRows rounds) {
-  using T = linear_t<W>;
+/// Calls multiply(x, y) with copies of those whose rows are not contiguous, and copies y back.
+template <class B, class T, class Multiply>
+void with_contiguous_rows(const B& backend, TensorView<const T, 2> x, TensorView<T, 2> y,
+                          const Multiply& multiply) {
   const bool copies_x = !contiguous_rows(x), copies_y = !contiguous_rows(y);
-  if (!copies_x && !copies_y) return multiply_contiguous(backend, w, x, y, rounds);
+  if (!copies_x && !copies_y) return multiply(x, y);
   const auto memory = leased<LinearMemory<T>>(backend);
   const auto copy = [](auto from, auto to) {
     for (Index j = 0; j < from.cols(); ++j)
@@ -183,8 +183,15 @@ void run_linear(const B& backend, WeightView<W> w, TensorView<const linear_t<W>,
     from = as_const(rows);
   }
   if (copies_y) to = rows_in(memory->y, y.rows(), y.cols());
-  multiply_contiguous(backend, w, from, to, rounds);
+  multiply(from, to);
   if (copies_y) copy(as_const(to), y);
+}
+
+/// Nobody steps along an extent of 1.
+template <class T>
+TensorView<T, 2> with_unit_steps(TensorView<T, 2> m) {
+  if (m.cols() == 1) m.stride[1] = 1;
+  return m;
 }
 
 /// A layer's call, checked but for what belongs to the layer.
@@ -192,13 +199,14 @@ template <class B, class W>
 void apply_weight(const B& backend, WeightView<W> w, TensorView<const linear_t<W>, 2> x,
                   TensorView<linear_t<W>, 2> y, RoundedRows rounds = {}) {
   if (y.rows() == 0) return;
-  // Nobody steps along an extent of 1.
-  if (x.cols() == 1) x.stride[1] = 1;
-  if (y.cols() == 1) y.stride[1] = 1;
-  if constexpr (KernelBackend<B>)
-    run_linear(on_any_executor(backend), w, x, y, rounds);
-  else
+  if constexpr (KernelBackend<B>) {
+    const auto any = on_any_executor(backend);
+    with_contiguous_rows(any, with_unit_steps(x), with_unit_steps(y), [&](auto from, auto to) {
+      multiply_contiguous(any, w, from, to, rounds);
+    });
+  } else {
     reference_linear<W>(w, x, y);
+  }
 }
 
 PARE_ABI_END
