@@ -6,7 +6,8 @@
 ///
 /// Lists hold keys drawn without replacement, the worst case: rows share keys by chance alone.
 /// `of_limit` is the share of the multiplier's peak, 4 d flops a listed pair; each product is a
-/// load from L1, so that about .8 of it is what lists can reach. `of_dense` is the time against
+/// load, at an address that is loaded: rows of 64 floats take 2.5 cycles from L1 on a Zen 5 where
+/// their products take 2, so that .8 of it is what lists can reach. `of_dense` is the time against
 /// `attend` over all pairs, `of_causal` against causal `attend`; the share of pairs is `density`.
 /// torch's peers: SDPA under a boolean mask, and rows gathered and multiplied, the faster of the
 /// two; codes compared and counted, then topk.

@@ -7,9 +7,12 @@
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <pare/attention/attend_key_lists.hpp>
+#include <pare/core/aligned_buffer.hpp>
+#include <pare/core/tensor_view.hpp>
 
 #include "attention/attend_calls.hpp"
 #include "attention/backends.hpp"
@@ -253,6 +256,66 @@ TEST(ListedCalls, HaveTheSameBitsForAnyThreadsAndStrides) {
   for (const Layout layout : {Layout::by_token, Layout::apart})
     EXPECT_TRUE(same_outputs(
         one, listed(pare::simd, Inputs<float>(z, 1, layout), lists, {.causal = true})));
+}
+
+/// Rows that lie one behind the other on cache lines are gathered where they are.
+void expect_bits_wherever_rows_begin(const KeyLists& lists, Index keys) {
+  constexpr Index heads = 2, key_dim = 32, value_dim = 16;
+  const Index queries = lists.shape().queries;
+  std::vector<float> q(static_cast<std::size_t>(heads * queries * key_dim));
+  pare::AlignedBuffer<float> k(static_cast<std::size_t>(heads * keys * key_dim + 1));
+  pare::AlignedBuffer<float> v(static_cast<std::size_t>(heads * keys * value_dim + 1));
+  const auto fill = [](float* x, Index size, Index step) {
+    for (Index i = 0; i < size; ++i) x[i] = static_cast<float>((i * step) % 1021) / 510 - 1;
+  };
+  const auto from = [&](Index moved) {
+    fill(q.data(), heads * queries * key_dim, 7);
+    fill(k.data() + moved, heads * keys * key_dim, 13);
+    fill(v.data() + moved, heads * keys * value_dim, 31);
+    std::vector<float> out(static_cast<std::size_t>(heads * queries * value_dim));
+    const auto view = [=](auto* data, Index rows, Index dim) {
+      return pare::TensorView<std::remove_pointer_t<decltype(data)>, 4>{
+          data, {1, heads, rows, dim}, {heads * rows * dim, rows * dim, dim, 1}};
+    };
+    attend(pare::simd, view(static_cast<const float*>(q.data()), queries, key_dim),
+           view(static_cast<const float*>(k.data() + moved), keys, key_dim),
+           view(static_cast<const float*>(v.data() + moved), keys, value_dim),
+           view(out.data(), queries, value_dim), lists);
+    return out;
+  };
+  const std::vector<float> aligned = from(0);
+  EXPECT_TRUE(aligned == from(1));
+  const auto row = lists.row(0, 1, queries - 1);
+  ASSERT_FALSE(row.empty());
+  std::vector<double> sum(value_dim, 0.0);
+  double mass = 0;
+  const auto at = [](const float* x, Index rows, Index i, Index dim) {
+    return x + (rows + i) * dim;
+  };
+  for (const Index j : row) {
+    double score = 0;
+    for (Index c = 0; c < key_dim; ++c)
+      score += double{at(q.data(), queries, queries - 1, key_dim)[c]} *
+               double{at(k.data() + 1, keys, j, key_dim)[c]};
+    const double weight = std::exp(score / std::sqrt(double{key_dim}));
+    mass += weight;
+    for (std::size_t c = 0; c < sum.size(); ++c)
+      sum[c] += weight * double{at(v.data() + 1, keys, j, value_dim)[c]};
+  }
+  for (std::size_t c = 0; c < sum.size(); ++c)
+    EXPECT_NEAR(aligned[aligned.size() - sum.size() + c], sum[c] / mass, 1e-5);
+}
+
+TEST(ListedCalls, HaveTheSameBitsWhereverRowsBegin) {
+  expect_bits_wherever_rows_begin(tossed({1, 2, 150, 1100}, 20), 1100);
+}
+
+TEST(ListedCalls, ListKeysBehindThoseThatPlacesTellApart) {
+  const Index keys = 65536 + 700;
+  expect_bits_wherever_rows_begin(
+      KeyLists::from_lists({1, 2, 1, keys}, {{3, 500, 65535, 65536, 65600, 66200},
+                                             {0, 64, 700, 65536 + 64, 65536 + 699}}),
+      keys);
 }
 
 TEST(ListedCalls, TheSecondAllocatesNothing) {

@@ -12,6 +12,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <utility>
 
 namespace pare::kernel {
@@ -47,8 +48,12 @@ PARE_TILE_INLINE void score_entries(const T* data, std::ptrdiff_t columns,
   constexpr std::ptrdiff_t n = lanes<T, Arch>;
   constexpr auto keys = std::make_index_sequence<static_cast<std::size_t>(n)>{};
   V sums[static_cast<std::size_t>(n)];
-  const auto key_at = [&](std::size_t i)
-                          PARE_LAMBDA_INLINE { return data + std::ptrdiff_t{places[i]} * columns; };
+  constexpr auto together = static_cast<std::size_t>(places_together);
+  std::uint64_t words[(static_cast<std::size_t>(n) + together - 1) / together];
+  for (std::size_t w = 0; w < std::size(words); ++w) words[w] = load_places(places + w * together);
+  const auto key_at = [&](std::size_t i) PARE_LAMBDA_INLINE {
+    return data + place_of(words[i / together], i % together) * columns;
+  };
   const auto each = [&]<std::size_t... I>(const auto& f, std::index_sequence<I...>)
                         PARE_LAMBDA_INLINE { (f(I), ...); };
   if constexpr (Held > 0) {

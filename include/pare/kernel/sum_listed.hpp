@@ -44,9 +44,9 @@ PARE_TILE_INLINE void sum_group_columns(const ListedWindow<T>& window, const Lis
   for (V& sum : sums) sum = broadcast<Arch>(T(0));
   const T* const data = window.data + c;
   const std::uint16_t* const places = window.places + group.entry;
-  const auto add = [&]<std::size_t... R>(std::size_t s, std::ptrdiff_t at,
+  const auto add = [&]<std::size_t... R>(std::size_t s, std::ptrdiff_t at, std::ptrdiff_t place,
                                          std::index_sequence<R...>) PARE_LAMBDA_INLINE {
-    const T* const value = data + std::ptrdiff_t{places[at]} * window.columns;
+    const T* const value = data + place * window.columns;
     const V weight = broadcast<Arch>(weights[at]);
     ((sums[s * Registers + R] = multiply_add<Arch>(
           load<Arch>(value + static_cast<std::ptrdiff_t>(R) * n), weight, sums[s * Registers + R])),
@@ -54,11 +54,12 @@ PARE_TILE_INLINE void sum_group_columns(const ListedWindow<T>& window, const Lis
   };
   const std::ptrdiff_t count = Whole ? listed_group : group.count;
   std::ptrdiff_t j = 0;
-  for (; j + static_cast<std::ptrdiff_t>(side) <= count; j += static_cast<std::ptrdiff_t>(side))
+  for (; j + places_together <= count; j += places_together)
     [&]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
-      (add(I, j + static_cast<std::ptrdiff_t>(I), registers), ...);
-    }(std::make_index_sequence<side>{});
-  for (; j < count; ++j) add(0, j, registers);
+      const std::uint64_t word = load_places(places + j);
+      (add(I % side, j + static_cast<std::ptrdiff_t>(I), place_of(word, I), registers), ...);
+    }(std::make_index_sequence<static_cast<std::size_t>(places_together)>{});
+  for (; j < count; ++j) add(0, j, places[j], registers);
   [&]<std::size_t... R>(std::index_sequence<R...>) PARE_LAMBDA_INLINE {
     const auto total = [&](std::size_t r) PARE_LAMBDA_INLINE {
       if constexpr (side == 4)
