@@ -124,17 +124,17 @@
 #include <pare/factor/metric.hpp>
 #include <pare/factor/structured/armor.hpp>
 #include <pare/factor/structured/block_diagonal.hpp>
-#include <pare/factor/structured/normalized_weight.hpp>
-#include <pare/factor/structured/select_two_four.hpp>
-#include <pare/factor/structured/sparse_gpt.hpp>
-#include <pare/factor/structured/two_four.hpp>
-#include <pare/factor/structured/inverse_moment.hpp>
-#include <pare/factor/structured/rank_one_edit.hpp>
-#include <pare/factor/structured/shared_factors.hpp>
 #include <pare/factor/structured/dense_sparse.hpp>
+#include <pare/factor/structured/inverse_moment.hpp>
 #include <pare/factor/structured/nested.hpp>
 #include <pare/factor/structured/nested_training.hpp>
+#include <pare/factor/structured/normalized_weight.hpp>
+#include <pare/factor/structured/rank_one_edit.hpp>
+#include <pare/factor/structured/select_two_four.hpp>
+#include <pare/factor/structured/shared_factors.hpp>
+#include <pare/factor/structured/sparse_gpt.hpp>
 #include <pare/factor/structured/straight_through.hpp>
+#include <pare/factor/structured/two_four.hpp>
 #include <pare/factor/svd.hpp>
 #include <pare/factor/weighted_svd.hpp>
 #include <pare/feature/fields/donors.hpp>
@@ -247,10 +247,10 @@
 #include <pare/transformer/rotary_grid.hpp>
 #include <pare/transformer/rotary_table.hpp>
 #include <pare/transformer/softmax.hpp>
-#include <pare/transformer/structured/wrapped_linear.hpp>
+#include <pare/transformer/structured/dense_sparse_linear.hpp>
 #include <pare/transformer/structured/edited_linear.hpp>
 #include <pare/transformer/structured/shared_linear.hpp>
-#include <pare/transformer/structured/dense_sparse_linear.hpp>
+#include <pare/transformer/structured/wrapped_linear.hpp>
 #include <pare/transformer/yarn.hpp>
 
 #include <pare/core/macros_on.hpp>

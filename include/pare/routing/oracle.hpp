@@ -175,9 +175,8 @@ PARE_ABI_BEGIN
 /// \param x       [rows, inputs] of float or double, any strides
 /// \param experts a contiguous range of layers of one shape
 /// \param dense   [rows, outputs]: what the dense layer makes of x
-/// \param k       experts that a row will have, 1 to their number: the factor is experts / k; of
-/// all
-///                experts it is 1, for gates that weigh by 1
+/// \param k       experts that a row will have, 1 to their number: the factor is experts / k, which
+///                is 1 if k is their number, for gates that weigh by 1
 /// \param errors  [rows, experts], any strides, written; apart from what is read
 /// \throws std::invalid_argument if an extent does not fit, k is out of range, or errors overlaps
 ///         what is read. Nothing is written then.
