@@ -26,7 +26,7 @@
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/view_check.hpp>
-#include <pare/kernel/gather_rows.hpp>
+#include <pare/kernel/sum_gathered.hpp>
 
 #include <algorithm>
 #include <array>
@@ -69,10 +69,10 @@ void gather_values(const B& backend, TensorView<const S, 2> values, TensorView<c
     parallel_for(
         on_any_executor(backend).executor, ceil_div(out.rows(), block), [&](Index item, int) {
           for (Index r = item * block; r < std::min(out.rows(), (item + 1) * block); ++r)
-            launch(backend, kernel::GatherRows<S>{values.data, values.stride[0],
-                                                  ids.data + r * ids.stride[0],
-                                                  weights.data + r * weights.stride[0], ids.cols(),
-                                                  out.data + r * out.stride[0], out.cols()});
+            launch(backend, kernel::SumGathered<S>{values.data, values.stride[0],
+                                                   ids.data + r * ids.stride[0],
+                                                   weights.data + r * weights.stride[0], ids.cols(),
+                                                   out.data + r * out.stride[0], out.cols()});
         });
   } else {
     for (Index r = 0; r < out.rows(); ++r)

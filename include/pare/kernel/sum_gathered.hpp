@@ -20,7 +20,7 @@ namespace pare::kernel {
 /// beyond the caches the latency of memory binds, so rows are fetched `rows_ahead` before their
 /// turn.
 template <StorageScalar S>
-struct GatherRows {
+struct SumGathered {
   using T = compute_t<S>;
 
   const S* table = nullptr;             ///< [.. x columns]
@@ -48,7 +48,7 @@ PARE_ALWAYS_INLINE void fetch_row(const S* row, std::ptrdiff_t columns) noexcept
 /// Adds up `Registers` registers of all rows, from column c on. The first columns of a row fetch
 /// all of a later one.
 template <class Arch, int Registers, class S>
-PARE_ALWAYS_INLINE void gather_columns(const GatherRows<S>& a, std::ptrdiff_t c) noexcept {
+PARE_ALWAYS_INLINE void gather_columns(const SumGathered<S>& a, std::ptrdiff_t c) noexcept {
   using T = compute_t<S>;
   constexpr std::ptrdiff_t n = lanes<T, Arch>;
   RegisterTile<T, Arch, 1, Registers> tile;
@@ -71,7 +71,7 @@ PARE_ABI_END
 PARE_ABI_BEGIN
 
 template <class Arch, class S>
-void run_kernel(Arch, const GatherRows<S>& a) noexcept {
+void run_kernel(Arch, const SumGathered<S>& a) noexcept {
   using T = compute_t<S>;
   constexpr std::ptrdiff_t n = lanes<T, Arch>;
   for (std::ptrdiff_t i = 0; i < a.count && i < detail::gathered_rows_ahead; ++i)
