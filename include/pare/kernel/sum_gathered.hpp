@@ -40,7 +40,7 @@ PARE_ABI_BEGIN
 inline constexpr std::ptrdiff_t gathered_rows_ahead = 4;
 
 template <class S>
-PARE_ALWAYS_INLINE void fetch_row(const S* row, std::ptrdiff_t columns) noexcept {
+PARE_ALWAYS_INLINE void fetch_gathered(const S* row, std::ptrdiff_t columns) noexcept {
   const auto bytes = columns * static_cast<std::ptrdiff_t>(sizeof(S));
   for (std::ptrdiff_t byte = 0; byte < bytes; byte += 64) prefetch(row, byte);
 }
@@ -55,7 +55,7 @@ PARE_ALWAYS_INLINE void gather_columns(const SumGathered<S>& a, std::ptrdiff_t c
   tile.clear();
   for (std::ptrdiff_t i = 0; i < a.count; ++i) {
     if (c == 0 && i + gathered_rows_ahead < a.count)
-      fetch_row(a.table + a.ids[i + gathered_rows_ahead] * a.stride, a.columns);
+      fetch_gathered(a.table + a.ids[i + gathered_rows_ahead] * a.stride, a.columns);
     const S* const row = a.table + a.ids[i] * a.stride + c;
     const vec<T, Arch> weight = broadcast<Arch>(a.weights[i]);
     RegisterTile<T, Arch, 1, Registers>::each([&](int, int r) PARE_LAMBDA_INLINE {
@@ -75,7 +75,7 @@ void run_kernel(Arch, const SumGathered<S>& a) noexcept {
   using T = compute_t<S>;
   constexpr std::ptrdiff_t n = lanes<T, Arch>;
   for (std::ptrdiff_t i = 0; i < a.count && i < detail::gathered_rows_ahead; ++i)
-    detail::fetch_row(a.table + a.ids[i] * a.stride, a.columns);
+    detail::fetch_gathered(a.table + a.ids[i] * a.stride, a.columns);
   std::ptrdiff_t c = 0;
   for (; c + 8 * n <= a.columns; c += 8 * n) detail::gather_columns<Arch, 8>(a, c);
   for (; c + 4 * n <= a.columns; c += 4 * n) detail::gather_columns<Arch, 4>(a, c);
