@@ -187,7 +187,9 @@ void fit_shared(benchmark::State& state, Index count, Index out, Index in, Index
     return list;
   });
   const auto backend = pare::simd.threads(threads);
-  const auto fit = [&] { return shared_factors(backend, weights, {.latent = latent}); };
+  const auto fit = [&] {
+    return pare::factor::shared_factors(backend, weights, {.latent = latent});
+  };
   state.counters["relative_error"] = fit().factors.relative_error();
   const double own =
       time_alone(state, [&] { benchmark::DoNotOptimize(fit().factors.left.data()); });

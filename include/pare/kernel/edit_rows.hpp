@@ -13,6 +13,26 @@
 
 namespace pare::kernel {
 
+// Outside the ABI namespace, as all that crosses from one object to another: they name kernels.
+
+/// ROME's gate, t itself: the edit is linear in x.
+struct LinearGate {
+  PARE_ALWAYS_INLINE double operator()(double t) const noexcept { return t; }
+};
+
+/// Perfusion's gate, 1 / (1 + exp((beta - t) / tau)): below beta of the key's own similarity a
+/// concept is nearly off.
+struct SigmoidGate {
+  /// Similarity at which half of the value is given. The code's default; .75 in training, .6 to .75
+  /// for a local lock, .4 to .6 for a global one.
+  double beta = 0.70;
+  double tau = 0.15;  ///< width, above 0; the code's default for inference, .1 in training
+
+  PARE_ALWAYS_INLINE double operator()(double t) const noexcept {
+    return 1 / (1 + __builtin_exp((beta - t) / tau));
+  }
+};
+
 /// y_r += sum_c (gate(t) values_c - t removed_c), t = <directions_c, x_r>, one concept c after the
 /// other. The gate is computed in double.
 ///

@@ -44,30 +44,17 @@
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/edit_keys.hpp>
 #include <pare/factor/structured/inverse_moment.hpp>
+#include <pare/kernel/edit_rows.hpp>
 
 #include <Eigen/Core>
 
-#include <cmath>
 #include <concepts>
 #include <type_traits>
 
 namespace pare::factor {
 
-/// ROME's gate, t itself: the edit is linear in x.
-struct LinearGate {
-  double operator()(double t) const noexcept { return t; }
-};
-
-/// Perfusion's gate, 1 / (1 + exp((beta - t) / tau)): below beta of the key's own similarity a
-/// concept is nearly off.
-struct SigmoidGate {
-  /// Similarity at which half of the value is given. The code's default; .75 in training, .6 to .75
-  /// for a local lock, .4 to .6 for a global one.
-  double beta = 0.70;
-  double tau = 0.15;  ///< width, above 0; the code's default for inference, .1 in training
-
-  double operator()(double t) const noexcept { return 1 / (1 + std::exp((beta - t) / tau)); }
-};
+using kernel::LinearGate;
+using kernel::SigmoidGate;
 
 /// What an edit gives of a value by the similarity t = s / E of x to the key: a function of double
 /// that does not throw, such as the two above, or the user's own.
