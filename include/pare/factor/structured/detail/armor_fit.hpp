@@ -95,7 +95,8 @@ class ArmorFit {
   /// Every group of S, once.
   void fit_core() {
     each(p_.row_blocks, [&](Index i, ArmorScratch<T>&, const auto& inner) {
-      const auto a = p_.left_block(i), gram = rows_of(to_view(left_grams_), i * p_.rows, p_.rows);
+      const auto a = p_.left_block(i);
+      const auto gram = rows_of(to_view(left_grams_), i * p_.rows, p_.rows);
       linalg::multiply(inner, transpose(a), a, gram, {.half = linalg::Half::Lower});
       linalg::mirror_lower(inner, gram);
     });
