@@ -14,6 +14,7 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/matrix.hpp>
+#include <pare/core/workspace.hpp>
 #include <pare/linalg/multiply.hpp>
 
 #include <Eigen/Cholesky>
@@ -52,12 +53,19 @@ PARE_ABI_BEGIN
 ///                stands above the diagonal is scratch
 /// \return        whether there is an L; if not, a is scratch. NaN is not positive definite
 ///
-/// Cost: n^3 / 3 FLOPs, nearly all in products of matrices. Memory: n rows of 128. Same bits for
-/// any number of threads.
+/// Cost: n^3 / 3 FLOPs, nearly all in products of matrices. Memory: n rows of 256, and that of
+/// products. Same bits for any number of threads.
 template <Backend B>
 bool cholesky(const B& backend, RowMatrix<double>& a) {
   const Index n = a.rows(), block = detail::cholesky_block<B>(n);
-  RowMatrix<double> inverse, below, negative;
+  Workspace own;
+  const B kept = keeping(backend, own);
+  // Room for all rows, taken once.
+  RowMatrix<double> inverse, panel, minus;
+  if (n > block) {
+    panel.resize(n - block, block);
+    minus.resize(n - block, block);
+  }
   for (Index begin = 0; begin < n; begin += block) {
     const Index size = std::min(block, n - begin), rest = n - begin - size;
     const Eigen::LLT<Eigen::MatrixXd> corner(detail::lower_corner(a, begin, size));
@@ -70,12 +78,13 @@ bool cholesky(const B& backend, RowMatrix<double>& a) {
     if (rest == 0) return true;
     inverse = RowMatrix<double>::Identity(size, size);
     corner.matrixL().solveInPlace(inverse);
-    below.resize(rest, size);
+    const auto below = rows_of(to_view(panel), 0, rest),
+               negative = rows_of(to_view(minus), 0, rest);
     const auto under = rows_of(to_view(a), begin + size, rest);
-    multiply(backend, as_const(columns_of(under, begin, size)), transpose(const_view(inverse)),
-             to_view(below));
-    negative = -below;
-    multiply(backend, const_view(below), transpose(const_view(negative)),
+    multiply(kept, as_const(columns_of(under, begin, size)), transpose(const_view(inverse)), below);
+    for (Index i = 0; i < rest; ++i)
+      for (Index j = 0; j < size; ++j) negative(i, j) = -below(i, j);
+    multiply(kept, as_const(below), transpose(as_const(negative)),
              columns_of(under, begin + size, rest), {.accumulate = true, .half = Half::Lower});
     for (Index i = 0; i < rest; ++i)
       for (Index j = 0; j < size; ++j) under(i, begin + j) = below(i, j);
@@ -87,29 +96,29 @@ bool cholesky(const B& backend, RowMatrix<double>& a) {
 ///
 /// \param a [n x n], row-major: L in the lower half, no 0 on its diagonal. Above stand zeros after
 ///
-/// Cost: about n^3 / 3 FLOPs, nearly all in products. Memory: 256 rows of n. Same bits for any
-/// number of threads.
+/// Cost: about n^3 / 3 FLOPs, nearly all in products. Memory: 128 rows of n, and that of products.
+/// Same bits for any number of threads.
 template <Backend B>
 void invert_lower(const B& backend, RowMatrix<double>& a) {
   const Index n = a.rows(), block = detail::cholesky_block<B>(n), wide = 4 * block;
-  RowMatrix<double> sums, inverse;
+  Workspace own;
+  const B kept = keeping(backend, own);
+  RowMatrix<double> room(std::min(block, n), n), inverse;
   for (Index begin = 0; begin < n; begin += block) {
     const Index size = std::min(block, n - begin);
     inverse = RowMatrix<double>::Identity(size, size);
     detail::lower_corner(a, begin, size).triangularView<Eigen::Lower>().solveInPlace(inverse);
     const auto rows = rows_of(to_view(a), begin, size);
-    // X_i: = -L_ii^-1 sum_k L_ik X_k:, where X_k: has nothing behind column k.
-    sums.resize(size, begin);
+    // X_i: = (-L_ii^-1) sum_k L_ik X_k:, where X_k: has nothing behind column k.
+    const auto sums = columns_of(rows_of(to_view(room), 0, size), 0, begin);
     for (Index column = 0; column < begin; column += wide) {
       const Index columns = std::min(wide, begin - column);
       const auto above = rows_of(to_view(a), column, begin - column);
-      multiply(backend, as_const(columns_of(rows, column, begin - column)),
-               as_const(columns_of(above, column, columns)),
-               columns_of(to_view(sums), column, columns));
+      multiply(kept, as_const(columns_of(rows, column, begin - column)),
+               as_const(columns_of(above, column, columns)), columns_of(sums, column, columns));
     }
-    sums = -sums;
-    if (begin > 0)
-      multiply(backend, const_view(inverse), const_view(sums), columns_of(rows, 0, begin));
+    const RowMatrix<double> negative = -inverse;
+    if (begin > 0) multiply(kept, const_view(negative), as_const(sums), columns_of(rows, 0, begin));
     for (Index i = 0; i < size; ++i) {
       for (Index j = 0; j <= i; ++j) a(begin + i, begin + j) = inverse(i, j);
       for (Index j = begin + i + 1; j < n; ++j) a(begin + i, j) = 0;

@@ -13,6 +13,7 @@
 #include <pare/core/matrix.hpp>
 #include <pare/core/parallel.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/core/workspace.hpp>
 #include <pare/factor/metric.hpp>
 #include <pare/factor/structured/detail/select_two_four.hpp>
 #include <pare/factor/structured/detail/two_four_memory.hpp>
@@ -85,7 +86,7 @@ class SparseGptBlocks {
  public:
   SparseGptBlocks(const B& backend, RowMatrix<T> w, const RowMatrix<double>& upper, Index block,
                   TwoFour<T>& to)
-      : backend_(backend),
+      : backend_(keeping(backend, own_)),
         w_(std::move(w)),
         upper_(row_matrix<T>(const_view(upper))),
         block_(std::min(block, ceil_div(w_.cols(), Index{16}) * 16)),
@@ -144,7 +145,8 @@ class SparseGptBlocks {
     }
   }
 
-  const B& backend_;
+  Workspace own_;
+  B backend_;
   RowMatrix<T> w_, upper_;
   Index block_;
   TwoFour<T>& to_;
