@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Structured weights in .safetensors files: a weight is some named tensors, NAME.values and more.
+///
+/// Needs nlohmann-json, as io/safetensors.hpp, and is no part of pare.hpp; in CMake link
+/// `pare::safetensors`.
+///
+/// ```cpp
+/// std::vector<pare::io::NamedTensor> tensors;
+/// add_structured(tensors, "blk.0.q", weight);  // a TwoFour<bf16>; it lives until it is written
+/// pare::io::write_safetensors("small.safetensors", tensors);
+/// const pare::io::SafetensorsFile file("small.safetensors");
+/// const auto again = read_structured<TwoFour<bf16>>(file, "blk.0.q");
+/// ```
+///
+/// | weight | tensor | dtype | shape |
+/// |---|---|---|---|
+/// | `TwoFour<S>` | NAME.values | that of S | [outputs, inputs / 2] |
+/// | | NAME.mask | U16 | [outputs, ceil(inputs / 16)], bit i of word w: input 16 w + i is kept |
+/// | | NAME.scales, of 8 bits | F32 | [outputs, ceil(inputs / 128)] |
+///
+/// Another weight is saved by a specialisation of StructuredFormat. The names are ours.
+
+#include <pare/core/macros_off.hpp>
+
+#include <pare/core/ceil_div.hpp>
+#include <pare/core/check.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/factor/structured/two_four.hpp>
+#include <pare/io/safetensors.hpp>
+
+#include <array>
+#include <concepts>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace pare::factor {
+PARE_ABI_BEGIN
+
+/// How a weight W is stored: `add(tensors, name, weight)` appends its tensors, which view it, and
+/// `read(file, name)` makes one of those that a file has, or throws std::invalid_argument.
+template <class W>
+struct StructuredFormat;
+
+/// What is saved and loaded.
+template <class W>
+concept SavedStructured =
+    requires(std::vector<io::NamedTensor>& tensors, const io::SafetensorsFile& file,
+             const std::string& name, const W& weight) {
+      StructuredFormat<W>::add(tensors, name, weight);
+      { StructuredFormat<W>::read(file, name) } -> std::same_as<W>;
+    };
+
+/// Values, mask and, of 8 bits, scales.
+template <TwoFourScalar S>
+struct StructuredFormat<TwoFour<S>> {
+  static void add(std::vector<io::NamedTensor>& tensors, const std::string& name,
+                  const TwoFour<S>& weight) {
+    auto values = weight.values();
+    values.extent[1] = weight.inputs() / 2;  // without the zeros behind rows
+    tensors.emplace_back(name + ".values", values);
+    tensors.emplace_back(name + ".mask", weight.mask().words());
+    if constexpr (TwoFour<S>::has_scales) tensors.emplace_back(name + ".scales", weight.scales());
+  }
+
+  static TwoFour<S> read(const io::SafetensorsFile& file, const std::string& name) {
+    constexpr const char* function = "factor::read_structured";
+    const auto values = file.view<S, 2>(name + ".values");
+    const auto words = file.view<std::uint16_t, 2>(name + ".mask");
+    const Index outputs = values.rows();
+    const Index inputs = checked_product(function, "values", values.cols(), 2);
+    check_shape(function, name + ".mask", words,
+                {outputs, ceil_div(inputs, TwoFourMask::word_inputs)});
+    TwoFour<S> weight(TwoFourMask::from_words(words, inputs));
+    copy(values, weight.own_values());
+    if constexpr (TwoFour<S>::has_scales) {
+      const auto scales = file.view<float, 2>(name + ".scales");
+      check_shape(function, name + ".scales", scales, {outputs, weight.row_scales()});
+      copy(scales, weight.own_scales());
+    }
+    return weight;
+  }
+
+ private:
+  template <class T>
+  static void check_shape(const char* function, const std::string& name,
+                          const TensorView<T, 2>& view, const std::array<Index, 2>& wanted) {
+    check(view.extent == wanted, function, name.c_str(), view.extent, wanted);
+  }
+
+  template <class T>
+  static void copy(TensorView<const T, 2> from, TensorView<T, 2> to) {
+    for (Index i = 0; i < from.rows(); ++i)
+      for (Index j = 0; j < from.cols(); ++j) to(i, j) = from(i, j);
+  }
+};
+
+/// Appends the tensors of a weight to those that are to be written.
+/// \param name before the dot in the names of its tensors
+/// \param weight what they view: it lives, and stays where it is, until they are written
+template <SavedStructured W>
+void add_structured(std::vector<io::NamedTensor>& tensors, const std::string& name,
+                    const W& weight) {
+  StructuredFormat<W>::add(tensors, name, weight);
+}
+/// A temporary would be gone: name it first.
+template <SavedStructured W>
+void add_structured(std::vector<io::NamedTensor>& tensors, const std::string& name,
+                    const W&& weight) = delete;
+
+/// The weight of that name, in memory of its own.
+/// \throws std::invalid_argument if a tensor is missing, of another dtype or shape, or not aligned,
+///         or if a mask has a group without two bits, which is named by row and column. Values are
+///         not looked at.
+/// Cost: one pass over its tensors.
+template <SavedStructured W>
+W read_structured(const io::SafetensorsFile& file, const std::string& name) {
+  return StructuredFormat<W>::read(file, name);
+}
+
+PARE_ABI_END
+}  // namespace pare::factor
+
+#include <pare/core/macros_on.hpp>
