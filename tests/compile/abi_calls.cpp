@@ -161,6 +161,9 @@ void calls_of_transformer(Matrix& x, const Eigen::VectorXf& gain, Matrix& y, Ten
   const std::vector<pare::kernel::Q4_1> blocks(1);
   const transformer::QuantizedLinear<pare::kernel::Q4_1> small(blocks, 1, 32);
   small.apply(pare::simd, pare::as_const(pare::to_view(x)), pare::to_view(y));
+  const transformer::TwoFourLinear<pare::bf16> sparse(
+      pare::factor::TwoFour<pare::bf16>(pare::factor::TwoFourMask(y.cols(), x.cols())));
+  sparse.apply(pare::simd, pare::as_const(pare::to_view(x)), pare::to_view(y));
 }
 
 void calls_of_files(const std::filesystem::path& path, Matrix& x) {

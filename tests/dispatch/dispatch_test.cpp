@@ -18,6 +18,7 @@
 #include <pare/transformer/quantized_linear.hpp>
 #include <pare/transformer/rotary.hpp>
 #include <pare/transformer/softmax.hpp>
+#include <pare/transformer/structured/two_four_linear.hpp>
 
 #include <gtest/gtest.h>
 
@@ -359,6 +360,18 @@ TEST(Dispatch, LinearLayersAgreeWithTheReference) {
   dense(0.0f);
   dense(pare::bf16());
   dense(pare::f16());
+  const auto two_four = []<class S>(S) {
+    std::vector<float> w(5 * 64);
+    for (std::size_t i = 0; i < w.size(); ++i)
+      w[i] = i % 4 < 2 ? static_cast<float>((i * 29) % 15) / 64 - 0.1f : 0;
+    expect_layer_agrees(pare::transformer::TwoFourLinear<S>(
+        pare::factor::TwoFour<S>::from(pare::TensorView<const float, 2>{w.data(), {5, 64}, {64, 1}},
+                                       pare::factor::TwoFourMask(5, 64))));
+  };
+  two_four(0.0f);
+  two_four(pare::bf16());
+  two_four(pare::f16());
+  two_four(std::int8_t{});
   expect_blocks_agree<pare::kernel::Q8_0>();
   expect_blocks_agree<pare::kernel::Q4_0>();
   expect_blocks_agree<pare::kernel::Q4_1>();

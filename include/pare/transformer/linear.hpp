@@ -18,6 +18,7 @@
 /// | `DenseLinear<S>` | `dense_linear.hpp` | float, bf16 or f16, viewed or owned |
 /// | `QuantizedLinear<B>` | `quantized_linear.hpp` | blocks `Q8_0`, `Q4_0` or `Q4_1`, viewed |
 /// | `LowRankLinear<S>` | `low_rank_linear.hpp` | left right, of rank k |
+/// | `TwoFourLinear<S>` | `structured/two_four_linear.hpp` | 2:4 sparse, owned |
 ///
 /// x and y are objects of Eigen's or views, of any strides; rows of a weight that is viewed are
 /// contiguous (RowMajor in Eigen).
