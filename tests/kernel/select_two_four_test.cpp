@@ -40,8 +40,7 @@ unsigned two_of(const Score& score) {
 }
 
 template <class P>
-void expect_selected(std::ptrdiff_t rows, std::ptrdiff_t inputs, Guard guard, bool weighed,
-                     bool streams = false) {
+void expect_selected(std::ptrdiff_t rows, std::ptrdiff_t inputs, Guard guard, bool weighed) {
   using S = typename P::scalar;
   using T = pare::compute_t<S>;
   const std::ptrdiff_t stride = inputs + 3, words = (inputs + 15) / 16;
@@ -66,7 +65,6 @@ void expect_selected(std::ptrdiff_t rows, std::ptrdiff_t inputs, Guard guard, bo
   a.values = values.data();
   a.value_stride = 8 * words;
   a.marks = marks.data();
-  a.streams = streams;
   launch(pare::simd_for<typename P::arch>{}, a);
   for (std::ptrdiff_t i = 0; i < rows; ++i) {
     if (is_nan && i == 1) {
@@ -101,12 +99,6 @@ TYPED_TEST(SelectTwoFourTest, KeepsTheTwoLargestOfEachFour) {
       for (const std::ptrdiff_t inputs : {4, 12, 16, 20, 32, 60, 64, 136})
         for (const bool weighed : {false, true})
           expect_selected<TypeParam>(rows, inputs, guard, weighed);
-}
-
-/// Rows of values that are whole lines, at a page.
-TYPED_TEST(SelectTwoFourTest, WritesTheSamePastTheCaches) {
-  for (const std::ptrdiff_t inputs : {64, 192, 248})
-    expect_selected<TypeParam>(3, inputs, Guard::before, true, true);
 }
 
 }  // namespace

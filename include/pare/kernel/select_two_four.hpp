@@ -31,9 +31,6 @@ struct SelectTwoFour {
   S* values = nullptr;  ///< [rows x 8 ceil(inputs / 16)], written; zeros behind the last; or null
   std::ptrdiff_t value_stride = 0;
   compute_t<S>* marks = nullptr;  ///< [rows], written: 0, or NaN where a number is not finite
-  /// Values of float and double go past the caches, which spares reading what they replace; where
-  /// each row of them begins at a multiple of 64 bytes.
-  bool streams = false;
 };
 
 namespace detail {
@@ -56,10 +53,7 @@ class TwoFourRow {
     S* const values = a_.values == nullptr ? nullptr : a_.values + row_ * a_.value_stride;
     const std::ptrdiff_t whole = a_.inputs / 16;
     V zeros = broadcast<Arch>(T(0));
-    std::ptrdiff_t word = 0;
-    if constexpr (ComputeScalar<S> && in_registers)
-      if (a_.streams) word = stream(words, values, zeros);
-    for (; word < whole; ++word) {
+    for (std::ptrdiff_t word = 0; word < whole; ++word) {
       const std::uint32_t bits = word_at(16 * word, zeros);
       words[word] = static_cast<std::uint16_t>(bits);
       if (values != nullptr) compress_eight<Arch>(w_ + 16 * word, bits, values + 8 * word);
@@ -74,23 +68,6 @@ class TwoFourRow {
   }
 
  private:
-  /// Whole cache lines of values, of one or two words each; returns the words that are done.
-  std::ptrdiff_t stream(std::uint16_t* words, S* values, V& zeros) const noexcept {
-    constexpr std::ptrdiff_t line = 64 / static_cast<std::ptrdiff_t>(sizeof(S)), each = line / 8;
-    const std::ptrdiff_t end = a_.inputs / (16 * each) * each;
-    alignas(64) S kept[static_cast<std::size_t>(line)];
-    for (std::ptrdiff_t word = 0; word < end; word += each) {
-      for (std::ptrdiff_t k = 0; k < each; ++k) {
-        const std::uint32_t bits = word_at(16 * (word + k), zeros);
-        words[word + k] = static_cast<std::uint16_t>(bits);
-        compress_eight<Arch>(w_ + 16 * (word + k), bits, kept + 8 * k);
-      }
-      for (std::ptrdiff_t i = 0; i < line; i += n)
-        store_streaming<Arch>(values + 8 * word + i, load<Arch>(static_cast<const S*>(kept) + i));
-    }
-    return end;
-  }
-
   std::uint32_t word_at(std::ptrdiff_t input, V& zeros) const noexcept {
     if constexpr (in_registers) {
       std::uint32_t bits = 0;
@@ -146,7 +123,6 @@ PARE_ABI_BEGIN
 template <class Arch, class S>
 void run_kernel(Arch, const SelectTwoFour<S>& a) noexcept {
   for (std::ptrdiff_t row = 0; row < a.rows; ++row) detail::TwoFourRow<Arch, S>(a, row).select();
-  if (a.streams) streaming_fence<Arch>();
 }
 
 PARE_ABI_END

@@ -26,9 +26,6 @@
 namespace pare::factor::detail {
 PARE_ABI_BEGIN
 
-/// Values from this many bytes on go past the caches.
-inline constexpr Index streamed_bytes = Index{4} << 20;
-
 /// Rows of an item of the selection.
 inline constexpr Index selected_rows = 16;
 
@@ -97,9 +94,6 @@ void select_by_factors(const char* function, const B& backend, TensorView<const 
   const auto words = TwoFourMemory::words(to);
   const auto values = to.own_values();
   std::vector<T> marks(static_cast<std::size_t>(w.rows()));
-  // Rows begin at whole lines, and L2 could not keep them.
-  const Index row_bytes = to.row_values() * Index{sizeof(S)};
-  const bool streams = row_bytes % 64 == 0 && to.outputs() * row_bytes >= streamed_bytes;
   ContiguousRows<B, S> rows(backend, w, selected_rows);
   parallel_for(backend.executor, ceil_div(w.rows(), selected_rows), [&](Index item, int worker) {
     const Index begin = item * selected_rows;
@@ -115,7 +109,6 @@ void select_by_factors(const char* function, const B& backend, TensorView<const 
     a.values = &values(begin, 0);
     a.value_stride = values.stride[0];
     a.marks = marks.data() + begin;
-    a.streams = streams;
     launch(backend, a);
   });
   for (Index i = 0; i < w.rows(); ++i)
