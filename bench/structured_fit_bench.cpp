@@ -9,7 +9,8 @@
 /// products, in float, and by those of its decomposition in double, which count twice. A sweep of
 /// ARMOR is bound by its products: 28 outputs inputs block. `vs_torch_sweep` compares with the same
 /// steps in torch, once; `vs_torch_iteration` with one iteration of the loop of ARMOR's paper, an
-/// Adam step and one group for each block, where a sweep fits all of them (bench/peers).
+/// Adam step and one group for each block, where a sweep fits all of them (bench/peers). And one
+/// row through the layer that it leaves, beside its core alone.
 
 #include "counters.hpp"
 #include "peer.hpp"
@@ -19,6 +20,8 @@
 #include <pare/factor/structured/armor.hpp>
 #include <pare/factor/structured/select_two_four.hpp>
 #include <pare/factor/structured/sparse_gpt.hpp>
+#include <pare/transformer/structured/two_four_linear.hpp>
+#include <pare/transformer/structured/wrapped_linear.hpp>
 
 #include <benchmark/benchmark.h>
 #include <Eigen/Core>
@@ -148,6 +151,53 @@ void armor_sweep(benchmark::State& state, Index n, Index block, int threads) {
   set_threads(state, threads);
 }
 
+/// Three matrices of S at random, as ARMOR would leave them: what they hold does not count.
+template <class S>
+struct ArmorLayerWork {
+  ArmorLayerWork(Index n, Index block)
+      : core(factor::TwoFour<S>::from(uniform_matrix(n, n, 1), factor::TwoFourMask(n, n))),
+        layer(factor::BlockDiagonal<S>::from(uniform_matrix(n, block, 2)),
+              pare::transformer::TwoFourLinear<S>(core.two_four().copy()),
+              factor::BlockDiagonal<S>::from(uniform_matrix(n, block, 3))),
+        x(uniform_matrix(1, n, 4)),
+        y(1, n) {}
+  pare::transformer::TwoFourLinear<S> core;
+  pare::transformer::ArmorLinear<S> layer;
+  RowMatrix x, y;
+  pare::Workspace workspace;
+};
+
+/// One row: `over_bytes` is the time over that of the core alone, times the bytes of all over the
+/// core's.
+template <class S>
+void armor_gemv(benchmark::State& state, const std::string& name, Index n, Index block,
+                int threads) {
+  auto& work = workload<ArmorLayerWork<S>>(name, [&] { return ArmorLayerWork<S>(n, block); });
+  const auto backend = pare::simd.threads(threads).with(work.workspace);
+  const auto core_bytes = static_cast<double>(work.core.two_four().bytes());
+  const double bytes = core_bytes + static_cast<double>(2 * work.layer.left().bytes());
+  LimitProbe probe(threads, {{Limit::dram_read, bytes}});
+  std::vector<double> own, alone;
+  probe.sample();
+  for (auto _ : state) {
+    own.push_back(seconds([&] { work.layer.apply(backend, work.x, work.y); }));
+    alone.push_back(seconds([&] { work.core.apply(backend, work.x, work.y); }));
+    state.SetIterationTime(own.back());
+  }
+  probe.sample();
+  set_of_limit(state, probe.seconds(), median(own));
+  state.counters["over_bytes"] = median(own) / (median(alone) * bytes / core_bytes);
+  set_threads(state, threads);
+}
+
+template <class S>
+void register_gemv(const std::string& name, Index n, Index block, int threads) {
+  large(benchmark::RegisterBenchmark(
+            (name + (threads == 1 ? "/t1" : "")).c_str(),
+            [=](benchmark::State& state) { armor_gemv<S>(state, name, n, block, threads); }),
+        199);
+}
+
 const bool registered = [] {
   const auto name = [](const char* method, Index n, int threads, const char* more = "") {
     return "structured/fit/" + std::string(method) + "/" + std::to_string(n) + "x" +
@@ -171,13 +221,18 @@ const bool registered = [] {
                 [=](benchmark::State& state) { sparse_gpt(state, n, threads); }),
             1);
     }
-    for (const auto& [n, block] : {std::pair<Index, Index>{4096, 128}, {576, 64}})
-      large(benchmark::RegisterBenchmark(
-                name("armor", n, threads, ("/block" + std::to_string(block)).c_str()).c_str(),
-                [n = n, block = block, threads](benchmark::State& state) {
-                  armor_sweep(state, n, block, threads);
-                }),
+    for (const auto& [n, block] : {std::pair<Index, Index>{4096, 128}, {576, 64}}) {
+      const std::string with = "/block" + std::to_string(block);
+      large(benchmark::RegisterBenchmark(name("armor", n, threads, with.c_str()).c_str(),
+                                         [n = n, block = block, threads](benchmark::State& state) {
+                                           armor_sweep(state, n, block, threads);
+                                         }),
             1);
+      const std::string size = std::to_string(n),
+                        gemv = "structured/armor/gemv" + with + "/" + size + "x" + size;
+      register_gemv<pare::bf16>(gemv + "/bf16", n, block, threads);
+      register_gemv<float>(gemv + "/f32", n, block, threads);
+    }
   }
   return true;
 }();

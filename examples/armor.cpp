@@ -4,7 +4,6 @@
 // a layer that runs on the three matrices is from that product: below 1e-5.
 
 #include <pare/factor/structured/armor.hpp>
-#include <pare/transformer/dense_linear.hpp>
 #include <pare/transformer/structured/wrapped_linear.hpp>
 
 #include <Eigen/Core>
@@ -12,8 +11,6 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <utility>
-#include <vector>
 
 int main() {
   std::srand(1);
@@ -22,7 +19,7 @@ int main() {
   Eigen::VectorXd h(192);
   for (Eigen::Index j = 0; j < h.size(); ++j) h[j] = std::exp2(static_cast<double>(j % 9));
 
-  auto f = pare::factor::armor(w, h, {.block = 32, .sweeps = 4});
+  const auto f = pare::factor::armor(w, h, {.block = 32, .sweeps = 4});
   bool falls = true;
   for (std::size_t i = 1; i < f.loss_history.size(); ++i)
     falls = falls && f.loss_history[i] <= f.loss_history[i - 1];
@@ -33,11 +30,7 @@ int main() {
   std::printf("of the product: %.4f; %td bytes, %td of the dense weight\n", again, f.bytes(),
               w.size() * pare::Index{sizeof(float)});
 
-  // Any layer may stand in the middle; here the core with its zeros.
-  Rows core(128, 192);
-  f.core.to_dense(core);
-  const pare::transformer::WrappedLinear layer(
-      std::move(f.left), pare::transformer::DenseLinear<float>::copy_of(core), std::move(f.right));
+  const auto layer = pare::transformer::armor_linear<float>(f);
   const Rows x = Rows::Random(3, 192);
   Rows y(3, 128);
   layer.apply(x, y);

@@ -15,8 +15,12 @@
 
 namespace pare::kernel {
 
+PARE_ABI_BEGIN
+
 /// The most columns of a block of PruneTwoFour.
 inline constexpr std::ptrdiff_t most_pruned_columns = 256;
+
+PARE_ABI_END
 
 /// For each row: of each four columns the two with the smallest |w_i| / u_ii go, of equal ones the
 /// higher. One that goes has the error e = w_i / u_ii, and w_j -= e u_ij for all j > i of the

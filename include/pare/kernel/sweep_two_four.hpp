@@ -15,17 +15,21 @@
 
 namespace pare::kernel {
 
+PARE_ABI_BEGIN
+
 /// Numbers for each group of SweepTwoFour: the inverses of the six 2 x 2 parts of its Gram matrix.
 inline constexpr std::ptrdiff_t group_inverses = 18;
 /// The six pairs of a group of four.
 inline constexpr int group_pairs[6][2] = {{0, 1}, {0, 2}, {1, 2}, {0, 3}, {1, 3}, {2, 3}};
 
+PARE_ABI_END
+
 /// Lowers || (W - A S B) H^(1/2) ||^2 over S [rows x columns], one group of four columns after the
 /// other, rows from first to last, with G = A^T A, K = B H B^T and N = A^T W H B^T.
 ///
 /// What a group gains from the rest is row t of E = N - G S K; only the row that is passed is ever
-/// formed, from P = S K, which follows each change. So a pass takes 2 rows columns (rows + 2
-/// columns) FLOPs where an E that is kept takes rows columns^2 / 2 times as many as rows.
+/// formed, from P = S K, which follows each change. So a pass takes 2 rows columns (rows + 1.5
+/// columns) FLOPs; if all of E followed each change, it would take rows^2 columns^2 / 2.
 ///
 /// A group changes only where the loss, as far as T tells, falls. All strides are multiples of 16,
 /// and what lies behind `columns` is 0.

@@ -140,6 +140,35 @@ TEST(WrappedLinearTest, GivesTheSameBitsForAnyThreadsAndStrides) {
   }
 }
 
+/// Of S: the products of ARMOR's own, but for the rounding of three matrices to S.
+template <class S>
+void expect_armor(double roundoff) {
+  const auto w = random_matrix<RowMatrix<float>>(24, 32, 7);
+  const auto f = pare::factor::armor(w, std::vector<double>(32, 1.0), {.block = 8, .sweeps = 1});
+  const ArmorLinear<S> layer = armor_linear<S>(f);
+  for (const Index rows : {Index{1}, few_rows + 1}) {
+    const auto x = random_matrix<RowMatrix<float>>(rows, 32, 8);
+    RowMatrix<float> y(rows, 24);
+    layer.apply(x, y);
+    RowMatrix<double> s(24, 32);
+    f.core.to_dense(s);
+    const MatrixXd a = dense_of(f.left), b = dense_of(f.right), wide = x.cast<double>();
+    const MatrixXd wanted = wide * (a * s * b).transpose();
+    const MatrixXd size =
+        wide.cwiseAbs() * (a.cwiseAbs() * s.cwiseAbs() * b.cwiseAbs()).transpose();
+    for (Index r = 0; r < rows; ++r)
+      for (Index o = 0; o < 24; ++o)
+        ASSERT_NEAR(static_cast<double>(y(r, o)), wanted(r, o),
+                    Tolerance<float>::dot(48, size(r, o)) + 3.1 * roundoff * size(r, o));
+  }
+}
+
+TEST(ArmorLinearTest, IsTheProductOfItsMatrices) {
+  static_assert(Linear<ArmorLinear<bf16>>);
+  expect_armor<float>(0);
+  expect_armor<bf16>(0x1p-8);
+}
+
 TEST(WrappedLinearTest, AllocatesOnceWithAWorkspace) {
   const auto layer = some_layer();
   pare::Workspace workspace;

@@ -49,9 +49,10 @@ PARE_ABI_BEGIN
 /// below the least number of it are all 0, and equal. pare::reference chooses the same, bit for
 /// bit, of the same factors; those of NowagP differ by the rounding of norms.
 ///
-/// Cost: w is read once and half of it written, which binds: 1.53 times reading w in float; NowagP
-/// reads w once more. A score of entries takes a call for each. Any strides but contiguous rows
-/// cost a copy of rows. Memory: the result. Same bits for any number of threads.
+/// Cost: w is read once and half of it written, which binds: 1.53 times reading w in float, at
+/// least; NowagP reads w once more, for its norms: 2.53 times. A score of entries takes a call for
+/// each. Any strides but contiguous rows cost a copy of rows. Memory: the result. Same bits for any
+/// number of threads.
 template <Backend B, In<2> W, TwoFourScore P>
 TwoFour<scalar_of<W>> two_four(const B& backend, const W& w, const P& score,
                                TwoFour<scalar_of<W>>&& memory = {}) {

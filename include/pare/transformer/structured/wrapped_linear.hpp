@@ -6,13 +6,15 @@
 ///
 /// ```cpp
 /// auto f = factor::armor(w, second_moments, {.block = 128});
-/// const WrappedLinear layer(std::move(f.left), DenseLinear<float>::copy_of(core),
-///                           std::move(f.right));
+/// const ArmorLinear<float> layer = armor_linear<float>(f);       // a copy of its three matrices
+/// const auto small = armor_linear<bf16>(f);                      // rounded
 /// layer.apply(pare::simd.with(workspace), x, y);
+/// WrappedLinear other(std::move(f.left), std::move(core), std::move(f.right));  // any core
 /// ```
 ///
-/// The core is any Linear. Its own cost is nearly all there is: blocks of b add b (1 / inputs + 1 /
-/// outputs) of the bytes of a dense weight.
+/// The core is any Linear. The blocks are plain tensors: `BlockDiagonal::values()` is what a file
+/// takes, `BlockDiagonal::from` what it gives. The core's own cost is nearly all there is: blocks
+/// of b add b (1 / inputs + 1 / outputs) of the bytes of a dense weight.
 
 #include <pare/core/macros_off.hpp>
 
@@ -20,10 +22,13 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/factor/structured/armor.hpp>
 #include <pare/factor/structured/block_diagonal.hpp>
+#include <pare/factor/structured/two_four.hpp>
 #include <pare/transformer/detail/linear_calls.hpp>
 #include <pare/transformer/detail/linear_product.hpp>
 #include <pare/transformer/linear.hpp>
+#include <pare/transformer/structured/two_four_linear.hpp>
 
 #include <cstddef>
 #include <type_traits>
@@ -119,6 +124,24 @@ class WrappedLinear : public detail::LinearCalls<WrappedLinear<Core, S>, float> 
   Core core_;
   factor::BlockDiagonal<S> right_;
 };
+
+/// The layer of ARMOR: a 2:4 matrix between two block-diagonal ones, all of S.
+template <StorageScalar S>
+using ArmorLinear = WrappedLinear<TwoFourLinear<S>, S>;
+
+/// A layer with a copy of ARMOR's matrices, rounded to S: nearest, ties to even.
+/// \param f a result of factor::armor
+template <StorageScalar S, ComputeScalar T>
+ArmorLinear<S> armor_linear(const factor::Armor<T>& f) {
+  factor::TwoFour<S> core{f.core.mask()};
+  const auto from = f.core.values();
+  const auto to = core.own_values();
+  for (Index i = 0; i < to.rows(); ++i)
+    for (Index j = 0; j < to.cols(); ++j)
+      to(i, j) = static_cast<S>(static_cast<compute_t<S>>(from(i, j)));
+  return {factor::BlockDiagonal<S>::from(f.left.values()), TwoFourLinear<S>(std::move(core)),
+          factor::BlockDiagonal<S>::from(f.right.values())};
+}
 
 PARE_ABI_END
 }  // namespace pare::transformer
