@@ -34,6 +34,9 @@ namespace pare::kernel {
 inline constexpr std::ptrdiff_t code_group = 16;
 /// A table of up to this many floats may be held in registers: that many can be read.
 inline constexpr std::ptrdiff_t held_atoms = 256;
+/// Bytes from the values and places that are multiplied to those that are fetched: codes of a layer
+/// of 1536 x 576 take 9.8 us from memory without, and 9.2, 6.1 and 4.4 with 1, 2 and 4 KiB.
+inline constexpr std::ptrdiff_t code_bytes_ahead = 4096;
 
 /// y_o = sum_k values[o / 16][k][o % 16] atoms[places[o / 16][k][o % 16]].
 template <StorageScalar S, class I>
@@ -98,12 +101,18 @@ PARE_TILE_INLINE void combine_lanes(const CombineAtoms<S, I>& a, const Table& ta
   const std::ptrdiff_t size = a.nonzeros * code_group;
   const S* const values = a.values + first * size + lane;
   const I* const places = a.places + first * size + lane;
+  const bool fetches = lane == 0;
   vec<T, Arch> sums[static_cast<std::size_t>(Groups)];
   for (auto& sum : sums) sum = broadcast<Arch>(T(0));
   for (std::ptrdiff_t e = 0; e < size; e += code_group)
-    for (std::ptrdiff_t g = 0; g < Groups; ++g)
+    for (std::ptrdiff_t g = 0; g < Groups; ++g) {
+      if (fetches) {
+        prefetch(values + g * size + e, code_bytes_ahead);
+        prefetch(places + g * size + e, code_bytes_ahead);
+      }
       sums[g] = multiply_add<Arch>(load_widened<Arch>(values + g * size + e),
                                    table.at(places + g * size + e), sums[g]);
+    }
   for (std::ptrdiff_t g = 0; g < Groups; ++g) {
     const std::ptrdiff_t output = (first + g) * code_group + lane;
     if (a.outputs - output >= n)

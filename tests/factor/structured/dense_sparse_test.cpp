@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "support/matrices.hpp"
@@ -246,9 +247,9 @@ TEST(DenseSparse, AWarmStartNeverLosesAndOutputsOfZerosAreZeros) {
   EXPECT_EQ(none.weight.dense(), zero);
 }
 
-TEST(DenseSparse, AtomsThatAreEqualAreNotBothChosen) {
+TEST(DenseSparse, AtomsThatAreNearlyEqualAreNotBothChosen) {
   Matrix atoms = unit_rows(normal_matrix(4, 4, 16));
-  atoms.row(2) = atoms.row(0);
+  atoms.row(2) = (atoms.row(0) + 1e-7 * atoms.row(2)).normalized();
   const Matrix w = normal_matrix(10, 4, 17);
   const auto fit = dense_sparse(w, of_atoms(10, atoms, 4), {.sweeps = 0});
   for (Index o = 0; o < 10; ++o)
@@ -313,6 +314,26 @@ TEST(DenseSparse, WhatDoesNotFitIsRefused) {
   refusal([&] { dense_sparse(Matrix(w.topRows(6)), fit.weight); }, function, "start");
   fit.weight.set(0, 0, 0, nan);
   refusal([&] { dense_sparse(w, fit.weight); }, function, "start");
+}
+
+TEST(DenseSparseOptions, OfAShareTakeThatShareOfTheBytes) {
+  for (const auto& [outputs, inputs] :
+       {std::pair<Index, Index>{576, 576}, {1536, 576}, {576, 1536}, {4096, 4096}, {192, 576}})
+    for (const double share : {0.1, 0.25, 0.5, 0.8}) {
+      const auto o = options_of_share(outputs, inputs, share);
+      validate("test", o, outputs, inputs);
+      const DenseSparse<pare::bf16> w({outputs, inputs, outputs, o.atoms, o.nonzeros});
+      const double of_dense =
+          static_cast<double>(w.bytes()) / static_cast<double>(2 * outputs * inputs);
+      EXPECT_LE(of_dense, share) << outputs << ' ' << inputs;
+      EXPECT_GT(of_dense, 0.93 * share) << outputs << ' ' << inputs;
+    }
+  EXPECT_EQ(options_of_share(2, 2, 0.01).atoms, 1);
+  const char* const function = "factor::options_of_share";
+  refusal([] { options_of_share(0, 4, 0.5); }, function, "outputs");
+  refusal([] { options_of_share(4, 0, 0.5); }, function, "inputs");
+  refusal([] { options_of_share(4, 4, 0); }, function, "share");
+  refusal([] { options_of_share(4, 4, 1.5); }, function, "share");
 }
 
 }  // namespace

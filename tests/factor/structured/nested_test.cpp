@@ -134,6 +134,7 @@ TEST(Nested, WidthsAndTheDenseRule) {
   EXPECT_EQ(units_of_width(10, 1.0), 10);
   EXPECT_EQ(units_of_width(10, 0.01), 1);
   EXPECT_EQ(units_of_width(10, 0.31), 4);
+  EXPECT_EQ(units_of_width(10, 0.5), 5);
   EXPECT_FALSE(keeps_dense(8, 8, 4));
   EXPECT_TRUE(keeps_dense(8, 8, 5));
 }

@@ -51,6 +51,37 @@ inline void validate(const char* function, const DenseSparseOptions& o, Index ou
         "a finite share, at least 0");
 }
 
+/// Options whose weight in 16 bits takes at most a share of the bytes of a dense one in 16 bits:
+/// all outputs in one block, 0.6 of the share for atoms, and at most half as many nonzeros as
+/// atoms.
+///
+/// Ours: of 0.3, 0.5 and 0.7 for atoms, and of one and two blocks, 0.5 or 0.7 and one block left
+/// least of two weights of SmolLM2-135M (at a share of 0.5 0.43 and 0.46 of the norm, where low
+/// rank leaves 0.51 and 0.58). At least one atom and one nonzero, even if they take more.
+/// \throws std::invalid_argument if an extent is below 1, or share not in (0, 1]
+inline DenseSparseOptions options_of_share(Index outputs, Index inputs, double share) {
+  constexpr const char* function = "factor::options_of_share";
+  check(outputs >= 1, function, "outputs", outputs, "at least 1");
+  check(inputs >= 1, function, "inputs", inputs, "at least 1");
+  check(share > 0 && share <= 1, function, "share", share, "a share in (0, 1]");
+  const double m = static_cast<double>((outputs + 15) / 16 * 16), n = static_cast<double>(inputs);
+  const double bytes = share * 2 * static_cast<double>(outputs) * n;
+  const auto whole = [](double x, Index most) {
+    return std::clamp(static_cast<Index>(x), Index{1}, most);
+  };
+  const Index most = std::min({outputs, inputs, Index{65536}});
+  Index atoms = whole(0.6 * bytes / (2 * n), most);
+  const auto entry = [](Index of) { return of <= 256 ? 3.0 : 4.0; };
+  const auto left_for = [&](Index of) {
+    return (bytes - 2 * n * static_cast<double>(of)) / (entry(of) * m);
+  };
+  if (2 * left_for(atoms) > static_cast<double>(atoms)) {
+    atoms = whole(bytes / (2 * n + 2 * m), most);
+    if (atoms <= 256) atoms = whole(std::min(bytes / (2 * n + 1.5 * m), 256.0), most);
+  }
+  return {.atoms = atoms, .nonzeros = whole(left_for(atoms), atoms)};
+}
+
 /// A weight and how it was found. Losses are squared norms in the metric of the call, before the
 /// result was rounded to T.
 template <ComputeScalar T>

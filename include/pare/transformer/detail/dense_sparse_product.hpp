@@ -74,6 +74,7 @@ class DenseSparseProduct {
     T* const first = memory->sums.resize(size_of(rows * sums + kernel::held_atoms));
     std::fill_n(first + rows * sums, kernel::held_atoms, T(0));
     const TensorView<T, 2> all{first, {rows, sums}, {sums, 1}};
+    fetch_codes();
     apply_weight<B, S>(backend_, weight_.dictionary(), x_, all);
     TensorView<T, 2> to = y_;
     if (y_.cols() == 1) to.stride[1] = 1;
@@ -90,6 +91,16 @@ class DenseSparseProduct {
 
  private:
   static std::size_t size_of(Index n) { return static_cast<std::size_t>(n); }
+
+  /// The first codes come from memory while the atoms are multiplied; kernels fetch those behind.
+  void fetch_codes() const {
+    weight_.visit_block(0, [](const auto* values, const auto* places) {
+      for (std::ptrdiff_t byte = 0; byte < kernel::code_bytes_ahead; byte += 64) {
+        kernel::prefetch<2>(values, byte);
+        kernel::prefetch<2>(places, byte);
+      }
+    });
+  }
 
   /// Up to 16 rows of a panel take 1.2 cycles for an entry on Zen 5; one row by itself takes 0.2
   /// to 0.5 of a table that is held, and 1.3 of one that is gathered from.
