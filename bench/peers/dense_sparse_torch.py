@@ -7,7 +7,8 @@ usage: dense_sparse_torch.py dense_bf16|dense_f32|csr THREADS OUTPUTS INPUTS ATO
 
 `csr` multiplies by all atoms in float, then by the codes of all outputs as one CSR matrix; ATOMS are those of all
 blocks. `omp` is batch OMP in double, all outputs at once: a Cholesky factor of each grows by a row in each step.
-"seconds" is the fastest run; one JSON object goes to standard output.
+Calls of up to 16 rows go round among copies of the weights of 128 MiB together, as those of pare_bench do. "seconds" is
+the fastest round over its calls; one JSON object goes to standard output.
 """
 import json
 import sys
@@ -46,6 +47,18 @@ def pursue(w, atoms, nonzeros):
     return places, values
 
 
+def copies(make, rows):
+    """Weights that lie apart, so that they are read from memory."""
+    first = make()
+    size = sum(t.numel() * t.element_size() for t in first)
+    return [first] + [make() for _ in range(0 if rows > 16 else (128 << 20) // size)]
+
+
+def time_round(work, weights):
+    """Seconds of a call, by the fastest round over all weights."""
+    return torch_timing.fastest(lambda: [work(*w) for w in weights], budget=0.5, warm_ups=1) / len(weights)
+
+
 def main():
     kind = sys.argv[1]
     threads, outputs, inputs, atoms, nonzeros, rows = map(int, sys.argv[2:])
@@ -59,12 +72,16 @@ def main():
             d /= d.norm(dim=1, keepdim=True)
             best = torch_timing.fastest(lambda: pursue(w, d, nonzeros), budget=2.0, warm_ups=1)
         elif kind == "csr":
-            d, s, x = torch.randn(atoms, inputs), codes(outputs, atoms, nonzeros), torch.randn(rows, inputs)
-            best = torch_timing.fastest(lambda: s @ (d @ x.T), budget=0.5, warm_ups=3)
+            sparse, x = codes(outputs, atoms, nonzeros), torch.randn(rows, inputs).T
+            places = sparse.crow_indices(), sparse.col_indices()
+            weights = copies(lambda: (torch.randn(atoms, inputs), sparse.values().clone()), rows)
+            layers = [(d, torch.sparse_csr_tensor(*(p.clone() for p in places), v, sparse.shape)) for d, v in weights]
+            best = time_round(lambda d, s: s @ (d @ x), layers)
         else:
             scalar = {"dense_bf16": torch.bfloat16, "dense_f32": torch.float32}[kind]
-            w, x = torch.randn(outputs, inputs).to(scalar), torch.randn(rows, inputs).to(scalar)
-            best = torch_timing.fastest(lambda: linear(x, w), budget=0.5, warm_ups=3)
+            x = torch.randn(rows, inputs).to(scalar)
+            weights = copies(lambda: (torch.randn(outputs, inputs).to(scalar),), rows)
+            best = time_round(lambda w: linear(x, w), weights)
     print(json.dumps({"seconds": best, "threads": torch.get_num_threads(), "torch": torch.__version__}))
 
 
