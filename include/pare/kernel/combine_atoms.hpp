@@ -158,8 +158,11 @@ class PanelGroup {
     for (std::ptrdiff_t k = 0; k < a_.nonzeros; k += widened_entries) {
       const std::ptrdiff_t count =
           a_.nonzeros - k < widened_entries ? a_.nonzeros - k : widened_entries;
-      for (std::ptrdiff_t i = 0; i < count * code_group; i += n)
+      for (std::ptrdiff_t i = 0; i < count * code_group; i += n) {
+        prefetch(values_ + k * code_group + i, code_bytes_ahead);
+        prefetch(places_ + k * code_group + i, code_bytes_ahead);
         store<Arch>(widened_ + i, load_widened<Arch>(values_ + k * code_group + i));
+      }
       for (std::ptrdiff_t o = 0; o < outputs_; ++o)
         for (std::ptrdiff_t row = 0; row < a_.rows; row += registers * n) add(o, row, k, count);
     }
