@@ -6,11 +6,11 @@
 /// sparse half of a dense times sparse weight.
 ///
 /// Outputs lie in groups of 16, their k-th entries side by side, so that a register holds the same
-/// entry of several outputs and no lanes are added up. What binds is the look-up. On Zen 5 a gather
-/// of 16 floats takes 21 cycles whatever the table; two registers are looked up by one permutation,
-/// so that 64, 128 and 256 floats take 3, 5 and 8 cycles, and memory binds up to 128. The other way
-/// round, adding x_i value_ik to the places of an input, takes 37 for 16: each addition waits for
-/// the one before to the same place.
+/// entry of several outputs and no lanes are added up. What binds is the look-up. On Zen 5 an entry
+/// that is gathered takes 0.29 ns, whatever the table; two registers are looked up by one
+/// permutation, so that entries of 64, 128 and 256 floats take 0.04, 0.07 and 0.12 ns, and memory
+/// binds up to 128. The other way round, adding x_i value_ik to the places of an input, takes
+/// 0.52 ns: each addition waits for the one before to the same place.
 ///
 /// Of several rows, the entries of a place lie side by side, and a value multiplies 4 registers of
 /// them: the multiply-adds bind, or two loads for each of them.

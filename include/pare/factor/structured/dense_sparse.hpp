@@ -29,7 +29,8 @@
 /// the alternation is MOD (Engan, Aase and Husoy, 1999) with batch OMP (Rubinstein, Zibulevsky and
 /// Elad, 2008), and atoms that no output uses become the outputs that are left furthest. The start
 /// is ours: D_b are outputs of the block at even distances, which costs nothing and differs from
-/// output to output. Right singular vectors as a start ended higher in our tests.
+/// output to output. Right singular vectors as a start begin lower, but ended higher on two weights
+/// of SmolLM2-135M (10 sweeps: 0.653 against 0.644 of the norm, and 0.821 against 0.818).
 /// Paper: Chand, Prabhu and Kumar, DSFormer, arXiv 2312.13211.
 
 #include <pare/core/macros_off.hpp>
@@ -52,7 +53,8 @@ PARE_ABI_BEGIN
 /// \param backend left out: pare::simd
 /// \param w       [outputs x inputs], any dense Eigen matrix of float, double, bf16 or f16
 /// \param options extents and when to stop
-/// \return        the weight in compute_t of w's scalar, atoms of norm 1, and the losses
+/// \return        the weight in compute_t of w's scalar, atoms of norm 1 in the metric, and the
+/// losses
 /// \throws std::invalid_argument if w is empty or not finite, an option is out of its range, the
 ///         sum of squares is beyond double, or a value does not fit its scalar
 ///

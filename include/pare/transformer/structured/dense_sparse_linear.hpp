@@ -13,7 +13,7 @@
 ///
 /// Of one row the dictionary is read at the speed of memory; so are the codes up to 128 atoms of a
 /// block where a table is held in registers (AVX-512). With up to 256 atoms the look-up takes as
-/// long as memory, and beyond, or on other instruction sets, it binds: 1.3 cycles for an entry on
+/// long as memory, and beyond, or on other instruction sets, it binds: 0.29 ns for an entry on
 /// Zen 5. More rows share the look-up, and multiply-adds bind. Source of the form: Chand, Prabhu
 /// and Kumar, DSFormer, arXiv 2312.13211; the kernels are ours.
 
