@@ -18,8 +18,6 @@
 #include <pare/core/workspace.hpp>
 #include <pare/io/safetensors.hpp>
 
-#include <Eigen/Core>
-
 #include <cstddef>
 #include <cstdio>
 #include <string>

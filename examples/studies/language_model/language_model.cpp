@@ -31,11 +31,9 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstddef>
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
-#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
