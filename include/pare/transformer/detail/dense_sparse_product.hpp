@@ -102,14 +102,16 @@ class DenseSparseProduct {
     });
   }
 
-  /// Rows up to which each is looked up by itself: 0.04 to 0.12 ns for an entry of a table that is
-  /// held (Zen 5). A panel takes two loads and a multiply-add for an entry of up to 16 rows, less
-  /// than four such look-ups or one that gathers.
+  /// Rows up to which each is looked up by itself: 0.04, 0.07 or 0.12 ns for an entry of a table of
+  /// 64, 128 or 256 that is held, 0.29 of one that is gathered from. A panel takes about 0.8 ns for
+  /// an entry of up to 16 rows (all on Zen 5).
   Index single_rows() const {
     if constexpr (requires { typename B::arch; })
-      if (std::is_same_v<T, float> && kernel::holds_tables<typename B::arch> &&
-          weight_.atoms() <= kernel::held_atoms)
-        return 3;
+      if (std::is_same_v<T, float> && kernel::holds_tables<typename B::arch>)
+        return weight_.atoms() <= 64                   ? 16
+               : weight_.atoms() <= 128                ? 8
+               : weight_.atoms() <= kernel::held_atoms ? 4
+                                                       : 2;
     return 1;
   }
 
