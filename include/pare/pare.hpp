@@ -250,8 +250,8 @@
 #include <pare/transformer/structured/dense_sparse_linear.hpp>
 #include <pare/transformer/structured/edited_linear.hpp>
 #include <pare/transformer/structured/shared_linear.hpp>
-#include <pare/transformer/structured/wrapped_linear.hpp>
 #include <pare/transformer/structured/two_four_linear.hpp>
+#include <pare/transformer/structured/wrapped_linear.hpp>
 #include <pare/transformer/yarn.hpp>
 
 #include <pare/core/macros_on.hpp>
