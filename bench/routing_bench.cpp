@@ -15,6 +15,7 @@
 #include "random_data.hpp"
 #include "workload.hpp"
 
+#include <pare/core/aligned_buffer.hpp>
 #include <pare/linalg/multiply.hpp>
 #include <pare/routing/combine.hpp>
 #include <pare/routing/gates.hpp>
@@ -42,20 +43,22 @@ using Layer = pare::transformer::DenseLinear<bf16>;
 
 constexpr Index experts = 96, inputs = 1536, outputs = 768;
 
-/// The layers of all rows of the area: 226 MB.
+/// The layers of all rows of the area, side by side as in a file: 226 MB.
 struct Experts {
+  pare::AlignedBuffer<bf16> weights;
   std::vector<Layer> layers;
 
   Experts() {
     const pare::transformer::DenseLinearOptions rounded{.round_inputs = true,
                                                         .round_few_rows = true};
+    bf16* const w = weights.resize(static_cast<std::size_t>(experts * outputs * inputs));
     SplitMix64 random(1);
-    for (Index e = 0; e < experts; ++e) {
-      layers.emplace_back(outputs, inputs, rounded);
-      const auto w = layers.back().own_weights();
-      for (Index i = 0; i < outputs * inputs; ++i)
-        w.data[i] = static_cast<bf16>(static_cast<float>(random.unit()) - 0.5f);
-    }
+    for (Index i = 0; i < experts * outputs * inputs; ++i)
+      w[i] = static_cast<bf16>(static_cast<float>(random.unit()) - 0.5f);
+    for (Index e = 0; e < experts; ++e)
+      layers.emplace_back(
+          pare::TensorView<const bf16, 2>{w + e * outputs * inputs, {outputs, inputs}, {inputs, 1}},
+          rounded);
   }
 };
 
@@ -63,18 +66,25 @@ struct GroupedData {
   explicit GroupedData(Index rows)
       : x(uniform_matrix(rows, inputs, 2)),
         logits(uniform_matrix(rows, experts, 3)),
-        plan(route(logits, TopOne{}).ids, experts),
         parts(RowMatrix::Zero(rows, outputs)) {
-    for (Index e = 0; e < experts; ++e) used += plan.rows_of(e).empty() ? 0 : 1;
+    pare::RowMatrix<Index> ids = route(logits, TopOne{}).ids;
+    for (Index shift = 0; shift < experts; shift += 8) {
+      plans.emplace_back(ids, experts);
+      for (Index r = 0; r < rows; ++r) ids(r, 0) = (ids(r, 0) + 8) % experts;
+    }
+    for (Index e = 0; e < experts; ++e) used += plans[0].rows_of(e).empty() ? 0 : 1;
   }
 
+  /// Of the plans in turn, so that few experts do not stay in a cache.
   template <class B>
   void run(const B& backend) {
-    grouped_multiply(backend, x, plan, all().layers, parts);
+    grouped_multiply(backend, x, next_plan(), all().layers, parts);
   }
+  const RoutePlan& next_plan() { return plans[next++ % plans.size()]; }
   /// As a program without a plan: rows of an expert gathered, one product, results put back.
   template <class B>
   void run_loop(const B& backend) {
+    const RoutePlan& plan = next_plan();
     for (Index e = 0; e < experts; ++e) {
       const auto rows = plan.rows_of(e);
       if (rows.empty()) continue;
@@ -92,7 +102,9 @@ struct GroupedData {
   }
   /// Some sums in double, of inputs rounded to bf16.
   bool is_right() {
+    next = 0;
     run(pare::simd);
+    const RoutePlan& plan = plans[0];
     for (Index p = 0; p < plan.routed(); p += 1 + plan.routed() / 3) {
       const auto e = std::upper_bound(plan.offsets().begin(), plan.offsets().end(), p) -
                      plan.offsets().begin() - 1;
@@ -115,7 +127,8 @@ struct GroupedData {
   }
 
   RowMatrix x, logits;
-  RoutePlan plan;
+  std::vector<RoutePlan> plans;  ///< of as many experts, others in each
+  std::size_t next = 0;
   RowMatrix parts;
   Index used = 0;
   pare::Workspace workspace;

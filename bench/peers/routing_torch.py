@@ -23,20 +23,23 @@ def main():
     torch.manual_seed(1)
     x = torch.empty(rows, inputs, dtype=torch.bfloat16).uniform_(-1, 1)
     weights = torch.empty(experts, outputs, inputs, dtype=torch.bfloat16).uniform_(-0.5, 0.5)
-    chosen = torch.randint(experts, (rows,))
-    lists = [torch.nonzero(chosen == e).flatten() for e in range(experts)]
+    first = torch.randint(experts, (rows,))
+    # Others in each run, so that few experts do not stay in a cache.
+    choices = [(first + shift) % experts for shift in range(0, experts, 8)]
+    lists = [[torch.nonzero(chosen == e).flatten() for e in range(experts)] for chosen in choices]
+    orders = [torch.argsort(chosen, stable=True) for chosen in choices]
+    ends = [torch.bincount(chosen, minlength=experts).cumsum(0).to(torch.int32) for chosen in choices]
+    runs = iter(range(1 << 62))
     y = torch.empty(rows, outputs, dtype=torch.bfloat16)
 
     def loop():
-        for e, of_expert in enumerate(lists):
+        for e, of_expert in enumerate(lists[next(runs) % len(lists)]):
             if len(of_expert):
                 y[of_expert] = x[of_expert] @ weights[e].T
 
-    order = torch.argsort(chosen, stable=True)
-    ends = torch.bincount(chosen, minlength=experts).cumsum(0).to(torch.int32)
-
     def grouped():
-        y[order] = torch._grouped_mm(x[order], weights.transpose(1, 2), offs=ends)
+        run = next(runs) % len(orders)
+        y[orders[run]] = torch._grouped_mm(x[orders[run]], weights.transpose(1, 2), offs=ends[run])
 
     work = {"loop": loop, "grouped": grouped}[way]
     seconds = torch_timing.fastest(work, budget=1.0, warm_ups=2)

@@ -120,6 +120,13 @@ TEST(LanguageModelArguments, OptionsStandAnywhereBehindTheCommand) {
   EXPECT_EQ(budget.budget.scores(), Evict::KeyDiff);
   EXPECT_EQ(masked.budget.scores(), Evict::SnapKv);
   EXPECT_EQ(budget.kv, KvScalar::Float);
+  const Arguments routed = parse({"perplexity", "a", "--experts", "4:2,8:1", "--groups", "activity",
+                                  "--router=ridge", "--sample", "b", "--scaled"});
+  EXPECT_EQ(routed.experts.shares[1].groups, 8);
+  EXPECT_EQ(routed.experts.shares[1].used, 1);
+  EXPECT_EQ(routed.experts.chosen_routers(), std::vector{language_model::Router::Ridge});
+  EXPECT_TRUE(routed.experts.by_activity.value_or(false) && routed.experts.scaled);
+  EXPECT_EQ(budget.experts.chosen_routers().size(), 3u);
   const Arguments hunting = parse({"perplexity", "a", "--heads", "hunt", "--pool", "x",
                                    "--rounds=2", "--sample", "y", "--hunt-tokens=9"});
   EXPECT_TRUE(hunting.heads.hunt && hunting.heads.any());
@@ -276,6 +283,17 @@ TEST(LanguageModelArguments, WhatMakesNoSenseIsRefused) {
       "got several of --attention, --heads, --svd, --latent and --kv head-budget, wanted one of "
       "them");
   EXPECT_EQ(judging({"--evict", "lru"}), "--evict: got 'lru', wanted snapkv or keydiff");
+  EXPECT_EQ(judging({"--experts", "4:5", "--sample", "b"}),
+            "--experts: got '4:5', wanted GROUPS:USED, such as 4:2, by commas");
+  EXPECT_EQ(judging({"--experts", "4", "--sample", "b"}),
+            "--experts: got '4', wanted GROUPS:USED, such as 4:2, by commas");
+  EXPECT_EQ(judging({"--experts", "4:2"}), "--experts needs --sample");
+  EXPECT_EQ(judging({"--experts", "4:2", "--svd", "1", "--metric", "plain"}),
+            "got --experts beside another method");
+  EXPECT_EQ(judging({"--router", "best", "--experts", "4:2"}),
+            "--router: got 'best', wanted names of oracle, ridge and random, by commas");
+  EXPECT_EQ(judging({"--groups", "all"}), "--groups: got 'all', wanted index or activity");
+  EXPECT_EQ(judging({"--scaled"}), "got --router, --groups or --scaled without --experts");
   EXPECT_EQ(judging({"--evict", "snapkv"}), "got --evict without --kv head-budget");
   EXPECT_EQ(judging({"--heads=zero:f", "--rounds=4"}),
             "got --rounds or --hunt-tokens without --heads hunt");

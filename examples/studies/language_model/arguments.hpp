@@ -75,11 +75,12 @@ inline Arguments check_perplexity(Arguments arguments) {
   check_heads(arguments.heads, !arguments.sample.empty());
   const bool is_budget = !arguments.budget.ratios.empty();
   const bool is_structured = arguments.structured.any();
-  models::check_structured(
-      arguments.structured, arguments.sample,
-      is_factored || is_latent || is_budget || is_sparse || arguments.heads.any());
-  if (!is_factored && !is_latent && !is_budget && !is_structured && !arguments.heads.hunt &&
-      is_sparse == arguments.sample.empty())
+  const bool is_routed = !arguments.experts.shares.empty();
+  const bool beside = is_factored || is_latent || is_budget || is_sparse || arguments.heads.any();
+  models::check_structured(arguments.structured, arguments.sample, beside || is_routed);
+  check_experts(arguments.experts, arguments.sample, beside);
+  if (!is_factored && !is_latent && !is_budget && !is_structured && !is_routed &&
+      !arguments.heads.hunt && is_sparse == arguments.sample.empty())
     throw UsageError("--attention and --sample go together");
   if (!is_sparse && !is_factored && !arguments.plot.empty())
     throw UsageError("--plot: wanted --attention or --svd with it");

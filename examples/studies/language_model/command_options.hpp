@@ -13,6 +13,7 @@
 #include "language_model/budget_arguments.hpp"
 #include "language_model/draft_arguments.hpp"
 #include "language_model/edit_arguments.hpp"
+#include "language_model/expert_arguments.hpp"
 #include "language_model/head_arguments.hpp"
 #include "language_model/kv_cache.hpp"
 #include "language_model/latent_arguments.hpp"
@@ -59,6 +60,7 @@ struct Arguments {
   DraftArguments draft;
   models::StructuredArguments structured;
   EditArguments edit;
+  ExpertArguments experts;
   std::optional<Index> repeat;
   std::optional<std::string> out;
   std::vector<Index> layers = {0};
@@ -260,6 +262,15 @@ inline constexpr Option perplexity_options[] = {
      [](auto& a, auto option, auto value) {
        a.structured.dense_sparse = command_line::list(option, value, models::dense_sparse_share);
      }},
+    {"--experts",
+     [](auto& a, auto option, auto value) {
+       a.experts.shares = command_line::list(option, value, expert_share);
+     }},
+    {"--router", [](auto& a, auto option,
+                    auto value) { a.experts.routers = command_line::list(option, value, router); }},
+    {"--groups",
+     [](auto& a, auto option, auto value) { a.experts.by_activity = by_activity(option, value); }},
+    {"--scaled", [](auto& a, auto, auto) { a.experts.scaled = true; }, true},
 };
 
 inline constexpr Option edit_options[] = {

@@ -14,6 +14,7 @@
 #include "language_model/judge_budget.hpp"
 #include "language_model/judge_documents.hpp"
 #include "language_model/judge_edit.hpp"
+#include "language_model/judge_experts.hpp"
 #include "language_model/judge_factored.hpp"
 #include "language_model/judge_heads.hpp"
 #include "language_model/judge_hunt.hpp"
@@ -100,7 +101,9 @@ bool judged_apart(const Arguments& arguments, OpenModel& model, const B& backend
   const bool is_latent = !arguments.latent.widths.empty();
   const bool is_budget = !arguments.budget.ratios.empty();
   const bool is_structured = arguments.structured.any();
-  if (!is_factored && !is_latent && !is_budget && !is_structured && !arguments.heads.any())
+  const bool is_routed = !arguments.experts.shares.empty();
+  if (!is_factored && !is_latent && !is_budget && !is_structured && !is_routed &&
+      !arguments.heads.any())
     return false;
   std::vector<TextPart> parts = parts_of(arguments, model);
   if (is_factored)
@@ -109,6 +112,8 @@ bool judged_apart(const Arguments& arguments, OpenModel& model, const B& backend
     judge_latent(arguments, model, backend, TextParts(std::move(parts)));
   else if (is_structured)
     judge_structured(arguments, model, backend, TextParts(std::move(parts)));
+  else if (is_routed)
+    judge_experts(arguments, model, backend, TextParts(std::move(parts)));
   else if (is_budget)
     judge_budget(arguments, model, backend, TextParts(std::move(parts)));
   else if (!arguments.heads.score_documents.empty())

@@ -56,6 +56,8 @@ namespace language_model {
 struct LlamaBlock {
   std::vector<float> attention_norm, feed_forward_norm;
   AnyLinear query, key, value, output, gate, up, down;
+  AnyLinear
+      routed{};  ///< the whole feed-forward layer, if not empty: gate, up and down are not used
 };
 
 class Llama {
@@ -272,18 +274,27 @@ class Llama {
                     Index first, const Activations& a) const {
     const Index rows = x.rows(), width = config_.heads * config_.head_dim;
     const auto h = matrix(a.h, rows, config_.dim), delta = matrix(a.delta, rows, config_.dim);
-    const auto gate = matrix(a.gate, rows, config_.hidden);
-    const auto up = matrix(a.up, rows, config_.hidden);
     block.output.apply(backend, matrix(a.attended + first * width, rows, width), delta);
     pare::transformer::add_rms_norm(backend, x, delta, block.feed_forward_norm, h,
                                     {.epsilon = config_.epsilon});
-    block.gate.apply(backend, h, gate);
-    block.up.apply(backend, h, up);
-    pare::transformer::activate_gated(backend, gate, up, gate, pare::transformer::Silu{});
-    block.down.apply(backend, gate, delta);
+    if (block.routed.inputs() > 0)
+      block.routed.apply(backend, h, delta);
+    else
+      apply_gated(backend, block, h, delta, a);
     pare::parallel_for(backend.executor, rows, [&](Index r, int) {
       for (Index c = 0; c < config_.dim; ++c) x(r, c) += delta(r, c);
     });
+  }
+
+  static void apply_gated(const ModelBackend& backend, const LlamaBlock& block,
+                          TensorView<const float, 2> h, TensorView<float, 2> y,
+                          const Activations& a) {
+    const auto gate = matrix(a.gate, h.rows(), block.gate.outputs());
+    const auto up = matrix(a.up, h.rows(), block.up.outputs());
+    block.gate.apply(backend, h, gate);
+    block.up.apply(backend, h, up);
+    pare::transformer::activate_gated(backend, gate, up, gate, pare::transformer::Silu{});
+    block.down.apply(backend, gate, y);
   }
 
   LlamaConfig config_;

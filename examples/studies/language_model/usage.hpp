@@ -79,6 +79,13 @@ perplexity judges texts:
                        beside dense layers and low rank of as many bytes, all in bf16
   --dense-sparse LIST  and dense times sparse layers of such shares of the bytes
 
+  --experts LIST       instead, feed-forward layers cut into groups of neurons, of which each token
+                       uses some: 4:2 is two of four; on --sample routers and groups are found
+  --router LIST        of oracle (the groups of least error), ridge (a linear router fitted to it)
+                       and random                                (all three)
+  --groups index|activity  groups of neighbours, or of neurons that are active together   (index)
+  --scaled             what groups make, times groups / used     (as it is)
+
   --kv head-budget:LIST --sample FILE
                        heads keep such shares of the first half of each window, of which the second is
                        judged: alike many, or by scores within layers or across them, in groups that

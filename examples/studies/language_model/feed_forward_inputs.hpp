@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// What feed-forward layers of a model are given by a text, and what routers are fitted to it.
+
+#include "common/progress.hpp"
+#include "common/watched_linear.hpp"
+#include "language_model/arguments.hpp"
+#include "language_model/factored_layers.hpp"
+#include "language_model/routed_feed_forward.hpp"
+#include "language_model/text_parts.hpp"
+
+#include <pare/transformer/gates.hpp>
+
+#include <string>
+#include <vector>
+
+namespace language_model {
+
+inline FeedForwardWeights read_feed_forward(const pare::io::GgufFile& file, Index block) {
+  const std::string name = "blk." + std::to_string(block) + ".ffn_";
+  return {detail::read_weight(file, name + "gate.weight"),
+          detail::read_weight(file, name + "up.weight"),
+          detail::read_weight(file, name + "down.weight")};
+}
+
+/// The rows that each block's feed-forward layer gets, at most 2048 of the text of --sample.
+template <class B>
+std::vector<pare::RowMatrix<float>> feed_forward_inputs(const Arguments& arguments,
+                                                        OpenModel& model, const B& backend) {
+  const std::vector<Token> sample = tokens_of(model, arguments.sample, 2048);
+  command_line::Progress progress("inputs of feed-forward layers");
+  std::vector<pare::RowMatrix<float>> inputs;
+  auto& blocks = model.llama.blocks();
+  const models::BlocksRestored restored(model.llama);
+  inputs.resize(blocks.size());
+  for (std::size_t i = 0; i < blocks.size(); ++i)
+    blocks[i].gate = models::WatchedLinear(
+        blocks[i].gate, [&rows = inputs[i]](const ModelBackend&, TensorView<const float, 2> x) {
+          const Index before = rows.rows();
+          rows.conservativeResize(before + x.rows(), x.cols());
+          for (Index r = 0; r < x.rows(); ++r)
+            for (Index c = 0; c < x.cols(); ++c) rows(before + r, c) = x(r, c);
+        });
+  run_sample(model.llama, backend, sample, arguments.window, progress);
+  return inputs;
+}
+
+/// Puts neurons that are active together on the inputs side by side.
+inline void group_by_activity(const ModelBackend& backend, FeedForwardWeights& weights,
+                              const pare::RowMatrix<float>& inputs, Index groups) {
+  pare::RowMatrix<float> gate(inputs.rows(), weights.gate.rows()), up(gate.rows(), gate.cols());
+  pare::linalg::multiply(backend, pare::const_view(inputs),
+                         transpose(pare::const_view(weights.gate)), pare::to_view(gate));
+  pare::linalg::multiply(backend, pare::const_view(inputs), transpose(pare::const_view(weights.up)),
+                         pare::to_view(up));
+  pare::transformer::activate_gated(backend, gate, up, gate, pare::transformer::Silu{});
+  pare::routing::permute_neurons(pare::routing::co_activation_order(gate, groups), weights.gate,
+                                 weights.up, weights.down);
+}
+
+/// A linear router that foretells the oracle's choice on the inputs.
+inline pare::RowMatrix<float> ridge_router(const ModelBackend& backend,
+                                           const RoutedFeedForward& layer, ExpertShare share,
+                                           const pare::RowMatrix<float>& inputs) {
+  pare::RowMatrix<float> scores(inputs.rows(), share.groups);
+  layer.score_by_errors(backend, pare::const_view(inputs), scores);
+  const auto best = route(backend, scores, pare::routing::TopBlocks{.k = share.used});
+  return pare::routing::fit_ridge_router(backend, inputs, best.ids, share.groups, {.ridge = 10});
+}
+
+}  // namespace language_model
