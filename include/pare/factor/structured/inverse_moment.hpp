@@ -23,12 +23,13 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
+#include <pare/core/matrix.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/covariance.hpp>
 #include <pare/factor/metric.hpp>
+#include <pare/linalg/cholesky.hpp>
 #include <pare/linalg/symmetric_eigen.hpp>
 
-#include <Eigen/Cholesky>
 #include <Eigen/Core>
 
 #include <algorithm>
@@ -40,66 +41,66 @@ namespace pare::factor {
 namespace detail {
 PARE_ABI_BEGIN
 
-/// The lower triangular L of C = L L^T, or else R = V diag(lambda)^-1/2 of C^-1 = R R^T.
+/// The lower triangular L of C = L L^T, or else R = diag(lambda)^-1/2 V^T of C^-1 = R^T R.
 struct MomentRoot {
-  Eigen::MatrixXd matrix;
+  RowMatrix<double> matrix;
   bool is_triangular = true;
   Index clamped = 0;
 };
 
-inline bool cholesky_root(const Eigen::MatrixXd& c, double least, Eigen::MatrixXd& root) {
-  const Eigen::LLT<Eigen::MatrixXd> cholesky(c);
-  if (cholesky.info() != Eigen::Success) return false;
-  root = cholesky.matrixLLT();
-  for (Index i = 0; i < c.rows(); ++i)  // Eigen goes on past NaN
-    if (!(root(i, i) * root(i, i) > least)) return false;
+/// Whether c, which becomes L, has a root whose pivots are all above `least`.
+template <class B>
+bool cholesky_root(const B& backend, double least, RowMatrix<double>& c) {
+  if (!linalg::cholesky(backend, c)) return false;
+  for (Index i = 0; i < c.rows(); ++i)
+    if (!(c(i, i) * c(i, i) > least)) return false;
   return true;
 }
 
 template <class B>
 MomentRoot moment_root(const char* function, const B& backend, const Eigen::MatrixXd& c) {
   const double share = static_cast<double>(c.rows()) * std::numeric_limits<double>::epsilon() / 2;
-  MomentRoot result;
-  if (cholesky_root(c, share * c.diagonal().maxCoeff(), result.matrix)) return result;
-  linalg::SymmetricEigen eigen = linalg::symmetric_eigen(backend, c);
+  MomentRoot result{c};
+  if (cholesky_root(backend, share * c.diagonal().maxCoeff(), result.matrix)) return result;
+  const linalg::SymmetricEigen eigen = linalg::symmetric_eigen(backend, c);
   const double largest = eigen.values[c.rows() - 1];
   check_semi_definite(function, "moment", eigen.values[0], largest);
   for (Index k = 0; k < c.rows(); ++k) {
     if (eigen.values[k] < share * largest) ++result.clamped;
-    eigen.vectors.col(k) /= std::sqrt(std::max(eigen.values[k], share * largest));
+    result.matrix.row(k) =
+        eigen.vectors.col(k).transpose() / std::sqrt(std::max(eigen.values[k], share * largest));
   }
   result.is_triangular = false;
-  result.matrix = std::move(eigen.vectors);
   return result;
 }
 
-/// w of C^-1 = L^-T L^-1: w = L^-1 x, or R^T x.
+/// w of C^-1 = L^-T L^-1: w = L^-1 x, or R x.
 inline Eigen::VectorXd whiten(const MomentRoot& root, Eigen::VectorXd x) {
-  const Eigen::MatrixXd& m = root.matrix;
+  const RowMatrix<double>& m = root.matrix;
   const Index n = m.rows();
   if (root.is_triangular) {
-    for (Index j = 0; j < n; ++j) {
-      x[j] /= m(j, j);
-      x.tail(n - 1 - j) -= x[j] * m.col(j).tail(n - 1 - j);
-    }
+    for (Index i = 0; i < n; ++i)
+      x[i] = (x[i] - m.row(i).head(i).transpose().dot(x.head(i))) / m(i, i);
     return x;
   }
   Eigen::VectorXd w(n);
-  for (Index j = 0; j < n; ++j) w[j] = m.col(j).dot(x);
+  for (Index k = 0; k < n; ++k) w[k] = m.row(k).transpose().dot(x);
   return w;
 }
 
-/// L^-T w, or R w.
+/// L^-T w, or R^T w.
 inline Eigen::VectorXd unwhiten(const MomentRoot& root, Eigen::VectorXd w) {
-  const Eigen::MatrixXd& m = root.matrix;
+  const RowMatrix<double>& m = root.matrix;
   const Index n = m.rows();
   if (root.is_triangular) {
-    for (Index j = n - 1; j >= 0; --j)
-      w[j] = (w[j] - m.col(j).tail(n - 1 - j).dot(w.tail(n - 1 - j))) / m(j, j);
+    for (Index i = n - 1; i >= 0; --i) {
+      w[i] /= m(i, i);
+      w.head(i) -= w[i] * m.row(i).head(i).transpose();
+    }
     return w;
   }
   Eigen::VectorXd x = Eigen::VectorXd::Zero(n);
-  for (Index j = 0; j < n; ++j) x += w[j] * m.col(j);
+  for (Index k = 0; k < n; ++k) x += w[k] * m.row(k).transpose();
   return x;
 }
 
@@ -117,8 +118,8 @@ class InverseMoment {
   ///         the geometric mean of the two diagonal elements, or has an eigenvalue below -1e-6 of
   ///         the largest
   ///
-  /// Cost: in^3 / 3 FLOPs in double on the calling thread; of a singular C a symmetric
-  /// decomposition, about 5 in^3, on the backend's threads too. Memory: one matrix in double, and
+  /// Cost: in^3 / 3 FLOPs in double, nearly all in products; of a singular C a symmetric
+  /// decomposition too, about 5 in^3. Memory: one matrix in double, and
   /// three or more while C is decomposed.
   template <Backend B, In<2> C>
   requires ComputeScalar<scalar_of<C>>
