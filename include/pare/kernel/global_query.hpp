@@ -14,7 +14,6 @@
 #include <pare/kernel/tanh.hpp>
 
 #include <cstddef>
-#include <cstring>
 
 namespace pare::kernel {
 
@@ -38,8 +37,8 @@ struct GlobalQueryRows {
   const T* scale = nullptr;  ///< [heads]
   std::ptrdiff_t heads = 0;
   T epsilon = 0;
-  T* sum = nullptr;   ///< [whole heads x dim_room]
-  T* mass = nullptr;  ///< [whole heads x global_query_rows]: of the rows of each place in a block
+  T* sum = nullptr;      ///< [whole heads x dim_room]
+  T* mass = nullptr;     ///< [whole heads]
   T* weights = nullptr;  ///< [heads x weights_stride], e^f of each row; null: not kept
   std::ptrdiff_t weights_stride = 0;
   T* room = nullptr;  ///< [whole heads x global_query_rows]
@@ -84,7 +83,7 @@ template <class Arch>
 inline constexpr int query_rows = Arch::registers >= 32 ? 4 : 2;
 
 /// Scores of `Rows` rows, from row r on, and a tile of heads: at room[head * global_query_rows +
-/// row].
+/// row]. Lanes are folded in one order, whatever the rows of a tile.
 template <class Arch, int Rows, class S>
 PARE_TILE_INLINE void score_query_rows(const GlobalQueryRows<S>& a, std::ptrdiff_t r,
                                        std::ptrdiff_t head, const S* const* rows) noexcept {
@@ -123,13 +122,13 @@ PARE_TILE_INLINE void score_query_rows(const GlobalQueryRows<S>& a, std::ptrdiff
     RegisterTile<T, Arch, together, 1>::each([&](int k, int) PARE_LAMBDA_INLINE {
       sums[k] = tile.sum[(first + k) / Rows][(first + k) % Rows];
     });
-    static_assert(together == n);
-    constexpr int side = together < Rows ? together : Rows;
     T folded[static_cast<std::size_t>(n)];
-    store<Arch>(static_cast<T*>(folded), sum_lanes_of_each<Arch>(sums));
-    for (int k = 0; k < together; k += side)
-      std::memcpy(a.room + (head + (first + k) / Rows) * global_query_rows + r + (first + k) % Rows,
-                  folded + k, sizeof(T) * static_cast<std::size_t>(side));
+    store<Arch>(static_cast<T*>(folded),
+                fold_lanes_of_each<Arch>(
+                    sums, [](const V& x, const V& y) PARE_LAMBDA_INLINE { return x + y; }));
+    for (int k = 0; k < together; ++k)
+      a.room[(head + (first + k) / Rows) * global_query_rows + r + (first + k) % Rows] =
+          folded[k * (n / together)];
   }
 }
 
@@ -156,15 +155,14 @@ PARE_TILE_INLINE void weigh_query_rows(const GlobalQueryRows<S>& a, std::ptrdiff
     const V over = broadcast<Arch>(T(1)) / maximum<Arch>(broadcast<Arch>(a.epsilon), norm);
     for (std::ptrdiff_t i = 0; i < a.heads; ++i) {
       T* const f = a.room + i * global_query_rows + r;
-      T* const mass = a.mass + i * global_query_rows + r;
-      const V weight = exp<Arch>(load<Arch>(static_cast<const T*>(f)) * over);
-      store<Arch>(f, weight);
-      const V more = load<Arch>(static_cast<const T*>(mass)) + weight;
-      if (count - r >= lanes<T, Arch>)
-        store<Arch>(mass, more);
-      else
-        store_first<Arch>(mass, count - r, more);
+      store<Arch>(f, exp<Arch>(load<Arch>(static_cast<const T*>(f)) * over));
     }
+  }
+  for (std::ptrdiff_t i = 0; i < a.heads; ++i) {
+    T* const w = a.room + i * global_query_rows;
+    T mass = a.mass[i];
+    for (std::ptrdiff_t t = 0; t < count; ++t) mass += w[t];
+    a.mass[i] = mass;
   }
 }
 
@@ -204,12 +202,13 @@ PARE_TILE_INLINE void query_block(const GlobalQueryRows<S>& a, const S* const* r
   using T = compute_t<S>;
   constexpr int together = query_rows<Arch>, registers = query_registers<Arch>;
   const std::ptrdiff_t heads = whole_query_heads(a.heads);
-  for (std::ptrdiff_t t = 0; t < count; t += together) {
-    const S* tile[static_cast<std::size_t>(together)];
-    for (std::ptrdiff_t r = 0; r < together; ++r) tile[r] = rows[t + r < count ? t + r : count - 1];
+  std::ptrdiff_t t = 0;
+  for (; t + together <= count; t += together)
     for (std::ptrdiff_t i = 0; i < heads; i += global_query_heads)
-      score_query_rows<Arch, together>(a, t, i, static_cast<const S* const*>(tile));
-  }
+      score_query_rows<Arch, together>(a, t, i, rows + t);
+  for (; t < count; ++t)
+    for (std::ptrdiff_t i = 0; i < heads; i += global_query_heads)
+      score_query_rows<Arch, 1>(a, t, i, rows + t);
   for (std::ptrdiff_t i = 0; i < heads; ++i)
     for (std::ptrdiff_t r = count; r < global_query_rows; ++r)
       a.room[i * global_query_rows + r] = T(0);

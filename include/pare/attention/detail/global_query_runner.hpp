@@ -80,8 +80,7 @@ class GlobalQuery {
 
   void carve(Index items) {
     constexpr const char* f = GlobalQueryCall<S>::function;
-    const Index sums = checked_product(f, "p", checked_product(f, "p", items, heads_),
-                                       room_ + kernel::global_query_rows);
+    const Index sums = checked_product(f, "p", checked_product(f, "p", items, heads_), room_ + 1);
     checked_count(f, "p", checked_sum(f, "p", sums, checked_product(f, "p", items, room_)),
                   sizeof(T));
     carve_from(memory_->shared, [&](Carver& take) {
@@ -90,7 +89,7 @@ class GlobalQuery {
       take(counts_, items);
       take(means_, s_.options.context ? 0 : items * room_);
       take(sums_, items * heads_ * room_);
-      take(masses_, items * heads_ * kernel::global_query_rows);
+      take(masses_, items * heads_);
     });
     const int count = worker_count(backend_.executor, items);
     carve_from(memory_->workers, [&](Carver& take) {
@@ -216,13 +215,13 @@ class GlobalQuery {
     k.heads = s_.heads();
     k.epsilon = static_cast<T>(s_.options.epsilon);
     k.sum = sums_ + item * heads_ * room_;
-    k.mass = masses_ + item * heads_ * kernel::global_query_rows;
+    k.mass = masses_ + item * heads_;
     k.weights = s_.options.weights ? w.weights : nullptr;
     k.weights_stride = range_;
     k.room = w.scores;
     k.ahead = next_item(item);
     std::fill_n(k.sum, heads_ * room_, T(0));
-    std::fill_n(k.mass, heads_ * kernel::global_query_rows, T(0));
+    std::fill_n(k.mass, heads_, T(0));
     launch(backend_, k);
     if (!s_.options.weights) return;
     const auto& a = *s_.options.weights;
@@ -233,19 +232,12 @@ class GlobalQuery {
     }
   }
 
-  double mass_of(Index i, Index head) const {
-    double mass = 0;
-    for (Index r = 0; r < ranges_; ++r) {
-      const T* const of = masses_ + ((i * ranges_ + r) * heads_ + head) * kernel::global_query_rows;
-      for (Index t = 0; t < kernel::global_query_rows; ++t) mass += static_cast<double>(of[t]);
-    }
-    return mass;
-  }
-
   /// The ranges of a sequence together, in their order.
   void finish(Index i) {
     for (Index m = 0; m < s_.heads(); ++m) {
-      const double mass = mass_of(i, m);
+      double mass = 0;
+      for (Index r = 0; r < ranges_; ++r)
+        mass += static_cast<double>(masses_[(i * ranges_ + r) * heads_ + m]);
       const double share = mass == 0 ? 0 : 1 / mass;
       T* const out = &s_.out(i, m, 0);
       const T* const first = sums_ + (i * ranges_ * heads_ + m) * room_;
