@@ -20,9 +20,7 @@ namespace pare::kernel {
 ///
 /// Cost: what a head has for a token of a, b and c is read once, which binds where it is not shared
 /// or constant; else two multiply-adds and a product for each token and state. Decays of 64 states
-/// of their own are read at 0.7 to 0.8 of what one thread reads without arithmetic: 34 of 42 to 45
-/// GB/s on a Zen 5, where the same takes 56 GB/s from cache. Packing b and c, which cuts loads of
-/// addresses (66 GB/s from cache), read 31 to 32; two tokens at a time and 4 KiB ahead then 35.
+/// of their own are read at about 0.7 of what one thread reads without arithmetic.
 template <StorageScalar S, ComputeScalar T>
 struct ScanStates {
   const T* a = nullptr;         ///< of token t and head g at a + t a_stride + g a_head_stride
