@@ -127,6 +127,72 @@ TEST(StructuredFile, DamagedFilesAreRefused) {
              "2 kept at row 2, columns 20 to 23, wanted none behind column 19");
 }
 
+TEST(StructuredFile, BlocksComeBack) {
+  const auto blocks = pare::testing::random_matrix<Dense>(12, 4, 3);
+  const auto weight = BlockDiagonal<bf16>::from(blocks);
+  std::vector<NamedTensor> tensors;
+  add_structured(tensors, "a", weight);
+  const Stored stored(tensors);
+  const auto again = read_structured<BlockDiagonal<bf16>>(SafetensorsFile(stored.bytes()), "a");
+  EXPECT_EQ(again.block(), 4);
+  for (Index i = 0; i < 12; ++i)
+    for (Index j = 0; j < 4; ++j)
+      EXPECT_EQ(static_cast<float>(again.values()(i, j)), static_cast<float>(bf16(blocks(i, j))));
+  refused<BlockDiagonal<float>>(stored, "BF16");
+  refused<BlockDiagonal<float>>(Stored({{"a.blocks", Dense(Dense::Ones(10, 4))}}),
+                                "size: got 10, wanted a multiple of the block of 4");
+}
+
+/// Blocks of 20 outputs, which are no whole groups of 16; places of 8 and 16 bits.
+DenseSparse<float> some_dense_sparse(Index atoms) {
+  DenseSparse<float> weight(
+      {.outputs = 40, .inputs = 9, .block = 20, .atoms = atoms, .nonzeros = 3});
+  const auto dictionary = pare::testing::random_matrix<Dense>(2 * atoms, 9, 1);
+  const auto values = pare::testing::random_matrix<Dense>(40, 3, 2);
+  for (Index a = 0; a < 2 * atoms; ++a)
+    for (Index i = 0; i < 9; ++i) weight.own_dictionary()(a, i) = dictionary(a, i);
+  for (Index o = 0; o < 40; ++o)
+    for (Index k = 0; k < 3; ++k) weight.set(o, k, k * (atoms / 3) + o % 2, values(o, k));
+  return weight;
+}
+
+TEST(StructuredFile, DenseSparseWeightsComeBack) {
+  using W = DenseSparse<float>;
+  for (const Index atoms : {7, 300}) {
+    const W weight = some_dense_sparse(atoms);
+    std::vector<NamedTensor> tensors;
+    add_structured(tensors, "a", weight);
+    const Stored stored(tensors);
+    const W again = read_structured<W>(SafetensorsFile(stored.bytes()), "a");
+    EXPECT_EQ(again.dense(), weight.dense());
+    EXPECT_EQ(again.place(39, 2), weight.place(39, 2));
+    EXPECT_EQ(again.bytes(), weight.bytes());
+    refused<DenseSparse<bf16>>(stored, "F32");
+  }
+}
+
+TEST(StructuredFile, DamagedDenseSparseWeightsAreRefused) {
+  using W = DenseSparse<float>;
+  W weight = some_dense_sparse(7);
+  std::vector<NamedTensor> tensors;
+  add_structured(tensors, "a", weight);
+  using Extents = Eigen::Matrix<std::int64_t, Eigen::Dynamic, 1>;
+  const auto with = [&](const Extents& extents, const std::string& words) {
+    std::vector<NamedTensor> changed(tensors.begin() + 1, tensors.end());
+    const pare::TensorView<const std::int64_t, 1> view{extents.data(), {extents.size()}, {1}};
+    changed.emplace_back("a.extents", view);
+    refused<W>(Stored(changed), words);
+  };
+  with(Extents::Ones(4), "a.extents: got 4, wanted 5 numbers");
+  with((Extents(5) << 40, 9, 19, 7, 3).finished(), "block: got 19");
+  with((Extents(5) << 40, 9, 20, 7, 8).finished(), "nonzeros: got 8");
+  with((Extents(5) << 40, 9, 20, 7, 2).finished(), "a.values: got [2, 2, 3, 16]");
+  with((Extents(5) << 40, 8, 20, 7, 3).finished(), "a.dictionary: got [14, 9], wanted [14, 8]");
+  with((Extents(5) << 40, 9, std::int64_t{1} << 62, 7, 3).finished(), "block");
+  weight.set(25, 1, 0, 1.0f);  // behind a place of 1
+  refused<W>(Stored(tensors), "0 as entry 1 of output 25");
+}
+
 TEST(StructuredFile, EightBitsNeedTheirScales) {
   using W = TwoFour<std::int8_t>;
   const W weight = some_weight<std::int8_t>(3, 132);

@@ -86,7 +86,9 @@ class DenseSparse {
 
   /// All values zero, places 0, 1, 2, ...
   /// \throws std::invalid_argument as `validate`
-  explicit DenseSparse(const DenseSparseShape& shape) : shape_(shape) {
+  explicit DenseSparse(const DenseSparseShape& shape)
+      : shape_(shape),
+        extents_{shape.outputs, shape.inputs, shape.block, shape.atoms, shape.nonzeros} {
     validate("factor::DenseSparse", shape);
     const std::size_t entries = size_of(blocks() * block_entries());
     fill(dictionary_, size_of(blocks() * atoms() * inputs()));
@@ -193,6 +195,14 @@ class DenseSparse {
       visit(values_.data() + first, static_cast<const std::uint16_t*>(wide_.data()) + first);
   }
 
+  /// The extents in a row, as a file has them: outputs, inputs, block, atoms, nonzeros.
+  TensorView<const Index, 1> extents() const { return {extents_.data(), {5}, {1}}; }
+  /// All values as they lie, [blocks, groups of 16 outputs, nonzeros, 16].
+  TensorView<const S, 4> stored_values() const { return as_stored(values_); }
+  /// Their places, where those are small, and where not; the other has no memory.
+  TensorView<const std::uint8_t, 4> small_places() const { return as_stored(small_); }
+  TensorView<const std::uint16_t, 4> wide_places() const { return as_stored(wide_); }
+
   /// Stored bytes: dictionary, values and places.
   Index bytes() const {
     const Index entries = blocks() * block_entries();
@@ -228,6 +238,12 @@ class DenseSparse {
            std::to_string(o);
   }
 
+  template <class X>
+  TensorView<const X, 4> as_stored(const AlignedBuffer<X>& buffer) const {
+    const Index groups = ceil_div(block(), group), line = nonzeros() * group;
+    return {buffer.data(), {blocks(), groups, nonzeros(), group}, {groups * line, line, group, 1}};
+  }
+
   Index block_entries() const { return ceil_div(block(), group) * nonzeros() * group; }
   Index at(Index o, Index k) const {
     const Index in_block = o % block();
@@ -236,6 +252,7 @@ class DenseSparse {
   }
 
   DenseSparseShape shape_;
+  std::array<Index, 5> extents_;  ///< those of shape_
   AlignedBuffer<S> dictionary_, values_;
   AlignedBuffer<std::uint8_t> small_;
   AlignedBuffer<std::uint16_t> wide_;

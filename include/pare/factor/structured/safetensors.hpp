@@ -20,6 +20,13 @@
 /// | `TwoFour<S>` | NAME.values | that of S | [outputs, inputs / 2] |
 /// | | NAME.mask | U16 | [outputs, ceil(inputs / 16)], bit i of word w: input 16 w + i is kept |
 /// | | NAME.scales, of 8 bits | F32 | [outputs, ceil(inputs / 128)] |
+/// | `BlockDiagonal<S>` | NAME.blocks | that of S | [size, block], blocks below each other |
+/// | `DenseSparse<S>` | NAME.extents | I64 | outputs, inputs, block, atoms, nonzeros |
+/// | | NAME.dictionary | that of S | [outputs / block atoms, inputs] |
+/// | | NAME.values | that of S | [blocks, ceil(block / 16), nonzeros, 16], as they lie |
+/// | | NAME.places | U8 to 256 atoms, else U16 | the same |
+///
+/// ARMOR's layer is three of them: its left blocks, its core, its right blocks.
 ///
 /// Another weight is saved by a specialisation of StructuredFormat. The names are ours.
 
@@ -27,13 +34,17 @@
 
 #include <pare/core/ceil_div.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/matrix.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/factor/structured/block_diagonal.hpp>
+#include <pare/factor/structured/dense_sparse_weight.hpp>
 #include <pare/factor/structured/two_four.hpp>
 #include <pare/io/safetensors.hpp>
 
 #include <array>
 #include <concepts>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -100,6 +111,70 @@ struct StructuredFormat<TwoFour<S>> {
   }
 };
 
+/// Blocks.
+template <StorageScalar S>
+struct StructuredFormat<BlockDiagonal<S>> {
+  static void add(std::vector<io::NamedTensor>& tensors, const std::string& name,
+                  const BlockDiagonal<S>& weight) {
+    tensors.emplace_back(name + ".blocks", weight.values());
+  }
+  static BlockDiagonal<S> read(const io::SafetensorsFile& file, const std::string& name) {
+    return BlockDiagonal<S>::from(file.view<S, 2>(name + ".blocks"));
+  }
+};
+
+/// Extents, dictionary, values and places.
+template <StorageScalar S>
+struct StructuredFormat<DenseSparse<S>> {
+  static void add(std::vector<io::NamedTensor>& tensors, const std::string& name,
+                  const DenseSparse<S>& weight) {
+    tensors.emplace_back(name + ".extents", weight.extents());
+    tensors.emplace_back(name + ".dictionary", weight.dictionary());
+    tensors.emplace_back(name + ".values", weight.stored_values());
+    if (weight.places_are_small())
+      tensors.emplace_back(name + ".places", weight.small_places());
+    else
+      tensors.emplace_back(name + ".places", weight.wide_places());
+  }
+
+  static DenseSparse<S> read(const io::SafetensorsFile& file, const std::string& name) {
+    constexpr const char* function = "factor::read_structured";
+    const auto e = file.view<Index, 1>(name + ".extents");
+    check(e.extent[0] == 5, function, (name + ".extents").c_str(), e.extent[0], "5 numbers");
+    const DenseSparseShape shape{e(0), e(1), e(2), e(3), e(4)};
+    validate(function, shape);
+    const auto dictionary = file.view<S, 2>(name + ".dictionary");
+    const std::array<Index, 2> atoms{shape.outputs / shape.block * shape.atoms, shape.inputs};
+    check(dictionary.extent == atoms, function, (name + ".dictionary").c_str(), dictionary.extent,
+          atoms);
+    const auto values = file.view<S, 4>(name + ".values");
+    const std::array<Index, 4> stored{shape.outputs / shape.block, ceil_div(shape.block, Index{16}),
+                                      shape.nonzeros, 16};
+    check(values.extent == stored, function, (name + ".values").c_str(), values.extent, stored);
+    return shape.atoms <= 256 ? of_places<std::uint8_t>(file, name, shape, dictionary, values)
+                              : of_places<std::uint16_t>(file, name, shape, dictionary, values);
+  }
+
+ private:
+  template <class P>
+  static DenseSparse<S> of_places(const io::SafetensorsFile& file, const std::string& name,
+                                  const DenseSparseShape& shape, TensorView<const S, 2> dictionary,
+                                  TensorView<const S, 4> values) {
+    const auto places = file.view<P, 4>(name + ".places");
+    check(places.extent == values.extent, "factor::read_structured", (name + ".places").c_str(),
+          places.extent, values.extent);
+    std::vector<P> by_output;
+    RowMatrix<S> of_output(shape.outputs, shape.nonzeros);
+    for (Index o = 0; o < shape.outputs; ++o)
+      for (Index k = 0; k < shape.nonzeros; ++k) {
+        const Index block = o / shape.block, at = o % shape.block;
+        by_output.push_back(places(block, at / 16, k, at % 16));
+        of_output(o, k) = values(block, at / 16, k, at % 16);
+      }
+    return DenseSparse<S>(shape, dictionary, std::span<const P>(by_output), const_view(of_output));
+  }
+};
+
 /// Appends the tensors of a weight to those that are to be written.
 /// \param name before the dot in the names of its tensors
 /// \param weight what they view: it lives, and stays where it is, until they are written
@@ -115,8 +190,8 @@ void add_structured(std::vector<io::NamedTensor>& tensors, const std::string& na
 
 /// The weight of that name, in memory of its own.
 /// \throws std::invalid_argument if a tensor is missing, of another dtype or shape, or not aligned,
-///         or if a mask has a group without two bits, which is named by row and column. Values are
-///         not looked at.
+///         or if a mask has a group without two bits, which is named by row and column, or places
+///         do not ascend below the atoms. Values are not looked at.
 /// Cost: one pass over its tensors.
 template <SavedStructured W>
 W read_structured(const io::SafetensorsFile& file, const std::string& name) {
