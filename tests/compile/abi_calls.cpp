@@ -109,8 +109,8 @@ void calls_of_factor(const Matrix& w, const Matrix& x, const Eigen::VectorXf& g,
   factor::apply(plain, x, y);
   factor::apply(weighted, x, y);
   auto sparse = factor::dense_sparse(pare::simd.threads(2), w, covariance, {.atoms = 4});
-  const pare::transformer::DenseSparseLinear<float> layer(std::move(sparse.weight));
-  layer.apply(x, y);
+  const pare::transformer::DenseSparseLinear<float> looked_up(std::move(sparse.weight));
+  looked_up.apply(x, y);
   factor::StraightThroughFactorizer<float>(w).step(pare::simd, w);
   factor::NestedTraining<float>(factor::nested(w)).step(pare::simd, w);
   factor::dora_forward(x, w, aware.right, aware.left, g, 0.5f, y);
@@ -164,6 +164,28 @@ void calls_of_transformer(Matrix& x, const Eigen::VectorXf& gain, Matrix& y, Ten
   const transformer::TwoFourLinear<pare::bf16> sparse(
       pare::factor::TwoFour<pare::bf16>(pare::factor::TwoFourMask(y.cols(), x.cols())));
   sparse.apply(pare::simd, pare::as_const(pare::to_view(x)), pare::to_view(y));
+}
+
+void calls_of_routing(const Matrix& x, const Matrix& w, Matrix& y) {
+  namespace routing = pare::routing;
+  using Layer = pare::transformer::DenseLinear<pare::bf16>;
+  const auto routes = routing::route(x, routing::TopK{.k = 1});
+  const routing::RoutePlan plan(routes.ids, x.cols(), {.capacity = 8});
+  std::vector<Layer> experts;
+  experts.emplace_back(y.cols(), x.cols());
+  routing::mixture(pare::simd.threads(2), x, routes, experts, y);
+  routing::grouped_multiply(x, plan, experts, y);
+  Matrix gradient = x;
+  routing::load_balance_gradient(x, plan, gradient);
+  const pare::RowMatrix<float> weights = w;
+  const auto groups = routing::neuron_groups(weights, weights, weights, 2);
+  routing::budget_curve(x, groups, y);
+  routing::fit_ridge_router(x, routes.ids, 8);
+  const pare::TensorView<const float, 3> queries{x.data(), {1, 1, 8}, {8, 8, 1}};
+  const pare::TensorView<const float, 4> keys{w.data(), {1, 2, 2, 4}, {16, 8, 4, 1}};
+  const auto hits = routing::search_product_keys(queries, keys, 2);
+  pare::RowMatrix<float> out(1, w.cols());
+  routing::gather_values(weights, hits.ids, hits.scores, out);
 }
 
 void calls_of_files(const std::filesystem::path& path, Matrix& x) {

@@ -91,6 +91,8 @@ void embed(int token, std::span<float> row);
 extern const std::vector<pare::Index> positions;
 extern const std::vector<int> tokens;
 extern const DenseLinear<float> linear;
+extern const std::vector<DenseLinear<float>> experts;
+extern const pare::routing::RoutePlan plan;
 double score_of_rows(pare::TensorView<const float, 2> rows);
 double score_of_heads(std::span<const HeadId> heads);
 extern const std::vector<HeadId> pool;
@@ -380,7 +382,7 @@ void refused() {
   two_four(w * w, Magnitude{});  // refused: two_four: w: .*an expression
   two_four(w, 2);  // refused: two_four: score: wanted a TwoFourScore
   two_four(w, Magnitude{}, 2);  // refused: two_four: after the score: wanted nothing, or
-  sparse_gpt(w, weights);  // refused: sparse_gpt: covariance: wanted a Covariance or a matrix
+  sparse_gpt(w, flags);  // refused: sparse_gpt: covariance: wanted a Covariance or a matrix
   sparse_gpt(w, w, 2);  // refused: sparse_gpt: after the covariance: wanted SparseGptOptions
   armor(w, flags);  // refused: armor: second_moments: wanted a SecondMoments
   armor(w, weights, 64);  // refused: armor: after the moments: wanted ArmorOptions
@@ -426,6 +428,20 @@ void refused() {
   dense_scan(w + w, w, w, rank3, y, rank3);  // refused: dense_scan: a: .*an expression
   dense_scan(w, w, w, rank3, yd, rank3);  // refused: dense_scan: state: wanted the scalar type
   dense_scan(xd, xd, xd, rank3, yd, wide_rank3);  // refused: dense_scan: x: wanted .*scalar of a
+  namespace routing = pare::routing;
+  routing::route(xi, routing::TopOne{});  // refused: routing::route: logits: wanted elements of float
+  routing::route(w, 2);                   // refused: routing::route: gate: wanted TopOne, TopK
+  routing::route(w, routing::TopOne{}, 2);  // refused: routing::route: after the gate: wanted Routes
+  routing::grouped_multiply(x, w, experts, y);  // refused: grouped_multiply: plan: wanted a RoutePlan
+  routing::grouped_multiply(x, plan, w, y);  // refused: grouped_multiply: experts: wanted a vector
+  routing::mixture(x, w, experts, y);        // refused: routing::mixture: routes: wanted Routes
+  routing::combine(plan, x, xd, y);  // refused: routing::combine: weights: wanted the scalar type
+  routing::combine(plan, x, x, y, true);  // refused: routing::combine: after y: wanted CombineOpt
+  routing::gather_values(x, x, x, y);     // refused: gather_values: ids: wanted .*of Index
+  routing::search_product_keys(rank3, q);  // refused: search_product_keys: after keys: wanted k
+  routing::search_tucker_keys(rank3, q, 2);  // refused: search_tucker_keys: memory: wanted TuckerK
+  routing::add_adapter(w, y);  // refused: routing::add_adapter: adapter: wanted a MergedAdapter
+  routing::subtract_adapter(w, y);  // refused: subtract_adapter: adapter: wanted a MergedAdapter
   operator_span(xi);  // refused: operator_span: operators: wanted elements of float, double
   operator_span(w, 0.1);  // refused: operator_span: after operators: wanted SpanOptions
   heads_of_lags(w);  // refused: heads_of_lags: after lags: wanted the outputs
