@@ -26,11 +26,16 @@ PARE_ABI_BEGIN
 /// Rows whose products take as long as reading the weight: with fewer, an expert costs the same.
 inline constexpr Index rows_of_one_reading = 6;
 
+/// A workspace in a list, whose code then has a name for every instruction set.
+struct WorkerMemory {
+  Workspace workspace;
+};
+
 template <class T>
 struct GroupedMemory {
-  AlignedBuffer<T> rows;           ///< [routed x inputs], of x, sorted
-  std::vector<Index> experts;      ///< those with rows, large ones first
-  std::vector<Workspace> workers;  ///< one each
+  AlignedBuffer<T> rows;              ///< [routed x inputs], of x, sorted
+  std::vector<Index> experts;         ///< those with rows, large ones first
+  std::vector<WorkerMemory> workers;  ///< one each
 };
 
 /// One call. `L` is a layer of rows of T.
@@ -55,7 +60,7 @@ class GroupedRun {
     memory_->workers.resize(std::max(
         memory_->workers.size(), static_cast<std::size_t>(worker_count(backend_.executor, small))));
     parallel_for(backend_.executor, small, [&](Index item, int worker) {
-      apply(backend_.with(memory_->workers[static_cast<std::size_t>(worker)]),
+      apply(backend_.with(memory_->workers[static_cast<std::size_t>(worker)].workspace),
             list[static_cast<std::size_t>(large + item)]);
     });
   }
