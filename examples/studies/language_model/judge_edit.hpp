@@ -61,6 +61,7 @@ inline std::vector<Probe> probes_of(const EditArguments& edit, const OpenModel& 
   prompts.push_back(edit.donor + edit.relation);
   for (const std::string& neighbour : edit.neighbours) prompts.push_back(neighbour + edit.relation);
   std::vector<Probe> probes;
+  probes.reserve(prompts.size());
   for (const std::string& prompt : prompts)
     probes.push_back({prompt, next_token(model, on, prompt)});
   return probes;

@@ -84,7 +84,7 @@ class RoutedFeedForward {
       for (Index c = 0; c < x.cols(); ++c) {
         std::uint32_t word = 0;
         std::memcpy(&word, &x(r, c), sizeof(word));
-        bits = (bits ^ word) * 0x9e3779b97f4a7c15u + c;
+        bits = (bits ^ word) * 0x9e3779b97f4a7c15u + 1;
       }
       for (Index g = 0; g < logits.cols(); ++g) {
         bits = (bits ^ bits >> 29) * 0xbf58476d1ce4e5b9u + 1;

@@ -121,7 +121,8 @@ struct TopHalf {
   template <class Row>
   void select(const Row& row) const {
     row.take_largest();
-    const auto weight = static_cast<double>(row.experts() / choices(row.experts()));
+    const Index factor = row.experts() / choices(row.experts());
+    const auto weight = static_cast<double>(factor);
     row.weigh([weight](double) { return weight; });
   }
 };

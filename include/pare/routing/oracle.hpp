@@ -81,7 +81,8 @@ void expert_errors(const B& backend, TensorView<const T, 2> x, std::span<const L
   check_extents<2>(function, "errors", errors.extent, {x.rows(), count});
   check_no_overlap(function, "errors", errors, "x", x);
   check_no_overlap(function, "errors", errors, "dense", dense);
-  const auto scale = static_cast<double>(count / k);
+  const Index factor = count / k;
+  const auto scale = static_cast<double>(factor);
   RowMatrix<T> out(x.rows(), dense.cols());
   for (Index e = 0; e < count; ++e) {
     experts[static_cast<std::size_t>(e)].apply(backend, x, to_view(out));

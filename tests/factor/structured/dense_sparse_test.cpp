@@ -247,6 +247,11 @@ TEST(DenseSparse, AWarmStartNeverLosesAndOutputsOfZerosAreZeros) {
   EXPECT_EQ(none.weight.dense(), zero);
 }
 
+TEST(DenseSparse, AWeightOfZerosIsZero) {
+  const auto fit = dense_sparse(Matrix::Zero(20, 6).eval(), {.atoms = 4, .nonzeros = 2});
+  EXPECT_EQ(fit.weight.dense(), Matrix::Zero(20, 6));
+}
+
 TEST(DenseSparse, AtomsThatAreNearlyEqualAreNotBothChosen) {
   Matrix atoms = unit_rows(normal_matrix(4, 4, 16));
   atoms.row(2) = (atoms.row(0) + 1e-7 * atoms.row(2)).normalized();

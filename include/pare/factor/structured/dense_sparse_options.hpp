@@ -64,7 +64,8 @@ inline DenseSparseOptions options_of_share(Index outputs, Index inputs, double s
   check(outputs >= 1, function, "outputs", outputs, "at least 1");
   check(inputs >= 1, function, "inputs", inputs, "at least 1");
   check(share > 0 && share <= 1, function, "share", share, "a share in (0, 1]");
-  const double m = static_cast<double>((outputs + 15) / 16 * 16), n = static_cast<double>(inputs);
+  const Index padded = (outputs + 15) / 16 * 16;
+  const auto m = static_cast<double>(padded), n = static_cast<double>(inputs);
   const double bytes = share * 2 * static_cast<double>(outputs) * n;
   const auto whole = [](double x, Index most) {
     return std::clamp(static_cast<Index>(x), Index{1}, most);

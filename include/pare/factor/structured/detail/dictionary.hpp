@@ -66,16 +66,18 @@ inline Eigen::MatrixXd code_products(const SparseCodes& codes, Index atoms) {
   return products.selfadjointView<Eigen::Lower>();
 }
 
-/// (S^T S + ridge m I)^-1, m the mean of the diagonal; a ridge that rounding swallows is raised.
+/// (S^T S + ridge m I)^-1, m the mean of the diagonal; a ridge that rounding swallows is raised. I
+/// where no code is.
 inline RowMatrix<double> inverse_products(const Eigen::MatrixXd& products, double ridge) {
   const double mean = products.diagonal().mean();
   const Index n = products.rows();
+  if (!(mean > 0)) return RowMatrix<double>::Identity(n, n);
   for (;; ridge = std::max(100 * ridge, 1e-14)) {
     Eigen::MatrixXd ridged = products;
     ridged.diagonal().array() += ridge * mean;
     const Eigen::LLT<Eigen::MatrixXd> cholesky(ridged);
     if (cholesky.info() != Eigen::Success) continue;
-    const RowMatrix<double> inverse = cholesky.solve(Eigen::MatrixXd::Identity(n, n));
+    RowMatrix<double> inverse = cholesky.solve(Eigen::MatrixXd::Identity(n, n));
     if (inverse.allFinite()) return inverse;
   }
 }
