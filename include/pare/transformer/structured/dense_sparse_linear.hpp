@@ -34,7 +34,7 @@
 namespace pare::transformer {
 PARE_ABI_BEGIN
 
-/// W = S D of a DenseSparse<S>, which the layer owns. It can be moved, not copied. Of double, all
+/// W = S D of a `DenseSparse`, which the layer owns. It can be moved, not copied. Of double, all
 /// is double: such a layer is no `Linear`, but has the same members.
 template <StorageScalar S>
 class DenseSparseLinear : public detail::LinearCalls<DenseSparseLinear<S>, compute_t<S>> {
