@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <limits>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include <pare/routing/adapters.hpp>
@@ -273,6 +274,52 @@ TEST(Conversions, RefuseWhatDoesNotFit) {
   ridge(d.x, 1, "ids");
   d.x(2, 2) = std::numeric_limits<double>::infinity();
   ridge(d.x, 1, "x");
+}
+
+TEST(Mixture, RefusesWhatDoesNotFit) {
+  Dense d;
+  auto experts = neuron_groups(d.gate, d.up, d.down, 4);
+  RowMatrix<double> logits = random_matrix<RowMatrix<double>>(40, 4, 9),
+                    y = RowMatrix<double>::Zero(40, 7);
+  Routes<double> routes = route(logits, TopHalf{});
+  const auto refused = [&](const auto& x, const auto& layers, auto&& out, const char* argument,
+                           const char* function = "routing::mixture") {
+    refuses_and_leaves_alone([&] { mixture(x, routes, layers, out); }, function, argument, y);
+  };
+  const RowMatrix<double> few = d.x.topRows(39), narrow = d.x.leftCols(9);
+  RowMatrix<double> wide(40, 8);
+  refused(few, experts, y, "routes");
+  refused(narrow, experts, y, "experts");
+  refused(d.x, experts, wide, "y");
+  refused(d.x, std::vector<GatedFeedForward<Layer>>{}, y, "experts");
+  const pare::TensorView<double, 2> on_x{d.x.data(), {40, 7}, {10, 1}};
+  refused(d.x, experts, on_x, "y");
+  const pare::TensorView<double, 2> on_weights{routes.weights.data(), {40, 7}, {2, 1}};
+  refused(d.x, experts, on_weights, "y");
+  // The last expert's columns of the weight that the experts view.
+  const pare::TensorView<double, 2> on_down{d.down.data() + 18, {40, 7}, {24, 1}};
+  refused(d.x, experts, on_down, "y");
+  const Index before = std::exchange(routes.ids(3, 1), Index{4});
+  refused(d.x, experts, y, "ids", "routing::RoutePlan");
+  routes.ids(3, 1) = before;
+  routes.weights(3, 1) = std::nan("");
+  refused(d.x, experts, y, "weights", "routing::combine");
+  refusal([&] { budget_curve(few, experts, y); }, "routing::budget_curve", "dense");
+  refusal([&] { budget_curve(d.x, std::vector<GatedFeedForward<Layer>>{}, y); },
+          "routing::budget_curve", "experts");
+  logits(1, 1) = std::nan("");
+  refusal([&] { oracle_routes(logits, TopHalf{}); }, "routing::route", "logits");
+}
+
+/// Layers that show their weights: nothing may be written over them.
+TEST(Oracle, ErrorsLieApartFromTheExperts) {
+  std::vector<Layer> experts;
+  for (Index e = 0; e < 2; ++e) experts.emplace_back(2, 10);
+  const auto memory = experts[1].own_weights();
+  const pare::TensorView<double, 2> on_weights{memory.data, {2, 2}, {2, 1}};
+  const RowMatrix<double> x = RowMatrix<double>::Ones(2, 10), dense = RowMatrix<double>::Ones(2, 2);
+  refusal([&] { expert_errors(x, experts, dense, 1, on_weights); }, "routing::expert_errors",
+          "errors");
 }
 
 TEST(Adapters, RefuseWhatDoesNotFit) {

@@ -388,7 +388,7 @@ TEST(GroupedMultiply, RefusesWhatDoesNotFit) {
   refused(inside, plan, experts, over, "parts");
   auto own = dense_experts<float>(5, 8, 6);
   const auto memory = own[4].own_weights();
-  const pare::TensorView<float, 2> on_weights{memory.data, {20, 8}, {0, 1}};
+  const pare::TensorView<float, 2> on_weights{memory.data, {20, 8}, {8, 1}};
   refusal([&] { grouped_multiply(x, plan, own, on_weights); }, "routing::grouped_multiply",
           "parts");
   const auto refused_sum = [&](const auto& from, const RowMatrix<float>& weights, auto&& out,

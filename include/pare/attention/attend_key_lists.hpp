@@ -138,7 +138,7 @@ PARE_ABI_BEGIN
 ///         nothing.
 ///
 /// Cost: 2 (key dim + value dim) FLOPs for each listed pair. Each operand is a load, which binds,
-/// at .3 to .4 of the rate of the dense engine (.33 of its time for an eighth of its pairs); each
+/// at .3 to .4 of the rate of the dense engine (.3 of its time for an eighth of its pairs); each
 /// key/value head is copied once for every 256 rows (query heads of a group count), fewer where
 /// their lists hold over 256 Ki keys together. Few rows copy no more than the keys that they list.
 /// Memory: about 2 MiB per thread, and 7.5 bytes for each key of the longest list, in the backend's

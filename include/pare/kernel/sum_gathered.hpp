@@ -14,11 +14,11 @@
 
 namespace pare::kernel {
 
-/// out_c = sum_i weights_i table(ids_i, c), in the order of i.
+/// out_c = (out_c +) sum_i weights_i table(ids_i, c), in the order of i.
 ///
 /// Rows are stored in S and summed in what S computes in. Cost: each row is read once; with tables
-/// beyond the caches the latency of memory binds, so rows are fetched `rows_ahead` before their
-/// turn.
+/// beyond the caches the latency of memory binds, so rows are fetched gathered_rows_ahead before
+/// their turn. Without rows the sum is 0.
 template <StorageScalar S>
 struct SumGathered {
   using T = compute_t<S>;
@@ -30,6 +30,7 @@ struct SumGathered {
   std::ptrdiff_t count = 0;
   T* out = nullptr;  ///< [columns]
   std::ptrdiff_t columns = 0;
+  bool accumulate = false;  ///< add to what `out` holds
 };
 
 namespace detail {
@@ -52,7 +53,10 @@ PARE_ALWAYS_INLINE void gather_columns(const SumGathered<S>& a, std::ptrdiff_t c
   using T = compute_t<S>;
   constexpr std::ptrdiff_t n = lanes<T, Arch>;
   RegisterTile<T, Arch, 1, Registers> tile;
-  tile.clear();
+  if (a.accumulate)
+    tile.load(a.out + c, 0);
+  else
+    tile.clear();
   for (std::ptrdiff_t i = 0; i < a.count; ++i) {
     if (c == 0 && i + gathered_rows_ahead < a.count)
       fetch_gathered(a.table + a.ids[i + gathered_rows_ahead] * a.stride, a.columns);
@@ -81,7 +85,9 @@ void run_kernel(Arch, const SumGathered<S>& a) noexcept {
   for (; c + 4 * n <= a.columns; c += 4 * n) detail::gather_columns<Arch, 4>(a, c);
   for (; c + n <= a.columns; c += n) detail::gather_columns<Arch, 1>(a, c);
   if (c == a.columns) return;
-  vec<T, Arch> sum = broadcast<Arch>(T(0));
+  vec<T, Arch> sum = a.accumulate
+                         ? load_first<Arch>(static_cast<const T*>(a.out) + c, a.columns - c, T(0))
+                         : broadcast<Arch>(T(0));
   for (std::ptrdiff_t i = 0; i < a.count; ++i)
     sum = multiply_add<Arch>(
         broadcast<Arch>(a.weights[i]),

@@ -22,7 +22,7 @@
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/view_check.hpp>
-#include <pare/kernel/combine_rows.hpp>
+#include <pare/kernel/sum_gathered.hpp>
 #include <pare/routing/route_plan.hpp>
 
 #include <algorithm>
@@ -75,9 +75,9 @@ class CombineRun {
     T* const row = room + plan_.choices();
     for (std::size_t i = 0; i < places.size(); ++i)
       weights[i] = weights_(r, plan_.choice_by_place()[static_cast<std::size_t>(places[i])]);
-    kernel::CombineRows<T> a{.rows = parts_.data,
-                             .row_stride = parts_.stride[0],
-                             .places = places.data(),
+    kernel::SumGathered<T> a{.table = parts_.data,
+                             .stride = parts_.stride[0],
+                             .ids = places.data(),
                              .weights = weights,
                              .count = static_cast<Index>(places.size()),
                              .out = y_.data + r * y_.stride[0],

@@ -50,16 +50,6 @@ TensorView<T, 2> hidden_rows(AlignedBuffer<T>& buffer, Index rows, Index hidden)
           {hidden, 1}};
 }
 
-template <class T>
-void check_feed_forward(const char* function, Index inputs, Index outputs,
-                        const TensorView<const T, 2>& x, const TensorView<T, 2>& y) {
-  check_view(function, "x", x);
-  check_extents<2>(function, "x", x.extent, {x.rows(), inputs});
-  check_writable(function, "y", y);
-  check_extents<2>(function, "y", y.extent, {x.rows(), outputs});
-  check_no_overlap(function, "y", y, "x", x);
-}
-
 PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
@@ -90,6 +80,13 @@ class GatedFeedForward {
   const L& gate() const { return gate_; }
   const L& up() const { return up_; }
   const L& down() const { return down_; }
+  /// Visits the layers that it is made of.
+  template <class Visit>
+  void each_layer(const Visit& visit) const {
+    visit(gate_);
+    visit(up_);
+    visit(down_);
+  }
 
   /// \param x [rows, inputs], any strides
   /// \param y [rows, outputs], the same; apart from x and the layers
@@ -101,9 +98,8 @@ class GatedFeedForward {
   template <Backend B>
   void apply(const B& backend, TensorView<const scalar, 2> x, TensorView<scalar, 2> y) const {
     constexpr const char* function = "routing::GatedFeedForward::apply";
-    detail::check_feed_forward(function, inputs(), outputs(), x, y);
-    for (const L* layer : {&gate_, &up_, &down_})
-      transformer::check_apart_from_layer(function, "y", y, *layer);
+    transformer::check_linear(function, inputs(), outputs(), x, y);
+    transformer::check_apart_from_layer(function, "y", y, *this);
     if (y.rows() == 0) return;
     const auto memory = leased<detail::HiddenMemory<scalar>>(backend);
     const auto gate = detail::hidden_rows(memory->gate, x.rows(), hidden());
@@ -146,14 +142,19 @@ class FeedForward {
   Index outputs() const { return down_.outputs(); }
   const L& up() const { return up_; }
   const L& down() const { return down_; }
+  /// Visits the layers that it is made of.
+  template <class Visit>
+  void each_layer(const Visit& visit) const {
+    visit(up_);
+    visit(down_);
+  }
 
   /// As GatedFeedForward's, with one matrix [rows, hidden] of memory.
   template <Backend B>
   void apply(const B& backend, TensorView<const scalar, 2> x, TensorView<scalar, 2> y) const {
     constexpr const char* function = "routing::FeedForward::apply";
-    detail::check_feed_forward(function, inputs(), outputs(), x, y);
-    for (const L* layer : {&up_, &down_})
-      transformer::check_apart_from_layer(function, "y", y, *layer);
+    transformer::check_linear(function, inputs(), outputs(), x, y);
+    transformer::check_apart_from_layer(function, "y", y, *this);
     if (y.rows() == 0) return;
     const auto memory = leased<detail::HiddenMemory<scalar>>(backend);
     const auto up = detail::hidden_rows(memory->up, x.rows(), hidden());

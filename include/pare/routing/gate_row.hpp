@@ -31,6 +31,9 @@ PARE_ABI_BEGIN
 
 inline double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
+/// Half of the experts, rounded down, at least 1.
+inline Index half_of(Index experts) { return experts < 2 ? 1 : experts / 2; }
+
 inline void check_choices(const char* function, Index k, Index experts) {
   check(k >= 1 && k <= experts, function, "k", k, Worded{"1 to the experts, ", experts});
 }

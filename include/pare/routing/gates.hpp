@@ -114,7 +114,7 @@ struct TopK {
 struct TopHalf {
   std::optional<Index> k{};  ///< 1 to the number of experts; left out: half of them, at least 1
 
-  Index choices(Index experts) const { return k.value_or(experts < 2 ? 1 : experts / 2); }
+  Index choices(Index experts) const { return k.value_or(detail::half_of(experts)); }
   void validate(const char* function, Index experts) const {
     detail::check_choices(function, choices(experts), experts);
   }
@@ -135,7 +135,7 @@ struct TopBlocks {
   /// Its adapters (LoRA): weights are twice the sigmoid. Its plain layers weigh by 1.
   bool twice_sigmoid = false;
 
-  Index choices(Index blocks) const { return k.value_or(blocks < 2 ? 1 : blocks / 2); }
+  Index choices(Index blocks) const { return k.value_or(detail::half_of(blocks)); }
   void validate(const char* function, Index blocks) const {
     detail::check_choices(function, choices(blocks), blocks);
   }

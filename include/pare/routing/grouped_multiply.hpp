@@ -49,19 +49,24 @@ concept ExpertsOf = std::ranges::contiguous_range<E> && std::ranges::sized_range
 namespace detail {
 PARE_ABI_BEGIN
 
-/// Experts of one shape, apart from what is written.
-template <class T, class L>
-void check_experts(const char* function, std::span<const L> experts, const RoutePlan& plan,
-                   const TensorView<const T, 2>& x, const TensorView<T, 2>& parts) {
-  check(static_cast<Index>(experts.size()) == plan.experts(), function, "experts", experts.size(),
-        Worded{"the experts of the plan, ", plan.experts()});
+/// Experts of one shape.
+template <class L>
+void check_expert_shapes(const char* function, std::span<const L> experts, Index inputs,
+                         Index outputs) {
   for (const L& expert : experts) {
-    check(expert.inputs() == x.cols(), function, "experts", expert.inputs(),
-          Worded{"layers of the inputs of x, ", x.cols()});
-    check(expert.outputs() == parts.cols(), function, "experts", expert.outputs(),
-          Worded{"layers of the outputs of parts, ", parts.cols()});
-    transformer::check_apart_from_layer(function, "parts", parts, expert);
+    check(expert.inputs() == inputs, function, "experts", expert.inputs(),
+          Worded{"layers of the inputs of x, ", inputs});
+    check(expert.outputs() == outputs, function, "experts", expert.outputs(),
+          Worded{"layers of one number of outputs, ", outputs});
   }
+}
+
+/// What is written is apart from what experts read.
+template <class L, class T>
+void check_apart_from_experts(const char* function, const char* output, const TensorView<T, 2>& out,
+                              std::span<const L> experts) {
+  for (const L& expert : experts)
+    transformer::check_apart_from_layer(function, output, out, expert);
 }
 
 template <class B, class T, class L>
@@ -73,7 +78,10 @@ void grouped_multiply(const B& backend, TensorView<const T, 2> x, const RoutePla
   check_writable(function, "parts", parts);
   check_extents<2>(function, "parts", parts.extent, {plan.routed(), parts.cols()});
   check_no_overlap(function, "parts", parts, "x", x);
-  check_experts(function, experts, plan, x, parts);
+  check(static_cast<Index>(experts.size()) == plan.experts(), function, "experts", experts.size(),
+        Worded{"the experts of the plan, ", plan.experts()});
+  check_expert_shapes(function, experts, x.cols(), parts.cols());
+  check_apart_from_experts(function, "parts", parts, experts);
   if (plan.routed() == 0) return;
   if constexpr (KernelBackend<B>)
     GroupedRun<OnAnyExecutor<B>, T, L>(on_any_executor(backend), x, plan, experts, parts).run();

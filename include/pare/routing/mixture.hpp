@@ -57,13 +57,8 @@ void check_mixture(const char* function, const TensorView<const T, 2>& x, const 
   check_no_overlap(function, "y", y, "x", x);
   check_no_overlap(function, "y", y, "routes", const_view(routes.weights));
   check_no_overlap(function, "y", y, "routes", const_view(routes.ids));
-  for (const L& expert : experts) {
-    check(expert.inputs() == x.cols(), function, "experts", expert.inputs(),
-          Worded{"layers of the inputs of x, ", x.cols()});
-    check(expert.outputs() == y.cols(), function, "experts", expert.outputs(),
-          Worded{"layers of one number of outputs, ", y.cols()});
-    transformer::check_apart_from_layer(function, "y", y, expert);
-  }
+  check_expert_shapes(function, experts, x.cols(), y.cols());
+  check_apart_from_experts(function, "y", y, experts);
 }
 
 template <class B, class T, class L>

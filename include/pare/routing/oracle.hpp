@@ -62,12 +62,7 @@ void check_oracle(const char* function, const TensorView<const T, 2>& x, std::sp
   check_view(function, "dense", dense);
   check_extents<2>(function, "dense", dense.extent, {x.rows(), experts.front().outputs()});
   check(dense.cols() >= 1, function, "dense", dense.extent, "at least one output");
-  for (const L& expert : experts) {
-    check(expert.inputs() == x.cols(), function, "experts", expert.inputs(),
-          Worded{"layers of the inputs of x, ", x.cols()});
-    check(expert.outputs() == dense.cols(), function, "experts", expert.outputs(),
-          Worded{"layers of the outputs of dense, ", dense.cols()});
-  }
+  check_expert_shapes(function, experts, x.cols(), dense.cols());
 }
 
 template <class B, class T, class L>
@@ -81,6 +76,7 @@ void expert_errors(const B& backend, TensorView<const T, 2> x, std::span<const L
   check_extents<2>(function, "errors", errors.extent, {x.rows(), count});
   check_no_overlap(function, "errors", errors, "x", x);
   check_no_overlap(function, "errors", errors, "dense", dense);
+  check_apart_from_experts(function, "errors", errors, experts);
   const Index factor = count / k;
   const auto scale = static_cast<double>(factor);
   RowMatrix<T> out(x.rows(), dense.cols());

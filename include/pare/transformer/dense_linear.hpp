@@ -131,7 +131,7 @@ class DenseLinear : public detail::LinearCalls<DenseLinear<S>, compute_t<S>> {
   template <Backend B>
   void apply(const B& backend, TensorView<const scalar, 2> x, TensorView<scalar, 2> y) const {
     constexpr const char* function = "transformer::DenseLinear::apply";
-    detail::check_linear(function, inputs(), outputs(), x, y);
+    check_linear(function, inputs(), outputs(), x, y);
     check_no_overlap(function, "y", y, "the weight", weights_);
     detail::apply_weight<B, S>(backend, weights_, x, y,
                                {options_.round_inputs, options_.round_few_rows});

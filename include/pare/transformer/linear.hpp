@@ -40,8 +40,10 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/backend.hpp>
+#include <pare/core/check.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/core/view_check.hpp>
 #include <pare/linalg/weight_rows.hpp>
 
 #include <concepts>
@@ -81,8 +83,21 @@ inline constexpr Index few_rows = linalg::few_weight_rows;
 
 PARE_ABI_BEGIN
 
+/// Throws std::invalid_argument if x [rows, inputs] and y [rows, outputs] do not fit a layer, or
+/// share memory.
+template <class T>
+void check_linear(const char* function, Index inputs, Index outputs,
+                  const TensorView<const T, 2>& x, const TensorView<T, 2>& y) {
+  check_view(function, "x", x);
+  check_extents<2>(function, "x", x.extent, {x.rows(), inputs});
+  check_writable(function, "y", y);
+  check_extents<2>(function, "y", y.extent, {x.rows(), outputs});
+  check_no_overlap(function, "y", y, "x", x);
+}
+
 /// Throws std::invalid_argument if an output shares memory with what a layer has as `weights()` or
-/// `blocks()`; a layer that has neither is not looked at.
+/// `blocks()`, or the layers it is made of, which `each_layer(visit)` visits; a layer that has none
+/// of them is not looked at.
 template <class L, class T, std::size_t Rank>
 void check_apart_from_layer(const char* function, const char* output,
                             const TensorView<T, Rank>& out, const L& layer) {
@@ -90,6 +105,9 @@ void check_apart_from_layer(const char* function, const char* output,
     check_no_overlap(function, output, out, "a weight", layer.weights());
   if constexpr (requires { check_no_overlap(function, output, out, "", layer.blocks()); })
     check_no_overlap(function, output, out, "a weight", layer.blocks());
+  if constexpr (requires { layer.each_layer([](const auto&) {}); })
+    layer.each_layer(
+        [&](const auto& part) { check_apart_from_layer(function, output, out, part); });
 }
 
 PARE_ABI_END

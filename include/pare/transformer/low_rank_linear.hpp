@@ -89,6 +89,13 @@ class LowRankLinear : public detail::LinearCalls<LowRankLinear<S>, float> {
   Index outputs() const { return left_.outputs(); }
   Index rank() const { return right_.outputs(); }
 
+  /// Visits the layers that it is made of.
+  template <class Visit>
+  void each_layer(const Visit& visit) const {
+    visit(left_);
+    visit(right_);
+  }
+
   using detail::LinearCalls<LowRankLinear<S>, float>::apply;
   /// y = (x right^T) left^T.
   ///
@@ -104,7 +111,7 @@ class LowRankLinear : public detail::LinearCalls<LowRankLinear<S>, float> {
   template <Backend B>
   void apply(const B& backend, TensorView<const float, 2> x, TensorView<float, 2> y) const {
     constexpr const char* function = "transformer::LowRankLinear::apply";
-    detail::check_linear(function, inputs(), outputs(), x, y);
+    check_linear(function, inputs(), outputs(), x, y);
     check_no_overlap(function, "y", y, "left", left_.weights());
     check_no_overlap(function, "y", y, "right", right_.weights());
     if (y.rows() == 0) return;

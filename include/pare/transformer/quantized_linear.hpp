@@ -74,7 +74,7 @@ class QuantizedLinear : public detail::LinearCalls<QuantizedLinear<Block>, float
   template <Backend B>
   void apply(const B& backend, TensorView<const float, 2> x, TensorView<float, 2> y) const {
     constexpr const char* function = "transformer::QuantizedLinear::apply";
-    detail::check_linear(function, inputs(), outputs(), x, y);
+    check_linear(function, inputs(), outputs(), x, y);
     check_no_overlap(function, "y", y, "the blocks", blocks_);
     detail::apply_weight<B, Block>(backend, blocks_, x, y);
   }

@@ -74,15 +74,15 @@ void check_product_keys(const ProductKeyCall<T>& c) {
 
 /// The k best sums of two lists, both falling: of the pairs (a, b) that at most k - 1 others stand
 /// before, (a + 1) (b + 1) <= k. Sums are taken in double.
-template <class T>
-void best_sums(const std::vector<HalfHit<T>>& first, const std::vector<HalfHit<T>>& second, Index n,
-               Index k, std::vector<PairHit>& pairs, Index* ids, T* scores) {
+template <class T, class Entry>
+void best_sums(const std::vector<Entry>& first, const std::vector<Entry>& second, Index n, Index k,
+               std::vector<PairHit>& pairs, Index* ids, T* scores) {
   pairs.clear();
   for (std::size_t a = 0; a < first.size(); ++a)
     for (std::size_t b = 0; b < second.size() && (a + 1) * (b + 1) <= static_cast<std::size_t>(k);
          ++b)
       pairs.push_back({static_cast<double>(first[a].score) + static_cast<double>(second[b].score),
-                       first[a].key * n + second[b].key});
+                       first[a].key() * n + second[b].key()});
   std::partial_sort(pairs.begin(), pairs.begin() + k, pairs.end());
   for (Index i = 0; i < k; ++i) {
     ids[i] = pairs[static_cast<std::size_t>(i)].id;
@@ -99,20 +99,18 @@ MemoryHits<T> search_product_keys(const B& backend, const ProductKeyCall<T>& c) 
   const auto search = [&](Index item, int) {
     const Index head = item / blocks, begin = item % blocks * half_search_rows;
     const Index count = std::min(half_search_rows, c.rows() - begin);
-    HalfHits<T> first, second;
     std::vector<PairHit> pairs;
-    const auto half = [&](Index which, HalfHits<T>& to) {
+    const auto half = [&](Index which) {
       const TensorView<const T, 2> rows{
           &c.queries(begin, head, which * c.half()), {count, c.half()}, {c.queries.stride[0], 1}};
       const TensorView<const T, 2> keys{
           &c.keys(head, which, 0, 0), {c.n(), c.half()}, {c.keys.stride[2], 1}};
-      search_half(backend, rows, keys, c.k, to);
+      return search_half(backend, rows, keys, c.k);
     };
-    half(0, first);
-    half(1, second);
+    const auto first = half(0), second = half(1);
     for (Index r = 0; r < count; ++r)
-      best_sums(first[static_cast<std::size_t>(r)], second[static_cast<std::size_t>(r)], c.n(), c.k,
-                pairs, &hits.ids(begin + r, head * c.k), &hits.scores(begin + r, head * c.k));
+      best_sums(first.of(r), second.of(r), c.n(), c.k, pairs, &hits.ids(begin + r, head * c.k),
+                &hits.scores(begin + r, head * c.k));
   };
   if constexpr (KernelBackend<B>)
     parallel_for(backend.executor, c.heads() * blocks, search);

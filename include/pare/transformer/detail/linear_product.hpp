@@ -55,17 +55,6 @@ void check_weight(const char* function, const char* argument, WeightView<W>& w) 
         "[outputs, inputs] with contiguous rows, RowMajor in Eigen");
 }
 
-/// Whatever is stored, x and y fit the layer and are apart from each other.
-template <class T>
-void check_linear(const char* function, Index inputs, Index outputs,
-                  const TensorView<const T, 2>& x, const TensorView<T, 2>& y) {
-  check_view(function, "x", x);
-  check_extents<2>(function, "x", x.extent, {x.rows(), inputs});
-  check_writable(function, "y", y);
-  check_extents<2>(function, "y", y.extent, {x.rows(), outputs});
-  check_no_overlap(function, "y", y, "x", x);
-}
-
 template <class W>
 void reference_linear(WeightView<W> w, TensorView<const linear_t<W>, 2> x,
                       TensorView<linear_t<W>, 2> y) {

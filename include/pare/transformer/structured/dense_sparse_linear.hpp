@@ -65,7 +65,7 @@ class DenseSparseLinear : public detail::LinearCalls<DenseSparseLinear<S>, compu
   template <Backend B>
   void apply(const B& backend, TensorView<const scalar, 2> x, TensorView<scalar, 2> y) const {
     constexpr const char* function = "transformer::DenseSparseLinear::apply";
-    detail::check_linear(function, inputs(), outputs(), x, y);
+    check_linear(function, inputs(), outputs(), x, y);
     check_no_overlap(function, "y", y, "the atoms", weights());
     if (y.rows() == 0) return;
     if constexpr (KernelBackend<B>) {

@@ -121,6 +121,12 @@ class EditedLinear : public detail::LinearCalls<EditedLinear<Base, Gate>, linear
   const Base& base() const { return base_; }
   const Edits& edits() const { return edits_; }
 
+  /// Visits the layers that it is made of.
+  template <class Visit>
+  void each_layer(const Visit& visit) const {
+    visit(base_);
+  }
+
   using detail::LinearCalls<EditedLinear<Base, Gate>, scalar>::apply;
   /// Writes y.
   ///
@@ -137,7 +143,7 @@ class EditedLinear : public detail::LinearCalls<EditedLinear<Base, Gate>, linear
   template <Backend B>
   void apply(const B& backend, TensorView<const scalar, 2> x, TensorView<scalar, 2> y) const {
     constexpr const char* function = "transformer::EditedLinear::apply";
-    detail::check_linear(function, inputs(), outputs(), x, y);
+    check_linear(function, inputs(), outputs(), x, y);
     for (const RowMatrix<scalar>* m : {&edits_.directions, &edits_.removed, &edits_.values})
       check_no_overlap(function, "y", y, "the edits", const_view(*m));
     base_.apply(backend, x, y);

@@ -82,6 +82,13 @@ class SharedLinear : public detail::LinearCalls<SharedLinear<S>, compute_t<S>> {
   /// All A_i, one above the other.
   TensorView<const S, 2> specific() const { return specific_.weights(); }
 
+  /// Visits the layers that it is made of.
+  template <class Visit>
+  void each_layer(const Visit& visit) const {
+    visit(shared_);
+    visit(specific_);
+  }
+
   using detail::LinearCalls<SharedLinear<S>, scalar>::apply;
   /// y = [y_0, y_1, ...], the outputs of all layers side by side.
   ///
@@ -97,7 +104,7 @@ class SharedLinear : public detail::LinearCalls<SharedLinear<S>, compute_t<S>> {
   template <Backend B>
   void apply(const B& backend, TensorView<const scalar, 2> x, TensorView<scalar, 2> y) const {
     constexpr const char* function = "transformer::SharedLinear::apply";
-    detail::check_linear(function, inputs(), outputs(), x, y);
+    check_linear(function, inputs(), outputs(), x, y);
     check_no_overlap(function, "y", y, "specific", specific());
     check_no_overlap(function, "y", y, "shared", shared());
     if (y.rows() == 0) return;

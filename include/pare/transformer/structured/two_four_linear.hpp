@@ -82,7 +82,7 @@ class TwoFourLinear : public detail::LinearCalls<TwoFourLinear<S>, factor::two_f
   template <Backend B>
   void apply(const B& backend, TensorView<const scalar, 2> x, TensorView<scalar, 2> y) const {
     constexpr const char* function = "transformer::TwoFourLinear::apply";
-    detail::check_linear(function, inputs(), outputs(), x, y);
+    check_linear(function, inputs(), outputs(), x, y);
     check_no_overlap(function, "y", y, "the values", weight_.values());
     check_no_overlap(function, "y", y, "the mask", weight_.mask().words());
     if constexpr (std::is_same_v<S, std::int8_t>)

@@ -76,6 +76,12 @@ class WrappedLinear : public detail::LinearCalls<WrappedLinear<Core, S>, float> 
   const Core& core() const { return core_; }
   const factor::BlockDiagonal<S>& right() const { return right_; }
 
+  /// Visits the layers that it is made of.
+  template <class Visit>
+  void each_layer(const Visit& visit) const {
+    visit(core_);
+  }
+
   using detail::LinearCalls<WrappedLinear<Core, S>, float>::apply;
   /// y = A core(B x), row by row of x.
   ///
@@ -91,7 +97,7 @@ class WrappedLinear : public detail::LinearCalls<WrappedLinear<Core, S>, float> 
   template <Backend B>
   void apply(const B& backend, TensorView<const float, 2> x, TensorView<float, 2> y) const {
     constexpr const char* function = "transformer::WrappedLinear::apply";
-    detail::check_linear(function, inputs(), outputs(), x, y);
+    check_linear(function, inputs(), outputs(), x, y);
     check_no_overlap(function, "y", y, "left", left_.values());
     check_no_overlap(function, "y", y, "right", right_.values());
     check_apart_from_layer(function, "y", y, core_);

@@ -5,13 +5,13 @@
 /// The k best keys of one half of product keys, for a block of rows.
 
 #include <pare/core/backend.hpp>
+#include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/linalg/score_reducers.hpp>
 #include <pare/linalg/score_rows.hpp>
 
-#include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <vector>
 
 namespace pare::routing::detail {
 PARE_ABI_BEGIN
@@ -19,15 +19,6 @@ PARE_ABI_BEGIN
 /// Rows of an item: their scores with a tile of keys stay in the second-level cache.
 inline constexpr Index half_search_rows = 64;
 inline constexpr Index most_half_keys = std::numeric_limits<std::int32_t>::max();
-
-template <class T>
-struct HalfHit {
-  T score = 0;
-  Index key = 0;
-};
-/// By row, falling, of equal scores the lower key first.
-template <class T>
-using HalfHits = std::vector<std::vector<HalfHit<T>>>;
 
 /// A slot and its score; the larger score comes first, then the lower slot, NaN last.
 struct PairHit {
@@ -41,17 +32,13 @@ struct PairHit {
   }
 };
 
+/// The k best keys of each row.
 template <class B, class T>
-void search_half(const B& backend, TensorView<const T, 2> rows, TensorView<const T, 2> keys,
-                 Index k, HalfHits<T>& to) {
+linalg::RowTopK<T> search_half(const B& backend, TensorView<const T, 2> rows,
+                               TensorView<const T, 2> keys, Index k) {
   linalg::RowTopK<T> best(rows.rows(), k);
   linalg::score_rows(backend, rows, keys, T(1), best);
-  to.resize(static_cast<std::size_t>(rows.rows()));
-  for (Index r = 0; r < rows.rows(); ++r) {
-    auto& hits = to[static_cast<std::size_t>(r)];
-    hits.clear();
-    for (const auto& entry : best.of(r)) hits.push_back({entry.score, entry.key()});
-  }
+  return best;
 }
 
 PARE_ABI_END
