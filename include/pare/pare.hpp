@@ -133,6 +133,7 @@
 #include <pare/factor/structured/select_two_four.hpp>
 #include <pare/factor/structured/shared_factors.hpp>
 #include <pare/factor/structured/sparse_gpt.hpp>
+#include <pare/factor/structured/sparse_gpt_options.hpp>
 #include <pare/factor/structured/straight_through.hpp>
 #include <pare/factor/structured/two_four.hpp>
 #include <pare/factor/svd.hpp>

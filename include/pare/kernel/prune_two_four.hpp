@@ -80,7 +80,7 @@ class PrunedRow {
     T score[4];
     for (std::ptrdiff_t k = 0; k < 4; ++k) {
       const T share = w_[first + k] * a_.inverse[first + k];
-      score[k] = share < T(0) ? -share : share;
+      score[k] = share < T(0) ? -share : share > T(0) ? share : T(0);  // of NaN 0: two stay
     }
     const std::uint32_t bits = two_largest_of(static_cast<const T*>(score));
     for (std::ptrdiff_t k = 0; k < 4; ++k) {

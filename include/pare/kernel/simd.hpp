@@ -458,13 +458,14 @@ PARE_ALWAYS_INLINE std::uint32_t two_largest(V v) noexcept {
     return detail::generic_two_largest<Arch>(v);
 }
 
-/// Writes those 8 of 16 numbers whose bits are set, in their order: two for each four bits.
+/// Writes those 8 of 16 numbers whose bits are set, in their order: two for each four bits. Of more
+/// bits, which NaN have, no more than 8 are written.
 template <class Arch, StorageScalar S>
 PARE_ALWAYS_INLINE void compress_eight(const S* p, std::uint32_t bits, S* out) noexcept {
   if constexpr (requires { detail::compress_eight_on(Arch{}, p, bits, out); })
     detail::compress_eight_on(Arch{}, p, bits, out);
   else
-    for (; bits != 0; bits &= bits - 1) *out++ = p[__builtin_ctz(bits)];
+    for (int i = 0; i < 8 && bits != 0; ++i, bits &= bits - 1) out[i] = p[__builtin_ctz(bits)];
 }
 
 /// Two indices of 2 bits for each group of four inputs, those of the two bits that are set in its

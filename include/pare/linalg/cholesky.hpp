@@ -6,13 +6,14 @@
 ///
 /// ```cpp
 /// RowMatrix<double> a = ...;                         // its lower half is read
-/// if (!cholesky(pare::simd.threads(4), a)) ...       // L stands in the lower half, or: not
-/// definite invert_lower(pare::simd.threads(4), a);            // L^-1 stands there
+/// const bool definite = cholesky(pare::simd.threads(4), a);  // L stands in the lower half
+/// invert_lower(pare::simd.threads(4), a);                    // if so: L^-1 stands there
 /// ```
 
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/backend.hpp>
+#include <pare/core/check.hpp>
 #include <pare/core/matrix.hpp>
 #include <pare/core/workspace.hpp>
 #include <pare/linalg/multiply.hpp>
@@ -21,10 +22,16 @@
 #include <Eigen/Core>
 
 #include <algorithm>
+#include <array>
 
 namespace pare::linalg {
 namespace detail {
 PARE_ABI_BEGIN
+
+inline void check_square(const char* function, const RowMatrix<double>& a) {
+  check(a.rows() == a.cols(), function, "a", std::array<Index, 2>{a.rows(), a.cols()},
+        "as many rows as columns");
+}
 
 /// Rows of a block: one holds all where there are no kernels.
 template <Backend B>
@@ -47,16 +54,17 @@ PARE_ABI_BEGIN
 /// a = L L^T for a real L with a positive diagonal, as far as rounding tells: a matrix whose
 /// smallest eigenvalue is below -n u of the largest is found not to have one.
 ///
-/// \param backend `pare::reference` (one block, on the calling thread), or one that launches
-/// kernels
+/// \param backend `pare::reference` (one block, on the calling thread), or one that has kernels
 /// \param a       [n x n], row-major, of which the lower half is read; L takes its place. What
 ///                stands above the diagonal is scratch
 /// \return        whether there is an L; if not, a is scratch. NaN is not positive definite
+/// \throws std::invalid_argument if a is not square
 ///
 /// Cost: n^3 / 3 FLOPs, nearly all in products of matrices. Memory: n rows of 256, and that of
 /// products. Same bits for any number of threads.
 template <Backend B>
 bool cholesky(const B& backend, RowMatrix<double>& a) {
+  detail::check_square("linalg::cholesky", a);
   const Index n = a.rows(), block = detail::cholesky_block<B>(n);
   Workspace own;
   const B kept = keeping(backend, own);
@@ -95,11 +103,13 @@ bool cholesky(const B& backend, RowMatrix<double>& a) {
 /// L^-1 in the place of L.
 ///
 /// \param a [n x n], row-major: L in the lower half, no 0 on its diagonal. Above stand zeros after
+/// \throws std::invalid_argument if a is not square
 ///
 /// Cost: about n^3 / 3 FLOPs, nearly all in products. Memory: 128 rows of n, and that of products.
 /// Same bits for any number of threads.
 template <Backend B>
 void invert_lower(const B& backend, RowMatrix<double>& a) {
+  detail::check_square("linalg::invert_lower", a);
   const Index n = a.rows(), block = detail::cholesky_block<B>(n), wide = 4 * block;
   Workspace own;
   const B kept = keeping(backend, own);

@@ -61,6 +61,8 @@ TEST(Nested, EachPrefixIsTheBestOfItsRank) {
     const auto part = prefix_of(f, b);
     const Matrix left = w - Matrix(part.left * part.right);
     EXPECT_NEAR(left.norm(), s.tail(9 - b).norm(), 1e-12 * w.norm()) << b;
+    EXPECT_LE(left.norm(), part.error_bound) << b;
+    EXPECT_LE(part.error_bound, s.tail(9 - b).norm() + f.error_bound + 1e-7 * w.norm()) << b;
   }
   for (Index b = 0; b < 9; ++b) {
     EXPECT_NEAR(f.left.col(b).norm(), std::sqrt(s(b)), 1e-10) << b;
@@ -337,6 +339,11 @@ TEST(Nested, WhatDoesNotFitIsRefused) {
           "gradients");
   refusal([&] { hierarchical_lasso(f.left, f.right, -1, g); }, "factor::hierarchical_lasso",
           "lambda");
+  const pare::TensorView<const double, 2> nothing{nullptr, {4, 3}, {3, 1}};
+  refusal([&] { hierarchical_lasso(nothing, f.right, 1, g); }, "factor::hierarchical_lasso",
+          "left");
+  refusal([&] { hierarchical_lasso(f.left, nothing, 1, g); }, "factor::hierarchical_lasso",
+          "right");
   using Training = NestedTraining<double>;
   refusal([&] { Training(f, {.lasso = -1}); }, "factor::NestedTraining", "lasso");
   refusal([&] { Training(f, {.adam = {.beta1 = 1}}); }, "factor::NestedTraining", "beta1");

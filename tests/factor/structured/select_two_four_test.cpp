@@ -162,6 +162,17 @@ TEST(SelectTwoFourMemory, IsUsedAgain) {
   EXPECT_EQ(core.outputs(), 8);
 }
 
+/// A refused call has taken the memory; what is left has extents and none.
+TEST(SelectTwoFourMemory, OfAMatrixThatWasMovedFromIsNewMemory) {
+  const auto w = random_matrix<RowMatrix<float>>(8, 32, 6);
+  RowMatrix<float> bad = w;
+  bad(3, 5) = std::numeric_limits<float>::quiet_NaN();
+  auto core = two_four(w, Magnitude{});
+  EXPECT_THROW(two_four(bad, Magnitude{}, std::move(core)), std::invalid_argument);
+  core = two_four(w, Magnitude{}, std::move(core));  // NOLINT(bugprone-use-after-move): so it is
+  EXPECT_TRUE(core.mask() == two_four(w, Magnitude{}).mask());
+}
+
 /// Scores of any scale choose the same, and weights near the ends of float are kept as others are.
 TEST(SelectTwoFourScale, DoesNotCount) {
   const auto w = random_matrix<RowMatrix<float>>(20, 32, 7);

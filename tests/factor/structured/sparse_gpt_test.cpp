@@ -8,6 +8,7 @@
 #include <Eigen/LU>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -15,7 +16,6 @@
 
 #include <pare/factor/structured/select_two_four.hpp>
 #include <pare/factor/structured/sparse_gpt.hpp>
-#include <pare/linalg/cholesky.hpp>
 
 #include "factor/data.hpp"
 #include "support/backends.hpp"
@@ -131,6 +131,16 @@ TYPED_TEST(SparseGpt, LosesLessThanWanda) {
   EXPECT_LT(gpt, 0.8 * wanda);
 }
 
+/// Updates of weights near the largest number overflow: each group has two weights still.
+TYPED_TEST(SparseGpt, OfWeightsThatOverflowKeepsTwo) {
+  using S = typename TestFixture::Scalar;
+  const RowMatrix<S> w = std::numeric_limits<S>::max() / 2 * random_matrix<RowMatrix<S>>(5, 36, 5);
+  const MatrixXd c = MatrixXd::Ones(36, 36) + 1e-3 * MatrixXd::Identity(36, 36);
+  const auto core = sparse_gpt(TestFixture::backend(), w, c, {.damping = 1e-6});
+  for (Index o = 0; o < 5; ++o)
+    for (Index g = 0; g < 9; ++g) EXPECT_EQ(std::popcount(core.mask().group_bits(o, g)), 2);
+}
+
 TYPED_TEST(SparseGpt, KeepsAWeightThatIsPrunedAlready) {
   using S = typename TestFixture::Scalar;
   const auto full = random_matrix<RowMatrix<S>>(9, 36, 5);
@@ -209,27 +219,6 @@ TEST(SparseGptRefuses, WhatDoesNotFit) {
   RowMatrix<float> nan = w;
   nan(3, 2) = std::numeric_limits<float>::quiet_NaN();
   refused(nan, c, {}, "w");
-}
-
-/// L L^T = A and L^-1 L = 1 at sizes with several blocks and a short last one.
-TEST(Cholesky, DecomposesAndInverts) {
-  for (const Index n : {1, 7, 128, 300, 700}) {
-    const RowMatrix<double> a = correlated(n + n % 2, 4).topLeftCorner(n, n);
-    for (const bool on_kernels : {true, false}) {
-      RowMatrix<double> l = a;
-      ASSERT_TRUE(on_kernels ? pare::linalg::cholesky(pare::simd.threads(2), l)
-                             : pare::linalg::cholesky(pare::reference, l));
-      const MatrixXd lower = l.triangularView<Eigen::Lower>();
-      EXPECT_LE((lower * lower.transpose() - MatrixXd(a)).norm(),
-                decomposition_bound(n, n, a.norm()));
-      on_kernels ? pare::linalg::invert_lower(pare::simd, l)
-                 : pare::linalg::invert_lower(pare::reference, l);
-      EXPECT_LE((MatrixXd(l) * lower - MatrixXd::Identity(n, n)).norm(),
-                decomposition_bound(n, n, l.norm() * lower.norm()));
-    }
-  }
-  RowMatrix<double> indefinite = -RowMatrix<double>::Identity(3, 3);
-  EXPECT_FALSE(pare::linalg::cholesky(pare::simd, indefinite));
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
 #include <pare/core/matrix.hpp>
+#include <pare/core/parallel.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/metric.hpp>
 #include <pare/factor/structured/inverse_moment.hpp>

@@ -26,8 +26,8 @@
 /// random, in an iteration, whose loss may rise. Ours: the exact half-steps in the place of Adam
 /// (theorem 3.1 of the paper is said to be about them; its text was not read); every group in each
 /// sweep, in order; a ridge on the change of a block, 1e-6 (double: 1e-12) of the mean of the
-/// diagonal of its normal equations; and a step is taken back where the measured loss does not
-/// fall.
+/// diagonal of its normal equations (on `pare::reference` 1e-12 on the block itself); and a step is
+/// taken back where the measured loss does not fall.
 
 #include <pare/core/macros_off.hpp>
 
@@ -45,6 +45,7 @@
 #include <pare/factor/structured/select_two_four.hpp>
 #include <pare/factor/structured/two_four.hpp>
 
+#include <algorithm>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -129,15 +130,6 @@ inline void validate(const char* function, const ArmorOptions& o, Index outputs,
         "a number of at least 0");
 }
 
-/// Blocks [size x size] of the identity below each other.
-template <class T>
-RowMatrix<T> identity_blocks(Index rows, Index size) {
-  RowMatrix<T> blocks(rows, size);
-  for (Index i = 0; i < rows; ++i)
-    for (Index j = 0; j < size; ++j) blocks(i, j) = i % size == j ? T(1) : T(0);
-  return blocks;
-}
-
 /// The start: Wbar with the entries of a mask.
 template <class T, class B, class U>
 ArmorProblem<T> armor_start(const B& backend, const NormalizedWeight<U>& n, const TwoFourMask& mask,
@@ -148,8 +140,8 @@ ArmorProblem<T> armor_start(const B& backend, const NormalizedWeight<U>& n, cons
   p.row_blocks = n.matrix.rows() / p.rows;
   p.column_blocks = n.matrix.cols() / p.columns;
   for (const double x : h.relative()) p.moments.push_back(static_cast<T>(x));
-  p.left = identity_blocks<T>(p.outputs(), p.rows);
-  p.right = identity_blocks<T>(p.inputs(), p.columns);
+  p.left = row_matrix<T>(BlockDiagonal<T>(p.outputs(), p.rows).values());
+  p.right = row_matrix<T>(BlockDiagonal<T>(p.inputs(), p.columns).values());
   p.weight.resize(p.row_blocks * p.column_blocks * p.rows, p.columns);
   p.core.resize(p.weight.rows(), p.columns);
   p.groups.resize(static_cast<std::size_t>(p.weight.size() / 4));
@@ -175,14 +167,16 @@ template <class Fit, class T>
 std::vector<double> run_sweeps(Fit& fit, ArmorProblem<T>& p, const ArmorOptions& o) {
   fit.measure();
   std::vector<double> history{p.relative_loss()};
+  // No step is taken that raises the loss of its blocks; their sum may round upwards.
+  const auto note = [&] { history.push_back(std::min(history.back(), p.relative_loss())); };
   for (int sweep = 0; sweep < o.sweeps; ++sweep) {
     const double before = history.back();
     fit.fit_left();
-    history.push_back(p.relative_loss());
+    note();
     fit.fit_right();
-    history.push_back(p.relative_loss());
+    note();
     fit.fit_core();
-    history.push_back(p.relative_loss());
+    note();
     if (!(before - history.back() > o.tolerance * before)) break;
   }
   return history;

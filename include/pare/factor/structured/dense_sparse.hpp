@@ -53,16 +53,16 @@ PARE_ABI_BEGIN
 /// \param backend left out: pare::simd
 /// \param w       [outputs x inputs], any dense Eigen matrix of float, double, bf16 or f16
 /// \param options extents and when to stop
-/// \return        the weight in compute_t of w's scalar, atoms of norm 1 in the metric, and the
-/// losses
+/// \return        the weight in compute_t of w's scalar, atoms of norm 1 in the metric, and losses
 /// \throws std::invalid_argument if w is empty or not finite, an option is out of its range, the
 ///         sum of squares is beyond double, or a value does not fit its scalar
 ///
 /// An output of zeros has a code of zeros. Everything is computed in double. Cost per sweep, FLOPs:
 /// outputs atoms nonzeros^2 for the codes, in L2, which bind from about 30 nonzeros on; products of
-/// 4 outputs inputs atoms; 2 outputs nonzeros inputs and atoms^3 for the atoms. Memory: a block of
-/// W, its correlations [block x atoms] and Gram matrices [atoms x atoms], all in double. The bits
-/// are the same for every executor.
+/// 2 outputs inputs atoms and, of each block, 4 atoms^2 inputs; 2 outputs nonzeros inputs and
+/// atoms^3 for the atoms. Memory: a block of W and two dictionaries, each with atoms, correlations
+/// [block x atoms] and a Gram matrix [atoms x atoms], and nonzeros atoms per worker; with a
+/// covariance two of its size; all in double. The bits are the same for every executor.
 template <Backend B, In<2> W>
 auto dense_sparse(const B& backend, const W& w, const DenseSparseOptions& options = {}) {
   constexpr const char* function = "factor::dense_sparse";

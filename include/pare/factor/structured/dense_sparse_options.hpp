@@ -11,9 +11,11 @@
 
 #include <pare/core/macros_off.hpp>
 
+#include <pare/core/ceil_div.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/factor/structured/dense_sparse_weight.hpp>
+#include <pare/kernel/combine_atoms.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -64,21 +66,22 @@ inline DenseSparseOptions options_of_share(Index outputs, Index inputs, double s
   check(outputs >= 1, function, "outputs", outputs, "at least 1");
   check(inputs >= 1, function, "inputs", inputs, "at least 1");
   check(share > 0 && share <= 1, function, "share", share, "a share in (0, 1]");
-  const Index padded = (outputs + 15) / 16 * 16;
+  const Index padded = ceil_div(outputs, kernel::code_group) * kernel::code_group;
   const auto m = static_cast<double>(padded), n = static_cast<double>(inputs);
   const double bytes = share * 2 * static_cast<double>(outputs) * n;
   const auto whole = [](double x, Index most) {
     return std::clamp(static_cast<Index>(x), Index{1}, most);
   };
-  const Index most = std::min({outputs, inputs, Index{65536}});
+  const Index most = std::min({outputs, inputs, most_atoms});
   Index atoms = whole(0.6 * bytes / (2 * n), most);
-  const auto entry = [](Index of) { return of <= 256 ? 3.0 : 4.0; };
+  const auto entry = [](Index of) { return of <= small_place_atoms ? 3.0 : 4.0; };
   const auto left_for = [&](Index of) {
     return (bytes - 2 * n * static_cast<double>(of)) / (entry(of) * m);
   };
   if (2 * left_for(atoms) > static_cast<double>(atoms)) {
     atoms = whole(bytes / (2 * n + 2 * m), most);
-    if (atoms <= 256) atoms = whole(std::min(bytes / (2 * n + 1.5 * m), 256.0), most);
+    if (atoms <= small_place_atoms)
+      atoms = whole(bytes / (2 * n + 1.5 * m), std::min(most, small_place_atoms));
   }
   return {.atoms = atoms, .nonzeros = whole(left_for(atoms), atoms)};
 }

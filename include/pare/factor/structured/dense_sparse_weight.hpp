@@ -48,6 +48,9 @@
 
 namespace pare::factor {
 
+/// Atoms of a block at most, and up to how many places have 8 bits.
+inline constexpr Index most_atoms = 65536, small_place_atoms = 256;
+
 /// The extents of a dense times sparse weight.
 struct DenseSparseShape {
   Index outputs = 1;   ///< at least 1
@@ -66,7 +69,8 @@ inline void validate(const char* function, const DenseSparseShape& s) {
   check(s.inputs >= 1, function, "inputs", s.inputs, "at least 1");
   check(s.block >= 1 && s.outputs % s.block == 0, function, "block", s.block,
         Worded{"a divisor of the outputs, ", s.outputs});
-  check(s.atoms >= 1 && s.atoms <= 65536, function, "atoms", s.atoms, "a number in [1, 65536]");
+  check(s.atoms >= 1 && s.atoms <= most_atoms, function, "atoms", s.atoms,
+        "a number in [1, 65536]");
   check(s.nonzeros >= 1 && s.nonzeros <= s.atoms, function, "nonzeros", s.nonzeros,
         Worded{"a number from 1 to the atoms, ", s.atoms});
   const Index rows = checked_product(function, "atoms", s.outputs / s.block, s.atoms);
@@ -126,8 +130,8 @@ class DenseSparse {
       Index before = -1;
       for (Index k = 0; k < nonzeros(); ++k) {
         const auto place = static_cast<Index>(places[size_of(o * nonzeros() + k)]);
-        check(place > before && place < atoms(), function, "places", place_text(o, k, place),
-              "ascending places of atoms");
+        if (place <= before || place >= atoms())
+          check(false, function, "places", place_text(o, k, place), "ascending places of atoms");
         set(o, k, before = place, values(o, k));
       }
     }
@@ -183,7 +187,7 @@ class DenseSparse {
   }
 
   /// Whether places have 8 bits.
-  bool places_are_small() const { return atoms() <= 256; }
+  bool places_are_small() const { return atoms() <= small_place_atoms; }
 
   /// Calls visit(values, places) with those of a block, [groups x nonzeros x 16].
   template <class Visit>

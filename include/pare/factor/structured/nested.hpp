@@ -93,6 +93,7 @@ LowRank<T> chosen_units(const LowRank<T>& f, const std::vector<Index>& units) {
   to.left.resize(f.left.rows(), count);
   to.right.resize(count, f.right.cols());
   const bool has_values = f.singular_values.size() == f.left.cols();
+  double dropped = has_values ? f.singular_values.squaredNorm() : 0;
   to.singular_values.resize(has_values ? count : 0);
   for (Index u = 0; u < count; ++u) {
     const Index from = units[static_cast<std::size_t>(u)];
@@ -102,6 +103,10 @@ LowRank<T> chosen_units(const LowRank<T>& f, const std::vector<Index>& units) {
   }
   to.total_energy = f.total_energy;
   to.captured_energy = to.singular_values.squaredNorm();
+  dropped = std::max(0.0, dropped - to.captured_energy);
+  to.error_bound = f.error_bound + std::sqrt(dropped);  // of units that are orthogonal
+  to.route = f.route;
+  to.clamped_directions = f.clamped_directions;
   return to;
 }
 

@@ -151,7 +151,7 @@ PARE_ABI_BEGIN
 
 /// The mean over all prefixes b of tr((W - U_:b V_:b^T) C (W - U_:b V_:b^T)^T), with gradients.
 ///
-/// \param backend    left out: pare::simd
+/// \param backend    which products run on
 /// \param w          [out x in], any storage scalar, finite
 /// \param left       [out x r], any storage scalar
 /// \param right      [r x in], any storage scalar
@@ -159,7 +159,7 @@ PARE_ABI_BEGIN
 /// \throws std::invalid_argument if an extent is below 1 or does not fit, or an element is not
 ///         finite
 ///
-/// Cost: 4 out in r + 2 (out + in) r^2 FLOPs in double, and 2 (out + r) in^2 with a covariance.
+/// Cost: 4 out in r + 4 (out + in) r^2 FLOPs in double, and 2 (out + r) in^2 with a covariance.
 /// The bits are the same for every executor.
 template <Backend B, In<2> W, In<2> L, In<2> R, In<2> C>
 NestedGradients nested_gradients(const B& backend, const W& w, const L& left, const R& right,
@@ -226,8 +226,11 @@ template <In<2> L, In<2> R>
 double hierarchical_lasso(const L& left, const R& right, double lambda,
                           NestedGradients& gradients) {
   constexpr const char* function = "factor::hierarchical_lasso";
-  const auto u = row_matrix<double>(as_const(to_view(left)));
-  const auto v = row_matrix<double>(as_const(to_view(right)));
+  const auto l = as_const(to_view(left));
+  const auto r = as_const(to_view(right));
+  check_view(function, "left", l);
+  check_view(function, "right", r);
+  const auto u = row_matrix<double>(l), v = row_matrix<double>(r);
   check(is_finite(lambda) && lambda >= 0, function, "lambda", lambda,
         "a finite number of at least 0");
   check_extents<2>(function, "right", {v.rows(), v.cols()}, {u.cols(), v.cols()});

@@ -14,7 +14,7 @@
 ///   layer.step(pare::simd, x, upstream, widths[0]);     // y = x V_b U_b^T, dL/dy = upstream
 /// }
 /// layer.step(pare::simd, w);                            // or: the mean over all b, exactly
-/// const auto thin = shrink(layer.factors(), 1e-5);
+/// const auto thin = shrink(layer.factors(), 1e-5);      // singular values are those of the start
 /// ```
 ///
 /// nested_gradients.hpp has the losses. Source: Horvath, Laskaridis, Rajput and Wang, Maestro, ICML

@@ -7,6 +7,7 @@
 ///
 /// ```cpp
 /// const auto n = normalize_weight(w);               // n.matrix, n.input_norms, n.output_norms
+/// const SecondMoments h(moments);                   // [inputs], or a Covariance
 /// const double lost = proxy_loss(w, h, pruned);     // pruned [outputs, inputs], dense
 /// ```
 ///
@@ -54,15 +55,6 @@ struct NormalizedWeight {
 PARE_ABI_END
 namespace detail {
 PARE_ABI_BEGIN
-
-/// work(row) for every row, on threads where there are some.
-template <Backend B, class Work>
-void each_row(const B& backend, Index rows, const Work& work) {
-  if constexpr (KernelBackend<B>)
-    parallel_for(backend.executor, rows, [&](Index i, int) { work(i); });
-  else
-    for (Index i = 0; i < rows; ++i) work(i);
-}
 
 /// r2 of a row: sums in double.
 template <StorageScalar S>
@@ -163,7 +155,7 @@ PARE_REFUSE_CALLS(normalize_weight, "factor::normalize_weight", "after w: wanted
 /// \param pruned         [outputs, inputs] of any storage scalar and strides: what stands in w's
 ///                       place, not normalised
 /// \throws std::invalid_argument if extents do not fit or a number of w is not finite.
-/// Cost: four passes over w and one over the other. Same bits for any number of threads.
+/// Cost: three passes over w and one over the other. Same bits for any number of threads.
 template <Backend B, In<2> W, In<2> P>
 double proxy_loss(const B& backend, const W& w, const SecondMoments& second_moments,
                   const P& pruned) {

@@ -128,7 +128,7 @@ class KeyAverage {
 ///         inner product of C^-1: given twice, for instance; or edits that do not fit the scalar
 ///
 /// A NaN or infinity in a row of W stays in that output. Cost: W is read once and multiplied by the
-/// keys, and 4 in^2 FLOPs per concept. The same bits for every executor.
+/// keys, and 2 in^2 FLOPs per concept (4 with a singular C). The same bits for every executor.
 template <Backend B, In<2> W, In<2> K, In<2> V>
 auto rome_edits(const B& backend, const W& w, const InverseMoment& inverse, const K& keys,
                 const V& values) {

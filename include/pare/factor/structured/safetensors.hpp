@@ -85,25 +85,20 @@ struct StructuredFormat<TwoFour<S>> {
     const auto words = file.view<std::uint16_t, 2>(name + ".mask");
     const Index outputs = values.rows();
     const Index inputs = checked_product(function, "values", values.cols(), 2);
-    check_shape(function, name + ".mask", words,
-                {outputs, ceil_div(inputs, TwoFourMask::word_inputs)});
+    check_extents<2>(function, (name + ".mask").c_str(), words.extent,
+                     {outputs, ceil_div(inputs, TwoFourMask::word_inputs)});
     TwoFour<S> weight(TwoFourMask::from_words(words, inputs));
     copy(values, weight.own_values());
     if constexpr (TwoFour<S>::has_scales) {
       const auto scales = file.view<float, 2>(name + ".scales");
-      check_shape(function, name + ".scales", scales, {outputs, weight.row_scales()});
+      check_extents<2>(function, (name + ".scales").c_str(), scales.extent,
+                       {outputs, weight.row_scales()});
       copy(scales, weight.own_scales());
     }
     return weight;
   }
 
  private:
-  template <class T>
-  static void check_shape(const char* function, const std::string& name,
-                          const TensorView<T, 2>& view, const std::array<Index, 2>& wanted) {
-    check(view.extent == wanted, function, name.c_str(), view.extent, wanted);
-  }
-
   template <class T>
   static void copy(TensorView<const T, 2> from, TensorView<T, 2> to) {
     for (Index i = 0; i < from.rows(); ++i)
@@ -126,6 +121,8 @@ struct StructuredFormat<BlockDiagonal<S>> {
 /// Extents, dictionary, values and places.
 template <StorageScalar S>
 struct StructuredFormat<DenseSparse<S>> {
+  static constexpr Index group = kernel::code_group;
+
   static void add(std::vector<io::NamedTensor>& tensors, const std::string& name,
                   const DenseSparse<S>& weight) {
     tensors.emplace_back(name + ".extents", weight.extents());
@@ -144,15 +141,15 @@ struct StructuredFormat<DenseSparse<S>> {
     const DenseSparseShape shape{e(0), e(1), e(2), e(3), e(4)};
     validate(function, shape);
     const auto dictionary = file.view<S, 2>(name + ".dictionary");
-    const std::array<Index, 2> atoms{shape.outputs / shape.block * shape.atoms, shape.inputs};
-    check(dictionary.extent == atoms, function, (name + ".dictionary").c_str(), dictionary.extent,
-          atoms);
+    const Index blocks = shape.outputs / shape.block;
+    check_extents<2>(function, (name + ".dictionary").c_str(), dictionary.extent,
+                     {blocks * shape.atoms, shape.inputs});
     const auto values = file.view<S, 4>(name + ".values");
-    const std::array<Index, 4> stored{shape.outputs / shape.block, ceil_div(shape.block, Index{16}),
-                                      shape.nonzeros, 16};
-    check(values.extent == stored, function, (name + ".values").c_str(), values.extent, stored);
-    return shape.atoms <= 256 ? of_places<std::uint8_t>(file, name, shape, dictionary, values)
-                              : of_places<std::uint16_t>(file, name, shape, dictionary, values);
+    check_extents<4>(function, (name + ".values").c_str(), values.extent,
+                     {blocks, ceil_div(shape.block, group), shape.nonzeros, group});
+    return shape.atoms <= small_place_atoms
+               ? of_places<std::uint8_t>(file, name, shape, dictionary, values)
+               : of_places<std::uint16_t>(file, name, shape, dictionary, values);
   }
 
  private:
@@ -161,15 +158,15 @@ struct StructuredFormat<DenseSparse<S>> {
                                   const DenseSparseShape& shape, TensorView<const S, 2> dictionary,
                                   TensorView<const S, 4> values) {
     const auto places = file.view<P, 4>(name + ".places");
-    check(places.extent == values.extent, "factor::read_structured", (name + ".places").c_str(),
-          places.extent, values.extent);
+    check_extents<4>("factor::read_structured", (name + ".places").c_str(), places.extent,
+                     values.extent);
     std::vector<P> by_output;
     RowMatrix<S> of_output(shape.outputs, shape.nonzeros);
     for (Index o = 0; o < shape.outputs; ++o)
       for (Index k = 0; k < shape.nonzeros; ++k) {
         const Index block = o / shape.block, at = o % shape.block;
-        by_output.push_back(places(block, at / 16, k, at % 16));
-        of_output(o, k) = values(block, at / 16, k, at % 16);
+        by_output.push_back(places(block, at / group, k, at % group));
+        of_output(o, k) = values(block, at / group, k, at % group);
       }
     return DenseSparse<S>(shape, dictionary, std::span<const P>(by_output), const_view(of_output));
   }

@@ -22,6 +22,7 @@
 #include <pare/factor/structured/two_four.hpp>
 #include <pare/factor/structured/two_four_score.hpp>
 
+#include <concepts>
 #include <type_traits>
 #include <utility>
 

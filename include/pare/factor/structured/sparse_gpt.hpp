@@ -29,6 +29,7 @@
 #include <pare/factor/covariance.hpp>
 #include <pare/factor/metric.hpp>
 #include <pare/factor/structured/detail/sparse_gpt_blocks.hpp>
+#include <pare/factor/structured/sparse_gpt_options.hpp>
 #include <pare/factor/structured/two_four.hpp>
 
 #include <type_traits>
@@ -59,8 +60,9 @@ PARE_ABI_BEGIN
 /// 0.
 ///
 /// Cost: outputs inputs^2 FLOPs in compute_t and 2 / 3 inputs^3 in double, nearly all in products.
-/// Memory: 2 inputs^2 doubles, inputs^2 of compute_t, a copy of w. Same bits for any number of
-/// threads. pare::reference passes the columns without blocks, with the inverse of H, in double.
+/// Memory: 2 inputs^2 doubles (3 of a Covariance), inputs^2 of compute_t, a copy of w. Same bits
+/// for any number of threads. pare::reference passes the columns without blocks, with the inverse
+/// of H, in double.
 template <Backend B, In<2> W, In<2> C>
 requires ComputeScalar<scalar_of<C>>
 TwoFour<compute_t<scalar_of<W>>> sparse_gpt(const B& backend, const W& w, const C& covariance,

@@ -8,8 +8,8 @@
 /// ```cpp
 /// StraightThroughFactorizer<float> f(w, {.factors = {.atoms = 64, .nonzeros = 8}});
 /// for (...) {
-///   const auto gradient = ...;      // of the loss with f.weight() as the weight: [outputs,
-///   inputs] f.step(pare::simd, gradient);
+///   const auto gradient = ...;      // [outputs, inputs], of the loss with f.weight() as the
+///   weight f.step(pare::simd, gradient);
 /// }
 /// DenseSparseLinear<float> layer(f.weight().copy());
 /// ```
@@ -67,7 +67,7 @@ PARE_ABI_BEGIN
 template <ComputeScalar T>
 class StraightThroughFactorizer {
  public:
-  /// theta = w.
+  /// theta = w, which is projected on pare::simd, on the calling thread.
   /// \throws std::invalid_argument as dense_sparse, or if an option is out of its range
   template <In<2> W>
   requires std::is_same_v<compute_t<scalar_of<W>>, T>
@@ -92,7 +92,8 @@ class StraightThroughFactorizer {
   /// \throws std::invalid_argument if the extents differ, or the gradient is not finite: nothing
   ///         has changed then; or if theta is no longer finite
   ///
-  /// Cost: that of a sweep of dense_sparse, and 4 reads and 3 writes of theta's size.
+  /// Cost: 4 reads and 3 writes of theta's size, and where theta is projected, that of
+  /// dense_sparse.
   template <Backend B, In<2> G>
   bool step(const B& backend, const G& gradient) {
     constexpr const char* function = "factor::StraightThroughFactorizer::step";

@@ -51,20 +51,9 @@ namespace pare::factor {
 template <class S>
 concept TwoFourScalar = StorageScalar<S> || std::is_same_v<S, std::int8_t>;
 
-namespace detail {
-template <class S>
-struct two_four_compute {
-  using type = float;
-};
-template <>
-struct two_four_compute<double> {
-  using type = double;
-};
-}  // namespace detail
-
 /// What an entry is in: double for double, and else float.
 template <TwoFourScalar S>
-using two_four_t = typename detail::two_four_compute<S>::type;
+using two_four_t = typename pare::detail::compute_type<S>::type;
 
 PARE_ABI_BEGIN
 

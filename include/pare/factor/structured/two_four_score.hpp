@@ -47,7 +47,8 @@ concept InputScore = requires(const P& p, TensorView<const float, 2> w) {
   { p.input_factors(simd, w) } -> std::same_as<std::vector<double>>;
 };
 
-/// Any score of an entry: `score(output, input, w)`, a number, no NaN.
+/// Any score of an entry: `score(output, input, w)`, a number, no NaN. Several threads call it at
+/// the same time.
 template <class P>
 concept EntryScore = requires(const P& p, Index output, Index input, double w) {
   { p.score(output, input, w) } -> std::convertible_to<double>;
@@ -75,8 +76,6 @@ class Wanda {
   requires std::constructible_from<SecondMoments, const X&>
   explicit Wanda(const X& h) : h_(h) {}
 
-  const SecondMoments& second_moments() const { return h_; }
-
   /// \throws std::invalid_argument if there are not as many moments as inputs.
   template <Backend B, StorageScalar S>
   std::vector<double> input_factors(const B&, TensorView<const S, 2> w) const {
@@ -97,8 +96,6 @@ class NowagP {
   template <class X>
   requires std::constructible_from<SecondMoments, const X&>
   explicit NowagP(const X& h) : h_(h) {}
-
-  const SecondMoments& second_moments() const { return h_; }
 
   /// \throws std::invalid_argument if there are not as many moments as inputs, or a number of W is
   ///         not finite.

@@ -7,6 +7,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/backend.hpp>
+#include <pare/core/check.hpp>
 #include <pare/core/matrix.hpp>
 #include <pare/factor/structured/detail/product.hpp>
 #include <pare/factor/structured/detail/sparse_codes.hpp>
@@ -21,6 +22,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 namespace pare::factor::detail {
@@ -67,11 +69,11 @@ inline Eigen::MatrixXd code_products(const SparseCodes& codes, Index atoms) {
 }
 
 /// (S^T S + ridge m I)^-1, m the mean of the diagonal; a ridge that rounding swallows is raised. I
-/// where no code is.
+/// where no code is, or their products are beyond double.
 inline RowMatrix<double> inverse_products(const Eigen::MatrixXd& products, double ridge) {
   const double mean = products.diagonal().mean();
   const Index n = products.rows();
-  if (!(mean > 0)) return RowMatrix<double>::Identity(n, n);
+  if (!(mean > 0) || !is_finite(mean)) return RowMatrix<double>::Identity(n, n);
   for (;; ridge = std::max(100 * ridge, 1e-14)) {
     Eigen::MatrixXd ridged = products;
     ridged.diagonal().array() += ridge * mean;

@@ -10,6 +10,7 @@
 #include <pare/core/executor_ref.hpp>
 #include <pare/core/matrix.hpp>
 #include <pare/core/parallel.hpp>
+#include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/structured/detail/two_four_memory.hpp>
 #include <pare/factor/structured/detail/weight_norms.hpp>
@@ -18,9 +19,11 @@
 #include <pare/kernel/select_two_four.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace pare::factor::detail {
@@ -126,15 +129,12 @@ void select_by_entries(const char* function, const B& backend, TensorView<const 
       double scores[4];
       for (int k = 0; k < 4; ++k) {
         scores[k] = static_cast<double>(score.score(i, j + k, entry_of(w, i, j + k)));
-        check(scores[k] <= 0 || scores[k] > 0, function, "score", scores[k], "a number");
+        check(!is_nan(scores[k]), function, "score", scores[k], "a number");
       }
       return best_two([&](int k) { return scores[k]; });
     });
   };
-  if constexpr (KernelBackend<B>)
-    parallel_for(backend.executor, w.rows(), [&](Index i, int) { select_row(i); });
-  else
-    for (Index i = 0; i < w.rows(); ++i) select_row(i);
+  each_row(backend, w.rows(), select_row);
 }
 
 /// A weight that 2:4 pruning takes.

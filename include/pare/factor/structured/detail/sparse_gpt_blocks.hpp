@@ -17,6 +17,7 @@
 #include <pare/factor/metric.hpp>
 #include <pare/factor/structured/detail/select_two_four.hpp>
 #include <pare/factor/structured/detail/two_four_memory.hpp>
+#include <pare/factor/structured/sparse_gpt_options.hpp>
 #include <pare/factor/structured/two_four.hpp>
 #include <pare/kernel/prune_two_four.hpp>
 #include <pare/linalg/cholesky.hpp>
@@ -32,28 +33,8 @@
 #include <utility>
 #include <vector>
 
-namespace pare::factor {
-
-/// Options of `sparse_gpt`.
-struct SparseGptOptions {
-  /// Share of the mean variance that is added to each; at least 0. Of 0, C must be positive
-  /// definite itself.
-  double damping = 0.01;
-
-  /// Columns that are pruned before their errors are passed on: a multiple of 16 up to 256. It
-  /// changes time and rounding, not what is computed.
-  Index block = 128;
-};
-
-namespace detail {
+namespace pare::factor::detail {
 PARE_ABI_BEGIN
-
-inline void validate(const char* function, const SparseGptOptions& o) {
-  check(is_finite(o.damping) && o.damping >= 0, function, "damping", o.damping,
-        "a finite share of at least 0");
-  check(o.block >= 16 && o.block <= kernel::most_pruned_columns && o.block % 16 == 0, function,
-        "block", o.block, "a multiple of 16 from 16 to 256");
-}
 
 /// H = C + damping mean(diag C) I over that mean, so that C may be of any scale; 1 on the diagonal
 /// of an input without variance.
@@ -218,5 +199,4 @@ TwoFour<compute_t<S>> sparse_gpt_views(const B& backend, TensorView<const S, 2> 
 }
 
 PARE_ABI_END
-}  // namespace detail
-}  // namespace pare::factor
+}  // namespace pare::factor::detail

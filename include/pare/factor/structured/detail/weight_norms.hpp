@@ -21,6 +21,15 @@
 namespace pare::factor::detail {
 PARE_ABI_BEGIN
 
+/// work(row) for every row, on threads where there are some.
+template <Backend B, class Work>
+void each_row(const B& backend, Index rows, const Work& work) {
+  if constexpr (KernelBackend<B>)
+    parallel_for(backend.executor, rows, [&](Index i, int) { work(i); });
+  else
+    for (Index i = 0; i < rows; ++i) work(i);
+}
+
 /// What NoWag's code adds to each norm.
 inline constexpr double norm_epsilon = 1e-5;
 
