@@ -25,7 +25,6 @@
 #include <pare/kernel/simd.hpp>
 
 #include <cstddef>
-#include <cstdint>
 #include <type_traits>
 
 namespace pare::kernel {

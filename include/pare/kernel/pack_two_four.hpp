@@ -28,7 +28,7 @@ namespace pare::kernel {
 template <TwoFourElement S, bool Pairs>
 struct PackTwoFour {
   static_assert(!Pairs || std::is_same_v<S, bf16>);
-  using T = std::conditional_t<std::is_same_v<S, double>, double, float>;
+  using T = detail::two_four_sum<S>;
 
   const S* values = nullptr;  ///< as MultiplyTwoFourRows has them, from any 128 inputs on
   std::ptrdiff_t value_stride = 0;

@@ -47,7 +47,8 @@ struct RunningMeans {
   O* const* outs = nullptr;  ///< [heads], each to row 0
   std::ptrdiff_t out_stride = 0;
   std::ptrdiff_t heads = 0;  ///< 0: sums alone
-  bool streams = false;      ///< rows of out begin lines: they go past the caches, a fence follows
+  bool streams = false;      ///< rows of out begin lines: they go past the caches, a fence follows;
+                             ///< not where `lost` is given
 };
 
 /// Rows of floats that are summed in float.

@@ -28,8 +28,8 @@ PARE_ABI_END
 /// other, rows from first to last, with G = A^T A, K = B H B^T and N = A^T W H B^T.
 ///
 /// What a group gains from the rest is row t of E = N - G S K; only the row that is passed is ever
-/// formed, from P = S K, which follows each change. So a pass takes 2 rows columns (rows + 1.5
-/// columns) FLOPs; if all of E followed each change, it would take rows^2 columns^2 / 2.
+/// formed, from P = S K, which follows each change. So a pass takes at most 2 rows columns (rows +
+/// 1.25 columns) FLOPs; if all of E followed each change, it would take rows^2 columns^2 / 2.
 ///
 /// A group changes only where the loss, as far as T tells, falls. All strides are multiples of 16,
 /// and what lies behind `columns` is 0.
@@ -38,7 +38,7 @@ struct SweepTwoFour {
   const T* left_gram = nullptr;  ///< G [rows x rows], symmetric
   std::ptrdiff_t left_stride = 0;
   const T* right_gram = nullptr;  ///< K [columns x stride], symmetric
-  const T* inverses = nullptr;    ///< [columns / 4 x group_inverses], of SweepTwoFour of K
+  const T* inverses = nullptr;    ///< [columns / 4 x group_inverses], of K, by invert_pairs
   const T* target = nullptr;      ///< N [rows x stride]
   T* product = nullptr;           ///< P [rows x stride], changed with S
   T* gains = nullptr;             ///< [stride], scratch
@@ -51,7 +51,7 @@ struct SweepTwoFour {
   std::ptrdiff_t columns = 0;  ///< a multiple of 4
 };
 
-/// sum_ij h_j (w_ij - v_ij)^2 in double, added to `sum`.
+/// sum_ij h_j (w_ij - v_ij)^2, terms in T, summed in double, added to `sum`.
 template <class T>
 struct AddWeighedSquares {
   const T* w = nullptr;  ///< [rows x columns]

@@ -35,7 +35,7 @@ namespace pare::kernel {
 /// AVX-512.
 template <TwoFourElement S>
 struct MultiplyTwoFourRows {
-  using T = std::conditional_t<std::is_same_v<S, double>, double, float>;
+  using T = detail::two_four_sum<S>;
 
   const S* values = nullptr;  ///< [outputs x 32 ceil(inputs / 64)], zeros at the end
   std::ptrdiff_t value_stride = 0;

@@ -19,6 +19,10 @@
 /// | `QuantizedLinear<B>` | `quantized_linear.hpp` | blocks `Q8_0`, `Q4_0` or `Q4_1`, viewed |
 /// | `LowRankLinear<S>` | `low_rank_linear.hpp` | left right, of rank k |
 /// | `TwoFourLinear<S>` | `structured/two_four_linear.hpp` | 2:4 sparse, owned |
+/// | `WrappedLinear<L, S>` | `structured/wrapped_linear.hpp` | a layer between block diagonals |
+/// | `DenseSparseLinear<S>` | `structured/dense_sparse_linear.hpp` | dense times sparse, owned |
+/// | `SharedLinear<S>` | `structured/shared_linear.hpp` | several, with a factor in common |
+/// | `EditedLinear<L>` | `structured/edited_linear.hpp` | a layer and edits of rank one |
 ///
 /// x and y are objects of Eigen's or views, of any strides; rows of a weight that is viewed are
 /// contiguous (RowMajor in Eigen).

@@ -16,6 +16,7 @@
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/apply.hpp>
 #include <pare/factor/low_rank.hpp>
@@ -127,10 +128,7 @@ class LowRankLinear : public detail::LinearCalls<LowRankLinear<S>, float> {
   template <Backend B>
   void apply_each(const B& backend, TensorView<const float, 2> x, TensorView<float, 2> y) const {
     const auto memory = leased<detail::LowRankLinearMemory>(backend);
-    const TensorView<float, 2> middle{
-        memory->middle.resize(static_cast<std::size_t>(x.rows() * rank())),
-        {x.rows(), rank()},
-        {rank(), 1}};
+    const TensorView<float, 2> middle = matrix_in(memory->middle, x.rows(), rank());
     right_.apply(backend, x, middle);
     left_.apply(backend, as_const(middle), y);
   }

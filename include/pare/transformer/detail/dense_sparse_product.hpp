@@ -55,10 +55,9 @@ template <class T>
 struct DenseSparseMemory {
   AlignedBuffer<T> sums;    ///< [rows x blocks atoms], and what a held table reads behind them
   AlignedBuffer<T> panels;  ///< [panels x blocks atoms x width]
-  AlignedBuffer<T> y;       ///< rows that are copied because theirs are not contiguous
 };
 
-/// One call of a layer with at least one row.
+/// One call of a layer with at least one row; those of x and y are contiguous.
 template <class B, StorageScalar S>
 class DenseSparseProduct {
   using T = compute_t<S>;
@@ -76,17 +75,10 @@ class DenseSparseProduct {
     const TensorView<T, 2> all{first, {rows, sums}, {sums, 1}};
     fetch_codes();
     apply_weight<B, S>(backend_, weight_.dictionary(), x_, all);
-    TensorView<T, 2> to = y_;
-    if (y_.cols() == 1) to.stride[1] = 1;
-    const bool copies = !contiguous_rows(y_);
-    if (copies) to = {memory->y.resize(size_of(rows * y_.cols())), y_.extent, {y_.cols(), 1}};
     if (rows <= single_rows())
-      combine_rows(as_const(all), to);
+      combine_rows(as_const(all), y_);
     else
-      combine_panels(as_const(all), memory->panels, to);
-    if (copies)
-      for (Index r = 0; r < rows; ++r)
-        for (Index o = 0; o < y_.cols(); ++o) y_(r, o) = to(r, o);
+      combine_panels(as_const(all), memory->panels, y_);
   }
 
  private:

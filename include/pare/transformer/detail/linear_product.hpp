@@ -112,8 +112,7 @@ struct RoundedRows {
 template <class B, class Multiply>
 void with_rounded_rows(const B& backend, TensorView<const float, 2> x, const Multiply& multiply) {
   const auto memory = leased<AlignedBuffer<bf16>>(backend);
-  const TensorView<bf16, 2> rounded{
-      memory->resize(static_cast<std::size_t>(x.rows() * x.cols())), x.extent, {x.cols(), 1}};
+  const TensorView<bf16, 2> rounded = matrix_in(*memory, x.rows(), x.cols());
   const Index block = block_rows(x.cols());
   parallel_for(backend.executor, ceil_div(x.rows(), block), [&](Index item, int) {
     const Index begin = item * block, end = std::min(x.rows(), begin + block);
@@ -160,18 +159,14 @@ void with_contiguous_rows(const B& backend, TensorView<const T, 2> x, TensorView
     for (Index j = 0; j < from.cols(); ++j)
       for (Index i = 0; i < from.rows(); ++i) to(i, j) = from(i, j);
   };
-  const auto rows_in = [](AlignedBuffer<T>& buffer, Index rows, Index cols) {
-    return TensorView<T, 2>{
-        buffer.resize(static_cast<std::size_t>(rows * cols)), {rows, cols}, {cols, 1}};
-  };
   TensorView<const T, 2> from = x;
   TensorView<T, 2> to = y;
   if (copies_x) {
-    const auto rows = rows_in(memory->x, x.rows(), x.cols());
+    const auto rows = matrix_in(memory->x, x.rows(), x.cols());
     copy(x, rows);
     from = as_const(rows);
   }
-  if (copies_y) to = rows_in(memory->y, y.rows(), y.cols());
+  if (copies_y) to = matrix_in(memory->y, y.rows(), y.cols());
   multiply(from, to);
   if (copies_y) copy(as_const(to), y);
 }

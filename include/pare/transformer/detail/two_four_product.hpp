@@ -53,6 +53,7 @@ Call two_four_call(const factor::TwoFour<S>& w, Index output, Index input) {
   call.mask = words.data + output * words.stride[0] + input / factor::TwoFourMask::word_inputs;
   call.mask_stride = words.stride[0];
   if constexpr (std::is_same_v<S, std::int8_t>) {
+    static_assert(factor::TwoFour<S>::scale_inputs == kernel::two_four_scale_inputs);
     const auto scales = w.scales();
     call.scales = scales.data + output * scales.stride[0] + input / kernel::two_four_scale_inputs;
     call.scale_stride = scales.stride[0];

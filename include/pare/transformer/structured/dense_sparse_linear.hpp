@@ -59,9 +59,10 @@ class DenseSparseLinear : public detail::LinearCalls<DenseSparseLinear<S>, compu
   /// \throws std::invalid_argument if an extent does not fit or y overlaps x or the atoms. Nothing
   ///         is written then. No rows: a no-op.
   ///
-  /// Cost, for each row: 2 inputs atoms outputs / block and 2 outputs nonzeros FLOPs. Up to
-  /// `few_rows` rows reading binds, as the file says. Memory, kept in the backend's workspace: two
-  /// times [rows x blocks * atoms], and what the product with the atoms takes.
+  /// Cost, for each row: 2 inputs atoms outputs / block and 2 outputs nonzeros FLOPs. Of one
+  /// row reading binds, as the file says. Memory, kept in the backend's workspace: [rows x blocks *
+  /// atoms], the same of rows rounded up to 16 (of more to a multiple of 64) where they share a
+  /// look-up, rows that are not contiguous, and what the product with the atoms takes.
   template <Backend B>
   void apply(const B& backend, TensorView<const scalar, 2> x, TensorView<scalar, 2> y) const {
     constexpr const char* function = "transformer::DenseSparseLinear::apply";
@@ -70,7 +71,10 @@ class DenseSparseLinear : public detail::LinearCalls<DenseSparseLinear<S>, compu
     if (y.rows() == 0) return;
     if constexpr (KernelBackend<B>) {
       const auto any = on_any_executor(backend);
-      detail::DenseSparseProduct<OnAnyExecutor<B>, S>(any, factors_, x, y).run();
+      detail::with_contiguous_rows(
+          any, detail::with_unit_steps(x), detail::with_unit_steps(y), [&](auto from, auto to) {
+            detail::DenseSparseProduct<OnAnyExecutor<B>, S>(any, factors_, from, to).run();
+          });
     } else {
       detail::reference_dense_sparse(factors_, x, y);
     }

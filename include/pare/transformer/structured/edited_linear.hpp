@@ -27,7 +27,6 @@
 #include <pare/factor/structured/rank_one_edit.hpp>
 #include <pare/kernel/edit_rows.hpp>
 #include <pare/transformer/detail/linear_calls.hpp>
-#include <pare/transformer/detail/linear_product.hpp>
 #include <pare/transformer/detail/row_blocks.hpp>
 #include <pare/transformer/linear.hpp>
 

@@ -5,11 +5,13 @@
 /// Linear layers of the same inputs with a factor that they share: y_i = (x B^T) A_i^T.
 ///
 /// ```cpp
-/// const auto factors = pare::factor::shared_factors(weights, {.latent = 64});  // [out_i x in]
-/// each const SharedLinear<float> layers(factors);            // viewed const auto small =
-/// SharedLinear<bf16>::copy_of(factors); layers.apply(x, y);                                   //
-/// all of them: y [rows, sum of out_i] layers.project(x, latent);                            // B
-/// once, layers.apply_specific(2, latent, y2);                 // and A_2 where it is wanted
+/// // weights: a list of matrices [out_i x in]
+/// const auto factors = pare::factor::shared_factors(weights, {.latent = 64});
+/// const SharedLinear<float> layers(factors);                  // viewed
+/// const auto small = SharedLinear<bf16>::copy_of(factors);
+/// layers.apply(x, y);                      // all of them: y [rows, sum of out_i]
+/// layers.project(x, latent);               // B once,
+/// layers.apply_specific(2, latent, y2);    // and A_2 where it is wanted
 /// ```
 
 #include <pare/core/macros_off.hpp>
@@ -18,12 +20,12 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/matrix.hpp>
+#include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/apply.hpp>
 #include <pare/factor/structured/shared_factors.hpp>
 #include <pare/transformer/dense_linear.hpp>
 #include <pare/transformer/detail/linear_calls.hpp>
-#include <pare/transformer/detail/linear_product.hpp>
 #include <pare/transformer/detail/row_blocks.hpp>
 #include <pare/transformer/linear.hpp>
 
@@ -156,9 +158,7 @@ class SharedLinear : public detail::LinearCalls<SharedLinear<S>, compute_t<S>> {
   template <Backend B>
   void apply_each(const B& backend, TensorView<const scalar, 2> x, TensorView<scalar, 2> y,
                   AlignedBuffer<scalar>& memory) const {
-    const TensorView<scalar, 2> middle{memory.resize(static_cast<std::size_t>(x.rows() * latent())),
-                                       {x.rows(), latent()},
-                                       {latent(), 1}};
+    const TensorView<scalar, 2> middle = matrix_in(memory, x.rows(), latent());
     shared_.apply(backend, x, middle);
     specific_.apply(backend, as_const(middle), y);
   }

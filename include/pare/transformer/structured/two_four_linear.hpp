@@ -24,7 +24,6 @@
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/structured/two_four.hpp>
 #include <pare/transformer/detail/linear_calls.hpp>
-#include <pare/transformer/detail/linear_product.hpp>
 #include <pare/transformer/detail/two_four_product.hpp>
 #include <pare/transformer/linear.hpp>
 

@@ -21,6 +21,7 @@
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/structured/armor.hpp>
 #include <pare/factor/structured/block_diagonal.hpp>
@@ -38,15 +39,10 @@ namespace pare::transformer {
 namespace detail {
 PARE_ABI_BEGIN
 
-/// Rows on their way through a WrappedLinear: B x, core(B x), and y where its rows have gaps.
+/// Rows on their way through a WrappedLinear: B x and core(B x).
 struct WrappedMemory {
-  AlignedBuffer<float> inner, outer, rows;
+  AlignedBuffer<float> inner, outer;
 };
-
-/// A [rows, columns] of contiguous rows in a buffer.
-inline TensorView<float, 2> rows_in(AlignedBuffer<float>& buffer, Index rows, Index columns) {
-  return {buffer.resize(static_cast<std::size_t>(rows * columns)), {rows, columns}, {columns, 1}};
-}
 
 PARE_ABI_END
 }  // namespace detail
@@ -92,8 +88,8 @@ class WrappedLinear : public detail::LinearCalls<WrappedLinear<Core, S>, float> 
   ///         is written then. No rows: a no-op.
   ///
   /// Cost: that of the core, and 2 rows b (inputs + outputs) FLOPs; of a few rows, reading the
-  /// blocks binds. Memory, kept in the backend's workspace: [rows, inputs + outputs], and the
-  /// core's.
+  /// blocks binds. Memory, kept in the backend's workspace: [rows, inputs + outputs], rows of x and
+  /// y that are not contiguous, and the core's.
   template <Backend B>
   void apply(const B& backend, TensorView<const float, 2> x, TensorView<float, 2> y) const {
     constexpr const char* function = "transformer::WrappedLinear::apply";
@@ -101,28 +97,15 @@ class WrappedLinear : public detail::LinearCalls<WrappedLinear<Core, S>, float> 
     check_no_overlap(function, "y", y, "left", left_.values());
     check_no_overlap(function, "y", y, "right", right_.values());
     check_apart_from_layer(function, "y", y, core_);
-    const Index rows = y.rows();
-    if (rows == 0) return;
+    if (y.rows() == 0) return;
     const auto memory = leased<detail::WrappedMemory>(backend);
-    const auto inner = detail::rows_in(memory->inner, rows, inputs());
-    const auto outer = detail::rows_in(memory->outer, rows, outputs());
-    const auto copy = [](auto from, auto to) {
-      for (Index j = 0; j < from.cols(); ++j)
-        for (Index i = 0; i < from.rows(); ++i) to(i, j) = from(i, j);
-    };
-    TensorView<const float, 2> from = x;
-    if (!detail::contiguous_rows(x)) {
-      const auto own = detail::rows_in(memory->rows, rows, inputs());
-      copy(x, own);
-      from = as_const(own);
-    }
-    factor::multiply_blocks(backend, right_, from, inner);
-    core_.apply(backend, as_const(inner), outer);
-    if (detail::contiguous_rows(y))
-      return factor::multiply_blocks(backend, left_, as_const(outer), y);
-    const auto own = detail::rows_in(memory->rows, rows, outputs());
-    factor::multiply_blocks(backend, left_, as_const(outer), own);
-    copy(as_const(own), y);
+    const auto inner = matrix_in(memory->inner, y.rows(), inputs());
+    const auto outer = matrix_in(memory->outer, y.rows(), outputs());
+    detail::with_contiguous_rows(backend, x, y, [&](auto from, auto to) {
+      factor::multiply_blocks(backend, right_, from, inner);
+      core_.apply(backend, as_const(inner), outer);
+      factor::multiply_blocks(backend, left_, as_const(outer), to);
+    });
   }
 
  private:
