@@ -3,7 +3,7 @@
 # No header includes one from a floor above its own, nor what lies in another area's detail/; areas of
 # one floor may use each other's public headers, but not in a circle. pare.hpp and dispatch are the
 # roof. All that users include stands between macros_off.hpp and macros_on.hpp. Intrinsics stand in
-# kernel/simd/x86.hpp, x86_avx512.hpp and arm.hpp alone.
+# kernel/simd/x86*.hpp, each by name, and arm.hpp alone.
 cmake_minimum_required(VERSION 3.25)
 set(floor_core 0)
 set(floor_kernel 1)
@@ -36,7 +36,7 @@ foreach(header IN LISTS headers)
                         "<pare/core/macros_off.hpp> and <pare/core/macros_on.hpp>")
     endif()
   endif()
-  if(NOT header MATCHES "^kernel/simd/(x86|x86_avx512|arm)\\.hpp$")
+  if(NOT header MATCHES "^kernel/simd/(x86|x86_avx512|x86_avx512_codes|x86_avx512_two_four|arm)\\.hpp$")
     file(STRINGS "${INCLUDE}/pare/${header}" intrinsics
          REGEX "_mm[0-9]*_[a-z]|__m(128|256|512|mask)|__builtin_ia32_|[^a-z_]v[a-z0-9]+q?_[fsup](8|16|32|64)[^a-z0-9]|intrin\\.h|arm_neon")
     if(intrinsics)

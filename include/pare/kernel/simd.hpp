@@ -12,16 +12,19 @@
 /// ```
 ///
 /// Kernels are written once over `vec<T, Arch>`; with `arch::scalar` that is T itself. An operation
-/// is what simd/x86.hpp, x86_avx512.hpp or arm.hpp has for the tag or one that it inherits from,
-/// else what simd/generic.hpp makes of xsimd. Intrinsics (fused multiply-add and full-width
-/// interleave on AVX-512, 16-bit floats, 32 x 32 -> 64 bit products) stand in those three and
-/// nowhere else.
+/// is what simd/x86*.hpp or arm.hpp has for the tag or one that it inherits from, else what
+/// simd/generic.hpp makes of xsimd. Intrinsics (fused multiply-add and full-width interleave on
+/// AVX-512, 16-bit floats, 32 x 32 -> 64 bit products) stand in those and nowhere else. What codes
+/// of few bits and 2:4 weights ask for is in simd/codes.hpp and simd/two_four.hpp, which this
+/// includes.
 
 #include <pare/core/macros_off.hpp>
 
 #include <pare/kernel/simd/arm.hpp>
+#include <pare/kernel/simd/codes.hpp>
 #include <pare/kernel/simd/contract.hpp>
 #include <pare/kernel/simd/generic.hpp>
+#include <pare/kernel/simd/two_four.hpp>
 #include <pare/kernel/simd/x86.hpp>
 #include <pare/kernel/simd/x86_avx512.hpp>
 
@@ -312,100 +315,6 @@ PARE_ALWAYS_INLINE void broadcast_pair(const T* p, vec<T, Arch>& first,
   }
 }
 
-/// table[places[i]] in lane i, for places of 8 or 16 bits.
-template <class Arch, ComputeScalar T, class I>
-PARE_ALWAYS_INLINE vec<T, Arch> look_up(const T* table, const I* places) noexcept {
-  if constexpr (requires { detail::look_up_on(Arch{}, table, places); })
-    return detail::look_up_on(Arch{}, table, places);
-  else
-    return detail::generic_look_up<Arch>(table, places);
-}
-
-/// Whether an arch holds tables of floats in registers, and looks them up faster there.
-template <class Arch>
-inline constexpr bool holds_tables =
-    requires(const float* p) { detail::hold_table_on<64>(Arch{}, p); };
-
-/// 64, 128 or 256 floats in registers.
-template <class Arch, int Entries>
-requires holds_tables<Arch>
-PARE_ALWAYS_INLINE auto hold_table(const float* table) noexcept {
-  return detail::hold_table_on<Entries>(Arch{}, table);
-}
-
-/// look_up of a table that is held, for places below its size.
-template <class Arch, class Table, class I>
-requires holds_tables<Arch>
-PARE_ALWAYS_INLINE vec<float, Arch> look_up_held(const Table& table, const I* places) noexcept {
-  return detail::look_up_held_on(Arch{}, table, places);
-}
-
-/// Bytes with sign as floats.
-template <class Arch>
-PARE_ALWAYS_INLINE vec<float, Arch> load_signed_bytes(const std::int8_t* p) noexcept {
-  if constexpr (requires { detail::load_signed_bytes_on(Arch{}, p); })
-    return detail::load_signed_bytes_on(Arch{}, p);
-  else
-    return detail::generic_load_signed_bytes<Arch>(p);
-}
-
-/// The values of e4m3 codes; a NaN is quiet, of either sign.
-template <class Arch>
-PARE_ALWAYS_INLINE vec<float, Arch> load_e4m3(const e4m3* p) noexcept {
-  if constexpr (requires { detail::load_e4m3_on(Arch{}, p); })
-    return detail::load_e4m3_on(Arch{}, p);
-  else
-    return detail::generic_load_e4m3<Arch>(p);
-}
-
-/// Whether an arch looks numbers of e4m3 codes up faster than it computes them.
-template <class Arch>
-inline constexpr bool looks_up_e4m3 =
-    requires(const e4m3* p, std::ptrdiff_t n, const float* magnitudes, bf16* out) {
-      detail::look_up_e4m3_on(Arch{}, p, n, magnitudes, 1.0f, out);
-    };
-
-/// out_i = code i times a scale, rounded as store_narrowed does; of `count` codes, a multiple
-/// of 32. magnitudes [128] are the numbers of codes without a sign.
-template <class Arch>
-requires looks_up_e4m3<Arch>
-PARE_ALWAYS_INLINE void look_up_e4m3(const e4m3* p, std::ptrdiff_t count, const float* magnitudes,
-                                     float scale, bf16* out) noexcept {
-  detail::look_up_e4m3_on(Arch{}, p, count, magnitudes, scale, out);
-}
-
-/// Stores the codes of numbers, as e4m3(x) rounds them.
-template <class Arch>
-PARE_ALWAYS_INLINE void store_e4m3(e4m3* p, vec<float, Arch> v) noexcept {
-  if constexpr (requires { detail::store_e4m3_on(Arch{}, p, v); })
-    detail::store_e4m3_on(Arch{}, p, v);
-  else
-    detail::generic_store_e4m3<Arch>(p, v);
-}
-
-/// low_i = (p_i mod 16) scale_i + offset_i and high_i = (p_i / 16) scale_i + offset_i for numbers
-/// scale and offset in every lane; scale has at most 20 bits of significand, so that its products
-/// are exact and the bits do not depend on the arch.
-template <class Arch, class V>
-PARE_ALWAYS_INLINE void load_nibbles(const std::uint8_t* p, V scale, V offset, V& low,
-                                     V& high) noexcept {
-  if constexpr (requires { detail::load_nibbles_on(Arch{}, p, scale, offset, low, high); })
-    detail::load_nibbles_on(Arch{}, p, scale, offset, low, high);
-  else
-    detail::generic_load_nibbles<Arch>(p, scale, offset, low, high);
-}
-
-/// Pairs of binary16 numbers, little endian, as floats: pair i is at p + i stride. 4 bytes are read
-/// from each place.
-template <class Arch>
-PARE_ALWAYS_INLINE void widen_halves(const void* p, std::ptrdiff_t stride, std::ptrdiff_t count,
-                                     float (*out)[2]) noexcept {
-  if constexpr (requires { detail::widen_halves_on(Arch{}, p, stride, count, out); })
-    detail::widen_halves_on(Arch{}, p, stride, count, out);
-  else
-    detail::generic_widen_halves(p, stride, count, out);
-}
-
 /// The nearest integer, ties to even; only where the arch has_exponent_scale.
 template <class Arch, class V>
 PARE_ALWAYS_INLINE V round_nearest(V v) noexcept {
@@ -445,91 +354,6 @@ PARE_ALWAYS_INLINE std::int32_t* list_bits(std::uint64_t bits, std::int32_t firs
     return detail::list_bits_on(Arch{}, bits, first, out);
   else
     return detail::generic_list_bits(bits, first, out);
-}
-
-/// Bit i: lane i is one of the two largest of its four; of equal ones the lower lanes are. Lanes
-/// are a multiple of four and none is a NaN.
-template <class Arch, class V>
-PARE_ALWAYS_INLINE std::uint32_t two_largest(V v) noexcept {
-  static_assert(lanes<detail::lane_t<V>, Arch> % 4 == 0);
-  if constexpr (requires { detail::two_largest_on(Arch{}, v); })
-    return detail::two_largest_on(Arch{}, v);
-  else
-    return detail::generic_two_largest<Arch>(v);
-}
-
-/// Writes those 8 of 16 numbers whose bits are set, in their order: two for each four bits. Of more
-/// bits, which NaN have, no more than 8 are written.
-template <class Arch, StorageScalar S>
-PARE_ALWAYS_INLINE void compress_eight(const S* p, std::uint32_t bits, S* out) noexcept {
-  if constexpr (requires { detail::compress_eight_on(Arch{}, p, bits, out); })
-    detail::compress_eight_on(Arch{}, p, bits, out);
-  else
-    for (int i = 0; i < 8 && bits != 0; ++i, bits &= bits - 1) out[i] = p[__builtin_ctz(bits)];
-}
-
-/// Two indices of 2 bits for each group of four inputs, those of the two bits that are set in its
-/// four: the lower one in the lower bits, a byte for two groups. Of a group without two, 0.
-/// \param words [count] of 16 bits, four groups each
-/// \param indices [2 count], written; behind them up to 62 zeros more
-template <class Arch>
-PARE_ALWAYS_INLINE void index_kept(const std::uint16_t* words, std::ptrdiff_t count,
-                                   std::uint8_t* indices) noexcept {
-  if constexpr (requires { detail::index_kept_on(Arch{}, words, count, indices); })
-    detail::index_kept_on(Arch{}, words, count, indices);
-  else
-    detail::generic_index_kept(words, count, indices);
-}
-
-/// The groups of four that two of each are taken from, as many as make a register: registers of
-/// them where an arch permutes those, or the pointer. Of one lane, the group that it is in.
-template <class Arch, ComputeScalar T>
-PARE_ALWAYS_INLINE auto load_groups(const T* x) noexcept {
-  if constexpr (requires { detail::load_groups_on(Arch{}, x); })
-    return detail::load_groups_on(Arch{}, x);
-  else
-    return x;
-}
-
-/// The same groups, held in registers: g++ would load them again for each use.
-template <class Groups>
-PARE_ALWAYS_INLINE Groups held_groups(Groups groups) noexcept {
-#if defined(__GNUC__) && defined(__x86_64__)
-  if constexpr (requires { groups.low, groups.high; })
-    __asm__("" : "+v"(groups.low), "+v"(groups.high));
-#endif
-  return groups;
-}
-
-/// Where a register of kept inputs of T is taken from: indices as index_kept writes them, of values
-/// from `value` on, a multiple of the lanes.
-template <class Arch, ComputeScalar T>
-PARE_ALWAYS_INLINE auto kept_places(const std::uint8_t* indices, std::ptrdiff_t value) noexcept {
-  constexpr const T* of = nullptr;
-  if constexpr (requires { detail::kept_places_on(Arch{}, of, indices); })
-    return detail::kept_places_on(Arch{}, of, indices + value / 4);
-  else
-    return detail::generic_kept_places<Arch, T>(indices, value);
-}
-
-/// The two of each of the groups, in a register.
-template <class Arch, ComputeScalar T, class Groups, class Places>
-PARE_ALWAYS_INLINE vec<T, Arch> take_kept(const Groups& groups, const Places& places) noexcept {
-  if constexpr (requires { detail::take_kept_on(Arch{}, groups, places); })
-    return detail::take_kept_on(Arch{}, groups, places);
-  else
-    return detail::generic_take_kept<Arch, T>(groups, places);
-}
-
-/// out [16] = the 8 values, widened, where `word` has a bit, two in each four, and zeros elsewhere.
-template <class Arch, class S, ComputeScalar T>
-PARE_ALWAYS_INLINE void expand_kept(const S* values, unsigned word, T* out) noexcept {
-  if constexpr (requires { detail::expand_kept_on(Arch{}, values, word, out); }) {
-    detail::expand_kept_on(Arch{}, values, word, out);
-  } else {
-    for (int i = 0; i < 16; ++i) out[i] = T(0);
-    for (; word != 0; word &= word - 1) out[__builtin_ctz(word)] = static_cast<T>(*values++);
-  }
 }
 
 /// Transposes a square block held in `lanes` registers: afterwards v[i] holds lane i of each.

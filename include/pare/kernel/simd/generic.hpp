@@ -173,29 +173,6 @@ PARE_ALWAYS_INLINE vec<float, Arch> generic_narrow_doubles(const vec<double, Arc
   return load<Arch>(static_cast<const float*>(x));
 }
 
-/// Of four numbers the two largest as bits; of equal ones the first.
-template <class T>
-PARE_ALWAYS_INLINE std::uint32_t two_largest_of(const T* x) noexcept {
-  std::uint32_t kept = 0;
-  for (int i = 0; i < 4; ++i) {
-    int larger = 0;
-    for (int k = 0; k < 4; ++k) larger += k < i ? x[k] >= x[i] : x[k] > x[i];
-    kept |= static_cast<std::uint32_t>(larger < 2) << i;
-  }
-  return kept;
-}
-
-template <class Arch, class V>
-PARE_ALWAYS_INLINE std::uint32_t generic_two_largest(V v) noexcept {
-  constexpr std::ptrdiff_t n = lanes<lane_t<V>, Arch>;
-  lane_t<V> x[static_cast<std::size_t>(n)];
-  store<Arch>(static_cast<lane_t<V>*>(x), v);
-  std::uint32_t kept = 0;
-  for (std::ptrdiff_t i = 0; i < n; i += 4)
-    kept |= two_largest_of(static_cast<const lane_t<V>*>(x) + i) << i;
-  return kept;
-}
-
 template <class Arch, class V>
 PARE_ALWAYS_INLINE V generic_swap_pairs(V v) noexcept {
   if constexpr (is_batch<V>) {
@@ -301,40 +278,6 @@ inline std::int32_t* generic_list_bits(std::uint64_t bits, std::int32_t first,
                                        std::int32_t* out) noexcept {
   for (; bits != 0; bits &= bits - 1) *out++ = first + __builtin_ctzll(bits);
   return out;
-}
-
-/// Of a group whose kept two are the bits of its number: the lower index, and the higher one
-/// times 4. 0 where not two are.
-inline constexpr std::uint8_t kept_indices[16] = {0, 0,  0,  4, 0,  8, 9, 0,
-                                                  0, 12, 13, 0, 14, 0, 0, 0};
-
-inline void generic_index_kept(const std::uint16_t* words, std::ptrdiff_t count,
-                               std::uint8_t* indices) noexcept {
-  for (std::ptrdiff_t w = 0; w < count; ++w)
-    for (int half = 0; half < 2; ++half) {
-      const unsigned groups = static_cast<unsigned>(words[w] >> 8 * half) & 255u;
-      indices[2 * w + half] =
-          static_cast<std::uint8_t>(kept_indices[groups & 15u] | kept_indices[groups >> 4] << 4);
-    }
-}
-
-/// Indices of 2 bits, the first of them lowest, of as many values as a register holds.
-template <class Arch, class T>
-PARE_ALWAYS_INLINE unsigned generic_kept_places(const std::uint8_t* indices,
-                                                std::ptrdiff_t value) noexcept {
-  constexpr std::ptrdiff_t n = lanes<T, Arch>;
-  unsigned bits = static_cast<unsigned>(indices[value / 4]) >> value % 4 * 2;
-  for (std::ptrdiff_t i = 4; i < n; i += 4)
-    bits |= static_cast<unsigned>(indices[value / 4 + i / 4]) << 2 * i;
-  return bits;
-}
-
-template <class Arch, class T>
-PARE_ALWAYS_INLINE vec<T, Arch> generic_take_kept(const T* x, unsigned places) noexcept {
-  constexpr std::ptrdiff_t n = lanes<T, Arch>;
-  T kept[static_cast<std::size_t>(n)];
-  for (std::ptrdiff_t i = 0; i < n; ++i) kept[i] = x[i / 2 * 4 + (places >> 2 * i & 3u)];
-  return load<Arch>(static_cast<const T*>(kept));
 }
 
 PARE_ABI_END

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// Operations of the vector layer on codes of few bits: look-ups, bytes, e4m3, nibbles, halves.
+///
+/// ```cpp
+/// const vec<float, Arch> x = load_signed_bytes<Arch>(bytes);
+/// const auto table = hold_table<Arch, 64>(floats);              // where holds_tables<Arch>
+/// const vec<float, Arch> y = look_up_held<Arch>(table, places);
+/// ```
+///
+/// An overload of an arch must be declared before the function here that asks for it: all that have
+/// some are included first.
+
+#include <pare/core/macros_off.hpp>
+
+#include <pare/core/e4m3.hpp>
+#include <pare/kernel/simd/arm.hpp>
+#include <pare/kernel/simd/contract.hpp>
+#include <pare/kernel/simd/generic.hpp>
+#include <pare/kernel/simd/x86.hpp>
+#include <pare/kernel/simd/x86_avx512_codes.hpp>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace pare::kernel {
+PARE_ABI_BEGIN
+
+/// table[places[i]] in lane i, for places of 8 or 16 bits.
+template <class Arch, ComputeScalar T, class I>
+PARE_ALWAYS_INLINE vec<T, Arch> look_up(const T* table, const I* places) noexcept {
+  if constexpr (requires { detail::look_up_on(Arch{}, table, places); })
+    return detail::look_up_on(Arch{}, table, places);
+  else
+    return detail::generic_look_up<Arch>(table, places);
+}
+
+/// Whether an arch holds tables of floats in registers, and looks them up faster there.
+template <class Arch>
+inline constexpr bool holds_tables =
+    requires(const float* p) { detail::hold_table_on<64>(Arch{}, p); };
+
+/// 64, 128 or 256 floats in registers.
+template <class Arch, int Entries>
+requires holds_tables<Arch>
+PARE_ALWAYS_INLINE auto hold_table(const float* table) noexcept {
+  return detail::hold_table_on<Entries>(Arch{}, table);
+}
+
+/// look_up of a table that is held, for places below its size.
+template <class Arch, class Table, class I>
+requires holds_tables<Arch>
+PARE_ALWAYS_INLINE vec<float, Arch> look_up_held(const Table& table, const I* places) noexcept {
+  return detail::look_up_held_on(Arch{}, table, places);
+}
+
+/// Bytes with sign as floats.
+template <class Arch>
+PARE_ALWAYS_INLINE vec<float, Arch> load_signed_bytes(const std::int8_t* p) noexcept {
+  if constexpr (requires { detail::load_signed_bytes_on(Arch{}, p); })
+    return detail::load_signed_bytes_on(Arch{}, p);
+  else
+    return detail::generic_load_signed_bytes<Arch>(p);
+}
+
+/// The values of e4m3 codes; a NaN is quiet, of either sign.
+template <class Arch>
+PARE_ALWAYS_INLINE vec<float, Arch> load_e4m3(const e4m3* p) noexcept {
+  if constexpr (requires { detail::load_e4m3_on(Arch{}, p); })
+    return detail::load_e4m3_on(Arch{}, p);
+  else
+    return detail::generic_load_e4m3<Arch>(p);
+}
+
+/// Whether an arch looks numbers of e4m3 codes up faster than it computes them.
+template <class Arch>
+inline constexpr bool looks_up_e4m3 =
+    requires(const e4m3* p, std::ptrdiff_t n, const float* magnitudes, bf16* out) {
+      detail::look_up_e4m3_on(Arch{}, p, n, magnitudes, 1.0f, out);
+    };
+
+/// out_i = code i times a scale, rounded as store_narrowed does; of `count` codes, a multiple
+/// of 32. magnitudes [128] are the numbers of codes without a sign.
+template <class Arch>
+requires looks_up_e4m3<Arch>
+PARE_ALWAYS_INLINE void look_up_e4m3(const e4m3* p, std::ptrdiff_t count, const float* magnitudes,
+                                     float scale, bf16* out) noexcept {
+  detail::look_up_e4m3_on(Arch{}, p, count, magnitudes, scale, out);
+}
+
+/// Stores the codes of numbers, as e4m3(x) rounds them.
+template <class Arch>
+PARE_ALWAYS_INLINE void store_e4m3(e4m3* p, vec<float, Arch> v) noexcept {
+  if constexpr (requires { detail::store_e4m3_on(Arch{}, p, v); })
+    detail::store_e4m3_on(Arch{}, p, v);
+  else
+    detail::generic_store_e4m3<Arch>(p, v);
+}
+
+/// low_i = (p_i mod 16) scale_i + offset_i and high_i = (p_i / 16) scale_i + offset_i for numbers
+/// scale and offset in every lane; scale has at most 20 bits of significand, so that its products
+/// are exact and the bits do not depend on the arch.
+template <class Arch, class V>
+PARE_ALWAYS_INLINE void load_nibbles(const std::uint8_t* p, V scale, V offset, V& low,
+                                     V& high) noexcept {
+  if constexpr (requires { detail::load_nibbles_on(Arch{}, p, scale, offset, low, high); })
+    detail::load_nibbles_on(Arch{}, p, scale, offset, low, high);
+  else
+    detail::generic_load_nibbles<Arch>(p, scale, offset, low, high);
+}
+
+/// Pairs of binary16 numbers, little endian, as floats: pair i is at p + i stride. 4 bytes are read
+/// from each place.
+template <class Arch>
+PARE_ALWAYS_INLINE void widen_halves(const void* p, std::ptrdiff_t stride, std::ptrdiff_t count,
+                                     float (*out)[2]) noexcept {
+  if constexpr (requires { detail::widen_halves_on(Arch{}, p, stride, count, out); })
+    detail::widen_halves_on(Arch{}, p, stride, count, out);
+  else
+    detail::generic_widen_halves(p, stride, count, out);
+}
+
+PARE_ABI_END
+}  // namespace pare::kernel
+
+#include <pare/core/macros_on.hpp>
