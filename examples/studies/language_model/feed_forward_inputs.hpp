@@ -25,11 +25,12 @@ inline FeedForwardWeights read_feed_forward(const pare::io::GgufFile& file, Inde
           detail::read_weight(file, name + "down.weight")};
 }
 
-/// The rows that each block's feed-forward layer gets, at most 2048 of the text of --sample.
+/// The rows that each block's feed-forward layer gets of the text of --sample.
 template <class B>
 std::vector<pare::RowMatrix<float>> feed_forward_inputs(const Arguments& arguments,
                                                         OpenModel& model, const B& backend) {
-  const std::vector<Token> sample = tokens_of(model, arguments.sample, 2048);
+  const std::vector<Token> sample =
+      tokens_of(model, arguments.sample, arguments.svd.sample_tokens.value_or(2048));
   command_line::Progress progress("inputs of feed-forward layers");
   std::vector<pare::RowMatrix<float>> inputs;
   auto& blocks = model.llama.blocks();

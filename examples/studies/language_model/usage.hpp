@@ -68,7 +68,7 @@ perplexity judges texts:
                        transmla_fold: latent attention, of whose width a head is the rotary key; and
                        of mha2mla and mha2mla_care: a quarter of each key head stays rotary, and one
                        latent of the rest, by the weights alone or the inputs
-  --sample-tokens N    of --sample with --svd and --latent, at most   (32768)
+  --sample-tokens N    of --sample, at most         (32768, with --experts 2048)
   --gradients FOLDER   of blk.N.LINEAR.squares.npy, mean squares of the gradient of each weight
   --factors f32|bf16   type of factors                           (f32)
   --repeat N           with --heads, --svd or --latent: judges the first N tokens of a text where they come a
@@ -114,6 +114,7 @@ and shows what that changes, on texts too:
   --layers LIST        blocks, one edited at a time              (6,9,12,15,18)
   --strengths LIST     how far the block's output moves: 1 to what the donor has there   (1)
   --sample FILE        another text, which shows what inputs the layers have
+  --sample-tokens N    of it, at most                            (32768)
   --tokens N           of each text, at most                     (8192)
 
 heads finds the heads that copy, by prompts that ask for a passage by its key:
