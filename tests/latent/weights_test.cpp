@@ -6,8 +6,10 @@
 #include <pare/latent/weights.hpp>
 #include <pare/transformer/quantized_linear.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <unsupported/Eigen/CXX11/Tensor>
 
 #include "latent/layers.hpp"
 #include "support/properties.hpp"
@@ -98,6 +100,21 @@ TYPED_TEST(UpWeightsTest, ProductsOfEachHeadAreThoseOfItsRows) {
         }
       }
   }
+}
+
+TEST(UpWeights, TakesTensorsOfEigen) {
+  const LatentConfig c = small_latent_config();
+  const UpWeights<float> up(c, random_linear<float>(c.heads * (c.nope + c.value), c.latent, 1));
+  const auto q = random_rows<float>(2, c.heads * c.nope, 2);
+  Eigen::Tensor<float, 3, Eigen::RowMajor> tensor(2, c.heads, c.nope),
+      absorbed(2, c.heads, c.latent);
+  std::copy_n(q.view().data, tensor.size(), tensor.data());
+  up.absorb(pare::simd, tensor, absorbed);
+  Rows<float> wanted(2, c.heads * c.latent);
+  up.absorb(pare::simd, heads_of(q.view(), c.heads, c.nope),
+            heads_of(wanted.view(), c.heads, c.latent));
+  for (Index i = 0; i < absorbed.size(); ++i)
+    EXPECT_EQ(absorbed.data()[i], wanted.view().data[i]) << i;
 }
 
 TEST(UpWeights, AnyThreadsAndAnyTokensHaveTheSameBits) {

@@ -154,36 +154,41 @@ class UpWeights {
 
   /// absorbed_th = W_UK,h^T q_th: what a query multiplies latents by.
   ///
-  /// \param q        [tokens, H, d_n], rows contiguous
-  /// \param absorbed [tokens, H, d_c], rows contiguous; apart from q and the weights
+  /// \param q        [tokens, H, d_n] of `scalar`, a view or Eigen's tensor; rows contiguous, as in
+  ///                 Eigen's row-major tensors
+  /// \param absorbed [tokens, H, d_c], likewise; apart from q and the weights
   /// \throws std::invalid_argument if a shape does not fit or absorbed overlaps q or the weights.
   ///         Nothing is written then. No tokens: a no-op.
   ///
   /// Cost: 2 tokens H d_n d_c FLOPs; up to some 16 tokens reading W_UK binds, which happens once
   /// for every 16. The same bits for any number of threads and any number of tokens. Memory: none
   /// (of double that of linalg::multiply).
-  template <Backend B>
-  void absorb(const B& backend, TensorView<const scalar, 3> q,
-              TensorView<scalar, 3> absorbed) const {
+  template <Backend B, In<3> Q, Out<3> A>
+  requires(std::is_same_v<scalar_of<Q>, scalar> && std::is_same_v<scalar_of<A>, scalar>)
+  void absorb(const B& backend, const Q& q, A&& absorbed) const {
     constexpr const char* function = "latent::UpWeights::absorb";
-    check_product(function, "q", q, nope_, "absorbed", absorbed, latent());
+    const auto from = as_const(to_view(q));
+    const auto to = to_view(absorbed);
+    check_product(function, "q", from, nope_, "absorbed", to, latent());
     detail::multiply_heads(
         on_any_executor(backend),
         detail::HeadWeights<S>{keys_transposed_.data(), latent() * nope_, nope_, latent(), nope_},
-        q, absorbed);
+        from, to);
   }
 
   /// out_th = W_UV,h u_th, of latent outputs u [tokens, H, d_c] into [tokens, H, d_v]. All else as
   /// absorb.
-  template <Backend B>
-  void expand_outputs(const B& backend, TensorView<const scalar, 3> u,
-                      TensorView<scalar, 3> out) const {
+  template <Backend B, In<3> U, Out<3> O>
+  requires(std::is_same_v<scalar_of<U>, scalar> && std::is_same_v<scalar_of<O>, scalar>)
+  void expand_outputs(const B& backend, const U& u, O&& out) const {
     constexpr const char* function = "latent::UpWeights::expand_outputs";
-    check_product(function, "u", u, latent(), "out", out, value_);
+    const auto from = as_const(to_view(u));
+    const auto to = to_view(out);
+    check_product(function, "u", from, latent(), "out", to, value_);
     detail::multiply_heads(on_any_executor(backend),
                            detail::HeadWeights<S>{value(0).data, (nope_ + value_) * all().stride[0],
                                                   all().stride[0], value_, latent()},
-                           u, out);
+                           from, to);
   }
 
  private:
