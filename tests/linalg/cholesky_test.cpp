@@ -59,6 +59,14 @@ TEST(Cholesky, FindsWhatHasNone) {
     nan(at + 5, at) = std::numeric_limits<double>::quiet_NaN();
     EXPECT_FALSE(cholesky(pare::simd, nan)) << at;
   }
+  for (const Index at : {0, 299})
+    for (const bool on_kernels : {true, false}) {
+      RowMatrix<double> infinite = definite(300);
+      infinite(at, at) = std::numeric_limits<double>::infinity();
+      EXPECT_FALSE(on_kernels ? cholesky(pare::simd, infinite)
+                              : cholesky(pare::reference, infinite))
+          << at;
+    }
   RowMatrix<double> wide(3, 4), tall(4, 3);
   refusal([&] { cholesky(pare::simd, wide); }, "linalg::cholesky", "a");
   refusal([&] { invert_lower(pare::simd, tall); }, "linalg::invert_lower", "a");

@@ -57,7 +57,7 @@ PARE_ABI_BEGIN
 /// \param backend `pare::reference` (one block, on the calling thread), or one that has kernels
 /// \param a       [n x n], row-major, of which the lower half is read; L takes its place. What
 ///                stands above the diagonal is scratch
-/// \return        whether there is an L; if not, a is scratch. NaN is not positive definite
+/// \return        whether there is an L; if not, a is scratch. NaN and infinity have none
 /// \throws std::invalid_argument if a is not square
 ///
 /// Cost: n^3 / 3 FLOPs, nearly all in products of matrices. Memory: n rows of 256, and that of
@@ -78,9 +78,9 @@ bool cholesky(const B& backend, RowMatrix<double>& a) {
     const Index size = std::min(block, n - begin), rest = n - begin - size;
     const Eigen::LLT<Eigen::MatrixXd> corner(detail::lower_corner(a, begin, size));
     if (corner.info() != Eigen::Success) return false;
-    // Eigen goes on past NaN.
+    // Eigen goes on past NaN and infinity.
     for (Index i = 0; i < size; ++i)
-      if (!(corner.matrixLLT()(i, i) > 0)) return false;
+      if (!(corner.matrixLLT()(i, i) > 0) || !is_finite(corner.matrixLLT()(i, i))) return false;
     for (Index i = 0; i < size; ++i)
       for (Index j = 0; j <= i; ++j) a(begin + i, begin + j) = corner.matrixLLT()(i, j);
     if (rest == 0) return true;
