@@ -184,6 +184,12 @@ TEST(Gates, RefuseWhatHasNoOrder) {
     logits(1, 2) = bad;
     refused("logits", TopOne{});
   }
+  for (const Index k : {1, 4}) {  // of another size, and of the same
+    routes.weights = some_logits();
+    routes.ids.resize(3, 4);
+    refuses_and_leaves_alone([&] { route(routes.weights, TopK{.k = k}, routes); }, "routing::route",
+                             "routes", routes.weights);
+  }
   logits.resize(3, 0);
   refused("logits", TopOne{});
 }

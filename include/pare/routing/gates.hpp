@@ -192,6 +192,9 @@ void checked_route(const B& backend, TensorView<const T, 2> logits, const G& gat
       check(!is_nan(logits(r, e)) && logits(r, e) < std::numeric_limits<T>::infinity(), function,
             "logits", std::array<Index, 2>{r, e},
             "[row, expert] with a logit that is neither NaN nor +infinity");
+  // Which are made anew, or written while later rows are read.
+  check_no_overlap(function, "routes", const_view(routes.weights), "logits", logits);
+  check_no_overlap(function, "routes", const_view(routes.ids), "logits", logits);
   routes.ids.resize(logits.rows(), choices);
   routes.weights.resize(logits.rows(), choices);
   run_gate(backend, logits, gate, routes);
@@ -214,9 +217,10 @@ PARE_ABI_BEGIN
 /// \param logits  [rows, experts] of float or double, any strides, at least one expert; -infinity
 ///                is never chosen before a finite logit
 /// \param gate    TopOne, TopK, TopHalf, TopBlocks, or a Gate of your own
-/// \param routes  resized to [rows, choices], in its own memory where that is enough
-/// \throws std::invalid_argument if a logit is NaN or +infinity, naming its row, or the gate does
-///         not fit the experts. `routes` is as it was then.
+/// \param routes  resized to [rows, choices], in its own memory where the size is the same; apart
+///                from the logits
+/// \throws std::invalid_argument if a logit is NaN or +infinity, naming its row, the gate does not
+///         fit the experts, or the logits lie in `routes`. `routes` is as it was then.
 ///
 /// Cost: per row a pass over its logits for each choice up to 8, else a sort of them, and where
 /// weights are shares of a softmax over all, an exponential per logit: in double, whatever the
