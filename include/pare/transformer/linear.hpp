@@ -100,8 +100,8 @@ void check_linear(const char* function, Index inputs, Index outputs,
 }
 
 /// Throws std::invalid_argument if an output shares memory with what a layer has as `weights()` or
-/// `blocks()`, or the layers it is made of, which `each_layer(visit)` visits; a layer that has none
-/// of them is not looked at.
+/// `blocks()`, or as other memory, which `each_memory(visit)` visits, or with the layers it is made
+/// of, which `each_layer(visit)` visits; a layer that has none of them is not looked at.
 template <class L, class T, std::size_t Rank>
 void check_apart_from_layer(const char* function, const char* output,
                             const TensorView<T, Rank>& out, const L& layer) {
@@ -109,6 +109,9 @@ void check_apart_from_layer(const char* function, const char* output,
     check_no_overlap(function, output, out, "a weight", layer.weights());
   if constexpr (requires { check_no_overlap(function, output, out, "", layer.blocks()); })
     check_no_overlap(function, output, out, "a weight", layer.blocks());
+  if constexpr (requires { layer.each_memory([](const auto&) {}); })
+    layer.each_memory(
+        [&](const auto& memory) { check_no_overlap(function, output, out, "a weight", memory); });
   if constexpr (requires { layer.each_layer([](const auto&) {}); })
     layer.each_layer(
         [&](const auto& part) { check_apart_from_layer(function, output, out, part); });

@@ -191,6 +191,17 @@ TEST(DenseSparseLinear, WhatDoesNotFitIsRefused) {
   refused(as_const(x.view()), cut(x, 4, 8), "y");
   auto* const atoms = const_cast<float*>(layer.weights().data);
   refused(as_const(x.view()), pare::TensorView<float, 2>{atoms, {4, 8}, {8, 1}}, "y");
+  const DenseSparseLinear<float> wide(random_weight<float>({300, 6, 300, 260, 2}));
+  const auto over = [&](const DenseSparseLinear<float>& of, const void* memory) {
+    const pare::TensorView<float, 2> inside{
+        static_cast<float*>(const_cast<void*>(memory)), {1, of.outputs()}, {of.outputs(), 1}};
+    const auto row = random_rows<float>(1, 6, 5);
+    refuses_and_leaves_alone([&] { of.apply(pare::simd, row.view(), inside); },
+                             "transformer::DenseSparseLinear::apply", "y", of.factors().dense());
+  };
+  over(layer, layer.factors().stored_values().data);
+  over(layer, layer.factors().small_places().data);
+  over(wide, wide.factors().wide_places().data);
   layer.apply(pare::simd, pare::TensorView<const float, 2>{nullptr, {0, 6}, {6, 1}},
               pare::TensorView<float, 2>{nullptr, {0, 8}, {8, 1}});
 }

@@ -61,6 +61,10 @@ TEST(BlockDiagonalTest, HasItsBlocksOnTheDiagonal) {
   EXPECT_TRUE(dense_of(a.copy()) == dense);
   EXPECT_TRUE(dense_of(BlockDiagonal<bf16>(9, 3)) == MatrixXd::Identity(9, 9));
   EXPECT_EQ(BlockDiagonal<float>().copy().blocks(), 0);
+  BlockDiagonal<float> from(9, 3);
+  const BlockDiagonal<float> to = std::move(from);
+  EXPECT_EQ(to.blocks(), 3);
+  EXPECT_EQ(from.copy().size(), 0);  // NOLINT(bugprone-use-after-move): promised
 }
 
 TEST(BlockDiagonalTest, RefusesWhatDoesNotFit) {
@@ -201,6 +205,23 @@ TEST(WrappedLinearTest, RefusesWhatDoesNotFit) {
   const auto overlapping = pare::columns_of(pare::to_view(x), 0, 24);
   refuses_and_leaves_alone([&] { layer.apply(pare::as_const(pare::to_view(x)), overlapping); },
                            call, "y", x);
+  const WrappedLinear pruned(
+      random_blocks<float>(64, 8, 1),
+      TwoFourLinear<float>(pare::factor::TwoFour<float>(pare::factor::TwoFourMask(64, 64))),
+      random_blocks<float>(64, 8, 2));
+  const auto row = random_matrix<RowMatrix<float>>(1, 64, 5);
+  for (const void* memory :
+       {static_cast<const void*>(pruned.left().values().data),
+        static_cast<const void*>(pruned.right().values().data),
+        static_cast<const void*>(pruned.core().two_four().values().data),
+        static_cast<const void*>(pruned.core().two_four().mask().words().data)})
+    refusal(
+        [&] {
+          const pare::TensorView<float, 2> inside{
+              static_cast<float*>(const_cast<void*>(memory)), {1, 64}, {64, 1}};
+          pruned.apply(pare::const_view(row), inside);
+        },
+        call, "y");
   RowMatrix<float> none(0, 40), nothing(0, 24);
   EXPECT_NO_THROW(layer.apply(none, nothing));
 }

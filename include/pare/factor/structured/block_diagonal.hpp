@@ -27,6 +27,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <type_traits>
+#include <utility>
 
 namespace pare::factor {
 PARE_ABI_BEGIN
@@ -40,6 +41,14 @@ class BlockDiagonal {
 
   /// No blocks.
   BlockDiagonal() = default;
+  /// What is moved from has no blocks.
+  BlockDiagonal(BlockDiagonal&& other) noexcept { *this = std::move(other); }
+  BlockDiagonal& operator=(BlockDiagonal&& other) noexcept {
+    size_ = std::exchange(other.size_, 0);
+    block_ = std::exchange(other.block_, 0);
+    values_ = std::move(other.values_);
+    return *this;
+  }
 
   /// Identities.
   /// \throws std::invalid_argument if block is below 1, size no multiple of it from `block` on, or

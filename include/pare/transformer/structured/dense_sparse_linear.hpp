@@ -50,14 +50,24 @@ class DenseSparseLinear : public detail::LinearCalls<DenseSparseLinear<S>, compu
   /// The atoms, [blocks * atoms x inputs].
   TensorView<const S, 2> weights() const { return factors_.dictionary(); }
 
+  /// Visits what it reads beside the atoms: values and their places.
+  template <class Visit>
+  void each_memory(const Visit& visit) const {
+    visit(factors_.stored_values());
+    if (factors_.places_are_small())
+      visit(factors_.small_places());
+    else
+      visit(factors_.wide_places());
+  }
+
   using detail::LinearCalls<DenseSparseLinear<S>, compute_t<S>>::apply;
   /// y = (x D^T) S^T.
   ///
   /// \param backend left out: pare::simd
   /// \param x [rows, inputs], any strides; rows that are not contiguous are copied
-  /// \param y [rows, outputs], the same; apart from x and the atoms
-  /// \throws std::invalid_argument if an extent does not fit or y overlaps x or the atoms. Nothing
-  ///         is written then. No rows: a no-op.
+  /// \param y [rows, outputs], the same; apart from x and the factors
+  /// \throws std::invalid_argument if an extent does not fit or y overlaps x or the factors.
+  ///         Nothing is written then. No rows: a no-op.
   ///
   /// Cost, for each row: 2 inputs atoms outputs / block and 2 outputs nonzeros FLOPs. Of one
   /// row reading binds, as the file says. Memory, kept in the backend's workspace: [rows x blocks *
@@ -67,7 +77,7 @@ class DenseSparseLinear : public detail::LinearCalls<DenseSparseLinear<S>, compu
   void apply(const B& backend, TensorView<const scalar, 2> x, TensorView<scalar, 2> y) const {
     constexpr const char* function = "transformer::DenseSparseLinear::apply";
     check_linear(function, inputs(), outputs(), x, y);
-    check_no_overlap(function, "y", y, "the atoms", weights());
+    check_apart_from_layer(function, "y", y, *this);
     if (y.rows() == 0) return;
     if constexpr (KernelBackend<B>) {
       const auto any = on_any_executor(backend);

@@ -120,6 +120,13 @@ class EditedLinear : public detail::LinearCalls<EditedLinear<Base, Gate>, linear
   const Base& base() const { return base_; }
   const Edits& edits() const { return edits_; }
 
+  /// Visits what the edits are.
+  template <class Visit>
+  void each_memory(const Visit& visit) const {
+    for (const RowMatrix<scalar>* m : {&edits_.directions, &edits_.removed, &edits_.values})
+      visit(const_view(*m));
+  }
+
   /// Visits the layers that it is made of.
   template <class Visit>
   void each_layer(const Visit& visit) const {
@@ -143,8 +150,7 @@ class EditedLinear : public detail::LinearCalls<EditedLinear<Base, Gate>, linear
   void apply(const B& backend, TensorView<const scalar, 2> x, TensorView<scalar, 2> y) const {
     constexpr const char* function = "transformer::EditedLinear::apply";
     check_linear(function, inputs(), outputs(), x, y);
-    for (const RowMatrix<scalar>* m : {&edits_.directions, &edits_.removed, &edits_.values})
-      check_no_overlap(function, "y", y, "the edits", const_view(*m));
+    check_apart_from_layer(function, "y", y, *this);
     base_.apply(backend, x, y);
     if (y.rows() == 0) return;
     if constexpr (KernelBackend<B>)

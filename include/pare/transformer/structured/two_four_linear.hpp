@@ -65,6 +65,13 @@ class TwoFourLinear : public detail::LinearCalls<TwoFourLinear<S>, factor::two_f
   /// The values, [outputs, row_values] of TwoFour: what an output must lie apart from.
   TensorView<const S, 2> weights() const { return weight_.values(); }
 
+  /// Visits what it reads beside the values.
+  template <class Visit>
+  void each_memory(const Visit& visit) const {
+    visit(weight_.mask().words());
+    if constexpr (factor::TwoFour<S>::has_scales) visit(weight_.scales());
+  }
+
   using detail::LinearCalls<TwoFourLinear<S>, scalar>::apply;
   /// y = x W^T.
   ///
@@ -82,10 +89,7 @@ class TwoFourLinear : public detail::LinearCalls<TwoFourLinear<S>, factor::two_f
   void apply(const B& backend, TensorView<const scalar, 2> x, TensorView<scalar, 2> y) const {
     constexpr const char* function = "transformer::TwoFourLinear::apply";
     check_linear(function, inputs(), outputs(), x, y);
-    check_no_overlap(function, "y", y, "the values", weight_.values());
-    check_no_overlap(function, "y", y, "the mask", weight_.mask().words());
-    if constexpr (std::is_same_v<S, std::int8_t>)
-      check_no_overlap(function, "y", y, "the scales", weight_.scales());
+    check_apart_from_layer(function, "y", y, *this);
     detail::apply_two_four(backend, weight_, x, y, options_.round_inputs);
   }
 

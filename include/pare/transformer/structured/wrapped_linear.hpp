@@ -72,6 +72,13 @@ class WrappedLinear : public detail::LinearCalls<WrappedLinear<Core, S>, float> 
   const Core& core() const { return core_; }
   const factor::BlockDiagonal<S>& right() const { return right_; }
 
+  /// Visits the blocks.
+  template <class Visit>
+  void each_memory(const Visit& visit) const {
+    visit(left_.values());
+    visit(right_.values());
+  }
+
   /// Visits the layers that it is made of.
   template <class Visit>
   void each_layer(const Visit& visit) const {
@@ -94,9 +101,7 @@ class WrappedLinear : public detail::LinearCalls<WrappedLinear<Core, S>, float> 
   void apply(const B& backend, TensorView<const float, 2> x, TensorView<float, 2> y) const {
     constexpr const char* function = "transformer::WrappedLinear::apply";
     check_linear(function, inputs(), outputs(), x, y);
-    check_no_overlap(function, "y", y, "left", left_.values());
-    check_no_overlap(function, "y", y, "right", right_.values());
-    check_apart_from_layer(function, "y", y, core_);
+    check_apart_from_layer(function, "y", y, *this);
     if (y.rows() == 0) return;
     const auto memory = leased<detail::WrappedMemory>(backend);
     const auto inner = matrix_in(memory->inner, y.rows(), inputs());
