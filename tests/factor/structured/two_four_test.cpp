@@ -12,6 +12,7 @@
 #include <functional>
 #include <limits>
 #include <string>
+#include <utility>
 
 #include "support/matrices.hpp"
 #include "support/tolerance.hpp"
@@ -234,6 +235,18 @@ TEST(TwoFour, OnlyWhatIsKeptIsLookedAt) {
   TwoFour<float>::from(w, TwoFourMask(1, 4)).to_dense(dense);
   EXPECT_TRUE(pare::is_nan(dense(0, 1)));
   EXPECT_EQ(dense(0, 3), 0);
+}
+
+TEST(TwoFour, WhatIsMovedFromIsOfNoWeights) {
+  auto from = TwoFour<float>::from(Dense::Ones(3, 8).eval(), TwoFourMask(3, 8));
+  const auto to = std::move(from);
+  EXPECT_EQ(to.outputs(), 3);
+  EXPECT_EQ(from.copy().outputs(), 0);  // NOLINT(bugprone-use-after-move): promised
+  TwoFourMask mask(3, 8);
+  const TwoFourMask kept = std::move(mask);
+  EXPECT_EQ(kept, to.mask());
+  refused([&] { TwoFour<float>{mask}; },  // NOLINT(bugprone-use-after-move): promised
+          "factor::TwoFour", "mask", "of no weights");
 }
 
 TEST(TwoFour, RefusesWhatDoesNotFit) {

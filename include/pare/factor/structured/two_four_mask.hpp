@@ -31,6 +31,7 @@
 #include <cstdint>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 namespace pare::factor {
@@ -65,6 +66,17 @@ class TwoFourMask {
 
   /// The mask of no weights.
   TwoFourMask() = default;
+  TwoFourMask(const TwoFourMask&) = default;
+  TwoFourMask& operator=(const TwoFourMask&) = default;
+  /// What is moved from is the mask of no weights.
+  TwoFourMask(TwoFourMask&& other) noexcept { *this = std::move(other); }
+  TwoFourMask& operator=(TwoFourMask&& other) noexcept {
+    outputs_ = std::exchange(other.outputs_, 0);
+    inputs_ = std::exchange(other.inputs_, 0);
+    words_ = std::exchange(other.words_, {});
+    return *this;
+  }
+  ~TwoFourMask() = default;
 
   /// Keeps the first two inputs of each group.
   /// \throws std::invalid_argument if outputs are below 1, inputs no multiple of 4 from 4 on, or
