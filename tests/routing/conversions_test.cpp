@@ -272,8 +272,13 @@ TEST(Conversions, RefuseWhatDoesNotFit) {
   ridge(d.gate, 1, "ids");
   ids(5, 0) = 4;
   ridge(d.x, 1, "ids");
+  d.x(2, 2) = 1e200;  // whose square is beyond double
+  ids(5, 0) = 3;
+  ridge(d.x, 1, "x");
   d.x(2, 2) = std::numeric_limits<double>::infinity();
   ridge(d.x, 1, "x");
+  refusal([&] { fit_ridge_router(d.x, ids, Index{1} << 58); }, "routing::fit_ridge_router",
+          "experts");
 }
 
 TEST(Mixture, RefusesWhatDoesNotFit) {

@@ -131,6 +131,9 @@ RowMatrix<T> fit_ridge_router(const B& backend, TensorView<const T, 2> x,
   check(experts >= 1, function, "experts", experts, "at least 1");
   check(options.ridge > 0 && is_finite(options.ridge), function, "ridge", options.ridge,
         "a finite number above 0");
+  checked_count(function, "experts",
+                checked_product(function, "experts", std::max(x.rows(), x.cols()), experts),
+                sizeof(double));
   RowMatrix<double> inputs(x.rows(), x.cols());
   for (Index r = 0; r < x.rows(); ++r)
     for (Index c = 0; c < x.cols(); ++c) {
@@ -150,6 +153,7 @@ RowMatrix<T> fit_ridge_router(const B& backend, TensorView<const T, 2> x,
   linalg::multiply(backend, transpose(const_view(inputs)), const_view(inputs), to_view(gram));
   linalg::multiply(backend, transpose(const_view(inputs)), const_view(labels), to_view(right));
   gram.diagonal().array() += options.ridge;
+  check(gram.allFinite(), function, "x", "products that are not finite", "those of a smaller x");
   const Eigen::LLT<Eigen::MatrixXd> factor(gram);
   check(factor.info() == Eigen::Success, function, "ridge", options.ridge,
         "one that makes X^T X positive definite");
@@ -174,7 +178,9 @@ PARE_ABI_BEGIN
 /// \param dense   [rows, outputs]: what the dense layer makes of x
 /// \param k       experts that a row will have, 1 to their number: the factor is experts / k, which
 ///                is 1 if k is their number, for gates that weigh by 1
-/// \param errors  [rows, experts], any strides, written; apart from what is read
+/// \param errors  [rows, experts], any strides, written; apart from what is read. Those beyond
+/// their
+///                scalar are infinity, and equal
 /// \throws std::invalid_argument if an extent does not fit, k is out of range, or errors overlaps
 ///         what is read. Nothing is written then.
 ///
@@ -241,8 +247,8 @@ std::vector<double> budget_curve(const X& x, const E& experts, const D& dense) {
 /// \param ids     [rows, choices], the experts of each row, of `oracle_routes`
 /// \param experts their number
 /// \returns W [experts, inputs]: logits are x W^T
-/// \throws std::invalid_argument if an extent does not fit, a number is not finite, an id is out of
-///         range, or the ridge is too small for the inputs
+/// \throws std::invalid_argument if an extent does not fit, a number or a product of two inputs is
+///         not finite, an id is out of range, or the ridge is too small for the inputs
 ///
 /// Cost: rows inputs^2 multiply-adds and inputs^3 / 3, in double. Memory: x in double, and
 /// [inputs, inputs] twice.
