@@ -309,6 +309,9 @@ TEST(ArmorRefuses, WhatDoesNotFit) {
   RowMatrix<float> nan = w;
   nan(7, 3) = std::numeric_limits<float>::quiet_NaN();
   refusal([&] { armor(nan, h, options); }, "factor::armor", "w");
+  RowMatrix<float> large = w;
+  large.col(5).setConstant(3e38f);  // its norm is beyond float
+  refusal([&] { armor(large, h, options); }, "factor::armor", "w");
   refusal([&] { normalize_weight(nan); }, "factor::normalize_weight", "w");
   refusal([&] { proxy_loss(w, SecondMoments(h), RowMatrix<float>(12, 12)); }, "factor::proxy_loss",
           "pruned");

@@ -337,6 +337,7 @@ TEST(DenseSparseOptions, OfAShareTakeThatShareOfTheBytes) {
   const char* const function = "factor::options_of_share";
   refusal([] { options_of_share(0, 4, 0.5); }, function, "outputs");
   refusal([] { options_of_share(4, 0, 0.5); }, function, "inputs");
+  refusal([] { options_of_share(std::numeric_limits<Index>::max(), 1, 0.5); }, function, "inputs");
   refusal([] { options_of_share(4, 4, 0); }, function, "share");
   refusal([] { options_of_share(4, 4, 1.5); }, function, "share");
 }

@@ -182,7 +182,7 @@ std::vector<double> run_sweeps(Fit& fit, ArmorProblem<T>& p, const ArmorOptions&
   return history;
 }
 
-/// A, S and B with the norms put back.
+/// A, S and B with the norms put back, which the scalar of the result may not hold.
 template <class U, class B, class T>
 Armor<U> denormalized(const B& backend, ArmorProblem<T>& p, const std::vector<double>& input_norms,
                       const std::vector<double>& output_norms, std::vector<double> history) {
@@ -190,15 +190,21 @@ Armor<U> denormalized(const B& backend, ArmorProblem<T>& p, const std::vector<do
              {},
              BlockDiagonal<U>(p.inputs(), p.columns),
              std::move(history)};
+  const auto fitting = [](T value, double norm) {
+    const double product = static_cast<double>(value) * norm;
+    const U rounded = static_cast<U>(product);
+    check(is_finite(static_cast<double>(rounded)), "factor::armor", "w", product,
+          "norms that fit the scalar of the result");
+    return rounded;
+  };
   for (Index i = 0; i < p.outputs(); ++i)
     for (Index k = 0; k < p.rows; ++k)
-      r.left.own_values()(i, k) = static_cast<U>(static_cast<double>(p.left(i, k)) *
-                                                 output_norms[static_cast<std::size_t>(i)]);
+      r.left.own_values()(i, k) = fitting(p.left(i, k), output_norms[static_cast<std::size_t>(i)]);
   for (Index j = 0; j < p.inputs(); ++j)
     for (Index k = 0; k < p.columns; ++k) {
       const Index input = j / p.columns * p.columns + k;
-      r.right.own_values()(j, k) = static_cast<U>(static_cast<double>(p.right(j, k)) *
-                                                  input_norms[static_cast<std::size_t>(input)]);
+      r.right.own_values()(j, k) =
+          fitting(p.right(j, k), input_norms[static_cast<std::size_t>(input)]);
     }
   TwoFourMask mask(p.outputs(), p.inputs());
   RowMatrix<T> core(p.outputs(), p.inputs());
@@ -250,7 +256,8 @@ PARE_ABI_BEGIN
 /// \param options        see ArmorOptions
 /// \return               A, S and B in compute_t of w, and the history of the loss
 /// \throws std::invalid_argument if the extents are no multiples of the blocks, or an option is out
-///         of its range, there are not as many moments as inputs, or a number of w is not finite.
+///         of its range, there are not as many moments as inputs, or a number of w or the norm of
+///         a column of it is not finite in the scalar of the result.
 ///         Of SecondMoments: if no moment is finite and above 0
 ///
 /// Cost: of a sweep about 28 outputs inputs block FLOPs in compute_t, in products of matrices,

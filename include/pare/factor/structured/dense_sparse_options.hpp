@@ -60,12 +60,14 @@ inline void validate(const char* function, const DenseSparseOptions& o, Index ou
 /// Ours: of 0.3, 0.5 and 0.7 for atoms, and of one and two blocks, 0.5 or 0.7 and one block left
 /// least of two weights of SmolLM2-135M (at a share of 0.5 0.43 and 0.46 of the norm, where low
 /// rank leaves 0.51 and 0.58). At least one atom and one nonzero, even if they take more.
-/// \throws std::invalid_argument if an extent is below 1, or share not in (0, 1]
+/// \throws std::invalid_argument if an extent is below 1, the dense bytes are beyond 63 bits, or
+///         share is not in (0, 1]
 inline DenseSparseOptions options_of_share(Index outputs, Index inputs, double share) {
   constexpr const char* function = "factor::options_of_share";
   check(outputs >= 1, function, "outputs", outputs, "at least 1");
   check(inputs >= 1, function, "inputs", inputs, "at least 1");
   check(share > 0 && share <= 1, function, "share", share, "a share in (0, 1]");
+  checked_count(function, "inputs", checked_product(function, "inputs", outputs, inputs), 2);
   const Index padded = ceil_div(outputs, kernel::code_group) * kernel::code_group;
   const auto m = static_cast<double>(padded), n = static_cast<double>(inputs);
   const double bytes = share * 2 * static_cast<double>(outputs) * n;
