@@ -4,13 +4,14 @@
 /// \file
 /// Whole feed-forward layers as experts: gated, or of two layers.
 ///
-///     GatedFeedForward: y = (A(x G^T) * (x U^T)) D^T          FeedForward: y = A(x U^T + b) D^T +
-///     c
+///     GatedFeedForward: y = (A(x G^T) * (x U^T)) D^T
+///     FeedForward:      y = A(x U^T + b) D^T + c
 ///
 /// ```cpp
 /// std::vector<GatedFeedForward<DenseLinear<bf16>>> experts;
-/// experts.emplace_back(std::move(gate), std::move(up), std::move(down));   // [hidden, dim] twice,
-/// [dim, hidden] grouped_multiply(x, plan, experts, parts);
+/// // gate and up [hidden, dim], down [dim, hidden]
+/// experts.emplace_back(std::move(gate), std::move(up), std::move(down));
+/// grouped_multiply(x, plan, experts, parts);
 /// ```
 ///
 /// Both model `transformer::LinearOf`, which asks for shapes and `apply`, not for linearity: they

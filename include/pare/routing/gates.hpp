@@ -26,10 +26,17 @@
 /// Of equal logits the expert of lower id is chosen. Ids of a row stand by falling logit. The two
 /// weights of `TopK` differ: the former add up to 1.
 ///
-/// Sources: top-1 of 96 in Sigma-MoE-Tiny, arXiv 2512.16248; top-k softmax in Shazeer et al., arXiv
-/// 1701.06538, and Mixtral; FactorLLM, arXiv 2408.11855, by its code; SPT, arXiv 2312.10365, by its
-/// code. Reconstructed: whether Sigma weighs by the softmax or by a sigmoid is not public. SHRP's
-/// expert attention (reconstructed) is `TopOne` over heads.
+/// - OneRec's decoder: `TopK{.k = 2}` of 24 experts, FeedForward layers. The residual stands
+///   outside: copy x to y, and `combine(plan, parts, weights, y, {.accumulate = true})`.
+/// - Sigma-MoE-Tiny: `TopOne` of 96. Its low layers take more experts at first and one later, so k
+///   belongs to a layer and a step: `TopK{.k = k, .renormalize = false}`, which is `TopOne` where k
+///   is 1. (Renormalised, a single weight is 1 and tells the router nothing.)
+///
+/// Sources: Sigma-MoE-Tiny, arXiv 2512.16248; OneRec, arXiv 2502.18965; top-k softmax in Shazeer et
+/// al., arXiv 1701.06538, and Mixtral; FactorLLM, arXiv 2408.11855, by its code; SPT, arXiv
+/// 2312.10365, by its code. Reconstructed: over what OneRec's softmax runs, whether Sigma weighs by
+/// the softmax or by a sigmoid, and its k by layer and step are not public. SHRP's expert attention
+/// (reconstructed) is `TopOne` over heads: expert_attention.hpp.
 
 #include <pare/core/macros_off.hpp>
 

@@ -11,6 +11,9 @@
 /// grouped_multiply(x, plan, layers, parts); // [plan.routed(), outputs], sorted like the plan
 /// ```
 ///
+/// `expected_experts(rows, k, experts)` says how many experts a batch reads, `capacity_of` what an
+/// even share is.
+///
 /// A pair of a row and an expert has a place: pairs are sorted by expert, those of one expert by
 /// row (a stable counting sort). Places of expert e are [offsets()[e], offsets()[e + 1]).
 ///
@@ -204,6 +207,24 @@ inline Index capacity_of(Index rows, Index choices, Index experts, double factor
   const double share = std::ceil(pairs / static_cast<double>(experts) * factor);
   check(share < 0x1p62, function, "factor", factor, "one whose capacity is an Index");
   return share < 1 ? 1 : static_cast<Index>(share);
+}
+
+/// experts (1 - (1 - choices / experts)^rows): how many different experts rows choose together, on
+/// average, if each chooses at random. A batch reads the weights of so many, so that a tree of 8
+/// draft tokens reads 7.7 times those of one token on a top-1 layer of 96.
+/// \param choices 1 to the experts
+/// \throws std::invalid_argument if a count is out of range (rows: below 0)
+inline double expected_experts(Index rows, Index choices, Index experts) {
+  constexpr const char* function = "routing::expected_experts";
+  check(rows >= 0, function, "rows", rows, "at least 0");
+  check(experts >= 1, function, "experts", experts, "at least 1");
+  check(choices >= 1 && choices <= experts, function, "choices", choices,
+        Worded{"1 to the experts, ", experts});
+  if (rows == 0) return 0;
+  const auto count = static_cast<double>(experts);
+  // Of many experts 1 - choices / experts would round to 1.
+  const double left_out = std::log1p(-static_cast<double>(choices) / count);
+  return -count * std::expm1(static_cast<double>(rows) * left_out);
 }
 
 PARE_ABI_END
