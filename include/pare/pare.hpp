@@ -223,6 +223,8 @@
 #include <pare/routing/gate_row.hpp>
 #include <pare/routing/gates.hpp>
 #include <pare/routing/grouped_multiply.hpp>
+#include <pare/routing/latent_experts.hpp>
+#include <pare/routing/latent_feed_forward.hpp>
 #include <pare/routing/memory/gather_values.hpp>
 #include <pare/routing/memory/memory_hits.hpp>
 #include <pare/routing/memory/product_key_search.hpp>
@@ -231,6 +233,7 @@
 #include <pare/routing/mixture.hpp>
 #include <pare/routing/neuron_groups.hpp>
 #include <pare/routing/oracle.hpp>
+#include <pare/routing/part_errors.hpp>
 #include <pare/routing/route_plan.hpp>
 #include <pare/sequence/dense_scan.hpp>
 #include <pare/sequence/heads_of_ssm.hpp>

@@ -15,8 +15,8 @@
 /// ```
 ///
 /// An expert is a `LinearOf` (transformer/linear.hpp): dense, quantised, of low rank, a whole
-/// gated feed-forward layer (gated_expert.hpp), or your own. Empty experts are never looked at.
-/// Experts that share a factor apply it once: multiply x by it first, then group.
+/// gated feed-forward layer (feed_forward.hpp), or your own. Empty experts are never looked at.
+/// Experts that share a factor, in groups or all of them, apply it once: latent_experts.hpp.
 ///
 /// Work is shared out by experts; those that have more than half a thread's part are run by all
 /// threads, one after the other. A row has the bits that its expert gives it: those of a loop over
@@ -89,9 +89,13 @@ void grouped_multiply(const B& backend, TensorView<const T, 2> x, const RoutePla
     reference_grouped<T, L>(x, plan, experts, parts);
 }
 
+/// LatentExperts, where latent_experts.hpp is included.
+template <class X>
+struct IsLatentExperts : std::false_type {};
 template <class X>
 using IsExperts = std::bool_constant<ExpertsOf<std::remove_cvref_t<X>, float> ||
-                                     ExpertsOf<std::remove_cvref_t<X>, double>>;
+                                     ExpertsOf<std::remove_cvref_t<X>, double> ||
+                                     IsLatentExperts<std::remove_cvref_t<X>>::value>;
 
 PARE_ABI_END
 }  // namespace detail

@@ -172,6 +172,13 @@ TEST(SharedFactors, OfGroupsAreThoseOfEach) {
     EXPECT_EQ(groups[g].factors.right, wanted.factors.right);
     EXPECT_EQ(groups[g].offsets, wanted.offsets);
   }
+  Covariance covariance(in);
+  covariance.add(pare::testing::correlated_inputs(300, in, 6));
+  const auto known = grouped_shared_factors(list, 2, {.latent = 5}, covariance);
+  const std::vector<RowMatrix<double>> last{list[2], list[3]};
+  const auto wanted = shared_factors(last, {.latent = 5}, covariance);
+  EXPECT_EQ(known[1].factors.left, wanted.factors.left);
+  EXPECT_NE(known[1].factors.right, groups[1].factors.right);
 }
 
 TEST(SharedFactors, WhatDoesNotFitIsRefused) {

@@ -8,7 +8,8 @@
 /// ```cpp
 /// auto shared = shared_factors(weights, {.latent = 64});           // a list of [out_i x in]
 /// auto aware = shared_factors(weights, {.latent = 64}, covariance);
-/// auto groups = grouped_shared_factors(experts, 4, {.latent = 64}); // groups of 4 experts
+/// auto groups = grouped_shared_factors(experts, 4, {.latent = 64}); // groups of 4 experts, or
+/// auto known = grouped_shared_factors(experts, 4, {.latent = 64}, covariance);
 /// shared.specific(2);                                              // A_2 [out_2 x latent]
 /// shared.shared();                                                 // B [latent x in]
 /// ```
@@ -162,6 +163,26 @@ SharedFactors<shared_scalar<L>> share(const char* function, const B& backend, co
   return {factorize(const_view(all), options.latent), std::move(offsets)};
 }
 
+/// share(list of views) of each `group` weights.
+template <class L, class Share>
+std::vector<SharedFactors<shared_scalar<L>>> share_groups(const L& weights, Index group,
+                                                          const Share& share) {
+  constexpr const char* function = "factor::grouped_shared_factors";
+  const auto count = static_cast<Index>(std::ranges::size(weights));
+  check(count >= 1, function, "weights", count, "at least one");
+  check(group >= 1 && count % group == 0, function, "group", group,
+        Worded{"a divisor of ", count, ", the number of weights"});
+  using Scalar = scalar_of<std::ranges::range_value_t<L>>;
+  std::vector<SharedFactors<shared_scalar<L>>> groups;
+  auto next = std::ranges::begin(weights);
+  for (Index begin = 0; begin < count; begin += group) {
+    std::vector<TensorView<const Scalar, 2>> own;
+    for (Index i = 0; i < group; ++i) own.push_back(as_const(to_view(*next++)));
+    groups.push_back(share(own));
+  }
+  return groups;
+}
+
 PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
@@ -227,20 +248,8 @@ SharedFactors<detail::shared_scalar<L>> shared_factors(const L& weights,
 template <Backend B, WeightList L>
 std::vector<SharedFactors<detail::shared_scalar<L>>> grouped_shared_factors(
     const B& backend, const L& weights, Index group, const SharedFactorOptions& options) {
-  constexpr const char* function = "factor::grouped_shared_factors";
-  const auto count = static_cast<Index>(std::ranges::size(weights));
-  check(count >= 1, function, "weights", count, "at least one");
-  check(group >= 1 && count % group == 0, function, "group", group,
-        Worded{"a divisor of ", count, ", the number of weights"});
-  using Scalar = scalar_of<std::ranges::range_value_t<L>>;
-  std::vector<SharedFactors<detail::shared_scalar<L>>> groups;
-  auto next = std::ranges::begin(weights);
-  for (Index begin = 0; begin < count; begin += group) {
-    std::vector<TensorView<const Scalar, 2>> own;
-    for (Index i = 0; i < group; ++i) own.push_back(as_const(to_view(*next++)));
-    groups.push_back(shared_factors(backend, own, options));
-  }
-  return groups;
+  return detail::share_groups(
+      weights, group, [&](const auto& own) { return shared_factors(backend, own, options); });
 }
 
 /// \overload
@@ -250,6 +259,27 @@ std::vector<SharedFactors<detail::shared_scalar<L>>> grouped_shared_factors(
   return grouped_shared_factors(simd, weights, group, options);
 }
 
+/// The same where errors are those of the outputs over the inputs that the layers see.
+/// \param covariance C [in x in] of the inputs of all weights: a mixture's experts are judged on
+///                   all of its rows, not on those that a router gives each
+/// \throws std::invalid_argument as above, and as covariance_svd
+template <Backend B, WeightList L>
+std::vector<SharedFactors<detail::shared_scalar<L>>> grouped_shared_factors(
+    const B& backend, const L& weights, Index group, const SharedFactorOptions& options,
+    const Covariance& covariance) {
+  return detail::share_groups(weights, group, [&](const auto& own) {
+    return shared_factors(backend, own, options, covariance);
+  });
+}
+
+/// \overload
+template <WeightList L>
+std::vector<SharedFactors<detail::shared_scalar<L>>> grouped_shared_factors(
+    const L& weights, Index group, const SharedFactorOptions& options,
+    const Covariance& covariance) {
+  return grouped_shared_factors(simd, weights, group, options, covariance);
+}
+
 PARE_REFUSE_CALLS(
     shared_factors, "factor::shared_factors",
     "after weights: wanted SharedFactorOptions such as {.latent = 64}, and nothing or "
@@ -257,8 +287,8 @@ PARE_REFUSE_CALLS(
     (PLAIN, (roles::Takes<detail::IsWeightList>), "weights",
      "a list of matrices [out, in], such as a std::vector of Eigen's"))
 PARE_REFUSE_CALLS(grouped_shared_factors, "factor::grouped_shared_factors",
-                  "after weights: wanted the size of a group, and SharedFactorOptions such as "
-                  "{.latent = 64}",
+                  "after weights: wanted the size of a group, SharedFactorOptions such as "
+                  "{.latent = 64}, and nothing or a Covariance behind them",
                   (PLAIN, (roles::Takes<detail::IsWeightList>), "weights",
                    "a list of matrices [out, in], such as a std::vector of Eigen's"))
 
