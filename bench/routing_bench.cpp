@@ -7,7 +7,9 @@
 /// and the products of pairs of bf16 (dot_bf16), both on as many threads as the row has. `vs_loop`
 /// is a loop over experts with linalg::multiply, which a program without a plan would write;
 /// `vs_torch_loop` and `vs_torch_grouped` are torch's own, in bf16: index_select and mm per expert,
-/// and torch._grouped_mm where the build has it. `plan_share` is the plan's part of the whole.
+/// and torch._grouped_mm where the build has it. `plan_share` is the plan's part of the whole. Of
+/// experts that share projections in groups, `vs_plain` is the same through grouped_multiply of
+/// layers, each with the projection of its group, and `vs_dense` experts without factors.
 
 #include "counters.hpp"
 #include "linear_data.hpp"
@@ -16,10 +18,12 @@
 #include "workload.hpp"
 
 #include <pare/core/aligned_buffer.hpp>
+#include <pare/core/scratch.hpp>
 #include <pare/linalg/multiply.hpp>
 #include <pare/routing/combine.hpp>
 #include <pare/routing/gates.hpp>
 #include <pare/routing/grouped_multiply.hpp>
+#include <pare/routing/latent_experts.hpp>
 #include <pare/routing/memory/gather_values.hpp>
 #include <pare/routing/memory/product_key_search.hpp>
 #include <pare/transformer/dense_linear.hpp>
@@ -32,6 +36,7 @@
 #include <cstdint>
 #include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -162,6 +167,114 @@ void run_grouped(benchmark::State& state, Index rows, int threads) {
   set_vs(state, "torch_grouped", torch("grouped"), own);
 }
 
+/// One layer behind another.
+struct TwoLayers {
+  Layer first, second;
+
+  Index inputs() const { return first.inputs(); }
+  Index outputs() const { return second.outputs(); }
+  template <class B>
+  void apply(const B& backend, pare::TensorView<const float, 2> x,
+             pare::TensorView<float, 2> y) const {
+    const auto memory = pare::leased<pare::AlignedBuffer<float>>(backend);
+    const auto middle = pare::matrix_in(*memory, x.rows(), first.outputs());
+    first.apply(backend, x, middle);
+    second.apply(backend, pare::as_const(middle), y);
+  }
+};
+
+/// MoLE: A_e [768, 768] behind B_g [768, 1536], 8 experts a group, 2 a row; in the same memory.
+struct LatentData {
+  static constexpr Index latent = 768, group = 8;
+
+  explicit LatentData(Index rows)
+      : x(uniform_matrix(rows, inputs, 2)),
+        plan(route(uniform_matrix(rows, experts, 3), TopK{.k = 2}).ids, experts),
+        parts(RowMatrix::Zero(plan.routed(), outputs)),
+        latent_layers(layers()) {
+    for (Index e = 0; e < experts; ++e) {
+      plain.push_back({Layer(projection(e / group), rounded), Layer(specific(e), rounded)});
+      used += plan.rows_of(e).empty() ? 0 : 1;
+    }
+    for (Index g = 0; g < experts / group; ++g) {
+      std::vector<bool> seen(static_cast<std::size_t>(rows));
+      for (Index e = g * group; e < (g + 1) * group; ++e)
+        for (const Index r : plan.rows_of(e)) seen[static_cast<std::size_t>(r)] = true;
+      const auto of_group = std::count(seen.begin(), seen.end(), true);
+      group_rows += of_group;
+      used_groups += of_group > 0 ? 1 : 0;
+    }
+  }
+
+  template <class B>
+  void run(const B& backend) {
+    grouped_multiply(backend, x, plan, latent_layers, parts);
+  }
+  /// By far within the rounding of two products of bf16.
+  bool is_right() {
+    grouped_multiply(pare::simd, x, plan, plain, parts);
+    const RowMatrix wanted = parts;
+    run(pare::simd);
+    return (parts - wanted).norm() <= 0x1p-7F * wanted.norm();
+  }
+
+  static pare::TensorView<const bf16, 2> projection(Index g) {
+    return {GroupedData::all().weights.data() + g * latent * inputs, {latent, inputs}, {inputs, 1}};
+  }
+  static pare::TensorView<const bf16, 2> specific(Index e) {
+    const bf16* const first = projection(experts / group).data;
+    return {first + e * outputs * latent, {outputs, latent}, {latent, 1}};
+  }
+  static LatentExperts<Layer> layers() {
+    std::vector<Layer> shared, own;
+    std::vector<Index> offsets{0};
+    for (Index g = 0; g < experts / group; ++g) {
+      shared.emplace_back(projection(g), rounded);
+      offsets.push_back((g + 1) * group);
+    }
+    for (Index e = 0; e < experts; ++e) own.emplace_back(specific(e), rounded);
+    return {std::move(shared), std::move(own), std::move(offsets)};
+  }
+  static constexpr pare::transformer::DenseLinearOptions rounded{.round_inputs = true,
+                                                                 .round_few_rows = true};
+
+  RowMatrix x;
+  RoutePlan plan;
+  RowMatrix parts;
+  LatentExperts<Layer> latent_layers;
+  std::vector<TwoLayers> plain{};
+  Index used = 0, used_groups = 0, group_rows = 0;
+  pare::Workspace workspace{};
+};
+
+void run_latent(benchmark::State& state, Index rows, int threads) {
+  LatentData data(rows);
+  if (!data.is_right()) return state.SkipWithError("differs from layers with both factors");
+  const double b = static_cast<double>(LatentData::latent * inputs),
+               a = static_cast<double>(outputs * LatentData::latent);
+  const double read = sizeof(bf16) * (static_cast<double>(data.used_groups) * b +
+                                      static_cast<double>(data.used) * a);
+  const double products =
+      static_cast<double>(data.group_rows) * b + static_cast<double>(data.plan.routed()) * a;
+  const int calls = static_cast<int>(std::max(1.0, 4e8 / read));
+  LimitProbe probe(threads,
+                   {{Limit::dram_read, read * calls}, {Limit::dot_bf16, 2 * products * calls}});
+  const double own = time_calls(state, probe, data, threads, calls);
+  set_of_limit(state, probe.seconds(), own);
+  const auto seconds_of = [&](const auto& layers) {
+    return calls * usual_seconds([&] {
+             if (threads == 1)
+               grouped_multiply(pare::simd.with(data.workspace), data.x, data.plan, layers,
+                                data.parts);
+             else
+               grouped_multiply(pare::simd.threads(threads).with(data.workspace), data.x, data.plan,
+                                layers, data.parts);
+           });
+  };
+  set_vs(state, "plain", seconds_of(data.plain), own);
+  set_vs(state, "dense", seconds_of(GroupedData::all().layers), own);
+}
+
 /// Logits to a plan, and the plan alone.
 void run_plan(benchmark::State& state, Index rows) {
   GroupedData data(rows);
@@ -267,6 +380,9 @@ const bool registered = [] {
   for (const Index rows : {1, 8, 32, 256, 2048})
     add("routing/grouped/e96/768x1536/bf16/top1/n" + std::to_string(rows),
         [rows](benchmark::State& state, int threads) { run_grouped(state, rows, threads); });
+  for (const Index rows : {32, 2048})
+    add("routing/latent/e96g8/768x1536/m768/bf16/top2/n" + std::to_string(rows),
+        [rows](benchmark::State& state, int threads) { run_latent(state, rows, threads); });
   large(benchmark::RegisterBenchmark("routing/plan/n8192/e96",
                                      [](benchmark::State& state) { run_plan(state, 8192); }),
         3);
