@@ -90,6 +90,15 @@ PARE_ALWAYS_INLINE V maximum(V a, V b) noexcept {
     return detail::generic_maximum<Arch>(a, b);
 }
 
+/// The smaller of each pair; b where either is a NaN.
+template <class Arch, class V>
+PARE_ALWAYS_INLINE V minimum(V a, V b) noexcept {
+  if constexpr (requires { detail::minimum_on(Arch{}, a, b); })
+    return detail::minimum_on(Arch{}, a, b);
+  else
+    return detail::generic_minimum<Arch>(a, b);
+}
+
 /// The largest of all lanes; of a register that holds a NaN, any of them. Halves are compared until
 /// one lane is left: xsimd 8.1 has no such reduction.
 template <class Arch, class V>

@@ -23,6 +23,7 @@ void streaming_fence_on(NoArch);
 void multiply_add_on(NoArch);
 void reduce_add_on(NoArch);
 void maximum_on(NoArch);
+void minimum_on(NoArch);
 void reduce_max_on(NoArch);
 void nonzero_lanes_on(NoArch);
 void load_widened_on(NoArch);
@@ -92,6 +93,14 @@ PARE_ALWAYS_INLINE V generic_maximum(V a, V b) noexcept {
     return xsimd::max(a, b);
   else
     return a > b ? a : b;
+}
+
+template <class Arch, class V>
+PARE_ALWAYS_INLINE V generic_minimum(V a, V b) noexcept {
+  if constexpr (is_batch<V>)
+    return xsimd::min(a, b);
+  else
+    return a < b ? a : b;
 }
 
 template <class Arch, class V>

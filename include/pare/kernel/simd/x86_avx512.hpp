@@ -74,6 +74,22 @@ PARE_ALWAYS_INLINE Doubles8 maximum_on(arch::avx512, Doubles8 a, Doubles8 b) noe
   return _mm512_maskz_max_pd(0xff, a, b);
 }
 
+// Keys that are sorted. xsimd's own make g++ 12 warn.
+using Keys16 = vec<std::int32_t, arch::avx512>;
+using Keys8 = vec<std::int64_t, arch::avx512>;
+PARE_ALWAYS_INLINE Keys16 maximum_on(arch::avx512, Keys16 a, Keys16 b) noexcept {
+  return _mm512_maskz_max_epi32(0xffff, a, b);
+}
+PARE_ALWAYS_INLINE Keys8 maximum_on(arch::avx512, Keys8 a, Keys8 b) noexcept {
+  return _mm512_maskz_max_epi64(0xff, a, b);
+}
+PARE_ALWAYS_INLINE Keys16 minimum_on(arch::avx512, Keys16 a, Keys16 b) noexcept {
+  return _mm512_maskz_min_epi32(0xffff, a, b);
+}
+PARE_ALWAYS_INLINE Keys8 minimum_on(arch::avx512, Keys8 a, Keys8 b) noexcept {
+  return _mm512_maskz_min_epi64(0xff, a, b);
+}
+
 PARE_ALWAYS_INLINE float reduce_max_on(arch::avx512, Floats16 v) noexcept {
   const __m512d bits = _mm512_castps_pd(v);
   const __m256 low = _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xf, bits, 0));

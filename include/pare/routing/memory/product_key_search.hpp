@@ -21,39 +21,20 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/backend.hpp>
-#include <pare/core/ceil_div.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
-#include <pare/core/matrix.hpp>
-#include <pare/core/parallel.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/view_check.hpp>
 #include <pare/routing/memory/detail/half_search.hpp>
+#include <pare/routing/memory/detail/product_key_run.hpp>
 #include <pare/routing/memory/memory_hits.hpp>
 
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <limits>
 #include <type_traits>
-#include <vector>
 
 namespace pare::routing {
 namespace detail {
 PARE_ABI_BEGIN
-
-template <class T>
-struct ProductKeyCall {
-  TensorView<const T, 3> queries;  ///< [rows, heads, 2 half]
-  TensorView<const T, 4> keys;     ///< [heads, 2, n, half]
-  Index k = 0;
-
-  Index rows() const { return queries.extent[0]; }
-  Index heads() const { return keys.extent[0]; }
-  Index n() const { return keys.extent[2]; }
-  Index half() const { return keys.extent[3]; }
-};
 
 template <class T>
 void check_product_keys(const ProductKeyCall<T>& c) {
@@ -72,51 +53,15 @@ void check_product_keys(const ProductKeyCall<T>& c) {
   checked_count(function, "k", checked_product(function, "k", c.rows(), hits), sizeof(Index));
 }
 
-/// The k best sums of two lists, both falling: of the pairs (a, b) that at most k - 1 others stand
-/// before, (a + 1) (b + 1) <= k. Sums are taken in double.
-template <class T, class Entry>
-void best_sums(const std::vector<Entry>& first, const std::vector<Entry>& second, Index n, Index k,
-               std::vector<PairHit>& pairs, Index* ids, T* scores) {
-  pairs.clear();
-  for (std::size_t a = 0; a < first.size(); ++a)
-    for (std::size_t b = 0; b < second.size() && (a + 1) * (b + 1) <= static_cast<std::size_t>(k);
-         ++b)
-      pairs.push_back({static_cast<double>(first[a].score) + static_cast<double>(second[b].score),
-                       first[a].key() * n + second[b].key()});
-  std::partial_sort(pairs.begin(), pairs.begin() + k, pairs.end());
-  for (Index i = 0; i < k; ++i) {
-    ids[i] = pairs[static_cast<std::size_t>(i)].id;
-    scores[i] = static_cast<T>(pairs[static_cast<std::size_t>(i)].score);
-  }
-}
-
 template <class B, class T>
-MemoryHits<T> search_product_keys(const B& backend, const ProductKeyCall<T>& c) {
+void search_product_keys(const B& backend, const ProductKeyCall<T>& c, MemoryHits<T>& hits) {
   check_product_keys(c);
-  MemoryHits<T> hits{RowMatrix<Index>(c.rows(), c.heads() * c.k),
-                     RowMatrix<T>(c.rows(), c.heads() * c.k)};
-  const Index blocks = ceil_div(c.rows(), half_search_rows);
-  const auto search = [&](Index item, int) {
-    const Index head = item / blocks, begin = item % blocks * half_search_rows;
-    const Index count = std::min(half_search_rows, c.rows() - begin);
-    std::vector<PairHit> pairs;
-    const auto half = [&](Index which) {
-      const TensorView<const T, 2> rows{
-          &c.queries(begin, head, which * c.half()), {count, c.half()}, {c.queries.stride[0], 1}};
-      const TensorView<const T, 2> keys{
-          &c.keys(head, which, 0, 0), {c.n(), c.half()}, {c.keys.stride[2], 1}};
-      return search_half(backend, rows, keys, c.k);
-    };
-    const auto first = half(0), second = half(1);
-    for (Index r = 0; r < count; ++r)
-      best_sums(first.of(r), second.of(r), c.n(), c.k, pairs, &hits.ids(begin + r, head * c.k),
-                &hits.scores(begin + r, head * c.k));
-  };
-  if constexpr (KernelBackend<B>)
-    parallel_for(backend.executor, c.heads() * blocks, search);
-  else
-    for (Index item = 0; item < c.heads() * blocks; ++item) search(item, 0);
-  return hits;
+  const auto found = to_view(hits.scores);
+  check_no_overlap("routing::search_product_keys", "hits.scores", found, "queries", c.queries);
+  check_no_overlap("routing::search_product_keys", "hits.scores", found, "keys", c.keys);
+  hits.ids.resize(c.rows(), c.heads() * c.k);
+  hits.scores.resize(c.rows(), c.heads() * c.k);
+  ProductKeyRun<B, T>(backend, c, hits).run();
 }
 
 PARE_ABI_END
@@ -129,21 +74,35 @@ PARE_ABI_BEGIN
 /// \param queries [rows, heads, 2 half] of float or double, contiguous along the last dimension
 /// \param keys    [heads, 2, n, half], the same, of the scalar of queries; n below 2^31
 /// \param k       1 to n
-/// \returns ids, slots from 0 to n^2 - 1, and scores, [rows, heads k] both: those of a head stand
-///          together, by falling score
-/// \throws std::invalid_argument if an extent does not fit, or k is out of range
+/// \param hits    made as large as needed, memory kept: ids, slots from 0 to n^2 - 1, and scores,
+///                [rows, heads k] both: those of a head stand together, by falling score
+/// \throws std::invalid_argument if an extent does not fit, k is out of range, or what is read lies
+///         in hits. Nothing is written then.
 ///
-/// Cost: 4 rows heads n half FLOPs, which bind, and k log k pairs per row and head. Memory: the
-/// result, and per worker 2 k hits of 64 rows. A row with a NaN has hits without a meaning, but in
-/// range. The same bits for any number of threads.
+/// Cost: 4 rows heads n half FLOPs, which bind, and up to k = 32 a sorting network for each half
+/// and for the pairs, which takes as many rows at a time as a register has lanes: few rows pay for
+/// all lanes. With larger k each score is offered to a heap, which then binds. Memory: the result,
+/// and per worker the scores of a block of 256 bytes of rows with up to 512 keys, in the workspace.
+/// A row with a NaN has hits without a meaning, but in range. The same bits for any number of
+/// threads.
+template <Backend B, In<3> Q, In<4> K>
+requires ComputeScalar<scalar_of<Q>> && SameScalar<Q, K>
+void search_product_keys(const B& backend, const Q& queries, const K& keys, Index k,
+                         MemoryHits<scalar_of<Q>>& hits) {
+  detail::search_product_keys(on_any_executor(backend),
+                              detail::ProductKeyCall<scalar_of<Q>>{
+                                  as_const(to_view(queries)), as_const(to_view(keys)), k},
+                              hits);
+}
+
+/// The same, returned.
 template <Backend B, In<3> Q, In<4> K>
 requires ComputeScalar<scalar_of<Q>> && SameScalar<Q, K>
 MemoryHits<scalar_of<Q>> search_product_keys(const B& backend, const Q& queries, const K& keys,
                                              Index k) {
-  using T = scalar_of<Q>;
-  return detail::search_product_keys(
-      on_any_executor(backend),
-      detail::ProductKeyCall<T>{as_const(to_view(queries)), as_const(to_view(keys)), k});
+  MemoryHits<scalar_of<Q>> hits;
+  search_product_keys(backend, queries, keys, k, hits);
+  return hits;
 }
 
 /// \overload
@@ -154,7 +113,7 @@ MemoryHits<scalar_of<Q>> search_product_keys(const Q& queries, const K& keys, In
 }
 
 PARE_REFUSE_CALLS(search_product_keys, "routing::search_product_keys",
-                  "after keys: wanted k, an Index",
+                  "after keys: wanted k, an Index, and hits if they are kept",
                   (INPUT, (roles::ReadsCompute<3>), "queries", "[rows, heads, 2 half]"),
                   (INPUT, (roles::ReadsSame<4>), "keys", "[heads, 2, n, half]"))
 

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// The k largest of many values in each lane of a register, by a sorting network: what is chosen
+/// costs no branch, and as many rows are served at once as a register has lanes.
+///
+/// Values are turned into integers of the same order whose low bits hold their place, so that a
+/// comparison is one minimum and one maximum. What those bits cut off is put right afterwards:
+/// the largest are sorted by their values as they are, and a lane in which a value that was left
+/// out might be as large as one that was taken is searched again, one value at a time. The result
+/// is that of a full sort: larger first, of equal values the lower place first, NaN last.
+
+#include <pare/core/macros_off.hpp>
+
+#include <pare/core/scalar.hpp>
+#include <pare/kernel/simd.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <type_traits>
+#include <utility>
+
+namespace pare::kernel {
+
+/// The most values of a lane that are chosen, and that they are chosen from.
+inline constexpr std::ptrdiff_t most_largest = 32;
+inline constexpr std::ptrdiff_t most_places = 512;
+
+/// Whether a value stands before another one in the order above.
+template <class T>
+PARE_ALWAYS_INLINE bool stands_before(T a, std::ptrdiff_t a_place, T b,
+                                      std::ptrdiff_t b_place) noexcept {
+  if (a > b || b > a) return a > b;
+  const bool a_last = is_nan(a), b_last = is_nan(b);
+  return a_last == b_last ? a_place < b_place : b_last;
+}
+
+namespace detail {
+PARE_ABI_BEGIN
+
+/// Bits of a key that hold a place.
+inline constexpr int place_bits = 9;
+static_assert(most_places == 1 << place_bits);
+
+template <class T>
+using key_t = std::conditional_t<std::is_same_v<T, float>, std::int32_t, std::int64_t>;
+
+/// Values as keys: order is kept but for what the low bits cut off, and for -0, which comes in the
+/// step below 0. A NaN without a sign is above all, and put right with the rest.
+template <class Arch, class T>
+PARE_ALWAYS_INLINE vec<key_t<T>, Arch> key_of(vec<T, Arch> value, std::ptrdiff_t place) noexcept {
+  using I = key_t<T>;
+  constexpr I high = static_cast<I>(~(I{1} << place_bits) + 1);  // all but the low bits
+  constexpr I turned = high & std::numeric_limits<I>::max();
+  const auto parts = [](auto bits, auto sign, auto low, auto of_high, auto of_turned)
+                         PARE_LAMBDA_INLINE { return ((bits & of_high) | low) ^ (sign & of_turned); };
+  if constexpr (is_batch<vec<T, Arch>>) {
+    using V = vec<I, Arch>;
+    const V bits = xsimd::bitwise_cast<V>(value);
+    return parts(bits, bits >> static_cast<int>(8 * sizeof(I) - 1), V(static_cast<I>(place)),
+                 V(high), V(turned));
+  } else {
+    const I bits = __builtin_bit_cast(I, value);
+    return parts(bits, static_cast<I>(bits < 0 ? -1 : 0), static_cast<I>(place), high, turned);
+  }
+}
+
+/// The place that a key holds; a key below 0 holds it as it is too, since low bits are not turned.
+template <class I>
+PARE_ALWAYS_INLINE std::ptrdiff_t place_of(I key) noexcept {
+  return static_cast<std::ptrdiff_t>(key & ((I{1} << place_bits) - 1));
+}
+
+/// Puts the larger of each pair of lanes first.
+template <class Arch, int A, int B, class V, std::size_t N>
+PARE_ALWAYS_INLINE void order_pair(V (&v)[N]) noexcept {
+  const V smaller = minimum<Arch>(v[A], v[B]);
+  v[A] = maximum<Arch>(v[A], v[B]);
+  v[B] = smaller;
+}
+
+/// Batcher's odd-even merge of the elements First, First + Step, ... of Count.
+template <class Arch, int First, int Count, int Step, class V, std::size_t N>
+PARE_ALWAYS_INLINE void merge_halves(V (&v)[N]) noexcept {
+  if constexpr (2 * Step < Count) {
+    merge_halves<Arch, First, Count, 2 * Step>(v);
+    merge_halves<Arch, First + Step, Count, 2 * Step>(v);
+    [&]<int... I>(std::integer_sequence<int, I...>) PARE_LAMBDA_INLINE {
+      (order_pair<Arch, First + Step + 2 * I * Step, First + 2 * Step + 2 * I * Step>(v), ...);
+    }(std::make_integer_sequence<int, (Count / Step - 1) / 2>{});
+  } else {
+    order_pair<Arch, First, First + Step>(v);
+  }
+}
+
+/// Sorts each lane, falling.
+template <class Arch, int First, int Count, class V, std::size_t N>
+PARE_ALWAYS_INLINE void sort_lanes(V (&v)[N]) noexcept {
+  if constexpr (Count > 1) {
+    sort_lanes<Arch, First, Count / 2>(v);
+    sort_lanes<Arch, First + Count / 2, Count / 2>(v);
+    merge_halves<Arch, First, Count, 1>(v);
+  }
+}
+
+/// Sorts lanes that rise and fall once.
+template <class Arch, int Distance, class V, std::size_t N>
+PARE_ALWAYS_INLINE void sort_bitonic(V (&v)[N]) noexcept {
+  if constexpr (Distance > 0) {
+    [&]<int... I>(std::integer_sequence<int, I...>) PARE_LAMBDA_INLINE {
+      (order_pair<Arch, I / Distance * 2 * Distance + I % Distance,
+                  I / Distance * 2 * Distance + I % Distance + Distance>(v),
+       ...);
+    }(std::make_integer_sequence<int, int(N) / 2>{});
+    sort_bitonic<Arch, Distance / 2>(v);
+  }
+}
+
+/// The Room largest of key(0), ..., key(count - 1) in each lane, sorted, and the largest of those
+/// that were left out: the least key there is where none was. Of fewer keys the rest is the least.
+template <class Arch, class I, int Room, class Key>
+PARE_TILE_INLINE void largest_keys(std::ptrdiff_t count, const Key& key, I* sorted,
+                                   I* left_out) noexcept {
+  using V = vec<I, Arch>;
+  constexpr std::ptrdiff_t n = lanes<I, Arch>;
+  constexpr I least = std::numeric_limits<I>::min();
+  V dropped = broadcast<Arch>(least);
+  for (std::ptrdiff_t begin = 0; begin < count; begin += Room) {
+    V v[Room];
+    [&]<int... R>(std::integer_sequence<int, R...>) PARE_LAMBDA_INLINE {
+      if (begin + Room <= count)
+        ((v[R] = key(begin + R)), ...);
+      else
+        ((v[R] = begin + R < count ? key(begin + R) : broadcast<Arch>(least)), ...);
+      sort_lanes<Arch, 0, Room>(v);
+      if (begin > 0) {
+        const auto meet = [&](V& mine, const I* theirs) PARE_LAMBDA_INLINE {
+          const V other = load<Arch>(theirs);
+          dropped = maximum<Arch>(dropped, minimum<Arch>(mine, other));
+          mine = maximum<Arch>(mine, other);
+        };
+        (meet(v[R], static_cast<const I*>(sorted) + (Room - 1 - R) * n), ...);
+        sort_bitonic<Arch, Room / 2>(v);
+      }
+      (store<Arch>(sorted + R * n, v[R]), ...);
+    }(std::make_integer_sequence<int, Room>{});
+  }
+  store<Arch>(left_out, dropped);
+}
+
+/// The k largest of value(0), ..., value(count - 1), one by one, of equal ones the lower id(i), into
+/// `best` and `ids`, whose elements are `step` apart.
+template <class E, class Id, class Value, class IdOf>
+void largest_one_by_one(std::ptrdiff_t count, std::ptrdiff_t k, const Value& value, const IdOf& id,
+                        E* best, Id* ids, std::ptrdiff_t step) noexcept {
+  for (std::ptrdiff_t i = 0, kept = 0; i < count; ++i) {
+    const E x = value(i);
+    const Id mine = id(i);
+    const auto before = [&](std::ptrdiff_t at) {
+      return stands_before(x, mine, best[at * step], ids[at * step]);
+    };
+    if (kept == k && !before(k - 1)) continue;
+    std::ptrdiff_t at = kept < k ? kept++ : k - 1;
+    for (; at > 0 && before(at - 1); --at) {
+      best[at * step] = best[(at - 1) * step];
+      ids[at * step] = ids[(at - 1) * step];
+    }
+    best[at * step] = x;
+    ids[at * step] = mine;
+  }
+}
+
+/// Where the largest of a register of lanes are written: room for Room of each lane.
+template <class E, class Id>
+struct LargestOut {
+  E* best = nullptr;
+  Id* ids = nullptr;
+  std::ptrdiff_t slot = 1;  ///< from one of a lane to the next
+  std::ptrdiff_t lane = 1;  ///< from a lane to the next
+};
+
+/// The k largest in each of `used` lanes: key(i) is a register of keys, value(i, lane) what stands
+/// behind a key, and id(i, lane) what is written for it.
+template <class Arch, class T, int Room, class E, class Id, class Key, class Value, class IdOf>
+PARE_TILE_INLINE void largest_lanes(std::ptrdiff_t count, std::ptrdiff_t k, std::ptrdiff_t used,
+                                    const Key& key, const Value& value, const IdOf& id,
+                                    const LargestOut<E, Id>& out) noexcept {
+  using I = key_t<T>;
+  constexpr std::ptrdiff_t n = lanes<T, Arch>;
+  alignas(64) I sorted[static_cast<std::size_t>(Room * n)];
+  alignas(64) I left_out[static_cast<std::size_t>(n)];
+  largest_keys<Arch, I, Room>(count, key, static_cast<I*>(sorted), static_cast<I*>(left_out));
+  const std::ptrdiff_t found = count < Room ? count : Room;
+  for (std::ptrdiff_t l = 0; l < used; ++l) {
+    E* const best = out.best + l * out.lane;
+    Id* const ids = out.ids + l * out.lane;
+    // Two values of one sum, or 0 and -0, may stand in steps that touch.
+    bool fits = count <= Room ||
+                (left_out[l] >> place_bits) + 1 < (sorted[(k - 1) * n + l] >> place_bits);
+    E last = std::numeric_limits<E>::infinity();
+    for (std::ptrdiff_t s = 0; s < found; ++s) {
+      const std::ptrdiff_t place = place_of(sorted[s * n + l]);
+      const E x = value(place, l);
+      best[s * out.slot] = x;
+      ids[s * out.slot] = id(place, l);
+      fits &= last > x;
+      last = x;
+    }
+    if (!fits)
+      largest_one_by_one(
+          count, k, [&](std::ptrdiff_t i) { return value(i, l); },
+          [&](std::ptrdiff_t i) { return id(i, l); }, best, ids, out.slot);
+  }
+}
+
+/// f(std::integral_constant<int, Room>) for the least room that holds k.
+template <class F>
+PARE_ALWAYS_INLINE void with_room(std::ptrdiff_t k, const F& f) noexcept {
+  if (k <= 8)
+    f(std::integral_constant<int, 8>{});
+  else if (k <= 16)
+    f(std::integral_constant<int, 16>{});
+  else
+    f(std::integral_constant<int, 32>{});
+}
+
+PARE_ABI_END
+}  // namespace detail
+}  // namespace pare::kernel
+
+#include <pare/core/macros_on.hpp>
