@@ -40,19 +40,16 @@ PARE_ALWAYS_INLINE bool stands_before(T a, std::ptrdiff_t a_place, T b,
 namespace detail {
 PARE_ABI_BEGIN
 
-/// Bits of a key that hold a place.
-inline constexpr int place_bits = 9;
-static_assert(most_places == 1 << place_bits);
-
 template <class T>
 using key_t = std::conditional_t<std::is_same_v<T, float>, std::int32_t, std::int64_t>;
 
 /// Values as keys: order is kept but for what the low bits cut off, and for -0, which comes in the
-/// step below 0. A NaN without a sign is above all, and put right with the rest.
-template <class Arch, class T>
+/// step below 0. A NaN without a sign is above all, and put right with the rest. The place, of Bits
+/// bits, stands in them whatever the sign.
+template <class Arch, int Bits, class T>
 PARE_ALWAYS_INLINE vec<key_t<T>, Arch> key_of(vec<T, Arch> value, std::ptrdiff_t place) noexcept {
   using I = key_t<T>;
-  constexpr I high = static_cast<I>(~(I{1} << place_bits) + 1);  // all but the low bits
+  constexpr I high = -(I{1} << Bits);  // all but the low bits
   constexpr I turned = high & std::numeric_limits<I>::max();
   const auto parts = [](auto bits, auto sign, auto low, auto of_high, auto of_turned)
                          PARE_LAMBDA_INLINE { return ((bits & of_high) | low) ^ (sign & of_turned); };
@@ -65,12 +62,6 @@ PARE_ALWAYS_INLINE vec<key_t<T>, Arch> key_of(vec<T, Arch> value, std::ptrdiff_t
     const I bits = __builtin_bit_cast(I, value);
     return parts(bits, static_cast<I>(bits < 0 ? -1 : 0), static_cast<I>(place), high, turned);
   }
-}
-
-/// The place that a key holds; a key below 0 holds it as it is too, since low bits are not turned.
-template <class I>
-PARE_ALWAYS_INLINE std::ptrdiff_t place_of(I key) noexcept {
-  return static_cast<std::ptrdiff_t>(key & ((I{1} << place_bits) - 1));
 }
 
 /// Puts the larger of each pair of lanes first.
@@ -118,37 +109,63 @@ PARE_ALWAYS_INLINE void sort_bitonic(V (&v)[N]) noexcept {
   }
 }
 
-/// The Room largest of key(0), ..., key(count - 1) in each lane, sorted, and the largest of those
-/// that were left out: the least key there is where none was. Of fewer keys the rest is the least.
-template <class Arch, class I, int Room, class Key>
-PARE_TILE_INLINE void largest_keys(std::ptrdiff_t count, const Key& key, I* sorted,
-                                   I* left_out) noexcept {
-  using V = vec<I, Arch>;
-  constexpr std::ptrdiff_t n = lanes<I, Arch>;
-  constexpr I least = std::numeric_limits<I>::min();
-  V dropped = broadcast<Arch>(least);
-  for (std::ptrdiff_t begin = 0; begin < count; begin += Room) {
-    V v[Room];
-    [&]<int... R>(std::integer_sequence<int, R...>) PARE_LAMBDA_INLINE {
-      if (begin + Room <= count)
-        ((v[R] = key(begin + R)), ...);
-      else
-        ((v[R] = begin + R < count ? key(begin + R) : broadcast<Arch>(least)), ...);
-      sort_lanes<Arch, 0, Room>(v);
-      if (begin > 0) {
-        const auto meet = [&](V& mine, const I* theirs) PARE_LAMBDA_INLINE {
-          const V other = load<Arch>(theirs);
-          dropped = maximum<Arch>(dropped, minimum<Arch>(mine, other));
-          mine = maximum<Arch>(mine, other);
-        };
-        (meet(v[R], static_cast<const I*>(sorted) + (Room - 1 - R) * n), ...);
-        sort_bitonic<Arch, Room / 2>(v);
-      }
-      (store<Arch>(sorted + R * n, v[R]), ...);
-    }(std::make_integer_sequence<int, Room>{});
+/// The Room largest keys of each lane.
+template <class Arch, class T, int Bits, int Room>
+class LargestKeys {
+ public:
+  using I = key_t<T>;
+  static constexpr std::ptrdiff_t n = lanes<T, Arch>;
+
+  /// Of key(0), ..., key(count - 1), registers made by key_of.
+  template <class Key>
+  PARE_TILE_INLINE void find(std::ptrdiff_t count, const Key& key) noexcept {
+    V dropped = broadcast<Arch>(least);
+    for (std::ptrdiff_t begin = 0; begin < count; begin += Room) {
+      V v[Room];
+      [&]<int... R>(std::integer_sequence<int, R...>) PARE_LAMBDA_INLINE {
+        if (begin + Room <= count)
+          ((v[R] = key(begin + R)), ...);
+        else
+          ((v[R] = begin + R < count ? key(begin + R) : broadcast<Arch>(least)), ...);
+        sort_lanes<Arch, 0, Room>(v);
+        if (begin > 0) {
+          const auto meet = [&](V& mine, int slot) PARE_LAMBDA_INLINE {
+            const V other = load<Arch>(static_cast<const I*>(sorted_) + slot * n);
+            dropped = maximum<Arch>(dropped, minimum<Arch>(mine, other));
+            mine = maximum<Arch>(mine, other);
+          };
+          (meet(v[R], Room - 1 - R), ...);
+          sort_bitonic<Arch, Room / 2>(v);
+        }
+        (store<Arch>(sorted_ + R * n, v[R]), ...);
+      }(std::make_integer_sequence<int, Room>{});
+    }
+    store<Arch>(static_cast<I*>(left_out_), dropped);
+    all_ = count <= Room;
   }
-  store<Arch>(left_out, dropped);
-}
+
+  /// The places of slot `slot`, of all lanes and of one.
+  PARE_ALWAYS_INLINE vec<I, Arch> places(std::ptrdiff_t slot) const noexcept {
+    return load<Arch>(static_cast<const I*>(sorted_) + slot * n) & broadcast<Arch>(low);
+  }
+  PARE_ALWAYS_INLINE std::ptrdiff_t place(std::ptrdiff_t slot, std::ptrdiff_t lane) const noexcept {
+    return static_cast<std::ptrdiff_t>(sorted_[slot * n + lane] & low);
+  }
+  /// Whether the k largest values of a lane are among those found. Two values that make one sum, or
+  /// 0 and -0, may stand in steps that touch.
+  PARE_ALWAYS_INLINE bool holds(std::ptrdiff_t k, std::ptrdiff_t lane) const noexcept {
+    return all_ || (left_out_[lane] >> Bits) + 1 < (sorted_[(k - 1) * n + lane] >> Bits);
+  }
+
+ private:
+  using V = vec<I, Arch>;
+  static constexpr I least = std::numeric_limits<I>::min();
+  static constexpr I low = (I{1} << Bits) - 1;
+
+  bool all_ = false;
+  alignas(64) I sorted_[static_cast<std::size_t>(Room * n)];  ///< [Room x n]
+  alignas(64) I left_out_[static_cast<std::size_t>(n)];       ///< the largest of each lane
+};
 
 /// The k largest of value(0), ..., value(count - 1), one by one, of equal ones the lower id(i), into
 /// `best` and `ids`, whose elements are `step` apart.
@@ -172,47 +189,23 @@ void largest_one_by_one(std::ptrdiff_t count, std::ptrdiff_t k, const Value& val
   }
 }
 
-/// Where the largest of a register of lanes are written: room for Room of each lane.
-template <class E, class Id>
-struct LargestOut {
-  E* best = nullptr;
-  Id* ids = nullptr;
-  std::ptrdiff_t slot = 1;  ///< from one of a lane to the next
-  std::ptrdiff_t lane = 1;  ///< from a lane to the next
-};
-
-/// The k largest in each of `used` lanes: key(i) is a register of keys, value(i, lane) what stands
-/// behind a key, and id(i, lane) what is written for it.
-template <class Arch, class T, int Room, class E, class Id, class Key, class Value, class IdOf>
-PARE_TILE_INLINE void largest_lanes(std::ptrdiff_t count, std::ptrdiff_t k, std::ptrdiff_t used,
-                                    const Key& key, const Value& value, const IdOf& id,
-                                    const LargestOut<E, Id>& out) noexcept {
-  using I = key_t<T>;
-  constexpr std::ptrdiff_t n = lanes<T, Arch>;
-  alignas(64) I sorted[static_cast<std::size_t>(Room * n)];
-  alignas(64) I left_out[static_cast<std::size_t>(n)];
-  largest_keys<Arch, I, Room>(count, key, static_cast<I*>(sorted), static_cast<I*>(left_out));
-  const std::ptrdiff_t found = count < Room ? count : Room;
-  for (std::ptrdiff_t l = 0; l < used; ++l) {
-    E* const best = out.best + l * out.lane;
-    Id* const ids = out.ids + l * out.lane;
-    // Two values of one sum, or 0 and -0, may stand in steps that touch.
-    bool fits = count <= Room ||
-                (left_out[l] >> place_bits) + 1 < (sorted[(k - 1) * n + l] >> place_bits);
-    E last = std::numeric_limits<E>::infinity();
-    for (std::ptrdiff_t s = 0; s < found; ++s) {
-      const std::ptrdiff_t place = place_of(sorted[s * n + l]);
-      const E x = value(place, l);
-      best[s * out.slot] = x;
-      ids[s * out.slot] = id(place, l);
-      fits &= last > x;
-      last = x;
-    }
-    if (!fits)
-      largest_one_by_one(
-          count, k, [&](std::ptrdiff_t i) { return value(i, l); },
-          [&](std::ptrdiff_t i) { return id(i, l); }, best, ids, out.slot);
+/// Bit l: lane l falls strictly over `count` registers, `stride` apart; without a NaN then, unless
+/// there is one register alone.
+template <class Arch, class T>
+PARE_ALWAYS_INLINE std::uint32_t falling_lanes(const T* values, std::ptrdiff_t count,
+                                               std::ptrdiff_t stride) noexcept {
+  using V = vec<T, Arch>;
+  V last = load<Arch>(values);
+  auto falls = last == last;
+  for (std::ptrdiff_t s = 1; s < count; ++s) {
+    const V next = load<Arch>(values + s * stride);
+    falls = falls & (last > next);
+    last = next;
   }
+  if constexpr (is_batch<V>)
+    return nonzero_lanes<Arch>(xsimd::select(falls, V(T(1)), V(T(0))));
+  else
+    return falls ? 1 : 0;
 }
 
 /// f(std::integral_constant<int, Room>) for the least room that holds k.

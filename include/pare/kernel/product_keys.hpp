@@ -14,6 +14,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 namespace pare::kernel {
 
@@ -58,19 +59,40 @@ PARE_ABI_BEGIN
 template <class Arch, int Room, class T>
 void largest_of_columns(const LargestOfColumns<T>& a) noexcept {
   constexpr std::ptrdiff_t n = lanes<T, Arch>;
+  static_assert(most_places == 512);
+  LargestKeys<Arch, T, 9, Room> keys;
+  const std::ptrdiff_t found = a.count < Room ? a.count : Room;
   for (std::ptrdiff_t c = 0; c < a.columns; c += n) {
     const T* const values = a.values + c;
-    const std::ptrdiff_t stride = a.stride;
-    largest_lanes<Arch, T, Room>(
-        a.count, a.k, a.columns - c < n ? a.columns - c : n,
-        [&](std::ptrdiff_t i) PARE_LAMBDA_INLINE {
-          return key_of<Arch, T>(load<Arch>(values + i * stride), i);
-        },
-        [&](std::ptrdiff_t i, std::ptrdiff_t lane)
-            PARE_LAMBDA_INLINE { return values[i * stride + lane]; },
-        [](std::ptrdiff_t i, std::ptrdiff_t)
-            PARE_LAMBDA_INLINE { return static_cast<std::int32_t>(i); },
-        LargestOut<T, std::int32_t>{a.best + c, a.places + c, stride, 1});
+    T* const best = a.best + c;
+    std::int32_t* const places = a.places + c;
+    const std::ptrdiff_t stride = a.stride, used = a.columns - c < n ? a.columns - c : n;
+    keys.find(a.count, [&](std::ptrdiff_t i) PARE_LAMBDA_INLINE {
+      return key_of<Arch, 9, T>(load<Arch>(values + i * stride), i);
+    });
+    for (std::ptrdiff_t s = 0; s < found; ++s) {
+      if constexpr (std::is_same_v<T, float>) store<Arch>(places + s * stride, keys.places(s));
+      for (std::ptrdiff_t l = 0; l < n; ++l) {
+        const std::ptrdiff_t place = keys.place(s, l);
+        if constexpr (!std::is_same_v<T, float>)
+          places[s * stride + l] = static_cast<std::int32_t>(place);
+        best[s * stride + l] = values[place * stride + l];
+      }
+    }
+    const std::uint32_t sorted = falling_lanes<Arch>(static_cast<const T*>(best), found, stride);
+    for (std::ptrdiff_t l = 0; l < used; ++l) {
+      const bool whole = !keys.holds(a.k, l) || is_nan(best[l]);
+      if (whole || (sorted >> l & 1) == 0)
+        largest_one_by_one(
+            whole ? a.count : found, a.k,
+            [&](std::ptrdiff_t i) {
+              return values[(whole ? i : keys.place(i, l)) * stride + l];
+            },
+            [&](std::ptrdiff_t i) {
+              return static_cast<std::int32_t>(whole ? i : keys.place(i, l));
+            },
+            best + l, places + l, stride);
+    }
   }
 }
 
@@ -86,40 +108,82 @@ struct PairPlaces {
   static constexpr std::size_t most = 119;  ///< of lists of most_largest
 
   std::ptrdiff_t count = 0;
-  std::ptrdiff_t first[most];
+  std::ptrdiff_t first[most];  ///< elements from a list's first
   std::ptrdiff_t second[most];
 };
+
+/// Sums and slots of a register of columns.
+template <class Arch, class T>
+struct PairsOfColumns {
+  const LargestPairs<T>& a;
+  const PairPlaces& pairs;
+  std::ptrdiff_t column;
+
+  PARE_ALWAYS_INLINE vec<T, Arch> sums(std::ptrdiff_t p) const noexcept {
+    return load<Arch>(a.first + column + pairs.first[p]) +
+           load<Arch>(a.second + column + pairs.second[p]);
+  }
+  PARE_ALWAYS_INLINE double sum(std::ptrdiff_t p, std::ptrdiff_t lane) const noexcept {
+    return static_cast<double>(a.first[column + lane + pairs.first[p]]) +
+           static_cast<double>(a.second[column + lane + pairs.second[p]]);
+  }
+  /// The sum as it is written. In float, rounding the sum of two floats by way of a double changes
+  /// nothing: 53 bits are more than 2 x 24 + 2.
+  PARE_ALWAYS_INLINE T score(std::ptrdiff_t p, std::ptrdiff_t lane) const noexcept {
+    return a.first[column + lane + pairs.first[p]] + a.second[column + lane + pairs.second[p]];
+  }
+  PARE_ALWAYS_INLINE std::ptrdiff_t slot(std::ptrdiff_t p, std::ptrdiff_t lane) const noexcept {
+    return a.first_places[column + lane + pairs.first[p]] * a.n +
+           a.second_places[column + lane + pairs.second[p]];
+  }
+};
+
+/// Whether numbers fall strictly; of one number: yes.
+template <class Arch, class T>
+PARE_ALWAYS_INLINE bool falls(const T* x, std::ptrdiff_t count) noexcept {
+  constexpr std::ptrdiff_t n = lanes<T, Arch>;
+  constexpr std::uint32_t all = static_cast<std::uint32_t>((std::uint64_t{1} << n) - 1);
+  std::uint32_t falling = all;
+  std::ptrdiff_t i = 0;
+  for (; i + n < count; i += n) falling &= falling_lanes<Arch>(x + i, 2, 1);
+  bool rest = true;
+  for (; i + 1 < count; ++i) rest &= x[i] > x[i + 1];
+  return falling == all && rest;
+}
 
 template <class Arch, int Room, class T>
 void largest_pairs(const LargestPairs<T>& a) noexcept {
   constexpr std::ptrdiff_t n = lanes<T, Arch>;
   const PairPlaces pairs(a.k, a.stride);
-  alignas(64) double sums[static_cast<std::size_t>(Room * n)];
-  alignas(64) std::ptrdiff_t slots[static_cast<std::size_t>(Room * n)];
+  static_assert(PairPlaces::most <= 128);
+  LargestKeys<Arch, T, 7, Room> keys;
+  const std::ptrdiff_t found = pairs.count < Room ? pairs.count : Room, kept = a.k;
   for (std::ptrdiff_t c = 0; c < a.columns; c += n) {
-    const T *const first = a.first + c, *const second = a.second + c;
-    const std::int32_t *const rows = a.first_places + c, *const columns = a.second_places + c;
-    const std::ptrdiff_t used = a.columns - c < n ? a.columns - c : n;
-    largest_lanes<Arch, T, Room>(
-        pairs.count, a.k, used,
-        [&](std::ptrdiff_t p) PARE_LAMBDA_INLINE {
-          return key_of<Arch, T>(
-              load<Arch>(first + pairs.first[p]) + load<Arch>(second + pairs.second[p]), p);
-        },
-        [&](std::ptrdiff_t p, std::ptrdiff_t lane) PARE_LAMBDA_INLINE {
-          return static_cast<double>(first[pairs.first[p] + lane]) +
-                 static_cast<double>(second[pairs.second[p] + lane]);
-        },
-        [&](std::ptrdiff_t p, std::ptrdiff_t lane) PARE_LAMBDA_INLINE {
-          return rows[pairs.first[p] + lane] * a.n + columns[pairs.second[p] + lane];
-        },
-        LargestOut<double, std::ptrdiff_t>{static_cast<double*>(sums),
-                                           static_cast<std::ptrdiff_t*>(slots), 1, Room});
-    for (std::ptrdiff_t l = 0; l < used; ++l)
-      for (std::ptrdiff_t s = 0; s < a.k; ++s) {
-        a.ids[(c + l) * a.ids_stride + s] = slots[l * Room + s];
-        a.scores[(c + l) * a.scores_stride + s] = static_cast<T>(sums[l * Room + s]);
+    const PairsOfColumns<Arch, T> at{a, pairs, c};
+    keys.find(pairs.count, [&](std::ptrdiff_t p) PARE_LAMBDA_INLINE {
+      return key_of<Arch, 7, T>(at.sums(p), p);
+    });
+    for (std::ptrdiff_t l = 0; l < n && c + l < a.columns; ++l) {
+      std::ptrdiff_t* const ids = a.ids + (c + l) * a.ids_stride;
+      T* const scores = a.scores + (c + l) * a.scores_stride;
+      for (std::ptrdiff_t s = 0; s < kept; ++s) {
+        const std::ptrdiff_t p = keys.place(s, l);
+        scores[s] = at.score(p, l);
+        ids[s] = at.slot(p, l);
       }
+      bool sorted = falls<Arch>(static_cast<const T*>(scores), kept);
+      for (std::ptrdiff_t s = kept; s < found; ++s)
+        sorted &= scores[a.k - 1] > at.score(keys.place(s, l), l);
+      const bool whole = !keys.holds(a.k, l) || is_nan(scores[a.k - 1]) || is_nan(scores[0]);
+      if (!whole && sorted) continue;
+      double best[static_cast<std::size_t>(Room)];
+      const auto place = [&](std::ptrdiff_t i) { return whole ? i : keys.place(i, l); };
+      largest_one_by_one(
+          whole ? pairs.count : found, a.k, [&](std::ptrdiff_t i) { return at.sum(place(i), l); },
+          [&](std::ptrdiff_t i) { return at.slot(place(i), l); }, static_cast<double*>(best), ids,
+          1);
+      for (std::ptrdiff_t s = 0; s < a.k; ++s) scores[s] = static_cast<T>(best[s]);
+    }
   }
 }
 
@@ -129,7 +193,8 @@ PARE_ABI_BEGIN
 
 template <class Arch, class T>
 void run_kernel(Arch, const LargestOfColumns<T>& a) noexcept {
-  detail::with_room(a.k, [&](auto room) { detail::largest_of_columns<Arch, decltype(room)::value>(a); });
+  detail::with_room(
+      a.k, [&](auto room) { detail::largest_of_columns<Arch, decltype(room)::value>(a); });
 }
 
 template <class Arch, class T>

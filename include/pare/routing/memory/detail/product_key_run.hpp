@@ -144,6 +144,8 @@ class ProductKeyRun {
                                                end - begin, at.count, c_.half(), block.scores,
                                                Block::stride};
       product.left_stride = c_.keys.stride[2];
+      if (const Index next = at.begin + Block::columns; part == 0 && next < c_.rows())
+        product.ahead = rows_ahead(next, at.head, which);
       launch(backend_, product);
       const auto& list = part == 0 ? block.halves[static_cast<std::size_t>(which)] : block.part;
       launch(backend_,
@@ -151,6 +153,14 @@ class ProductKeyRun {
                                          list.best, list.places});
       if (part > 0) merge(block.part, begin, at.count, block.halves[static_cast<std::size_t>(which)]);
     }
+  }
+
+  /// The next rows, which come from beyond L2.
+  kernel::RowsAhead rows_ahead(Index begin, Index head, Index which) const {
+    constexpr Index size = sizeof(T);
+    return {&c_.queries(begin, head, which * c_.half()),
+            std::min(Block::columns, c_.rows() - begin), c_.half() * size,
+            c_.queries.stride[0] * size};
   }
 
   /// Takes what a later part found, whose places count from `begin`, into what is known.
