@@ -113,6 +113,17 @@ int run_mutations(const char* name, int argc, char** argv, const Valid& valid,
   return lost == 0 && (runs < 1000 || (taken > 0 && taken < runs)) ? 0 : 1;
 }
 
+/// A .safetensors file: its header's length is right whatever the header.
+struct SafetensorsParts {
+  std::string text, data;
+
+  std::string file() const {
+    std::string bytes;
+    for (std::size_t i = 0; i < 8; ++i) bytes += static_cast<char>(text.size() >> (8 * i) & 0xff);
+    return bytes + text + data;
+  }
+};
+
 /// What the edits of a file put in: words of its format.
 using Tokens = std::span<const std::string_view>;
 

@@ -30,6 +30,7 @@ using pare::fuzz::require;
 using pare::io::SafetensorsFile;
 using pare::io::SafetensorsTensor;
 using Bytes = std::span<const std::byte>;
+using Parts = pare::fuzz::SafetensorsParts;
 
 /// The bits of an element, by a second reading of the dtype: the first number in its name.
 std::size_t bits_of(const std::string& dtype) {
@@ -143,16 +144,6 @@ bool parse(Bytes bytes) {
   round_trip(*file);
   return true;
 }
-
-struct Parts {
-  std::string text, data;
-
-  std::string file() const {
-    std::string bytes;
-    for (std::size_t i = 0; i < 8; ++i) bytes += static_cast<char>(text.size() >> (8 * i) & 0xff);
-    return bytes + text + data;
-  }
-};
 
 std::string entry(const std::string& name, const std::string& dtype, const std::string& shape,
                   std::size_t begin, std::size_t end) {

@@ -32,6 +32,7 @@ using pare::factor::TwoFourMask;
 using pare::fuzz::require;
 using pare::io::NamedTensor;
 using pare::io::SafetensorsFile;
+using Parts = pare::fuzz::SafetensorsParts;
 
 /// The bytes of a file, aligned: tensors that are not cannot be viewed.
 std::vector<std::uint64_t> aligned(const std::string& text) {
@@ -99,16 +100,6 @@ bool parse(std::span<const std::byte> bytes) {
   require(taken <= 1, "a weight has one scalar");
   return taken == 1;
 }
-
-struct Parts {
-  std::string text, data;
-
-  std::string file() const {
-    std::string bytes;
-    for (std::size_t i = 0; i < 8; ++i) bytes += static_cast<char>(text.size() >> (8 * i) & 0xff);
-    return bytes + text + data;
-  }
-};
 
 template <class S>
 Parts parts_of(Index outputs, Index inputs) {

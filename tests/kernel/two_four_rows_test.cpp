@@ -14,6 +14,7 @@
 
 #include "kernel/archs.hpp"
 #include "kernel/guarded_array.hpp"
+#include "kernel/matrix_rows.hpp"
 #include "support/tolerance.hpp"
 
 namespace kernel_two_four_rows_test {
@@ -23,6 +24,7 @@ using pare::bf16;
 using pare::f16;
 using pare::testing::Guard;
 using pare::testing::GuardedArray;
+using pare::testing::MatrixRows;
 using pare::testing::same_bits;
 using pare::testing::Tolerance;
 namespace kernel = pare::kernel;
@@ -100,32 +102,8 @@ struct Weight {
   }
 };
 
-template <class T>
-struct Rows {
-  std::ptrdiff_t rows, columns, stride;
-  GuardedArray<T> values;
-
-  Rows(std::ptrdiff_t rows_of, std::ptrdiff_t columns_of, Guard guard)
-      : rows(rows_of),
-        columns(columns_of),
-        stride(columns_of + 3),
-        values((rows_of - 1) * stride + columns_of, guard) {}
-  void fill() {
-    std::mt19937_64 random(5);
-    for (std::ptrdiff_t r = 0; r < rows; ++r)
-      for (std::ptrdiff_t c = 0; c < columns; ++c)
-        values[r * stride + c] = static_cast<T>(random() % 4001) / T(2000) - T(1);
-  }
-  bool gaps_untouched() const {
-    for (std::ptrdiff_t r = 0; r + 1 < rows; ++r)
-      for (std::ptrdiff_t c = columns; c < stride; ++c)
-        if (!values.untouched(r * stride + c)) return false;
-    return values.surroundings_untouched();
-  }
-};
-
 template <class Arch, class S, class T>
-void multiply(const Weight<S>& w, const Rows<T>& x, Rows<T>& y, bool from_cache) {
+void multiply(const Weight<S>& w, const MatrixRows<T>& x, MatrixRows<T>& y, bool from_cache) {
   kernel::MultiplyTwoFourRows<S> a;
   a.values = w.values.data();
   a.value_stride = w.value_stride;
@@ -146,7 +124,7 @@ void multiply(const Weight<S>& w, const Rows<T>& x, Rows<T>& y, bool from_cache)
 
 /// A weight of 8 bits is one more rounding than a number.
 template <class S, class T>
-void expect_products(const Weight<S>& w, const Rows<T>& x, const Rows<T>& y) {
+void expect_products(const Weight<S>& w, const MatrixRows<T>& x, const MatrixRows<T>& y) {
   for (std::ptrdiff_t r = 0; r < x.rows; ++r)
     for (std::ptrdiff_t o = 0; o < w.outputs; ++o) {
       double wanted = 0, magnitude = 0;
@@ -178,7 +156,7 @@ TYPED_TEST(TwoFourRowsTest, ProductsAreThoseOfTheDenseWeight) {
         if (inputs > 2000 && (outputs > 5 || rows == 2)) continue;
         const Guard guard = count % 2 == 0 ? Guard::before : Guard::after;
         const Weight<S> w(outputs, inputs, outputs % 3, guard);
-        Rows<T> x(rows, inputs, guard), y(rows, outputs, guard);
+        MatrixRows<T> x(rows, inputs, guard), y(rows, outputs, guard);
         x.fill();
         multiply<typename TypeParam::arch>(w, x, y, count % 3 == 0);
         expect_products(w, x, y);
@@ -194,11 +172,11 @@ TYPED_TEST(TwoFourRowsTest, ARowHasTheSameBitsAmongAnyNumberAndFromAnywhere) {
   for (const std::ptrdiff_t inputs : {1084, 8260}) {
     const Weight<S> w(outputs, inputs, 0, Guard::after);
     const std::ptrdiff_t most = inputs > 2000 ? 5 : 20;
-    Rows<T> x(most, inputs, Guard::after), y(most, outputs, Guard::after);
+    MatrixRows<T> x(most, inputs, Guard::after), y(most, outputs, Guard::after);
     x.fill();
     multiply<Arch>(w, x, y, false);
     for (std::ptrdiff_t count = 1; count <= most; ++count) {
-      Rows<T> few(count, inputs, Guard::after), got(count, outputs, Guard::after);
+      MatrixRows<T> few(count, inputs, Guard::after), got(count, outputs, Guard::after);
       few.fill();
       multiply<Arch>(w, few, got, count % 2 == 1);
       for (std::ptrdiff_t r = 0; r < count; ++r)
@@ -214,7 +192,7 @@ TYPED_TEST(TwoFourRowsTest, ANaNReachesTheOutputsOfItsRowThatKeepIt) {
   using T = typename kernel::MultiplyTwoFourRows<S>::T;
   for (const std::ptrdiff_t at : {std::ptrdiff_t{40}, std::ptrdiff_t{69}}) {
     const Weight<S> w(17, 76, 0, Guard::after);
-    Rows<T> x(6, 76, Guard::after), y(6, 17, Guard::after);
+    MatrixRows<T> x(6, 76, Guard::after), y(6, 17, Guard::after);
     x.fill();
     x.values[2 * x.stride + at] = std::numeric_limits<T>::quiet_NaN();
     multiply<typename TypeParam::arch>(w, x, y, false);

@@ -15,6 +15,7 @@
 
 #include "kernel/archs.hpp"
 #include "kernel/guarded_array.hpp"
+#include "kernel/matrix_rows.hpp"
 #include "kernel/quantized_oracle.hpp"
 #include "support/tolerance.hpp"
 
@@ -28,6 +29,7 @@ using pare::testing::GuardedArray;
 using pare::testing::same_bits;
 using pare::testing::Tolerance;
 namespace kernel = pare::kernel;
+using Rows = pare::testing::MatrixRows<float>;
 
 template <class Arch, class W>
 struct Case {
@@ -76,29 +78,6 @@ struct Weight {
       to = static_cast<W>(static_cast<float>(random() % 4001) / 2000.0f - 1.0f);
       values[0] = static_cast<double>(static_cast<float>(to));
     }
-  }
-};
-
-struct Rows {
-  std::ptrdiff_t rows, columns, stride;
-  GuardedArray<float> values;
-
-  Rows(std::ptrdiff_t rows_of, std::ptrdiff_t columns_of, Guard guard)
-      : rows(rows_of),
-        columns(columns_of),
-        stride(columns_of + 3),
-        values((rows_of - 1) * stride + columns_of, guard) {}
-  void fill() {
-    std::mt19937_64 random(5);
-    for (std::ptrdiff_t r = 0; r < rows; ++r)
-      for (std::ptrdiff_t c = 0; c < columns; ++c)
-        values[r * stride + c] = static_cast<float>(random() % 4001) / 2000.0f - 1.0f;
-  }
-  bool gaps_untouched() const {
-    for (std::ptrdiff_t r = 0; r + 1 < rows; ++r)
-      for (std::ptrdiff_t c = columns; c < stride; ++c)
-        if (!values.untouched(r * stride + c)) return false;
-    return values.surroundings_untouched();
   }
 };
 

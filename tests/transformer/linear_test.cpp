@@ -80,29 +80,6 @@ struct Layer {
   }
 };
 
-/// One more rounding than a dot product has: that of a de-quantised weight.
-void expect_products(const Rows<double>& w, const Rows<float>& x, const Rows<float>& y) {
-  for (Index r = 0; r < x.rows(); ++r)
-    for (Index o = 0; o < w.rows(); ++o) {
-      double wanted = 0, magnitude = 0;
-      for (Index i = 0; i < w.cols(); ++i) {
-        wanted += w(o, i) * static_cast<double>(x(r, i));
-        magnitude += std::abs(w(o, i) * static_cast<double>(x(r, i)));
-      }
-      const double bound = Tolerance<float>::dot(static_cast<double>(w.cols()) + 1, magnitude);
-      ASSERT_TRUE(within(static_cast<double>(y(r, o)), wanted, bound))
-          << "row " << r << " of " << x.rows() << ", output " << o << " of " << w.rows() << ", "
-          << w.cols() << " inputs: got " << y(r, o) << ", wanted " << wanted;
-    }
-}
-
-template <class L, class B>
-Rows<float> applied(const L& layer, const B& backend, const Rows<float>& x) {
-  Rows<float> y(x.rows(), layer.outputs());
-  layer.apply(backend, x.view(), y.view());
-  return y;
-}
-
 template <class W>
 struct LinearTest : testing::Test {};
 using Weights = testing::Types<float, bf16, f16, Q8_0, Q4_0, Q4_1>;

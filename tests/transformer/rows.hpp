@@ -76,6 +76,32 @@ Rows<S> random_rows(Index rows, Index cols, std::uint64_t seed, double size = 1)
   return Rows<S>(rows, cols, [&](Index, Index) { return size * uniform(random); });
 }
 
+/// What a layer makes of rows.
+template <class L, class B, class T>
+Rows<T> applied(const L& layer, const B& backend, const Rows<T>& x) {
+  Rows<T> y(x.rows(), layer.outputs());
+  layer.apply(backend, x.view(), y.view());
+  return y;
+}
+
+/// y = x W^T, to `share` times what a dot product is off by with one more rounding, that of a
+/// weight. 2 where the oracle, in double, is no better than T.
+template <class T>
+void expect_products(const Rows<double>& w, const Rows<T>& x, const Rows<T>& y, double share = 1) {
+  for (Index r = 0; r < x.rows(); ++r)
+    for (Index o = 0; o < w.rows(); ++o) {
+      double wanted = 0, magnitude = 0;
+      for (Index i = 0; i < w.cols(); ++i) {
+        wanted += w(o, i) * static_cast<double>(x(r, i));
+        magnitude += std::abs(w(o, i) * static_cast<double>(x(r, i)));
+      }
+      const double bound = share * Tolerance<T>::dot(static_cast<double>(w.cols()) + 1, magnitude);
+      ASSERT_TRUE(within(static_cast<double>(y(r, o)), wanted, bound))
+          << "row " << r << " of " << x.rows() << ", output " << o << " of " << w.rows() << ", "
+          << w.cols() << " inputs: got " << y(r, o) << ", wanted " << wanted;
+    }
+}
+
 /// Numbers in [0.5, 1.5).
 template <class T>
 std::vector<T> random_gains(Index size, std::uint64_t seed) {

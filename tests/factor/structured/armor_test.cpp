@@ -2,13 +2,11 @@
 // ARMOR: a loss that never rises, from NoWag-P's down, by exact steps (T2.1 to T2.9).
 #include <gtest/gtest.h>
 
-#include <Eigen/Cholesky>
 #include <Eigen/Core>
 #include <Eigen/QR>
 
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
 #include <limits>
 #include <utility>
 #include <vector>

@@ -10,7 +10,6 @@
 #include <cstdint>
 #include <limits>
 #include <random>
-#include <span>
 #include <vector>
 
 #include "support/allocations.hpp"
@@ -21,7 +20,6 @@ namespace transformer_structured_dense_sparse_linear_test {
 namespace {
 
 using pare::bf16;
-using pare::f16;
 using pare::Index;
 using pare::factor::DenseSparse;
 using pare::factor::DenseSparseShape;
@@ -56,13 +54,6 @@ DenseSparse<S> random_weight(const DenseSparseShape& shape, std::uint64_t seed =
       w.set(o, k, places[static_cast<std::size_t>(k)], number());
   }
   return w;
-}
-
-template <class L, class B>
-auto applied(const L& layer, const B& backend, const Rows<typename L::scalar>& x) {
-  Rows<typename L::scalar> y(x.rows(), layer.outputs());
-  layer.apply(backend, x.view(), y.view());
-  return y;
 }
 
 /// Each sum of `inputs` products is multiplied once more, and `nonzeros` of them are added.

@@ -91,13 +91,6 @@ void expect_edited(const Rows<S>& w, const E& edits, const Rows<T>& x, const Row
     }
 }
 
-template <class L, class B, class T>
-Rows<T> applied(const L& layer, const B& backend, const Rows<T>& x) {
-  Rows<T> y(x.rows(), layer.outputs());
-  layer.apply(backend, x.view(), y.view());
-  return y;
-}
-
 template <class S, class T, class Gate>
 void check_layer(const Gate& gate, double slope) {
   for (const auto& [out, in] : {std::pair<Index, Index>{1, 1}, {70, 33}, {67, 599}}) {

@@ -27,7 +27,6 @@ using pare::Index;
 using pare::RowMatrix;
 using pare::factor::BlockDiagonal;
 using pare::testing::any_stride_same_bits;
-using pare::testing::equal_bits;
 using pare::testing::random_matrix;
 using pare::testing::refusal;
 using pare::testing::refuses_and_leaves_alone;
@@ -173,7 +172,7 @@ TEST(ArmorLinearTest, IsTheProductOfItsMatrices) {
   expect_armor<bf16>(0x1p-8);
 }
 
-TEST(WrappedLinearTest, AllocatesOnceWithAWorkspace) {
+TEST(WrappedLinearTest, TheSecondCallWithAWorkspaceAllocatesNothing) {
   const auto layer = some_layer();
   pare::Workspace workspace;
   const auto backend = pare::simd.with(workspace);
