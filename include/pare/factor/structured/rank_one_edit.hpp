@@ -42,7 +42,7 @@
 #include <pare/core/matrix.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
-#include <pare/factor/detail/edit_keys.hpp>
+#include <pare/factor/structured/detail/edit_keys.hpp>
 #include <pare/factor/structured/inverse_moment.hpp>
 #include <pare/kernel/edit_rows.hpp>
 
