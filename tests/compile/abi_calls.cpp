@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A call or two of every area, compiled for two instruction sets; check_abi_wall.sh compares what
-// the linker would merge.
+// the linker would merge. Kernels are not compiled: dispatch.weak_symbols has all of them.
+#include "support/shared_kernels.hpp"
+
 #include <pare/pare.hpp>
 
 #include <unsupported/Eigen/CXX11/Tensor>
