@@ -71,9 +71,11 @@ class ScanRunner {
   }
 
   /// Heads of a single value that are stepped together: states of at most 16 KiB, which stay in
-  /// L1, and not so many that there are fewer than 8 items, unless they were less than 4 heads.
+  /// L1, or 128 KiB in L2 where decays are a stream that each token begins anew; and not so many
+  /// that there are fewer than 8 items, unless they were less than 4 heads.
   Index heads_of_item() const {
-    const Index fit = (Index{16} << 10) / (s_.states() * static_cast<Index>(sizeof(T)));
+    const Index kept = Index{s_.a_step() != 0 ? 128 : 16} << 10;
+    const Index fit = kept / (s_.states() * static_cast<Index>(sizeof(T)));
     const Index spread = std::max<Index>(4, s_.batch() * s_.heads() / 8);
     return std::clamp<Index>(std::min(fit, spread), 1, run_span());
   }
