@@ -6,7 +6,12 @@
 /// The model is SmolLM2-135M where its file is present (`cmake/bootstrap.sh model`), and else
 /// random weights of its shape, which cost the same; llama.cpp is asked only with the file. The
 /// limit of a token is reading its weights, keys and values; that of a prompt the multiply-adds of
-/// its linear layers and of causal attention.
+/// its linear layers and of causal attention, or their products of bf16 pairs.
+///
+/// llama.cpp reads the same file, whose weights are 4 bits (`vs_llama_cpp`). Prompts are also
+/// compared with it on weights as wide as ours (`vs_llama_cpp_alike`) where such a file lies
+/// beside the model: its `llama-quantize --allow-requantize MODEL.Q4_1.gguf MODEL.BF16.gguf BF16`
+/// writes one, and another with F32.
 
 #include "child_memory.hpp"
 #include "counters.hpp"
@@ -80,8 +85,9 @@ struct RandomBlocks {
 };
 
 template <class S>
-AnyLinear random_dense(Index outputs, Index inputs) {
-  pare::transformer::DenseLinear<S> layer(outputs, inputs);
+AnyLinear random_dense(Index outputs, Index inputs,
+                       const pare::transformer::DenseLinearOptions& options = {}) {
+  pare::transformer::DenseLinear<S> layer(outputs, inputs, options);
   SplitMix64 random(1);
   const auto weights = layer.own_weights();
   for (Index i = 0; i < outputs * inputs; ++i)
@@ -99,6 +105,8 @@ LlamaSource random_source(Weights weights) {
   source.linear = [weights](const std::string& name, Index outputs, Index inputs) -> AnyLinear {
     if (weights == Weights::Float) return random_dense<float>(outputs, inputs);
     if (weights == Weights::Bf16) return random_dense<pare::bf16>(outputs, inputs);
+    if (weights == Weights::Bf16Pairs)
+      return random_dense<pare::bf16>(outputs, inputs, {.round_inputs = true});
     if (name == "token_embd.weight") return RandomBlocks<pare::kernel::Q8_0>(outputs, inputs);
     return RandomBlocks<pare::kernel::Q4_1>(outputs, inputs);
   };
@@ -158,7 +166,7 @@ WeightCounts count_weights(const LlamaConfig& c) {
 
 double bytes_of(const WeightCounts& n, Weights weights) {
   if (weights == Weights::Float) return 4 * (n.blocks + n.head);
-  if (weights == Weights::Bf16) return 2 * (n.blocks + n.head);
+  if (weights != Weights::Stored) return 2 * (n.blocks + n.head);
   return n.blocks * sizeof(pare::kernel::Q4_1) / 32 + n.head * sizeof(pare::kernel::Q8_0) / 32;
 }
 
@@ -180,11 +188,27 @@ double prompt_flops(const LlamaConfig& c) {
   return 2 * tokens * n.blocks + 2 * n.head + attention;
 }
 
-/// Seconds of the same work by llama.cpp, on the same file and threads.
-double llama_cpp_seconds(const Model& model, const char* work, int threads) {
+/// Seconds of the same work by llama.cpp, on a file and as many threads.
+double llama_cpp_seconds(const std::filesystem::path& file, const char* work, int threads) {
   return python_peer_seconds("language_model_llama_cpp.py",
-                             {work, model.file->string(), std::to_string(threads),
-                              std::to_string(context), std::to_string(steps)});
+                             {work, file.string(), std::to_string(threads), std::to_string(context),
+                              std::to_string(steps)});
+}
+
+/// The model with weights as wide as these, if somebody made it.
+std::optional<std::filesystem::path> file_alike(const std::filesystem::path& file,
+                                                Weights weights) {
+  if (weights == Weights::Stored) return std::nullopt;
+  std::filesystem::path alike = file;
+  alike.replace_extension();  // .gguf, and then the form
+  alike.replace_extension(weights == Weights::Float ? ".F32.gguf" : ".BF16.gguf");
+  return std::filesystem::exists(alike) ? std::optional(alike) : std::nullopt;
+}
+
+/// Of a prompt: products of pairs where the processor has them.
+Demand prompt_demand(const LlamaConfig& config, Weights weights) {
+  const bool pairs = weights == Weights::Bf16Pairs && pare::arch::best::has_bf16_dot;
+  return {pairs ? Limit::dot_bf16 : Limit::fma_f32, prompt_flops(config)};
 }
 
 void run_model(benchmark::State& state, Weights weights, KvScalar kv, bool decodes, int threads) {
@@ -200,18 +224,20 @@ void run_model(benchmark::State& state, Weights weights, KvScalar kv, bool decod
     return;
   }
   LimitProbe probe(threads, {decodes ? Demand{Limit::dram_read, decode_bytes(model, weights)}
-                                     : Demand{Limit::fma_f32, prompt_flops(model.llama.config())}});
+                                     : prompt_demand(model.llama.config(), weights)});
   const double own = time_between_probes(state, probe, call);
   set_of_limit(state, probe.seconds(), own);
   const Index tokens = decodes ? steps : context;
   state.counters["tokens_a_second"] = static_cast<double>(tokens) / own;
-  if (model.file)
-    set_vs(state, "llama_cpp", llama_cpp_seconds(model, decodes ? "decode" : "prefill", threads),
-           own);
+  if (!model.file) return;
+  const char* const work = decodes ? "decode" : "prefill";
+  set_vs(state, "llama_cpp", llama_cpp_seconds(*model.file, work, threads), own);
+  if (const auto alike = decodes ? std::nullopt : file_alike(*model.file, weights))
+    set_vs(state, "llama_cpp_alike", llama_cpp_seconds(*alike, work, threads), own);
 }
 
 std::string load_name(Weights weights) {
-  const char* const of_weights[] = {"q4_1", "f32", "bf16"};
+  const char* const of_weights[] = {"q4_1", "f32", "bf16", "bf16_pairs"};
   return std::string("language_model/load/") + of_weights[static_cast<std::size_t>(weights)];
 }
 
@@ -259,6 +285,7 @@ const bool registered = [] {
   add_load(Weights::Float, KvScalar::Float);
   add("decode/bf16/ctx512", Weights::Bf16, KvScalar::Bf16, true);
   add("prefill/bf16/512", Weights::Bf16, KvScalar::Bf16, false);
+  add("prefill/bf16_pairs/512", Weights::Bf16Pairs, KvScalar::Bf16, false);
   add("decode/q4_1/ctx512", Weights::Stored, KvScalar::Bf16, true);
   add("prefill/q4_1/512", Weights::Stored, KvScalar::Bf16, false);
   add("decode/f32/ctx512", Weights::Float, KvScalar::Float, true);

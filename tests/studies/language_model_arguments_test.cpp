@@ -146,6 +146,7 @@ TEST(LanguageModelArguments, OptionsStandAnywhereBehindTheCommand) {
   EXPECT_EQ(parse({"bench", "--prompt", "64"}).prompt, 64);
   EXPECT_EQ(parse({"bench", "--weights", "bf16"}).weights, Weights::Bf16);
   EXPECT_EQ(parse({"perplexity", "x", "--weights=f32"}).weights, Weights::Float);
+  EXPECT_EQ(parse({"bench", "--weights", "bf16_pairs"}).weights, Weights::Bf16Pairs);
   const Arguments dumped = parse({"dump", "a", "--layers", "0,29", "--activations", "--out=x"});
   EXPECT_EQ(dumped.layers, (std::vector<Index>{0, 29}));
   EXPECT_TRUE(dumped.activations);
@@ -320,7 +321,7 @@ TEST(LanguageModelArguments, WhatMakesNoSenseIsRefused) {
   EXPECT_EQ(refusal({"heads", "--share", "0"}),
             "--share: got '0', wanted a share above 0, at most 1");
   EXPECT_EQ(refusal({"bench", "--weights", "q4"}),
-            "--weights: got 'q4', wanted stored, f32 or bf16");
+            "--weights: got 'q4', wanted stored, f32, bf16 or bf16_pairs");
   EXPECT_EQ(refusal({"dump", "x", "--layers", "1,,2"}),
             "--layers: got '', wanted whole numbers from 0, by commas");
 }

@@ -12,7 +12,12 @@
 #include <pare/attention/attend_selected.hpp>
 #include <pare/attention/sliding_window.hpp>
 #include <pare/core/backend.hpp>
+#include <pare/core/executor_ref.hpp>
+#include <pare/core/matrix.hpp>
+#include <pare/core/scalar.hpp>
+#include <pare/core/tensor_view.hpp>
 #include <pare/io/gguf.hpp>
+#include <pare/transformer/linear.hpp>
 
 #if __has_include(<nlohmann/json.hpp>)
 #include "language_model/safetensors_source.hpp"
@@ -21,6 +26,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <random>
 #include <span>
@@ -196,6 +202,40 @@ TEST(Llama, PairsOfHalvesAreThoseOfNeighboursWithOtherRows) {
   const std::vector<Token> tokens = some_tokens(17);
   KvCache cache(model.config().kv_shape(), 17);
   expect_within(last_logits(pare::simd, model, tokens, cache), tiny.logits(tokens).back());
+}
+
+TEST(Llama, RowsOfAPromptAreRoundedWhereBf16PairsAreWanted) {
+  const TinyLlama tiny(21);
+  const Memory memory(tiny.file().file());
+  const pare::io::GgufFile file(memory.bytes());
+  const std::string name = "blk.0.ffn_up.weight";
+  const std::vector<float>& weights = tiny.tensors.at(name).values;
+  constexpr Index inputs = TinyLlama::dim;
+  std::mt19937 bits(22);
+  for (const Index rows : {pare::transformer::few_rows, pare::transformer::few_rows + 1}) {
+    for (const Weights form : {Weights::Bf16, Weights::Bf16Pairs}) {
+      const AnyLinear layer = linear_of(file, form)(name);
+      pare::RowMatrix<float> x(rows, inputs), y(rows, layer.outputs());
+      for (Index i = 0; i < x.size(); ++i)
+        x.data()[i] = static_cast<float>(bits()) / 0x1p31f - 1.0f;
+      layer.apply(pare::on_any_executor(pare::simd), pare::as_const(pare::to_view(x)),
+                  pare::to_view(y));
+      const bool rounds = form == Weights::Bf16Pairs && rows > pare::transformer::few_rows;
+      for (Index r = 0; r < rows; ++r)
+        for (Index o = 0; o < y.cols(); ++o) {
+          double sum = 0, size = 0;
+          for (Index i = 0; i < inputs; ++i) {
+            const double taken = rounds ? static_cast<float>(pare::bf16(x(r, i))) : x(r, i);
+            const auto weight =
+                static_cast<float>(pare::bf16(weights[static_cast<std::size_t>(o * inputs + i)]));
+            sum += taken * static_cast<double>(weight);
+            size += std::abs(taken * static_cast<double>(weight));
+          }
+          // 48 roundings of a sum of at most `size`; to round x would move it by 2^-9 of a term.
+          ASSERT_NEAR(static_cast<double>(y(r, o)), sum, size * inputs * 0x1p-24);
+        }
+    }
+  }
 }
 
 #if __has_include(<nlohmann/json.hpp>)

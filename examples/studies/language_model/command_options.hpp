@@ -101,7 +101,8 @@ inline Weights weights(std::string_view option, std::string_view value) {
   if (value == "stored") return Weights::Stored;
   if (value == "f32") return Weights::Float;
   if (value == "bf16") return Weights::Bf16;
-  command_line::reject(option, value, "stored, f32 or bf16");
+  if (value == "bf16_pairs") return Weights::Bf16Pairs;
+  command_line::reject(option, value, "stored, f32, bf16 or bf16_pairs");
 }
 
 inline std::string attention(std::string_view option, std::string_view value) {

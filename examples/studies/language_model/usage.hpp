@@ -133,7 +133,8 @@ speculate measures drafters on texts:
 
 all of them:
   --model FILE                                       (from PARE_MODELS, else build/models)
-  --weights FORM       of linear layers: stored (as the file has them), f32 or bf16   (stored)
+  --weights FORM       of linear layers: stored (as the file has them), f32, bf16, or bf16_pairs,
+                       which rounds what a prompt's layers take to bf16 too   (stored)
   --kv f32|bf16        type of keys and values                   (f32)
   --threads N          threads of OpenMP wait busily: where other programs run too, take fewer, or
                        set OMP_WAIT_POLICY=passive               (all)

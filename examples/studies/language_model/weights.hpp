@@ -27,6 +27,9 @@ enum class Weights {
   Stored,  ///< as the file has them, where they lie in it; types without a layer as bf16
   Float,   ///< de-quantised
   Bf16,    ///< de-quantised, and rounded
+  /// The same, and more than few_rows rows that go into a layer are rounded too and multiplied in
+  /// pairs: a prompt takes little more than half the time where pairs are as fast as floats.
+  Bf16Pairs,
 };
 
 namespace detail {
@@ -61,6 +64,9 @@ struct SharedLayer {
 template <class S>
 class LayerMemory {
  public:
+  explicit LayerMemory(const pare::transformer::DenseLinearOptions& options = {})
+      : options_(options) {}
+
   AnyLinear copy_of(const pare::io::GgufFile& file, const pare::io::GgufTensor& tensor) {
     const Index rows = tensor.rows(), columns = tensor.cols();
     const auto size = static_cast<std::size_t>(rows * columns);
@@ -73,7 +79,8 @@ class LayerMemory {
     used_ += size;
     file.read_rows(tensor.name, 0, weights);
     file.release_pages();
-    return SharedLayer<S>{piece_, pare::transformer::DenseLinear<S>(pare::as_const(weights))};
+    return SharedLayer<S>{piece_,
+                          pare::transformer::DenseLinear<S>(pare::as_const(weights), options_)};
   }
 
  private:
@@ -84,6 +91,7 @@ class LayerMemory {
     return sum;
   }
 
+  pare::transformer::DenseLinearOptions options_;
   std::shared_ptr<pare::AlignedBuffer<S>> piece_;
   std::size_t used_ = 0;
 };
@@ -114,10 +122,12 @@ inline AnyLinear stored(const pare::io::GgufFile& file, const pare::io::GgufTens
 /// Makes the layers of a file, which must outlive them.
 inline MakeLinear linear_of(const pare::io::GgufFile& file, Weights weights) {
   struct Memory {
+    explicit Memory(bool pairs) : rounded({.round_inputs = pairs}) {}
     detail::LayerMemory<float> floats;
     detail::LayerMemory<pare::bf16> rounded;
   };
-  return [&file, weights, memory = std::make_shared<Memory>()](const std::string& name) {
+  const auto memory = std::make_shared<Memory>(weights == Weights::Bf16Pairs);
+  return [&file, weights, memory](const std::string& name) {
     const auto& tensor = file.tensor(name);
     if (weights == Weights::Stored) return detail::stored(file, tensor, memory->rounded);
     if (weights == Weights::Float) return memory->floats.copy_of(file, tensor);
