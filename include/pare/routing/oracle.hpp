@@ -179,8 +179,7 @@ PARE_ABI_BEGIN
 /// \param k       experts that a row will have, 1 to their number: the factor is experts / k, which
 ///                is 1 if k is their number, for gates that weigh by 1
 /// \param errors  [rows, experts], any strides, written; apart from what is read. Those beyond
-/// their
-///                scalar are infinity, and equal
+///                their scalar are infinity, and equal
 /// \throws std::invalid_argument if an extent does not fit, k is out of range, or errors overlaps
 ///         what is read. Nothing is written then.
 ///
