@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <limits>
 #include <numeric>
 #include <utility>
@@ -129,6 +130,18 @@ TEST(Oracle, ChoosesTheExpertsOfLeastErrorAndReachesTheDenseLayer) {
   ASSERT_EQ(curve.size(), 6u);
   EXPECT_LE(curve[5], 1e-14);
   EXPECT_GT(curve[0], .1);
+}
+
+/// Squares of float that are beyond it: the best experts are those of the same numbers, smaller.
+TEST(Oracle, OrdersErrorsOfAnyScale) {
+  std::vector<pare::transformer::DenseLinear<float>> experts;
+  for (const std::uint64_t seed : {1U, 2U, 3U})
+    experts.push_back(pare::transformer::DenseLinear<float>::copy_of(
+        random_matrix<RowMatrix<float>>(4, 5, seed)));
+  const auto x = random_matrix<RowMatrix<float>>(20, 5, 9),
+             dense = random_matrix<RowMatrix<float>>(20, 4, 10);
+  const RowMatrix<float> large_x = 0x1p100f * x, large = 0x1p100f * dense;
+  EXPECT_EQ(budget_curve(large_x, experts, large), budget_curve(x, experts, dense));
 }
 
 /// Labels that are linear in the inputs are found again.
@@ -333,6 +346,12 @@ TEST(Adapters, RefuseWhatDoesNotFit) {
   AdapterBank<double> other = x.bank;
   other.b.extent[1] = 2;
   refusal([&] { merge_adapters(other, w); }, "routing::merge_adapters", "bank.b");
+  const double one = 1;
+  const Index wide = Index{1} << 31;
+  const AdapterBank<double> endless{{&one, {1, 1, wide, wide}, {0, 0, 0, 0}},
+                                    {&one, {1, wide, 1, 1}, {0, 0, 0, 0}}};
+  refusal([&] { merge_adapters(endless, RowMatrix<double>::Ones(1, 1).eval()); },
+          "routing::merge_adapters", "bank.a");
   other.a.extent[3] = 0;
   refusal([&] { merge_adapters(other, w); }, "routing::merge_adapters", "bank.a");
   refusal([&] { merge_adapters(x.bank, RowMatrix<double>(w.topRows(1))); },

@@ -106,6 +106,8 @@ TEST(RoutePlan, RefusesIdsThatNameNoExpert) {
     refused("ids", 5);
     ids(3, 1) = before;
   }
+  const pare::TensorView<const Index, 2> endless{nullptr, {Index{1} << 62, 0}, {1, 1}};
+  refusal([&] { plan.assign(endless, 5); }, "routing::RoutePlan", "ids");
   refusal([&] { plan.rows_of(5); }, "routing::RoutePlan::rows_of", "expert");
   refusal([&] { plan.places_of(-1); }, "routing::RoutePlan::places_of", "row");
   refusal([] { capacity_of(1, 1, 1, std::nan("")); }, "routing::capacity_of", "factor");

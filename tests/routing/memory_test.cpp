@@ -267,6 +267,12 @@ TEST(Memories, RefuseWhatDoesNotFit) {
   wrong = right;
   wrong.keys.extent[1] = 1;
   tucker(wrong, 2, "keys");
+  const Index n = Index{1} << 29;  // whose scores no memory holds
+  wrong = {{u.data(), {1, 2, n, 4, n}, {0, 0, 0, 0, 0}},
+           {u.data(), {1, n, n}, {0, 0, 0}},
+           {u.data(), {n}, {0}},
+           {u.data(), {n}, {0}}};
+  tucker(wrong, 2, "keys");
   RowMatrix<float> values = RowMatrix<float>::Ones(5, 4), weights = RowMatrix<float>::Ones(3, 2),
                    out = RowMatrix<float>::Zero(3, 4);
   RowMatrix<Index> ids = RowMatrix<Index>::Zero(3, 2);

@@ -80,7 +80,7 @@ bool cholesky(const B& backend, RowMatrix<double>& a) {
     if (corner.info() != Eigen::Success) return false;
     // Eigen goes on past NaN and infinity.
     for (Index i = 0; i < size; ++i)
-      if (!(corner.matrixLLT()(i, i) > 0) || !is_finite(corner.matrixLLT()(i, i))) return false;
+      if (!is_finite(corner.matrixLLT()(i, i))) return false;
     for (Index i = 0; i < size; ++i)
       for (Index j = 0; j <= i; ++j) a(begin + i, begin + j) = corner.matrixLLT()(i, j);
     if (rest == 0) return true;

@@ -84,9 +84,10 @@ void check_bank(const char* function, const AdapterBank<T>& bank) {
   check(bank.b.extent[3] >= 1, function, "bank.b", bank.b.extent,
         "[experts, rank, splits, outputs / splits] of 1 or more");
   check_extents<4>(function, "bank.b", bank.b.extent, {a[0], a[3], a[1], bank.b.extent[3]});
-  checked_product(function, "bank.a", checked_product(function, "bank.a", a[1], a[2]), a[3]);
-  checked_product(function, "bank.b", checked_product(function, "bank.b", a[1], bank.b.extent[3]),
-                  a[3]);
+  const Index inputs = checked_product(function, "bank.a", a[1], a[2]);
+  checked_count(function, "bank.a", checked_product(function, "bank.a", inputs, a[3]), sizeof(T));
+  const Index outputs = checked_product(function, "bank.b", a[1], bank.b.extent[3]);
+  checked_count(function, "bank.b", checked_product(function, "bank.b", outputs, a[3]), sizeof(T));
 }
 
 template <class T>

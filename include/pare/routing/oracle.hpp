@@ -65,9 +65,10 @@ void check_oracle(const char* function, const TensorView<const T, 2>& x, std::sp
   check_expert_shapes(function, experts, x.cols(), dense.cols());
 }
 
-template <class B, class T, class L>
+/// R: T, or double where errors of T could be beyond it.
+template <class B, class T, class L, class R>
 void expert_errors(const B& backend, TensorView<const T, 2> x, std::span<const L> experts,
-                   TensorView<const T, 2> dense, Index k, TensorView<T, 2> errors) {
+                   TensorView<const T, 2> dense, Index k, TensorView<R, 2> errors) {
   constexpr const char* function = "routing::expert_errors";
   const auto count = static_cast<Index>(experts.size());
   check_oracle(function, x, experts, dense);
@@ -89,7 +90,7 @@ void expert_errors(const B& backend, TensorView<const T, 2> x, std::span<const L
             scale * static_cast<double>(out(r, c)) - static_cast<double>(dense(r, c));
         sum += off * off;
       }
-      errors(r, e) = static_cast<T>(sum / static_cast<double>(dense.cols()));
+      errors(r, e) = static_cast<R>(sum / static_cast<double>(dense.cols()));
     }
   }
 }
@@ -104,11 +105,14 @@ std::vector<double> budget_curve(const B& backend, TensorView<const T, 2> x,
     for (Index c = 0; c < dense.cols(); ++c)
       total += static_cast<double>(dense(r, c)) * static_cast<double>(dense(r, c));
   std::vector<double> curve;
-  RowMatrix<T> errors(x.rows(), count), y(x.rows(), dense.cols());
+  RowMatrix<double> errors(x.rows(), count);
+  RowMatrix<T> y(x.rows(), dense.cols());
   for (Index k = 1; k <= count; ++k) {
     expert_errors(backend, x, experts, dense, k, to_view(errors));
-    const RowMatrix<T> logits = -errors;
-    mixture(backend, x, route(logits, TopHalf{.k = k}), experts, to_view(y));
+    const RowMatrix<double> logits = -errors;
+    const Routes<double> best = route(logits, TopHalf{.k = k});
+    const Routes<T> routes{best.ids, best.weights.template cast<T>()};
+    mixture(backend, x, routes, experts, to_view(y));
     double off = 0;
     for (Index r = 0; r < x.rows(); ++r)
       for (Index c = 0; c < dense.cols(); ++c) {
@@ -221,7 +225,7 @@ Routes<scalar_of<R>> oracle_routes(const R& errors, const G& gate) {
 ///
 /// \param backend left out: pare::simd
 /// \param x,experts,dense as expert_errors
-/// \throws std::invalid_argument as expert_errors
+/// \throws std::invalid_argument as expert_errors, or if an error is NaN, as route
 ///
 /// Cost: every expert on every row, twice for each k. Memory: [rows, outputs] three times.
 template <Backend B, In<2> X, class E, In<2> D>

@@ -27,6 +27,7 @@
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/view_check.hpp>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstddef>
@@ -123,7 +124,8 @@ class RoutePlan {
     check_view(function, "ids", ids);
     check(experts >= 1, function, "experts", experts, "at least 1");
     checked_count(function, "experts", experts, sizeof(Index));
-    checked_count(function, "ids", checked_product(function, "ids", ids.rows(), ids.cols()),
+    const Index most = std::max<Index>(ids.cols(), 1);  // rows are counted without choices too
+    checked_count(function, "ids", checked_product(function, "ids", ids.rows(), most),
                   sizeof(Index));
     check(options.capacity.value_or(1) >= 1, function, "capacity", options.capacity.value_or(1),
           "at least 1");

@@ -160,6 +160,8 @@ TEST(SelectTwoFourMemory, IsUsedAgain) {
   EXPECT_TRUE(core.mask() == anew.mask());
   core = two_four(random_matrix<RowMatrix<float>>(8, 32, 6), Magnitude{}, std::move(core));
   EXPECT_EQ(core.outputs(), 8);
+  core = two_four(random_matrix<RowMatrix<float>>(8, 36, 6), Magnitude{}, std::move(core));
+  EXPECT_EQ(core.inputs(), 36);
 }
 
 /// A refused call has taken the memory; what is left has extents and none.
@@ -185,6 +187,37 @@ TEST(SelectTwoFourScale, DoesNotCount) {
   const RowMatrix<float> huge = 0x1p120f * w;
   EXPECT_TRUE(two_four(huge, NowagP(h)).mask() ==
               two_four(pare::reference, huge, NowagP(h)).mask());
+}
+
+/// Factors of an input beyond what the scalar of w holds.
+struct Factors {
+  std::vector<double> of;
+  template <class B, class W>
+  std::vector<double> input_factors(const B&, const W&) const {
+    return of;
+  }
+};
+
+TEST(SelectTwoFourScale, OfFactorsOfOnesOwnDoesNotCount) {
+  const auto w = random_matrix<RowMatrix<float>>(20, 32, 7);
+  Factors factors{moments(32)};
+  const auto wanted = two_four(w, factors).mask();
+  for (double& f : factors.of) f *= 0x1p200;
+  EXPECT_TRUE(two_four(w, factors).mask() == wanted);
+  EXPECT_TRUE(two_four(pare::reference, w, factors).mask() == wanted);
+}
+
+/// Norms of the size of the 1e-5 that is added to them, and one of 0.
+TEST(SelectTwoFourScale, OfSmallWeightsCountsWithNowag) {
+  RowMatrix<double> w = 1e-5 * random_matrix<RowMatrix<double>>(6, 32, 7);
+  for (Index j = 1; j < 32; j += 2) w.col(j) *= 0.2;
+  w.col(4).setZero();
+  const std::vector<double> h = moments(32);
+  const Eigen::VectorXd norms = column_norms(w);
+  for (const auto& core : {two_four(w, NowagP(h)), two_four(pare::reference, w, NowagP(h))})
+    expect_kept(core, w, [&](Index i, Index j) {
+      return std::abs(w(i, j)) * std::sqrt(h[static_cast<std::size_t>(j)]) / norms(j);
+    });
 }
 
 TEST(SelectTwoFourMoments, ThatSayNothingCountAsTheMean) {
@@ -241,8 +274,10 @@ TEST(SelectTwoFourRefuses, NumbersThatAreNotFinite) {
   for (const float value : {std::numeric_limits<float>::quiet_NaN(), -static_cast<float>(infinity)})
     for (const Index column : {2, 17, 33}) {
       auto w = random_matrix<RowMatrix<float>>(40, 36, 8);
-      w(20, column) = value;
-      const std::string place = "at row 20, column " + std::to_string(column);
+      const Index row = column == 33 ? 39 : 20;
+      w(row, column) = value;
+      const std::string place =
+          "at row " + std::to_string(row) + ", column " + std::to_string(column);
       expect_refused([&] { two_four(w, Magnitude{}); }, place.c_str());
       expect_refused([&] { two_four(w, NowagP(moments(36))); }, place.c_str());
       expect_refused([&] { two_four(pare::reference, w, Magnitude{}); }, place.c_str());

@@ -175,9 +175,11 @@ TEST(SparseGptInputs, WithoutVarianceLoseTheirWeights) {
   c.row(5).setZero();
   c.col(5).setZero();
   const auto w = random_matrix<RowMatrix<float>>(6, 16, 9);
-  const MatrixXd pruned = dense_of(sparse_gpt(w, c));
-  EXPECT_TRUE((pruned.col(5).array() == 0).all());
-  EXPECT_TRUE(pruned.allFinite());
+  for (const double damping : {0.01, 0.0}) {
+    const MatrixXd pruned = dense_of(sparse_gpt(w, c, {.damping = damping}));
+    EXPECT_TRUE((pruned.col(5).array() == 0).all());
+    EXPECT_TRUE(pruned.allFinite());
+  }
 }
 
 TEST(SparseGptCovariance, CountsUpToItsScale) {
@@ -217,6 +219,9 @@ TEST(SparseGptRefuses, WhatDoesNotFit) {
   EXPECT_NO_THROW(sparse_gpt(w, thin));
   RowMatrix<float> nan = w;
   nan(3, 2) = std::numeric_limits<float>::quiet_NaN();
+  refused(nan, c, {}, "w");
+  nan = w;
+  nan(5, 7) = std::numeric_limits<float>::infinity();
   refused(nan, c, {}, "w");
 }
 

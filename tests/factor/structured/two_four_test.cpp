@@ -197,8 +197,10 @@ TEST(TwoFour, EightBitsAreOffByHalfAStep) {
     const auto tiny = TwoFour<std::int8_t>::from(w, TwoFourMask::of_kept(kept));
     EXPECT_EQ(tiny.bytes(),
               4 * ((cols + 63) / 64 * 32 + (cols + 15) / 16 * 2 + (cols + 127) / 128 * 4));
-    Dense dense(4, cols);
+    Dense dense(4, cols), copied(4, cols);
     tiny.to_dense(dense);
+    tiny.copy().to_dense(copied);
+    EXPECT_EQ(copied, dense);
     for (Index o = 0; o < 4; ++o)
       for (Index b = 0; b < tiny.row_scales(); ++b) {
         const Index begin = b * 128, count = std::min<Index>(128, cols - begin);

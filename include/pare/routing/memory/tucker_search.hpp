@@ -61,6 +61,9 @@ void check_tucker(const TensorView<const T, 3>& queries, const TuckerKeys<T>& m,
   check_extents<3>(function, "queries", queries.extent, {queries.extent[0], e[0], 2 * e[3]});
   check(k >= 1 && k <= e[2], function, "k", k, Worded{"1 to the keys of a half, ", e[2]});
   checked_product(function, "keys", e[2], e[2]);
+  const Index of_row =
+      checked_product(function, "keys", 2, checked_product(function, "keys", e[2], e[4]));
+  checked_count(function, "keys", checked_product(function, "keys", of_row, 256), sizeof(T));
   const Index hits = checked_product(function, "k", e[0], k);
   const Index scores = checked_product(function, "k", hits, m.cores.extent[0]);
   checked_count(function, "k", checked_product(function, "k", queries.extent[0], scores),
