@@ -194,9 +194,9 @@ RowMatrix<scalar_of<L>> task_weights(const L& logits) {
 /// \param options the scale
 /// \returns factors of the change of a weight [outputs, inputs], which LowRankLinear can apply
 ///          beside it (no merge into the weight), or `add_adapter` adds to it
-/// \throws std::invalid_argument if an extent does not fit, or a weight or alpha is not finite.
-/// What
-///         is not finite in the bank reaches the numbers that it is part of
+/// \throws std::invalid_argument if an extent does not fit, or a weight or alpha is not finite
+///
+/// NaN and infinity of the bank reach the numbers that they are part of.
 ///
 /// Cost: experts rank (inputs + outputs) multiply-adds in double, on one thread.
 template <ComputeScalar T, In<2> W>
