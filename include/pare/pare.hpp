@@ -219,6 +219,7 @@
 #include <pare/routing/adapters.hpp>
 #include <pare/routing/balance.hpp>
 #include <pare/routing/combine.hpp>
+#include <pare/routing/expert_attention.hpp>
 #include <pare/routing/feed_forward.hpp>
 #include <pare/routing/gate_row.hpp>
 #include <pare/routing/gates.hpp>

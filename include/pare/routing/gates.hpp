@@ -213,6 +213,12 @@ template <class X>
 struct IsRoutes : std::false_type {};
 template <class T>
 struct IsRoutes<Routes<T>&> : std::true_type {};
+template <class X>
+struct IsRoutesOf : std::false_type {};
+template <class T>
+struct IsRoutesOf<Routes<T>> : std::true_type {};
+template <class X>
+using TakesRoutes = IsRoutesOf<std::remove_cvref_t<X>>;
 
 PARE_ABI_END
 }  // namespace detail

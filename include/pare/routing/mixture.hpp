@@ -77,13 +77,6 @@ void mixture(const B& backend, TensorView<const T, 2> x, const Routes<T>& routes
   combine(backend, memory->plan, as_const(parts), const_view(routes.weights), y);
 }
 
-template <class X>
-struct IsRoutesOf : std::false_type {};
-template <class T>
-struct IsRoutesOf<Routes<T>> : std::true_type {};
-template <class X>
-using TakesRoutes = IsRoutesOf<std::remove_cvref_t<X>>;
-
 PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN

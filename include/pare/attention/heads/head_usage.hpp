@@ -19,7 +19,7 @@
 ///
 /// Source: SHRP, arXiv 2512.20635, of which only the abstract was to be had: heads as experts, one
 /// top-1 mechanism that routes in training and prunes at deployment. Reconstructed: everything else
-/// here; the shared expander behind the heads, which is trained with them, is not.
+/// here. The shared expander behind the heads is routing/expert_attention.hpp.
 
 #include <pare/core/macros_off.hpp>
 
