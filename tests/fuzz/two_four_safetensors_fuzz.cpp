@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// \file
-/// Fuzz target of 2:4 weights in .safetensors files: what is taken has two bits in each group, by a
-/// second reading, and comes back from a file of its own. Built with libFuzzer (clang
-/// -fsanitize=fuzzer) it is an entry point; built with PARE_FUZZ_STANDALONE it has a main that runs
-/// seeded mutations of valid files: `two_four_safetensors_fuzz [runs] [seed]`.
+/// Fuzz target of structured weights in .safetensors files, 2:4, block-diagonal and dense times
+/// sparse: what is taken is sound by a second reading (two bits in each group; blocks that fill the
+/// size; ascending places of atoms), and comes back from a file of its own. Built with libFuzzer
+/// (clang -fsanitize=fuzzer) it is an entry point; built with PARE_FUZZ_STANDALONE it has a main
+/// that runs seeded mutations of valid files: `two_four_safetensors_fuzz [runs] [seed]`.
 
 #include "bytes.hpp"
 
+#include <pare/factor/structured/block_diagonal.hpp>
+#include <pare/factor/structured/dense_sparse_weight.hpp>
 #include <pare/factor/structured/safetensors.hpp>
+#include <pare/factor/structured/two_four.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -26,6 +30,9 @@ namespace {
 
 using pare::Index;
 using pare::factor::add_structured;
+using pare::factor::BlockDiagonal;
+using pare::factor::DenseSparse;
+using pare::factor::DenseSparseShape;
 using pare::factor::read_structured;
 using pare::factor::TwoFour;
 using pare::factor::TwoFourMask;
@@ -57,7 +64,51 @@ void check_weight(const TwoFour<S>& weight) {
 }
 
 template <class S>
-void round_trip(const TwoFour<S>& weight) {
+void check_weight(const BlockDiagonal<S>& weight) {
+  require(weight.block() >= 1 && weight.blocks() * weight.block() == weight.size(),
+          "blocks fill the size");
+}
+
+template <class S>
+void check_weight(const DenseSparse<S>& weight) {
+  for (Index o = 0; o < weight.outputs(); ++o)
+    for (Index k = 0; k < weight.nonzeros(); ++k)
+      require(weight.place(o, k) < weight.atoms() &&
+                  (k == 0 || weight.place(o, k) > weight.place(o, k - 1)),
+              "places ascend below the atoms");
+}
+
+template <class T, std::size_t Rank>
+bool same_bytes(const pare::TensorView<const T, Rank>& a, const pare::TensorView<const T, Rank>& b,
+                Index size) {
+  return std::memcmp(a.data, b.data, static_cast<std::size_t>(size) * sizeof(T)) == 0;
+}
+
+template <class S>
+bool are_same(const TwoFour<S>& a, const TwoFour<S>& b) {
+  return a.mask() == b.mask() && same_bytes(a.values(), b.values(), a.outputs() * a.row_values());
+}
+
+template <class S>
+bool are_same(const BlockDiagonal<S>& a, const BlockDiagonal<S>& b) {
+  return a.size() == b.size() && a.block() == b.block() &&
+         same_bytes(a.values(), b.values(), a.size() * a.block());
+}
+
+template <class S>
+bool are_same(const DenseSparse<S>& a, const DenseSparse<S>& b) {
+  bool same = a.blocks() == b.blocks() && a.atoms() == b.atoms() &&
+              same_bytes(a.dictionary(), b.dictionary(), a.blocks() * a.atoms() * a.inputs());
+  for (Index o = 0; o < a.outputs(); ++o)
+    for (Index k = 0; k < a.nonzeros(); ++k) {
+      const S x = a.value(o, k), y = b.value(o, k);
+      same = same && a.place(o, k) == b.place(o, k) && std::memcmp(&x, &y, sizeof(S)) == 0;
+    }
+  return same;
+}
+
+template <class W>
+void round_trip(const W& weight) {
   std::vector<NamedTensor> tensors;
   add_structured(tensors, "a", weight);
   std::ostringstream os;
@@ -65,19 +116,14 @@ void round_trip(const TwoFour<S>& weight) {
   const std::string text = os.str();
   const auto words = aligned(text);
   const SafetensorsFile file(std::as_bytes(std::span(words)).first(text.size()));
-  const auto again = read_structured<TwoFour<S>>(file, "a");
-  require(again.mask() == weight.mask(), "the mask survives a round trip");
-  const Index bytes = weight.outputs() * weight.row_values() * Index{sizeof(S)};
-  require(
-      std::memcmp(again.values().data, weight.values().data, static_cast<std::size_t>(bytes)) == 0,
-      "values survive a round trip");
+  require(are_same(read_structured<W>(file, "a"), weight), "a weight survives a round trip");
 }
 
-template <class S>
+template <class W>
 bool read(const SafetensorsFile& file) {
-  std::optional<TwoFour<S>> weight;
+  std::optional<W> weight;
   try {
-    weight.emplace(read_structured<TwoFour<S>>(file, "a"));
+    weight.emplace(read_structured<W>(file, "a"));
   } catch (const std::invalid_argument&) {
     return false;
   }
@@ -96,14 +142,16 @@ bool parse(std::span<const std::byte> bytes) {
   } catch (const std::invalid_argument&) {
     return false;
   }
-  const int taken = read<float>(*file) + read<pare::bf16>(*file) + read<std::int8_t>(*file);
-  require(taken <= 1, "a weight has one scalar");
+  const int taken = read<TwoFour<float>>(*file) + read<TwoFour<pare::bf16>>(*file) +
+                    read<TwoFour<std::int8_t>>(*file) + read<BlockDiagonal<float>>(*file) +
+                    read<BlockDiagonal<pare::bf16>>(*file) + read<DenseSparse<float>>(*file) +
+                    read<DenseSparse<pare::bf16>>(*file);
+  require(taken <= 1, "a weight is of one kind and scalar");
   return taken == 1;
 }
 
-template <class S>
-Parts parts_of(Index outputs, Index inputs) {
-  const TwoFour<S> weight{TwoFourMask(outputs, inputs)};
+template <class W>
+Parts parts_of(const W& weight) {
   std::vector<NamedTensor> tensors;
   add_structured(tensors, "a", weight);
   std::ostringstream os;
@@ -117,9 +165,18 @@ Parts parts_of(Index outputs, Index inputs) {
 std::vector<Parts> valid_files() {
   std::vector<Parts> files;
   for (const Index inputs : {4, 16, 20, 132}) {
-    files.push_back(parts_of<float>(2, inputs));
-    files.push_back(parts_of<pare::bf16>(3, inputs));
-    files.push_back(parts_of<std::int8_t>(1, inputs));
+    files.push_back(parts_of(TwoFour<float>(TwoFourMask(2, inputs))));
+    files.push_back(parts_of(TwoFour<pare::bf16>(TwoFourMask(3, inputs))));
+    files.push_back(parts_of(TwoFour<std::int8_t>(TwoFourMask(1, inputs))));
+  }
+  for (const Index block : {1, 4}) {
+    files.push_back(parts_of(BlockDiagonal<float>(3 * block, block)));
+    files.push_back(parts_of(BlockDiagonal<pare::bf16>(2 * block, block)));
+  }
+  // Places of 8 bits, and of 16; a group of 16 outputs that is not full.
+  for (const Index atoms : {3, 300}) {
+    files.push_back(parts_of(DenseSparse<float>(DenseSparseShape{4, 2, 2, atoms, 2})));
+    files.push_back(parts_of(DenseSparse<pare::bf16>(DenseSparseShape{18, 1, 18, atoms, 3})));
   }
   return files;
 }
@@ -128,12 +185,18 @@ using namespace std::string_view_literals;
 constexpr std::string_view tokens[] = {"\"a.values\""sv,
                                        "\"a.mask\""sv,
                                        "\"a.scales\""sv,
+                                       "\"a.blocks\""sv,
+                                       "\"a.extents\""sv,
+                                       "\"a.dictionary\""sv,
+                                       "\"a.places\""sv,
                                        "\"dtype\""sv,
                                        "\"shape\""sv,
                                        "\"F32\""sv,
                                        "\"BF16\""sv,
                                        "\"I8\""sv,
                                        "\"U16\""sv,
+                                       "\"I64\""sv,
+                                       "\"U8\""sv,
                                        "["sv,
                                        "]"sv,
                                        ","sv,

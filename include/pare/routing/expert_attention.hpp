@@ -181,12 +181,10 @@ Routes<T> routes_of_tokens(const Routes<T>& routes, std::span<const Index> offse
 ///                 output projection
 /// \param routes   of `route` over heads, ids and weights [tokens, choices]; an id of -1 is no head
 /// \param expander a layer of dim inputs, such as FeedForward with Gelu
-/// \param y        [tokens, outputs], any strides, written; apart from what is read. A token
-/// without
-///                 a head is 0
-/// \throws std::invalid_argument if an extent does not fit, an id is out of range or stands twice
-/// in
-///         a row, a weight is not finite, or y overlaps what is read. y is as it was then.
+/// \param y        [tokens, outputs], any strides, written; apart from what is read. 0 for a token
+///                 that has no head
+/// \throws std::invalid_argument if an extent does not fit, an id is no head or stands twice for a
+///         token, a weight is not finite, or y overlaps what is read. y is as it was then.
 ///
 /// Cost: that of the expander for each pair of a token and a head, all in one call of it; that of
 /// one head instead of all is saved where only its attention is computed. Memory, kept in the
