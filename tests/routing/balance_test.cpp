@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstddef>
 #include <limits>
 #include <vector>
 
@@ -23,7 +24,6 @@ using pare::routing::RoutePlan;
 using pare::routing::top_one_balance;
 using pare::routing::top_one_balance_gradient;
 using pare::routing::TopK;
-using pare::routing::TopOne;
 using pare::testing::random_matrix;
 using pare::testing::refusal;
 using pare::testing::refuses_and_leaves_alone;

@@ -2,7 +2,6 @@
 // Heads as experts behind one expander, against loops in double; what is left of a pruned layer.
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <limits>

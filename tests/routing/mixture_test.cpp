@@ -4,11 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <utility>
+#include <span>
 #include <vector>
 
 #include <pare/routing/combine.hpp>
@@ -18,6 +19,7 @@
 #include <pare/routing/mixture.hpp>
 #include <pare/routing/route_plan.hpp>
 #include <pare/transformer/dense_linear.hpp>
+#include <pare/transformer/quantized_linear.hpp>
 
 #include "support/properties.hpp"
 
@@ -128,6 +130,141 @@ TEST(Mixture, OfOneOfNinetySixIsSigmasLayer) {
                                       layers.expert(static_cast<std::size_t>(first), r).transpose();
     EXPECT_LE((y.row(r).cast<double>() - wanted).cwiseAbs().maxCoeff(), 1000 * 0x1p-24) << r;
   }
+}
+
+/// Gates of a user's own: the nearest expert (that of gates.hpp), and all experts of a logit above
+/// 0, two at most, weighed by the logit.
+struct Nearest {
+  Index choices(Index) const { return 1; }
+  void validate(const char*, Index) const {}
+  template <class Row>
+  void select(const Row& row) const {
+    row.take_largest();
+    row.weigh([](double) { return 1.0; });
+  }
+};
+
+struct Positive {
+  Index choices(Index experts) const { return std::min<Index>(experts, 2); }
+  void validate(const char* function, Index experts) const {
+    pare::check(experts < 64, function, "logits", experts, "fewer than 64 experts");
+  }
+  template <class Row>
+  void select(const Row& row) const {
+    Index choice = 0;
+    for (Index e = 0; e < row.experts() && choice < row.choices(); ++e)
+      if (row.logit(e) > 0) row.set(choice++, e, static_cast<double>(row.logit(e)));
+    for (; choice < row.choices(); ++choice) row.set(choice, -1, 0);
+  }
+};
+static_assert(pare::routing::Gate<Nearest> && pare::routing::Gate<Positive>);
+
+TEST(Mixture, TakesAGateOfTheUsersOwn) {
+  Layers<float> layers(60, 6, 12, 4);
+  layers.logits.row(7).setConstant(-1);  // no expert
+  RowMatrix<float> nearest(60, 12), positive(60, 12);
+  mixture(layers.x, route(layers.logits, Nearest{}), layers.experts, nearest);
+  mixture(pare::simd.threads(2), layers.x, route(layers.logits, Positive{}), layers.experts,
+          positive);
+  for (Index r = 0; r < 60; ++r) {
+    const auto first = static_cast<std::size_t>(layers.order(r)[0]);
+    const Eigen::RowVectorXd one = layers.expert(first, r).transpose();
+    EXPECT_LE((nearest.row(r).cast<double>() - one).cwiseAbs().maxCoeff(), 1000 * 0x1p-24) << r;
+    Eigen::RowVectorXd sum = Eigen::RowVectorXd::Zero(12);
+    int taken = 0;
+    for (Index e = 0; e < 6 && taken < 2; ++e)
+      if (layers.logits(r, e) > 0) {
+        sum += static_cast<double>(layers.logits(r, e)) *
+               layers.expert(static_cast<std::size_t>(e), r).transpose();
+        ++taken;
+      }
+    EXPECT_LE((positive.row(r).cast<double>() - sum).cwiseAbs().maxCoeff(), 6000 * 0x1p-24) << r;
+  }
+  EXPECT_TRUE((positive.row(7).array() == 0).all());
+  refusal([&] { route(RowMatrix<float>::Zero(2, 64).eval(), Positive{}); }, "routing::route",
+          "logits");
+}
+
+/// Rows of `experts` by the rule r % 5 of four, so that each has some and the plan some without.
+RoutePlan plan_of(Index rows) {
+  RowMatrix<Index> ids(rows, 1);
+  for (Index r = 0; r < rows; ++r) ids(r, 0) = r % 5 - 1;
+  return RoutePlan(ids, 4);
+}
+
+/// Parts against products in double of weights[e], each element within bound(sum_i |w_i x_i|), and
+/// with the bits of the expert's own call for its rows.
+template <class L, class Bound>
+void expect_parts(const std::vector<L>& experts, const std::vector<Wide>& weights, Index rows,
+                  const Bound& bound) {
+  const auto x = random_matrix<RowMatrix<float>>(rows, weights[0].cols(), 6);
+  const RoutePlan plan = plan_of(rows);
+  RowMatrix<float> parts(plan.routed(), weights[0].rows());
+  grouped_multiply(pare::simd.threads(2), x, plan, experts, parts);
+  Index first = 0;
+  for (Index e = 0; e < 4; ++e) {
+    const auto of_expert = plan.rows_of(e);
+    const auto count = static_cast<Index>(of_expert.size());
+    RowMatrix<float> own(count, x.cols()), alone(count, parts.cols());
+    for (Index i = 0; i < count; ++i) own.row(i) = x.row(of_expert[static_cast<std::size_t>(i)]);
+    experts[static_cast<std::size_t>(e)].apply(own, alone);
+    EXPECT_TRUE(parts.middleRows(first, count) == alone) << e;
+    const Wide& w = weights[static_cast<std::size_t>(e)];
+    const Wide wanted = own.cast<double>() * w.transpose(),
+               size = own.cast<double>().cwiseAbs() * w.cwiseAbs().transpose();
+    for (Index i = 0; i < count; ++i)
+      for (Index o = 0; o < parts.cols(); ++o)
+        EXPECT_LE(std::abs(static_cast<double>(parts(first + i, o)) - wanted(i, o)),
+                  bound(size(i, o)))
+            << e << ' ' << i << ' ' << o;
+    first += count;
+  }
+}
+
+// A term is off by 2^-9 of itself where x is rounded, and by 128 u where 128 are added up in float.
+TEST(GroupedMultiply, TakesRowsThatAreRoundedFewOrMany) {
+  std::vector<DenseLinear<pare::bf16>> experts;
+  std::vector<Wide> weights;
+  for (std::uint64_t e = 0; e < 4; ++e) {
+    experts.push_back(
+        DenseLinear<pare::bf16>::copy_of(random_matrix<RowMatrix<float>>(24, 128, 40 + e),
+                                         {.round_inputs = true, .round_few_rows = true}));
+    const auto w = experts.back().weights();
+    weights.emplace_back(24, 128);
+    for (Index o = 0; o < 24; ++o)
+      for (Index i = 0; i < 128; ++i)
+        weights.back()(o, i) = static_cast<double>(static_cast<float>(w(o, i)));
+  }
+  const auto bound = [](double size) { return (0x1p-9 + 200 * 0x1p-24) * size; };
+  expect_parts(experts, weights, 55, bound);   // 11 each
+  expect_parts(experts, weights, 200, bound);  // 40 each, more than few_rows
+}
+
+TEST(GroupedMultiply, TakesQuantisedLayers) {
+  using pare::kernel::Q8_0;
+  using Layer = pare::transformer::QuantizedLinear<Q8_0>;
+  std::vector<std::vector<Q8_0>> blocks;
+  std::vector<Layer> experts;
+  std::vector<Wide> weights;
+  for (Index e = 0; e < 4; ++e) {
+    blocks.emplace_back(24 * 2);
+    weights.emplace_back(24, 64);
+    for (Index b = 0; b < 48; ++b) {
+      Q8_0& block = blocks.back()[static_cast<std::size_t>(b)];
+      const float d = static_cast<float>(1 + (b + e) % 3) / 256;
+      const auto bits = std::bit_cast<std::uint16_t>(static_cast<pare::f16>(d));
+      block.d = {static_cast<std::uint8_t>(bits & 255), static_cast<std::uint8_t>(bits >> 8)};
+      for (Index i = 0; i < 32; ++i) {
+        const Index q = (37 * i + 11 * b + 5 * e) % 255 - 127;
+        block.q[i] = static_cast<std::int8_t>(q);
+        weights.back()(b / 2, b % 2 * 32 + i) = static_cast<double>(d) * static_cast<double>(q);
+      }
+    }
+  }
+  for (const auto& own : blocks) experts.emplace_back(std::span<const Q8_0>(own), 24, 64);
+  const auto bound = [](double size) { return 100 * 0x1p-24 * size; };
+  expect_parts(experts, weights, 55, bound);
+  expect_parts(experts, weights, 200, bound);
 }
 
 /// A layer's k is a number of the call: Sigma's low layers start with more experts and end with
