@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <initializer_list>
 #include <limits>
 #include <numeric>
 #include <vector>
@@ -114,6 +115,48 @@ TEST(ProductKeys, OfEqualSumsTakeTheLowerSlot) {
   const RowMatrix<Index> wanted = (RowMatrix<Index>(1, 4) << 4, 6, 7, 8).finished();
   EXPECT_TRUE(hits.ids == wanted);
   EXPECT_TRUE((hits.scores.array() == 7).all());
+}
+
+/// Whole numbers, whose sums have no rounding: both ways must have the same bits, with many equal
+/// scores, zeros of both signs, infinities and a key that is NaN.
+template <class T>
+void expect_reference(Index n, std::initializer_list<Index> some_k, int largest) {
+  Memory<T> m(67, 2, n, 3);
+  m.queries = (m.queries * T(largest)).array().round();
+  m.keys = (m.keys * T(largest)).array().round();
+  m.queries.row(5).setZero();
+  m.queries.row(6) = -m.queries.row(5);
+  m.keys.row(3).setConstant(std::numeric_limits<T>::quiet_NaN());
+  m.keys.row(n + 2).setConstant(T(-0.0));
+  m.keys(n + 4, 1) = std::numeric_limits<T>::infinity();
+  for (const Index k : some_k) {
+    const auto wanted = search_product_keys(pare::reference, m.q(), m.k(), k);
+    const auto hits = search_product_keys(m.q(), m.k(), k);
+    EXPECT_TRUE(hits.ids == wanted.ids) << n << ' ' << k;
+    for (Index i = 0; i < hits.scores.size(); ++i)
+      EXPECT_TRUE(hits.scores.data()[i] == wanted.scores.data()[i] ||
+                  (pare::is_nan(hits.scores.data()[i]) && pare::is_nan(wanted.scores.data()[i])));
+  }
+}
+
+TEST(ProductKeys, OfWholeNumbersHaveTheBitsOfTheDefinition) {
+  expect_reference<float>(5, {1, 4, 5}, 2);
+  expect_reference<float>(33, {8, 32, 33}, 3);   // of 33 hits no network
+  expect_reference<float>(360, {1, 9, 32}, 3);   // scores that are nearly all equal
+  expect_reference<float>(360, {16, 32}, 1000);  // few of them
+  expect_reference<float>(1100, {2, 32}, 400);   // three parts of the keys
+  expect_reference<double>(77, {3, 8}, 1000);
+  expect_reference<double>(530, {31}, 30000);
+}
+
+// Keys that come by falling score stand in one another's way where blocks keep their larger half.
+TEST(ProductKeys, MayLieSideBySide) {
+  Memory<float> m(3, 1, 360, 2);
+  m.queries.setOnes();
+  for (Index i = 0; i < 720; ++i)
+    m.keys.row(i).setConstant(i % 12 == 5 ? 500.0f + float(i) : float(i));
+  const auto wanted = search_product_keys(pare::reference, m.q(), m.k(), 32);
+  EXPECT_TRUE(search_product_keys(m.q(), m.k(), 32).ids == wanted.ids);
 }
 
 TEST(ProductKeys, NaNGivesSlotsInRange) {

@@ -51,8 +51,9 @@ PARE_ALWAYS_INLINE vec<key_t<T>, Arch> key_of(vec<T, Arch> value, std::ptrdiff_t
   using I = key_t<T>;
   constexpr I high = -(I{1} << Bits);  // all but the low bits
   constexpr I turned = high & std::numeric_limits<I>::max();
-  const auto parts = [](auto bits, auto sign, auto low, auto of_high, auto of_turned)
-                         PARE_LAMBDA_INLINE { return ((bits & of_high) | low) ^ (sign & of_turned); };
+  const auto parts =
+      [](auto bits, auto sign, auto low, auto of_high, auto of_turned)
+          PARE_LAMBDA_INLINE { return ((bits & of_high) | low) ^ (sign & of_turned); };
   if constexpr (is_batch<vec<T, Arch>>) {
     using V = vec<I, Arch>;
     const V bits = xsimd::bitwise_cast<V>(value);
@@ -119,29 +120,21 @@ class LargestKeys {
   /// Of key(0), ..., key(count - 1), registers made by key_of.
   template <class Key>
   PARE_TILE_INLINE void find(std::ptrdiff_t count, const Key& key) noexcept {
-    V dropped = broadcast<Arch>(least);
-    for (std::ptrdiff_t begin = 0; begin < count; begin += Room) {
-      V v[Room];
-      [&]<int... R>(std::integer_sequence<int, R...>) PARE_LAMBDA_INLINE {
-        if (begin + Room <= count)
-          ((v[R] = key(begin + R)), ...);
-        else
-          ((v[R] = begin + R < count ? key(begin + R) : broadcast<Arch>(least)), ...);
+    store<Arch>(static_cast<I*>(left_out_), broadcast<Arch>(least));
+    all_ = count <= Room;
+    if (count >= 8 * Room)
+      find_among_many(count, key);
+    else
+      for (std::ptrdiff_t begin = 0; begin < count; begin += Room) {
+        V v[Room];
+        load_keys(v, count, begin, 1, key);
         sort_lanes<Arch, 0, Room>(v);
         if (begin > 0) {
-          const auto meet = [&](V& mine, int slot) PARE_LAMBDA_INLINE {
-            const V other = load<Arch>(static_cast<const I*>(sorted_) + slot * n);
-            dropped = maximum<Arch>(dropped, minimum<Arch>(mine, other));
-            mine = maximum<Arch>(mine, other);
-          };
-          (meet(v[R], Room - 1 - R), ...);
+          keep_larger(v, sorted_);
           sort_bitonic<Arch, Room / 2>(v);
         }
-        (store<Arch>(sorted_ + R * n, v[R]), ...);
-      }(std::make_integer_sequence<int, Room>{});
-    }
-    store<Arch>(static_cast<I*>(left_out_), dropped);
-    all_ = count <= Room;
+        store_all(v, sorted_);
+      }
   }
 
   /// The places of slot `slot`, of all lanes and of one.
@@ -159,6 +152,109 @@ class LargestKeys {
 
  private:
   using V = vec<I, Arch>;
+  using Each = std::make_integer_sequence<int, Room>;
+
+  /// Few of many keys come from one place. So only half of each block is sorted on, its largest
+  /// quarters' worth by halves, and of two blocks the larger half. A lane in which more of a block
+  /// would have been wanted is known by what was left out. Blocks take keys from all over.
+  template <class Key>
+  PARE_TILE_INLINE void find_among_many(std::ptrdiff_t count, const Key& key) noexcept {
+    alignas(64) I block[static_cast<std::size_t>(Room / 2 * n)];
+    const std::ptrdiff_t blocks = (count + Room - 1) / Room;
+    for (std::ptrdiff_t s = 0; s < Room; ++s) store<Arch>(sorted_ + s * n, broadcast<Arch>(least));
+    for (std::ptrdiff_t b = 0; b < blocks; ++b) {
+      V half[Room / 2];
+      larger_half(half, count, b, blocks, key);
+      if (b % 2 == 0 && b + 1 < blocks) {
+        store_all(half, block);
+        continue;
+      }
+      if (b % 2 == 1) {
+        keep_larger(half, block);
+        sort_bitonic<Arch, Room / 4>(half);
+      }
+      take_half(half);
+    }
+  }
+
+  /// The larger half of a block, as far as it lies in the larger halves of its halves, sorted.
+  template <class Key>
+  PARE_TILE_INLINE void larger_half(V (&half)[Room / 2], std::ptrdiff_t count, std::ptrdiff_t begin,
+                                    std::ptrdiff_t step, const Key& key) noexcept {
+    V v[Room];
+    load_keys(v, count, begin, step, key);
+    [&]<int... Q>(std::integer_sequence<int, Q...>) PARE_LAMBDA_INLINE {
+      (sort_lanes<Arch, Q * Room / 4, Room / 4>(v), ...);
+    }(std::make_integer_sequence<int, 4>{});
+    V first[Room / 4], second[Room / 4];
+    V dropped = load<Arch>(static_cast<const I*>(left_out_));
+    [&]<int... R>(std::integer_sequence<int, R...>) PARE_LAMBDA_INLINE {
+      constexpr int q = Room / 4;
+      const auto larger = [&](const V& a, const V& b) PARE_LAMBDA_INLINE {
+        dropped = maximum<Arch>(dropped, minimum<Arch>(a, b));
+        return maximum<Arch>(a, b);
+      };
+      ((first[R] = larger(v[R], v[2 * q - 1 - R])), ...);
+      ((second[R] = larger(v[2 * q + R], v[4 * q - 1 - R])), ...);
+      sort_bitonic<Arch, q / 2>(first);
+      sort_bitonic<Arch, q / 2>(second);
+      ((half[R] = first[R], half[2 * q - 1 - R] = second[R]), ...);
+    }(std::make_integer_sequence<int, Room / 4>{});
+    store<Arch>(static_cast<I*>(left_out_), dropped);
+    sort_bitonic<Arch, Room / 4>(half);
+  }
+
+  /// Takes Room / 2 sorted keys into those that are known.
+  PARE_TILE_INLINE void take_half(const V (&half)[Room / 2]) noexcept {
+    V v[Room];
+    V dropped = load<Arch>(static_cast<const I*>(left_out_));
+    [&]<int... R>(std::integer_sequence<int, R...>) PARE_LAMBDA_INLINE {
+      const auto meet = [&](const V& mine, const V& other) PARE_LAMBDA_INLINE {
+        dropped = maximum<Arch>(dropped, minimum<Arch>(mine, other));
+        return maximum<Arch>(mine, other);
+      };
+      ((v[R] = load<Arch>(static_cast<const I*>(sorted_) + R * n)), ...);
+      ((v[Room / 2 + R] = meet(load<Arch>(static_cast<const I*>(sorted_) + (Room / 2 + R) * n),
+                               half[Room / 2 - 1 - R])),
+       ...);
+    }(std::make_integer_sequence<int, Room / 2>{});
+    store<Arch>(static_cast<I*>(left_out_), dropped);
+    sort_bitonic<Arch, Room / 2>(v);
+    store_all(v, sorted_);
+  }
+
+  template <class Key>
+  PARE_ALWAYS_INLINE static void load_keys(V (&v)[Room], std::ptrdiff_t count, std::ptrdiff_t first,
+                                           std::ptrdiff_t step, const Key& key) noexcept {
+    [&]<int... R>(std::integer_sequence<int, R...>) PARE_LAMBDA_INLINE {
+      if (first + (Room - 1) * step < count)
+        ((v[R] = key(first + R * step)), ...);
+      else
+        ((v[R] = first + R * step < count ? key(first + R * step) : broadcast<Arch>(least)), ...);
+    }(Each{});
+  }
+
+  template <std::size_t N>
+  PARE_ALWAYS_INLINE static void store_all(const V (&v)[N], I* to) noexcept {
+    [&]<int... R>(std::integer_sequence<int, R...>) PARE_LAMBDA_INLINE {
+      (store<Arch>(to + R * n, v[R]), ...);
+    }(std::make_integer_sequence<int, int(N)>{});
+  }
+
+  /// The larger of v, falling, and of `other`, falling: v rises and falls once then.
+  template <std::size_t N>
+  PARE_ALWAYS_INLINE void keep_larger(V (&v)[N], const I* other) noexcept {
+    V dropped = load<Arch>(static_cast<const I*>(left_out_));
+    [&]<int... R>(std::integer_sequence<int, R...>) PARE_LAMBDA_INLINE {
+      const auto meet = [&](V& mine, const V& theirs) PARE_LAMBDA_INLINE {
+        dropped = maximum<Arch>(dropped, minimum<Arch>(mine, theirs));
+        mine = maximum<Arch>(mine, theirs);
+      };
+      (meet(v[R], load<Arch>(other + (int(N) - 1 - R) * n)), ...);
+    }(std::make_integer_sequence<int, int(N)>{});
+    store<Arch>(static_cast<I*>(left_out_), dropped);
+  }
+
   static constexpr I least = std::numeric_limits<I>::min();
   static constexpr I low = (I{1} << Bits) - 1;
 
@@ -167,27 +263,43 @@ class LargestKeys {
   alignas(64) I left_out_[static_cast<std::size_t>(n)];       ///< the largest of each lane
 };
 
-/// The k largest of value(0), ..., value(count - 1), one by one, of equal ones the lower id(i), into
-/// `best` and `ids`, whose elements are `step` apart.
-template <class E, class Id, class Value, class IdOf>
-void largest_one_by_one(std::ptrdiff_t count, std::ptrdiff_t k, const Value& value, const IdOf& id,
-                        E* best, Id* ids, std::ptrdiff_t step) noexcept {
-  for (std::ptrdiff_t i = 0, kept = 0; i < count; ++i) {
-    const E x = value(i);
-    const Id mine = id(i);
-    const auto before = [&](std::ptrdiff_t at) {
-      return stands_before(x, mine, best[at * step], ids[at * step]);
-    };
-    if (kept == k && !before(k - 1)) continue;
-    std::ptrdiff_t at = kept < k ? kept++ : k - 1;
-    for (; at > 0 && before(at - 1); --at) {
-      best[at * step] = best[(at - 1) * step];
-      ids[at * step] = ids[(at - 1) * step];
+/// The k largest of some values, of equal ones the lower id first, in lists whose elements are
+/// `step` apart: what a lane's network found is put right by it.
+template <class E, class Id>
+class FallingList {
+ public:
+  FallingList(std::ptrdiff_t k, E* best, Id* ids, std::ptrdiff_t step) noexcept
+      : k_(k), best_(best), ids_(ids), step_(step) {}
+
+  void offer(E x, Id id) noexcept {
+    if (kept_ == k_ && !before(x, id, k_ - 1)) return;
+    std::ptrdiff_t at = kept_ < k_ ? kept_++ : k_ - 1;
+    for (; at > 0 && before(x, id, at - 1); --at) {
+      best_[at * step_] = best_[(at - 1) * step_];
+      ids_[at * step_] = ids_[(at - 1) * step_];
     }
-    best[at * step] = x;
-    ids[at * step] = mine;
+    best_[at * step_] = x;
+    ids_[at * step_] = id;
   }
-}
+  /// The same of one that may be in the list.
+  void offer_again(E x, Id id) noexcept {
+    if (!before(x, id, k_ - 1)) return;
+    for (std::ptrdiff_t i = 0; i < k_; ++i)
+      if (ids_[i * step_] == id) return;
+    offer(x, id);
+  }
+
+ private:
+  bool before(E x, Id id, std::ptrdiff_t at) const noexcept {
+    return stands_before(x, id, best_[at * step_], ids_[at * step_]);
+  }
+
+  std::ptrdiff_t k_;
+  E* best_;
+  Id* ids_;
+  std::ptrdiff_t step_;
+  std::ptrdiff_t kept_ = 0;
+};
 
 /// Bit l: lane l falls strictly over `count` registers, `stride` apart; without a NaN then, unless
 /// there is one register alone.

@@ -45,10 +45,10 @@ struct LargestPairs {
   const std::int32_t* second_places = nullptr;
   std::ptrdiff_t stride = 0;
   std::ptrdiff_t columns = 0;
-  std::ptrdiff_t k = 0;            ///< 1 to most_largest
-  std::ptrdiff_t n = 0;            ///< slots are first n + second
-  std::ptrdiff_t* ids = nullptr;   ///< [columns x k], ids_stride apart
-  T* scores = nullptr;             ///< [columns x k], scores_stride apart
+  std::ptrdiff_t k = 0;           ///< 1 to most_largest
+  std::ptrdiff_t n = 0;           ///< slots are first n + second
+  std::ptrdiff_t* ids = nullptr;  ///< [columns x k], ids_stride apart
+  T* scores = nullptr;            ///< [columns x k], scores_stride apart
   std::ptrdiff_t ids_stride = 0;
   std::ptrdiff_t scores_stride = 0;
 };
@@ -82,16 +82,14 @@ void largest_of_columns(const LargestOfColumns<T>& a) noexcept {
     const std::uint32_t sorted = falling_lanes<Arch>(static_cast<const T*>(best), found, stride);
     for (std::ptrdiff_t l = 0; l < used; ++l) {
       const bool whole = !keys.holds(a.k, l) || is_nan(best[l]);
-      if (whole || (sorted >> l & 1) == 0)
-        largest_one_by_one(
-            whole ? a.count : found, a.k,
-            [&](std::ptrdiff_t i) {
-              return values[(whole ? i : keys.place(i, l)) * stride + l];
-            },
-            [&](std::ptrdiff_t i) {
-              return static_cast<std::int32_t>(whole ? i : keys.place(i, l));
-            },
-            best + l, places + l, stride);
+      if (!whole && (sorted >> l & 1) != 0) continue;
+      FallingList<T, std::int32_t> list(a.k, best + l, places + l, stride);
+      for (std::ptrdiff_t s = 0; s < found; ++s) {
+        const std::ptrdiff_t place = keys.place(s, l);
+        list.offer(values[place * stride + l], static_cast<std::int32_t>(place));
+      }
+      for (std::ptrdiff_t i = 0; whole && i < a.count; ++i)
+        list.offer_again(values[i * stride + l], static_cast<std::int32_t>(i));
     }
   }
 }
@@ -160,9 +158,8 @@ void largest_pairs(const LargestPairs<T>& a) noexcept {
   const std::ptrdiff_t found = pairs.count < Room ? pairs.count : Room, kept = a.k;
   for (std::ptrdiff_t c = 0; c < a.columns; c += n) {
     const PairsOfColumns<Arch, T> at{a, pairs, c};
-    keys.find(pairs.count, [&](std::ptrdiff_t p) PARE_LAMBDA_INLINE {
-      return key_of<Arch, 7, T>(at.sums(p), p);
-    });
+    keys.find(pairs.count, [&](std::ptrdiff_t p)
+                               PARE_LAMBDA_INLINE { return key_of<Arch, 7, T>(at.sums(p), p); });
     for (std::ptrdiff_t l = 0; l < n && c + l < a.columns; ++l) {
       std::ptrdiff_t* const ids = a.ids + (c + l) * a.ids_stride;
       T* const scores = a.scores + (c + l) * a.scores_stride;
@@ -177,11 +174,11 @@ void largest_pairs(const LargestPairs<T>& a) noexcept {
       const bool whole = !keys.holds(a.k, l) || is_nan(scores[a.k - 1]) || is_nan(scores[0]);
       if (!whole && sorted) continue;
       double best[static_cast<std::size_t>(Room)];
-      const auto place = [&](std::ptrdiff_t i) { return whole ? i : keys.place(i, l); };
-      largest_one_by_one(
-          whole ? pairs.count : found, a.k, [&](std::ptrdiff_t i) { return at.sum(place(i), l); },
-          [&](std::ptrdiff_t i) { return at.slot(place(i), l); }, static_cast<double*>(best), ids,
-          1);
+      FallingList<double, std::ptrdiff_t> list(a.k, static_cast<double*>(best), ids, 1);
+      for (std::ptrdiff_t s = 0; s < found; ++s)
+        list.offer(at.sum(keys.place(s, l), l), at.slot(keys.place(s, l), l));
+      for (std::ptrdiff_t p = 0; whole && p < pairs.count; ++p)
+        list.offer_again(at.sum(p, l), at.slot(p, l));
       for (std::ptrdiff_t s = 0; s < a.k; ++s) scores[s] = static_cast<T>(best[s]);
     }
   }
@@ -193,8 +190,8 @@ PARE_ABI_BEGIN
 
 template <class Arch, class T>
 void run_kernel(Arch, const LargestOfColumns<T>& a) noexcept {
-  detail::with_room(
-      a.k, [&](auto room) { detail::largest_of_columns<Arch, decltype(room)::value>(a); });
+  detail::with_room(a.k,
+                    [&](auto room) { detail::largest_of_columns<Arch, decltype(room)::value>(a); });
 }
 
 template <class Arch, class T>

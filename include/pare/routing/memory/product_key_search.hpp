@@ -89,10 +89,10 @@ template <Backend B, In<3> Q, In<4> K>
 requires ComputeScalar<scalar_of<Q>> && SameScalar<Q, K>
 void search_product_keys(const B& backend, const Q& queries, const K& keys, Index k,
                          MemoryHits<scalar_of<Q>>& hits) {
-  detail::search_product_keys(on_any_executor(backend),
-                              detail::ProductKeyCall<scalar_of<Q>>{
-                                  as_const(to_view(queries)), as_const(to_view(keys)), k},
-                              hits);
+  detail::search_product_keys(
+      on_any_executor(backend),
+      detail::ProductKeyCall<scalar_of<Q>>{as_const(to_view(queries)), as_const(to_view(keys)), k},
+      hits);
 }
 
 /// The same, returned.

@@ -125,33 +125,37 @@ class ProductKeyRun {
   void find(const Item& at, const Block& block) {
     for (Index which = 0; which < 2; ++which) find_half(at, which, block);
     const auto &first = block.halves[0], &second = block.halves[1];
-    launch(backend_, kernel::LargestPairs<T>{
-                         first.best, second.best, first.places, second.places, Block::stride,
-                         at.count, c_.k, c_.n(), &hits_.ids(at.begin, at.head * c_.k),
-                         &hits_.scores(at.begin, at.head * c_.k), hits_.ids.cols(),
-                         hits_.scores.cols()});
+    launch(backend_, kernel::LargestPairs<T>{first.best, second.best, first.places, second.places,
+                                             Block::stride, at.count, c_.k, c_.n(),
+                                             &hits_.ids(at.begin, at.head * c_.k),
+                                             &hits_.scores(at.begin, at.head * c_.k),
+                                             hits_.ids.cols(), hits_.scores.cols()});
   }
 
   /// The k best keys of each row in a half.
   void find_half(const Item& at, Index which, const Block& block) {
     const TensorView<const T, 2> rows = queries(at, which);
-    launch(backend_,
-           kernel::PackRightLines<T, T, false>{
-               {rows.data, rows.stride[0], 1, at.count, c_.half(), nullptr, nullptr}, block.panels});
+    launch(backend_, kernel::PackRightLines<T, T, false>{
+                         {rows.data, rows.stride[0], 1, at.count, c_.half(), nullptr, nullptr},
+                         block.panels});
     for (Index part = 0; part < parts(); ++part) {
       const Index begin = part * c_.n() / parts(), end = (part + 1) * c_.n() / parts();
-      kernel::MultiplyPanels<T, false> product{&c_.keys(at.head, which, begin, 0), block.panels,
-                                               end - begin, at.count, c_.half(), block.scores,
+      kernel::MultiplyPanels<T, false> product{&c_.keys(at.head, which, begin, 0),
+                                               block.panels,
+                                               end - begin,
+                                               at.count,
+                                               c_.half(),
+                                               block.scores,
                                                Block::stride};
       product.left_stride = c_.keys.stride[2];
       if (const Index next = at.begin + Block::columns; part == 0 && next < c_.rows())
         product.ahead = rows_ahead(next, at.head, which);
       launch(backend_, product);
       const auto& list = part == 0 ? block.halves[static_cast<std::size_t>(which)] : block.part;
-      launch(backend_,
-             kernel::LargestOfColumns<T>{block.scores, end - begin, Block::stride, at.count, c_.k,
-                                         list.best, list.places});
-      if (part > 0) merge(block.part, begin, at.count, block.halves[static_cast<std::size_t>(which)]);
+      launch(backend_, kernel::LargestOfColumns<T>{block.scores, end - begin, Block::stride,
+                                                   at.count, c_.k, list.best, list.places});
+      if (part > 0)
+        merge(block.part, begin, at.count, block.halves[static_cast<std::size_t>(which)]);
     }
   }
 
