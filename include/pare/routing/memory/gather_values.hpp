@@ -12,7 +12,9 @@
 /// ```
 ///
 /// The table is float, double, bf16 or f16, viewed where it lies, in a mapped file too. Ids may
-/// repeat. Sums run in the order of ids: the same bits for any number of threads.
+/// repeat. Sums run in the order of ids: the same bits for any number of threads. A NaN or infinity
+/// in a row of the table, or in a weight, reaches the columns of the rows of out that add it up, a
+/// row with weight 0 too (0 NaN = NaN), and no others.
 ///
 /// Sources: product-key memories, arXiv 1907.05242; UltraMemV2, arXiv 2508.18756.
 
@@ -27,9 +29,9 @@
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/view_check.hpp>
 #include <pare/kernel/sum_gathered.hpp>
+#include <pare/routing/memory/detail/check_slots.hpp>
 
 #include <algorithm>
-#include <array>
 #include <type_traits>
 
 namespace pare::routing {
@@ -40,10 +42,8 @@ template <class S>
 void check_gather(TensorView<const S, 2> values, TensorView<const Index, 2> ids,
                   TensorView<const compute_t<S>, 2> weights, TensorView<compute_t<S>, 2> out) {
   constexpr const char* function = "routing::gather_values";
-  check_view(function, "values", values);
-  check_contiguous_rows(function, "values", values);
+  check_table(function, "values", values);
   check_view(function, "ids", ids);
-  check_contiguous_rows(function, "ids", ids);
   check_view(function, "weights", weights);
   check_extents<2>(function, "weights", weights.extent, {ids.rows(), ids.cols()});
   check_contiguous_rows(function, "weights", weights);
@@ -53,11 +53,7 @@ void check_gather(TensorView<const S, 2> values, TensorView<const Index, 2> ids,
   check_no_overlap(function, "out", out, "values", values);
   check_no_overlap(function, "out", out, "ids", ids);
   check_no_overlap(function, "out", out, "weights", weights);
-  for (Index r = 0; r < ids.rows(); ++r)
-    for (Index j = 0; j < ids.cols(); ++j)
-      check(ids(r, j) >= 0 && ids(r, j) < values.rows(), function, "ids",
-            std::array<Index, 3>{r, j, ids(r, j)},
-            Worded{"[row, hit, id] with an id from 0 to below the slots, ", values.rows()});
+  check_slots(function, ids, values.rows());
 }
 
 template <class B, class S>
@@ -85,12 +81,6 @@ void gather_values(const B& backend, TensorView<const S, 2> values, TensorView<c
       }
   }
 }
-
-template <class X>
-using IsIds = std::bool_constant<requires {
-  requires view_of<const std::remove_cvref_t<X>>::rank == 2;
-  requires std::is_same_v<scalar_of<std::remove_cvref_t<X>>, Index>;
-}>;
 
 PARE_ABI_END
 }  // namespace detail

@@ -37,8 +37,7 @@ namespace detail {
 PARE_ABI_BEGIN
 
 template <class T>
-void check_product_keys(const ProductKeyCall<T>& c) {
-  constexpr const char* function = "routing::search_product_keys";
+void check_product_keys(const char* function, const ProductKeyCall<T>& c) {
   check_view(function, "keys", c.keys);
   check(c.heads() >= 1 && c.n() >= 1 && c.half() >= 1, function, "keys", c.keys.extent,
         "[heads, 2, n, half] of at least one head, key and number");
@@ -55,10 +54,11 @@ void check_product_keys(const ProductKeyCall<T>& c) {
 
 template <class B, class T>
 void search_product_keys(const B& backend, const ProductKeyCall<T>& c, MemoryHits<T>& hits) {
-  check_product_keys(c);
+  constexpr const char* function = "routing::search_product_keys";
+  check_product_keys(function, c);
   const auto found = to_view(hits.scores);
-  check_no_overlap("routing::search_product_keys", "hits.scores", found, "queries", c.queries);
-  check_no_overlap("routing::search_product_keys", "hits.scores", found, "keys", c.keys);
+  check_no_overlap(function, "hits.scores", found, "queries", c.queries);
+  check_no_overlap(function, "hits.scores", found, "keys", c.keys);
   hits.ids.resize(c.rows(), c.heads() * c.k);
   hits.scores.resize(c.rows(), c.heads() * c.k);
   ProductKeyRun<B, T>(backend, c, hits).run();

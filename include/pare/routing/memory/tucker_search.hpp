@@ -43,8 +43,8 @@ namespace detail {
 PARE_ABI_BEGIN
 
 template <class T>
-void check_tucker(const TensorView<const T, 3>& queries, const TuckerKeys<T>& m, Index k) {
-  constexpr const char* function = "routing::search_tucker_keys";
+void check_tucker(const char* function, const TensorView<const T, 3>& queries,
+                  const TuckerKeys<T>& m, Index k) {
   const auto& e = m.keys.extent;
   check_view(function, "keys", m.keys);
   check(e[0] >= 1 && e[2] >= 1 && e[3] >= 1 && e[4] >= 1, function, "keys", e,
@@ -73,7 +73,7 @@ void check_tucker(const TensorView<const T, 3>& queries, const TuckerKeys<T>& m,
 template <class B, class T>
 TuckerHits<T> search_tucker_keys(const B& backend, const TensorView<const T, 3>& queries,
                                  const TuckerKeys<T>& memory, Index k) {
-  check_tucker(queries, memory, k);
+  check_tucker("routing::search_tucker_keys", queries, memory, k);
   const Index heads = memory.keys.extent[0], cores = memory.cores.extent[0];
   TuckerHits<T> hits{RowMatrix<Index>(queries.extent[0], heads * k),
                      RowMatrix<T>(queries.extent[0], heads * k * cores)};
