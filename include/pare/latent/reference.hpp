@@ -139,8 +139,9 @@ LatentRows reference_rows(const LatentConfig& config,
 }
 
 /// out_i = sum_j softmax_j(scale q_i . k_j) v_j, of one head.
-inline void reference_head(const Doubles& q, const Doubles& k, const Doubles& v, double scale,
-                           bool causal, Eigen::Ref<Doubles, 0, Eigen::OuterStride<>> out) {
+template <class = void>  // compiled where it is called
+void reference_head(const Doubles& q, const Doubles& k, const Doubles& v, double scale, bool causal,
+                    Eigen::Ref<Doubles, 0, Eigen::OuterStride<>> out) {
   for (Index i = 0; i < q.rows(); ++i) {
     const Index seen = causal ? i + 1 : k.rows();
     std::vector<double> weight(static_cast<std::size_t>(seen));

@@ -237,7 +237,7 @@ Armor<compute_t<S>> armor_views(const B& backend, TensorView<const S, 2> w, cons
     ArmorFit<B, T> fit(backend, p);
     history = run_sweeps(fit, p, options);
   } else {
-    ReferenceArmor fit(p);
+    ReferenceArmor<> fit(p);
     history = run_sweeps(fit, p, options);
   }
   return denormalized<U>(backend, p, n.input_norms, n.output_norms, std::move(history));

@@ -34,6 +34,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <concepts>
 #include <limits>
 #include <utility>
 
@@ -136,7 +137,8 @@ class InverseMoment {
   PARE_ALWAYS_INLINE InverseMoment(const B& backend, const Covariance& covariance)
       : root_(decomposed(backend, const_view(covariance.matrix(backend)), true)) {}
   /// \overload
-  PARE_ALWAYS_INLINE explicit InverseMoment(const Covariance& covariance)
+  template <std::derived_from<Covariance> C>  // compiled where it is called
+  PARE_ALWAYS_INLINE explicit InverseMoment(const C& covariance)
       : InverseMoment(simd, covariance) {}
 
   Index dim() const { return root_.matrix.rows(); }

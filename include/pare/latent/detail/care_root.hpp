@@ -22,7 +22,8 @@ struct CovarianceRoot {
   Eigen::MatrixXd root, inverse;
 };
 
-inline CovarianceRoot covariance_root(const char* function, const Eigen::MatrixXd& c) {
+template <class = void>  // compiled where it is called, as the next
+CovarianceRoot covariance_root(const char* function, const Eigen::MatrixXd& c) {
   const linalg::SymmetricEigen eigen = linalg::symmetric_eigen(reference, c);
   const double smallest = eigen.values[0], largest = eigen.values[c.rows() - 1];
   check(smallest > 1e-12 * largest, function, "c", smallest,
@@ -33,9 +34,9 @@ inline CovarianceRoot covariance_root(const char* function, const Eigen::MatrixX
 }
 
 /// sqrt(C) W^T = P S V^T: P and S^2 from the [d, d] Gram matrix, V from both.
-inline factor::LowRank<double> care_by_root(const char* function, const RowMatrix<double>& w,
-                                            const RowMatrix<double>& c, Index rank,
-                                            double damping) {
+template <class = void>
+factor::LowRank<double> care_by_root(const char* function, const RowMatrix<double>& w,
+                                     const RowMatrix<double>& c, Index rank, double damping) {
   Eigen::MatrixXd damped = (c + c.transpose()) / 2;
   damped.diagonal().array() += damping * c.diagonal().mean();
   const CovarianceRoot of_c = covariance_root(function, damped);

@@ -69,7 +69,8 @@ inline std::vector<Eigen::VectorXd> spanning_rows(RowMatrix<double> m) {
 }
 
 /// \throws std::invalid_argument if something is not finite.
-inline SpanSvd span_svd(const char* function, RowMatrix<double> m) {
+template <class = void>  // compiled where it is called
+SpanSvd span_svd(const char* function, RowMatrix<double> m) {
   double largest = 0;
   for (Index i = 0; i < m.size(); ++i) {
     check(is_finite(m.data()[i]), function, "operators", m.data()[i], "finite elements");

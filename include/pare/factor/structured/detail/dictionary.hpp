@@ -70,7 +70,8 @@ inline Eigen::MatrixXd code_products(const SparseCodes& codes, Index atoms) {
 
 /// (S^T S + ridge m I)^-1, m the mean of the diagonal; a ridge that rounding swallows is raised. I
 /// where no code is, or their products are beyond double.
-inline RowMatrix<double> inverse_products(const Eigen::MatrixXd& products, double ridge) {
+template <class = void>  // compiled where it is called
+RowMatrix<double> inverse_products(const Eigen::MatrixXd& products, double ridge) {
   const double mean = products.diagonal().mean();
   const Index n = products.rows();
   if (!(mean > 0) || !is_finite(mean)) return RowMatrix<double>::Identity(n, n);

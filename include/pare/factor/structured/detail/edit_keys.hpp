@@ -103,8 +103,9 @@ inline Eigen::MatrixXd gram_root(const char* function, const Eigen::MatrixXd& gr
   return root;
 }
 
-inline EditKeys edit_keys(const char* function, const InverseMoment& inverse,
-                          const RowMatrix<double>& keys) {
+template <class = void>  // compiled where it is called
+EditKeys edit_keys(const char* function, const InverseMoment& inverse,
+                   const RowMatrix<double>& keys) {
   const Index n = keys.rows();
   EditKeys result{RowMatrix<double>(n, keys.cols()), Eigen::VectorXd(n), {}};
   Eigen::MatrixXd units(keys.cols(), n);  // L^-1 i / sqrt(E)

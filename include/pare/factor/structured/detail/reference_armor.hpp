@@ -20,11 +20,13 @@ namespace pare::factor::detail {
 PARE_ABI_BEGIN
 
 /// X with X G = cross, with the ridge 1e-12 tr(G) / n.
-inline Eigen::MatrixXd reference_fitted(Eigen::MatrixXd gram, const Eigen::MatrixXd& cross) {
+template <class = void>  // compiled where it is called, as the next
+Eigen::MatrixXd reference_fitted(Eigen::MatrixXd gram, const Eigen::MatrixXd& cross) {
   gram.diagonal().array() += 1e-12 * gram.trace() / static_cast<double>(gram.rows());
   return Eigen::LDLT<Eigen::MatrixXd>(gram).solve(cross.transpose()).transpose();
 }
 
+template <class = void>
 class ReferenceArmor {
  public:
   explicit ReferenceArmor(ArmorProblem<double>& problem) : p_(problem) {}
