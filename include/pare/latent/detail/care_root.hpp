@@ -22,9 +22,9 @@ struct CovarianceRoot {
   Eigen::MatrixXd root, inverse;
 };
 
-template <class = void>  // compiled where it is called, as the next
+template <class B = Reference>  // compiled where it is called, as the next
 CovarianceRoot covariance_root(const char* function, const Eigen::MatrixXd& c) {
-  const linalg::SymmetricEigen eigen = linalg::symmetric_eigen(reference, c);
+  const linalg::SymmetricEigen eigen = linalg::symmetric_eigen(B{}, c);
   const double smallest = eigen.values[0], largest = eigen.values[c.rows() - 1];
   check(smallest > 1e-12 * largest, function, "c", smallest,
         "no eigenvalue below 1e-12 of the largest, which has no inverse: damp it");
@@ -34,15 +34,14 @@ CovarianceRoot covariance_root(const char* function, const Eigen::MatrixXd& c) {
 }
 
 /// sqrt(C) W^T = P S V^T: P and S^2 from the [d, d] Gram matrix, V from both.
-template <class = void>
+template <class B = Reference>
 factor::LowRank<double> care_by_root(const char* function, const RowMatrix<double>& w,
                                      const RowMatrix<double>& c, Index rank, double damping) {
   Eigen::MatrixXd damped = (c + c.transpose()) / 2;
   damped.diagonal().array() += damping * c.diagonal().mean();
   const CovarianceRoot of_c = covariance_root(function, damped);
   const Eigen::MatrixXd outputs = of_c.root * w.transpose();
-  const linalg::SymmetricEigen eigen =
-      linalg::symmetric_eigen(reference, outputs * outputs.transpose());
+  const linalg::SymmetricEigen eigen = linalg::symmetric_eigen(B{}, outputs * outputs.transpose());
   const Eigen::MatrixXd p = eigen.leading<double>(rank);
   factor::LowRank<double> factors;
   factors.singular_values = eigen.leading_values(std::min(w.rows(), w.cols())).cwiseSqrt();

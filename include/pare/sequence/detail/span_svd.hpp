@@ -69,7 +69,7 @@ inline std::vector<Eigen::VectorXd> spanning_rows(RowMatrix<double> m) {
 }
 
 /// \throws std::invalid_argument if something is not finite.
-template <class = void>  // compiled where it is called
+template <class B = Reference>  // compiled where it is called
 SpanSvd span_svd(const char* function, RowMatrix<double> m) {
   double largest = 0;
   for (Index i = 0; i < m.size(); ++i) {
@@ -86,8 +86,7 @@ SpanSvd span_svd(const char* function, RowMatrix<double> m) {
   for (Index i = 0; i < m.rows(); ++i)
     for (Index k = 0; k < rank; ++k)
       inner(i, k) = m.row(i).dot(units[static_cast<std::size_t>(k)].transpose());
-  const auto svd =
-      factor::truncated_svd(reference, inner, {.rank = rank, .split = factor::Split::Left});
+  const auto svd = factor::truncated_svd(B{}, inner, {.rank = rank, .split = factor::Split::Left});
   SpanSvd span{Eigen::VectorXd(rank), svd.left, RowMatrix<double>::Zero(rank, m.cols())};
   for (Index k = 0; k < rank; ++k) {
     for (Index r = 0; r < rank; ++r)
