@@ -12,6 +12,7 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/parallel.hpp>
 #include <pare/feature/fields/donors.hpp>
+#include <pare/feature/fields/field_batch.hpp>
 #include <pare/feature/fields/field_layout.hpp>
 #include <pare/feature/leap/divergence.hpp>
 #include <pare/feature/leap/mix.hpp>

@@ -139,6 +139,7 @@
 #include <pare/factor/svd.hpp>
 #include <pare/factor/weighted_svd.hpp>
 #include <pare/feature/fields/donors.hpp>
+#include <pare/feature/fields/field_batch.hpp>
 #include <pare/feature/fields/field_layout.hpp>
 #include <pare/feature/fields/sparse_fields.hpp>
 #include <pare/feature/importance/autofield.hpp>

@@ -6,6 +6,7 @@
 
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/feature/fields/donors.hpp>
+#include <pare/feature/fields/field_batch.hpp>
 #include <pare/feature/fields/field_layout.hpp>
 
 #include <Eigen/Core>

@@ -8,6 +8,7 @@
 #include <type_traits>
 #include <vector>
 
+#include <pare/feature/fields/field_batch.hpp>
 #include <pare/feature/fields/field_layout.hpp>
 #include <pare/feature/fields/sparse_fields.hpp>
 

@@ -15,7 +15,7 @@
 #include <pare/factor/detail/reference_covariance.hpp>
 #include <pare/factor/detail/reference_dora.hpp>
 #include <pare/factor/detail/reference_elementwise.hpp>
+#include <pare/factor/detail/reference_factorize.hpp>
 #include <pare/factor/detail/reference_statistics.hpp>
-#include <pare/factor/detail/reference_svd.hpp>
 
 #include <pare/core/macros_on.hpp>

@@ -61,7 +61,7 @@
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/factorize.hpp>
 #include <pare/factor/detail/operator_svd.hpp>
-#include <pare/factor/detail/reference_svd.hpp>
+#include <pare/factor/detail/reference_factorize.hpp>
 #include <pare/factor/linear_operator.hpp>
 #include <pare/factor/low_rank.hpp>
 #include <pare/factor/metric.hpp>

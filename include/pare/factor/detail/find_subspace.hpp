@@ -8,6 +8,7 @@
 #include <pare/core/matrix.hpp>
 #include <pare/factor/detail/factor_problem.hpp>
 #include <pare/factor/detail/normal_operator.hpp>
+#include <pare/factor/detail/reference_factorize.hpp>
 #include <pare/factor/detail/reference_svd.hpp>
 #include <pare/factor/detail/route.hpp>
 #include <pare/factor/detail/subspace.hpp>

@@ -20,6 +20,7 @@
 #include <pare/core/check.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/sparse_view.hpp>
+#include <pare/feature/fields/field_batch.hpp>
 #include <pare/feature/fields/field_layout.hpp>
 
 #include <algorithm>

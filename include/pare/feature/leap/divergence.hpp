@@ -29,6 +29,7 @@
 #include <pare/core/executor_ref.hpp>
 #include <pare/feature/fields/detail/column_moments.hpp>
 #include <pare/feature/fields/donors.hpp>
+#include <pare/feature/fields/field_batch.hpp>
 #include <pare/feature/fields/field_layout.hpp>
 
 #include <cmath>

@@ -30,6 +30,7 @@
 #include <pare/core/executor_ref.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/feature/fields/donors.hpp>
+#include <pare/feature/fields/field_batch.hpp>
 #include <pare/feature/fields/field_layout.hpp>
 #include <pare/feature/leap/detail/mix_engine.hpp>
 #include <pare/feature/leap/detail/reference_mix.hpp>

@@ -5,7 +5,7 @@
 /// Variances of fields, summed over their columns.
 
 #include <pare/core/backend.hpp>
-#include <pare/feature/fields/field_layout.hpp>
+#include <pare/feature/fields/field_batch.hpp>
 #include <pare/kernel/column_statistics.hpp>
 
 #include <algorithm>

@@ -14,6 +14,7 @@
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/feature/fields/donors.hpp>
+#include <pare/feature/fields/field_batch.hpp>
 #include <pare/feature/fields/field_layout.hpp>
 #include <pare/feature/leap/detail/mix_plan.hpp>
 #include <pare/feature/leap/detail/mix_problem.hpp>
