@@ -49,14 +49,14 @@ class GlobalQuery {
     fill_keys();
     if (ranges_ == 1) {
       over(items, [this](Index i, Worker& w) {
-        if (!s_.options.context) sum_range(i, w);
+        if (!s_.options.context) score_range(i, w);
         make_scale(i);
         weigh_range(i, w);
         finish(i);
       });
       return;
     }
-    if (!s_.options.context) over(items, [this](Index i, Worker& w) { sum_range(i, w); });
+    if (!s_.options.context) over(items, [this](Index i, Worker& w) { score_range(i, w); });
     over(s_.batch(), [this](Index i, Worker&) { make_scale(i); });
     over(items, [this](Index i, Worker& w) { weigh_range(i, w); });
     over(s_.batch(), [this](Index i, Worker&) { finish(i); });
@@ -66,7 +66,8 @@ class GlobalQuery {
   struct Worker {
     const S** rows = nullptr;  ///< [range]
     Index* tokens = nullptr;   ///< [range]
-    T* scores = nullptr;       ///< [heads, global_query_rows]
+    T* room = nullptr;         ///< [heads, global_query_rows]
+    T* scores = nullptr;       ///< [heads, range], of one range; of more they are kept
     T* weights = nullptr;      ///< [heads, range], if they are wanted
   };
 
@@ -80,7 +81,8 @@ class GlobalQuery {
 
   void carve(Index items) {
     constexpr const char* f = GlobalQueryCall<S>::function;
-    const Index sums = checked_product(f, "p", checked_product(f, "p", items, heads_), room_ + 1);
+    const Index sums = checked_product(f, "p", checked_product(f, "p", items, heads_),
+                                       checked_sum(f, "p", range_, room_ + 1));
     checked_count(f, "p", checked_sum(f, "p", sums, checked_product(f, "p", items, room_)),
                   sizeof(T));
     carve_from(memory_->shared, [&](Carver& take) {
@@ -88,6 +90,7 @@ class GlobalQuery {
       take(scale_, s_.batch() * s_.heads());
       take(counts_, items);
       take(means_, s_.options.context ? 0 : items * room_);
+      take(scores_, s_.options.context || ranges_ == 1 ? 0 : items * heads_ * range_);
       take(sums_, items * heads_ * room_);
       take(masses_, items * heads_);
     });
@@ -97,7 +100,8 @@ class GlobalQuery {
         Worker w;
         take(w.rows, range_);
         take(w.tokens, range_);
-        take(w.scores, heads_ * kernel::global_query_rows);
+        take(w.room, heads_ * kernel::global_query_rows);
+        take(w.scores, s_.options.context || ranges_ > 1 ? 0 : heads_ * range_);
         take(w.weights, s_.options.weights ? heads_ * range_ : 0);
         if (i == 0) first_worker_ = w;
         if (i == 1)
@@ -117,6 +121,7 @@ class GlobalQuery {
       Worker w = first_worker_;
       moved(w.rows);
       moved(w.tokens);
+      moved(w.room);
       moved(w.scores);
       moved(w.weights);
       f(i, w);
@@ -147,11 +152,22 @@ class GlobalQuery {
     return count;
   }
 
-  void sum_range(Index item, Worker& w) {
+  /// The scores of an item and the sum of its rows: the scale, which follows from all, is asked for
+  /// by what comes after. In one range the second half of its rows is fetched meanwhile, whose
+  /// first was with the item before: so both passes wait alike for memory.
+  void score_range(Index item, Worker& w) {
     T* const mean = means_ + item * room_;
     std::fill_n(mean, room_, T(0));
     counts_[item] = collect(item, w);
-    launch(backend_, kernel::SumRows<S>{w.rows, counts_[item], s_.dim(), mean});
+    const kernel::QueryFetch<S> fetch =
+        ranges_ == 1 ? rows_from(item, s_.tokens() / 2, 1) : rows_from(item + 1, 0, 0);
+    launch(backend_, kernel::ScoreQueryRows<S>{w.rows, counts_[item], s_.dim(), keys_, s_.heads(),
+                                               scores_of(item, w), range_, mean, fetch});
+  }
+
+  T* scores_of(Index item, const Worker& w) const {
+    if (s_.options.context) return nullptr;
+    return ranges_ == 1 ? w.scores : scores_ + item * heads_ * range_;
   }
 
   /// The products of p_i and c, in double.
@@ -197,20 +213,22 @@ class GlobalQuery {
     return share > 0 ? sum * share : 0;
   }
 
-  /// Scalars from a token of an item to that of the next, which is fetched while this is weighed.
-  Index next_item(Index item) const {
-    if (item + 1 == s_.batch() * ranges_) return 0;
-    if (ranges_ == 1) return s_.h.stride[0];
-    return (item + 1) % ranges_ == 0 ? 0 : range_ * s_.h.stride[1];
+  /// Rows of an item from one on, if there are any, to be fetched.
+  kernel::QueryFetch<S> rows_from(Index item, Index row, int shift) const {
+    const Index i = item / ranges_, t = item % ranges_ * range_ + row;
+    if (i >= s_.batch() || t >= s_.tokens()) return {};
+    return {&s_.h(i, t, 0), s_.h.stride[1], shift};
   }
 
   void weigh_range(Index item, Worker& w) {
     const Index i = item / ranges_;
     kernel::GlobalQueryRows<S> k;
     k.rows = w.rows;
-    k.count = collect(item, w);
+    k.count = ranges_ == 1 && !s_.options.context ? counts_[item] : collect(item, w);
     k.dim = s_.dim();
     k.keys = keys_;
+    k.scores = scores_of(item, w);
+    k.scores_stride = range_;
     k.scale = scale_ + i * s_.heads();
     k.heads = s_.heads();
     k.epsilon = static_cast<T>(s_.options.epsilon);
@@ -218,8 +236,13 @@ class GlobalQuery {
     k.mass = masses_ + item * heads_;
     k.weights = s_.options.weights ? w.weights : nullptr;
     k.weights_stride = range_;
-    k.room = w.scores;
-    k.ahead = next_item(item);
+    k.room = w.room;
+    if (s_.options.context) {
+      k.score_fetch = rows_from(item + 1, 0, 1);
+      k.fetch = rows_from(item + 1, std::min(range_, s_.tokens()) / 2, 1);
+    } else {
+      k.fetch = rows_from(item + 1, 0, ranges_ == 1 ? 1 : 0);
+    }
     std::fill_n(k.sum, heads_ * room_, T(0));
     std::fill_n(k.mass, heads_, T(0));
     launch(backend_, k);
@@ -261,7 +284,8 @@ class GlobalQuery {
   const GlobalQueryCall<S>& s_;
   Index range_, ranges_, room_, heads_;
   const Lease<GlobalQueryMemory> memory_;
-  T *keys_ = nullptr, *scale_ = nullptr, *means_ = nullptr, *sums_ = nullptr, *masses_ = nullptr;
+  T *keys_ = nullptr, *scale_ = nullptr, *means_ = nullptr, *sums_ = nullptr, *masses_ = nullptr,
+    *scores_ = nullptr;
   Index* counts_ = nullptr;
   Worker first_worker_{};
   Index worker_bytes_ = 0;

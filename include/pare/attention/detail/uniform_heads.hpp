@@ -7,6 +7,7 @@
 #include <pare/attention/detail/call.hpp>
 #include <pare/attention/detail/problem.hpp>
 #include <pare/attention/detail/streamed_rows.hpp>
+#include <pare/attention/key_value.hpp>
 #include <pare/attention/key_value_source.hpp>
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
@@ -190,7 +191,7 @@ class MeanRunner {
 
   /// The same where no key is left behind: all that is seen begins at position 0.
   Index gather_prefix(Index query, Index end) {
-    Index n = 0;
+    Index n = gather_next(query, end);
     for (; query + n < end; ++n) {
       const Index last = last_seen(query + n), joined = last - before_.last;
       if (joined > 1) break;
@@ -204,6 +205,22 @@ class MeanRunner {
     else
       for (Index i = 0; i < n; ++i) shares_[i] = shares_[i] > 0 ? 1 / shares_[i] : 0;
     return n;
+  }
+
+  /// Rows that each see a key more, as those of a prompt do: nothing is asked for each of them,
+  /// since memory is idle meanwhile.
+  Index gather_next([[maybe_unused]] Index query, [[maybe_unused]] Index end) {
+    if constexpr (std::is_same_v<typename C::Keys, DenseKeyValue<S>>) {
+      const Index first = before_.last + 1, n = std::min(end - query, s_.keys - first);
+      if (!p_.causal || first < 0 || last_seen(query) != first || n <= 0) return 0;
+      const S* const row = value(first, 0);
+      const Index stride = call_.source.values.stride[2];
+      for (Index i = 0; i < n; ++i) enter_[i] = row + i * stride;
+      for (Index i = 0; i < n; ++i) shares_[i] = static_cast<double>(first + i + 1);
+      before_.last = first + n - 1;
+      return n;
+    }
+    return 0;
   }
 
   /// As `visible` says, whose other cases need not be asked where rows take a few nanoseconds.
