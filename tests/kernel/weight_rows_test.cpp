@@ -119,7 +119,7 @@ void expect_products(const Weight<W>& w, const Rows& x, const Rows& y) {
 template <class W>
 std::vector<std::ptrdiff_t> input_counts() {
   if constexpr (kernel::WeightBlock<W>)
-    return {32, 64, 96, 576, 768, 1024, 1056};  // 24 steps fill a buffer, 32 the scales
+    return {32, 64, 96, 576, 768, 2048, 2080};  // 24 steps fill a buffer, 64 the scales
   else
     return {1, 3, 16, 31, 32, 33, 47, 63, 577, 1059};
 }
@@ -144,7 +144,7 @@ TYPED_TEST(WeightRowsTest, ProductsAreThoseOfTheValues) {
 TYPED_TEST(WeightRowsTest, ARowHasTheSameBitsAmongAnyNumber) {
   using W = typename TypeParam::weight;
   using Arch = typename TypeParam::arch;
-  const std::ptrdiff_t inputs = kernel::WeightBlock<W> ? 1056 : 1059, outputs = 21;
+  const std::ptrdiff_t inputs = kernel::WeightBlock<W> ? 2080 : 1059, outputs = 21;
   const Weight<W> w(outputs, inputs, 0, Guard::after);
   Rows x(33, inputs, Guard::after), y(33, outputs, Guard::after);
   x.fill();

@@ -42,8 +42,9 @@ PARE_ABI_BEGIN
 inline constexpr std::ptrdiff_t weight_step = 32;
 /// Outputs of a tile.
 inline constexpr int weight_outputs = 4;
-/// Steps whose scales are read ahead.
-inline constexpr std::ptrdiff_t scaled_steps = 32;
+/// Steps whose scales are read ahead: 2 KiB of them for 4 outputs. Rows of up to 2048 inputs are
+/// multiplied whole, which takes a tenth less than in two parts.
+inline constexpr std::ptrdiff_t scaled_steps = 64;
 /// Tiles from the one that is multiplied to the one that is fetched into L2.
 inline constexpr std::ptrdiff_t weight_tiles_ahead = 8;
 /// Where the weights of the outputs of a tile begin. One that is not there has those of another;
@@ -85,6 +86,7 @@ struct WeightLines {
 template <class Arch, class W>
 class WeightReader {
  public:
+  using weight = W;
   using element = std::conditional_t<std::is_same_v<W, Bf16Pair>, Bf16Pair, float>;
   static constexpr std::ptrdiff_t most_steps = 1 << 20;
 
@@ -133,6 +135,7 @@ PARE_TILE_INLINE void widen_block(const W& block, std::ptrdiff_t lane, const flo
 template <class Arch, WeightBlock W>
 class WeightReader<Arch, W> {
  public:
+  using weight = W;
   using element = float;
   static constexpr std::ptrdiff_t most_steps = scaled_steps;
 

@@ -154,7 +154,10 @@ PARE_TILE_INLINE void add_weight_tile(const Reader& weights, int first,
 template <class Arch, int Rows, int Outputs, bool Direct, bool Fetch, class Reader>
 PARE_TILE_INLINE void add_weight_outputs(const Reader& weights, const WeightPart& part) noexcept {
   // Of 4 streams of memory, those that are multiplied at leisure arrive sooner: 36 GB/s against 28.
-  constexpr bool held = !Direct || Outputs < weight_outputs;
+  // Loads bind blocks, whose scales are loaded too: with x in registers, one row takes three
+  // quarters of the time, and three take 0.6 of it. 16 registers are too few for that.
+  constexpr bool held = !Direct || Outputs < weight_outputs ||
+                        (Arch::registers >= 32 && WeightBlock<typename Reader::weight>);
   for (int first = 0; first < weight_outputs; first += Outputs)
     add_weight_tile<Arch, Rows, Outputs, held, Fetch>(weights, first, part);
 }
