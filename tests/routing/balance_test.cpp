@@ -55,6 +55,17 @@ TEST(LoadBalance, OfOneExpertIsTwiceItsShare) {
   EXPECT_EQ(b.load, (std::vector<double>{1, 0}));
 }
 
+TEST(LoadBalance, OfNothingRoutedAndOfOneExpert) {
+  const RowMatrix<double> logits = RowMatrix<double>::Zero(4, 3);
+  const RowMatrix<Index> no_ids = RowMatrix<Index>::Constant(4, 1, -1);
+  const auto none = load_balance(logits, RoutePlan(no_ids, 3));
+  EXPECT_EQ(none.loss, 0);
+  EXPECT_EQ(none.variation, 0);
+  EXPECT_EQ(none.entropy, 0);
+  const RowMatrix<double> single = logits.leftCols(1);
+  EXPECT_EQ(load_balance(single, plan_of(single, 1)).entropy, 1);
+}
+
 /// Smaller logits leave the loads as they are, and bring the loss to 1; the top-1 loss does not
 /// fall for it.
 TEST(LoadBalance, SmallLogitsHideAnImbalance) {
@@ -127,6 +138,8 @@ TEST(LoadBalance, RefusesWhatDoesNotFit) {
   refusal([&] { load_balance_gradient(logits, plan, other); }, "routing::load_balance_gradient",
           "gradient");
   refusal([&] { load_balance_gradient(logits, plan, logits); }, "routing::load_balance_gradient",
+          "gradient");
+  refusal([&] { top_one_balance_gradient(logits, logits); }, "routing::top_one_balance_gradient",
           "gradient");
   for (const double t : {0.0, -1.0, std::nan(""), std::numeric_limits<double>::infinity()}) {
     refusal([&] { top_one_balance(logits, {.temperature = t}); }, "routing::top_one_balance",

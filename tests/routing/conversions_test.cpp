@@ -102,6 +102,15 @@ TEST(NeuronGroups, WhatIsActiveTogetherSharesAGroup) {
     std::sort(sorted.begin(), sorted.end());
     for (std::size_t i = 0; i < 12; ++i) EXPECT_EQ(sorted[i], static_cast<Index>(i));
   }
+  // Six neurons of one kind for groups of four: two of them join the neurons of the other kind.
+  RowMatrix<double> kinds = RowMatrix<double>::Zero(2, 8);
+  for (Index i = 0; i < 8; ++i) kinds(i < 6 ? 0 : 1, i) = 1;
+  EXPECT_EQ(co_activation_order(kinds, 2, {.seed = 6}),
+            (std::vector<Index>{4, 5, 6, 7, 0, 1, 2, 3}));
+  // The first centres are of different kinds, before any round.
+  kinds = RowMatrix<double>::Zero(3, 6);
+  for (Index i = 0; i < 6; ++i) kinds(i % 3, i) = 1;
+  EXPECT_EQ(co_activation_order(kinds, 3, {.rounds = 0}), (std::vector<Index>{0, 3, 1, 4, 2, 5}));
   Dense d;
   const RowMatrix<double> before = d.y();
   const auto order = co_activation_order(d.hidden(), 4);
@@ -251,6 +260,8 @@ TEST(Conversions, RefuseWhatDoesNotFit) {
   };
   std::vector<Index> o(24);
   std::iota(o.begin(), o.end(), Index{0});
+  refuses_and_leaves_alone([&] { permute_neurons(o, d.gate, d.gate, d.down); },
+                           "routing::permute_neurons", "up", d.gate, d.down);
   o[3] = 4;
   order(o);
   o[3] = 24;
@@ -314,6 +325,11 @@ TEST(Mixture, RefusesWhatDoesNotFit) {
   refused(d.x, experts, on_x, "y");
   const pare::TensorView<double, 2> on_weights{routes.weights.data(), {40, 7}, {2, 1}};
   refused(d.x, experts, on_weights, "y");
+  void* const ids = routes.ids.data();
+  const pare::TensorView<double, 2> on_ids{static_cast<double*>(ids), {40, 2}, {2, 1}};
+  std::vector<Layer> of_two;
+  for (Index e = 0; e < 4; ++e) of_two.emplace_back(2, 10);
+  refused(d.x, of_two, on_ids, "y");
   // The last expert's columns of the weight that the experts view.
   const pare::TensorView<double, 2> on_down{d.down.data() + 18, {40, 7}, {24, 1}};
   refused(d.x, experts, on_down, "y");

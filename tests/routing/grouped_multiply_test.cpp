@@ -161,6 +161,9 @@ TEST(Gates, ManyChoicesAreThoseOfASort) {
   for (Index r = 0; r < 70; ++r)
     for (Index j = 1; j < 40; ++j)
       EXPECT_GE(logits(r, all.ids(r, j - 1)), logits(r, all.ids(r, j)));
+  // Of equal ones the lower id.
+  const auto tied = route(RowMatrix<float>::Zero(2, 40).eval(), TopK{.k = 12});
+  for (Index j = 0; j < 12; ++j) EXPECT_EQ(tied.ids(1, j), j);
   pare::testing::any_stride_same_bits(logits,
                                       [](const auto& x) { return route(x, TopK{.k = 5}).weights; });
   pare::testing::same_bits_for_any_threads(
@@ -364,6 +367,8 @@ TEST(FeedForwards, AreTheirFormulas) {
       "routing::GatedFeedForward", "down");
   refusal([&] { FeedForward<Layer>(Layer::copy_of(up), Layer::copy_of(down), down_bias); },
           "routing::FeedForward", "up_bias");
+  refusal([&] { FeedForward<Layer>(Layer::copy_of(up), Layer::copy_of(down), {}, up_bias); },
+          "routing::FeedForward", "down_bias");
   RowMatrix<double> room = x;
   const pare::TensorView<double, 2> inside{room.data(), {9, 5}, {6, 1}};
   refusal([&] { plain.apply(pare::simd, pare::const_view(room), inside); },
@@ -410,6 +415,9 @@ TEST(GroupedMultiply, RefusesWhatDoesNotFit) {
   refused_sum(Eigen::MatrixXf(parts), weights, y, "parts");
   refused_sum(parts, few, y, "weights");
   refused_sum(parts, weights, parts, "y");
+  const RowMatrix<float> two = parts.leftCols(2);
+  refuses_and_leaves_alone([&] { combine(plan, two, weights, weights); }, "routing::combine", "y",
+                           weights);
   weights(9, 1) = std::numeric_limits<float>::infinity();
   refused_sum(parts, weights, y, "weights");
 }

@@ -281,7 +281,8 @@ TEST(DenseSparse, AnyScaleIsTheSameButForPowersOfTwo) {
     const auto fit = dense_sparse(scaled, options);
     EXPECT_LT((fit.weight.dense() * std::ldexp(1.0, -power) - wanted).norm(), 1e-12 * w.norm());
   }
-  refusal([&] { dense_sparse(Matrix(w * 1e300), options); }, "factor::dense_sparse", "w");
+  for (const double scale : {1e300, 1e-300})
+    refusal([&] { dense_sparse(Matrix(w * scale), options); }, "factor::dense_sparse", "w");
   const auto single = dense_sparse(RowMatrix<float>(w.cast<float>()), options);
   EXPECT_LT((single.weight.dense().cast<double>() - wanted).norm(), 1e-4 * w.norm());
 }

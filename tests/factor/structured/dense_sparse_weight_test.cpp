@@ -149,6 +149,12 @@ TEST(StraightThroughFactorizer, WhatDoesNotFitIsRefused) {
   refusal([&] { f.step(pare::simd, RowMatrix<double>(w.topRows(7))); }, step, "gradient");
   EXPECT_EQ(f.latent(), w);
   EXPECT_EQ(f.steps(), 0);
+  const RowMatrix<float> small = w.cast<float>();
+  StraightThroughFactorizer<float> narrow(small, {.factors = factors});
+  const RowMatrix<double> beyond_float = RowMatrix<double>::Constant(8, 6, 1e300);
+  refusal([&] { narrow.step(pare::simd, beyond_float); }, step, "gradient");
+  EXPECT_EQ(narrow.latent(), small);
+  EXPECT_EQ(narrow.steps(), 0);
 }
 
 }  // namespace

@@ -137,6 +137,8 @@ TEST(Nested, WidthsAndTheDenseRule) {
   EXPECT_EQ(units_of_width(10, 0.01), 1);
   EXPECT_EQ(units_of_width(10, 0.31), 4);
   EXPECT_EQ(units_of_width(10, 0.5), 5);
+  constexpr Index most = std::numeric_limits<Index>::max();
+  EXPECT_EQ(units_of_width(most, 1.0), most);
   EXPECT_FALSE(keeps_dense(8, 8, 4));
   EXPECT_TRUE(keeps_dense(8, 8, 5));
 }
@@ -348,6 +350,15 @@ TEST(Nested, WhatDoesNotFitIsRefused) {
   refusal([&] { Training(f, {.lasso = -1}); }, "factor::NestedTraining", "lasso");
   refusal([&] { Training(f, {.adam = {.beta1 = 1}}); }, "factor::NestedTraining", "beta1");
   refusal([&] { Training(prefix_of(f, 0)); }, "factor::NestedTraining", "left");
+  // A gradient that is beyond float changes nothing.
+  const auto start = nested(RowMatrix<float>(w.cast<float>()));
+  NestedTraining<float> training(start);
+  const RowMatrix<float> x = RowMatrix<float>::Constant(2, w.cols(), 1e30f),
+                         upstream = RowMatrix<float>::Constant(2, w.rows(), 1e30f);
+  refusal([&] { training.step(pare::simd, x, upstream, start.rank()); },
+          "factor::NestedTraining::step", "gradient");
+  EXPECT_TRUE(training.factors().left == start.left);
+  EXPECT_TRUE(training.factors().right == start.right);
   const char* const widths = "factor::OrderedDropout::widths";
   refusal([&] { OrderedDropout{}.widths(0); }, widths, "ranks");
   refusal([&] { OrderedDropout{.ranks = {0}}.widths(0); }, widths, "ranks");

@@ -340,6 +340,8 @@ TEST(RankOneEdit, WhatDoesNotFitIsRefused) {
           "factor::rome_edits", "values");
   refusal([&] { rome_edits(stored_in<float>(p.w), p.inverse, Wide(1e-100 * p.keys), p.values); },
           "factor::rome_edits", "keys");
+  refusal([&] { rank_one_edit(stored_in<float>(p.w), p.inverse, p.keys, Wide(1e300 * p.values)); },
+          "factor::rank_one_edit", "values");
   refusal([&] { locked_value(p.w, p.keys.leftCols(3)); }, "factor::locked_value", "keys");
   refusal([&] { locked_value(p.w, with(p.keys, nan)); }, "factor::locked_value", "keys");
 }

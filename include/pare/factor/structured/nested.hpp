@@ -159,7 +159,8 @@ inline Index units_of_width(Index rank, double p) {
   constexpr const char* function = "factor::units_of_width";
   check(rank >= 1, function, "rank", rank, "at least 1");
   check(p > 0 && p <= 1, function, "p", p, "a share in (0, 1]");
-  return std::min(rank, static_cast<Index>(std::ceil(static_cast<double>(rank) * p)));
+  const double units = std::ceil(static_cast<double>(rank) * p);
+  return units < static_cast<double>(rank) ? static_cast<Index>(units) : rank;
 }
 
 /// The first `units` units, copied. None: factors of rank 0, whose product is 0.

@@ -73,7 +73,8 @@ class NestedTraining {
 
   /// A step on the mean over all widths, for targets W x with x of covariance C (left out: I).
   /// \return the loss before the step, the lasso included
-  /// \throws std::invalid_argument as nested_gradients; nothing has changed then
+  /// \throws std::invalid_argument as nested_gradients, or if a gradient is not finite in T.
+  ///         Nothing has changed then
   template <Backend B, In<2> W, In<2>... C>
   double step(const B& backend, const W& w, const C&... covariance) {
     static_assert(sizeof...(C) <= 1, "pare: step(backend, w) or step(backend, w, covariance)");
@@ -82,7 +83,8 @@ class NestedTraining {
 
   /// A step on the loss of a model, from its gradient where this layer ran with `units` units.
   /// \return the lasso before the step
-  /// \throws std::invalid_argument as nested_gradients; nothing has changed then
+  /// \throws std::invalid_argument as nested_gradients, or if a gradient is not finite in T.
+  ///         Nothing has changed then
   template <Backend B, In<2> X, In<2> Y>
   double step(const B& backend, const X& x, const Y& upstream, Index units) {
     return move(nested_gradients(backend, factors_.left, factors_.right, x, upstream, units));
@@ -102,16 +104,19 @@ class NestedTraining {
     if (options_.lasso > 0)
       gradients.loss +=
           hierarchical_lasso(factors_.left, factors_.right, options_.lasso, gradients);
-    advance(left_, gradients.left, factors_.left);
-    advance(right_, gradients.right, factors_.right);
+    const RowMatrix<T> left = row_matrix<T>(const_view(gradients.left));
+    const RowMatrix<T> right = row_matrix<T>(const_view(gradients.right));
+    detail::check_finite("factor::NestedTraining::step", "gradient", const_view(left));
+    detail::check_finite("factor::NestedTraining::step", "gradient", const_view(right));
+    advance(left_, left, factors_.left);
+    advance(right_, right, factors_.right);
     return gradients.loss;
   }
 
-  static void advance(optim::Adam<T>& adam, const RowMatrix<double>& gradient,
+  static void advance(optim::Adam<T>& adam, const RowMatrix<T>& gradient,
                       RowMatrix<T>& parameters) {
-    const RowMatrix<T> rounded = row_matrix<T>(const_view(gradient));
     const auto size = static_cast<std::size_t>(parameters.size());
-    adam.step(std::span<T>(parameters.data(), size), std::span<const T>(rounded.data(), size));
+    adam.step(std::span<T>(parameters.data(), size), std::span<const T>(gradient.data(), size));
   }
 
   LowRank<T> factors_;

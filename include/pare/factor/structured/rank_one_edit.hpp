@@ -184,11 +184,13 @@ auto rank_one_edit(const B& backend, const W& w, const InverseMoment& inverse, c
                    const V& values) {
   using T = compute_t<scalar_of<W>>;
   const auto view = as_const(to_view(w));
+  constexpr const char* function = "factor::rank_one_edit";
   const auto edits = detail::edits_of<RankOneEdits<double, LinearGate>>(
-      "factor::rank_one_edit", backend, view, inverse, as_const(to_view(keys)),
-      as_const(to_view(values)), LinearGate{}, detail::EditKind::Linear);
+      function, backend, view, inverse, as_const(to_view(keys)), as_const(to_view(values)),
+      LinearGate{}, detail::EditKind::Linear);
   RowMatrix<T> edited(view.rows(), view.cols());
-  detail::add_edits(backend, view, edits.values - edits.removed, edits.directions, edited);
+  detail::add_edits(function, backend, view, edits.values - edits.removed, edits.directions,
+                    edited);
   return edited;
 }
 

@@ -89,8 +89,8 @@ class StraightThroughFactorizer {
   ///
   /// \param gradient [outputs x inputs] of any storage scalar, finite
   /// \return         whether theta was projected
-  /// \throws std::invalid_argument if the extents differ, or the gradient is not finite: nothing
-  ///         has changed then; or if theta is no longer finite
+  /// \throws std::invalid_argument if the extents differ, or the gradient is not finite in T:
+  ///         nothing has changed then; or if theta is no longer finite
   ///
   /// Cost: 4 reads and 3 writes of theta's size, and where theta is projected, that of
   /// dense_sparse.
@@ -100,8 +100,8 @@ class StraightThroughFactorizer {
     const auto view = as_const(to_view(gradient));
     check_view(function, "gradient", view);
     check_extents<2>(function, "gradient", view.extent, {latent_.rows(), latent_.cols()});
-    detail::check_finite(function, "gradient", view);
     const RowMatrix<T> rows = row_matrix<T>(view);
+    detail::check_finite(function, "gradient", const_view(rows));
     const auto size = static_cast<std::size_t>(rows.size());
     adam_.step(std::span<T>(latent_.data(), size), std::span<const T>(rows.data(), size));
     if (adam_.steps() % options_.every != 0) return false;

@@ -117,6 +117,7 @@ DenseSparseFit<compute_t<S>> dense_sparse_views(const char* function, const B& b
       DenseSparse<compute_t<S>>({w.rows(), w.cols(), block, options.atoms, options.nonzeros}),
       {},
       0};
+  bool has_energy = false;
   for (Index b = 0; b < w.rows() / block; ++b) {
     const RowMatrix<double> rows = scaled_rows(w, b * block, block, scale);
     BlockStart from;
@@ -131,9 +132,10 @@ DenseSparseFit<compute_t<S>> dense_sparse_views(const char* function, const B& b
     store_block(function, fit, b, scale, variance, result.weight);
     add_losses(fit.losses, unit, result.losses);
     result.total_energy += unit * fit.energy;
+    has_energy = has_energy || fit.energy > 0;
   }
-  check(is_finite(result.total_energy), function, "w", result.total_energy,
-        "a sum of squares that is finite");
+  check(is_finite(result.total_energy) && (result.total_energy > 0 || !has_energy), function, "w",
+        result.total_energy, "a sum of squares that double holds");
   return result;
 }
 

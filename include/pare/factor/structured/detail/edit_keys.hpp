@@ -173,10 +173,11 @@ Edits edits_of(const char* function, const B& backend, TensorView<const S, 2> we
   return edits;
 }
 
-/// edited = W + changes^T directions.
+/// edited = W + changes^T directions. What is beyond T is refused, unless W is not finite there.
 template <class B, class S, class T>
-void add_edits(const B& backend, TensorView<const S, 2> w, const RowMatrix<double>& changes,
-               const RowMatrix<double>& directions, RowMatrix<T>& edited) {
+void add_edits(const char* function, const B& backend, TensorView<const S, 2> w,
+               const RowMatrix<double>& changes, const RowMatrix<double>& directions,
+               RowMatrix<T>& edited) {
   constexpr Index block = 64;
   const auto fill = [&](Index begin, Index end) {
     Eigen::RowVectorXd row(w.cols());
@@ -185,6 +186,11 @@ void add_edits(const B& backend, TensorView<const S, 2> w, const RowMatrix<doubl
         row[i] = static_cast<double>(static_cast<compute_t<S>>(w(o, i)));
       for (Index c = 0; c < changes.rows(); ++c) row += changes(c, o) * directions.row(c);
       edited.row(o) = row.template cast<T>();
+      if (edited.row(o).allFinite()) continue;
+      for (Index i = 0; i < w.cols(); ++i)
+        check(is_finite(static_cast<double>(edited(o, i))) ||
+                  !is_finite(static_cast<double>(static_cast<compute_t<S>>(w(o, i)))),
+              function, "values", row[i], "an edited weight that fits its scalar");
     }
   };
   if constexpr (KernelBackend<B>)
