@@ -219,8 +219,7 @@ TEST(EditedLinear, WhatDoesNotFitIsRefused) {
     leaves(as_const(rows_of(x.view(), 0, 1)), inside, "y");
   }
   const pare::TensorView<float, 2> inside{&w(0, 0), {4, 8}, {8, 1}};
-  refuses_and_leaves_alone([&] { layer.apply(pare::simd, x.view(), inside); },
-                           "transformer::DenseLinear::apply", "y", w);
+  refuses_and_leaves_alone([&] { layer.apply(pare::simd, x.view(), inside); }, apply, "y", w);
   layer.apply(pare::simd, pare::TensorView<const float, 2>{nullptr, {0, 16}, {16, 1}},
               pare::TensorView<float, 2>{nullptr, {0, 8}, {8, 1}});
 }
