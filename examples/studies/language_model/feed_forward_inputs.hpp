@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// What feed-forward layers of a model are given by a text, and what routers are fitted to it.
+/// The weights of a model's feed-forward layers, and what a text gives them as inputs.
 
 #include "common/progress.hpp"
 #include "common/watched_linear.hpp"
@@ -10,8 +10,6 @@
 #include "language_model/factored_layers.hpp"
 #include "language_model/routed_feed_forward.hpp"
 #include "language_model/text_parts.hpp"
-
-#include <pare/transformer/gates.hpp>
 
 #include <string>
 #include <vector>
@@ -46,29 +44,6 @@ std::vector<pare::RowMatrix<float>> feed_forward_inputs(const Arguments& argumen
         });
   run_sample(model.llama, backend, sample, arguments.window, progress);
   return inputs;
-}
-
-/// Puts neurons that are active together on the inputs side by side.
-inline void group_by_activity(const ModelBackend& backend, FeedForwardWeights& weights,
-                              const pare::RowMatrix<float>& inputs, Index groups) {
-  pare::RowMatrix<float> gate(inputs.rows(), weights.gate.rows()), up(gate.rows(), gate.cols());
-  pare::linalg::multiply(backend, pare::const_view(inputs),
-                         transpose(pare::const_view(weights.gate)), pare::to_view(gate));
-  pare::linalg::multiply(backend, pare::const_view(inputs), transpose(pare::const_view(weights.up)),
-                         pare::to_view(up));
-  pare::transformer::activate_gated(backend, gate, up, gate, pare::transformer::Silu{});
-  pare::routing::permute_neurons(pare::routing::co_activation_order(gate, groups), weights.gate,
-                                 weights.up, weights.down);
-}
-
-/// A linear router that foretells the oracle's choice on the inputs.
-inline pare::RowMatrix<float> ridge_router(const ModelBackend& backend,
-                                           const RoutedFeedForward& layer, ExpertShare share,
-                                           const pare::RowMatrix<float>& inputs) {
-  pare::RowMatrix<float> scores(inputs.rows(), share.groups);
-  layer.score_by_errors(backend, pare::const_view(inputs), scores);
-  const auto best = route(backend, scores, pare::routing::TopBlocks{.k = share.used});
-  return pare::routing::fit_ridge_router(backend, inputs, best.ids, share.groups, {.ridge = 10});
 }
 
 }  // namespace language_model

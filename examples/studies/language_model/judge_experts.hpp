@@ -8,6 +8,7 @@
 #include "language_model/arguments.hpp"
 #include "language_model/factored_layers.hpp"
 #include "language_model/feed_forward_inputs.hpp"
+#include "language_model/fit_experts.hpp"
 #include "language_model/routed_feed_forward.hpp"
 #include "language_model/speed.hpp"
 #include "language_model/text_parts.hpp"
