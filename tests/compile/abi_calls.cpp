@@ -177,6 +177,14 @@ void calls_of_routing(const Matrix& x, const Matrix& w, Matrix& y) {
   experts.emplace_back(y.cols(), x.cols());
   routing::mixture(pare::simd.threads(2), x, routes, experts, y);
   routing::grouped_multiply(x, plan, experts, y);
+  std::vector<pare::transformer::SharedLinear<pare::bf16>> shared;
+  shared.emplace_back(Layer(y.cols(), 4), Layer(4, x.cols()),
+                      std::vector<pare::Index>{0, y.cols()});
+  routing::grouped_multiply(x, plan, routing::latent_experts(shared), y);
+  routing::part_errors(plan, y, y);
+  routing::pool_sequences(x, std::vector<pare::Index>{0, x.rows()}, y);
+  routing::expert_attention(x, routing::routes_of_tokens(routes, std::vector<pare::Index>{0, 1}),
+                            experts[0], y);
   Matrix gradient = x;
   routing::load_balance_gradient(x, plan, gradient);
   const pare::RowMatrix<float> weights = w;
