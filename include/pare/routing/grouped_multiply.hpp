@@ -89,13 +89,15 @@ void grouped_multiply(const B& backend, TensorView<const T, 2> x, const RoutePla
     reference_grouped<T, L>(x, plan, experts, parts);
 }
 
+template <class X>
+using IsLayers = std::bool_constant<ExpertsOf<std::remove_cvref_t<X>, float> ||
+                                    ExpertsOf<std::remove_cvref_t<X>, double>>;
 /// LatentExperts, where latent_experts.hpp is included.
 template <class X>
 struct IsLatentExperts : std::false_type {};
 template <class X>
-using IsExperts = std::bool_constant<ExpertsOf<std::remove_cvref_t<X>, float> ||
-                                     ExpertsOf<std::remove_cvref_t<X>, double> ||
-                                     IsLatentExperts<std::remove_cvref_t<X>>::value>;
+using IsExperts =
+    std::bool_constant<IsLayers<X>::value || IsLatentExperts<std::remove_cvref_t<X>>::value>;
 
 PARE_ABI_END
 }  // namespace detail

@@ -116,7 +116,7 @@ void mixture(const X& x, const Routes<scalar_of<X>>& routes, const E& experts, Y
 PARE_REFUSE_CALLS(mixture, "routing::mixture", "after y: wanted nothing",
                   (INPUT, (roles::ReadsCompute<2>), "x", "[rows, inputs]"),
                   (PLAIN, (roles::Takes<detail::TakesRoutes>), "routes", "Routes"),
-                  (PLAIN, (roles::Takes<detail::IsExperts>), "experts",
+                  (PLAIN, (roles::Takes<detail::IsLayers>), "experts",
                    "a vector, array or span of layers (LinearOf) of the scalar of x"),
                   (OUTPUT, (roles::WritesSame<2>), "y", "[rows, outputs] of the scalar of x"))
 
