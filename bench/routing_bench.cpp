@@ -25,6 +25,7 @@
 #include <pare/routing/grouped_multiply.hpp>
 #include <pare/routing/latent_experts.hpp>
 #include <pare/routing/memory/gather_values.hpp>
+#include <pare/routing/memory/peer.hpp>
 #include <pare/routing/memory/product_key_search.hpp>
 #include <pare/transformer/dense_linear.hpp>
 
@@ -289,59 +290,130 @@ void run_plan(benchmark::State& state, Index rows) {
   state.counters["gate_share"] = gate / multiply;
 }
 
-/// UltraMemV2's widths: rows of 192 bf16 of a table of 360^2 slots, times 8 so that it is in
-/// memory.
-void run_gather(benchmark::State& state, Index rows, int threads) {
-  constexpr Index slots = 8 * 360 * 360, dim = 192, hits = 32;
+/// A table of 398 MB, so that rows of it are in memory: 8 of UltraMemV2's, [8 360^2, 192].
+constexpr Index table_slots = 8 * 360 * 360, table_dim = 192;
+
+const bf16* table_values() {
   struct Table {
     std::vector<bf16> values;
-    Table() : values(static_cast<std::size_t>(slots * dim)) {
+    Table() : values(static_cast<std::size_t>(table_slots * table_dim)) {
       SplitMix64 random(4);
       for (auto& v : values) v = static_cast<bf16>(static_cast<float>(random.unit()) - 0.5f);
     }
   };
-  auto& table = workload<Table>("routing table", [] { return Table(); });
-  pare::RowMatrix<Index> ids(rows, hits);
-  SplitMix64 random(5);
-  for (Index i = 0; i < rows * hits; ++i)
-    ids.data()[i] = static_cast<Index>(random.next() % static_cast<std::uint64_t>(slots));
+  return workload<Table>("routing table", [] { return Table(); }).values.data();
+}
+
+/// Ids of many calls, other rows in each: 400 MB are read before a row comes again.
+class FreshIds {
+ public:
+  FreshIds(Index rows, Index hits, Index slots)
+      : ids_(std::max<Index>(1, (Index{1} << 20) / (rows * hits)) * rows, hits), rows_(rows) {
+    SplitMix64 random(5);
+    for (Index i = 0; i < ids_.size(); ++i)
+      ids_.data()[i] = static_cast<Index>(random.next() % static_cast<std::uint64_t>(slots));
+  }
+  pare::TensorView<const Index, 2> next() {
+    const Index* const first = ids_.data() + at_ * ids_.cols();
+    at_ = at_ + rows_ < ids_.rows() ? at_ + rows_ : 0;
+    return {first, {rows_, ids_.cols()}, {ids_.cols(), 1}};
+  }
+
+ private:
+  pare::RowMatrix<Index> ids_;
+  Index rows_;
+  Index at_ = 0;
+};
+
+/// Reads rows of a table: each line loaded once, nothing computed but a sum of words.
+std::uint64_t read_rows(const bf16* table, Index dim, const Index* ids, Index hits) {
+  std::uint64_t sum = 0;
+  for (Index j = 0; j < hits; ++j) {
+    const bf16* const row = table + ids[j] * dim;
+    if (j + 4 < hits)
+      for (Index c = 0; c < dim; c += 32) __builtin_prefetch(table + ids[j + 4] * dim + c);
+    for (Index c = 0; c < dim; c += 32) {
+      std::uint64_t word = 0;
+      std::memcpy(&word, row + c, sizeof(word));
+      sum += word;
+    }
+  }
+  return sum;
+}
+
+/// Rows of a table added up, beside a bare read of other rows of it.
+void run_gather(benchmark::State& state, Index rows, int threads) {
+  constexpr Index dim = table_dim, hits = 32;
+  const bf16* const table = table_values();
+  FreshIds ids(rows, hits, table_slots);
   const RowMatrix weights = uniform_matrix(rows, hits, 6);
   RowMatrix out(rows, dim);
-  const pare::TensorView<const bf16, 2> values{table.values.data(), {slots, dim}, {dim, 1}};
+  const pare::TensorView<const bf16, 2> values{table, {table_slots, dim}, {dim, 1}};
   const int calls = static_cast<int>(std::max<Index>(1, 2048 / rows));
   const auto backend = pare::simd.threads(threads);
   const double own = time_alone(state, [&] {
     for (int i = 0; i < calls; ++i)
       if (threads == 1)
-        gather_values(pare::simd, values, ids, weights, out);
+        gather_values(pare::simd, values, ids.next(), weights, out);
       else
-        gather_values(backend, values, ids, weights, out);
+        gather_values(backend, values, ids.next(), weights, out);
   });
-  // The limit of reading those rows: each line loaded once, nothing computed but a sum of words.
   std::vector<std::uint64_t> sums(static_cast<std::size_t>(rows));
-  const auto read = [&](Index r) {
-    std::uint64_t sum = 0;
-    for (Index j = 0; j < hits; ++j) {
-      const bf16* const row = values.data + ids(r, j) * dim;
-      if (j + 4 < hits)
-        for (Index c = 0; c < dim; c += 32)
-          __builtin_prefetch(values.data + ids(r, j + 4) * dim + c);
-      for (Index c = 0; c < dim; c += 32) {
-        std::uint64_t word = 0;
-        std::memcpy(&word, row + c, sizeof(word));
-        sum += word;
-      }
-    }
-    sums[static_cast<std::size_t>(r)] = sum;
-  };
   const double limit = usual_seconds([&] {
-    for (int i = 0; i < calls; ++i)
-      pare::parallel_for(backend.executor, rows, [&](Index r, int) { read(r); });
+    for (int i = 0; i < calls; ++i) {
+      const auto some = ids.next();
+      pare::parallel_for(backend.executor, rows, [&](Index r, int) {
+        sums[static_cast<std::size_t>(r)] = read_rows(table, dim, &some(r, 0), hits);
+      });
+    }
   });
   benchmark::DoNotOptimize(sums.data());
   state.counters["of_read_rows"] = limit / own;
   state.counters["GB_a_second"] =
       static_cast<double>(rows * hits * dim) * sizeof(bf16) * calls / own * 1e-9;
+}
+
+/// PEER of 360^2 experts of 768 numbers, 8 heads of 16 hits: other queries in each call. The limit
+/// reads as many rows of both tables.
+void run_peer(benchmark::State& state, Index rows, int threads) {
+  constexpr Index n = 360, half = 64, heads = 8, k = 16, dim = 768, slots = n * n;
+  const bf16* const table = table_values();
+  const PeerExperts<bf16> experts{{table, {slots, dim}, {dim, 1}},
+                                  {table + slots * dim, {slots, dim}, {dim, 1}}};
+  const Index batches = std::max<Index>(2, 512 / rows);
+  const RowMatrix x = uniform_matrix(rows, dim, 1), keys = uniform_matrix(heads * 2 * n, half, 2),
+                  queries = uniform_matrix(batches * rows, heads * 2 * half, 3);
+  const pare::TensorView<const float, 4> t{
+      keys.data(), {heads, 2, n, half}, {2 * n * half, n * half, half, 1}};
+  RowMatrix y(rows, dim);
+  pare::Workspace workspace;
+  Index batch = 0;
+  const auto call = [&](const auto& backend) {
+    const pare::TensorView<const float, 3> q{
+        &queries(batch * rows, 0), {rows, heads, 2 * half}, {heads * 2 * half, 2 * half, 1}};
+    batch = batch + 1 < batches ? batch + 1 : 0;
+    peer(backend, x, q, t, experts, y, pare::transformer::Gelu{}, {.k = k});
+  };
+  const int calls = static_cast<int>(std::max<Index>(1, 128 / rows));
+  const double own = time_alone(state, [&] {
+    for (int i = 0; i < calls; ++i)
+      if (threads == 1)
+        call(pare::simd.with(workspace));
+      else
+        call(pare::simd.threads(threads).with(workspace));
+  });
+  FreshIds ids(rows, heads * k, 2 * slots);
+  std::vector<std::uint64_t> sums(static_cast<std::size_t>(rows));
+  const double limit = usual_seconds([&] {
+    for (int i = 0; i < 2 * calls; ++i) {
+      const auto some = ids.next();
+      pare::parallel_for(pare::simd.threads(threads).executor, rows, [&](Index r, int) {
+        sums[static_cast<std::size_t>(r)] = read_rows(table, dim, &some(r, 0), heads * k);
+      });
+    }
+  });
+  benchmark::DoNotOptimize(sums.data());
+  state.counters["of_read_rows"] = limit / own;
 }
 
 /// The search of both halves: 360 keys of 96.
@@ -355,12 +427,14 @@ void run_search(benchmark::State& state, Index rows, int threads) {
       keys.data(), {1, 2, n, half}, {2 * n * half, n * half, half, 1}};
   const int calls = static_cast<int>(std::max<Index>(1, 512 / rows));
   LimitProbe probe(threads, {{Limit::fma_f32, 4.0 * static_cast<double>(rows * n * half) * calls}});
+  pare::Workspace workspace;
+  MemoryHits<float> hits;
   const double own = time_between_probes(state, probe, [&] {
     for (int i = 0; i < calls; ++i)
       if (threads == 1)
-        search_product_keys(pare::simd, q, t, k);
+        search_product_keys(pare::simd.with(workspace), q, t, k, hits);
       else
-        search_product_keys(pare::simd.threads(threads), q, t, k);
+        search_product_keys(pare::simd.threads(threads).with(workspace), q, t, k, hits);
   });
   set_of_limit(state, probe.seconds(), own);
 }
@@ -389,7 +463,10 @@ const bool registered = [] {
   for (const Index rows : {1, 64, 2048})
     add("routing/memory/gather/192/bf16/k32/n" + std::to_string(rows),
         [rows](benchmark::State& state, int threads) { run_gather(state, rows, threads); });
-  for (const Index rows : {1, 2048})
+  for (const Index rows : {1, 3, 64})
+    add("routing/memory/peer/360/768/bf16/h8k16/n" + std::to_string(rows),
+        [rows](benchmark::State& state, int threads) { run_peer(state, rows, threads); });
+  for (const Index rows : {1, 7, 2048})
     add("routing/memory/product_keys/360x96/k32/n" + std::to_string(rows),
         [rows](benchmark::State& state, int threads) { run_search(state, rows, threads); });
   return true;

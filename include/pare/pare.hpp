@@ -227,11 +227,15 @@
 #include <pare/routing/grouped_multiply.hpp>
 #include <pare/routing/latent_experts.hpp>
 #include <pare/routing/latent_feed_forward.hpp>
+#include <pare/routing/memory/gather_dots.hpp>
 #include <pare/routing/memory/gather_values.hpp>
 #include <pare/routing/memory/memory_hits.hpp>
+#include <pare/routing/memory/peer.hpp>
 #include <pare/routing/memory/product_key_search.hpp>
 #include <pare/routing/memory/tucker_keys.hpp>
 #include <pare/routing/memory/tucker_search.hpp>
+#include <pare/routing/memory/ultra_memory.hpp>
+#include <pare/routing/memory/ultra_memory_block.hpp>
 #include <pare/routing/mixture.hpp>
 #include <pare/routing/neuron_groups.hpp>
 #include <pare/routing/oracle.hpp>

@@ -441,6 +441,8 @@ void refused() {
   routing::combine(plan, x, xd, y);  // refused: routing::combine: weights: wanted the scalar type
   routing::combine(plan, x, x, y, true);  // refused: routing::combine: after y: wanted CombineOpt
   routing::gather_values(x, x, x, y);     // refused: gather_values: ids: wanted .*of Index
+  routing::gather_dots(x, x, x, y);       // refused: gather_dots: ids: wanted .*of Index
+  routing::peer(x, rank3, q, w, y);       // refused: routing::peer: experts: wanted PeerExperts
   routing::search_product_keys(rank3, q);  // refused: search_product_keys: after keys: wanted k
   routing::search_tucker_keys(rank3, q, 2);  // refused: search_tucker_keys: memory: wanted TuckerK
   routing::add_adapter(w, y);  // refused: routing::add_adapter: adapter: wanted a MergedAdapter

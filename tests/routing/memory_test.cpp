@@ -14,6 +14,7 @@
 #include <pare/routing/memory/product_key_search.hpp>
 #include <pare/routing/memory/tucker_search.hpp>
 
+#include "support/allocations.hpp"
 #include "support/properties.hpp"
 
 namespace routing_memory_test {
@@ -277,6 +278,53 @@ TEST(GatherValues, AddsUpRowsOfATable) {
   EXPECT_TRUE((out.array() == 0).all());
 }
 
+TEST(GatherValues, KeepsNaNWhereItIsAddedUp) {
+  RowMatrix<float> values = random_matrix<RowMatrix<float>>(9, 45, 1);
+  const auto weights = random_matrix<RowMatrix<float>>(4, 3, 2);
+  RowMatrix<Index> ids(4, 3);
+  ids << 0, 1, 2, 3, 4, 5, 6, 7, 8, 4, 4, 0;
+  const auto run = [&](const auto& backend, const RowMatrix<float>& with) {
+    RowMatrix<float> out(4, 45);
+    gather_values(backend, values, ids, with, out);
+    return out;
+  };
+  const auto expect = [&](const auto& backend) {
+    const RowMatrix<float> before = run(backend, weights);
+    values(4, 7) = values(4, 44) = std::nanf("");
+    RowMatrix<float> some = weights;
+    some(1, 1) = 0;              // of a row with NaN
+    some(2, 0) = std::nanf("");  // reaches all of its row
+    const RowMatrix<float> out = run(backend, some);
+    values(4, 7) = values(4, 44) = 0.5f;
+    for (Index r = 0; r < 4; ++r)
+      for (Index c = 0; c < 45; ++c) {
+        const bool nan = r == 2 || ((r == 1 || r == 3) && (c == 7 || c == 44));
+        EXPECT_EQ(pare::is_nan(out(r, c)), nan) << r << ' ' << c;
+        EXPECT_TRUE(r != 0 || out(r, c) == before(r, c));
+      }
+  };
+  expect(pare::reference);
+  expect(pare::simd);
+}
+
+TEST(Memories, AllocateNothingTheSecondTime) {
+  const Memory<float> m(70, 2, 600, 9);
+  const auto values = random_matrix<RowMatrix<float>>(360000, 1, 1);
+  pare::Workspace workspace;
+  MemoryHits<float> hits;
+  RowMatrix<float> out(70, 1);
+  for (const int threads : {1, 2}) {
+    const auto backend = pare::simd.threads(threads).with(workspace);
+    long before = 0;
+    for (int turn = 0; turn < 3; ++turn) {
+      before = pare::testing::allocations;
+      search_product_keys(backend, m.q(), m.k(), 32, hits);
+      gather_values(backend, values, hits.ids, hits.scores, out);
+    }
+    EXPECT_EQ(pare::testing::allocations, before) << threads;
+  }
+}
+
 TEST(Memories, RefuseWhatDoesNotFit) {
   const Memory<float> m(3, 2, 10, 4);
   const auto product = [&](const auto& q, const auto& k, Index hits, const char* argument) {
@@ -293,6 +341,11 @@ TEST(Memories, RefuseWhatDoesNotFit) {
   auto queries = m.q();
   queries.extent[2] = 7;
   product(queries, m.k(), 2, "queries");
+  MemoryHits<float> kept;
+  kept.scores = m.queries;
+  const TensorView<const float, 3> inside{kept.scores.data(), {3, 2, 8}, {16, 8, 1}};
+  refusal([&] { search_product_keys(pare::simd, inside, m.k(), 2, kept); },
+          "routing::search_product_keys", "hits.scores");
   const Memory<double> t(3, 1, 10, 4, 2);
   const std::vector<double> u(8, 1.0);
   const TuckerKeys<double> right{
