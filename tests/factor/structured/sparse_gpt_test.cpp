@@ -104,10 +104,10 @@ TYPED_TEST(SparseGpt, IsLeastSquaresGivenTheColumnsInFront) {
   using S = typename TestFixture::Scalar;
   const Index in = 44;
   const MatrixXd c = correlated(in, 1), h = damped(c, 0.01);
-  const auto w = random_matrix<RowMatrix<S>>(7, in, 2);
+  const auto w = random_matrix<RowMatrix<S>>(19, in, 2);
   const MatrixXd wide = values_of(w);
-  MatrixXd wanted(7, in);
-  for (Index i = 0; i < 7; ++i) wanted.row(i) = least_squares_row(wide.row(i), h).transpose();
+  MatrixXd wanted(19, in);
+  for (Index i = 0; i < 19; ++i) wanted.row(i) = least_squares_row(wide.row(i), h).transpose();
   const Eigen::SelfAdjointEigenSolver<MatrixXd> eigen(h);
   const double condition = eigen.eigenvalues()[in - 1] / eigen.eigenvalues()[0];
   // Each of at most `in` updates is exact but for rounding, which H spreads by its condition.

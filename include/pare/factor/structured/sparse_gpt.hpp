@@ -20,8 +20,10 @@
 ///
 /// Source: Frantar and Alistarh, "SparseGPT", arXiv 2301.00774, algorithm 1, from memory: the
 /// damping of 0.01, blocks of 128 columns, and that a group is chosen when its first column comes.
-/// Ours: U is found by one decomposition of H with rows and columns in reverse order, and the
-/// inverse of its triangle, without H^-1; an input without variance loses its weights first.
+/// Ours: neither H^-1 nor U is computed. With H = R R^T, R = U^-1 upper triangular, which is one
+/// decomposition of H with rows and columns in reverse order, the loss is the sum of squares of D
+/// R, and the weights that lose least, given D in front, make columns of it 0: w_i + (D R)_i /
+/// r_ii, by one product for a block of columns. An input without variance loses its weights first.
 
 #include <pare/core/macros_off.hpp>
 
@@ -59,10 +61,10 @@ PARE_ABI_BEGIN
 /// Of equal weights of a group the lower columns stay. An input whose variance is 0 has weights of
 /// 0.
 ///
-/// Cost: outputs inputs^2 FLOPs in compute_t and 2 / 3 inputs^3 in double, nearly all in products.
-/// Memory: 2 inputs^2 doubles (3 of a Covariance), inputs^2 of compute_t, a copy of w. Same bits
-/// for any number of threads. pare::reference passes the columns without blocks, with the inverse
-/// of H, in double.
+/// Cost: outputs inputs^2 FLOPs in compute_t and inputs^3 / 3 in double, nearly all in products,
+/// which bind. Memory: inputs^2 doubles (2 of a Covariance), a copy of w, and (outputs + inputs)
+/// block of compute_t. Same bits for any number of threads. pare::reference passes the columns
+/// without blocks, with the inverse of H, in double.
 template <Backend B, In<2> W, In<2> C>
 requires ComputeScalar<scalar_of<C>>
 TwoFour<compute_t<scalar_of<W>>> sparse_gpt(const B& backend, const W& w, const C& covariance,

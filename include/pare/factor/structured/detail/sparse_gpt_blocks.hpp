@@ -2,8 +2,8 @@
 #pragma once
 
 /// \file
-/// SparseGPT by blocks of columns: each prunes its own weights, and one product of matrices passes
-/// its errors on to all columns behind it.
+/// SparseGPT by blocks of columns: one product of matrices makes up for all that was changed in
+/// front of a block, which then prunes its own weights.
 
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
@@ -39,61 +39,103 @@ PARE_ABI_BEGIN
 /// H = C + damping mean(diag C) I over that mean, so that C may be of any scale; 1 on the diagonal
 /// of an input without variance.
 template <class T>
-RowMatrix<double> damped_moments(const CovarianceView<T>& c, double damping) {
-  const double mean = diagonal_mean(c.matrix);
-  RowMatrix<double> h = row_matrix<double>(c.matrix);
-  for (Index i = 0; i < h.rows(); ++i) {
-    for (Index j = 0; j < h.cols(); ++j) h(i, j) /= mean;
-    h(i, i) = h(i, i) > 0 ? h(i, i) + damping : 1;
-  }
-  return h;
-}
+class DampedMoments {
+ public:
+  DampedMoments(const CovarianceView<T>& c, double damping)
+      : c_(c.matrix), mean_(diagonal_mean(c.matrix)), damping_(damping) {}
 
-/// U with (C + damping)^-1 = U^T U, upper triangular, zeros below. With J the reversal of rows,
-/// J H J = L L^T and U = J L^-1 J.
+  Index size() const { return c_.rows(); }
+  double at(Index i, Index j) const {
+    const double h = static_cast<double>(c_(i, j)) / mean_;
+    if (i != j) return h;
+    return h > 0 ? h + damping_ : 1;
+  }
+
+ private:
+  TensorView<const T, 2> c_;
+  double mean_, damping_;
+};
+
+/// L with J H J = L L^T in the lower half, J the reversal of rows. Then H = R R^T with the upper
+/// triangular R = J L J, and R^-1 = U: U^T U is the inverse of H.
 template <class B, class C>
-RowMatrix<double> inverse_factor(const char* function, const B& backend, const CovarianceView<C>& c,
-                                 double damping) {
-  RowMatrix<double> reversed = damped_moments(c, damping).reverse();
+RowMatrix<double> reversed_factor(const char* function, const B& backend,
+                                  const CovarianceView<C>& c, double damping) {
+  const DampedMoments<C> h(c, damping);
+  const Index n = h.size();
+  RowMatrix<double> reversed(n, n);
+  each_row(backend, n, [&](Index i) {
+    for (Index j = 0; j <= i; ++j) reversed(i, j) = h.at(n - 1 - i, n - 1 - j);
+  });
   check(linalg::cholesky(backend, reversed), function, "covariance",
         "a matrix that is not positive definite", "one that is, after damping");
-  linalg::invert_lower(backend, reversed);
-  return reversed.reverse();
+  return reversed;
 }
 
 /// One call on kernels, its arguments checked.
+///
+/// tr(D H D^T) = || D R ||^2 for D = W - What, and column i of D R is s_i + d_i r_ii, where s_i is
+/// what columns in front of i add: a weight that makes it 0 makes up for them. So s of a block is
+/// one product, D_front R_front, and U is not needed but in groups of four, whose weights are
+/// compared before any of them goes.
 template <class B, class T>
 class SparseGptBlocks {
  public:
-  SparseGptBlocks(const B& backend, RowMatrix<T> w, const RowMatrix<double>& upper, Index block,
+  /// \param w     W; D takes its place
+  /// \param lower as reversed_factor returns it
+  SparseGptBlocks(const B& backend, RowMatrix<T>& w, const RowMatrix<double>& lower, Index block,
                   TwoFour<T>& to)
       : backend_(keeping(backend, own_)),
-        w_(std::move(w)),
-        upper_(row_matrix<T>(const_view(upper))),
-        block_(std::min(block, ceil_div(w_.cols(), Index{16}) * 16)),
+        w_(w),
+        lower_(lower),
+        block_(std::min(block, w_.cols())),
         to_(to),
-        errors_(w_.rows(), block_),
-        corner_(static_cast<std::size_t>(block_ * block_)),
-        inverse_(static_cast<std::size_t>(block_)) {}
+        sums_(RowMatrix<T>::Zero(w_.rows(), block_)),
+        upper_(w_.cols(), block_),
+        inverses_(static_cast<std::size_t>(4 * block_)) {}
 
   void run() {
     for (Index begin = 0; begin < w_.cols(); begin += block_) {
       const Index columns = std::min(block_, w_.cols() - begin);
-      const Index rest = w_.cols() - begin - columns;
+      round_factor(begin, columns);
+      if (begin > 0)
+        linalg::multiply(backend_, columns_of(const_view(w_), 0, begin),
+                         columns_of(rows_of(const_view(upper_), 0, begin), 0, columns),
+                         columns_of(to_view(sums_), 0, columns));
       prune(begin, columns);
-      if (rest == 0) return;
-      const auto right =
-          columns_of(rows_of(const_view(upper_), begin, columns), begin + columns, rest);
-      linalg::multiply(backend_, as_const(columns_of(to_view(errors_), 0, columns)), right,
-                       columns_of(to_view(w_), begin + columns, rest), {.accumulate = true});
     }
   }
 
  private:
-  static constexpr Index item_rows = 16;
+  static constexpr Index item_rows = 64;
+
+  double factor_at(Index i, Index j) const { return lower_(w_.cols() - 1 - i, w_.cols() - 1 - j); }
+
+  /// The block's columns of R, and U of its groups.
+  void round_factor(Index begin, Index columns) {
+    const Index last = w_.cols() - 1;
+    each_row(backend_, begin + columns, [&, begin, columns, last](Index i) {
+      const double* const from = &lower_(last - i, last - begin);
+      T* const to = &upper_(i, 0);
+      for (Index j = std::max<Index>(i - begin, 0); j < columns; ++j)
+        to[j] = static_cast<T>(from[-j]);
+    });
+    for (Index g = 0; g < columns; g += 4) {
+      T* const group = inverses_.data() + 4 * g;
+      for (Index k = 0; k < 4; ++k) {
+        // Row k of U by U R = I.
+        double u[4] = {};
+        for (Index l = k; l < 4; ++l) {
+          double rest = l == k ? 1 : 0;
+          for (Index m = k; m < l; ++m) rest -= u[m] * factor_at(begin + g + m, begin + g + l);
+          u[l] = rest / factor_at(begin + g + l, begin + g + l);
+        }
+        for (Index l = 0; l < 4; ++l) group[4 * k + l] = static_cast<T>(u[l]);
+      }
+    }
+  }
 
   void prune(Index begin, Index columns) {
-    pack_corner(begin, columns);
     const auto words = TwoFourMemory::words(to_);
     const auto values = to_.own_values();
     parallel_for(backend_.executor, ceil_div(w_.rows(), item_rows), [&](Index item, int) {
@@ -101,47 +143,40 @@ class SparseGptBlocks {
       kernel::PruneTwoFour<T> a;
       a.weights = &w_(row, begin);
       a.weight_stride = w_.cols();
+      a.sums = &sums_(row, 0);
+      a.sum_stride = block_;
       a.rows = std::min(item_rows, w_.rows() - row);
       a.columns = columns;
-      a.upper = corner_.data();
-      a.upper_stride = corner_stride_;
-      a.inverse = inverse_.data();
+      a.upper = &upper_(begin, 0);
+      a.upper_stride = block_;
+      a.inverses = inverses_.data();
       a.words = &words(row, begin / 16);
       a.word_stride = words.stride[0];
       a.values = &values(row, begin / 2);
       a.value_stride = values.stride[0];
-      a.errors = &errors_(row, 0);
-      a.error_stride = errors_.cols();
       launch(backend_, a);
     });
   }
 
-  void pack_corner(Index begin, Index columns) {
-    corner_stride_ = ceil_div(columns, Index{16}) * 16;
-    for (Index i = 0; i < columns; ++i) {
-      T* const row = corner_.data() + i * corner_stride_;
-      for (Index j = 0; j < corner_stride_; ++j)
-        row[j] = j < columns ? upper_(begin + i, begin + j) : T(0);
-      inverse_[static_cast<std::size_t>(i)] = T(1) / row[i];
-    }
-  }
-
   Workspace own_;
   B backend_;
-  RowMatrix<T> w_, upper_;
+  RowMatrix<T>& w_;
+  const RowMatrix<double>& lower_;
   Index block_;
   TwoFour<T>& to_;
-  RowMatrix<T> errors_;
-  AlignedBuffer<T> corner_;
-  std::vector<T> inverse_;
-  Index corner_stride_ = 0;
+  RowMatrix<T> sums_;        ///< D R of the columns in front, in the block
+  RowMatrix<T> upper_;       ///< columns of R, rounded
+  std::vector<T> inverses_;  ///< U of groups of four
 };
 
 /// Column by column with the inverse of H, in double.
 template <class C>
 void reference_sparse_gpt(const char* function, RowMatrix<double>& w, const CovarianceView<C>& c,
                           double damping, std::vector<unsigned>& kept) {
-  const RowMatrix<double> h = damped_moments(c, damping);
+  const DampedMoments<C> moments(c, damping);
+  RowMatrix<double> h(moments.size(), moments.size());
+  for (Index i = 0; i < h.rows(); ++i)
+    for (Index j = 0; j < h.cols(); ++j) h(i, j) = moments.at(i, j);
   const Eigen::LLT<Eigen::MatrixXd> definite{Eigen::MatrixXd(h)};
   check(definite.info() == Eigen::Success, function, "covariance",
         "a matrix that is not positive definite", "one that is, after damping");
@@ -182,14 +217,18 @@ TwoFour<compute_t<S>> sparse_gpt_views(const B& backend, TensorView<const S, 2> 
   check_covariance(function, "covariance", c, w.cols());
   for (Index i = 0; i < w.rows(); ++i) check_finite_row(function, w, i);
   RowMatrix<std::conditional_t<KernelBackend<B>, T, double>> copy(w.rows(), w.cols());
-  for (Index i = 0; i < w.rows(); ++i)
+  std::vector<char> varies(static_cast<std::size_t>(w.cols()));
+  for (Index j = 0; j < w.cols(); ++j)
+    varies[static_cast<std::size_t>(j)] = static_cast<char>(c.matrix(j, j) > C(0));
+  each_row(backend, w.rows(), [&](Index i) {
     for (Index j = 0; j < w.cols(); ++j)
-      copy(i, j) = c.matrix(j, j) > C(0) ? static_cast<T>(w(i, j)) : T(0);
+      copy(i, j) = varies[static_cast<std::size_t>(j)] != 0 ? static_cast<T>(w(i, j)) : T(0);
+  });
   if constexpr (KernelBackend<B>) {
     const auto any = on_any_executor(backend);
-    const RowMatrix<double> upper = inverse_factor(function, any, c, options.damping);
+    const RowMatrix<double> lower = reversed_factor(function, any, c, options.damping);
     TwoFour<T> to{TwoFourMask(w.rows(), w.cols())};
-    SparseGptBlocks<decltype(any), T>(any, std::move(copy), upper, options.block, to).run();
+    SparseGptBlocks<decltype(any), T>(any, copy, lower, options.block, to).run();
     return to;
   } else {
     std::vector<unsigned> kept(static_cast<std::size_t>(w.rows() * w.cols() / 4));
