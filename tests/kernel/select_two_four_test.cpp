@@ -9,6 +9,7 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/kernel/select_two_four.hpp>
+#include <pare/kernel/streaming.hpp>
 
 #include "kernel/archs.hpp"
 #include "kernel/guarded_array.hpp"
@@ -40,7 +41,8 @@ unsigned two_of(const Score& score) {
 }
 
 template <class P>
-void expect_selected(std::ptrdiff_t rows, std::ptrdiff_t inputs, Guard guard, bool weighed) {
+void expect_selected(std::ptrdiff_t rows, std::ptrdiff_t inputs, Guard guard, bool weighed,
+                     bool streaming) {
   using S = typename P::scalar;
   using T = pare::compute_t<S>;
   const std::ptrdiff_t stride = inputs + 3, words = (inputs + 15) / 16;
@@ -67,7 +69,9 @@ void expect_selected(std::ptrdiff_t rows, std::ptrdiff_t inputs, Guard guard, bo
   a.values = values.data();
   a.value_stride = 8 * words;
   a.marks = marks.data();
+  a.streaming = streaming;
   launch(pare::simd_for<typename P::arch>{}, a);
+  launch(pare::simd_for<typename P::arch>{}, kernel::FinishStreaming{});
   for (std::ptrdiff_t i = 0; i < rows; ++i) {
     if (is_nan && i == rows - 1) {
       EXPECT_TRUE(std::isnan(marks[i]));
@@ -98,9 +102,10 @@ void expect_selected(std::ptrdiff_t rows, std::ptrdiff_t inputs, Guard guard, bo
 TYPED_TEST(SelectTwoFourTest, KeepsTheTwoLargestOfEachFour) {
   for (const Guard guard : {Guard::before, Guard::after})
     for (const std::ptrdiff_t rows : {1, 3})
-      for (const std::ptrdiff_t inputs : {4, 12, 16, 20, 32, 60, 64, 136})
+      for (const std::ptrdiff_t inputs : {4, 12, 16, 20, 32, 60, 64, 136, 192})
         for (const bool weighed : {false, true})
-          expect_selected<TypeParam>(rows, inputs, guard, weighed);
+          for (const bool streaming : {false, true})
+            expect_selected<TypeParam>(rows, inputs, guard, weighed, streaming);
 }
 
 }  // namespace

@@ -112,6 +112,24 @@ PARE_ALWAYS_INLINE void compress_eight(const S* p, std::uint32_t bits, S* out) n
     for (int i = 0; i < 8 && bits != 0; ++i, bits &= bits - 1) out[i] = p[__builtin_ctz(bits)];
 }
 
+/// Whether an arch has keep_sixty_four.
+template <class Arch, class S>
+inline constexpr bool has_keep_sixty_four =
+    requires(const S* w, std::uint16_t* words, S* values, vec<compute_t<S>, Arch>& zeros) {
+      detail::keep_sixty_four_on<true, true>(Arch{}, w, w, words, values, zeros);
+    };
+
+/// Of 64 numbers the two of each four with the largest |w| factor (of weights that are not Weighed,
+/// |w|), of equal ones the lower: four words of a mask and 32 values. zeros += w 0. Streaming:
+/// values are at a cache line and stored past the caches. Only where an arch has it.
+template <class Arch, bool Weighed, bool Streaming, class S>
+PARE_ALWAYS_INLINE void keep_sixty_four(const S* w, const compute_t<S>* factors,
+                                        std::uint16_t* words, S* values,
+                                        vec<compute_t<S>, Arch>& zeros) noexcept {
+  static_assert(has_keep_sixty_four<Arch, S>);
+  detail::keep_sixty_four_on<Weighed, Streaming>(Arch{}, w, factors, words, values, zeros);
+}
+
 /// Two indices of 2 bits for each group of four inputs, those of the two bits that are set in its
 /// four: the lower one in the lower bits, a byte for two groups. Of a group without two, 0.
 /// \param words [count] of 16 bits, four groups each

@@ -66,6 +66,82 @@ PARE_ALWAYS_INLINE void compress_eight_on(arch::avx512, const S* p, std::uint32_
                    _mm256_castsi256_si128(_mm512_maskz_cvtepi32_epi16(0xffff, kept)));
 }
 
+/// Groups of four side by side become four registers, of the first number of each group to the
+/// last: lane 4 l + i is of the group that lies in part l of register i, the (4 i + l)-th.
+PARE_ALWAYS_INLINE void turn_groups(__m512 (&v)[4]) noexcept {
+  const __m512d a = _mm512_castps_pd(_mm512_maskz_unpacklo_ps(0xffff, v[0], v[1]));
+  const __m512d b = _mm512_castps_pd(_mm512_maskz_unpackhi_ps(0xffff, v[0], v[1]));
+  const __m512d c = _mm512_castps_pd(_mm512_maskz_unpacklo_ps(0xffff, v[2], v[3]));
+  const __m512d d = _mm512_castps_pd(_mm512_maskz_unpackhi_ps(0xffff, v[2], v[3]));
+  v[0] = _mm512_castpd_ps(_mm512_maskz_unpacklo_pd(0xff, a, c));
+  v[1] = _mm512_castpd_ps(_mm512_maskz_unpackhi_pd(0xff, a, c));
+  v[2] = _mm512_castpd_ps(_mm512_maskz_unpacklo_pd(0xff, b, d));
+  v[3] = _mm512_castpd_ps(_mm512_maskz_unpackhi_pd(0xff, b, d));
+}
+
+/// The words of 16 turned groups, given which numbers of them stay.
+PARE_ALWAYS_INLINE __m128i words_of_turned(const __mmask16 (&stays)[4]) noexcept {
+  const __m512i first =
+      _mm512_setr_epi32(1, 1, 1, 1, 16, 16, 16, 16, 256, 256, 256, 256, 4096, 4096, 4096, 4096);
+  __m512i bits = _mm512_maskz_mov_epi32(stays[0], first);
+  bits = _mm512_mask_or_epi32(bits, stays[1], bits, _mm512_maskz_slli_epi32(0xffff, first, 1));
+  bits = _mm512_mask_or_epi32(bits, stays[2], bits, _mm512_maskz_slli_epi32(0xffff, first, 2));
+  bits = _mm512_mask_or_epi32(bits, stays[3], bits, _mm512_maskz_slli_epi32(0xffff, first, 3));
+  const __m256i half =
+      _mm256_or_si256(_mm512_castsi512_si256(bits), _mm512_maskz_extracti64x4_epi64(0xf, bits, 1));
+  const __m128i part =
+      _mm_or_si128(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+  return _mm_packus_epi32(part, part);
+}
+
+/// Which of turned groups stay by six comparisons: each of two scores beats the other, the first of
+/// equal ones, and one that two or three beat goes.
+PARE_ALWAYS_INLINE void rank_turned(const __m512 (&score)[4], __mmask16 (&stays)[4]) noexcept {
+  const auto beats = [&](int l, int k) PARE_LAMBDA_INLINE {
+    return static_cast<unsigned>(_mm512_cmp_ps_mask(score[l], score[k], _CMP_GT_OQ));
+  };
+  const auto most = [](unsigned a, unsigned b, unsigned c) PARE_LAMBDA_INLINE {
+    return static_cast<__mmask16>(~((a & b) | (c & (a | b))));
+  };
+  const unsigned a = beats(1, 0), b = beats(2, 0), c = beats(3, 0);
+  const unsigned d = beats(2, 1), e = beats(3, 1), f = beats(3, 2);
+  stays[0] = most(a, b, c);
+  stays[1] = most(~a, d, e);
+  stays[2] = most(~b, ~d, f);
+  stays[3] = most(~c, ~e, ~f);
+}
+
+/// As keep_sixty_four.
+template <bool Weighed, bool Streaming>
+PARE_ALWAYS_INLINE void keep_sixty_four_on(arch::avx512, const float* w, const float* factors,
+                                           std::uint16_t* words, float* values,
+                                           Floats16& zeros) noexcept {
+  __m512 v[4], score[4], zero = zeros;
+  for (int i = 0; i < 4; ++i) {
+    v[i] = _mm512_loadu_ps(w + 16 * i);
+    zero = _mm512_fmadd_ps(v[i], _mm512_setzero_ps(), zero);
+    score[i] = _mm512_abs_ps(v[i]);
+    if constexpr (Weighed) score[i] = _mm512_mul_ps(score[i], _mm512_loadu_ps(factors + 16 * i));
+  }
+  zeros = zero;
+  turn_groups(v);
+  turn_groups(score);
+  __mmask16 stays[4];
+  rank_turned(score, stays);
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(words), words_of_turned(stays));
+  const __m512 lower = _mm512_mask_mov_ps(_mm512_mask_mov_ps(v[2], stays[1], v[1]), stays[0], v[0]);
+  const __m512 higher =
+      _mm512_mask_mov_ps(_mm512_mask_mov_ps(v[1], stays[2], v[2]), stays[3], v[3]);
+  const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+  const auto put = [&](float* to, __m512 pairs) PARE_LAMBDA_INLINE {
+    const __m512 x =
+        _mm512_castpd_ps(_mm512_maskz_permutexvar_pd(0xff, order, _mm512_castps_pd(pairs)));
+    Streaming ? _mm512_stream_ps(to, x) : _mm512_storeu_ps(to, x);
+  };
+  put(values, _mm512_maskz_unpacklo_ps(0xffff, lower, higher));
+  put(values + 16, _mm512_maskz_unpackhi_ps(0xffff, lower, higher));
+}
+
 PARE_ALWAYS_INLINE void index_kept_on(arch::avx512, const std::uint16_t* words,
                                       std::ptrdiff_t count, std::uint8_t* indices) noexcept {
   const __m512i table = _mm512_maskz_broadcast_i32x4(

@@ -17,6 +17,7 @@
 #include <pare/factor/structured/two_four.hpp>
 #include <pare/factor/structured/two_four_score.hpp>
 #include <pare/kernel/select_two_four.hpp>
+#include <pare/kernel/streaming.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -90,6 +91,9 @@ void reference_select(const char* function, TensorView<const S, 2> w,
     });
 }
 
+/// A matrix of at least this many bytes is written past the caches, which would read it first.
+inline constexpr Index streamed_result = Index{8} << 20;
+
 template <class B, class S>
 void select_by_factors(const char* function, const B& backend, TensorView<const S, 2> w,
                        const std::vector<compute_t<S>>& factors, TwoFour<S>& to) {
@@ -97,6 +101,7 @@ void select_by_factors(const char* function, const B& backend, TensorView<const 
   const auto words = TwoFourMemory::words(to);
   const auto values = to.own_values();
   std::vector<T> marks(static_cast<std::size_t>(w.rows()));
+  const bool streaming = to.bytes() >= streamed_result;
   ContiguousRows<B, S> rows(backend, w, selected_rows);
   parallel_for(backend.executor, ceil_div(w.rows(), selected_rows), [&](Index item, int worker) {
     const Index begin = item * selected_rows;
@@ -112,7 +117,9 @@ void select_by_factors(const char* function, const B& backend, TensorView<const 
     a.values = &values(begin, 0);
     a.value_stride = values.stride[0];
     a.marks = marks.data() + begin;
+    a.streaming = streaming;
     launch(backend, a);
+    if (streaming) launch(backend, kernel::FinishStreaming{});
   });
   for (Index i = 0; i < w.rows(); ++i)
     if (!is_finite(static_cast<double>(marks[static_cast<std::size_t>(i)])))
