@@ -11,6 +11,7 @@
 /// CSR.
 
 #include "counters.hpp"
+#include "linear_data.hpp"
 #include "peer.hpp"
 #include "random_data.hpp"
 #include "workload.hpp"
@@ -63,25 +64,17 @@ DenseSparse<bf16> random_weight(const DenseSparseShape& shape) {
 
 struct LayerData {
   LayerData(const DenseSparseShape& shape, Index rows)
-      : x(uniform_matrix(rows, shape.inputs, 2)),
-        y(RowMatrix::Zero(rows, shape.outputs)),
-        dense(DenseLinear<bf16>::copy_of(uniform_matrix(shape.outputs, shape.inputs, 3))) {
-    const auto first = random_weight(shape);
-    const Index together = rows > 16 ? 1 : Index{128} << 20;
-    const Index copies = 1 + (together - 1) / first.bytes();
-    for (Index copy = 0; copy < copies; ++copy) layers.emplace_back(first.copy());
-  }
+      : LayerData(random_weight(shape), uniform_matrix(shape.outputs, shape.inputs, 3), rows) {}
 
-  template <class B>
-  void run(const B& backend) {
-    layers[next++ % layers.size()].apply(backend, as_const(pare::to_view(x)), pare::to_view(y));
-  }
+  Copies<DenseSparseLinear<bf16>> own;
+  Copies<DenseLinear<bf16>> dense;
 
-  std::vector<DenseSparseLinear<bf16>> layers;
-  std::size_t next = 0;
-  RowMatrix x, y;
-  DenseLinear<bf16> dense;
-  pare::Workspace workspace;
+ private:
+  LayerData(const DenseSparse<bf16>& w, const RowMatrix& full, Index rows)
+      : own(rows, static_cast<double>(w.bytes()),
+            [&] { return DenseSparseLinear<bf16>(w.copy()); }),
+        dense(rows, 2 * static_cast<double>(full.size()),
+              [&] { return DenseLinear<bf16>::copy_of(full); }) {}
 };
 
 /// Seconds for one entry of the look-up, with codes in L1, on one thread.
@@ -107,9 +100,9 @@ double entry_seconds(const DenseSparseShape& shape) {
 }
 
 bool agrees(const LayerData& d) {
-  const RowMatrix w = d.layers[0].factors().dense();
-  const RowMatrix wanted = d.x * w.transpose();
-  return (d.y - wanted).norm() <= 1e-5f * wanted.norm();
+  const RowMatrix w = d.own.layers[0].factors().dense();
+  const RowMatrix wanted = d.own.x * w.transpose();
+  return (d.own.y - wanted).norm() <= 1e-5f * wanted.norm();
 }
 
 double torch_seconds(const char* kind, int threads, const DenseSparseShape& s, Index rows) {
@@ -124,28 +117,24 @@ void run_layer(benchmark::State& state, const Case& of, Index rows, int threads)
   const DenseSparseShape& s = of.shape;
   auto& d = workload<LayerData>("dense_sparse " + std::string(of.name) + std::to_string(rows),
                                 [&] { return LayerData(s, rows); });
-  d.run(pare::simd.with(d.workspace));
+  d.own.run(pare::simd.with(d.own.workspace));
   if (!agrees(d)) return state.SkipWithError("differs from Eigen's product");
   const auto numbers = static_cast<double>(s.outputs / s.block * s.atoms * s.inputs);
   const auto entries = static_cast<double>(s.outputs * s.nonzeros);
-  const auto bytes = static_cast<double>(d.layers[0].factors().bytes());
-  const int calls = rows > 16 ? 2 : static_cast<int>(d.layers.size());
+  const auto bytes = static_cast<double>(d.own.layers[0].factors().bytes());
+  const int calls = rows > most_streamed_rows ? 2 : static_cast<int>(d.own.layers.size());
   std::vector<Demand> demands{
       {Limit::fma_f32, 2 * (numbers + entries) * static_cast<double>(rows) * calls}};
-  if (rows <= 16) demands.push_back({Limit::dram_read, bytes * calls});
+  if (rows <= most_streamed_rows) demands.push_back({Limit::dram_read, bytes * calls});
   LimitProbe probe(threads, demands);
   const double entry = rows == 1 ? entry_seconds(s) : 0;
-  const double own = time_calls(state, probe, d, threads, calls);
+  const double own = time_calls(state, probe, d.own, threads, calls);
   set_of_limit(state, std::max(probe.seconds(), entry * entries * calls / threads), own);
   state.counters["us_a_call"] = own / calls * 1e6;
   state.counters["look_up_share"] = entry * entries * calls / threads / own;
   state.counters["bytes_of_dense"] = bytes / static_cast<double>(2 * s.outputs * s.inputs);
-  const auto backend = pare::simd.threads(threads);
-  const double dense = usual_seconds([&] {
-    d.dense.apply(backend.with(d.workspace), as_const(pare::to_view(d.x)), pare::to_view(d.y));
-  });
-  // A dense layer that fits the caches is read from there, which ours is not.
-  if (rows > 16 || s.outputs >= 4096) set_vs(state, "dense_bf16", dense * calls, own);
+  const int dense_calls = rows > most_streamed_rows ? 1 : static_cast<int>(d.dense.layers.size());
+  set_vs(state, "dense_bf16", seconds_per_call(d.dense, threads, dense_calls) * calls, own);
   set_vs(state, "torch_dense",
          std::min(torch_seconds("dense_bf16", threads, s, rows),
                   torch_seconds("dense_f32", threads, s, rows)) *

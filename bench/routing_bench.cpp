@@ -5,7 +5,7 @@
 ///
 /// `of_limit` is of the slower of reading the weights of the experts that rows chose (dram_read)
 /// and the products of pairs of bf16 (dot_bf16), both on as many threads as the row has. `vs_loop`
-/// is a loop over experts with linalg::multiply, which a program without a plan would write;
+/// is a loop over experts, rows gathered and put back around `layer.apply`, without a plan;
 /// `vs_torch_loop` and `vs_torch_grouped` are torch's own, in bf16: index_select and mm per expert,
 /// and torch._grouped_mm where the build has it. `plan_share` is the plan's part of the whole. Of
 /// experts that share projections in groups, `vs_plain` is the same through grouped_multiply of
@@ -72,7 +72,10 @@ struct GroupedData {
   explicit GroupedData(Index rows)
       : x(uniform_matrix(rows, inputs, 2)),
         logits(uniform_matrix(rows, experts, 3)),
-        parts(RowMatrix::Zero(rows, outputs)) {
+        parts(RowMatrix::Zero(rows, outputs)),
+        gathered(RowMatrix::Zero(rows, inputs)),
+        products(RowMatrix::Zero(rows, outputs)),
+        looped(RowMatrix::Zero(rows, outputs)) {
     pare::RowMatrix<Index> ids = route(logits, TopOne{}).ids;
     for (Index shift = 0; shift < experts; shift += 8) {
       plans.emplace_back(ids, experts);
@@ -87,7 +90,8 @@ struct GroupedData {
     grouped_multiply(backend, x, next_plan(), all().layers, parts);
   }
   const RoutePlan& next_plan() { return plans[next++ % plans.size()]; }
-  /// As a program without a plan: rows of an expert gathered, one product, results put back.
+  /// As a program without a plan: rows of an expert gathered, its layer, results put back; all in
+  /// memory that is there.
   template <class B>
   void run_loop(const B& backend) {
     const RoutePlan& plan = next_plan();
@@ -95,16 +99,26 @@ struct GroupedData {
       const auto rows = plan.rows_of(e);
       if (rows.empty()) continue;
       const auto count = static_cast<Index>(rows.size());
-      Eigen::Matrix<bf16, -1, -1, Eigen::RowMajor> in(count, inputs);
-      RowMatrix out(count, outputs);
       for (Index i = 0; i < count; ++i)
-        for (Index c = 0; c < inputs; ++c)
-          in(i, c) = static_cast<bf16>(x(rows[static_cast<std::size_t>(i)], c));
-      pare::linalg::multiply(backend, pare::const_view(in),
-                             transpose(all().layers[static_cast<std::size_t>(e)].weights()),
-                             pare::to_view(out));
-      for (Index i = 0; i < count; ++i) parts.row(rows[static_cast<std::size_t>(i)]) = out.row(i);
+        std::copy_n(&x(rows[static_cast<std::size_t>(i)], 0), inputs, &gathered(i, 0));
+      all().layers[static_cast<std::size_t>(e)].apply(
+          backend, pare::rows_of(pare::const_view(gathered), 0, count),
+          pare::rows_of(pare::to_view(products), 0, count));
+      for (Index i = 0; i < count; ++i)
+        std::copy_n(&products(i, 0), outputs, &looped(rows[static_cast<std::size_t>(i)], 0));
     }
+  }
+  /// Whether the loop's rows are those of the grouped product.
+  bool loop_is_right() {
+    next = 0;
+    run(pare::simd);
+    next = 0;
+    run_loop(pare::simd);
+    for (Index p = 0; p < plans[0].routed(); ++p) {
+      const Index row = plans[0].rows_by_place()[static_cast<std::size_t>(p)];
+      if (!((looped.row(row) - parts.row(p)).norm() <= 1e-2f * parts.row(p).norm())) return false;
+    }
+    return true;
   }
   /// Some sums in double, of inputs rounded to bf16.
   bool is_right() {
@@ -136,6 +150,7 @@ struct GroupedData {
   std::vector<RoutePlan> plans;  ///< of as many experts, others in each
   std::size_t next = 0;
   RowMatrix parts;
+  RowMatrix gathered, products, looped;  ///< of the loop
   Index used = 0;
   pare::Workspace workspace;
 };
@@ -143,6 +158,7 @@ struct GroupedData {
 void run_grouped(benchmark::State& state, Index rows, int threads) {
   GroupedData data(rows);
   if (!data.is_right()) return state.SkipWithError("differs from sums in double");
+  if (!data.loop_is_right()) return state.SkipWithError("the loop has other results");
   const double weight = static_cast<double>(inputs * outputs);
   const double read = static_cast<double>(data.used) * weight * sizeof(bf16);
   const int calls = static_cast<int>(std::max(1.0, 4e8 / read));
@@ -425,6 +441,13 @@ void run_search(benchmark::State& state, Index rows, int threads) {
       queries.data(), {rows, 1, 2 * half}, {2 * half, 2 * half, 1}};
   const pare::TensorView<const float, 4> t{
       keys.data(), {1, 2, n, half}, {2 * n * half, n * half, half, 1}};
+  const pare::TensorView<const float, 3> few{
+      q.data, {std::min<Index>(rows, 64), 1, 2 * half}, q.stride};
+  const auto wanted = search_product_keys(pare::reference, few, t, k);
+  const auto found = search_product_keys(pare::simd.threads(threads), q, t, k);
+  if (!((found.scores.topRows(wanted.scores.rows()) - wanted.scores).norm() <=
+        1e-5f * wanted.scores.norm()))
+    return state.SkipWithError("finds other scores than the reference");
   const int calls = static_cast<int>(std::max<Index>(1, 512 / rows));
   LimitProbe probe(threads, {{Limit::fma_f32, 4.0 * static_cast<double>(rows * n * half) * calls}});
   pare::Workspace workspace;

@@ -8,6 +8,7 @@
 /// weight as it is stored and of the multiply-adds of what is kept; of many rows, of all.
 
 #include "counters.hpp"
+#include "linear_data.hpp"
 #include "peer.hpp"
 #include "random_data.hpp"
 #include "workload.hpp"
@@ -36,25 +37,6 @@ using pare::Index;
 using pare::factor::TwoFour;
 using pare::factor::TwoFourMask;
 
-constexpr Index most_streamed_rows = 16;
-
-/// Copies of a weight that are read from memory one after the other.
-Index copies_of(Index bytes, Index rows) {
-  return rows > most_streamed_rows ? 1 : 1 + ((Index{128} << 20) - 1) / bytes;
-}
-
-/// A layer, round whose copies calls go.
-template <class Layer>
-struct Copies {
-  std::vector<Layer> layers;
-  std::size_t next = 0;
-
-  template <class B>
-  void apply(const B& backend, const RowMatrix& x, RowMatrix& y) {
-    layers[next++ % layers.size()].apply(backend, as_const(pare::to_view(x)), pare::to_view(y));
-  }
-};
-
 /// A random two of each four inputs.
 TwoFourMask random_mask(Index outputs, Index inputs) {
   constexpr unsigned pairs[] = {3, 5, 6, 9, 10, 12};
@@ -69,24 +51,28 @@ TwoFourMask random_mask(Index outputs, Index inputs) {
 template <class S>
 struct TwoFourData {
   TwoFourData(Index outputs, Index inputs, Index rows)
-      : dense(RowMatrix::Zero(outputs, inputs)),
-        x(uniform_matrix(rows, inputs, 2)),
-        y(RowMatrix::Zero(rows, outputs)) {
-    const auto weight =
-        TwoFour<S>::from(uniform_matrix(outputs, inputs, 1), random_mask(outputs, inputs));
-    bytes = static_cast<double>(weight.bytes());
-    weight.to_dense(dense);
-    for (Index i = copies_of(weight.bytes(), rows); i > 0; --i)
-      own.layers.emplace_back(weight.copy());
-    for (Index i = copies_of(dense.size() * Index{sizeof(bf16)}, rows); i > 0; --i)
-      of_bf16.layers.push_back(DenseLinear<bf16>::copy_of(dense));
-  }
+      : TwoFourData(
+            TwoFour<S>::from(uniform_matrix(outputs, inputs, 1), random_mask(outputs, inputs)),
+            rows) {}
 
-  double bytes = 0;
-  RowMatrix dense, x, y;
+  double bytes;
+  RowMatrix dense;
   Copies<TwoFourLinear<S>> own;
   Copies<DenseLinear<bf16>> of_bf16;
-  pare::Workspace workspace;
+
+ private:
+  TwoFourData(const TwoFour<S>& weight, Index rows)
+      : bytes(static_cast<double>(weight.bytes())),
+        dense(dense_of(weight)),
+        own(rows, bytes, [&] { return TwoFourLinear<S>(weight.copy()); }),
+        of_bf16(rows, 2 * static_cast<double>(dense.size()),
+                [&] { return DenseLinear<bf16>::copy_of(dense); }) {}
+
+  static RowMatrix dense_of(const TwoFour<S>& weight) {
+    RowMatrix dense(weight.outputs(), weight.inputs());
+    weight.to_dense(dense);
+    return dense;
+  }
 };
 
 /// Sums of `inputs` products in any two orders, of weights that were rounded once.
@@ -125,13 +111,13 @@ void run_two_four(benchmark::State& state, Index outputs, Index inputs, Index ro
                                      [&] { return TwoFourData<S>(outputs, inputs, rows); });
   const auto call = [&](auto& layer) {
     if (threads == 1)
-      layer.apply(pare::simd.with(d.workspace), d.x, d.y);
+      layer.run(pare::simd.with(layer.workspace));
     else
-      layer.apply(pare::simd.threads(threads).with(d.workspace), d.x, d.y);
+      layer.run(pare::simd.threads(threads).with(layer.workspace));
   };
   call(d.of_bf16);
   call(d.own);
-  if (!agree(d.y, d.x, d.dense)) {
+  if (!agree(d.own.y, d.own.x, d.dense)) {
     state.SkipWithError("differs from Eigen's product");
     return;
   }
