@@ -84,11 +84,14 @@ TEST(MultiplyWeightRows, AreProductsOfTheSameBitsForAnyRowsAndExecutor) {
   expect_products<bf16>();
 }
 
-/// Rows and a weight of bf16, multiplied in pairs where that is fast. A gap is even.
+/// Rows and a weight of bf16, multiplied in pairs where that is fast. A gap is even. Rows are
+/// streamed (up to 7), of one group or several, in L1 at once or not (26 and 48); inputs are of one
+/// block or several, and of 1600 and 7 rows in parts; outputs are less than a tile, one panel or
+/// several, whose last tile is whole or not.
 TEST(MultiplyWeightRows, PairsAreTheSameProducts) {
-  for (const Index outputs : {1, 5, 33, 700})
-    for (const Index inputs : {64, 128, 1600})
-      for (const Index rows : {1, 2, 3, 4, 6, 7, 16, 19}) {
+  for (const Index outputs : {1, 3, 16, 71})
+    for (const Index inputs : {64, 832, 1600})
+      for (const Index rows : {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 19, 26, 36, 48}) {
         const Product<bf16> p(rows, inputs, outputs, 2 * (rows % 3));
         const pare::TensorView<const bf16, 2> w{
             p.stored.data(), {outputs, inputs}, {p.w.cols(), 1}};
@@ -119,7 +122,25 @@ TEST(MultiplyWeightRows, PairsAreTheSameProducts) {
                 << outputs << ' ' << inputs << ' ' << r << ' ' << o;
         ASSERT_TRUE(equal_bits(on(pare::simd.threads(3), 0, rows), y));
         ASSERT_TRUE(equal_bits(on(pare::simd, rows - 1, 1), RowMatrix<float>(y.bottomRows(1))));
+        ASSERT_TRUE(equal_bits(on(pare::simd, 0, rows / 2), RowMatrix<float>(y.topRows(rows / 2))));
+        RowMatrix<float> last(rows, outputs - 1);
+        multiply_weight_pairs(
+            pare::simd, {w.data + p.w.cols(), {outputs - 1, inputs}, {p.w.cols(), 1}},
+            {stored.data(), {rows, inputs}, {inputs + 2, 1}}, pare::to_view(last));
+        ASSERT_TRUE(equal_bits(last, RowMatrix<float>(y.rightCols(outputs - 1))));
       }
+}
+
+/// The stride that is fastest: an odd number of cache lines, as many as a block has beyond pages.
+TEST(MultiplyWeightRows, RowsOfPairsLieEvenlyInL1) {
+  for (const Index inputs : {64, 576, 1536, 4096, 8192}) {
+    const Index stride = pare::linalg::weight_pairs_stride(inputs);
+    EXPECT_GE(stride, inputs);
+    EXPECT_LT(stride, inputs + 2048);
+    EXPECT_EQ(stride % 64, 32);
+  }
+  // 7 blocks of 18 to 20 lines, beyond 8 KiB.
+  EXPECT_EQ(pare::linalg::weight_pairs_stride(4096), 4096 + 32 * 19);
 }
 
 /// Of inputs that are no multiple of 64, or rows an odd number of elements apart, none are.

@@ -23,11 +23,9 @@ namespace pare::kernel {
 template <class W>
 concept WeightBlock = std::is_same_v<W, Q8_0> || std::is_same_v<W, Q4_0> || std::is_same_v<W, Q4_1>;
 
-/// What a weight is stored in: numbers that are widened to float, blocks, or numbers of bf16 that
-/// are multiplied by those of x in pairs, as they are.
+/// What a weight is stored in: numbers that are widened to float, or blocks.
 template <class W>
-concept WeightElement = WeightBlock<W> || std::is_same_v<W, Bf16Pair> ||
-                        (StorageScalar<W> && !std::is_same_v<W, double>);
+concept WeightElement = WeightBlock<W> || (StorageScalar<W> && !std::is_same_v<W, double>);
 
 /// Inputs that an element of W holds.
 template <WeightElement W>
@@ -87,7 +85,6 @@ template <class Arch, class W>
 class WeightReader {
  public:
   using weight = W;
-  using element = std::conditional_t<std::is_same_v<W, Bf16Pair>, Bf16Pair, float>;
   static constexpr std::ptrdiff_t most_steps = 1 << 20;
 
   PARE_TILE_INLINE WeightReader(const WeightLines<W>& weights, std::ptrdiff_t) noexcept
@@ -102,13 +99,8 @@ class WeightReader {
     if (lane == 0)
       weights_.template fetch<Outputs, weight_step* static_cast<std::ptrdiff_t>(sizeof(W))>(
           p, output, step);
-    if constexpr (std::is_same_v<W, Bf16Pair>) {
-      low = load_elements<Arch>(p);
-      high = load_elements<Arch>(p + weight_step / 2);
-    } else {
-      low = load_widened<Arch>(p);
-      high = load_widened<Arch>(p + weight_step / 2);
-    }
+    low = load_widened<Arch>(p);
+    high = load_widened<Arch>(p + weight_step / 2);
   }
 
  private:
@@ -136,7 +128,6 @@ template <class Arch, WeightBlock W>
 class WeightReader<Arch, W> {
  public:
   using weight = W;
-  using element = float;
   static constexpr std::ptrdiff_t most_steps = scaled_steps;
 
   PARE_TILE_INLINE WeightReader(const WeightLines<W>& weights, std::ptrdiff_t steps) noexcept

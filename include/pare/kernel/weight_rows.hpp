@@ -31,8 +31,7 @@
 
 namespace pare::kernel {
 
-/// y_rj = sum_i x_ri W_ji. With Bf16Pair, `inputs`, strides and x count pairs, x are the bits of
-/// some, and `inputs` is a multiple of 32; only where the arch has_bf16_dot.
+/// y_rj = sum_i x_ri W_ji. Rows of bf16 as well are multiplied by weight_pairs.hpp.
 ///
 /// Cost: W is read once for every 16 rows. Of one row, reading binds, and of blocks of 4 bits the
 /// instructions as well: with AVX-512 some 4 for 16 weights.
@@ -109,14 +108,10 @@ class WeightPanel {
   }
 
   bool direct() const noexcept { return rows_ <= direct_rows<Arch, W>; }
-  /// Whether weights are widened once for several tiles: floats and pairs need not be.
-  bool buffered() const noexcept {
-    return !std::is_same_v<W, float> && !std::is_same_v<W, Bf16Pair> && !direct();
-  }
+  /// Whether weights are widened once for several tiles: floats need not be.
+  bool buffered() const noexcept { return !std::is_same_v<W, float> && !direct(); }
   /// Whether inputs need not be whole steps.
-  static constexpr bool has_end() noexcept {
-    return !WeightBlock<W> && !std::is_same_v<W, Bf16Pair>;
-  }
+  static constexpr bool has_end() noexcept { return !WeightBlock<W>; }
 
   std::ptrdiff_t row_bytes() const noexcept {
     return a_.weight_stride * static_cast<std::ptrdiff_t>(sizeof(W));
@@ -199,13 +194,11 @@ class WeightPanel {
     const WeightReader<Arch, W> reader(lines, part.steps);
     if (direct()) return add_weight_rows<Arch, W, true, true>(reader, rows_, part);
     if (!buffered()) return add_groups(reader, part);
-    if constexpr (!std::is_same_v<W, Bf16Pair>) {
-      widen_weights<Arch>(reader, part.steps, buffer_);
-      WeightLines<float> widened;
-      for (std::ptrdiff_t o = 0; o < weight_outputs; ++o)
-        widened.line[o] = buffer_ + o * buffered_steps * weight_step;
-      add_groups(WeightReader<Arch, float>(widened, part.steps), part);
-    }
+    widen_weights<Arch>(reader, part.steps, buffer_);
+    WeightLines<float> widened;
+    for (std::ptrdiff_t o = 0; o < weight_outputs; ++o)
+      widened.line[o] = buffer_ + o * buffered_steps * weight_step;
+    add_groups(WeightReader<Arch, float>(widened, part.steps), part);
   }
 
   /// Later weights are fetched beside the first rows.
@@ -261,7 +254,6 @@ PARE_ABI_END
 PARE_ABI_BEGIN
 
 template <class Arch, class W>
-requires(!std::is_same_v<W, Bf16Pair> || Arch::has_bf16_dot)
 void run_kernel(Arch, const MultiplyWeightRows<W>& a) noexcept {
   using Panel = detail::WeightPanel<Arch, W>;
   for (std::ptrdiff_t row = 0; row < a.rows;) {

@@ -42,9 +42,8 @@ constexpr int direct_outputs(std::ptrdiff_t rows, bool from_cache) noexcept {
 
 /// a b + c, rounded once where the processor can. Left to the compiler, a float is rounded once in
 /// one loop and twice in another, and bits would depend on the number of rows.
-template <class Arch, class E, class V>
+template <class Arch, class V>
 PARE_TILE_INLINE V add_product(V a, V b, V c) noexcept {
-  if constexpr (std::is_same_v<E, Bf16Pair>) return multiply_vectors<Arch, E>(a, b, c);
 #if defined(__FP_FAST_FMAF)
   if constexpr (std::is_same_v<V, float>) return __builtin_fmaf(a, b, c);
 #endif
@@ -55,14 +54,14 @@ PARE_TILE_INLINE V add_product(V a, V b, V c) noexcept {
 }
 
 /// sum += a x for each a of `Outputs` weights, in registers: low ones, then high ones.
-template <class Arch, class E, int Rows, int Outputs, bool Held, class Tile>
+template <class Arch, int Rows, int Outputs, bool Held, class Tile>
 PARE_TILE_INLINE void add_weight_products(Tile& tile, const vec<float, Arch> (&weights)[Outputs],
                                           const float* x, std::ptrdiff_t x_stride) noexcept {
   RegisterTile<float, Arch, Rows, 1>::each([&](int r, int) PARE_LAMBDA_INLINE {
     vec<float, Arch> value = load<Arch>(x + r * x_stride);
     if constexpr (Held && Outputs > 1) value = held(value);
     RegisterTile<float, Arch, 1, Outputs>::each([&](int, int o) PARE_LAMBDA_INLINE {
-      tile.sum[r][o] = add_product<Arch, E>(value, weights[o], tile.sum[r][o]);
+      tile.sum[r][o] = add_product<Arch>(value, weights[o], tile.sum[r][o]);
     });
   });
 }
@@ -124,7 +123,6 @@ template <class Arch, int Rows, int Outputs, bool Held, bool Fetch, class Reader
 PARE_TILE_INLINE void add_weight_tile(const Reader& weights, int first,
                                       const WeightPart& part) noexcept {
   using One = RegisterTile<float, Arch, 1, Outputs>;
-  using E = typename Reader::element;
   constexpr std::ptrdiff_t n = lanes<float, Arch>;
   float* const sums = part.sums + first * n;
   RegisterTile<float, Arch, Rows, Outputs> tile;
@@ -142,8 +140,8 @@ PARE_TILE_INLINE void add_weight_tile(const Reader& weights, int first,
         weights.template read<Fetch ? Outputs : 0>(first + o, step, lane, low[o], high[o]);
         if constexpr (Held && Rows > 1) low[o] = held(low[o]), high[o] = held(high[o]);
       });
-      add_weight_products<Arch, E, Rows, Outputs, Held>(tile, low, at, x_stride);
-      add_weight_products<Arch, E, Rows, Outputs, Held>(tile, high, at + weight_step / 2, x_stride);
+      add_weight_products<Arch, Rows, Outputs, Held>(tile, low, at, x_stride);
+      add_weight_products<Arch, Rows, Outputs, Held>(tile, high, at + weight_step / 2, x_stride);
     }
   if constexpr (Outputs == weight_outputs)
     if (part.y != nullptr) return store_totals<Arch, Rows>(tile, part);

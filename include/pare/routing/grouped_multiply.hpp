@@ -116,9 +116,9 @@ PARE_ABI_BEGIN
 ///
 /// Cost: for each expert that has rows, that of its layer. With few rows for each, reading the
 /// weights of the experts that were chosen binds: experts (1 - (1 - choices / experts)^rows) of
-/// them, if choices are random. Memory, kept in the backend's workspace: the rows of x, sorted
-/// (none where they are already), and what a layer needs, once per worker. The same bits for any
-/// number of threads, if the layers keep them.
+/// them, if choices are random. Memory, kept in the backend's workspace, once per worker: the rows
+/// of x of an expert (none where all lie in the order of places), and what a layer needs. The same
+/// bits for any number of threads, if the layers keep them.
 template <Backend B, In<2> X, class E, Out<2> P>
 requires ComputeScalar<scalar_of<X>> && SameScalar<X, P> && ExpertsOf<E, scalar_of<X>>
 void grouped_multiply(const B& backend, const X& x, const RoutePlan& plan, const E& experts,

@@ -42,8 +42,8 @@ struct DenseLinearOptions {
   /// bf16 only.
   bool round_inputs = false;
   /// The same for up to `few_rows` rows: where reading the weight does not bind, from about 8 rows
-  /// on, they take up to half the time. Of a weight with a multiple of 64 inputs only; others are
-  /// multiplied as they are.
+  /// on, they take half to a third of the time. Of a weight with a multiple of 64 inputs only;
+  /// others are multiplied as they are.
   bool round_few_rows = false;
 };
 
@@ -125,9 +125,10 @@ class DenseLinear : public detail::LinearCalls<DenseLinear<S>, compute_t<S>> {
   /// \throws std::invalid_argument if an extent does not fit or y overlaps x or the weight. Nothing
   ///         is written then. No rows: a no-op.
   ///
-  /// Cost: 2 rows inputs outputs FLOPs. Up to `few_rows` rows, W is read once for every 16, which
-  /// binds; more, and all of double, run as `linalg::multiply`. Memory, kept in the backend's
-  /// workspace: none for a few contiguous rows, else that of linalg::multiply.
+  /// Cost: 2 rows inputs outputs FLOPs. Up to `few_rows` rows, W is read once for every 16 (for
+  /// every 24 with `round_few_rows`), which binds; more, and all of double, run as
+  /// `linalg::multiply`. Memory, kept in the backend's workspace: none for a few contiguous rows,
+  /// else that of linalg::multiply.
   template <Backend B>
   void apply(const B& backend, TensorView<const scalar, 2> x, TensorView<scalar, 2> y) const {
     constexpr const char* function = "transformer::DenseLinear::apply";

@@ -143,7 +143,7 @@ bool reads_factors(const TensorView<const U, 2>& left, const TensorView<const U,
 }
 
 /// middle = x right^T by pairs of bf16 as they are, where both are bf16 and that is fast; rows of x
-/// are copied where they are not contiguous, or an odd number of elements apart.
+/// are copied where they are not contiguous, an odd number of elements apart, or many.
 template <class B, class S, class U>
 bool multiply_pairs_in_place([[maybe_unused]] const B& backend,
                              [[maybe_unused]] TensorView<const U, 2> right,
@@ -152,11 +152,15 @@ bool multiply_pairs_in_place([[maybe_unused]] const B& backend,
                              [[maybe_unused]] AlignedBuffer<std::byte>& buffer) {
   if constexpr (linalg::has_pairs<S, U, float>) {
     if (!linalg::multiplies_weight_pairs(backend, right)) return false;
-    if (x.stride[1] != 1 || x.stride[0] % 2 != 0) {
+    if (x.stride[1] != 1 || x.stride[0] % 2 != 0 || x.rows() > linalg::any_stride_rows) {
+      const Index stride = linalg::weight_pairs_stride(x.cols());
       const TensorView<bf16, 2> rows{
-          make_room<bf16>(buffer, x.rows() * x.cols()), x.extent, {x.cols(), 1}};
+          make_room<bf16>(buffer, x.rows() * stride), x.extent, {stride, 1}};
       for (Index r = 0; r < x.rows(); ++r)
-        for (Index i = 0; i < x.cols(); ++i) rows(r, i) = x(r, i);
+        if (x.stride[1] == 1)
+          std::copy_n(&x(r, 0), x.cols(), &rows(r, 0));
+        else
+          for (Index i = 0; i < x.cols(); ++i) rows(r, i) = x(r, i);
       x = as_const(rows);
     }
     linalg::multiply_weight_pairs(backend, right, x, middle);

@@ -2,21 +2,21 @@
 #pragma once
 
 /// \file
-/// How `grouped_multiply` runs: rows are sorted, large experts take all threads, small ones one
-/// each.
+/// How `grouped_multiply` runs: large experts take all threads, small ones one each. An expert's
+/// rows are copied together just before it is applied, so that it finds them in L2.
 
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/ceil_div.hpp>
 #include <pare/core/matrix.hpp>
 #include <pare/core/parallel.hpp>
+#include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/workspace.hpp>
 #include <pare/routing/route_plan.hpp>
 
 #include <algorithm>
 #include <cstddef>
-#include <numeric>
 #include <span>
 #include <vector>
 
@@ -31,11 +31,15 @@ struct WorkerMemory {
   Workspace workspace;
 };
 
-template <class T>
 struct GroupedMemory {
-  AlignedBuffer<T> rows;              ///< [routed x inputs], of x, sorted
   std::vector<Index> experts;         ///< those with rows, large ones first
   std::vector<WorkerMemory> workers;  ///< one each
+};
+
+/// The rows of x of one expert.
+template <class T>
+struct ExpertRows {
+  AlignedBuffer<T> rows;
 };
 
 /// One call. `L` is a layer of rows of T.
@@ -49,10 +53,14 @@ class GroupedRun {
         plan_(plan),
         experts_(experts),
         parts_(parts),
-        memory_(leased<GroupedMemory<T>>(backend)) {}
+        is_sorted_(x.rows() == plan.routed()),
+        memory_(leased<GroupedMemory>(backend)) {
+    const auto order = plan.rows_by_place();
+    for (std::size_t p = 0; is_sorted_ && p < order.size(); ++p)
+      is_sorted_ = order[p] == static_cast<Index>(p);
+  }
 
   void run() {
-    sort_rows();
     const Index large = list_experts();
     auto& list = memory_->experts;
     for (Index i = 0; i < large; ++i) apply(backend_, list[static_cast<std::size_t>(i)]);
@@ -70,23 +78,6 @@ class GroupedRun {
     const auto offsets = plan_.offsets();
     return offsets[static_cast<std::size_t>(expert) + 1] -
            offsets[static_cast<std::size_t>(expert)];
-  }
-
-  /// x in the order of places: where it lies, or copied.
-  void sort_rows() {
-    const auto order = plan_.rows_by_place();
-    bool sorted = x_.rows() == plan_.routed();
-    for (std::size_t p = 0; sorted && p < order.size(); ++p)
-      sorted = order[p] == static_cast<Index>(p);
-    if (sorted) return;
-    constexpr Index block = 32;
-    const Index routed = plan_.routed(), inputs = x_.cols();
-    T* const to = memory_->rows.resize(static_cast<std::size_t>(routed * inputs));
-    parallel_for(backend_.executor, ceil_div(routed, block), [&](Index item, int) {
-      for (Index p = item * block; p < std::min(routed, (item + 1) * block); ++p)
-        copy_row(order[static_cast<std::size_t>(p)], to + p * inputs);
-    });
-    x_ = {to, {routed, inputs}, {inputs, 1}};
   }
 
   void copy_row(Index row, T* to) const {
@@ -116,17 +107,27 @@ class GroupedRun {
 
   template <class On>
   void apply(const On& on, Index expert) const {
-    const Index first = plan_.offsets()[static_cast<std::size_t>(expert)];
-    experts_[static_cast<std::size_t>(expert)].apply(on, rows_of(x_, first, rows(expert)),
-                                                     rows_of(parts_, first, rows(expert)));
+    const Index first = plan_.offsets()[static_cast<std::size_t>(expert)], count = rows(expert);
+    const L& layer = experts_[static_cast<std::size_t>(expert)];
+    const auto parts = rows_of(parts_, first, count);
+    if (is_sorted_) return layer.apply(on, rows_of(x_, first, count), parts);
+    const auto memory = leased<ExpertRows<T>>(on);
+    const auto together = matrix_in(memory->rows, count, x_.cols());
+    constexpr Index block = 32;
+    parallel_for(on.executor, ceil_div(count, block), [&](Index item, int) {
+      for (Index r = item * block; r < std::min(count, (item + 1) * block); ++r)
+        copy_row(plan_.rows_by_place()[static_cast<std::size_t>(first + r)], &together(r, 0));
+    });
+    layer.apply(on, as_const(together), parts);
   }
 
   const B& backend_;
-  TensorView<const T, 2> x_;  ///< then in the order of places
+  TensorView<const T, 2> x_;
   const RoutePlan& plan_;
   std::span<const L> experts_;
   TensorView<T, 2> parts_;
-  Lease<GroupedMemory<T>> memory_;
+  bool is_sorted_;  ///< rows of x lie in the order of places
+  Lease<GroupedMemory> memory_;
 };
 
 /// A loop over experts.

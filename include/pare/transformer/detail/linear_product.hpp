@@ -108,16 +108,18 @@ struct RoundedRows {
   bool many = false, few = false;
 };
 
-/// Calls multiply(rows rounded to bf16).
+/// Calls multiply(rows rounded to bf16, `stride` elements apart).
 template <class B, class Multiply>
-void with_rounded_rows(const B& backend, TensorView<const float, 2> x, const Multiply& multiply) {
+void with_rounded_rows(const B& backend, TensorView<const float, 2> x, Index stride,
+                       const Multiply& multiply) {
   const auto memory = leased<AlignedBuffer<bf16>>(backend);
-  const TensorView<bf16, 2> rounded = matrix_in(*memory, x.rows(), x.cols());
+  TensorView<bf16, 2> rounded = matrix_in(*memory, x.rows(), stride);
+  rounded.extent[1] = x.cols();
   const Index block = block_rows(x.cols());
   parallel_for(backend.executor, ceil_div(x.rows(), block), [&](Index item, int) {
     const Index begin = item * block, end = std::min(x.rows(), begin + block);
-    launch(backend, kernel::NarrowRows<bf16>{&x(begin, 0), x.stride[0], &rounded(begin, 0),
-                                             x.cols(), end - begin, x.cols()});
+    launch(backend, kernel::NarrowRows<bf16>{&x(begin, 0), x.stride[0], &rounded(begin, 0), stride,
+                                             end - begin, x.cols()});
   });
   multiply(as_const(rounded));
 }
@@ -135,11 +137,12 @@ void multiply_contiguous(const B& backend, WeightView<W> w, TensorView<const lin
   const bool few = x.rows() <= few_rows;
   if constexpr (std::is_same_v<W, bf16>) {
     if (few && rounds.few && linalg::multiplies_weight_pairs(backend, w))
-      return with_rounded_rows(backend, x, [&](TensorView<const bf16, 2> rows) {
-        linalg::multiply_weight_pairs(backend, w, rows, y);
-      });
+      return with_rounded_rows(backend, x, linalg::weight_pairs_stride(x.cols()),
+                               [&](TensorView<const bf16, 2> rows) {
+                                 linalg::multiply_weight_pairs(backend, w, rows, y);
+                               });
     if (!few && rounds.many)
-      return with_rounded_rows(backend, x, [&](TensorView<const bf16, 2> rows) {
+      return with_rounded_rows(backend, x, x.cols(), [&](TensorView<const bf16, 2> rows) {
         linalg::multiply(backend, rows, transpose(w), y);
       });
   }
