@@ -119,7 +119,7 @@ void add_two_four(const TwoFourLine<S> (&lines)[std::size_t(Outputs)],
         if constexpr (Outputs > 1) groups = held_groups(groups);
         One::each([&](int, int o) PARE_LAMBDA_INLINE {
           auto& to = tile.sum[r][two_four_sums * o + sum];
-          to = add_product<Arch, T>(weights[o], take_kept<Arch, T>(groups, places[o]), to);
+          to = add_product<Arch>(weights[o], take_kept<Arch, T>(groups, places[o]), to);
         });
       });
     };

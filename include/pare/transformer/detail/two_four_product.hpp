@@ -124,7 +124,7 @@ void apply_two_four(const B& backend, const factor::TwoFour<S>& w,
       if (from.rows() <= few_rows) return multiply_few_two_four(any, w, from, to);
       if constexpr (std::is_same_v<S, bf16>)
         if (rounds)
-          return with_rounded_rows(any, from, [&](TensorView<const bf16, 2> rounded) {
+          return with_rounded_rows(any, from, from.cols(), [&](TensorView<const bf16, 2> rounded) {
             multiply_many_two_four<true>(any, w, rounded, to);
           });
       multiply_many_two_four<false>(any, w, from, to);
