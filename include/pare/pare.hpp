@@ -115,6 +115,7 @@
 #include <pare/draft/verify.hpp>
 #include <pare/draft/verify_sampled.hpp>
 #include <pare/factor/allocate_ranks.hpp>
+#include <pare/factor/allocation_options.hpp>
 #include <pare/factor/apply.hpp>
 #include <pare/factor/centred_svd.hpp>
 #include <pare/factor/covariance_svd.hpp>
