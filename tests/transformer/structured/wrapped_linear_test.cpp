@@ -72,8 +72,8 @@ TEST(BlockDiagonalTest, RefusesWhatDoesNotFit) {
   refusal([] { BlockDiagonal<float>(8, -4); }, name, "block");
   refusal([] { BlockDiagonal<float>(8, 3); }, name, "size");
   refusal([] { BlockDiagonal<float>(0, 3); }, name, "size");
-  const Index huge = Index{1} << 40;
-  refusal([huge] { BlockDiagonal<float>(huge, huge); }, name, "size");
+  constexpr Index huge = Index{1} << 40;
+  refusal([] { BlockDiagonal<float>(huge, huge); }, name, "size");
   auto a = random_blocks<float>(8, 4, 1);
   RowMatrix<float> x(2, 8), y(2, 8);
   x.setZero();
