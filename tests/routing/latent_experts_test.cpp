@@ -186,7 +186,7 @@ std::vector<pare::factor::SharedFactors<double>> some_factors(const std::vector<
                                                               Index width) {
   std::vector<pare::factor::SharedFactors<double>> factors;
   for (const Index size : groups) {
-    const auto seed = 50 + 2 * static_cast<std::uint64_t>(factors.size() + 10 * rank);
+    const auto seed = 50 + 2 * (factors.size() + 10 * static_cast<std::uint64_t>(rank));
     auto& group = factors.emplace_back();
     group.factors.left = random_matrix<Wide>(size * height, rank, seed);
     group.factors.right = random_matrix<Wide>(rank, width, seed + 1);
