@@ -437,7 +437,6 @@ void refused() {
   routing::mixture(x, w, experts, y);        // refused: routing::mixture: routes: wanted Routes
   routing::part_errors(plan, xi, xi);        // refused: part_errors: parts: wanted elements of float
   routing::expert_attention(x, w, linear, y);  // refused: expert_attention: routes: wanted Routes
-  routing::pool_sequences(x, 2, y);  // refused: pool_sequences: offsets: wanted a span of Index
   routing::combine(plan, x, xd, y);  // refused: routing::combine: weights: wanted the scalar type
   routing::combine(plan, x, x, y, true);  // refused: routing::combine: after y: wanted CombineOpt
   routing::gather_values(x, x, x, y);     // refused: gather_values: ids: wanted .*of Index

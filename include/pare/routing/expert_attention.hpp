@@ -119,8 +119,6 @@ void expert_attention(const B& backend, TensorView<const T, 2> attended, const R
 }
 
 template <class X>
-using IsOffsets = std::is_convertible<X, std::span<const Index>>;
-template <class X>
 using IsExpander = std::bool_constant<transformer::LinearOf<std::remove_cvref_t<X>, float> ||
                                       transformer::LinearOf<std::remove_cvref_t<X>, double>>;
 
@@ -207,11 +205,6 @@ void expert_attention(const A& attended, const Routes<scalar_of<A>>& routes, con
   expert_attention(simd, attended, routes, expander, y);
 }
 
-PARE_REFUSE_CALLS(pool_sequences, "routing::pool_sequences", "after pooled: wanted nothing",
-                  (INPUT, (roles::ReadsCompute<2>), "x", "[tokens, width]"),
-                  (PLAIN, (roles::Takes<detail::IsOffsets>), "offsets", "a span of Index"),
-                  (OUTPUT, (roles::WritesSame<2>), "pooled",
-                   "[sequences, width] of the same scalar"))
 PARE_REFUSE_CALLS(expert_attention, "routing::expert_attention", "after y: wanted nothing",
                   (INPUT, (roles::ReadsCompute<2>), "attended", "[tokens, heads x dim]"),
                   (PLAIN, (roles::Takes<detail::TakesRoutes>), "routes", "Routes"),
