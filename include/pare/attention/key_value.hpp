@@ -73,6 +73,14 @@ struct DenseKeyValue {
     return row(values, sequence, head, position);
   }
 
+  /// All rows from `position` on.
+  PARE_ALWAYS_INLINE RowRun<T> key_run(Index sequence, Index head, Index position) const {
+    return {key(sequence, head, position), keys.stride[2], length(sequence) - position};
+  }
+  PARE_ALWAYS_INLINE RowRun<T> value_run(Index sequence, Index head, Index position) const {
+    return {value(sequence, head, position), values.stride[2], length(sequence) - position};
+  }
+
   /// \throws std::invalid_argument if shapes differ, a last dimension is not contiguous, lengths or
   /// offsets do not fit the tensors, or both are given.
   void validate(const char* function) const {
@@ -143,6 +151,16 @@ struct PagedKeyValue {
   }
   PARE_ALWAYS_INLINE const T* value(Index sequence, Index head, Index position) const {
     return row(values, sequence, head, position);
+  }
+
+  /// The rows from `position` to the end of its page.
+  PARE_ALWAYS_INLINE RowRun<T> key_run(Index sequence, Index head, Index position) const {
+    return {key(sequence, head, position), keys.stride[2],
+            keys.extent[2] - position % keys.extent[2]};
+  }
+  PARE_ALWAYS_INLINE RowRun<T> value_run(Index sequence, Index head, Index position) const {
+    return {value(sequence, head, position), values.stride[2],
+            values.extent[2] - position % values.extent[2]};
   }
 
   /// \throws std::invalid_argument if shapes differ, a last dimension is not contiguous, a sequence

@@ -21,6 +21,7 @@
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
 
+#include <algorithm>
 #include <concepts>
 #include <cstdint>
 #include <limits>
@@ -58,6 +59,23 @@ template <class S>
 concept LoadsValues =
     requires(const S& s, Index i, typename S::scalar* out) { s.load_value(i, i, i, out); };
 
+/// Rows of positions that follow one another, `stride` scalars apart.
+template <class T>
+struct RowRun {
+  const T* first = nullptr;
+  Index stride = 0;
+  Index count = 0;  ///< at least 1
+};
+
+/// A source that says how many rows from a position on lie at one stride:
+/// `key_run(sequence, head, position)` and `value_run` return a RowRun, of rows that `key` and
+/// `value` point to. Rows are then listed run by run; memory is idle while they are.
+template <class S>
+concept HasRowRuns = requires(const S& s, Index i) {
+  { s.key_run(i, i, i) } -> std::same_as<RowRun<typename S::scalar>>;
+  { s.value_run(i, i, i) } -> std::same_as<RowRun<typename S::scalar>>;
+};
+
 /// Whether a source's values are the first scalars of their keys.
 template <class S>
 inline constexpr bool keys_hold_values = false;
@@ -82,9 +100,10 @@ inline constexpr bool needs_scale<S> = S::needs_scale;
 /// It may say `static constexpr bool needs_scale = true` where 1 / sqrt(key_dim()) is wrong, since
 /// keys are wider than the heads that were trained: a call without a scale is then refused.
 ///
-/// Two more members are optional. `validate(function, read_of)` is called instead of the other;
-/// read_of(sequence) says which keys the call reads (KeysRead). `check_apart(function, output,
-/// view)` throws if the view of an output shares memory with the source.
+/// More members are optional: those of HasRowRuns, and two. `validate(function, read_of)` is called
+/// instead of the other; read_of(sequence) says which keys the call reads (KeysRead).
+/// `check_apart(function, output, view)` throws if the view of an output shares memory with the
+/// source.
 ///
 /// A row is loaded when its tile is gathered, once for some hundred rows of queries. Results are
 /// those of a tensor that holds the loaded rows; from 5 rows of queries on they have the same bits.
@@ -131,6 +150,17 @@ PARE_ALWAYS_INLINE const typename Source::scalar* value_row(const Source& source
     return room;
   } else {
     return source.value(sequence, head, position);
+  }
+}
+
+/// rows[i] = the row of position begin + i, for i below n; run_at(position) is the RowRun there.
+template <class S, class RunAt>
+PARE_ALWAYS_INLINE void list_rows(Index begin, Index n, const S** rows, const RunAt& run_at) {
+  for (Index done = 0; done < n;) {
+    const RowRun<S> run = run_at(begin + done);
+    const Index count = std::min(run.count, n - done);
+    for (Index i = 0; i < count; ++i) rows[done + i] = run.first + i * run.stride;
+    done += count;
   }
 }
 

@@ -90,6 +90,7 @@ class GlobalQuery {
       take(scale_, s_.batch() * s_.heads());
       take(counts_, items);
       take(means_, s_.options.context ? 0 : items * room_);
+      take(totals_, s_.options.context ? 0 : s_.batch() * s_.dim());
       take(scores_, s_.options.context || ranges_ == 1 ? 0 : items * heads_ * range_);
       take(sums_, items * heads_ * room_);
       take(masses_, items * heads_);
@@ -170,8 +171,27 @@ class GlobalQuery {
     return ranges_ == 1 ? w.scores : scores_ + item * heads_ * range_;
   }
 
+  /// Calls out(j, sum) with the sums over the ranges of a sequence, each `step` scalars from the
+  /// one before. A few lines of each range at a time: element by element, the ranges of a long
+  /// sequence lie in one set of a cache.
+  template <class F>
+  void sum_ranges(const T* first, Index step, const F& out) const {
+    constexpr Index block = 64;
+    for (Index from = 0; from < s_.dim(); from += block) {
+      const Index count = std::min(block, s_.dim() - from);
+      double sums[block] = {};
+      for (Index r = 0; r < ranges_; ++r)
+        for (Index j = 0; j < count; ++j)
+          sums[j] += static_cast<double>(first[r * step + from + j]);
+      for (Index j = 0; j < count; ++j) out(from + j, sums[j]);
+    }
+  }
+
   /// The products of p_i and c, in double.
   void make_scale(Index i) {
+    if (!s_.options.context)
+      sum_ranges(means_ + i * ranges_ * room_, room_,
+                 [&](Index j, double sum) { totals_[i * s_.dim() + j] = sum; });
     T* const scale = scale_ + i * s_.heads();
     double count = 0;
     if (!s_.options.context)
@@ -207,10 +227,7 @@ class GlobalQuery {
   /// Element j of the given context, or of the mean: a sum times `share`.
   double context(Index i, Index j, double share) const {
     if (s_.options.context) return static_cast<double>(s_.context(i, j));
-    double sum = 0;
-    for (Index r = 0; r < ranges_; ++r)
-      sum += static_cast<double>(means_[(i * ranges_ + r) * room_ + j]);
-    return share > 0 ? sum * share : 0;
+    return share > 0 ? totals_[i * s_.dim() + j] * share : 0;
   }
 
   /// Rows of an item from one on, if there are any, to be fetched.
@@ -264,16 +281,13 @@ class GlobalQuery {
       const double share = mass == 0 ? 0 : 1 / mass;
       T* const out = &s_.out(i, m, 0);
       const T* const first = sums_ + (i * ranges_ * heads_ + m) * room_;
-      const Index dim = s_.dim(), ranges = ranges_, step = heads_ * room_;
-      if (ranges == 1)
+      const Index dim = s_.dim();
+      if (ranges_ == 1)
         for (Index j = 0; j < dim; ++j)
           out[j] = static_cast<T>(static_cast<double>(first[j]) * share);
       else
-        for (Index j = 0; j < dim; ++j) {
-          double sum = 0;
-          for (Index r = 0; r < ranges; ++r) sum += static_cast<double>(first[r * step + j]);
-          out[j] = static_cast<T>(sum * share);
-        }
+        sum_ranges(first, heads_ * room_,
+                   [&](Index j, double sum) { out[j] = static_cast<T>(sum * share); });
       if (s_.options.weights)
         for (Index t = 0; t < s_.tokens(); ++t)
           (*s_.options.weights)(i, m, t) *= static_cast<T>(share);
@@ -286,6 +300,7 @@ class GlobalQuery {
   const Lease<GlobalQueryMemory> memory_;
   T *keys_ = nullptr, *scale_ = nullptr, *means_ = nullptr, *sums_ = nullptr, *masses_ = nullptr,
     *scores_ = nullptr;
+  double* totals_ = nullptr;  ///< [batch, dim] of all rows that count
   Index* counts_ = nullptr;
   Worker first_worker_{};
   Index worker_bytes_ = 0;

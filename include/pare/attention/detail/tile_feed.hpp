@@ -48,7 +48,10 @@ class TileFeed {
   void add(Index position) { place(count_++, position); }
   /// Positions [begin, begin + n).
   void add_run(Index begin, Index n) {
-    for (Index i = 0; i < n; ++i) place(count_ + i, begin + i);
+    if constexpr (HasRowRuns<Source> && !keys_hold_values<Source>)
+      place_run(begin, n);
+    else
+      for (Index i = 0; i < n; ++i) place(count_ + i, begin + i);
     count_ += n;
   }
 
@@ -147,6 +150,17 @@ class TileFeed {
           LoadsValues<Source> ? scratch_.loaded_values + room_ * call_.problem.value_dim : nullptr);
     // Rows that were dropped leave room: no more than loaded_rows are held at a time.
     if constexpr (LoadsKeys<Source> || LoadsValues<Source>) room_ = (room_ + 1) % loaded_rows;
+  }
+
+  void place_run(Index begin, Index n) {
+    for (Index i = 0; i < n; ++i)
+      scratch_.positions[count_ + i] = static_cast<std::int32_t>(begin + i);
+    list_rows<S>(begin, n, scratch_.key_rows + count_, [this](Index position) {
+      return call_.source.key_run(sequence_, kv_head_, position);
+    });
+    list_rows<S>(begin, n, scratch_.value_rows + count_, [this](Index position) {
+      return call_.source.value_run(sequence_, kv_head_, position);
+    });
   }
 
   /// All but the operands, the extremes of the positions and the rows.

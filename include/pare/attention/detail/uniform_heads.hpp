@@ -7,7 +7,6 @@
 #include <pare/attention/detail/call.hpp>
 #include <pare/attention/detail/problem.hpp>
 #include <pare/attention/detail/streamed_rows.hpp>
-#include <pare/attention/key_value.hpp>
 #include <pare/attention/key_value_source.hpp>
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
@@ -210,12 +209,15 @@ class MeanRunner {
   /// Rows that each see a key more, as those of a prompt do: nothing is asked for each of them,
   /// since memory is idle meanwhile.
   Index gather_next([[maybe_unused]] Index query, [[maybe_unused]] Index end) {
-    if constexpr (std::is_same_v<typename C::Keys, DenseKeyValue<S>>) {
+    if constexpr (HasRowRuns<typename C::Keys>) {
       const Index first = before_.last + 1, n = std::min(end - query, s_.keys - first);
       if (!p_.causal || first < 0 || last_seen(query) != first || n <= 0) return 0;
-      const S* const row = value(first, 0);
-      const Index stride = call_.source.values.stride[2];
-      for (Index i = 0; i < n; ++i) enter_[i] = row + i * stride;
+      list_rows<S>(first, n, enter_, [this](Index position) {
+        RowRun<S> run =
+            call_.source.value_run(item_.sequence, item_.head_begin / p_.group(), position);
+        run.first += item_.column_begin;
+        return run;
+      });
       for (Index i = 0; i < n; ++i) shares_[i] = static_cast<double>(first + i + 1);
       before_.last = first + n - 1;
       return n;
