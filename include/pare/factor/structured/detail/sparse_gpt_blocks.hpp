@@ -107,6 +107,7 @@ class SparseGptBlocks {
   }
 
  private:
+  // Whole registers of rows, whose part of a block of columns of W and of s stays in L2.
   static constexpr Index item_rows = 64;
 
   double factor_at(Index i, Index j) const { return lower_(w_.cols() - 1 - i, w_.cols() - 1 - j); }
