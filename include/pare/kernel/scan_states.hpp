@@ -51,8 +51,8 @@ PARE_ABI_BEGIN
 
 /// Tokens for which a state is loaded and stored once. Decays of each state are a stream of memory
 /// for each token: 1536 heads of 64 states took 7.0 ms with one stream on Zen 5, 5.5 with two, 6.3
-/// with four and 7.4 with eight. Of fewer states the sum of a head costs more than a stream: 16 took
-/// 6.0 ms with two, 5.0 with four.
+/// with four and 7.4 with eight. Of fewer states the sum of a head costs more than a stream: 16
+/// took 6.0 ms with two, 5.0 with four.
 inline constexpr int scan_states_tokens = 4, scan_streams = 2;
 inline constexpr std::ptrdiff_t least_scan_stream = 256;  ///< bytes of a head's decays
 
