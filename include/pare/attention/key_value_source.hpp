@@ -155,7 +155,7 @@ PARE_ALWAYS_INLINE const typename Source::scalar* value_row(const Source& source
 
 /// rows[i] = the row of position begin + i, for i below n; run_at(position) is the RowRun there.
 template <class S, class RunAt>
-PARE_ALWAYS_INLINE void list_rows(Index begin, Index n, const S** rows, const RunAt& run_at) {
+PARE_ALWAYS_INLINE void point_at_rows(Index begin, Index n, const S** rows, const RunAt& run_at) {
   for (Index done = 0; done < n;) {
     const RowRun<S> run = run_at(begin + done);
     const Index count = std::min(run.count, n - done);

@@ -73,8 +73,8 @@ struct ListedFetch {
   std::ptrdiff_t bytes = 0;
 };
 
-/// Groups whose rows, places and scores are asked for ahead: they come from L2 in no order that a
-/// processor guesses.
+/// Groups whose places and scores are asked for ahead: they come from L2 in no order that a
+/// processor guesses. Their rows do; to ask for those too took the place of four loads a group.
 inline constexpr std::ptrdiff_t listed_groups_ahead = 6;
 
 namespace detail {
@@ -100,11 +100,9 @@ PARE_ALWAYS_INLINE std::ptrdiff_t place_of(std::uint64_t word, std::size_t i) no
 template <class T>
 class ListedAhead {
  public:
-  ListedAhead(const ListedWindow<T>& window, const ListedFetch& fetch, const T* rows,
-              const T* scores) noexcept
+  ListedAhead(const ListedWindow<T>& window, const ListedFetch& fetch, const T* scores) noexcept
       : window_(window),
         fetch_(fetch),
-        rows_(rows),
         scores_(scores),
         each_((fetch.count + window.count - 1) / std::max<std::ptrdiff_t>(1, window.count)) {}
 
@@ -112,9 +110,6 @@ class ListedAhead {
   PARE_TILE_INLINE void advance(std::ptrdiff_t g) noexcept {
     if (g + listed_groups_ahead < window_.count + window_.after) {
       const ListedGroup next = window_.groups[g + listed_groups_ahead];
-      const auto bytes = window_.columns * static_cast<std::ptrdiff_t>(sizeof(T));
-      for (std::ptrdiff_t byte = 0; byte < bytes; byte += 64)
-        prefetch(rows_ + next.row * window_.columns, byte);
       prefetch(scores_ + next.entry);
       prefetch(window_.places + next.entry);
     }
@@ -128,7 +123,6 @@ class ListedAhead {
  private:
   ListedWindow<T> window_;
   ListedFetch fetch_;
-  const T* rows_;
   const T* scores_;
   std::ptrdiff_t each_;
   std::ptrdiff_t fetched_ = 0;

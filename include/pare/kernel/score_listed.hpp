@@ -90,7 +90,7 @@ void score_groups(const ScoreListed<T>& a) noexcept {
   const ListedWindow<T> window = a.window;  // in registers
   constexpr auto known = static_cast<std::ptrdiff_t>(Held) * n;
   const std::ptrdiff_t columns = Held > 0 ? known : window.columns;
-  ListedAhead<T> ahead(window, a.fetch, a.queries, a.scores);
+  ListedAhead<T> ahead(window, a.fetch, a.scores);
   for (std::ptrdiff_t g = 0; g < window.count; ++g) {
     ahead.advance(g);
     const ListedGroup group = window.groups[g];

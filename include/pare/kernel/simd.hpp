@@ -63,6 +63,17 @@ PARE_ALWAYS_INLINE V held(V v) noexcept {
   return v;
 }
 
+/// Lane I of v, which was loaded from p, in all lanes: of the register where lanes spread by a
+/// shuffle, since a load takes the place of an operand's; else of memory.
+template <class Arch, std::size_t I, class T>
+PARE_ALWAYS_INLINE vec<T, Arch> spread_lane([[maybe_unused]] vec<T, Arch> v,
+                                            [[maybe_unused]] const T* p) noexcept {
+  if constexpr (requires { detail::spread_lane_on<I>(Arch{}, v); })
+    return detail::spread_lane_on<I>(Arch{}, v);
+  else
+    return broadcast<Arch>(p[I]);
+}
+
 /// a * b + c, with one rounding on every arch that has_fma.
 template <class Arch, class V>
 PARE_ALWAYS_INLINE V multiply_add(V a, V b, V c) noexcept {

@@ -44,22 +44,35 @@ PARE_TILE_INLINE void sum_group_columns(const ListedWindow<T>& window, const Lis
   for (V& sum : sums) sum = broadcast<Arch>(T(0));
   const T* const data = window.data + c;
   const std::uint16_t* const places = window.places + group.entry;
-  const auto add = [&]<std::size_t... R>(std::size_t s, std::ptrdiff_t at, std::ptrdiff_t place,
+  const auto add = [&]<std::size_t... R>(std::size_t s, const V& weight, std::ptrdiff_t place,
                                          std::index_sequence<R...>) PARE_LAMBDA_INLINE {
     const T* const value = data + place * window.columns;
-    const V weight = broadcast<Arch>(weights[at]);
     ((sums[s * Registers + R] = multiply_add<Arch>(
           load<Arch>(value + static_cast<std::ptrdiff_t>(R) * n), weight, sums[s * Registers + R])),
      ...);
   };
-  const std::ptrdiff_t count = Whole ? listed_group : group.count;
-  std::ptrdiff_t j = 0;
-  for (; j + places_together <= count; j += places_together)
+  if constexpr (Whole) {
     [&]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
-      const std::uint64_t word = load_places(places + j);
-      (add(I % side, j + static_cast<std::ptrdiff_t>(I), place_of(word, I), registers), ...);
-    }(std::make_index_sequence<static_cast<std::size_t>(places_together)>{});
-  for (; j < count; ++j) add(0, j, places[j], registers);
+      constexpr auto width = static_cast<std::size_t>(n);
+      constexpr auto together = static_cast<std::size_t>(places_together);
+      const V all[] = {load<Arch>(weights + I / width * width)...};
+      const std::uint64_t words[] = {load_places(places + I / together * together)...};
+      (add(I % side, spread_lane<Arch, I % width>(all[I], weights + I / width * width),
+           place_of(words[I], I % together), registers),
+       ...);
+    }(std::make_index_sequence<static_cast<std::size_t>(listed_group)>{});
+  } else {
+    std::ptrdiff_t j = 0;
+    for (; j + places_together <= group.count; j += places_together)
+      [&]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
+        const std::uint64_t word = load_places(places + j);
+        (add(I % side, broadcast<Arch>(weights[j + static_cast<std::ptrdiff_t>(I)]),
+             place_of(word, I), registers),
+         ...);
+      }(std::make_index_sequence<static_cast<std::size_t>(places_together)>{});
+    for (; j < group.count; ++j)
+      add(std::size_t{0}, broadcast<Arch>(weights[j]), places[j], registers);
+  }
   [&]<std::size_t... R>(std::index_sequence<R...>) PARE_LAMBDA_INLINE {
     const auto total = [&](std::size_t r) PARE_LAMBDA_INLINE {
       if constexpr (side == 4)
@@ -108,7 +121,7 @@ PARE_ABI_BEGIN
 template <class Arch, class T>
 void run_kernel(Arch, const SumListed<T>& a) noexcept {
   const ListedWindow<T> window = a.window;  // in registers
-  detail::ListedAhead<T> ahead(window, a.fetch, a.out, a.weights);
+  detail::ListedAhead<T> ahead(window, a.fetch, a.weights);
   for (std::ptrdiff_t g = 0; g < window.count; ++g) {
     ahead.advance(g);
     const ListedGroup group = window.groups[g];

@@ -10,10 +10,11 @@
 /// that do not lie one behind the other on cache lines, or are not of T, are copied and widened,
 /// each block once for an item, to a ring. Beyond that memory is read once for each item.
 ///
-/// Of 8192 queries with 1024 random keys of 64 floats, 23 ms on one core of a Zen 5, scores
-/// take 8.9 and values 10: 4.3 and 4.9 cycles a pair. Four loads at loaded addresses alone
-/// take 2.5, and the kernels 3.8 and 3.6 where all is in L1; the rest is L2. Lists take 3 ms, a
-/// third of which is reading them from memory, weights 1.
+/// Of 8192 queries with 1024 random keys of 64 floats, 21 ms on one core of a Zen 5, scores and
+/// values take 8 to 9 each. The kernels take 3.7 and 3.4 cycles a pair where a window of 32 KiB
+/// stays in L1, 4.5 and 4.1 with one of 64 KiB, 5.7 and 5.0 with 128: the rest is L2. Four loads at
+/// loaded addresses alone take 2.5. Lists take 3 ms, a third of which is reading them from memory,
+/// weights 1.
 
 #include <pare/attention/detail/call.hpp>
 #include <pare/attention/detail/list_groups.hpp>

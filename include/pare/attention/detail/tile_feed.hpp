@@ -155,10 +155,10 @@ class TileFeed {
   void place_run(Index begin, Index n) {
     for (Index i = 0; i < n; ++i)
       scratch_.positions[count_ + i] = static_cast<std::int32_t>(begin + i);
-    list_rows<S>(begin, n, scratch_.key_rows + count_, [this](Index position) {
+    point_at_rows<S>(begin, n, scratch_.key_rows + count_, [this](Index position) {
       return call_.source.key_run(sequence_, kv_head_, position);
     });
-    list_rows<S>(begin, n, scratch_.value_rows + count_, [this](Index position) {
+    point_at_rows<S>(begin, n, scratch_.value_rows + count_, [this](Index position) {
       return call_.source.value_run(sequence_, kv_head_, position);
     });
   }

@@ -212,7 +212,7 @@ class MeanRunner {
     if constexpr (HasRowRuns<typename C::Keys>) {
       const Index first = before_.last + 1, n = std::min(end - query, s_.keys - first);
       if (!p_.causal || first < 0 || last_seen(query) != first || n <= 0) return 0;
-      list_rows<S>(first, n, enter_, [this](Index position) {
+      point_at_rows<S>(first, n, enter_, [this](Index position) {
         RowRun<S> run =
             call_.source.value_run(item_.sequence, item_.head_begin / p_.group(), position);
         run.first += item_.column_begin;

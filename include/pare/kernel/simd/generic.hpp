@@ -43,6 +43,8 @@ void trade_lanes_on(NoArch);
 template <int Distance>
 void keep_lanes_on(NoArch);
 void broadcast_pair_on(NoArch);
+template <std::size_t I>
+void spread_lane_on(NoArch);
 void widen_floats_on(NoArch);
 void narrow_doubles_on(NoArch);
 void load_signed_bytes_on(NoArch);

@@ -191,6 +191,13 @@ PARE_ALWAYS_INLINE Doubles8 interleave_high_on(arch::avx512, Doubles8 a, Doubles
   return _mm512_permutex2var_pd(a, _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15), b);
 }
 
+/// Of a quarter, which four lanes share, the lane.
+template <std::size_t I>
+PARE_ALWAYS_INLINE Floats16 spread_lane_on(arch::avx512, Floats16 v) noexcept {
+  constexpr int quarter = static_cast<int>(I / 4) * 0x55, lane = static_cast<int>(I % 4) * 0x55;
+  return _mm512_maskz_permute_ps(0xffff, _mm512_maskz_shuffle_f32x4(0xffff, v, v, quarter), lane);
+}
+
 // A shuffle of 512 bits takes a cycle of one pipe, a permutation by indices 1.4, and a blend goes
 // to any pipe.
 template <int Distance>
