@@ -168,7 +168,7 @@ void expect_scanned(const Case<S, H>& before, Case<S, H>& got) {
 const Shape shapes[] = {
     {2, 35, 4, 2, 19, 64, false}, {1, 17, 3, 1, 6, 37, true}, {1, 5, 2, 2, 64, 130, false},
     {2, 9, 6, 1, 21, 1, true},    {1, 40, 5, 5, 16, 1, true}, {1, 3, 4, 2, 5, 1, false},
-    {1, 1, 2, 1, 64, 64, true},   {1, 20, 1, 1, 1, 3, true},
+    {1, 1, 2, 1, 64, 64, true},   {1, 20, 1, 1, 1, 3, true},  {1, 7, 9, 1, 67, 1, true},
 };
 
 template <class Case>
