@@ -58,6 +58,8 @@ void scale_exponent_on(NoArch);
 void list_bits_on(NoArch);
 void two_largest_on(NoArch);
 void compress_eight_on(NoArch);
+template <bool Weighed, bool Streaming>
+void keep_sixty_four_on(NoArch);
 template <int Entries>
 void hold_table_on(NoArch);
 void look_up_held_on(NoArch);
