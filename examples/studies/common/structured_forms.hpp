@@ -31,7 +31,6 @@
 #include <pare/transformer/structured/two_four_linear.hpp>
 #include <pare/transformer/structured/wrapped_linear.hpp>
 
-#include <algorithm>
 #include <functional>
 #include <string>
 #include <utility>
@@ -72,18 +71,12 @@ inline StructuredForm low_rank_form(double share) {
           }};
 }
 
-/// Half of the bytes for atoms that all outputs share, the others for as many of them per output
-/// (a value and a place of 1 byte, or of 2 beyond 256 atoms).
+/// Atoms that all outputs share, and a few of them per output: factor::options_of_share.
 inline StructuredForm dense_sparse_form(double share) {
   return {"dense x sparse",
           [share](const ModelBackend& on, const RowMatrix<float>& w, const Covariance& inputs) {
-            const Index half = static_cast<Index>(share * static_cast<double>(w.size()));
-            const Index atoms =
-                std::clamp<Index>(half / (2 * w.cols()), 1, std::min(w.rows(), w.cols()));
-            const Index each = atoms > 256 ? 4 : 3;
-            const Index nonzeros = std::clamp<Index>(half / (each * w.rows()), 1, atoms);
-            const auto fit =
-                pare::factor::dense_sparse(on, w, inputs, {.atoms = atoms, .nonzeros = nonzeros});
+            const auto fit = pare::factor::dense_sparse(
+                on, w, inputs, pare::factor::options_of_share(w.rows(), w.cols(), share));
             auto stored = fit.weight.template rounded<pare::bf16>();
             const Index bytes = stored.bytes();
             return StructuredLayer{
