@@ -79,6 +79,8 @@ TEST(BlockDiagonalTest, RefusesWhatDoesNotFit) {
   x.setZero();
   y.setZero();
   refuses_and_leaves_alone([&] { a.to_dense(x); }, "factor::BlockDiagonal::to_dense", "out", x);
+  auto single = random_blocks<float>(4, 4, 1);
+  refusal([&] { single.to_dense(single.own_values()); }, "factor::BlockDiagonal::to_dense", "out");
   const auto products = [&](auto from, auto to, const char* argument) {
     refuses_and_leaves_alone([&] { multiply_blocks(pare::simd, a, as_const(from), to); },
                              "factor::multiply_blocks", argument, x, y);
