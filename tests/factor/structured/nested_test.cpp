@@ -301,6 +301,9 @@ TEST(OrderedDropout, CutsOneLayerOrEachUniformly) {
       EXPECT_NEAR(counts[layer][b], mean, 4.5 * std::sqrt(mean * (1 - 1 / rank))) << b;
   }
   EXPECT_NE(single.widths(Index{1} << 40), single.widths(0));
+  // Layers of one rank are drawn apart from each other.
+  const OrderedDropout alike{.ranks = {100000, 100000}, .seed = 3, .layers = DroppedLayers::Each};
+  EXPECT_NE(alike.widths(5)[0], alike.widths(5)[1]);
 }
 
 TEST(Nested, WhatDoesNotFitIsRefused) {

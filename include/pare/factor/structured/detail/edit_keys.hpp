@@ -173,7 +173,8 @@ Edits edits_of(const char* function, const B& backend, TensorView<const S, 2> we
   return edits;
 }
 
-/// edited = W + changes^T directions. What is beyond T is refused, unless W is not finite there.
+/// edited = W + changes^T directions. What is beyond T is refused,
+/// unless the row of W is not finite.
 template <class B, class S, class T>
 void add_edits(const char* function, const B& backend, TensorView<const S, 2> w,
                const RowMatrix<double>& changes, const RowMatrix<double>& directions,
@@ -187,10 +188,12 @@ void add_edits(const char* function, const B& backend, TensorView<const S, 2> w,
       for (Index c = 0; c < changes.rows(); ++c) row += changes(c, o) * directions.row(c);
       edited.row(o) = row.template cast<T>();
       if (edited.row(o).allFinite()) continue;
+      bool is_finite_row = true;  // of W: the edit is NaN where it is not
       for (Index i = 0; i < w.cols(); ++i)
-        check(is_finite(static_cast<double>(edited(o, i))) ||
-                  !is_finite(static_cast<double>(static_cast<compute_t<S>>(w(o, i)))),
-              function, "values", row[i], "an edited weight that fits its scalar");
+        is_finite_row =
+            is_finite_row && is_finite(static_cast<double>(static_cast<compute_t<S>>(w(o, i))));
+      check(!is_finite_row, function, "values", row.cwiseAbs().maxCoeff(),
+            "an edited weight that fits its scalar");
     }
   };
   if constexpr (KernelBackend<B>)
