@@ -9,6 +9,7 @@
 
 #include <pare/core/macros_off.hpp>
 
+#include <pare/kernel/falling_list.hpp>
 #include <pare/kernel/largest_lanes.hpp>
 #include <pare/kernel/simd.hpp>
 

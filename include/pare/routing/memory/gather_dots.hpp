@@ -7,8 +7,7 @@
 ///     out_rj = <table(ids_rj), x_r>
 ///
 /// ```cpp
-/// gather_dots(pare::simd.threads(2), table, hits.ids, x, pre);   // table [slots, dim], x [rows,
-/// dim]
+/// gather_dots(pare::simd.threads(2), table, hits.ids, x, pre);   // table [slots, dim]
 /// ```
 ///
 /// The table is float, double, bf16 or f16, viewed where it lies, in a mapped file too. Ids may

@@ -11,6 +11,7 @@
 #include <pare/core/parallel.hpp>
 #include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/kernel/falling_list.hpp>
 #include <pare/kernel/pack_lines.hpp>
 #include <pare/kernel/product_keys.hpp>
 #include <pare/kernel/product_tile.hpp>
