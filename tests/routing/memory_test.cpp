@@ -96,9 +96,11 @@ void expect_largest(const Memory<T>& m, const MemoryHits<T>& hits, Index k, doub
 // Sums of 9 products of numbers up to 1, twice: off by at most 200 u.
 TEST(ProductKeys, AreTheLargestOfAllSlots) {
   const Memory<float> m(70, 2, 37, 9);
+  const Memory<float> few(3, 2, 37, 9);
   const Memory<double> wide(5, 1, 20, 9);
   for (const Index k : {1, 7, 37}) {
     const double u = 200 * 0x1p-24;
+    expect_largest(few, search_product_keys(few.q(), few.k(), k), k, u);
     expect_largest(m, search_product_keys(m.q(), m.k(), k), k, u);
     if (k < 37) expect_largest(m, search_product_keys(pare::reference, m.q(), m.k(), k), k, u);
     if (k < 20) expect_largest(wide, search_product_keys(wide.q(), wide.k(), k), k, 200 * 0x1p-53);
@@ -121,12 +123,14 @@ TEST(ProductKeys, OfEqualSumsTakeTheLowerSlot) {
 /// Whole numbers, whose sums have no rounding: both ways must have the same bits, with many equal
 /// scores, zeros of both signs, infinities and a key that is NaN.
 template <class T>
-void expect_reference(Index n, std::initializer_list<Index> some_k, int largest) {
-  Memory<T> m(67, 2, n, 3);
+void expect_reference(Index n, std::initializer_list<Index> some_k, int largest, Index rows = 67) {
+  Memory<T> m(rows, 2, n, 3);
   m.queries = (m.queries * T(largest)).array().round();
   m.keys = (m.keys * T(largest)).array().round();
-  m.queries.row(5).setZero();
-  m.queries.row(6) = -m.queries.row(5);
+  if (rows > 6) {
+    m.queries.row(5).setZero();
+    m.queries.row(6) = -m.queries.row(5);
+  }
   m.keys.row(3).setConstant(std::numeric_limits<T>::quiet_NaN());
   m.keys.row(n + 2).setConstant(T(-0.0));
   m.keys(n + 4, 1) = std::numeric_limits<T>::infinity();
@@ -142,10 +146,13 @@ void expect_reference(Index n, std::initializer_list<Index> some_k, int largest)
 
 TEST(ProductKeys, OfWholeNumbersHaveTheBitsOfTheDefinition) {
   expect_reference<float>(5, {1, 4, 5}, 2);
-  expect_reference<float>(33, {8, 32, 33}, 3);   // of 33 hits no network
-  expect_reference<float>(360, {1, 9, 32}, 3);   // scores that are nearly all equal
-  expect_reference<float>(360, {16, 32}, 1000);  // few of them
-  expect_reference<float>(1100, {2, 32}, 400);   // three parts of the keys
+  expect_reference<float>(33, {8, 32, 33}, 3);       // of 33 hits no network
+  expect_reference<float>(360, {1, 9, 32}, 3);       // scores that are nearly all equal
+  expect_reference<float>(360, {16, 32}, 1000);      // few of them
+  expect_reference<float>(1100, {2, 32}, 400);       // three parts of the keys
+  expect_reference<float>(360, {1, 16, 32}, 30, 2);  // two rows, which are searched by themselves
+  expect_reference<float>(1100, {16}, 3, 4);
+  expect_reference<float>(5, {5}, 2, 1);
   expect_reference<double>(77, {3, 8}, 1000);
   expect_reference<double>(530, {31}, 30000);
 }
@@ -308,12 +315,12 @@ TEST(GatherValues, KeepsNaNWhereItIsAddedUp) {
 }
 
 TEST(Memories, AllocateNothingTheSecondTime) {
-  const Memory<float> m(70, 2, 600, 9);
   const auto values = random_matrix<RowMatrix<float>>(360000, 1, 1);
-  pare::Workspace workspace;
-  MemoryHits<float> hits;
-  RowMatrix<float> out(70, 1);
-  for (const int threads : {1, 2}) {
+  for (const auto& [rows, threads] : {std::pair<Index, int>{70, 1}, {70, 2}, {1, 1}, {1, 2}}) {
+    const Memory<float> m(rows, 2, 600, 9);
+    pare::Workspace workspace;
+    MemoryHits<float> hits;
+    RowMatrix<float> out(rows, 1);
     const auto backend = pare::simd.threads(threads).with(workspace);
     long before = 0;
     for (int turn = 0; turn < 3; ++turn) {
@@ -321,7 +328,7 @@ TEST(Memories, AllocateNothingTheSecondTime) {
       search_product_keys(backend, m.q(), m.k(), 32, hits);
       gather_values(backend, values, hits.ids, hits.scores, out);
     }
-    EXPECT_EQ(pare::testing::allocations, before) << threads;
+    EXPECT_EQ(pare::testing::allocations, before) << rows << ' ' << threads;
   }
 }
 

@@ -22,10 +22,6 @@ PARE_ALWAYS_INLINE bool stands_before(T a, std::ptrdiff_t a_place, T b,
   return a_last == b_last ? a_place < b_place : b_last;
 }
 
-PARE_ABI_END
-namespace detail {
-PARE_ABI_BEGIN
-
 /// The k largest of some values, of equal ones the lower id first, in lists whose elements are
 /// `step` apart: what a lane's network found is put right by it.
 template <class E, class Id>
@@ -65,7 +61,6 @@ class FallingList {
 };
 
 PARE_ABI_END
-}  // namespace detail
 }  // namespace pare::kernel
 
 #include <pare/core/macros_on.hpp>

@@ -80,11 +80,12 @@ PARE_ABI_BEGIN
 ///         in hits. Nothing is written then.
 ///
 /// Cost: 4 rows heads n half FLOPs, which bind, and up to k = 32 a sorting network for each half
-/// and for the pairs, which takes as many rows at a time as a register has lanes: few rows pay for
-/// all lanes. With larger k each score is offered to a heap, which then binds. Memory: the result,
-/// and per worker the scores of a block of 256 bytes of rows with up to 512 keys, in the workspace.
-/// A row with a NaN has hits without a meaning, but in range. The same bits for any number of
-/// threads.
+/// and for the pairs, which takes as many rows at a time as a register has lanes. Up to 4 rows of
+/// float with up to 64 hits in all are searched one after the other, in a third to all of the time.
+/// With larger k each score is offered to a heap, which then binds. Memory: the result, and per
+/// worker the scores of a block of 256 bytes of rows with up to 512 keys, in the workspace. A row
+/// with a NaN has hits without a meaning, but in range. The same bits for any number of threads;
+/// those of so few rows may differ in the last ones from the same rows among more.
 template <Backend B, In<3> Q, In<4> K>
 requires ComputeScalar<scalar_of<Q>> && SameScalar<Q, K>
 void search_product_keys(const B& backend, const Q& queries, const K& keys, Index k,

@@ -3,7 +3,7 @@
 
 /// \file
 /// A search of product keys: scores of a block of rows by products with the keys as they lie, then
-/// the choice of all rows of a register at a time.
+/// the choice of all rows of a register at a time; of few rows one after the other.
 
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
@@ -15,6 +15,7 @@
 #include <pare/kernel/pack_lines.hpp>
 #include <pare/kernel/product_keys.hpp>
 #include <pare/kernel/product_tile.hpp>
+#include <pare/linalg/weight_rows.hpp>
 #include <pare/routing/memory/detail/half_search.hpp>
 #include <pare/routing/memory/memory_hits.hpp>
 
@@ -22,6 +23,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
 namespace pare::routing::detail {
@@ -70,6 +72,27 @@ struct ProductKeyBlock {
   }
 };
 
+/// Whether each row is searched by itself: a network takes as long for one as for a register of
+/// them, a list longer the more it keeps.
+inline bool has_few_key_rows(Index rows, Index k) { return rows <= 4 && rows * k <= 64; }
+
+/// What a worker keeps of few rows.
+struct FewKeyRows {
+  std::array<float*, 2> scores{};         ///< [rows x n]
+  std::array<float*, 2> best{};           ///< [k]
+  std::array<std::int32_t*, 2> places{};  ///< [k]
+  double* sums = nullptr;                 ///< [k]
+
+  void carve(Carver& take, Index rows, Index n, Index k) {
+    for (std::size_t which = 0; which < 2; ++which) {
+      take(scores[which], rows * n);
+      take(best[which], k);
+      take(places[which], k);
+    }
+    take(sums, k);
+  }
+};
+
 template <class B, class T>
 class ProductKeyRun {
  public:
@@ -83,20 +106,18 @@ class ProductKeyRun {
       return Item{item / blocks, begin, std::min(Block::columns, c_.rows() - begin)};
     };
     if constexpr (KernelBackend<B>) {
-      if (by_network()) {
-        const Index workers = worker_count(backend_.executor, items);
-        Carver count(nullptr);
-        Block().carve(count, c_.half(), keys_of_part());
-        const auto size = static_cast<Index>(count.used());
-        std::byte* const bytes =
-            memory_->bytes.resize(static_cast<std::size_t>(size * std::max<Index>(workers, 1)));
-        return parallel_for(backend_.executor, items, [&](Index item, int worker) {
-          Block block;
-          Carver take(bytes + size * worker);
-          block.carve(take, c_.half(), keys_of_part());
-          find(place(item), block);
-        });
-      }
+      if constexpr (std::is_same_v<T, float>)
+        if (has_few_key_rows(c_.rows(), c_.k)) {
+          return over<FewKeyRows>(
+              c_.heads(),
+              [&](FewKeyRows& few, Carver& take) { few.carve(take, c_.rows(), c_.n(), c_.k); },
+              [&](Index head, const FewKeyRows& few) { find_few(head, few); });
+        }
+      if (by_network())
+        return over<Block>(
+            items,
+            [&](Block& block, Carver& take) { block.carve(take, c_.half(), keys_of_part()); },
+            [&](Index item, const Block& block) { find(place(item), block); });
       parallel_for(backend_.executor, items,
                    [&](Index item, int) { find_one_by_one(place(item)); });
     } else {
@@ -109,6 +130,24 @@ class ProductKeyRun {
   struct Item {
     Index head, begin, count;
   };
+
+  /// f(item, memory) on all threads, with the memory of a worker each.
+  template <class Memory, class Carve, class F>
+  void over(Index items, const Carve& carve, const F& f) {
+    const Index workers = worker_count(backend_.executor, items);
+    Carver count(nullptr);
+    Memory none;
+    carve(none, count);
+    const auto size = static_cast<Index>(count.used());
+    std::byte* const bytes =
+        memory_->bytes.resize(static_cast<std::size_t>(size * std::max<Index>(workers, 1)));
+    parallel_for(backend_.executor, items, [&](Index item, int worker) {
+      Memory memory;
+      Carver take(bytes + size * worker);
+      carve(memory, take);
+      f(item, memory);
+    });
+  }
 
   /// Networks hold so many hits. Keys that all lie in one place have no stride to multiply by.
   bool by_network() const {
@@ -188,6 +227,34 @@ class ProductKeyRun {
         all.places[static_cast<Index>(s) * Block::stride + c] = places[s];
       }
     }
+  }
+
+  /// All rows of a head, whose keys are read once.
+  void find_few(Index head, const FewKeyRows& few) {
+    const Index rows = c_.rows(), n = c_.n();
+    for (Index which = 0; which < 2; ++which)
+      linalg::multiply_weight_rows(
+          backend_,
+          TensorView<const T, 2>{
+              &c_.keys(head, which, 0, 0), {n, c_.half()}, {c_.keys.stride[2], 1}},
+          queries(Item{head, 0, rows}, which),
+          TensorView<T, 2>{few.scores[static_cast<std::size_t>(which)], {rows, n}, {n, 1}});
+    for (Index r = 0; r < rows; ++r) choose_few(head, r, few);
+  }
+
+  void choose_few(Index head, Index row, const FewKeyRows& few) {
+    for (std::size_t which = 0; which < 2; ++which) {
+      kernel::FallingList<T, std::int32_t> list(c_.k, few.best[which], few.places[which], 1);
+      const T* const scores = few.scores[which] + row * c_.n();
+      for (Index i = 0; i < c_.n(); ++i) list.offer(scores[i], static_cast<std::int32_t>(i));
+    }
+    kernel::FallingList<double, Index> list(c_.k, few.sums, &hits_.ids(row, head * c_.k), 1);
+    for (Index a = 0; a < c_.k; ++a)
+      for (Index b = 0; (a + 1) * (b + 1) <= c_.k; ++b)
+        list.offer(static_cast<double>(few.best[0][a]) + static_cast<double>(few.best[1][b]),
+                   few.places[0][a] * c_.n() + few.places[1][b]);
+    for (Index s = 0; s < c_.k; ++s)
+      hits_.scores(row, head * c_.k + s) = static_cast<T>(few.sums[s]);
   }
 
   /// The definition, and the way of more hits than a network holds.
