@@ -29,8 +29,8 @@ namespace pare::kernel {
 /// y_rj = sum_i x_ri W_ji. Inputs and strides count pairs. Only where the arch has_bf16_dot.
 ///
 /// Cost: W is read once for every 24 to 36 rows, which binds up to some 10 rows on Zen 5; beyond,
-/// products do, at 0.75 to 0.85 of their peak; of the rest, half is adding
-/// up lanes. Of more than 7 rows fastest where rows of x are `pair_row_stride` apart.
+/// products do, at 0.75 to 0.85 of their peak, much of the rest being the adding up of lanes. More
+/// than 7 rows are fastest where rows of x are `pair_row_stride` apart.
 struct MultiplyWeightPairs {
   const Bf16Pair* weights = nullptr;  ///< [outputs x inputs]
   std::ptrdiff_t weight_stride = 0;
