@@ -9,9 +9,10 @@
 ///     y += (sum_q x_q Abar_q) [Bbar_1 .. Bbar_S] alpha / r,   Abar_q = sum_e w_qe A_eq, Bbar alike
 ///
 /// ```cpp
-/// const AdapterBank<float> bank{a, b};               // [experts, splits, in/S, r], [experts, r,
-/// splits, out/S] const RowMatrix<float> w = task_weights(logits);   // [splits, experts], once per
-/// task const MergedAdapter<float> adapter = merge_adapters(bank, w, {.alpha = 16});
+/// // views: a [experts, splits, in / splits, r], b [experts, r, splits, out / splits]
+/// const AdapterBank<float> bank{a, b};
+/// const RowMatrix<float> w = task_weights(logits);   // [splits, experts], once per task
+/// const MergedAdapter<float> adapter = merge_adapters(bank, w, {.alpha = 16});
 /// add_adapter(adapter, weight);                      // weight [out, in] += left right
 /// subtract_adapter(adapter, weight);                 // un-merged, to rounding
 /// ```

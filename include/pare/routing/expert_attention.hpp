@@ -10,7 +10,7 @@
 ///
 /// ```cpp
 /// pool_sequences(x, offsets, pooled);                    // means, [sequences, width]
-/// multiply(pooled, transpose(router), logits);           // [sequences, heads]
+/// logits = pooled * router.transpose();                  // of Eigen's, [sequences, heads]
 /// const auto routes = routes_of_tokens(route(logits, TopOne{}), offsets);
 /// FeedForward<DenseLinear<float>, transformer::Gelu> expander(up, down);  // dim to outputs
 /// expert_attention(attended, routes, expander, y);       // attended [tokens, heads x dim]

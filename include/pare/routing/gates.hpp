@@ -8,10 +8,12 @@
 /// const Routes<float> routes = route(logits, TopK{.k = 2});        // logits [rows, experts]
 /// route(pare::simd.threads(4), logits, TopOne{}, routes);          // in the memory of routes
 /// struct Nearest {                                                 // a gate of your own
-///   Index choices(Index) const { return 1; }
-///   void validate(const char*, Index) const {}
-///   template <class Row>
-///   void select(const Row& row) const { row.take_largest(); row.weigh([](double) { return 1.0; });
+///   pare::Index choices(pare::Index experts) const { return 1; }
+///   void validate(const char* function, pare::Index experts) const {}
+///   template <class Row>                                           // gate_row.hpp
+///   void select(const Row& row) const {
+///     row.take_largest();
+///     row.weigh([](double logit) { return 1.0; });
 ///   }
 /// };
 /// ```

@@ -11,7 +11,8 @@
 /// const auto best = oracle_routes(errors, TopHalf{.k = 2});
 /// const auto curve = budget_curve(x, experts, dense);    // relative error for k = 1 .. experts
 /// const auto router = fit_ridge_router(x, best.ids, 8, {.ridge = 1});   // [experts, inputs]
-/// multiply(x, transpose(router), logits);                // and route(logits, TopHalf{.k = 2})
+/// const RowMatrix<float> logits = x * router.transpose();   // of Eigen's; or by a DenseLinear
+/// const auto routes = route(logits, TopHalf{.k = 2});
 /// ```
 ///
 /// The prior-approximate error judges each expert alone, scaled as it would be:

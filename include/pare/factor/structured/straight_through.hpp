@@ -8,8 +8,8 @@
 /// ```cpp
 /// StraightThroughFactorizer<float> f(w, {.factors = {.atoms = 64, .nonzeros = 8}});
 /// for (...) {
-///   const auto gradient = ...;      // [outputs, inputs], of the loss with f.weight() as the
-///   weight f.step(pare::simd, gradient);
+///   // gradient [outputs, inputs]: of the loss, with f.weight() as the weight
+///   f.step(pare::simd, gradient);
 /// }
 /// DenseSparseLinear<float> layer(f.weight().copy());
 /// ```

@@ -7,8 +7,8 @@
 ///     out_r = sum_j weights_rj values(ids_rj)
 ///
 /// ```cpp
-/// gather_values(pare::simd.threads(2), values, hits.ids, hits.scores, out);   // values [slots,
-/// dim]
+/// // values [slots, dim], out [rows, dim]
+/// gather_values(pare::simd.threads(2), values, hits.ids, hits.scores, out);
 /// ```
 ///
 /// The table is float, double, bf16 or f16, viewed where it lies, in a mapped file too. Ids may

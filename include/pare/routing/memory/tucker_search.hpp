@@ -10,8 +10,9 @@
 ///     hits: the k largest of sum_c srow_i^T Core_c scol_j over I x J,  slot = i n + j
 ///
 /// ```cpp
-/// const TuckerKeys<float> memory{keys, cores, u, v};   // [heads, 2, n, half, r], [cores, r, r],
-/// [r], [r] const TuckerHits<float> hits = search_tucker_keys(queries, memory, 32);
+/// // views: keys [heads, 2, n, half, r], cores [cores, r, r], u [r], v [r]
+/// const TuckerKeys<float> memory{keys, cores, u, v};
+/// const TuckerHits<float> hits = search_tucker_keys(queries, memory, 32);
 /// ```
 ///
 /// The preselection is the method's heuristic: hits are *not* the largest of all n^2 scores. With
