@@ -174,6 +174,8 @@ class Covariance {
     check_view(name, "x", tokens);
     const Index count = checked_sum(name, "count", count_, tokens.rows());
     detail::add_covariance(backend, tokens, products_, sum_);
+    if constexpr (KernelBackend<B> && !std::is_same_v<scalar_of<X>, double>)
+      has_float_sums_ |= products_ == CovarianceProducts::Float && tokens.rows() > 0;
     count_ = count;
   }
 
@@ -192,8 +194,13 @@ class Covariance {
   PARE_ALWAYS_INLINE void merge(const Covariance& other) {
     const Index count = checked_sum("factor::Covariance::merge", "count", count_, other.count_);
     detail::merge_covariance(other.sum_, sum_);
+    has_float_sums_ |= other.has_float_sums_;
     count_ = count;
   }
+
+  /// Whether chunks of tokens were summed in float, here or in what was merged: eigenvalues of C
+  /// below some 2^-24 of the largest are then rounding.
+  bool has_float_sums() const { return has_float_sums_; }
 
   /// C [dim x dim], a copy, symmetric bit for bit.
   /// \throws std::invalid_argument if no token was added.
@@ -232,6 +239,7 @@ class Covariance {
   detail::CovarianceSum sum_;
   CovarianceProducts products_;
   Index count_ = 0;
+  bool has_float_sums_ = false;
 };
 
 PARE_ABI_END

@@ -247,6 +247,37 @@ TEST(InverseMoment, OfASingularMomentRaisesWhatHasNoEnergy) {
   EXPECT_EQ(InverseMoment(moment(in)).clamped_directions(), 0);
 }
 
+// Sums of float tokens are rounded, and no direction of that rounding is one that inputs had: an
+// edit by C^-1 of it would be 1e5 times too large.
+TEST(InverseMoment, RoundingOfFloatSumsIsNoEnergy) {
+  const Index in = 64, tokens = 40;
+  const pare::RowMatrix<float> x = normal_matrix(tokens, in, 3).cast<float>();
+  pare::factor::Covariance rounded(in), parts(in);
+  rounded.add(x);
+  parts.merge(rounded);
+  pare::factor::Covariance exact(in, pare::factor::CovarianceProducts::Double);
+  exact.add(x);
+  EXPECT_TRUE(rounded.has_float_sums() && parts.has_float_sums());
+  EXPECT_FALSE(exact.has_float_sums());
+  const Wide w = normal_matrix(9, in, 1), key = x.topRows(1).cast<double>(),
+             value = normal_matrix(1, 9, 7);
+  const Wide wanted = rank_one_edit(w, InverseMoment(exact), key, value);
+  for (const auto* c : {&rounded, &parts}) {
+    const InverseMoment inverse(*c);
+    EXPECT_EQ(inverse.clamped_directions(), in - tokens);
+    // Let C be off by 2^-24 of its largest eigenvalue. What inputs had is above .01 of that,
+    // (1 - r)^2 / (1 + r)^2 for r = sqrt(40 / 64), and turns by 100 2^-24: so much of the key lies
+    // outside, where C^-1 is at most 2^21, and takes 12.5 times what the least change does.
+    const Wide change = rank_one_edit(w, inverse, key, value) - w, least = wanted - w;
+    EXPECT_LE(change.norm(), 16 * least.norm());
+    // Outputs of the inputs change least, to (2^-21 + 2^-24) of C and the change's size.
+    const double seen = (change * x.cast<double>().transpose()).squaredNorm(),
+                 at_least = (least * x.cast<double>().transpose()).squaredNorm();
+    const double largest = x.cast<double>().squaredNorm();  // or more
+    EXPECT_LE(seen, at_least + 0x1.2p-21 * largest * 257 * least.squaredNorm());
+  }
+}
+
 /// As `near`, for the condition of the C at hand: 1e8 for 70 inputs.
 double near_of(const Wide& c) {
   const Eigen::VectorXd values = Eigen::SelfAdjointEigenSolver<Wide>(c).eigenvalues();
