@@ -7,8 +7,8 @@
 ///     y_r = sum over heads and hits of g(score) A(<down_i, x_r>) up_i
 ///
 /// ```cpp
-/// const PeerExperts<bf16> experts{down, up};              // [n^2, dim] both
-/// peer(pare::simd.with(workspace), x, queries, keys, experts, y, Gelu{}, {.k = 16});
+/// const PeerExperts<bf16> experts{down, up};   // views, [n^2, dim] and [n^2, outputs]
+/// peer(pare::simd.with(workspace), x, queries, keys, experts, y, transformer::Gelu{}, {.k = 16});
 /// ```
 ///
 /// Queries are those of search_product_keys: a layer of the model makes them, its norm included.
