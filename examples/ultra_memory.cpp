@@ -44,8 +44,8 @@ int main() {
   Matrix first(rows, inputs), second(rows, inputs);
   const UltraMemory<pare::bf16> memory(tucker, pre_values, values, {.k = 16});
   const UltraMemory<pare::bf16> later(tucker, pre_values, values, {.k = 16, .offset = slots / 2});
-  ultra_memory(pare::simd, pare::const_view(x), layers, memory, pare::to_view(first));
-  ultra_memory(pare::simd, pare::const_view(x), layers, later, pare::to_view(second));
+  ultra_memory(x, layers, memory, first);
+  ultra_memory(x, layers, later, second);
   const float difference = (first - second).norm() / first.norm();
   std::printf("difference between the layers: %.2f\n", double(difference));
   return first.allFinite() && difference > 0.5f ? 0 : 1;

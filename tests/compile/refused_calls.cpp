@@ -444,6 +444,7 @@ void refused() {
   routing::peer(x, rank3, q, w, y);       // refused: routing::peer: experts: wanted PeerExperts
   routing::search_product_keys(rank3, q);  // refused: search_product_keys: after keys: wanted k
   routing::search_tucker_keys(rank3, q, 2);  // refused: search_tucker_keys: memory: wanted TuckerK
+  routing::ultra_memory(x, q, q, y);         // refused: routing::ultra_memory: layers: wanted UltraM
   routing::add_adapter(w, y);  // refused: routing::add_adapter: adapter: wanted a MergedAdapter
   routing::subtract_adapter(w, y);  // refused: subtract_adapter: adapter: wanted a MergedAdapter
   operator_span(xi);  // refused: operator_span: operators: wanted elements of float, double

@@ -7,8 +7,9 @@
 ///     q = LN(x W_q^T) per half of a head,  p = x W_pre^T,  y = memory(q, p) W_v^T
 ///
 /// ```cpp
-/// ultra_memory(pare::simd.with(workspace), x, UltraMemoryLayers{query, pre, value, gain, bias},
-///              memory, y);
+/// // layers of one type; gain and bias are views, [half]
+/// const UltraMemoryLayers<DenseLinear<bf16>> layers{query, pre, value, gain, bias};
+/// ultra_memory(pare::simd.with(workspace), x, layers, memory, y);
 /// ```
 ///
 /// Source: UltraMemV2, arXiv 2508.18756, by its released code. Reconstructed: the norm runs over a
@@ -20,11 +21,14 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
+#include <pare/core/refused_call.hpp>
 #include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/routing/memory/ultra_memory.hpp>
 #include <pare/transformer/linear.hpp>
 #include <pare/transformer/norms.hpp>
+
+#include <type_traits>
 
 namespace pare::routing {
 PARE_ABI_BEGIN
@@ -69,34 +73,19 @@ void check_layers(const UltraMemoryLayers<L>& layers, const UltraMemory<S>& memo
   check_extents<1>(function, "layers.bias", layers.bias.extent, {memory.half()});
 }
 
-PARE_ABI_END
-}  // namespace detail
-PARE_ABI_BEGIN
-
-/// Runs the block.
-///
-/// \param x      [rows, inputs], any strides
-/// \param layers and \param memory see there, of one scalar
-/// \param y      [rows, outputs], any strides; apart from x and the layers
-/// \throws std::invalid_argument if an extent does not fit, or y overlaps what is read. Nothing is
-///         written then. No rows: a no-op.
-///
-/// Cost: those of the layers and of the memory. Memory, in the backend's workspace: queries, p and
-/// values of all rows.
-template <Backend B, class L, StorageScalar S>
-requires std::is_same_v<transformer::linear_scalar<L>, compute_t<S>>
+template <class B, class L, class S>
 void ultra_memory(const B& backend, TensorView<const compute_t<S>, 2> x,
                   const UltraMemoryLayers<L>& layers, const UltraMemory<S>& memory,
                   TensorView<compute_t<S>, 2> y) {
   using T = compute_t<S>;
   constexpr const char* function = "routing::ultra_memory";
-  detail::check_layers(layers, memory);
+  check_layers(layers, memory);
   transformer::check_linear(function, layers.query.inputs(), layers.value.outputs(), x, y);
   for (const L* layer : {&layers.query, &layers.pre, &layers.value})
     transformer::check_apart_from_layer(function, "y", y, *layer);
   const Index rows = y.rows(), heads = memory.heads(), half = memory.half();
   if (rows == 0) return;
-  const auto kept = leased<detail::UltraBlockMemory<T>>(backend);
+  const auto kept = leased<UltraBlockMemory<T>>(backend);
   const auto q = matrix_in(kept->queries, rows, heads * 2 * half);
   const auto p = matrix_in(kept->pre, rows, memory.pre_dim());
   const auto values = matrix_in(kept->values, rows, memory.dim());
@@ -110,6 +99,61 @@ void ultra_memory(const B& backend, TensorView<const compute_t<S>, 2> x,
       as_const(p), values);
   layers.value.apply(backend, as_const(values), y);
 }
+
+template <class X>
+struct IsUltraLayers : std::false_type {};
+template <class L>
+struct IsUltraLayers<UltraMemoryLayers<L>> : std::true_type {};
+template <class X>
+using TakesUltraLayers = IsUltraLayers<std::remove_cvref_t<X>>;
+
+template <class X>
+struct IsUltraMemory : std::false_type {};
+template <class S>
+struct IsUltraMemory<UltraMemory<S>> : std::true_type {};
+template <class X>
+using TakesUltraMemory = IsUltraMemory<std::remove_cvref_t<X>>;
+
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
+/// Runs the block.
+///
+/// \param backend left out: pare::simd
+/// \param x       [rows, inputs] of what tables and layers are computed in, any strides
+/// \param layers  the layers around the memory, of that scalar
+/// \param memory  the memory
+/// \param y       [rows, outputs], any strides, written; apart from x and the layers
+/// \throws std::invalid_argument if an extent does not fit, or y overlaps what is read. Nothing is
+///         written then. No rows: a no-op.
+///
+/// Cost: those of the layers and of the memory. Memory, in the backend's workspace: queries, p and
+/// values of all rows.
+template <Backend B, In<2> X, class L, StorageScalar S, Out<2> Y>
+requires std::is_same_v<scalar_of<X>, compute_t<S>> && SameScalar<X, Y> &&
+         std::is_same_v<transformer::linear_scalar<L>, compute_t<S>>
+void ultra_memory(const B& backend, const X& x, const UltraMemoryLayers<L>& layers,
+                  const UltraMemory<S>& memory, Y&& y) {
+  detail::ultra_memory<B, L, S>(backend, as_const(to_view(x)), layers, memory, to_view(y));
+}
+
+/// \overload
+template <In<2> X, class L, StorageScalar S, Out<2> Y>
+requires std::is_same_v<scalar_of<X>, compute_t<S>> && SameScalar<X, Y> &&
+         std::is_same_v<transformer::linear_scalar<L>, compute_t<S>>
+void ultra_memory(const X& x, const UltraMemoryLayers<L>& layers, const UltraMemory<S>& memory,
+                  Y&& y) {
+  ultra_memory(simd, x, layers, memory, y);
+}
+
+PARE_REFUSE_CALLS(ultra_memory, "routing::ultra_memory", "after y: wanted nothing",
+                  (INPUT, (roles::ReadsCompute<2>), "x", "[rows, inputs]"),
+                  (PLAIN, (roles::Takes<detail::TakesUltraLayers>), "layers",
+                   "UltraMemoryLayers of the scalar of x"),
+                  (PLAIN, (roles::Takes<detail::TakesUltraMemory>), "memory",
+                   "an UltraMemory that is computed in the scalar of x"),
+                  (OUTPUT, (roles::WritesSame<2>), "y", "[rows, outputs] of the scalar of x"))
 
 PARE_ABI_END
 }  // namespace pare::routing
