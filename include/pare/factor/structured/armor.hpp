@@ -59,7 +59,10 @@ namespace pare::factor {
 /// Options of `armor`.
 struct ArmorOptions {
   /// Inputs of a block of B, and outputs of one of A: a multiple of 4 that divides both. The
-  /// paper's experiments have 128, the configuration of its code 32.
+  /// paper's experiments have 128, the configuration of its code 32. Blocks take block (1 / inputs
+  /// + 1 / outputs) of the bytes of the dense weight, beside the 0.53 of the core in float: 0.06 of
+  /// 4096 x 4096, but 0.42 of a layer of MiniLM, 384 to 1536, whose loss falls to .024 then. Blocks
+  /// of 32 take 0.10 there and end at .070; NoWag-P has .124.
   Index block = 128;
 
   /// Outputs of a block of A; left out: `block`.

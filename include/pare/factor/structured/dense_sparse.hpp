@@ -8,6 +8,7 @@
 /// ```cpp
 /// auto fit = dense_sparse(w, {.block = 256, .atoms = 64, .nonzeros = 8});
 /// fit.weight.dictionary(), fit.losses, fit.relative_error();
+/// auto half = dense_sparse(w, options_of_share(w.rows(), w.cols(), 0.5));    // of w's bytes
 /// auto aware = dense_sparse(w, covariance, {.atoms = 128, .nonzeros = 16});  // of the inputs
 /// auto again = dense_sparse(w, fit.weight, {.sweeps = 1});                  // a warm start
 /// DenseSparseLinear<bf16> layer(fit.weight.rounded<bf16>());  // transformer/structured/

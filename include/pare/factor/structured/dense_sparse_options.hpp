@@ -24,7 +24,8 @@
 
 namespace pare::factor {
 
-/// Options of dense_sparse.
+/// Options of dense_sparse. The default of 64 atoms is refused for a weight with fewer inputs or
+/// outputs: options_of_share gives numbers that suit a weight.
 struct DenseSparseOptions {
   /// Outputs that share atoms, a divisor of the outputs; left out: all outputs.
   std::optional<Index> block{};

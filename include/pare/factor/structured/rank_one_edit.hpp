@@ -7,6 +7,7 @@
 ///
 /// ```cpp
 /// const InverseMoment inverse(covariance);                       // C = E[x x^T] of the inputs
+/// // keys [concepts x in], values [concepts x out]: of a vector, key.transpose()
 /// auto changed = rank_one_edit(w, inverse, keys, values);        // ROME: a weight
 /// auto rome = rome_edits(w, inverse, keys, values);              // the same beside W
 /// auto gated = perfusion_edits(w, inverse, keys, values, SigmoidGate{.beta = 0.6});

@@ -26,7 +26,17 @@
 /// | | NAME.values | that of S | [blocks, ceil(block / 16), nonzeros, 16], as they lie |
 /// | | NAME.places | U8 to 256 atoms, else U16 | the same |
 ///
-/// ARMOR's layer is three of them: its left blocks, its core, its right blocks.
+/// ARMOR's layer is three of them, its left blocks, its core, its right blocks:
+///
+/// ```cpp
+/// add_structured(tensors, "q.left", f.left);                      // f of armor()
+/// add_structured(tensors, "q.core", f.core);
+/// add_structured(tensors, "q.right", f.right);
+/// transformer::WrappedLinear layer(                               // wrapped_linear.hpp
+///     read_structured<BlockDiagonal<float>>(file, "q.left"),
+///     transformer::TwoFourLinear<float>(read_structured<TwoFour<float>>(file, "q.core")),
+///     read_structured<BlockDiagonal<float>>(file, "q.right"));
+/// ```
 ///
 /// Another weight is saved by a specialisation of StructuredFormat. The names are ours.
 

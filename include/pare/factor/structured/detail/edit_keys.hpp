@@ -52,7 +52,8 @@ RowMatrix<double> key_rows(const char* function, const char* name, TensorView<co
                            Index wanted) {
   check_view(function, name, rows);
   check(rows.rows() >= 1, function, name, rows.extent, "at least one concept");
-  check_extents<2>(function, name, rows.extent, {rows.rows(), wanted});
+  check(rows.cols() == wanted, function, name, rows.extent,
+        Worded{"a row per concept, of length ", wanted});
   check_finite(function, name, rows);
   return row_matrix<double>(rows);
 }
