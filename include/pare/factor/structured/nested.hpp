@@ -136,8 +136,11 @@ auto nested(const W& w, const NestedOptions& options = {}) {
 }
 
 /// The same for the inputs of a covariance: the first b units change outputs least among all of
-/// rank b, tr((W - U_b V_b^T) C (W - U_b V_b^T)^T). Directions without energy have no unit to carry
-/// them: `clamped_directions` counts them.
+/// rank b, tr((W - U_b V_b^T) C (W - U_b V_b^T)^T). C may be singular: no inverse is taken, and
+/// `clamped_directions` stays 0. Units beyond the rank of W C W^T have singular values of rounding
+/// (some 1e-4 of the first, of float tokens) and carry what W does to inputs that were not seen, by
+/// rows of V^T that may be large. Their importance is not small: leave them out by `prefix_of` and
+/// the singular values, not by `shrink`.
 /// \throws std::invalid_argument as covariance_svd
 template <Backend B, In<2> W>
 auto nested(const B& backend, const W& w, const Covariance& covariance,
