@@ -45,8 +45,6 @@ using pare::fuzz::require;
 using pare::routing::RoutePlan;
 using pare::routing::Routes;
 
-constexpr Index kinds = 6;
-
 /// call(), or nothing if it throws std::invalid_argument.
 template <class Call>
 bool taken(const Call& call) {
@@ -369,6 +367,7 @@ std::vector<Index> shuffled(Index n, std::mt19937_64& random) {
 Data valid_input(unsigned long long run, std::mt19937_64& random) {
   const auto below = [&](Index n) { return static_cast<Index>(random() % std::uint64_t(n)); };
   std::vector<Index> list;
+  constexpr Index kinds = 6;
   const Index kind = static_cast<Index>(run) % kinds;
   if (kind == 0) {
     const Index rows = below(12), experts = 1 + below(9), choices = below(experts + 1);

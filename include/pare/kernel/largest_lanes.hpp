@@ -253,14 +253,15 @@ class LargestKeys {
   alignas(64) I left_out_[static_cast<std::size_t>(n)];       ///< the largest of each lane
 };
 
-/// Bit l: lane l falls strictly over `count` registers, `stride` apart; without a NaN then, unless
-/// there is one register alone.
+/// Bit l: lane l falls strictly over `count` registers, `stride` apart, and has no NaN. Of one
+/// register: has no NaN.
 template <class Arch, class T>
 PARE_ALWAYS_INLINE std::uint32_t falling_lanes(const T* values, std::ptrdiff_t count,
                                                std::ptrdiff_t stride) noexcept {
   using V = vec<T, Arch>;
-  V last = load<Arch>(values);
-  auto falls = last == last;
+  const V first = load<Arch>(values);
+  V last = first;
+  auto falls = first == last;
   for (std::ptrdiff_t s = 1; s < count; ++s) {
     const V next = load<Arch>(values + s * stride);
     falls = falls & (last > next);
