@@ -139,8 +139,10 @@ TEST(MultiplyWeightRows, RowsOfPairsLieEvenlyInL1) {
     EXPECT_LT(stride, inputs + 2048);
     EXPECT_EQ(stride % 64, 32);
   }
-  // 7 blocks of 18 to 20 lines, beyond 8 KiB.
-  EXPECT_EQ(pare::linalg::weight_pairs_stride(4096), 4096 + 32 * 19);
+  // 8 blocks of 16 lines, beyond 8 KiB: as few as 6 would not be of one length.
+  EXPECT_EQ(pare::linalg::weight_pairs_stride(4096), 4096 + 32 * 17);
+  // 2 blocks of 24 lines: 25 beyond a page.
+  EXPECT_EQ(pare::linalg::weight_pairs_stride(1536), 2048 + 32 * 25);
 }
 
 /// Of inputs that are no multiple of 64, or rows an odd number of elements apart, none are.

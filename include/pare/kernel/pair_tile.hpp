@@ -28,15 +28,22 @@ PARE_ABI_BEGIN
 
 /// Pairs of a cache line.
 inline constexpr std::ptrdiff_t pairs_of_line = 16;
-/// Steps of a block at most: 640 inputs, of which 24 rows are 30 KiB. Longer blocks have fewer sums
+/// Steps of a block at most: 768 inputs, of which 24 rows are 36 KiB. Longer blocks have fewer sums
 /// to add up, and room for fewer rows in L1.
-inline constexpr std::ptrdiff_t pair_block_steps = 10;
-/// The blocks that inputs are summed in, whatever the rows and outputs: as few as can be, and as
-/// even as steps allow.
+inline constexpr std::ptrdiff_t pair_block_steps = 12;
+/// The blocks that inputs are summed in, whatever the rows and outputs: as few as can be, or up to
+/// two more if those are of one length, and as even as steps allow. A tile fetches as many lines as
+/// it multiplies, and so all of the next one if blocks are alike.
 class PairBlocks {
  public:
   explicit PairBlocks(std::ptrdiff_t inputs) noexcept
-      : steps_(inputs / pair_step), count_((steps_ + pair_block_steps - 1) / pair_block_steps) {}
+      : steps_(inputs / pair_step), count_((steps_ + pair_block_steps - 1) / pair_block_steps) {
+    for (std::ptrdiff_t count = count_; count > 0 && count <= count_ + 2; ++count)
+      if (steps_ % count == 0) {
+        count_ = count;
+        break;
+      }
+  }
   std::ptrdiff_t count() const noexcept { return count_; }
   /// The first pair of a block.
   std::ptrdiff_t begin(std::ptrdiff_t block) const noexcept {

@@ -29,7 +29,7 @@ namespace pare::kernel {
 /// y_rj = sum_i x_ri W_ji. Inputs and strides count pairs. Only where the arch has_bf16_dot.
 ///
 /// Cost: W is read once for every 24 to 36 rows, which binds up to some 10 rows on Zen 5; beyond,
-/// products do, at 0.75 to 0.85 of their peak, much of the rest being the adding up of lanes. More
+/// products do, at 0.8 to 0.87 of their peak, much of the rest being the adding up of lanes. More
 /// than 7 rows are fastest where rows of x are `pair_row_stride` apart.
 struct MultiplyWeightPairs {
   const Bf16Pair* weights = nullptr;  ///< [outputs x inputs]
@@ -133,7 +133,7 @@ template <class Arch>
 class BlockedPairs {
   static constexpr std::ptrdiff_t outputs_at_once = 4;
   /// Rows whose block stays in L1: so many at most, and as many as take so many bytes.
-  static constexpr std::ptrdiff_t most_rows = 6 * tile_rows, rows_bytes = 30 << 10;
+  static constexpr std::ptrdiff_t most_rows = 6 * tile_rows, rows_bytes = 36 << 10;
   static constexpr std::ptrdiff_t size = sizeof(Bf16Pair);
   /// Outputs of a panel, whose totals lie in L1; where it is passed several times, of so many
   /// bytes, so that it stays in L2.
