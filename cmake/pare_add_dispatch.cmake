@@ -8,7 +8,7 @@ include("${CMAKE_CURRENT_LIST_DIR}/PareArchs.cmake")
 # Compiles Pare's dispatched kernels once per instruction set and adds the objects to <target>, which
 # must link pare::pare and include <pare/dispatch.hpp>. AREAS names the folders of Pare whose functions
 # <target> calls with pare::dispatched: linalg, projection, attention, factor, feature, graph,
-# transformer, sequence, routing, latent, draft; the default is all, which takes minutes to compile. Each INSTANTIATE file
+# transformer, sequence, routing, retrieval, latent, draft; the default is all, which takes minutes to compile. Each INSTANTIATE file
 # (relative to the calling folder) names further combinations, one PARE_INSTANTIATE(...) a line, and
 # may include the headers that its own types need; Eigen must not be among them, since its functions
 # would be merged across instruction sets by the linker. ARCHS narrows the list; the default is all
@@ -42,7 +42,7 @@ function(pare_add_dispatch target)
     endif()
   endif()
 
-  set(areas linalg projection attention factor feature graph transformer sequence routing latent draft)
+  set(areas linalg projection attention factor feature graph transformer sequence routing retrieval latent draft)
   if(arg_AREAS)
     set(unknown ${arg_AREAS})
     list(REMOVE_ITEM unknown ${areas})

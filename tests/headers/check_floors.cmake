@@ -18,6 +18,7 @@ set(floor_graph 3)
 set(floor_transformer 3)
 set(floor_sequence 3)
 set(floor_routing 3)
+set(floor_retrieval 3)
 set(floor_latent 4)
 set(floor_draft 5)
 

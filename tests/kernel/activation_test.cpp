@@ -84,6 +84,42 @@ TYPED_TEST(ActivationTest, SiluKeepsItsBoundFarIntoTheTail) {
   for (std::size_t i = 0; i < x.size(); ++i) expect_close(x[i], got[i], silu(x[i]), 8);
 }
 
+// The exponential's 4 u, a sum and a quotient: 6 u.
+TYPED_TEST(ActivationTest, SigmoidKeepsItsBoundFarIntoTheTail) {
+  using T = typename TypeParam::scalar;
+  const std::vector<T> x = inputs<T>(std::is_same_v<T, float> ? 110 : 760);
+  const std::vector<T> got = applied<kernel::Sigmoid, typename TypeParam::arch>(x);
+  for (std::size_t i = 0; i < x.size(); ++i)
+    expect_close(x[i], got[i], 1 / (1 + std::exp(-static_cast<long double>(x[i]))), 8);
+}
+
+TYPED_TEST(ActivationTest, SigmoidKeepsItsLimits) {
+  using T = typename TypeParam::scalar;
+  constexpr T infinity = std::numeric_limits<T>::infinity();
+  const std::vector<T> x{-infinity,
+                         infinity,
+                         T(-0.0),
+                         T(0),
+                         std::numeric_limits<T>::lowest(),
+                         std::numeric_limits<T>::quiet_NaN()};
+  const std::vector<T> got = applied<kernel::Sigmoid, typename TypeParam::arch>(x);
+  const T wanted[] = {T(0), T(1), T(0.5), T(0.5), T(0)};
+  for (std::size_t i = 0; i < 5; ++i) {
+    EXPECT_TRUE(same_bits(got[i], wanted[i])) << x[i] << ' ' << got[i];
+    EXPECT_EQ(kernel::Sigmoid::exact(static_cast<double>(x[i])), static_cast<double>(wanted[i]));
+  }
+  EXPECT_TRUE(std::isnan(got[5]));
+  EXPECT_TRUE(std::isnan(kernel::Sigmoid::exact(static_cast<double>(x[5]))));
+}
+
+TYPED_TEST(ActivationTest, IdentityIsItsArgument) {
+  using T = typename TypeParam::scalar;
+  const std::vector<T> x = inputs<T>(100);
+  const std::vector<T> got = applied<kernel::Identity, typename TypeParam::arch>(x);
+  for (std::size_t i = 0; i < x.size(); ++i) ASSERT_TRUE(same_bits(got[i], x[i]));
+  EXPECT_EQ(kernel::Identity::exact(-0.75), -0.75);
+}
+
 // In the tail, which is the worst: t of 2 u, by which t P(1 - 2 shift t) changes 1.2 times as much;
 // u for the rounding of 1 - 2 shift t, 3 u of Horner's scheme, 4 u of the exponential and 3
 // products: 14 u.

@@ -22,6 +22,7 @@
 #include <pare/dispatch/kernels/latent.inc>
 #include <pare/dispatch/kernels/linalg.inc>
 #include <pare/dispatch/kernels/projection.inc>
+#include <pare/dispatch/kernels/retrieval.inc>
 #include <pare/dispatch/kernels/routing.inc>
 #include <pare/dispatch/kernels/sequence.inc>
 #include <pare/dispatch/kernels/transformer.inc>

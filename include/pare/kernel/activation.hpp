@@ -149,6 +149,32 @@ struct Relu {
   }
 };
 
+/// 1 / (1 + e^-x), the logistic function, of values between 0 and 1: gates of GLU. Relative error
+/// below 8 roundings, in the tail too.
+struct Sigmoid {
+  PARE_ALWAYS_INLINE static double exact(double x) noexcept {
+    const double e = __builtin_exp(x < 0 ? x : -x);
+    return (x < 0 ? e : 1) / (1 + e);
+  }
+  template <class Arch, class V>
+  PARE_ALWAYS_INLINE static V apply(V x) noexcept {
+    using T = detail::lane_t<V>;
+    const V lowest = broadcast<Arch>(detail::Exp<T>::lowest), one = broadcast<Arch>(T(1));
+    const Scaled<V> e = exp_scaled<Arch>(maximum<Arch>(lowest, minus_magnitude<Arch>(x)));
+    const V small = scaled<Arch>(e.m, e.n);
+    return select_negative<Arch>(x, small, one) / (one + small);
+  }
+};
+
+/// x itself: no activation.
+struct Identity {
+  PARE_ALWAYS_INLINE static double exact(double x) noexcept { return x; }
+  template <class Arch, class V>
+  PARE_ALWAYS_INLINE static V apply(V x) noexcept {
+    return x;
+  }
+};
+
 /// A function of one number: `exact` defines it, `apply` computes it for every lane of a register
 /// and for T itself (arch::scalar). It holds no data.
 template <class A>

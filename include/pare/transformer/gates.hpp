@@ -22,13 +22,15 @@
 /// | `Gelu` | x / 2 (1 + erf(x / sqrt(2))) | 16 u |
 /// | `GeluTanh` | x / 2 (1 + tanh(w / 2)), w = sqrt(8 / pi) (x + 0.044715 x^3) | (10 + 6 \|w\|) u |
 /// | `Relu` | max(x, 0) | exact |
+/// | `Sigmoid` | 1 / (1 + e^-x) | 8 u |
+/// | `Identity` | x | exact |
 ///
 /// u is the unit roundoff of float (2^-24) or double (2^-53). The bounds hold over the whole range
 /// where the result is a normal number, in the tails too: silu(-87) and gelu(-13) keep their
 /// digits. Below, results are rounded once more, to a subnormal number or -0. Limits are kept: of
-/// minus infinity all are -0 (Relu 0), of plus infinity infinity; a NaN stays one and reaches no
-/// other element. Where the gate is subnormal or 0, so is its accuracy times up, and -0 times an
-/// infinite up is NaN.
+/// minus infinity all are -0 (Relu and Sigmoid 0), of plus infinity infinity (Sigmoid 1); a NaN
+/// stays one and reaches no other element. Where the gate is subnormal or 0, so is its accuracy
+/// times up, and -0 times an infinite up is NaN.
 ///
 /// Matrices are [rows, dim] of one scalar: float, double, bf16 or f16, in any order. Source:
 /// Shazeer, "GLU variants improve transformer", 2020, eq. 5 to 7.
@@ -52,7 +54,9 @@ namespace pare::transformer {
 using kernel::Activation;
 using kernel::Gelu;
 using kernel::GeluTanh;
+using kernel::Identity;
 using kernel::Relu;
+using kernel::Sigmoid;
 using kernel::Silu;
 
 namespace detail {
