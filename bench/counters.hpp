@@ -64,10 +64,7 @@ template <class Data>
 double time_calls(benchmark::State& state, LimitProbe& probe, Data& data, int threads, int calls) {
   return time_between_probes(state, probe, [&] {
     for (int i = 0; i < calls; ++i)
-      if (threads == 1)
-        data.run(simd.with(data.workspace));
-      else
-        data.run(simd.threads(threads).with(data.workspace));
+      on_threads(threads, data.workspace, [&](const auto& backend) { data.run(backend); });
   });
 }
 

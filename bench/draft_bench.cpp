@@ -71,15 +71,6 @@ struct HeadData {
   pare::Workspace workspace;
 };
 
-/// Calls work(backend) on the threads.
-template <class Work>
-void on_threads(int threads, pare::Workspace& workspace, const Work& work) {
-  if (threads == 1)
-    work(pare::simd.with(workspace));
-  else
-    work(pare::simd.threads(threads).with(workspace));
-}
-
 template <class Head>
 void write_logits(HeadData<Head>& d, int threads, Index rows) {
   on_threads(threads, d.workspace, [&](const auto& backend) {

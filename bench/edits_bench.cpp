@@ -70,7 +70,7 @@ void edited_layer(benchmark::State& state, Index out, Index in, Index concepts, 
   const int calls = std::max(1, static_cast<int>(1e8 / bytes));
   std::vector<Demand> demands{
       {Limit::fma_f32, static_cast<double>(rows) * (bytes + edits / 2) * calls}};
-  if (rows <= 16) demands.push_back({Limit::dram_read, (bytes + edits) * calls});
+  if (rows <= most_streamed_rows) demands.push_back({Limit::dram_read, (bytes + edits) * calls});
   LimitProbe probe(threads, demands);
   const double own = time_calls(state, probe, *d.edited, threads, calls) / calls;
   set_of_limit(state, probe.seconds() / calls, own);
@@ -103,7 +103,7 @@ void shared_layer(benchmark::State& state, Index count, Index out, Index in, Ind
   if (!d.shared->is_right(threads)) return state.SkipWithError("differs from the reference");
   const int calls = std::max(1, static_cast<int>(1e8 / bytes));
   std::vector<Demand> demands{{Limit::fma_f32, static_cast<double>(rows) * bytes * calls}};
-  if (rows <= 16) demands.push_back({Limit::dram_read, bytes * calls});
+  if (rows <= most_streamed_rows) demands.push_back({Limit::dram_read, bytes * calls});
   LimitProbe probe(threads, demands);
   const double own = time_calls(state, probe, *d.shared, threads, calls) / calls;
   set_of_limit(state, probe.seconds() / calls, own);

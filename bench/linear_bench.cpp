@@ -10,6 +10,7 @@
 /// multiply-adds. What blocks cost to de-quantise is no part of it: of one row of 4 bits it binds.
 
 #include "counters.hpp"
+#include "linear_data.hpp"
 #include "random_data.hpp"
 #include "workload.hpp"
 
@@ -61,7 +62,7 @@ struct LinearData {
         y(RowMatrix::Zero(rows, outputs)) {
     constexpr Index in_element = pare::kernel::weight_inputs<W>;
     size = static_cast<std::size_t>(outputs * inputs / in_element);
-    const std::size_t together = rows > 16 ? 1 : std::size_t{128} << 20;
+    const std::size_t together = rows > most_streamed_rows ? 1 : std::size_t{128} << 20;
     copies = 1 + (together - 1) / (size * sizeof(W));
     stored.resize(size * copies);
     SplitMix64 random(1);
@@ -118,12 +119,7 @@ void run_linear(benchmark::State& state, const std::string& name, Index outputs,
   auto& d = workload<LinearData<W, Rounds>>(
       "linear " + name + std::to_string(outputs) + " " + std::to_string(rows),
       [&] { return LinearData<W, Rounds>(outputs, inputs, rows); });
-  const auto call = [&] {
-    if (threads == 1)
-      d.apply(pare::simd);
-    else
-      d.apply(pare::simd.threads(threads));
-  };
+  const auto call = [&] { on_threads(threads, [&](const auto& backend) { d.apply(backend); }); };
   call();
   if (!agree(d.y, d.x, d.dense, Rounds ? 0x1p-9f : 0)) {
     state.SkipWithError("differs from Eigen's product");
@@ -131,11 +127,11 @@ void run_linear(benchmark::State& state, const std::string& name, Index outputs,
   }
   const double weights = static_cast<double>(outputs * inputs);
   // About 20 ms on one core, and all copies at least once.
-  const int calls = rows > 16 ? 1 : static_cast<int>(std::max(1.0, 6e7 / weights));
+  const int calls = rows > most_streamed_rows ? 1 : static_cast<int>(std::max(1.0, 6e7 / weights));
   const double bytes = static_cast<double>(d.size * sizeof(W));
   std::vector<Demand> demands{
       {Rounds ? Limit::dot_bf16 : Limit::fma_f32, 2 * weights * static_cast<double>(rows) * calls}};
-  if (rows <= 16) demands.push_back({Limit::dram_read, bytes * calls});
+  if (rows <= most_streamed_rows) demands.push_back({Limit::dram_read, bytes * calls});
   LimitProbe probe(threads, demands);
   const double own = time_between_probes(state, probe, [&] {
     for (int i = 0; i < calls; ++i) call();
@@ -144,7 +140,7 @@ void run_linear(benchmark::State& state, const std::string& name, Index outputs,
   state.counters["GB_a_second"] = bytes * calls / own * 1e-9;
   state.counters["us_a_call"] = own / calls * 1e6;
   // One copy of a small weight would be read from cache.
-  if (threads > 1 || (rows <= 16 && outputs < 49152)) return;
+  if (threads > 1 || (rows <= most_streamed_rows && outputs < 49152)) return;
   Eigen::setNbThreads(1);
   std::vector<double> peer;
   for (int i = 0; i < 3; ++i)
@@ -162,7 +158,7 @@ void add_rows(const std::string& name) {
        {Shape{"576x576", 576, 576}, Shape{"1536x576", 1536, 576}, Shape{"49152x576", 49152, 576}})
     for (const Index rows : {1, 4, 16, 512})
       for (const int threads : {1, all_threads()}) {
-        if (Rounds && rows <= 16) continue;
+        if (Rounds && rows <= most_streamed_rows) continue;
         std::string full = "linear/" + name + "/" + shape.name + "/rows" + std::to_string(rows);
         if (threads == 1) full += "/t1";
         large(benchmark::RegisterBenchmark(full.c_str(), run_linear<W, Rounds>, name, shape.outputs,

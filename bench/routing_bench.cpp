@@ -9,7 +9,9 @@
 /// `vs_torch_loop` and `vs_torch_grouped` are torch's own, in bf16: index_select and mm per expert,
 /// and torch._grouped_mm where the build has it. `plan_share` is the plan's part of the whole. Of
 /// experts that share projections in groups, `vs_plain` is the same through grouped_multiply of
-/// layers, each with the projection of its group, and `vs_dense` experts without factors.
+/// layers, each with the projection of its group, and `vs_dense` experts without factors. Of memory
+/// layers `of_read_rows` is of bare reads of as many rows of their tables, and `vs_eigen` adds the
+/// rows up in Eigen, found by Pare's search where one is timed.
 
 #include "counters.hpp"
 #include "linear_data.hpp"
@@ -27,6 +29,8 @@
 #include <pare/routing/memory/gather_values.hpp>
 #include <pare/routing/memory/peer.hpp>
 #include <pare/routing/memory/product_key_search.hpp>
+#include <pare/routing/memory/tucker_search.hpp>
+#include <pare/routing/memory/ultra_memory.hpp>
 #include <pare/transformer/dense_linear.hpp>
 
 #include <benchmark/benchmark.h>
@@ -77,14 +81,15 @@ struct GroupedData {
         products(RowMatrix::Zero(rows, outputs)),
         looped(RowMatrix::Zero(rows, outputs)) {
     pare::RowMatrix<Index> ids = route(logits, TopOne{}).ids;
-    for (Index shift = 0; shift < experts; shift += 8) {
+    for (Index shift = 0; shift < experts; ++shift) {
       plans.emplace_back(ids, experts);
-      for (Index r = 0; r < rows; ++r) ids(r, 0) = (ids(r, 0) + 8) % experts;
+      for (Index r = 0; r < rows; ++r) ids(r, 0) = (ids(r, 0) + 1) % experts;
     }
     for (Index e = 0; e < experts; ++e) used += plans[0].rows_of(e).empty() ? 0 : 1;
   }
 
-  /// Of the plans in turn, so that few experts do not stay in a cache.
+  /// Of the plans in turn, which have each row at all experts, 226 MB: no cache keeps those of few
+  /// rows until their next turn.
   template <class B>
   void run(const B& backend) {
     grouped_multiply(backend, x, next_plan(), all().layers, parts);
@@ -169,10 +174,7 @@ void run_grouped(benchmark::State& state, Index rows, int threads) {
   state.counters["experts"] = static_cast<double>(data.used);
   const double loop = usual_seconds([&] {
     for (int i = 0; i < calls; ++i)
-      if (threads == 1)
-        data.run_loop(pare::simd.with(data.workspace));
-      else
-        data.run_loop(pare::simd.threads(threads).with(data.workspace));
+      on_threads(threads, data.workspace, [&](const auto& backend) { data.run_loop(backend); });
   });
   set_vs(state, "loop", loop, own);
   const auto torch = [&](const std::string& way) {
@@ -281,25 +283,34 @@ void run_latent(benchmark::State& state, Index rows, int threads) {
   set_of_limit(state, probe.seconds(), own);
   const auto seconds_of = [&](const auto& layers) {
     return calls * usual_seconds([&] {
-             if (threads == 1)
-               grouped_multiply(pare::simd.with(data.workspace), data.x, data.plan, layers,
-                                data.parts);
-             else
-               grouped_multiply(pare::simd.threads(threads).with(data.workspace), data.x, data.plan,
-                                layers, data.parts);
+             on_threads(threads, data.workspace, [&](const auto& backend) {
+               grouped_multiply(backend, data.x, data.plan, layers, data.parts);
+             });
            });
   };
   set_vs(state, "plain", seconds_of(data.plain), own);
   set_vs(state, "dense", seconds_of(GroupedData::all().layers), own);
 }
 
+/// Whether the rows of each expert are those that chose it, in their order.
+bool has_rows_of(const RoutePlan& plan, const pare::RowMatrix<Index>& ids) {
+  for (Index e = 0; e < experts; ++e) {
+    std::vector<Index> wanted;
+    for (Index r = 0; r < ids.rows(); ++r)
+      if (ids(r, 0) == e) wanted.push_back(r);
+    const auto got = plan.rows_of(e);
+    if (!std::equal(got.begin(), got.end(), wanted.begin(), wanted.end())) return false;
+  }
+  return true;
+}
+
 /// Logits to a plan, and the plan alone.
 void run_plan(benchmark::State& state, Index rows) {
   GroupedData data(rows);
   const auto ids = route(data.logits, TopOne{}).ids;
-  RoutePlan plan;
+  RoutePlan plan(ids, experts);
+  if (!has_rows_of(plan, ids)) return state.SkipWithError("experts have other rows");
   const double own = time_alone(state, [&] { plan.assign(pare::const_view(ids), experts); });
-  if (plan.routed() != rows) return state.SkipWithError("rows are missing");
   const double multiply = usual_seconds([&] { data.run(pare::simd.with(data.workspace)); });
   state.counters["plan_share"] = own / multiply;
   Routes<float> routes;
@@ -358,36 +369,71 @@ std::uint64_t read_rows(const bf16* table, Index dim, const Index* ids, Index hi
   return sum;
 }
 
+/// Seconds of bare reads of the table as one of rows of dim numbers: in each call `hits` others for
+/// each of so many rows.
+double read_seconds(int threads, Index rows, Index dim, Index hits, int calls) {
+  const bf16* const table = table_values();
+  FreshIds ids(rows, hits, table_slots * table_dim / dim);
+  std::vector<std::uint64_t> sums(static_cast<std::size_t>(rows));
+  const double read = usual_seconds([&] {
+    for (int i = 0; i < calls; ++i) {
+      const auto some = ids.next();
+      pare::parallel_for(pare::simd.threads(threads).executor, rows, [&](Index r, int) {
+        sums[static_cast<std::size_t>(r)] = read_rows(table, dim, &some(r, 0), hits);
+      });
+    }
+  });
+  benchmark::DoNotOptimize(sums.data());
+  return read;
+}
+
+/// Whether rows agree but for the order of their sums.
+bool rows_agree(const RowMatrix& got, const RowMatrix& wanted) {
+  return (got - wanted).norm() <= 1e-5f * wanted.norm();
+}
+
+/// A row of a table as Eigen sees it, in float.
+auto row_in_eigen(const bf16* table, Index dim, Index id) {
+  using Row = Eigen::Matrix<Eigen::bfloat16, 1, Eigen::Dynamic>;
+  static_assert(sizeof(Eigen::bfloat16) == sizeof(bf16));
+  return Eigen::Map<const Row>(reinterpret_cast<const Eigen::bfloat16*>(table) + id * dim, dim)
+      .cast<float>();
+}
+
 /// Rows of a table added up, beside a bare read of other rows of it.
 void run_gather(benchmark::State& state, Index rows, int threads) {
   constexpr Index dim = table_dim, hits = 32;
   const bf16* const table = table_values();
   FreshIds ids(rows, hits, table_slots);
   const RowMatrix weights = uniform_matrix(rows, hits, 6);
-  RowMatrix out(rows, dim);
+  RowMatrix out(rows, dim), by_eigen(rows, dim);
   const pare::TensorView<const bf16, 2> values{table, {table_slots, dim}, {dim, 1}};
+  const auto call = [&](const auto& some) {
+    on_threads(threads,
+               [&](const auto& backend) { gather_values(backend, values, some, weights, out); });
+  };
+  const auto call_eigen = [&](const auto& some) {
+    pare::parallel_for(pare::simd.threads(threads).executor, rows, [&](Index r, int) {
+      by_eigen.row(r).setZero();
+      for (Index j = 0; j < hits; ++j)
+        by_eigen.row(r) += weights(r, j) * row_in_eigen(table, dim, some(r, j));
+    });
+  };
+  const auto some = ids.next();
+  call(some);
+  call_eigen(some);
+  if (!rows_agree(out, by_eigen)) return state.SkipWithError("differs from Eigen's sums");
   const int calls = static_cast<int>(std::max<Index>(1, 2048 / rows));
-  const auto backend = pare::simd.threads(threads);
   const double own = time_alone(state, [&] {
-    for (int i = 0; i < calls; ++i)
-      if (threads == 1)
-        gather_values(pare::simd, values, ids.next(), weights, out);
-      else
-        gather_values(backend, values, ids.next(), weights, out);
+    for (int i = 0; i < calls; ++i) call(ids.next());
   });
-  std::vector<std::uint64_t> sums(static_cast<std::size_t>(rows));
-  const double limit = usual_seconds([&] {
-    for (int i = 0; i < calls; ++i) {
-      const auto some = ids.next();
-      pare::parallel_for(backend.executor, rows, [&](Index r, int) {
-        sums[static_cast<std::size_t>(r)] = read_rows(table, dim, &some(r, 0), hits);
-      });
-    }
-  });
-  benchmark::DoNotOptimize(sums.data());
-  state.counters["of_read_rows"] = limit / own;
+  state.counters["of_read_rows"] = read_seconds(threads, rows, dim, hits, calls) / own;
   state.counters["GB_a_second"] =
       static_cast<double>(rows * hits * dim) * sizeof(bf16) * calls / own * 1e-9;
+  set_vs(state, "eigen", usual_seconds([&] {
+           for (int i = 0; i < calls; ++i) call_eigen(ids.next());
+         }),
+         own);
 }
 
 /// PEER of 360^2 experts of 768 numbers, 8 heads of 16 hits: other queries in each call. The limit
@@ -395,8 +441,8 @@ void run_gather(benchmark::State& state, Index rows, int threads) {
 void run_peer(benchmark::State& state, Index rows, int threads) {
   constexpr Index n = 360, half = 64, heads = 8, k = 16, dim = 768, slots = n * n;
   const bf16* const table = table_values();
-  const PeerExperts<bf16> experts{{table, {slots, dim}, {dim, 1}},
-                                  {table + slots * dim, {slots, dim}, {dim, 1}}};
+  const PeerExperts<bf16> both{{table, {slots, dim}, {dim, 1}},
+                               {table + slots * dim, {slots, dim}, {dim, 1}}};
   const Index batches = std::max<Index>(2, 512 / rows);
   const RowMatrix x = uniform_matrix(rows, dim, 1), keys = uniform_matrix(heads * 2 * n, half, 2),
                   queries = uniform_matrix(batches * rows, heads * 2 * half, 3);
@@ -404,33 +450,123 @@ void run_peer(benchmark::State& state, Index rows, int threads) {
       keys.data(), {heads, 2, n, half}, {2 * n * half, n * half, half, 1}};
   RowMatrix y(rows, dim);
   pare::Workspace workspace;
-  Index batch = 0;
-  const auto call = [&](const auto& backend) {
-    const pare::TensorView<const float, 3> q{
-        &queries(batch * rows, 0), {rows, heads, 2 * half}, {heads * 2 * half, 2 * half, 1}};
-    batch = batch + 1 < batches ? batch + 1 : 0;
-    peer(backend, x, q, t, experts, y, pare::transformer::Gelu{}, {.k = k});
+  const auto call = [&](const auto& backend, Index batch) {
+    const pare::TensorView<const float, 3> q{&queries(batch % batches * rows, 0),
+                                             {rows, heads, 2 * half},
+                                             {heads * 2 * half, 2 * half, 1}};
+    peer(backend, x, q, t, both, y, pare::transformer::Gelu{}, {.k = k});
   };
+  call(pare::reference, 0);
+  const RowMatrix wanted = y;
+  on_threads(threads, workspace, [&](const auto& backend) { call(backend, 0); });
+  if (!rows_agree(y, wanted)) return state.SkipWithError("differs from the reference");
+  Index batch = 0;
   const int calls = static_cast<int>(std::max<Index>(1, 128 / rows));
   const double own = time_alone(state, [&] {
     for (int i = 0; i < calls; ++i)
-      if (threads == 1)
-        call(pare::simd.with(workspace));
-      else
-        call(pare::simd.threads(threads).with(workspace));
+      on_threads(threads, workspace, [&](const auto& backend) { call(backend, ++batch); });
   });
-  FreshIds ids(rows, heads * k, 2 * slots);
-  std::vector<std::uint64_t> sums(static_cast<std::size_t>(rows));
-  const double limit = usual_seconds([&] {
-    for (int i = 0; i < 2 * calls; ++i) {
-      const auto some = ids.next();
-      pare::parallel_for(pare::simd.threads(threads).executor, rows, [&](Index r, int) {
-        sums[static_cast<std::size_t>(r)] = read_rows(table, dim, &some(r, 0), heads * k);
-      });
-    }
-  });
-  benchmark::DoNotOptimize(sums.data());
-  state.counters["of_read_rows"] = limit / own;
+  state.counters["of_read_rows"] = read_seconds(threads, rows, dim, heads * k, 2 * calls) / own;
+}
+
+/// Four layers of UltraMemV2 over one table: 360^2 slots each by Tucker keys of rank 2, 32 hits,
+/// two cores; pre-values are the first half of the table and values the second, so that with other
+/// queries in each call rows come from memory.
+struct UltraData {
+  static constexpr Index n = 360, half = 96, rank = 2, cores = 2, k = 32, dim = table_dim,
+                         layers = 4, slots = layers * n * n, queries_there = 8192;
+
+  explicit UltraData(Index rows)
+      : p(uniform_matrix(rows, dim, 4)),
+        out(RowMatrix::Zero(rows, dim)),
+        by_eigen(RowMatrix::Zero(rows, dim)) {
+    for (Index layer = 0; layer < layers; ++layer)
+      memories.emplace_back(tucker(), table(0), table(slots),
+                            UltraMemoryOptions{.k = k, .offset = layer * n * n});
+  }
+
+  TuckerKeys<float> tucker() const {
+    return {{keys.data(),
+             {1, 2, n, half, rank},
+             {2 * n * half * rank, n * half * rank, half * rank, rank, 1}},
+            {core, {cores, rank, rank}, {rank * rank, rank, 1}},
+            {direction, {rank}, {1}},
+            {direction, {rank}, {1}}};
+  }
+  static pare::TensorView<const bf16, 2> table(Index first) {
+    return {table_values() + first * dim, {slots, dim}, {dim, 1}};
+  }
+  pare::TensorView<const float, 3> next_queries() {
+    const Index rows = out.rows();
+    at = at + 2 * rows <= queries_there ? at + rows : 0;
+    return {&queries(at, 0), {rows, 1, 2 * half}, {2 * half, 2 * half, 1}};
+  }
+
+  template <class B>
+  void run(const B& backend) {
+    const auto q = next_queries();
+    memories[next++ % memories.size()].apply(backend, q, pare::const_view(p), pare::to_view(out));
+  }
+  /// The same search, and rows as one writes it in Eigen.
+  template <class B>
+  void run_eigen(const B& backend) {
+    const auto q = next_queries();
+    const UltraMemory<bf16>& memory = memories[next++ % memories.size()];
+    const auto hits = search_tucker_keys(backend, q, memory.keys(), k);
+    pare::parallel_for(backend.executor, out.rows(), [&](Index r, int) {
+      by_eigen.row(r).setZero();
+      for (Index j = 0; j < k; ++j) {
+        const Index id = memory.row_of(hits.ids(r, j));
+        const float pre = row_in_eigen(table(0).data, dim, id).dot(p.row(r));
+        const auto value = row_in_eigen(table(slots).data, dim, id);
+        for (Index c = 0; c < cores; ++c)
+          by_eigen.row(r).segment(c * dim / cores, dim / cores) +=
+              pre * hits.scores(r, j * cores + c) * value.segment(c * dim / cores, dim / cores);
+      }
+    });
+  }
+  /// Begins again with the same layer and queries.
+  void restart() { next = 0, at = 0; }
+  bool is_right(int threads) {
+    restart();
+    run(pare::reference);
+    const RowMatrix wanted = out;
+    restart();
+    on_threads(threads, workspace, [&](const auto& backend) { run(backend); });
+    restart();
+    run_eigen(pare::simd.threads(threads));
+    return rows_agree(out, wanted) && rows_agree(by_eigen, wanted);
+  }
+
+  RowMatrix keys = uniform_matrix(2 * n, half* rank, 2),
+            queries = uniform_matrix(queries_there, 2 * half, 3), p, out, by_eigen;
+  /// Their sum is diagonal: the singular vectors of its largest number are unit vectors.
+  static constexpr float core[] = {1.0f, 0.2f, -0.1f, 0.5f, 0.3f, -0.2f, 0.1f, 0.4f};
+  static constexpr float direction[] = {1, 0};
+  std::vector<UltraMemory<bf16>> memories{};
+  std::size_t next = 0;
+  Index at = 0;
+  pare::Workspace workspace{};
+};
+
+/// The limit is the slower of the products with all keys and of reading as many rows of both
+/// tables.
+void run_ultra(benchmark::State& state, Index rows, int threads) {
+  UltraData data(rows);
+  if (!data.is_right(threads)) return state.SkipWithError("differs from the reference");
+  const int calls = static_cast<int>(std::max<Index>(1, 512 / rows));
+  const double products = static_cast<double>(rows * 2 * data.n * data.half * data.rank) * calls;
+  LimitProbe probe(threads, {{Limit::fma_f32, products}});
+  const double own = time_calls(state, probe, data, threads, calls);
+  const double read = read_seconds(threads, rows, data.dim, data.k, 2 * calls);
+  set_of_limit(state, std::max(probe.seconds(), read), own);
+  state.counters["of_read_rows"] = read / own;
+  set_vs(state, "eigen", usual_seconds([&] {
+           for (int i = 0; i < calls; ++i)
+             on_threads(threads, data.workspace,
+                        [&](const auto& backend) { data.run_eigen(backend); });
+         }),
+         own);
 }
 
 /// The search of both halves: 360 keys of 96.
@@ -455,10 +591,8 @@ void run_search(benchmark::State& state, Index rows, int threads) {
   MemoryHits<float> hits;
   const double own = time_between_probes(state, probe, [&] {
     for (int i = 0; i < calls; ++i)
-      if (threads == 1)
-        search_product_keys(pare::simd.with(workspace), q, t, k, hits);
-      else
-        search_product_keys(pare::simd.threads(threads).with(workspace), q, t, k, hits);
+      on_threads(threads, workspace,
+                 [&](const auto& backend) { search_product_keys(backend, q, t, k, hits); });
   });
   set_of_limit(state, probe.seconds(), own);
 }
@@ -490,6 +624,9 @@ const bool registered = [] {
   for (const Index rows : {1, 3, 64})
     add("routing/memory/peer/360/768/bf16/h8k16/n" + std::to_string(rows),
         [rows](benchmark::State& state, int threads) { run_peer(state, rows, threads); });
+  for (const Index rows : {1, 64})
+    add("routing/memory/ultra/360x96/192/bf16/k32/n" + std::to_string(rows),
+        [rows](benchmark::State& state, int threads) { run_ultra(state, rows, threads); });
   for (const Index rows : {1, 7, 2048})
     add("routing/memory/product_keys/360x96/k32/n" + std::to_string(rows),
         [rows](benchmark::State& state, int threads) { run_search(state, rows, threads); });

@@ -110,10 +110,7 @@ void run_two_four(benchmark::State& state, Index outputs, Index inputs, Index ro
                                          " " + std::to_string(rows),
                                      [&] { return TwoFourData<S>(outputs, inputs, rows); });
   const auto call = [&](auto& layer) {
-    if (threads == 1)
-      layer.run(pare::simd.with(layer.workspace));
-    else
-      layer.run(pare::simd.threads(threads).with(layer.workspace));
+    on_threads(threads, layer.workspace, [&](const auto& backend) { layer.run(backend); });
   };
   call(d.of_bf16);
   call(d.own);

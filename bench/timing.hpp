@@ -4,7 +4,9 @@
 /// \file
 /// Clock, medians and thread teams that every benchmark, peer and limit shares.
 
+#include <pare/core/backend.hpp>
 #include <pare/core/parallel.hpp>
+#include <pare/core/workspace.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -42,6 +44,21 @@ void on_team(int threads, const F& f) {
   } else {
     DefaultExecutor{threads}.run(threads, f);
   }
+}
+
+/// Calls work(backend) with what a user on so many threads would write.
+template <class Work>
+void on_threads(int threads, const Work& work) {
+  if (threads == 1)
+    work(simd);
+  else
+    work(simd.threads(threads));
+}
+
+/// The same with memory that stays from call to call.
+template <class Work>
+void on_threads(int threads, Workspace& workspace, const Work& work) {
+  on_threads(threads, [&](const auto& backend) { work(backend.with(workspace)); });
 }
 
 /// Cuts [0, n) into ranges of at most `length` and calls f(begin, end) for each, on whichever

@@ -59,19 +59,16 @@ struct Work {
 };
 
 template <class F>
-auto on_threads(const F& f) {
+auto over_data(const F& f) {
   return [f](RowData& d, int threads) {
-    if (threads == 1)
-      f(pare::simd, d);
-    else
-      f(pare::simd.threads(threads), d);
+    on_threads(threads, [&](const auto& backend) { f(backend, d); });
   };
 }
 
 const std::vector<Work>& works() {
   static const std::vector<Work> all{
       // Read once from where it lies and written; two flops for the sum, two products.
-      {"rms_norm", on_threads([](const auto& b, RowData& d) { rms_norm(b, d.x, d.gain, d.y); }),
+      {"rms_norm", over_data([](const auto& b, RowData& d) { rms_norm(b, d.x, d.gain, d.y); }),
        [](RowData& d) {
          for (Index i = 0; i < d.x.rows(); ++i)
            d.y.row(i).array() =
@@ -81,7 +78,7 @@ const std::vector<Work>& works() {
        },
        8, 4},
       {"layer_norm",
-       on_threads([](const auto& b, RowData& d) { layer_norm(b, d.x, d.gain, d.gain, d.y); }),
+       over_data([](const auto& b, RowData& d) { layer_norm(b, d.x, d.gain, d.gain, d.y); }),
        [](RowData& d) {
          for (Index i = 0; i < d.x.rows(); ++i) {
            const float mean = d.x.row(i).mean();
@@ -95,11 +92,11 @@ const std::vector<Work>& works() {
       // An exponential of two steps of reduction and six of a polynomial, two scalings, a sum, the
       // two products: 13 multiply-adds, and a division that counts as 8 of them.
       {"silu_gate",
-       on_threads([](const auto& b, RowData& d) { activate_gated(b, d.x, d.up, d.y, Silu{}); }),
+       over_data([](const auto& b, RowData& d) { activate_gated(b, d.x, d.up, d.y, Silu{}); }),
        [](RowData& d) { d.y.array() = d.x.array() / (1 + (-d.x.array()).exp()) * d.up.array(); },
        12, 42},
       // An exponential of seven steps, a difference, a product, a sum, a share.
-      {"softmax", on_threads([](const auto& b, RowData& d) { softmax(b, d.x, d.y); }),
+      {"softmax", over_data([](const auto& b, RowData& d) { softmax(b, d.x, d.y); }),
        [](RowData& d) {
          for (Index i = 0; i < d.x.rows(); ++i) {
            d.y.row(i).array() = (d.x.row(i).array() - d.x.row(i).maxCoeff()).exp();
@@ -107,7 +104,7 @@ const std::vector<Work>& works() {
          }
        },
        8, 22},
-      {"rotary", on_threads([](const auto& b, RowData& d) {
+      {"rotary", over_data([](const auto& b, RowData& d) {
          rotate(b, d.heads(), d.table, {.layout = RotaryLayout::HalfSplit});
        }),
        [](RowData& d) {

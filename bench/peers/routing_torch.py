@@ -25,7 +25,7 @@ def main():
     weights = torch.empty(experts, outputs, inputs, dtype=torch.bfloat16).uniform_(-0.5, 0.5)
     first = torch.randint(experts, (rows,))
     # Others in each run, so that few experts do not stay in a cache.
-    choices = [(first + shift) % experts for shift in range(0, experts, 8)]
+    choices = [(first + shift) % experts for shift in range(experts)]
     lists = [[torch.nonzero(chosen == e).flatten() for e in range(experts)] for chosen in choices]
     orders = [torch.argsort(chosen, stable=True) for chosen in choices]
     ends = [torch.bincount(chosen, minlength=experts).cumsum(0).to(torch.int32) for chosen in choices]
