@@ -203,7 +203,9 @@ struct TwoLayers {
   }
 };
 
-/// MoLE: A_e [768, 768] behind B_g [768, 1536], 8 experts a group, 2 a row; in the same memory.
+/// MoLE: A_e [768, 768] behind B_g [768, 1536], 8 experts a group, 2 a row; in the same memory. All
+/// calls are of one plan: a last cache of 32 MB keeps a part of the weights of 32 rows, some 80 MB,
+/// and with it of_limit may pass 1.
 struct LatentData {
   static constexpr Index latent = 768, group = 8;
 
@@ -477,7 +479,9 @@ struct UltraData {
                          layers = 4, slots = layers * n * n, queries_there = 8192;
 
   explicit UltraData(Index rows)
-      : p(uniform_matrix(rows, dim, 4)),
+      : keys(uniform_matrix(2 * n, half * rank, 2)),
+        queries(uniform_matrix(queries_there, 2 * half, 3)),
+        p(uniform_matrix(rows, dim, 4)),
         out(RowMatrix::Zero(rows, dim)),
         by_eigen(RowMatrix::Zero(rows, dim)) {
     for (Index layer = 0; layer < layers; ++layer)
@@ -538,8 +542,7 @@ struct UltraData {
     return rows_agree(out, wanted) && rows_agree(by_eigen, wanted);
   }
 
-  RowMatrix keys = uniform_matrix(2 * n, half* rank, 2),
-            queries = uniform_matrix(queries_there, 2 * half, 3), p, out, by_eigen;
+  RowMatrix keys, queries, p, out, by_eigen;
   /// Their sum is diagonal: the singular vectors of its largest number are unit vectors.
   static constexpr float core[] = {1.0f, 0.2f, -0.1f, 0.5f, 0.3f, -0.2f, 0.1f, 0.4f};
   static constexpr float direction[] = {1, 0};
