@@ -31,8 +31,9 @@ begins_with() {
 
 compile() { "$compiler" "${flags[@]}" "$@" -; }
 
-# What takes the compiler most of its time in a header is what it includes. These are precompiled,
-# the largest first, for headers that include them anyway, from which they hide nothing.
+# What takes the compiler most of its time in a header is what it includes. Of these, the largest
+# first, one is precompiled before each header that includes it anyway: that hides nothing that the
+# header itself forgets.
 bases=(pare/linalg/multiply.hpp pare/core/refused_call.hpp pare/core/tensor_view.hpp
   pare/kernel/simd.hpp)
 
@@ -65,13 +66,18 @@ with_bases() {
 
 case $check in
   alone)
-    # Compiling a header compiles those that it begins with as if alone; only of a kernel header is
-    # something more asked, which another kernel header asks too.
-    declare -A seen=()
+    # Compiling a header compiles the one that it begins with as if alone, and so on: that one needs
+    # no compilation of its own. But not where a base stands before it that it does not include, nor
+    # where it is a kernel header and the other is none, which may reach Eigen.
+    declare -A base_of=() seen=()
+    while read -r header base; do
+      base_of[$header]=$base
+    done < <(printf '%s\n' "${headers[@]}" | with_bases)
     for header in "${headers[@]}"; do
       inner=$header
       while inner=$(begins_with "$root/$inner") && [[ -n $inner ]]; do
         [[ $inner == pare/kernel/* && $header != pare/kernel/* ]] && break
+        [[ $inner == "${base_of[$header]}" || ${base_of[$inner]:-} == "${base_of[$header]}" ]] || break
         seen[$inner]=1
       done
     done
@@ -84,8 +90,8 @@ case $check in
       "$compiler" "${flags[@]/-fsyntax-only/-c}" -x c++-header "$file" -o "$file.gch"
     done
     for header in "${headers[@]}"; do
-      [[ -n ${seen[$header]:-} ]] || printf '%s\n' "$header"
-    done | with_bases |
+      [[ -n ${seen[$header]:-} ]] || printf '%s\n' "$header${base_of[$header]:+ ${base_of[$header]}}"
+    done |
       xargs -P "$(getconf _NPROCESSORS_ONLN)" -L1 "$0" one "$compiler" "$3"
     echo "${#headers[@]} headers stand alone with $compiler"
     ;;
