@@ -12,16 +12,18 @@
 /// pool_sequences(x, offsets, pooled);                    // means, [sequences, width]
 /// logits = pooled * router.transpose();                  // of Eigen's, [sequences, heads]
 /// const auto routes = routes_of_tokens(route(logits, TopOne{}), offsets);
-/// FeedForward<DenseLinear<float>, transformer::Gelu> expander(up, down);  // dim to outputs
+/// using transformer::DenseLinear;                        // expander: dim to outputs, views
+/// FeedForward<DenseLinear<float>, transformer::Gelu> expander{DenseLinear<float>(up),
+///                                                             DenseLinear<float>(down)};
 /// expert_attention(attended, routes, expander, y);       // attended [tokens, heads x dim]
 /// ```
 ///
 /// Heads that are not used go for good: count them with `attention::HeadUsage::add(logits)`, which
 /// routes as `TopOne` does, choose with `select_heads`, and take `rows_of_heads(wq, kept, dim)` of
 /// the query, key and value weights (attention/heads/). Of one head that is left the layer is
-/// `expander.apply(attended, y)`, without a router.
+/// `expander.apply(pare::simd, const_view(attended), to_view(y))`, without a router.
 ///
-/// Source: SHRP, arXiv 2512.20635, "Expert Attention", of which only the abstract was to be had:
+/// Source: SHRP, arXiv 2512.20635, "Expert Attention", of which only the abstract is public:
 /// heads as experts, an expander that they share, top-1 routing whose usage decides what is pruned.
 /// Reconstructed: everything else, such as the mean as pool, the weight pi_h*, GELU in the
 /// expander, and that it takes a single head. Ours: more than one head of a token.

@@ -5,7 +5,7 @@
 /// Gates: which experts a row goes to by its logits, and with which weights.
 ///
 /// ```cpp
-/// const Routes<float> routes = route(logits, TopK{.k = 2});        // logits [rows, experts]
+/// Routes<float> routes = route(logits, TopK{.k = 2});              // logits [rows, experts]
 /// route(pare::simd.threads(4), logits, TopOne{}, routes);          // in the memory of routes
 /// struct Nearest {                                                 // a gate of your own
 ///   pare::Index choices(pare::Index experts) const { return 1; }
@@ -201,7 +201,7 @@ void checked_route(const B& backend, TensorView<const T, 2> logits, const G& gat
       check(!is_nan(logits(r, e)) && logits(r, e) < std::numeric_limits<T>::infinity(), function,
             "logits", std::array<Index, 2>{r, e},
             "[row, expert] with a logit that is neither NaN nor +infinity");
-  // Which are made anew, or written while later rows are read.
+  // Routes are made anew, or written while later rows are read.
   check_no_overlap(function, "routes", const_view(routes.weights), "logits", logits);
   check_no_overlap(function, "routes", const_view(routes.ids), "logits", logits);
   routes.ids.resize(logits.rows(), choices);
@@ -211,10 +211,6 @@ void checked_route(const B& backend, TensorView<const T, 2> logits, const G& gat
 
 template <class X>
 using IsGate = std::bool_constant<Gate<std::remove_cvref_t<X>>>;
-template <class X>
-struct IsRoutes : std::false_type {};
-template <class T>
-struct IsRoutes<Routes<T>&> : std::true_type {};
 template <class X>
 struct IsRoutesOf : std::false_type {};
 template <class T>
