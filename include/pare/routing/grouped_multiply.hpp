@@ -26,7 +26,6 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
-#include <pare/core/executor_ref.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/view_check.hpp>
@@ -83,10 +82,7 @@ void grouped_multiply(const B& backend, TensorView<const T, 2> x, const RoutePla
   check_expert_shapes(function, experts, x.cols(), parts.cols());
   check_apart_from_experts(function, "parts", parts, experts);
   if (plan.routed() == 0) return;
-  if constexpr (KernelBackend<B>)
-    GroupedRun<OnAnyExecutor<B>, T, L>(on_any_executor(backend), x, plan, experts, parts).run();
-  else
-    reference_grouped<T, L>(x, plan, experts, parts);
+  run_grouped(backend, x, {plan.offsets(), plan.rows_by_place()}, experts, parts);
 }
 
 template <class X>

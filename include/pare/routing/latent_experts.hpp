@@ -71,7 +71,6 @@ class LatentExperts {
       check(offsets_[g + 1] > offsets_[g], function, "offsets", offsets_[g + 1],
             "at least one expert per group");
       check_shape(function, "shared", shared_[g], shared_[0].outputs(), shared_[0].inputs());
-      group_of_.resize(static_cast<std::size_t>(offsets_[g + 1]), static_cast<Index>(g));
     }
     for (const Specific& layer : specific_)
       check_shape(function, "specific", layer, specific_[0].outputs(), shared_[0].outputs());
@@ -85,8 +84,6 @@ class LatentExperts {
   std::span<const Shared> shared() const { return shared_; }
   std::span<const Specific> specific() const { return specific_; }
   const std::vector<Index>& offsets() const { return offsets_; }
-  /// [experts] the group of each.
-  std::span<const Index> group_of() const { return group_of_; }
 
  private:
   template <class L>
@@ -100,7 +97,7 @@ class LatentExperts {
 
   std::vector<Shared> shared_;
   std::vector<Specific> specific_;
-  std::vector<Index> offsets_, group_of_{};
+  std::vector<Index> offsets_;
 };
 
 /// The experts of layers that share a factor, a group each: A_e (B_g x), viewed.
@@ -139,57 +136,52 @@ PARE_ABI_BEGIN
 template <class Shared, class Specific>
 struct IsLatentExperts<LatentExperts<Shared, Specific>> : std::true_type {};
 
-/// Plans of both steps: rows to groups, and what the groups make of them to experts.
+/// Which rows go to which group, and what the groups make of them to which expert.
 template <class T>
 struct LatentMemory {
-  std::vector<Index> expert_of;  ///< of each place of the call's plan
-  std::vector<Index> ids;        ///< [rows or places of groups, choices]
-  RoutePlan groups, experts;
+  std::vector<Index> group_at;  ///< of each place of the call's plan
+  std::vector<Index> ids;       ///< [rows, choices] the groups of each row, each once, then -1
+  RoutePlan groups;
+  std::vector<Index> latent_rows;  ///< the place of `groups` of each place of the call's plan
   AlignedBuffer<T> latent;
 
-  /// Rows to groups, to each once.
-  void plan_groups(const RoutePlan& plan, std::span<const Index> group_of, Index count) {
-    expert_of.resize(static_cast<std::size_t>(plan.routed()));
-    for (Index e = 0; e < plan.experts(); ++e)
-      std::fill(expert_of.begin() + plan.offsets()[static_cast<std::size_t>(e)],
-                expert_of.begin() + plan.offsets()[static_cast<std::size_t>(e) + 1], e);
+  /// Rows to groups, to each once: places of a row rise by expert, so those of a group are
+  /// neighbours, and the groups of a row rise as well.
+  void plan_steps(const RoutePlan& plan, std::span<const Index> offsets) {
+    const auto count = static_cast<Index>(offsets.size()) - 1;
+    group_at.resize(static_cast<std::size_t>(plan.routed()));
+    for (Index g = 0; g < count; ++g)
+      std::fill(group_at.begin() + first_place(plan, offsets, g),
+                group_at.begin() + first_place(plan, offsets, g + 1), g);
     ids.assign(static_cast<std::size_t>(plan.rows() * plan.choices()), -1);
-    for (Index r = 0; r < plan.rows(); ++r) {
-      Index* next = ids.data() + r * plan.choices();
-      Index last = -1;
-      for (const Index p : plan.places_of(r)) {
-        const Index group = group_of[static_cast<std::size_t>(expert_at(p))];
-        if (group != last) *next++ = last = group;
-      }
-    }
-    groups.assign(view(plan.rows(), plan.choices()), count);
-  }
-
-  /// Places of `groups` to experts. A row's places rise by expert, so those of a group are
-  /// neighbours; of one expert, places of its group rise by row. So the places of `experts` are
-  /// those of `plan`.
-  void plan_experts(const RoutePlan& plan, std::span<const Index> group_of) {
-    ids.assign(static_cast<std::size_t>(groups.routed() * plan.choices()), -1);
-    for (Index r = 0; r < plan.rows(); ++r) {
-      const auto places = plan.places_of(r);
-      std::size_t i = 0;
-      for (const Index q : groups.places_of(r)) {
-        Index* next = ids.data() + q * plan.choices();
-        const Index group = group_of[static_cast<std::size_t>(expert_at(places[i]))];
-        for (; i < places.size(); ++i) {
-          const Index expert = expert_at(places[i]);
-          if (group_of[static_cast<std::size_t>(expert)] != group) break;
-          *next++ = expert;
-        }
-      }
-    }
-    experts.assign(view(groups.routed(), plan.choices()), plan.experts());
+    for (Index r = 0; r < plan.rows(); ++r)
+      each_place(plan, r, [&](Index p, Index nth) {
+        ids[static_cast<std::size_t>(r * plan.choices() + nth)] = group_of(p);
+      });
+    groups.assign({ids.data(), {plan.rows(), plan.choices()}, {plan.choices(), 1}}, count);
+    latent_rows.resize(group_at.size());
+    for (Index r = 0; r < plan.rows(); ++r)
+      each_place(plan, r, [&, places = groups.places_of(r)](Index p, Index nth) {
+        latent_rows[static_cast<std::size_t>(p)] = places[static_cast<std::size_t>(nth)];
+      });
   }
 
  private:
-  Index expert_at(Index place) const { return expert_of[static_cast<std::size_t>(place)]; }
-  TensorView<const Index, 2> view(Index rows, Index choices) const {
-    return {ids.data(), {rows, choices}, {choices, 1}};
+  Index group_of(Index place) const { return group_at[static_cast<std::size_t>(place)]; }
+  static Index first_place(const RoutePlan& plan, std::span<const Index> offsets, Index group) {
+    return plan.offsets()[static_cast<std::size_t>(offsets[static_cast<std::size_t>(group)])];
+  }
+  /// visit(place, nth) of a row's places, `nth` of its groups.
+  template <class Visit>
+  void each_place(const RoutePlan& plan, Index row, const Visit& visit) const {
+    Index nth = -1, last = -1;
+    for (const Index p : plan.places_of(row)) {
+      if (group_of(p) != last) {
+        last = group_of(p);
+        ++nth;
+      }
+      visit(p, nth);
+    }
   }
 };
 
@@ -210,12 +202,12 @@ void grouped_multiply(const B& backend, TensorView<const T, 2> x, const RoutePla
                 sizeof(T));
   if (plan.routed() == 0) return;
   const auto memory = leased<LatentMemory<T>>(backend);
-  memory->plan_groups(plan, experts.group_of(), experts.groups());
-  const TensorView<T, 2> latent =
-      matrix_in(memory->latent, memory->groups.routed(), experts.latent());
-  grouped_multiply(backend, x, memory->groups, experts.shared(), latent);
-  memory->plan_experts(plan, experts.group_of());
-  grouped_multiply(backend, as_const(latent), memory->experts, experts.specific(), parts);
+  memory->plan_steps(plan, experts.offsets());
+  const RoutePlan& groups = memory->groups;
+  const TensorView<T, 2> latent = matrix_in(memory->latent, groups.routed(), experts.latent());
+  run_grouped(backend, x, {groups.offsets(), groups.rows_by_place()}, experts.shared(), latent);
+  run_grouped(backend, as_const(latent), {plan.offsets(), memory->latent_rows}, experts.specific(),
+              parts);
 }
 
 PARE_ABI_END
@@ -237,8 +229,9 @@ PARE_ABI_BEGIN
 /// Cost: for each pair of a row and a group inputs latent products, for each of a row and an expert
 /// latent outputs, beside inputs outputs of an expert that is dense; of few rows, reading the
 /// layers of the groups and experts that were chosen binds. Memory, kept in the backend's
-/// workspace: two plans, the rows of x, sorted, and [pairs of rows and groups, latent]. The same
-/// bits for any number of threads, if the layers keep them.
+/// workspace: a plan of groups, two indices per pair, [pairs of rows and groups, latent], and once
+/// per worker the rows of one group or expert. The same bits for any number of threads, if the
+/// layers keep them.
 template <Backend B, In<2> X, class Shared, class Specific, Out<2> P>
 requires SameScalar<X, P> &&
          std::is_same_v<scalar_of<X>, typename LatentExperts<Shared, Specific>::scalar>

@@ -93,9 +93,9 @@ PARE_ABI_BEGIN
 ///         in a row, a weight is not finite, or y overlaps what is read. y is as it was then.
 ///
 /// Cost: that of `grouped_multiply`; the plan and the sum are a few percent of it. Memory, kept in
-/// the backend's workspace: the plan, x sorted, and the parts, [rows choices, outputs]. Sums run by
-/// ascending expert: a row has the same bits in any batch (as long as its experts keep them) and
-/// for any number of threads.
+/// the backend's workspace: the plan, that of `grouped_multiply`, and the parts, [rows choices,
+/// outputs]. Sums run by ascending expert: a row has the same bits in any batch (as long as its
+/// experts keep them) and for any number of threads.
 template <Backend B, In<2> X, class E, Out<2> Y>
 requires ComputeScalar<scalar_of<X>> && SameScalar<X, Y> && ExpertsOf<E, scalar_of<X>>
 void mixture(const B& backend, const X& x, const Routes<scalar_of<X>>& routes, const E& experts,

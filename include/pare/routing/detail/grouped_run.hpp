@@ -8,12 +8,12 @@
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/ceil_div.hpp>
+#include <pare/core/executor_ref.hpp>
 #include <pare/core/matrix.hpp>
 #include <pare/core/parallel.hpp>
 #include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/workspace.hpp>
-#include <pare/routing/route_plan.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -42,22 +42,27 @@ struct ExpertRows {
   AlignedBuffer<T> rows;
 };
 
+/// Places that lie by expert, and the rows of x that they take.
+struct Places {
+  std::span<const Index> offsets;  ///< [experts + 1], as RoutePlan::offsets
+  std::span<const Index> rows;     ///< [places] the row of x of each
+};
+
 /// One call. `L` is a layer of rows of T.
 template <class B, class T, class L>
 class GroupedRun {
  public:
-  GroupedRun(const B& backend, TensorView<const T, 2> x, const RoutePlan& plan,
+  GroupedRun(const B& backend, TensorView<const T, 2> x, const Places& places,
              std::span<const L> experts, TensorView<T, 2> parts)
       : backend_(backend),
         x_(x),
-        plan_(plan),
+        places_(places),
         experts_(experts),
         parts_(parts),
-        is_sorted_(x.rows() == plan.routed()),
+        is_sorted_(x.rows() == static_cast<Index>(places.rows.size())),
         memory_(leased<GroupedMemory>(backend)) {
-    const auto order = plan.rows_by_place();
-    for (std::size_t p = 0; is_sorted_ && p < order.size(); ++p)
-      is_sorted_ = order[p] == static_cast<Index>(p);
+    for (std::size_t p = 0; is_sorted_ && p < places.rows.size(); ++p)
+      is_sorted_ = places.rows[p] == static_cast<Index>(p);
   }
 
   void run() {
@@ -74,11 +79,8 @@ class GroupedRun {
   }
 
  private:
-  Index rows(Index expert) const {
-    const auto offsets = plan_.offsets();
-    return offsets[static_cast<std::size_t>(expert) + 1] -
-           offsets[static_cast<std::size_t>(expert)];
-  }
+  Index offset(Index expert) const { return places_.offsets[static_cast<std::size_t>(expert)]; }
+  Index rows(Index expert) const { return offset(expert + 1) - offset(expert); }
 
   void copy_row(Index row, T* to) const {
     const T* const from = x_.data + row * x_.stride[0];
@@ -93,7 +95,7 @@ class GroupedRun {
     auto& list = memory_->experts;
     list.clear();
     Index work = 0;
-    for (Index e = 0; e < plan_.experts(); ++e)
+    for (Index e = 0; e < static_cast<Index>(experts_.size()); ++e)
       if (rows(e) > 0) {
         list.push_back(e);
         work += cost(e);
@@ -107,7 +109,7 @@ class GroupedRun {
 
   template <class On>
   void apply(const On& on, Index expert) const {
-    const Index first = plan_.offsets()[static_cast<std::size_t>(expert)], count = rows(expert);
+    const Index first = offset(expert), count = rows(expert);
     const L& layer = experts_[static_cast<std::size_t>(expert)];
     const auto parts = rows_of(parts_, first, count);
     if (is_sorted_) return layer.apply(on, rows_of(x_, first, count), parts);
@@ -116,14 +118,14 @@ class GroupedRun {
     constexpr Index block = 32;
     parallel_for(on.executor, ceil_div(count, block), [&](Index item, int) {
       for (Index r = item * block; r < std::min(count, (item + 1) * block); ++r)
-        copy_row(plan_.rows_by_place()[static_cast<std::size_t>(first + r)], &together(r, 0));
+        copy_row(places_.rows[static_cast<std::size_t>(first + r)], &together(r, 0));
     });
     layer.apply(on, as_const(together), parts);
   }
 
   const B& backend_;
   TensorView<const T, 2> x_;
-  const RoutePlan& plan_;
+  Places places_;
   std::span<const L> experts_;
   TensorView<T, 2> parts_;
   bool is_sorted_;  ///< rows of x lie in the order of places
@@ -132,18 +134,25 @@ class GroupedRun {
 
 /// A loop over experts.
 template <class T, class L>
-void reference_grouped(TensorView<const T, 2> x, const RoutePlan& plan, std::span<const L> experts,
+void reference_grouped(TensorView<const T, 2> x, const Places& places, std::span<const L> experts,
                        TensorView<T, 2> parts) {
   RowMatrix<T> row(1, x.cols());
-  for (Index e = 0; e < plan.experts(); ++e) {
-    const Index first = plan.offsets()[static_cast<std::size_t>(e)];
-    const auto rows = plan.rows_of(e);
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-      for (Index c = 0; c < x.cols(); ++c) row(0, c) = x(rows[i], c);
-      experts[static_cast<std::size_t>(e)].apply(reference, const_view(row),
-                                                 rows_of(parts, first + static_cast<Index>(i), 1));
+  for (std::size_t e = 0; e < experts.size(); ++e)
+    for (Index p = places.offsets[e]; p < places.offsets[e + 1]; ++p) {
+      for (Index c = 0; c < x.cols(); ++c)
+        row(0, c) = x(places.rows[static_cast<std::size_t>(p)], c);
+      experts[e].apply(reference, const_view(row), rows_of(parts, p, 1));
     }
-  }
+}
+
+/// Layers on their rows; nothing is checked.
+template <class B, class T, class L>
+void run_grouped(const B& backend, TensorView<const T, 2> x, const Places& places,
+                 std::span<const L> experts, TensorView<T, 2> parts) {
+  if constexpr (KernelBackend<B>)
+    GroupedRun<OnAnyExecutor<B>, T, L>(on_any_executor(backend), x, places, experts, parts).run();
+  else
+    reference_grouped<T, L>(x, places, experts, parts);
 }
 
 PARE_ABI_END
