@@ -273,10 +273,10 @@ TEST(LatentExperts, WhatDoesNotFitIsRefused) {
   const RowMatrix<float> few = x.topRows(9), narrow = x.leftCols(5);
   RowMatrix<float> less(plan.routed() - 1, outputs), thin(plan.routed(), outputs - 1);
   leaves(few, plan, parts, "x");
-  leaves(narrow, plan, parts, "x");
+  leaves(narrow, plan, parts, "experts");
   leaves(x, other, parts, "experts");
   leaves(x, plan, less, "parts");
-  leaves(x, plan, thin, "parts");
+  leaves(x, plan, thin, "experts");
   for (const float* memory :
        {layers[0].shared().data, layers[2].specific().data, std::as_const(x).data()}) {
     const pare::TensorView<float, 2> on{

@@ -16,7 +16,8 @@
 ///
 /// An expert is a `LinearOf` (transformer/linear.hpp): dense, quantised, of low rank, a whole
 /// gated feed-forward layer (feed_forward.hpp), or your own. Empty experts are never looked at.
-/// Experts that share a factor, in groups or all of them, apply it once: latent_experts.hpp.
+/// Experts that share work are one object that does it once (`ExpertSetOf`): latent_experts.hpp has
+/// those that share a factor, and a set of yours needs no more than its concept asks.
 ///
 /// Work is shared out by experts; those that have more than half a thread's part are run by all
 /// threads, one after the other. A row has the bits that its expert gives it: those of a loop over
@@ -33,6 +34,7 @@
 #include <pare/routing/route_plan.hpp>
 #include <pare/transformer/linear.hpp>
 
+#include <concepts>
 #include <ranges>
 #include <span>
 #include <type_traits>
@@ -45,55 +47,120 @@ template <class E, class T>
 concept ExpertsOf = std::ranges::contiguous_range<E> && std::ranges::sized_range<E> &&
                     transformer::LinearOf<std::ranges::range_value_t<E>, T>;
 
+/// Experts as one object: `apply(backend, x, plan, parts)` of views writes row p of
+/// parts [plan.routed(), outputs] for each place p of a plan of the rows of x [rows, inputs], on
+/// `pare::simd`, on `pare::reference` and on whatever backend it supports. Called by
+/// `grouped_multiply` or `mixture` it is given at least one place, experts as many as its own, and
+/// extents that fit; parts lie apart from x and from what the set shows as layers do
+/// (`transformer::check_apart_from_layer`).
+template <class E, class T>
+concept ExpertSetOf = ComputeScalar<T> && requires(const E& e, TensorView<const T, 2> x,
+                                                   const RoutePlan& plan, TensorView<T, 2> parts) {
+  { e.inputs() } -> std::same_as<Index>;
+  { e.outputs() } -> std::same_as<Index>;
+  { e.experts() } -> std::same_as<Index>;
+  e.apply(simd, x, plan, parts);
+  e.apply(reference, x, plan, parts);
+};
+
+/// What rows of T can be routed to.
+template <class E, class T>
+concept RoutableTo = ExpertsOf<E, T> || ExpertSetOf<E, T>;
+
 namespace detail {
 PARE_ABI_BEGIN
 
-/// Experts of one shape.
+/// Layers as a set.
+template <class L>
+class LayerSet {
+ public:
+  explicit LayerSet(std::span<const L> layers) : layers_(layers) {}
+
+  Index experts() const { return static_cast<Index>(layers_.size()); }
+  /// Of the first; there is one.
+  Index inputs() const { return layers_.front().inputs(); }
+  Index outputs() const { return layers_.front().outputs(); }
+  std::span<const L> layers() const { return layers_; }
+  template <class Visit>
+  void each_layer(const Visit& visit) const {
+    for (const L& layer : layers_) visit(layer);
+  }
+
+  template <class B, class T>
+  void apply(const B& backend, TensorView<const T, 2> x, const RoutePlan& plan,
+             TensorView<T, 2> parts) const {
+    run_grouped(backend, x, {plan.offsets(), plan.rows_by_place()}, layers_, parts);
+  }
+
+ private:
+  std::span<const L> layers_;
+};
+
+template <class E>
+auto experts_span(const E& experts) {
+  using L = std::ranges::range_value_t<E>;
+  return std::span<const L>(std::ranges::data(experts), std::ranges::size(experts));
+}
+
+/// A set as it is, layers as one.
+template <class T, class E>
+decltype(auto) expert_set(const E& experts) {
+  if constexpr (ExpertSetOf<E, T>)
+    return (experts);
+  else
+    return LayerSet(experts_span(experts));
+}
+
+/// A layer, or a set of experts of one shape.
+template <class E>
+void check_expert_shape(const char* function, const E& expert, Index inputs, Index outputs) {
+  check(expert.inputs() == inputs, function, "experts", expert.inputs(),
+        Worded{"experts of the inputs of x, ", inputs});
+  check(expert.outputs() == outputs, function, "experts", expert.outputs(),
+        Worded{"experts of one number of outputs, ", outputs});
+}
+
 template <class L>
 void check_expert_shapes(const char* function, std::span<const L> experts, Index inputs,
                          Index outputs) {
-  for (const L& expert : experts) {
-    check(expert.inputs() == inputs, function, "experts", expert.inputs(),
-          Worded{"layers of the inputs of x, ", inputs});
-    check(expert.outputs() == outputs, function, "experts", expert.outputs(),
-          Worded{"layers of one number of outputs, ", outputs});
-  }
+  for (const L& expert : experts) check_expert_shape(function, expert, inputs, outputs);
 }
 
-/// What is written is apart from what experts read.
-template <class L, class T>
-void check_apart_from_experts(const char* function, const char* output, const TensorView<T, 2>& out,
-                              std::span<const L> experts) {
-  for (const L& expert : experts)
-    transformer::check_apart_from_layer(function, output, out, expert);
+/// Experts of one shape, and what is written apart from what they read.
+template <class S, class T>
+void check_expert_set(const char* function, const S& experts, Index inputs, const char* output,
+                      const TensorView<T, 2>& out) {
+  if constexpr (requires { experts.layers(); })
+    check_expert_shapes(function, experts.layers(), inputs, out.cols());
+  else
+    check_expert_shape(function, experts, inputs, out.cols());
+  transformer::check_apart_from_layer(function, output, out, experts);
 }
 
-template <class B, class T, class L>
-void grouped_multiply(const B& backend, TensorView<const T, 2> x, const RoutePlan& plan,
-                      std::span<const L> experts, TensorView<T, 2> parts) {
-  constexpr const char* function = "routing::grouped_multiply";
+/// All that is checked before anything is written.
+template <class T, class S>
+void check_grouped(const char* function, const TensorView<const T, 2>& x, const RoutePlan& plan,
+                   const S& experts, const TensorView<T, 2>& parts) {
   check_view(function, "x", x);
   check_extents<2>(function, "x", x.extent, {plan.rows(), x.cols()});
   check_writable(function, "parts", parts);
   check_extents<2>(function, "parts", parts.extent, {plan.routed(), parts.cols()});
   check_no_overlap(function, "parts", parts, "x", x);
-  check(static_cast<Index>(experts.size()) == plan.experts(), function, "experts", experts.size(),
+  check(experts.experts() == plan.experts(), function, "experts", experts.experts(),
         Worded{"the experts of the plan, ", plan.experts()});
-  check_expert_shapes(function, experts, x.cols(), parts.cols());
-  check_apart_from_experts(function, "parts", parts, experts);
-  if (plan.routed() == 0) return;
-  run_grouped(backend, x, {plan.offsets(), plan.rows_by_place()}, experts, parts);
+  check_expert_set(function, experts, x.cols(), "parts", parts);
+}
+
+template <class B, class T, class S>
+void grouped_multiply(const B& backend, TensorView<const T, 2> x, const RoutePlan& plan,
+                      const S& experts, TensorView<T, 2> parts) {
+  check_grouped("routing::grouped_multiply", x, plan, experts, parts);
+  if (plan.routed() > 0) experts.apply(backend, x, plan, parts);
 }
 
 template <class X>
-using IsLayers = std::bool_constant<ExpertsOf<std::remove_cvref_t<X>, float> ||
-                                    ExpertsOf<std::remove_cvref_t<X>, double>>;
-/// LatentExperts, where latent_experts.hpp is included.
-template <class X>
-struct IsLatentExperts : std::false_type {};
-template <class X>
-using IsExperts =
-    std::bool_constant<IsLayers<X>::value || IsLatentExperts<std::remove_cvref_t<X>>::value>;
+using IsExperts = std::bool_constant<RoutableTo<std::remove_cvref_t<X>, float> ||
+                                     RoutableTo<std::remove_cvref_t<X>, double>>;
 
 PARE_ABI_END
 }  // namespace detail
@@ -104,7 +171,8 @@ PARE_ABI_BEGIN
 /// \param backend left out: pare::simd
 /// \param x       [rows, inputs] of float or double, any strides
 /// \param plan    of those rows
-/// \param experts one layer for each expert of the plan, all of inputs and outputs alike
+/// \param experts one layer for each expert of the plan, all of inputs and outputs alike; or a set
+///                of as many experts, such as LatentExperts
 /// \param parts   [plan.routed(), outputs], any strides, written; apart from x and the experts. Row
 ///                p belongs to place p; `combine` adds them up
 /// \throws std::invalid_argument if an extent does not fit, the experts are not those of the plan,
@@ -114,20 +182,19 @@ PARE_ABI_BEGIN
 /// weights of the experts that were chosen binds: experts (1 - (1 - choices / experts)^rows) of
 /// them, if choices are random. Memory, kept in the backend's workspace, once per worker: the rows
 /// of x of an expert (none where all lie in the order of places), and what a layer needs. The same
-/// bits for any number of threads, if the layers keep them.
+/// bits for any number of threads, if the layers keep them. Cost, memory and bits of a set are
+/// those of its `apply`.
 template <Backend B, In<2> X, class E, Out<2> P>
-requires ComputeScalar<scalar_of<X>> && SameScalar<X, P> && ExpertsOf<E, scalar_of<X>>
+requires ComputeScalar<scalar_of<X>> && SameScalar<X, P> && RoutableTo<E, scalar_of<X>>
 void grouped_multiply(const B& backend, const X& x, const RoutePlan& plan, const E& experts,
                       P&& parts) {
-  using L = std::ranges::range_value_t<E>;
-  detail::grouped_multiply(
-      backend, as_const(to_view(x)), plan,
-      std::span<const L>(std::ranges::data(experts), std::ranges::size(experts)), to_view(parts));
+  detail::grouped_multiply(backend, as_const(to_view(x)), plan,
+                           detail::expert_set<scalar_of<X>>(experts), to_view(parts));
 }
 
 /// \overload
 template <In<2> X, class E, Out<2> P>
-requires ComputeScalar<scalar_of<X>> && SameScalar<X, P> && ExpertsOf<E, scalar_of<X>>
+requires ComputeScalar<scalar_of<X>> && SameScalar<X, P> && RoutableTo<E, scalar_of<X>>
 void grouped_multiply(const X& x, const RoutePlan& plan, const E& experts, P&& parts) {
   grouped_multiply(simd, x, plan, experts, parts);
 }
@@ -136,7 +203,8 @@ PARE_REFUSE_CALLS(grouped_multiply, "routing::grouped_multiply", "after parts: w
                   (INPUT, (roles::ReadsCompute<2>), "x", "[rows, inputs]"),
                   (PLAIN, (roles::Takes<detail::IsPlan>), "plan", "a RoutePlan"),
                   (PLAIN, (roles::Takes<detail::IsExperts>), "experts",
-                   "a vector, array or span of layers (LinearOf) of the scalar of x"),
+                   "a vector, array or span of layers (LinearOf), or a set of experts "
+                   "(ExpertSetOf), of the scalar of x"),
                   (OUTPUT, (roles::WritesSame<2>), "parts",
                    "[plan.routed(), outputs] of the scalar of x"))
 

@@ -20,6 +20,7 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/refused_call.hpp>
+#include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/view_check.hpp>
 #include <pare/routing/combine.hpp>
@@ -27,9 +28,6 @@
 #include <pare/routing/grouped_multiply.hpp>
 #include <pare/routing/route_plan.hpp>
 
-#include <cstddef>
-#include <ranges>
-#include <span>
 #include <type_traits>
 
 namespace pare::routing {
@@ -43,36 +41,34 @@ struct MixtureMemory {
 };
 
 /// All that is checked before anything is written.
-template <class T, class L>
+template <class T, class S>
 void check_mixture(const char* function, const TensorView<const T, 2>& x, const Routes<T>& routes,
-                   std::span<const L> experts, const TensorView<T, 2>& y) {
+                   const S& experts, const TensorView<T, 2>& y) {
   check_view(function, "x", x);
   check_extents<2>(function, "routes", {routes.ids.rows(), routes.ids.cols()},
                    {x.rows(), routes.ids.cols()});
   check_extents<2>(function, "routes", {routes.weights.rows(), routes.weights.cols()},
                    {x.rows(), routes.ids.cols()});
-  check(!experts.empty(), function, "experts", experts.size(), "at least one");
+  check(experts.experts() >= 1, function, "experts", experts.experts(), "at least one");
   check_writable(function, "y", y);
-  check_extents<2>(function, "y", y.extent, {x.rows(), experts.front().outputs()});
+  check_extents<2>(function, "y", y.extent, {x.rows(), experts.outputs()});
   check_no_overlap(function, "y", y, "x", x);
   check_no_overlap(function, "y", y, "routes", const_view(routes.weights));
   check_no_overlap(function, "y", y, "routes", const_view(routes.ids));
-  check_expert_shapes(function, experts, x.cols(), y.cols());
-  check_apart_from_experts(function, "y", y, experts);
+  check_expert_set(function, experts, x.cols(), "y", y);
 }
 
-template <class B, class T, class L>
-void mixture(const B& backend, TensorView<const T, 2> x, const Routes<T>& routes,
-             std::span<const L> experts, TensorView<T, 2> y) {
+template <class B, class T, class S>
+void mixture(const B& backend, TensorView<const T, 2> x, const Routes<T>& routes, const S& experts,
+             TensorView<T, 2> y) {
   constexpr const char* function = "routing::mixture";
   check_mixture(function, x, routes, experts, y);
   const auto memory = leased<MixtureMemory<T>>(backend);
-  memory->plan.assign(const_view(routes.ids), static_cast<Index>(experts.size()));
+  memory->plan.assign(const_view(routes.ids), experts.experts());
   const Index routed = memory->plan.routed();
-  const TensorView<T, 2> parts{memory->parts.resize(static_cast<std::size_t>(
-                                   checked_product(function, "x", routed, y.cols()))),
-                               {routed, y.cols()},
-                               {y.cols(), 1}};
+  checked_count(function, "routes", checked_product(function, "routes", routed, y.cols()),
+                sizeof(T));
+  const TensorView<T, 2> parts = matrix_in(memory->parts, routed, y.cols());
   grouped_multiply(backend, x, memory->plan, experts, parts);
   combine(backend, memory->plan, as_const(parts), const_view(routes.weights), y);
 }
@@ -86,7 +82,8 @@ PARE_ABI_BEGIN
 /// \param backend left out: pare::simd
 /// \param x       [rows, inputs] of float or double, any strides
 /// \param routes  ids and weights [rows, choices], of `route` or your own: an id of -1 is no expert
-/// \param experts a contiguous range of layers, all of inputs and outputs alike
+/// \param experts a contiguous range of layers, all of inputs and outputs alike; or a set of
+///                experts, such as LatentExperts
 /// \param y       [rows, outputs], any strides, written; apart from what is read. A row without an
 ///                expert is 0
 /// \throws std::invalid_argument if an extent does not fit, an id is out of range or stands twice
@@ -97,18 +94,16 @@ PARE_ABI_BEGIN
 /// outputs]. Sums run by ascending expert: a row has the same bits in any batch (as long as its
 /// experts keep them) and for any number of threads.
 template <Backend B, In<2> X, class E, Out<2> Y>
-requires ComputeScalar<scalar_of<X>> && SameScalar<X, Y> && ExpertsOf<E, scalar_of<X>>
+requires ComputeScalar<scalar_of<X>> && SameScalar<X, Y> && RoutableTo<E, scalar_of<X>>
 void mixture(const B& backend, const X& x, const Routes<scalar_of<X>>& routes, const E& experts,
              Y&& y) {
-  using L = std::ranges::range_value_t<E>;
-  detail::mixture(backend, as_const(to_view(x)), routes,
-                  std::span<const L>(std::ranges::data(experts), std::ranges::size(experts)),
+  detail::mixture(backend, as_const(to_view(x)), routes, detail::expert_set<scalar_of<X>>(experts),
                   to_view(y));
 }
 
 /// \overload
 template <In<2> X, class E, Out<2> Y>
-requires ComputeScalar<scalar_of<X>> && SameScalar<X, Y> && ExpertsOf<E, scalar_of<X>>
+requires ComputeScalar<scalar_of<X>> && SameScalar<X, Y> && RoutableTo<E, scalar_of<X>>
 void mixture(const X& x, const Routes<scalar_of<X>>& routes, const E& experts, Y&& y) {
   mixture(simd, x, routes, experts, y);
 }
@@ -116,8 +111,9 @@ void mixture(const X& x, const Routes<scalar_of<X>>& routes, const E& experts, Y
 PARE_REFUSE_CALLS(mixture, "routing::mixture", "after y: wanted nothing",
                   (INPUT, (roles::ReadsCompute<2>), "x", "[rows, inputs]"),
                   (PLAIN, (roles::Takes<detail::TakesRoutes>), "routes", "Routes"),
-                  (PLAIN, (roles::Takes<detail::IsLayers>), "experts",
-                   "a vector, array or span of layers (LinearOf) of the scalar of x"),
+                  (PLAIN, (roles::Takes<detail::IsExperts>), "experts",
+                   "a vector, array or span of layers (LinearOf), or a set of experts "
+                   "(ExpertSetOf), of the scalar of x"),
                   (OUTPUT, (roles::WritesSame<2>), "y", "[rows, outputs] of the scalar of x"))
 
 PARE_ABI_END

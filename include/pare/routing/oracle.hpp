@@ -34,6 +34,7 @@
 #include <pare/routing/gates.hpp>
 #include <pare/routing/grouped_multiply.hpp>
 #include <pare/routing/mixture.hpp>
+#include <pare/transformer/linear.hpp>
 
 #include <Eigen/Cholesky>
 #include <Eigen/Core>
@@ -41,7 +42,6 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
-#include <ranges>
 #include <span>
 #include <vector>
 
@@ -78,7 +78,7 @@ void expert_errors(const B& backend, TensorView<const T, 2> x, std::span<const L
   check_extents<2>(function, "errors", errors.extent, {x.rows(), count});
   check_no_overlap(function, "errors", errors, "x", x);
   check_no_overlap(function, "errors", errors, "dense", dense);
-  check_apart_from_experts(function, "errors", errors, experts);
+  transformer::check_apart_from_layer(function, "errors", errors, LayerSet(experts));
   const Index factor = count / k;
   const auto scale = static_cast<double>(factor);
   RowMatrix<T> out(x.rows(), dense.cols());
@@ -113,7 +113,7 @@ std::vector<double> budget_curve(const B& backend, TensorView<const T, 2> x,
     const RowMatrix<double> logits = -errors;
     const Routes<double> best = route(logits, TopHalf{.k = k});
     const Routes<T> routes{best.ids, best.weights.template cast<T>()};
-    mixture(backend, x, routes, experts, to_view(y));
+    mixture(backend, x, routes, LayerSet(experts), to_view(y));
     double off = 0;
     for (Index r = 0; r < x.rows(); ++r)
       for (Index c = 0; c < dense.cols(); ++c) {
@@ -163,12 +163,6 @@ RowMatrix<T> fit_ridge_router(const B& backend, TensorView<const T, 2> x,
   check(factor.info() == Eigen::Success, function, "ridge", options.ridge,
         "one that makes X^T X positive definite");
   return factor.solve(right).transpose().template cast<T>();
-}
-
-template <class X>
-auto experts_span(const X& experts) {
-  using L = std::ranges::range_value_t<X>;
-  return std::span<const L>(std::ranges::data(experts), std::ranges::size(experts));
 }
 
 PARE_ABI_END
