@@ -56,6 +56,9 @@ TEST(Check, OffsetsGoFromNothingToAllRows) {
   EXPECT_EQ(said({1, 5}, 5), "pare::f: o: got 1, wanted 0 as the first offset");
   EXPECT_EQ(said({0, 4, 3, 5}, 5), "pare::f: o: got 3, wanted offsets that never decrease");
   EXPECT_EQ(said({0, 4}, 5), "pare::f: o: got 4, wanted the tokens, 5, as the last offset");
+  const std::vector<Index> list{0, 4};
+  EXPECT_EQ(message_of([&] { pare::check_offsets("f", "o", list, 5, "experts"); }),
+            "pare::f: o: got 4, wanted the experts, 5, as the last offset");
 }
 
 TEST(Check, PrintsExtentLists) {

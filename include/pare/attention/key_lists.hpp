@@ -83,7 +83,7 @@ class KeyLists {
     const Index rows = checked_rows(name, shape);
     check(static_cast<Index>(offsets.size()) == rows + 1, name, "offsets", offsets.size(),
           rows + 1);
-    check_offsets(name, "offsets", offsets, static_cast<Index>(keys.size()));
+    check_offsets(name, "offsets", offsets, static_cast<Index>(keys.size()), "keys");
     for (Index r = 0; r < rows; ++r) check_row(name, "keys", shape, r, row_of(offsets, keys, r));
     return {shape, std::move(offsets), std::move(keys)};
   }

@@ -174,16 +174,19 @@ inline Index checked_count(const char* function, const char* argument, Index cou
 }
 
 /// Throws unless offsets of rows that lie sequence by sequence are right: from 0 to the number of
-/// rows, never decreasing. Rows [offsets[s], offsets[s + 1]) are those of sequence s.
+/// rows, never decreasing. Rows [offsets[s], offsets[s + 1]) are those of sequence s. `noun` is
+/// what a message calls them.
 inline void check_offsets(const char* function, const char* argument,
-                          std::span<const Index> offsets, Index rows) {
+                          std::span<const Index> offsets, Index rows, const char* noun = "tokens") {
   check(!offsets.empty(), function, argument, offsets.size(), "at least 1 offset");
   check(offsets.front() == 0, function, argument, offsets.front(), "0 as the first offset");
   for (std::size_t i = 1; i < offsets.size(); ++i)
     check(offsets[i] >= offsets[i - 1], function, argument, offsets[i],
           "offsets that never decrease");
-  check(offsets.back() == rows, function, argument, offsets.back(),
-        Worded{"the tokens, ", rows, ", as the last offset"});
+  if (offsets.back() != rows)
+    detail::refuse(
+        function, argument, offsets.back(),
+        std::string("the ") + noun + ", " + std::to_string(rows) + ", as the last offset");
 }
 
 /// True unless NaN or infinite, judged on the bits so that no compiler flag can assume it away.

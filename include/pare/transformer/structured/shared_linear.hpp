@@ -54,7 +54,7 @@ class SharedLinear : public detail::LinearCalls<SharedLinear<S>, compute_t<S>> {
     constexpr const char* function = "transformer::SharedLinear";
     check(specific_.inputs() == shared_.outputs(), function, "specific", specific_.inputs(),
           shared_.outputs());
-    check_offsets(function, "offsets", offsets_, specific_.outputs());
+    check_offsets(function, "offsets", offsets_, specific_.outputs(), "outputs");
     for (std::size_t i = 1; i < offsets_.size(); ++i)
       check(offsets_[i] > offsets_[i - 1], function, "offsets", offsets_[i],
             "at least one output per layer");
