@@ -353,6 +353,14 @@ TEST(FeedForwards, AreTheirFormulas) {
   };
   expect(gated, silu * down.transpose());
   expect(plain, ((relu * down.transpose()).array() - 1).matrix());
+  // Down of another kind than gate and up.
+  using Mixed = GatedFeedForward<Layer, pare::transformer::Silu, FeedForward<Layer>>;
+  const auto first = random_matrix<RowMatrix<double>>(7, 20, 5),
+             second = random_matrix<RowMatrix<double>>(5, 7, 6);
+  const RowMatrix<double> middle = (silu * first.transpose()).cwiseMax(0);
+  expect(Mixed(Layer::copy_of(gate), Layer::copy_of(up),
+               FeedForward<Layer>(Layer::copy_of(first), Layer::copy_of(second))),
+         middle * second.transpose());
   static_assert(pare::transformer::LinearOf<GatedFeedForward<Layer>, double>);
   static_assert(pare::transformer::Linear<FeedForward<DenseLinear<float>>>);
   refusal(

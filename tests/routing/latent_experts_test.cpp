@@ -233,6 +233,31 @@ TEST(LatentFeedForward, IsItsFormula) {
   refused(g, some_factors({2, 2}, 8, 8, inputs), downs, "ups");
   refused(g, some_factors({2, 2}, 9, 8, inputs - 1), downs, "ups");
   refused(g, u, std::vector<Wide>(downs.begin(), downs.end() - 1), "downs");
+  // Offsets that are hostile: nothing behind the factors is read.
+  for (const auto& offsets :
+       std::vector<std::vector<Index>>{{},
+                                       {0},
+                                       {0, 9},
+                                       {0, 9, 27},
+                                       {0, 27, 18},
+                                       {0, -9, 18},
+                                       {9, 9, 18},
+                                       {-9, 9, 18},
+                                       {0, 9, std::numeric_limits<Index>::max()},
+                                       {std::numeric_limits<Index>::min(), 9, 18}}) {
+    auto bad_g = g, bad_u = u;
+    bad_g[1].offsets = bad_u[1].offsets = offsets;
+    refused(bad_g, u, downs, "gates");
+    refused(g, bad_u, downs, "ups");
+  }
+  auto bad_g = g, bad_u = u;
+  bad_g[0].factors.right.resize(4, inputs);
+  refused(bad_g, u, downs, "gates");
+  bad_u[1].factors.left.resize(17, 8);
+  refused(g, bad_u, downs, "ups");
+  auto tall = downs;
+  tall[3].resize(outputs, 8);
+  refusal([&] { latent_feed_forward<double>(g, u, tall); }, "routing::GatedFeedForward", "down");
   for (const Index first : {-1, 3})
     refusal(
         [&] {

@@ -12,6 +12,7 @@
 /// // gate and up [hidden, dim], down [dim, hidden]
 /// experts.emplace_back(std::move(gate), std::move(up), std::move(down));
 /// grouped_multiply(x, plan, experts, parts);
+/// // down of another kind: GatedFeedForward<DenseLinear<bf16>, Silu, LowRankLinear<bf16>>
 /// ```
 ///
 /// Both model `transformer::LinearOf`, which asks for shapes and `apply`, not for linearity: they
@@ -55,9 +56,11 @@ PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
 
-/// SwiGLU and its relatives, of layers of one kind: y = (A(x G^T) * (x U^T)) D^T.
-template <class L, transformer::Activation A = transformer::Silu>
-requires transformer::LinearOf<L, transformer::linear_scalar<L>>
+/// SwiGLU and its relatives: y = (A(x G^T) * (x U^T)) D^T. Gate and up are layers of one kind, down
+/// may be of another, of rows of the same scalar.
+template <class L, transformer::Activation A = transformer::Silu, class Down = L>
+requires transformer::LinearOf<L, transformer::linear_scalar<L>> &&
+         transformer::LinearOf<Down, transformer::linear_scalar<L>>
 class GatedFeedForward {
  public:
   using scalar = transformer::linear_scalar<L>;  ///< of x and y
@@ -65,7 +68,7 @@ class GatedFeedForward {
   /// \param gate,up [hidden, inputs] both
   /// \param down    [outputs, hidden]
   /// \throws std::invalid_argument if they do not fit each other
-  GatedFeedForward(L gate, L up, L down)
+  GatedFeedForward(L gate, L up, Down down)
       : gate_(std::move(gate)), up_(std::move(up)), down_(std::move(down)) {
     constexpr const char* function = "routing::GatedFeedForward";
     check(up_.inputs() == gate_.inputs() && up_.outputs() == gate_.outputs(), function, "up",
@@ -80,7 +83,7 @@ class GatedFeedForward {
   Index outputs() const { return down_.outputs(); }
   const L& gate() const { return gate_; }
   const L& up() const { return up_; }
-  const L& down() const { return down_; }
+  const Down& down() const { return down_; }
   /// Visits the layers that it is made of.
   template <class Visit>
   void each_layer(const Visit& visit) const {
@@ -112,7 +115,8 @@ class GatedFeedForward {
   }
 
  private:
-  L gate_, up_, down_;
+  L gate_, up_;
+  Down down_;
 };
 
 /// Two layers with an activation between them: y = A(x U^T + b) D^T + c.

@@ -119,7 +119,7 @@ class LatentExperts {
     check(!shared_.empty(), function, "shared", shared_.size(), "at least one layer");
     check(offsets_.size() == shared_.size() + 1, function, "offsets", offsets_.size(),
           Worded{"one more than the shared layers, ", groups()});
-    check_offsets(function, "offsets", offsets_, static_cast<Index>(specific_.size()));
+    check_offsets(function, "offsets", offsets_, static_cast<Index>(specific_.size()), "experts");
     for (std::size_t g = 0; g < shared_.size(); ++g) {
       check(offsets_[g + 1] > offsets_[g], function, "offsets", offsets_[g + 1],
             "at least one expert per group");

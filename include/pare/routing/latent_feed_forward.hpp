@@ -11,7 +11,7 @@
 /// auto gates = grouped_shared_factors(gate_weights, 8, {.latent = 64}, covariance);
 /// auto ups = grouped_shared_factors(up_weights, 8, {.latent = 64}, covariance);
 /// const auto experts = latent_feed_forward<bf16>(gates, ups, down_weights);  // copies
-/// grouped_multiply(x, plan, experts, parts);                                 // latent_experts.hpp
+/// mixture(x, routes, experts, y);                     // or grouped_multiply: latent_experts.hpp
 /// ```
 ///
 /// Source: MoLE, arXiv 2503.23100, whose algorithm is not public. Reconstructed: that the down
@@ -85,7 +85,8 @@ class ColumnsOfInput {
 
 /// An expert of latent_feed_forward: [z_gate, z_up] to y.
 template <StorageScalar S, transformer::Activation A = transformer::Silu>
-using LatentFeedForward = GatedFeedForward<ColumnsOfInput<transformer::DenseLinear<S>>, A>;
+using LatentFeedForward =
+    GatedFeedForward<ColumnsOfInput<transformer::DenseLinear<S>>, A, transformer::DenseLinear<S>>;
 
 PARE_ABI_END
 namespace detail {
@@ -104,6 +105,16 @@ transformer::DenseLinear<S> both_projections(TensorView<const T, 2> gate, Tensor
   return both;
 }
 
+/// Offsets are those of the rows of the specific factors, and both factors of one latent width.
+template <class T>
+void check_shared_factors(const char* function, const char* argument,
+                          const factor::SharedFactors<T>& group) {
+  const auto &left = group.factors.left, &right = group.factors.right;
+  check(left.cols() == right.rows(), function, argument, left.cols(),
+        Worded{"specific factors of the latent width of the shared one, ", right.rows()});
+  check_offsets(function, argument, group.offsets, left.rows(), "rows of the specific factors");
+}
+
 /// Gate and up in the same groups, and a down projection for each expert.
 template <class T>
 void check_latent_layers(const char* function, const std::vector<factor::SharedFactors<T>>& gates,
@@ -113,6 +124,8 @@ void check_latent_layers(const char* function, const std::vector<factor::SharedF
         Worded{"the groups of gates, ", static_cast<Index>(gates.size())});
   Index experts = 0;
   for (std::size_t g = 0; g < gates.size(); ++g) {
+    check_shared_factors(function, "gates", gates[g]);
+    check_shared_factors(function, "ups", ups[g]);
     check(ups[g].offsets == gates[g].offsets, function, "ups", ups[g].weights(),
           Worded{"weights as high as those of gates, ", gates[g].weights()});
     check(ups[g].shared().cols() == gates[g].shared().cols(), function, "ups",
@@ -134,7 +147,9 @@ PARE_ABI_BEGIN
 /// \param ups      the same groups, of a latent width of their own
 /// \param downs    a list of [outputs, hidden], one for each expert, any storage scalar
 /// \param options  of all layers
-/// \throws std::invalid_argument if there is no group, or they do not fit each other
+/// \throws std::invalid_argument if there is no group, offsets of a group are not those of its
+/// rows,
+///         or factors and weights do not fit each other
 ///
 /// Memory: a copy of all of them.
 template <StorageScalar S, transformer::Activation A = transformer::Silu, ComputeScalar T,
@@ -153,14 +168,11 @@ LatentExperts<transformer::DenseLinear<S>, LatentFeedForward<S, A>> latent_feed_
   for (std::size_t g = 0; g < gates.size(); ++g) {
     const Index first = gates[g].latent(), both = first + ups[g].latent();
     shared.push_back(detail::both_projections<S>(gates[g].shared(), ups[g].shared(), options));
-    for (Index i = 0; i < gates[g].weights(); ++i) {
-      Layer last = Layer::copy_of(*down++, options);
-      const Index hidden = last.inputs();
+    for (Index i = 0; i < gates[g].weights(); ++i)
       specific.emplace_back(
           ColumnsOfInput<Layer>(Layer::copy_of(gates[g].specific(i), options), 0, both),
           ColumnsOfInput<Layer>(Layer::copy_of(ups[g].specific(i), options), first, both),
-          ColumnsOfInput<Layer>(std::move(last), 0, hidden));
-    }
+          Layer::copy_of(*down++, options));
     offsets.push_back(static_cast<Index>(specific.size()));
   }
   return {std::move(shared), std::move(specific), std::move(offsets)};
