@@ -90,6 +90,66 @@ TEST(ExpertAttention, IsTheExpanderOfTheChosenHead) {
   expect_formula<double>(41, 9 * 100 * 0x1p-53);
 }
 
+/// A NaN where a token's head attends to it is in that token's row of y; elsewhere it is not read.
+TEST(ExpertAttention, ANaNStaysInTheTokensThatChoseItsHead) {
+  const Expander<float> expander;
+  auto attended = random_matrix<RowMatrix<float>>(12, heads * dim, 3);
+  const auto routes = route(random_matrix<RowMatrix<float>>(12, heads, 4), TopK{.k = 2});
+  const auto expect = [&](const auto& backend) {
+    RowMatrix<float> whole(12, outputs), y(12, outputs);
+    expert_attention(backend, attended, routes, expander.layer, whole);
+    for (Index h = 0; h < heads; ++h) {
+      auto part = attended;
+      part(5, h * dim + 2) = std::numeric_limits<float>::quiet_NaN();
+      expert_attention(backend, part, routes, expander.layer, y);
+      const bool chosen = routes.ids(5, 0) == h || routes.ids(5, 1) == h;
+      for (Index t = 0; t < 12; ++t)
+        for (Index c = 0; c < outputs; ++c)
+          if (t == 5 && chosen)
+            EXPECT_TRUE(std::isnan(y(t, c))) << h;
+          else
+            EXPECT_EQ(y(t, c), whole(t, c)) << h << " " << t;
+    }
+  };
+  expect(pare::reference);
+  expect(pare::simd);
+}
+
+/// An expander that may not be called.
+struct Never {
+  Index in, out;
+
+  Index inputs() const { return in; }
+  Index outputs() const { return out; }
+  template <class B>
+  void apply(const B&, pare::TensorView<const float, 2>, pare::TensorView<float, 2>) const {
+    ADD_FAILURE() << "called";
+  }
+};
+
+TEST(ExpertAttention, WithoutPairsIsZero) {
+  const RowMatrix<float> attended = RowMatrix<float>::Ones(4, 3 * 2), none(0, 3 * 2);
+  const Never expander{2, outputs};
+  Routes<float> routes{RowMatrix<Index>::Constant(4, 2, -1), RowMatrix<float>::Ones(4, 2)};
+  RowMatrix<float> y = RowMatrix<float>::Ones(4, outputs), empty(0, outputs);
+  expert_attention(attended, routes, expander, y);  // no head for any token
+  EXPECT_TRUE((y.array() == 0).all());
+  routes = {RowMatrix<Index>(4, 0), RowMatrix<float>(4, 0)};  // no choices
+  y.setOnes();
+  expert_attention(pare::reference, attended, routes, expander, y);
+  EXPECT_TRUE((y.array() == 0).all());
+  expert_attention(none, {RowMatrix<Index>(0, 2), RowMatrix<float>(0, 2)}, expander, empty);
+  // No tokens and no sequences.
+  RowMatrix<float> pooled = RowMatrix<float>::Ones(2, 6), no_sequences(0, 6);
+  pool_sequences(none, std::vector<Index>{0, 0, 0}, pooled);
+  EXPECT_TRUE((pooled.array() == 0).all());
+  pool_sequences(none, std::vector<Index>{0}, no_sequences);
+  EXPECT_EQ(routes_of_tokens(Routes<float>{RowMatrix<Index>(0, 2), RowMatrix<float>(0, 2)},
+                             std::vector<Index>{0})
+                .ids.rows(),
+            0);
+}
+
 TEST(ExpertAttention, KeepsItsBits) {
   const Expander<float> expander;
   const auto attended = random_matrix<RowMatrix<float>>(40, heads * dim, 3);
@@ -181,6 +241,17 @@ TEST(ExpertAttention, OfASequenceHasOneHead) {
   refused(offsets, other, "pooled");
   refusal([&] { pool_sequences(on_x, std::vector<Index>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, on_x); },
           "routing::pool_sequences", "pooled");
+  // pooled on the offsets, whose elements are as large.
+  std::vector<Index> own = offsets;
+  void* const memory = own.data();
+  const Wide narrow = x.leftCols(1);
+  refusal(
+      [&] {
+        pool_sequences(narrow, own,
+                       pare::TensorView<double, 2>{static_cast<double*>(memory), {4, 1}, {1, 1}});
+      },
+      "routing::pool_sequences", "pooled");
+  EXPECT_EQ(own, offsets);
   for (const auto& o : std::vector<std::vector<Index>>{{}, {0, 3, 3, 8}, {0, 3, 2, 8, 9}})
     refusal([&] { routes_of_tokens(routes, o); }, "routing::routes_of_tokens", "offsets");
   routes.weights.resize(3, 1);
@@ -205,9 +276,24 @@ TEST(ExpertAttention, RefusesWhatDoesNotFit) {
   refused(attended, wide, "y");
   for (float* memory : {attended.data(), routes.weights.data(), expander.down.data()})
     refused(attended, pare::TensorView<float, 2>{memory, {10, outputs}, {outputs, 1}}, "y");
-  routes.ids(3, 0) = heads;
-  refused(attended, y, "ids", "routing::RoutePlan");
+  void* const memory = routes.ids.data();
+  refused(attended,
+          pare::TensorView<float, 2>{static_cast<float*>(memory), {10, outputs}, {outputs, 1}},
+          "y");
+  for (const Index id : {heads, Index{-2}, std::numeric_limits<Index>::max()}) {
+    routes.ids(3, 0) = id;
+    refused(attended, y, "ids", "routing::RoutePlan");
+  }
   routes.ids(3, 0) = 0;
+  // No inputs; heads so wide that what the tokens attend to has no size.
+  constexpr Index vast = Index{1} << 58;
+  const float one = 1;
+  const pare::TensorView<const float, 2> wide_heads{&one, {10, vast}, {0, 0}};
+  refuses_and_leaves_alone([&] { expert_attention(attended, routes, Never{0, outputs}, y); },
+                           "routing::expert_attention", "expander", y);
+  const Routes<float> first{RowMatrix<Index>::Zero(10, 1), RowMatrix<float>::Ones(10, 1)};
+  refuses_and_leaves_alone([&] { expert_attention(wide_heads, first, Never{vast, outputs}, y); },
+                           "routing::expert_attention", "routes", y);
   routes.weights(3, 0) = std::numeric_limits<float>::quiet_NaN();
   refused(attended, y, "weights", "routing::combine");
   routes.weights.resize(10, 2);

@@ -61,6 +61,8 @@ void pool_sequences(TensorView<const T, 2> x, std::span<const Index> offsets,
   check_extents<2>(function, "pooled", pooled.extent,
                    {static_cast<Index>(offsets.size()) - 1, x.cols()});
   check_no_overlap(function, "pooled", pooled, "x", x);
+  const TensorView<const Index, 1> list{offsets.data(), {static_cast<Index>(offsets.size())}, {1}};
+  check_no_overlap(function, "pooled", pooled, "offsets", list);
   for (Index s = 0; s < pooled.rows(); ++s) {
     const Index first = offsets[static_cast<std::size_t>(s)],
                 end = offsets[static_cast<std::size_t>(s) + 1];
@@ -82,6 +84,7 @@ struct HeadMemory {
 template <class T, class L>
 void check_expert_attention(const char* function, const TensorView<const T, 2>& attended,
                             const Routes<T>& routes, const L& expander, const TensorView<T, 2>& y) {
+  check(expander.inputs() >= 1, function, "expander", expander.inputs(), "at least one input");
   check_view(function, "attended", attended);
   check(attended.cols() >= 1 && attended.cols() % expander.inputs() == 0, function, "attended",
         attended.extent,
@@ -101,12 +104,15 @@ void check_expert_attention(const char* function, const TensorView<const T, 2>& 
 template <class B, class T, class L>
 void expert_attention(const B& backend, TensorView<const T, 2> attended, const Routes<T>& routes,
                       const L& expander, TensorView<T, 2> y) {
-  check_expert_attention("routing::expert_attention", attended, routes, expander, y);
+  constexpr const char* function = "routing::expert_attention";
+  check_expert_attention(function, attended, routes, expander, y);
   const Index dim = expander.inputs();
   const auto memory = leased<HeadMemory<T>>(backend);
   memory->plan.assign(const_view(routes.ids), attended.cols() / dim);
   const RoutePlan& plan = memory->plan;
-  checked_product("routing::expert_attention", "routes", plan.routed(), y.cols());
+  for (const Index width : {dim, y.cols()})
+    checked_count(function, "routes", checked_product(function, "routes", plan.routed(), width),
+                  sizeof(T));
   const TensorView<T, 2> heads = matrix_in(memory->heads, plan.routed(), dim),
                          parts = matrix_in(memory->parts, plan.routed(), y.cols());
   for (Index h = 0; h < plan.experts(); ++h) {
@@ -116,7 +122,7 @@ void expert_attention(const B& backend, TensorView<const T, 2> attended, const R
       ++place;
     }
   }
-  expander.apply(backend, as_const(heads), parts);
+  if (plan.routed() > 0) expander.apply(backend, as_const(heads), parts);
   combine(backend, plan, as_const(parts), const_view(routes.weights), y);
 }
 
@@ -133,8 +139,8 @@ PARE_ABI_BEGIN
 /// \param x       [tokens, width] of float or double, sequences behind each other
 /// \param offsets [sequences + 1] where each begins: from 0 to the tokens, never falling
 /// \param pooled  [sequences, width], written; apart from x. Of a sequence without tokens 0
-/// \throws std::invalid_argument if offsets or an extent do not fit, or pooled overlaps x. Nothing
-///         is written then.
+/// \throws std::invalid_argument if offsets or an extent do not fit, or pooled overlaps x or the
+///         offsets. Nothing is written then.
 ///
 /// Cost: one read of x, on the calling thread; sums are double. A NaN stays in its sequence and
 /// column.
@@ -182,11 +188,15 @@ Routes<T> routes_of_tokens(const Routes<T>& routes, std::span<const Index> offse
 /// \param attended [tokens, heads x dim] of float or double, any strides: head by head, before any
 ///                 output projection
 /// \param routes   of `route` over heads, ids and weights [tokens, choices]; an id of -1 is no head
-/// \param expander a layer of dim inputs, such as FeedForward with Gelu
+/// \param expander a layer of dim inputs, at least one, such as FeedForward with Gelu
 /// \param y        [tokens, outputs], any strides, written; apart from what is read. 0 for a token
 ///                 that has no head
-/// \throws std::invalid_argument if an extent does not fit, an id is no head or stands twice for a
-///         token, a weight is not finite, or y overlaps what is read. y is as it was then.
+/// \throws std::invalid_argument if there is no head, an extent does not fit, an id is no head or
+///         stands twice for a token, a weight is not finite, or y overlaps what is read. y is as it
+///         was then.
+///
+/// A NaN of a head stays in the tokens that chose it, if the expander keeps rows apart; one that no
+/// token chose is not read. Without pairs of a token and a head the expander is not called.
 ///
 /// Cost: that of the expander for each pair of a token and a head, all in one call of it; that of
 /// one head instead of all is saved where only its attention is computed. Memory, kept in the
