@@ -249,6 +249,7 @@ TEST(LatentFeedForward, IsItsFormula) {
     bad_g[1].offsets = bad_u[1].offsets = offsets;
     refused(bad_g, u, downs, "gates");
     refused(g, bad_u, downs, "ups");
+    refused(bad_g, bad_u, downs, "gates");
   }
   auto bad_g = g, bad_u = u;
   bad_g[0].factors.right.resize(4, inputs);
