@@ -181,6 +181,7 @@ void calls_of_routing(const Matrix& x, const Matrix& w, Matrix& y) {
   shared.emplace_back(Layer(y.cols(), 4), Layer(4, x.cols()),
                       std::vector<pare::Index>{0, y.cols()});
   routing::grouped_multiply(x, plan, routing::latent_experts(shared), y);
+  routing::mixture(x, routes, routing::latent_experts(shared), y);
   routing::part_errors(plan, y, y);
   routing::pool_sequences(x, std::vector<pare::Index>{0, x.rows()}, y);
   routing::expert_attention(x, routing::routes_of_tokens(routes, std::vector<pare::Index>{0, 1}),

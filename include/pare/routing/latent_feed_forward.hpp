@@ -147,8 +147,7 @@ PARE_ABI_BEGIN
 /// \param ups      the same groups, of a latent width of their own
 /// \param downs    a list of [outputs, hidden], one for each expert, any storage scalar
 /// \param options  of all layers
-/// \throws std::invalid_argument if there is no group, offsets of a group are not those of its
-/// rows,
+/// \throws std::invalid_argument if there is no group, a group's offsets are not those of its rows,
 ///         or factors and weights do not fit each other
 ///
 /// Memory: a copy of all of them.
