@@ -52,6 +52,9 @@ double sine_between(const Eigen::MatrixXd& a, const Eigen::MatrixXd& b) {
   return (q - b * (b.transpose() * q)).jacobiSvd().singularValues()(0);
 }
 
+/// The root of 16 roundings of double: to what share of ||W|| roots of eigenvalues are known.
+const double known = 4 * 0x1p-26;
+
 TEST(Nested, EachPrefixIsTheBestOfItsRank) {
   const Matrix w = random_matrix<Matrix>(14, 9, 1);
   const auto f = nested(w);
@@ -62,13 +65,75 @@ TEST(Nested, EachPrefixIsTheBestOfItsRank) {
     const Matrix left = w - Matrix(part.left * part.right);
     EXPECT_NEAR(left.norm(), s.tail(9 - b).norm(), 1e-12 * w.norm()) << b;
     EXPECT_LE(left.norm(), part.error_bound) << b;
-    EXPECT_LE(part.error_bound, s.tail(9 - b).norm() + f.error_bound + 1e-7 * w.norm()) << b;
+    // Squares of values are known to 16 roundings of the sum: but for the last, whose none leaves.
+    EXPECT_LE(part.error_bound, s.tail(9 - b).norm() + f.error_bound + known * w.norm()) << b;
   }
   for (Index b = 0; b < 9; ++b) {
     EXPECT_NEAR(f.left.col(b).norm(), std::sqrt(s(b)), 1e-10) << b;
     EXPECT_NEAR(f.right.row(b).norm(), std::sqrt(s(b)), 1e-10) << b;
   }
   EXPECT_EQ(nested(w, {.rank = 4}).rank(), 4);
+}
+
+/// Units along axes: left^T = right = sqrt(values), so that errors are known.
+LowRank<double> of_values(const std::vector<double>& values) {
+  const auto n = static_cast<Index>(values.size());
+  LowRank<double> f;
+  f.left = f.right = Matrix::Zero(n, n);
+  f.singular_values.resize(n);
+  for (Index u = 0; u < n; ++u) {
+    f.singular_values(u) = values[static_cast<std::size_t>(u)];
+    f.left(u, u) = f.right(u, u) = std::sqrt(f.singular_values(u));
+  }
+  f.total_energy = f.captured_energy = f.singular_values.squaredNorm();
+  return f;
+}
+
+TEST(Nested, BoundsWhatLeavesWhereItIsSmall) {
+  const auto expect_bound = [](const LowRank<double>& part, double left, double norm) {
+    EXPECT_NEAR(part.error(), left, 8 * 0x1p-53 * left);  // of squares, sums and a root
+    EXPECT_GE(part.error_bound, left);
+    EXPECT_LE(part.error_bound, left + 1.01 * known * norm);
+  };
+  const auto f = of_values({1, 1e-9, 1e-10});
+  expect_bound(prefix_of(f, 1), std::hypot(1e-9, 1e-10), 1);
+  expect_bound(prefix_of(f, 2), 1e-10, 1);
+  expect_bound(shrink(f, 5e-10), 1e-10, 1);
+  EXPECT_EQ(prefix_of(f, 3).error_bound, 0);
+  expect_bound(prefix_of(of_values({1, 1e-200}), 1), 1e-200, 1);
+  expect_bound(prefix_of(of_values({1e150, 1e100}), 1), 1e100, 1e150);
+  auto without = f;
+  without.singular_values.resize(0);
+  EXPECT_EQ(prefix_of(without, 1).error_bound, std::numeric_limits<double>::infinity());
+  EXPECT_EQ(prefix_of(without, 1).error(), std::numeric_limits<double>::infinity());
+}
+
+/// Errors of the first units of a W whose other singular values are `rest` and less of the first.
+template <class T>
+void expect_small_errors(double rest) {
+  const Matrix basis = of_spectrum(14, 9, 1, 31), other = of_spectrum(9, 9, 1, 33);
+  Eigen::VectorXd values(9);
+  values << 1, 0.5, 0.25, rest * Eigen::VectorXd::LinSpaced(6, 1, 0.5);
+  const RowMatrix<T> w = (basis * values.asDiagonal() * other).template cast<T>();
+  const auto f = nested(w);
+  const double norm = w.template cast<double>().norm(),
+               rounding = f.error_bound + double{std::numeric_limits<T>::epsilon()} * norm;
+  for (Index b = 3; b <= 9; ++b) {
+    const auto part = prefix_of(f, b);
+    const double left = (w.template cast<double>() -
+                         part.left.template cast<double>() * part.right.template cast<double>())
+                            .norm();
+    EXPECT_LE(left, part.error_bound) << b << ' ' << rest;
+    EXPECT_LE(part.error_bound, left + rounding + known * norm) << b << ' ' << rest;
+    EXPECT_NEAR(part.error(), left, rounding + known * norm) << b << ' ' << rest;
+  }
+}
+
+TEST(Nested, BoundsTheErrorOfNearlyExactPrefixes) {
+  for (const double rest : {1e-3, 1e-6, 1e-8}) {
+    expect_small_errors<float>(rest);
+    expect_small_errors<double>(rest);
+  }
 }
 
 TEST(Nested, WithACovarianceEachPrefixLeavesLeastOfTheOutputs) {
@@ -242,6 +307,19 @@ TEST(NestedTraining, FindsPrincipalComponentsWhereTargetsAreTheInputs) {
   const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(c);
   for (Index b = 1; b <= 3; ++b)
     EXPECT_LT(sine_between(f.left.leftCols(b), eigen.eigenvectors().rightCols(b)), 1e-3) << b;
+}
+
+TEST(NestedTraining, KeepsNothingThatItsStartSaidOfErrors) {
+  const Matrix w = of_spectrum(8, 6, 0.6, 17);
+  NestedTraining<double> training(nested(w));
+  EXPECT_EQ(training.factors().singular_values.size(), 6);
+  training.step(pare::simd, w);
+  const auto part = prefix_of(training.factors(), 3);
+  for (const auto& f : {training.factors(), part}) {
+    EXPECT_EQ(f.singular_values.size(), 0);
+    EXPECT_EQ(f.error(), std::numeric_limits<double>::infinity());
+    EXPECT_EQ(f.error_bound, std::numeric_limits<double>::infinity());
+  }
 }
 
 TEST(NestedTraining, TheLassoDrawsLateUnitsToZero) {

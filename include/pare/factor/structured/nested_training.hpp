@@ -14,7 +14,7 @@
 ///   layer.step(pare::simd, x, upstream, widths[0]);     // y = x V_b U_b^T, dL/dy = upstream
 /// }
 /// layer.step(pare::simd, w);                            // or: the mean over all b, exactly
-/// const auto thin = shrink(layer.factors(), 1e-5);      // singular values are those of the start
+/// const auto thin = shrink(layer.factors(), 1e-5);      // no singular values, no bound
 /// ```
 ///
 /// nested_gradients.hpp has the losses. Source: Horvath, Laskaridis, Rajput and Wang, Maestro, ICML
@@ -33,6 +33,7 @@
 #include <pare/optim/adam.hpp>
 
 #include <cstddef>
+#include <limits>
 #include <span>
 #include <utility>
 
@@ -60,7 +61,8 @@ class NestedTraining {
         left_(factors_.left.size(), options.adam),
         right_(factors_.right.size(), options.adam) {}
 
-  /// Left and right as they are now; singular values and energies are those of the start.
+  /// Left and right as they are now. From the first step on nothing is known of their error: there
+  /// are no singular values, and `error_bound` and error() are infinite.
   const LowRank<T>& factors() const { return factors_; }
   Index rank() const { return factors_.rank(); }
 
@@ -110,7 +112,17 @@ class NestedTraining {
     detail::check_finite("factor::NestedTraining::step", "gradient", const_view(right));
     advance(left_, left, factors_.left);
     advance(right_, right, factors_.right);
+    forget_errors();
     return gradients.loss;
+  }
+
+  /// What the start said of singular values and errors.
+  void forget_errors() {
+    constexpr double infinity = std::numeric_limits<double>::infinity();
+    factors_.singular_values.resize(0);
+    factors_.captured_energy = 0;
+    factors_.total_energy = factors_.error_bound = infinity;
+    factors_.measured_error.reset();
   }
 
   static void advance(optim::Adam<T>& adam, const RowMatrix<T>& gradient,
