@@ -68,13 +68,14 @@ inline CovarianceSum empty_covariance(Index dim, CovarianceProducts products) {
   return {dim, std::vector<double>(static_cast<std::size_t>(size))};
 }
 
+/// Adds x^T x, and says whether it was summed in float.
 template <class B, class S>
-void add_covariance(const B& backend, TensorView<const S, 2> x, CovarianceProducts products,
+bool add_covariance(const B& backend, TensorView<const S, 2> x, CovarianceProducts products,
                     CovarianceSum& sum) {
   constexpr const char* name = "factor::Covariance::add";
   check_extents<2>(name, "x", x.extent, {x.rows(), sum.dim});
   x = linalg::checked_lines(name, "x", x);
-  if (x.rows() == 0) return;
+  if (x.rows() == 0) return false;
   if constexpr (!KernelBackend<B>) {
     Eigen::MatrixXd all = Eigen::MatrixXd::Zero(sum.dim, sum.dim);
     reference_add_covariance(x, all);
@@ -83,11 +84,14 @@ void add_covariance(const B& backend, TensorView<const S, 2> x, CovarianceProduc
   } else {
     const auto any = on_any_executor(backend);
     if constexpr (!std::is_same_v<S, double>)
-      if (products == CovarianceProducts::Float)
-        return linalg::ChunkedGram<OnAnyExecutor<B>, S>(any, x, sum.view()).run();
+      if (products == CovarianceProducts::Float) {
+        linalg::ChunkedGram<OnAnyExecutor<B>, S>(any, x, sum.view()).run();
+        return true;
+      }
     linalg::multiply(any, transpose(x), x, sum.view(),
                      {.accumulate = true, .half = linalg::Half::Lower});
   }
+  return false;
 }
 
 inline void merge_covariance(const CovarianceSum& from, CovarianceSum& to) {
@@ -173,9 +177,7 @@ class Covariance {
     constexpr const char* name = "factor::Covariance::add";
     check_view(name, "x", tokens);
     const Index count = checked_sum(name, "count", count_, tokens.rows());
-    detail::add_covariance(backend, tokens, products_, sum_);
-    if constexpr (KernelBackend<B> && !std::is_same_v<scalar_of<X>, double>)
-      has_float_sums_ |= products_ == CovarianceProducts::Float && tokens.rows() > 0;
+    if (detail::add_covariance(backend, tokens, products_, sum_)) has_float_sums_ = true;
     count_ = count;
   }
 

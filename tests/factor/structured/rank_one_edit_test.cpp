@@ -278,6 +278,38 @@ TEST(InverseMoment, RoundingOfFloatSumsIsNoEnergy) {
   }
 }
 
+/// C of fewer inputs than it has rows, turned, so that what they do not span lies in all rows.
+Wide thin_moment(Index tokens, Index in, std::uint64_t seed) {
+  const Wide x = normal_matrix(tokens, in, seed) * pare::testing::orthonormal(in, in, seed + 1);
+  return x.transpose() * x / static_cast<double>(tokens);
+}
+
+TEST(InverseMoment, DirectionsWithoutEnergyCountWhereNoPivotIsSmall) {
+  for (const Index in : {9, 40, 130})
+    for (const Index missing : {Index{1}, in / 3})
+      for (const std::uint64_t seed : {1U, 11U, 21U}) {
+        const Wide c = thin_moment(in - missing, in, seed);
+        EXPECT_EQ(InverseMoment(c).clamped_directions(), missing) << in << ' ' << seed;
+        const Eigen::MatrixXf rounded = c.cast<float>();
+        EXPECT_EQ(InverseMoment(rounded).clamped_directions(), missing) << in << ' ' << seed;
+      }
+  // L of 1 on its diagonal and -1 below: every pivot is 1, the least eigenvalue about 4^-in.
+  Wide l = Wide::Identity(40, 40);
+  for (Index i = 0; i < 40; ++i) l.row(i).head(i).setConstant(-1);
+  EXPECT_EQ(InverseMoment(Wide(l * l.transpose())).clamped_directions(), 1);
+}
+
+/// Eigenvalues of 1e-7 of the largest are known in double, and are rounding of numbers in float.
+TEST(InverseMoment, OfFloatIsJudgedByItsRounding) {
+  const Index in = 24;
+  const Wide q = pare::testing::orthonormal(in, in, 3);
+  Eigen::VectorXd values = Eigen::VectorXd::Ones(in);
+  values.tail(2).setConstant(1e-7);
+  const Wide c = q * values.asDiagonal() * q.transpose();
+  EXPECT_EQ(InverseMoment(Wide((c + c.transpose()) / 2)).clamped_directions(), 0);
+  EXPECT_EQ(InverseMoment(Eigen::MatrixXf(c.cast<float>())).clamped_directions(), 2);
+}
+
 /// As `near`, for the condition of the C at hand: 1e8 for 70 inputs.
 double near_of(const Wide& c) {
   const Eigen::VectorXd values = Eigen::SelfAdjointEigenSolver<Wide>(c).eigenvalues();

@@ -194,6 +194,42 @@ TEST(SparseGptCovariance, CountsUpToItsScale) {
     EXPECT_TRUE(dense_of(sparse_gpt(w, RowMatrix<double>(scale * c))) == wanted) << scale;
 }
 
+/// Whether C with a direction without energy, spread over all inputs, is refused as it is, and not
+/// with damping.
+template <class B, class C>
+void expect_singular(const B& backend, const C& c) {
+  const auto w = random_matrix<RowMatrix<float>>(6, 40, 8);
+  refusal([&] { sparse_gpt(backend, w, c, {.damping = 0}); }, "factor::sparse_gpt", "covariance");
+  EXPECT_NO_THROW(sparse_gpt(backend, w, c));
+}
+
+TEST(SparseGptRefuses, ACovarianceOfTooFewInputsWithoutDamping) {
+  const RowMatrix<double> x = random_matrix<MatrixXd>(39, 40, 3) * orthonormal(40, 40, 4);
+  const RowMatrix<double> c = x.transpose() * x;
+  Covariance rounded(40);
+  rounded.add(RowMatrix<float>(x.cast<float>()));
+  const auto on = [&](const auto& backend) {
+    expect_singular(backend, c);
+    expect_singular(backend, RowMatrix<float>(c.cast<float>()));
+    expect_singular(backend, rounded);
+  };
+  on(pare::reference);
+  on(pare::simd);
+  // 1e-7 of the largest is known of a matrix in double only.
+  const MatrixXd q = orthonormal(40, 40, 5);
+  const VectorXd values =
+      VectorXd::LinSpaced(40, 1, 0.5)
+          .cwiseProduct(VectorXd::Ones(40) - (1 - 1e-7) * VectorXd::Unit(40, 39));
+  const MatrixXd turned = q * values.asDiagonal() * q.transpose();
+  const RowMatrix<double> known = (turned + turned.transpose()) / 2;
+  const auto w = random_matrix<RowMatrix<float>>(6, 40, 8);
+  EXPECT_NO_THROW(sparse_gpt(w, known, {.damping = 0}));
+  expect_singular(pare::simd, RowMatrix<float>(known.cast<float>()));
+  // Damping is exact, however little: of the largest eigenvalue it is 2.5e-8 here.
+  EXPECT_NO_THROW(
+      sparse_gpt(w, RowMatrix<float>(RowMatrix<float>::Ones(40, 40)), {.damping = 1e-6}));
+}
+
 TEST(SparseGptRefuses, WhatDoesNotFit) {
   const auto w = random_matrix<RowMatrix<float>>(6, 8, 8);
   const RowMatrix<double> c = correlated(8, 1);

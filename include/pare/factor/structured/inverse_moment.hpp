@@ -13,13 +13,14 @@
 /// ```
 ///
 /// C is decomposed once, C = L L^T by Cholesky, and whitened(x) is L^-1 x. Where C is singular as
-/// far as its sums tell (a pivot of at most s of the largest variance), C = V diag(lambda) V^T is
-/// taken instead, with eigenvalues below s of the largest raised to that: s = n 2^-53, and sqrt(n)
-/// 2^-24 of a Covariance that has float sums, as of float tokens by default. Their rounding stood
-/// at 2^-26 to 2^-23.5 of the largest eigenvalue on embeddings of MiniLM (384 inputs). A matrix is
-/// taken for one of double: give the Covariance itself, not its matrix(), or add to the diagonal,
-/// `covariance.damped(1e-3)`. Directions that inputs never had then are the cheapest to use, not
-/// forbidden; `clamped_directions` says how many they are. Everything is computed in double.
+/// far as its numbers tell (an eigenvalue of about s of the largest or less, by iteration with L),
+/// C = V diag(lambda) V^T is taken instead, with eigenvalues below s of the largest raised to that:
+/// s = n 2^-53, and sqrt(n) 2^-24 of a matrix of float, or of a Covariance that has float sums, as
+/// of float tokens by default. Their rounding stood at 2^-26 to 2^-23.5 of the largest eigenvalue
+/// on embeddings of MiniLM (384 inputs). A matrix of double is taken for one whose sums are: give
+/// the Covariance itself, not its matrix(), or add to the diagonal, `covariance.damped(1e-3)`.
+/// Directions that inputs never had then are the cheapest to use, not forbidden;
+/// `clamped_directions` says how many they are. Everything is computed in double.
 
 #include <pare/core/macros_off.hpp>
 
@@ -30,6 +31,7 @@
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/covariance.hpp>
 #include <pare/factor/metric.hpp>
+#include <pare/factor/structured/detail/moment_rank.hpp>
 #include <pare/linalg/cholesky.hpp>
 #include <pare/linalg/symmetric_eigen.hpp>
 
@@ -51,21 +53,15 @@ struct MomentRoot {
   Index clamped = 0;
 };
 
-/// Whether c, which becomes L, has a root whose pivots are all above `least`.
-template <class B>
-bool cholesky_root(const B& backend, double least, RowMatrix<double>& c) {
-  if (!linalg::cholesky(backend, c)) return false;
-  for (Index i = 0; i < c.rows(); ++i)
-    if (!(c(i, i) * c(i, i) > least)) return false;
-  return true;
-}
-
 /// \param share of the largest eigenvalue: what lies below is rounding
 template <class B>
 MomentRoot moment_root(const char* function, const B& backend, const Eigen::MatrixXd& c,
                        double share) {
+  // Twice an estimate that may be 8 times too large: the eigenvalues themselves decide there.
+  constexpr double margin = 16;
   MomentRoot result{c};
-  if (cholesky_root(backend, share * c.diagonal().maxCoeff(), result.matrix)) return result;
+  if (linalg::cholesky(backend, result.matrix) && !is_singular(result.matrix, margin * share))
+    return result;
   const linalg::SymmetricEigen eigen = linalg::symmetric_eigen(backend, c);
   const double largest = eigen.values[c.rows() - 1];
   check_semi_definite(function, "moment", eigen.values[0], largest);
@@ -83,8 +79,7 @@ inline Eigen::VectorXd whiten(const MomentRoot& root, Eigen::VectorXd x) {
   const RowMatrix<double>& m = root.matrix;
   const Index n = m.rows();
   if (root.is_triangular) {
-    for (Index i = 0; i < n; ++i)
-      x[i] = (x[i] - m.row(i).head(i).transpose().dot(x.head(i))) / m(i, i);
+    solve_lower(m, x);
     return x;
   }
   Eigen::VectorXd w(n);
@@ -97,10 +92,7 @@ inline Eigen::VectorXd unwhiten(const MomentRoot& root, Eigen::VectorXd w) {
   const RowMatrix<double>& m = root.matrix;
   const Index n = m.rows();
   if (root.is_triangular) {
-    for (Index i = n - 1; i >= 0; --i) {
-      w[i] /= m(i, i);
-      w.head(i) -= w[i] * m.row(i).head(i).transpose();
-    }
+    solve_lower_transposed(m, w);
     return w;
   }
   Eigen::VectorXd x = Eigen::VectorXd::Zero(n);
@@ -182,11 +174,8 @@ class InverseMoment {
     Eigen::MatrixXd c(moment.rows(), moment.cols());
     for (Index j = 0; j < c.cols(); ++j)
       for (Index i = 0; i < c.rows(); ++i) c(i, j) = static_cast<double>(moment(i, j));
-    // Rounding of float sums is a matrix whose entries are as good as independent: its norm grows
-    // with sqrt(n). Of double, the bound n u.
-    const auto n = static_cast<double>(c.rows());
     return detail::moment_root(function, backend, c,
-                               has_float_sums ? std::sqrt(n) * 0x1p-24 : n * 0x1p-53);
+                               detail::moment_rounding<T>(c.rows(), has_float_sums));
   }
 
   detail::MomentRoot root_;

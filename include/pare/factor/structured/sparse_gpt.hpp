@@ -27,21 +27,27 @@
 
 #include <pare/core/macros_off.hpp>
 
+#include <pare/core/backend.hpp>
+#include <pare/core/matrix.hpp>
 #include <pare/core/refused_call.hpp>
+#include <pare/core/scalar.hpp>
+#include <pare/core/tensor_view.hpp>
 #include <pare/factor/covariance.hpp>
 #include <pare/factor/metric.hpp>
 #include <pare/factor/structured/detail/sparse_gpt_blocks.hpp>
 #include <pare/factor/structured/sparse_gpt_options.hpp>
 #include <pare/factor/structured/two_four.hpp>
 
+#include <concepts>
 #include <type_traits>
 
 namespace pare::factor {
 namespace detail {
 template <class X>
-using IsInputCovariance = std::bool_constant<std::is_same_v<std::remove_cvref_t<X>, Covariance> ||
-                                             (In<std::remove_cvref_t<X>, 2> &&
-                                              requires { requires ComputeScalar<scalar_of<X>>; })>;
+using IsInputCovariance =
+    std::bool_constant<std::derived_from<std::remove_cvref_t<X>, Covariance> ||
+                       (In<std::remove_cvref_t<X>, 2> &&
+                        requires { requires ComputeScalar<scalar_of<X>>; })>;
 }  // namespace detail
 PARE_ABI_BEGIN
 
@@ -56,7 +62,9 @@ PARE_ABI_BEGIN
 /// \return           the pruned weight, in compute_t of w
 /// \throws std::invalid_argument if extents do not fit, a number of w or C is not finite, C is not
 ///         symmetric, all its diagonal is 0, an element of it negative, an option is out of its
-///         range, no token was added, or C + damping is not positive definite
+///         range, no token was added, or C + damping is not positive definite: its smallest
+///         eigenvalue is at most s of the largest, s = n 2^-53; with a damping of 0, and C of float
+///         or with float sums, s = sqrt(n) 2^-24
 ///
 /// Of equal weights of a group the lower columns stay. An input whose variance is 0 has weights of
 /// 0.
@@ -65,23 +73,20 @@ PARE_ABI_BEGIN
 /// which bind. Memory: inputs^2 doubles (2 of a Covariance), a copy of w, and (outputs + inputs)
 /// block of compute_t. Same bits for any number of threads. pare::reference passes the columns
 /// without blocks, with the inverse of H, in double.
-template <Backend B, In<2> W, In<2> C>
-requires ComputeScalar<scalar_of<C>>
+template <Backend B, In<2> W, class C>
+requires(detail::IsInputCovariance<C>::value)
 TwoFour<compute_t<scalar_of<W>>> sparse_gpt(const B& backend, const W& w, const C& covariance,
                                             const SparseGptOptions& options = {}) {
-  return detail::sparse_gpt_views(backend, as_const(to_view(w)),
-                                  CovarianceView<scalar_of<C>>{as_const(to_view(covariance)), 0},
-                                  options);
-}
-
-/// \overload
-template <Backend B, In<2> W>
-TwoFour<compute_t<scalar_of<W>>> sparse_gpt(const B& backend, const W& w,
-                                            const Covariance& covariance,
-                                            const SparseGptOptions& options = {}) {
-  const auto c = covariance.matrix(backend);
-  return detail::sparse_gpt_views(backend, as_const(to_view(w)),
-                                  CovarianceView<double>{const_view(c), 0, true}, options);
+  const auto view = as_const(to_view(w));
+  if constexpr (std::derived_from<C, Covariance>) {
+    const auto c = covariance.matrix(backend);
+    return detail::sparse_gpt_views(backend, view, CovarianceView<double>{const_view(c), 0, true},
+                                    covariance.has_float_sums(), options);
+  } else {
+    return detail::sparse_gpt_views(backend, view,
+                                    CovarianceView<scalar_of<C>>{as_const(to_view(covariance)), 0},
+                                    false, options);
+  }
 }
 
 /// \overload

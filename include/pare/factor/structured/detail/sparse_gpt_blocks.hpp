@@ -15,6 +15,7 @@
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/workspace.hpp>
 #include <pare/factor/metric.hpp>
+#include <pare/factor/structured/detail/moment_rank.hpp>
 #include <pare/factor/structured/detail/select_two_four.hpp>
 #include <pare/factor/structured/detail/two_four_memory.hpp>
 #include <pare/factor/structured/sparse_gpt_options.hpp>
@@ -56,19 +57,33 @@ class DampedMoments {
   double mean_, damping_;
 };
 
+/// What eigenvalues of H count for, as a share of the largest: with damping what the decomposition
+/// in double rounds, without any what C is known to. Damping is exact, however C was summed.
+template <class C>
+double definite_share(const CovarianceView<C>& c, bool has_float_sums, double damping) {
+  const Index n = c.matrix.rows();
+  return damping > 0 ? moment_rounding(n, false) : moment_rounding<C>(n, has_float_sums);
+}
+
+/// Refuses a covariance by H = L L^T, lower half, if there is such an L.
+inline void check_definite(const char* function, bool has_root, const RowMatrix<double>& lower,
+                           double share) {
+  check(has_root && !is_singular(lower, share), function, "covariance",
+        "a matrix that is not positive definite", "one that is, after damping");
+}
+
 /// L with J H J = L L^T in the lower half, J the reversal of rows. Then H = R R^T with the upper
 /// triangular R = J L J, and R^-1 = U: U^T U is the inverse of H.
 template <class B, class C>
 RowMatrix<double> reversed_factor(const char* function, const B& backend,
-                                  const CovarianceView<C>& c, double damping) {
+                                  const CovarianceView<C>& c, double share, double damping) {
   const DampedMoments<C> h(c, damping);
   const Index n = h.size();
   RowMatrix<double> reversed(n, n);
   each_row(backend, n, [&](Index i) {
     for (Index j = 0; j <= i; ++j) reversed(i, j) = h.at(n - 1 - i, n - 1 - j);
   });
-  check(linalg::cholesky(backend, reversed), function, "covariance",
-        "a matrix that is not positive definite", "one that is, after damping");
+  check_definite(function, linalg::cholesky(backend, reversed), reversed, share);
   return reversed;
 }
 
@@ -173,14 +188,13 @@ class SparseGptBlocks {
 /// Column by column with the inverse of H, in double.
 template <class C>
 void reference_sparse_gpt(const char* function, RowMatrix<double>& w, const CovarianceView<C>& c,
-                          double damping, std::vector<unsigned>& kept) {
+                          double share, double damping, std::vector<unsigned>& kept) {
   const DampedMoments<C> moments(c, damping);
   RowMatrix<double> h(moments.size(), moments.size());
   for (Index i = 0; i < h.rows(); ++i)
     for (Index j = 0; j < h.cols(); ++j) h(i, j) = moments.at(i, j);
   const Eigen::LLT<Eigen::MatrixXd> definite{Eigen::MatrixXd(h)};
-  check(definite.info() == Eigen::Success, function, "covariance",
-        "a matrix that is not positive definite", "one that is, after damping");
+  check_definite(function, definite.info() == Eigen::Success, definite.matrixLLT(), share);
   const Index n = h.rows();
   const Eigen::MatrixXd inverse = definite.solve(Eigen::MatrixXd::Identity(n, n));
   const Eigen::MatrixXd lower = Eigen::LLT<Eigen::MatrixXd>(inverse).matrixL();
@@ -208,7 +222,7 @@ TwoFour<T> reference_result(const RowMatrix<double>& w, const std::vector<unsign
 
 template <Backend B, class S, class C>
 TwoFour<compute_t<S>> sparse_gpt_views(const B& backend, TensorView<const S, 2> w,
-                                       const CovarianceView<C>& c,
+                                       const CovarianceView<C>& c, bool has_float_sums,
                                        const SparseGptOptions& options) {
   using T = compute_t<S>;
   constexpr const char* function = "factor::sparse_gpt";
@@ -225,15 +239,16 @@ TwoFour<compute_t<S>> sparse_gpt_views(const B& backend, TensorView<const S, 2> 
     for (Index j = 0; j < w.cols(); ++j)
       copy(i, j) = varies[static_cast<std::size_t>(j)] != 0 ? static_cast<T>(w(i, j)) : T(0);
   });
+  const double share = definite_share(c, has_float_sums, options.damping);
   if constexpr (KernelBackend<B>) {
     const auto any = on_any_executor(backend);
-    const RowMatrix<double> lower = reversed_factor(function, any, c, options.damping);
+    const RowMatrix<double> lower = reversed_factor(function, any, c, share, options.damping);
     TwoFour<T> to{TwoFourMask(w.rows(), w.cols())};
     SparseGptBlocks<decltype(any), T>(any, copy, lower, options.block, to).run();
     return to;
   } else {
     std::vector<unsigned> kept(static_cast<std::size_t>(w.rows() * w.cols() / 4));
-    reference_sparse_gpt(function, copy, c, options.damping, kept);
+    reference_sparse_gpt(function, copy, c, share, options.damping, kept);
     return reference_result<T>(copy, kept);
   }
 }
