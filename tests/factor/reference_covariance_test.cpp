@@ -124,6 +124,23 @@ TEST(ReferenceCovarianceSvd, SingularCovarianceReachesTheOptimum) {
   }
 }
 
+/// Of numbers in float, eigenvalues below float's rounding are no energy: an inverse of them would
+/// be what the rounding makes it.
+TEST(ReferenceCovarianceSvd, SingularCovarianceOfFloatIsKnownToItsRounding) {
+  for (const Index tokens : {6, 20}) {
+    const Layer layer(24, 40, tokens);
+    const Eigen::MatrixXf c = layer.c().cast<float>();
+    const auto solved = [&](double ridge) {
+      return detail::reference_whitened_svd(
+          "factor::whitened", view(layer.w),
+          CovarianceView<float>{pare::as_const(pare::to_view(c)), ridge}, {.rank = 5});
+    };
+    EXPECT_EQ(solved(0).clamped_directions, 40 - tokens);
+    EXPECT_EQ(solved(1e-8 * layer.c().diagonal().mean()).clamped_directions, 0);
+    EXPECT_LE(product(solved(0)).norm(), 2 * layer.w.norm());
+  }
+}
+
 TEST(ReferenceCovarianceSvd, IdentityIsPlainAndDiagonalIsInputWeights) {
   const Layer layer(11, 16, 1);
   const VectorXd d = positive_weights(16, 4);

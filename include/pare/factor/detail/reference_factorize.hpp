@@ -10,6 +10,7 @@
 #include <pare/core/check.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/factor/detail/moment_rounding.hpp>
 #include <pare/factor/detail/reference_matrix.hpp>
 #include <pare/factor/detail/reference_svd.hpp>
 #include <pare/factor/low_rank.hpp>
@@ -33,6 +34,7 @@ struct ReferenceCovariance {
   Eigen::VectorXd values;
   Eigen::MatrixXd vectors;
   double ridge = 0;
+  double rounding = 0;  ///< of the numbers of C, as a share of its largest eigenvalue
 
   /// C^(1/2), symmetric.
   template <class = void>
@@ -43,8 +45,7 @@ struct ReferenceCovariance {
   /// Eigenvalues that are 0 but for rounding.
   template <class = void>
   double cut() const {
-    return static_cast<double>(values.size()) * std::numeric_limits<double>::epsilon() *
-           (values.maxCoeff() + ridge);
+    return rounding * (values.maxCoeff() + ridge);
   }
   template <class = void>
   Index null_directions() const {
@@ -69,7 +70,10 @@ ReferenceCovariance reference_covariance(const char* function, const char* name,
   const auto eigen = linalg::symmetric_eigen(reference, (matrix + matrix.transpose()) / 2);
   const Eigen::VectorXd& values = eigen.values;
   check_semi_definite(function, name, values.minCoeff(), values.maxCoeff());
-  return {values.cwiseMax(0.0), eigen.vectors, c.ridge};
+  // Twice: of C and of its decomposition. A ridge is exact, whatever the scalar of C.
+  const Index n = values.size();
+  const double rounding = 2 * (c.ridge > 0 ? moment_rounding<double>(n) : moment_rounding<T>(n));
+  return {values.cwiseMax(0.0), eigen.vectors, c.ridge, rounding};
 }
 
 /// sqrt(weights) on a diagonal [n x n]; the identity without weights.

@@ -30,6 +30,7 @@
 #include <pare/core/matrix.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/covariance.hpp>
+#include <pare/factor/detail/moment_rounding.hpp>
 #include <pare/factor/metric.hpp>
 #include <pare/factor/structured/detail/moment_rank.hpp>
 #include <pare/linalg/cholesky.hpp>

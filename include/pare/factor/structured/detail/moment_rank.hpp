@@ -15,24 +15,9 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
-#include <type_traits>
 
 namespace pare::factor::detail {
 PARE_ABI_BEGIN
-
-/// What share of the largest eigenvalue of C [n x n] rounding may be. Of numbers in float, or of
-/// sums in float, it is a matrix whose entries are as good as independent: its norm grows with
-/// sqrt(n). Of double, the bound n u.
-inline double moment_rounding(Index n, bool is_float) {
-  const auto size = static_cast<double>(n);
-  return is_float ? std::sqrt(size) * 0x1p-24 : size * 0x1p-53;
-}
-
-/// The same of a matrix of T that holds sums in float, or not.
-template <class T>
-double moment_rounding(Index n, bool has_float_sums) {
-  return moment_rounding(n, has_float_sums || std::is_same_v<T, float>);
-}
 
 /// x <- L^-1 x for the lower half of a matrix.
 inline void solve_lower(const RowMatrix<double>& lower, Eigen::VectorXd& x) {

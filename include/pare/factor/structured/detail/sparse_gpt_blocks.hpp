@@ -14,6 +14,7 @@
 #include <pare/core/parallel.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/workspace.hpp>
+#include <pare/factor/detail/moment_rounding.hpp>
 #include <pare/factor/metric.hpp>
 #include <pare/factor/structured/detail/moment_rank.hpp>
 #include <pare/factor/structured/detail/select_two_four.hpp>
@@ -62,7 +63,7 @@ class DampedMoments {
 template <class C>
 double definite_share(const CovarianceView<C>& c, bool has_float_sums, double damping) {
   const Index n = c.matrix.rows();
-  return damping > 0 ? moment_rounding(n, false) : moment_rounding<C>(n, has_float_sums);
+  return damping > 0 ? moment_rounding<double>(n) : moment_rounding<C>(n, has_float_sums);
 }
 
 /// Refuses a covariance by H = L L^T, lower half, if there is such an L.
