@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// What LeAP's layer refuses, and that a refused call changes nothing.
 #include <gtest/gtest.h>
 
 #include <Eigen/Core>

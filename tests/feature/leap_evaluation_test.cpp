@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// Evaluation by LeAP's gates: which fields are permuted, dense and sparse, and training beside it.
 #include <gtest/gtest.h>
 
 #include <Eigen/Core>

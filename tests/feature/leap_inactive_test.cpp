@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// Fields that say nothing to LeAP's layer: constant, without entries, not finite, or overflowing.
 #include <gtest/gtest.h>
 
 #include <Eigen/Core>

@@ -19,7 +19,9 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/backend.hpp>
+#include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
+#include <pare/core/matrix.hpp>
 #include <pare/core/sparse_view.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/low_rank.hpp>

@@ -21,6 +21,8 @@
 #include <pare/core/ceil_div.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
+#include <pare/core/matrix.hpp>
+#include <pare/core/parallel.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/reference_statistics.hpp>

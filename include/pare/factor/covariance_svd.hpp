@@ -22,6 +22,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/refused_call.hpp>
+#include <pare/core/tensor_view.hpp>
 #include <pare/factor/covariance.hpp>
 #include <pare/factor/svd.hpp>
 

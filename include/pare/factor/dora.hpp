@@ -35,6 +35,7 @@
 #include <pare/core/executor_ref.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/core/workspace.hpp>
 #include <pare/factor/detail/dora_compose.hpp>
 #include <pare/factor/detail/dora_norms.hpp>
 #include <pare/factor/detail/low_rank_product.hpp>

@@ -33,6 +33,7 @@
 #include <pare/core/matrix.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/core/workspace.hpp>
 #include <pare/factor/detail/elementwise_closed_form.hpp>
 #include <pare/factor/detail/elementwise_orthonormal.hpp>
 #include <pare/factor/detail/elementwise_problem.hpp>

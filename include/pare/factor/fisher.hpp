@@ -27,6 +27,7 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
+#include <pare/core/matrix.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/fisher_sums.hpp>

@@ -57,8 +57,10 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/executor_ref.hpp>
+#include <pare/core/matrix.hpp>
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/core/workspace.hpp>
 #include <pare/factor/detail/factorize.hpp>
 #include <pare/factor/detail/operator_svd.hpp>
 #include <pare/factor/detail/reference_factorize.hpp>
@@ -67,6 +69,8 @@
 #include <pare/factor/metric.hpp>
 #include <pare/factor/options.hpp>
 #include <pare/linalg/sparse_transpose.hpp>
+
+#include <type_traits>
 
 namespace pare::factor {
 namespace detail {

@@ -20,8 +20,11 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/refused_call.hpp>
+#include <pare/core/tensor_view.hpp>
 #include <pare/factor/fisher.hpp>
 #include <pare/factor/svd.hpp>
+
+#include <type_traits>
 
 namespace pare::factor {
 namespace detail {

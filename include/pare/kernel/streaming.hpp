@@ -14,6 +14,10 @@
 
 namespace pare::kernel {
 
+/// Bytes of a result from which on no cache holds it for its reader: it is written past them, which
+/// would read its lines first.
+inline constexpr std::ptrdiff_t streamed_bytes = std::ptrdiff_t{8} << 20;
+
 /// Orders what was streamed before all that follows. Kernels here do not: a fence waits for memory.
 struct FinishStreaming {};
 

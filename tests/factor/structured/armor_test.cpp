@@ -125,6 +125,26 @@ TYPED_TEST(ArmorTest, DoesNotDependOnTheScaleOfMoments) {
   EXPECT_TRUE(a.loss_history == b.loss_history);
 }
 
+/// Each sweep adds its three steps to the history, and what stands there is the loss of A S B as it
+/// is then, which falls without the history's help.
+TEST(ArmorHistory, IsTheLossOfEachSweep) {
+  const auto w = random_matrix<RowMatrix<double>>(16, 24, 6);
+  const VectorXd h = positive_weights(24, 5);
+  const auto after = [&](int sweeps) { return armor(w, h, {.block = 8, .sweeps = sweeps}); };
+  const auto all = after(4).loss_history;
+  ASSERT_EQ(all.size(), 13U);
+  double before = 2;
+  for (int sweeps = 0; sweeps <= 4; ++sweeps) {
+    const auto f = after(sweeps);
+    ASSERT_EQ(f.loss_history.size(), 1U + 3U * static_cast<unsigned>(sweeps));
+    EXPECT_TRUE(std::equal(f.loss_history.begin(), f.loss_history.end(), all.begin())) << sweeps;
+    const double loss = plain_proxy_loss(w, h, f.product());
+    EXPECT_NEAR(f.loss_history.back(), loss, 1e3 * Tolerance<double>::unit_roundoff) << sweeps;
+    EXPECT_LT(loss, before) << sweeps;
+    before = loss;
+  }
+}
+
 /// T2.6: blocks in parallel, or one after the other, with fewer blocks than threads or more.
 TEST(ArmorOnThreads, GivesTheSameBits) {
   const auto w = random_matrix<RowMatrix<float>>(48, 64, 4);

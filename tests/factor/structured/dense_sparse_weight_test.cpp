@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <limits>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "support/matrices.hpp"
@@ -75,6 +76,29 @@ TEST(DenseSparseWeight, KeepsItsParts) {
       EXPECT_LT((dense.row(o).cast<double>() - wanted).norm(), 1e-6) << o;
     }
   }
+}
+
+TEST(DenseSparseWeight, WhatIsMovedFromHasNoOutputs) {
+  auto from = parts_of({42, 5, 21, 300, 4}).weight();
+  const auto wanted = from.dense();
+  const auto to = std::move(from);
+  EXPECT_EQ(to.dense(), wanted);
+  const auto expect_empty = [](const DenseSparse<float>& w) {
+    EXPECT_EQ(w.outputs() + w.inputs() + w.block() + w.blocks() + w.atoms() + w.nonzeros(), 0);
+    EXPECT_EQ(w.bytes(), 0);
+    EXPECT_TRUE(w.dictionary().data == nullptr && w.small_places().data == nullptr);
+    EXPECT_EQ(w.dictionary().rows() + w.stored_values().extent[0] + w.wide_places().extent[0], 0);
+    EXPECT_EQ(w.extents()(0) + w.extents()(4), 0);
+    EXPECT_EQ(w.dense().size(), 0);
+    EXPECT_EQ(w.copy().outputs() + w.rounded<bf16>().outputs(), 0);
+    w.visit_block(0, [](const float* values, const auto* places) {
+      EXPECT_TRUE(values == nullptr && places == nullptr);
+    });
+  };
+  expect_empty(from);  // NOLINT(bugprone-use-after-move): so it is
+  expect_empty(DenseSparse<float>());
+  from = to.copy();
+  EXPECT_EQ(from.dense(), wanted);
 }
 
 TEST(DenseSparseWeight, FaultyPartsAreRefused) {

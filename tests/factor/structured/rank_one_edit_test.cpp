@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <string>
 #include <type_traits>
 
 #include "decompositions.hpp"
@@ -310,14 +311,21 @@ TEST(InverseMoment, OfFloatIsJudgedByItsRounding) {
   EXPECT_EQ(InverseMoment(Eigen::MatrixXf(c.cast<float>())).clamped_directions(), 2);
 }
 
-/// As `near`, for the condition of the C at hand: 1e8 for 70 inputs.
+/// Of y = C^-1 x as it is computed, a bound of ||C y - x|| over ||x||. By Cholesky y solves (C + E)
+/// y = x with |E| <= gamma(3n + 1) |L| |L|^T, whose Frobenius norm is at most tr(C); C y is summed
+/// here with gamma(n) |C| |y|. By eigenvectors E is that of the decomposition, and both products
+/// with R = lambda^-1/2 V^T are sums of n. ||y|| is at most ||x|| over the least eigenvalue that
+/// counts.
 double near_of(const Wide& c) {
   const Eigen::VectorXd values = Eigen::SelfAdjointEigenSolver<Wide>(c).eigenvalues();
-  const double largest = values[values.size() - 1];
+  const double largest = values[values.size() - 1], n = static_cast<double>(c.rows());
   double least = largest;
   for (const double v : values)
     if (v > 1e-12 * largest) least = std::min(least, v);
-  return 32 * std::numeric_limits<double>::epsilon() * largest / least;
+  const auto gamma = [](double terms) { return pare::testing::Tolerance<double>::gamma(terms); };
+  return (gamma(4 * n + 1) * c.trace() + 2 * std::sqrt(n) * gamma(n) * largest +
+          pare::testing::decomposition_bound(c.rows(), c.cols(), c.norm())) /
+         least;
 }
 
 // On every path: by Cholesky, by eigenvectors of few rows and of many.
@@ -403,8 +411,12 @@ TEST(RankOneEdit, WhatDoesNotFitIsRefused) {
           "factor::rome_edits", "values");
   refusal([&] { rome_edits(stored_in<float>(p.w), p.inverse, Wide(1e-100 * p.keys), p.values); },
           "factor::rome_edits", "keys");
-  refusal([&] { rank_one_edit(stored_in<float>(p.w), p.inverse, p.keys, Wide(1e300 * p.values)); },
-          "factor::rank_one_edit", "values");
+  const auto beyond = refusal(
+      [&] { rank_one_edit(stored_in<float>(p.w), p.inverse, p.keys, Wide(1e300 * p.values)); },
+      "factor::rank_one_edit", "values");
+  EXPECT_NE(beyond.find("got an edited weight whose row 0 is beyond its scalar, wanted edits that"),
+            std::string::npos)
+      << beyond;
   refusal([&] { locked_value(p.w, p.keys.leftCols(3)); }, "factor::locked_value", "keys");
   refusal([&] { locked_value(p.w, with(p.keys, nan)); }, "factor::locked_value", "keys");
 }

@@ -8,6 +8,7 @@
 #include <array>
 #include <cmath>
 #include <cstddef>
+#include <cstring>
 #include <limits>
 #include <utility>
 #include <vector>
@@ -140,6 +141,26 @@ TEST(SelectTwoFourOnThreads, GivesTheSameBits) {
   });
 }
 
+/// From 8 MiB on a result is written past the caches: each row is as it is of fewer rows.
+TEST(SelectTwoFourOfManyBytes, IsThatOfItsRows) {
+  const Index out = 1031, in = 4092;
+  const auto w = random_matrix<RowMatrix<float>>(out, in, 4);
+  const auto all = two_four(w, Magnitude{});
+  EXPECT_GE(all.bytes(), pare::kernel::streamed_bytes);
+  for (Index begin = 0; begin < out; begin += 500) {
+    const Index rows = std::min<Index>(500, out - begin);
+    const auto part = two_four(RowMatrix<float>(w.middleRows(begin, rows)), Magnitude{});
+    EXPECT_LT(part.bytes(), pare::kernel::streamed_bytes);
+    for (Index i = 0; i < rows; ++i) {
+      EXPECT_EQ(std::memcmp(&part.values()(i, 0), &all.values()(begin + i, 0),
+                            sizeof(float) * static_cast<std::size_t>(all.row_values())),
+                0);
+      for (Index word = 0; word < all.mask().row_words(); ++word)
+        ASSERT_EQ(part.mask().words()(i, word), all.mask().words()(begin + i, word));
+    }
+  }
+}
+
 TEST(SelectTwoFourOfSixteenBits, KeepsValuesOfTheWeight) {
   const auto w = stored_in<pare::bf16>(random_matrix<MatrixXd>(19, 52, 5));
   const std::vector<double> h = moments(52);
@@ -164,7 +185,7 @@ TEST(SelectTwoFourMemory, IsUsedAgain) {
   EXPECT_EQ(core.inputs(), 36);
 }
 
-/// A refused call has taken the memory; what is left has extents and none.
+/// A refused call has taken the memory; what is left is a matrix of no weights.
 TEST(SelectTwoFourMemory, OfAMatrixThatWasMovedFromIsNewMemory) {
   const auto w = random_matrix<RowMatrix<float>>(8, 32, 6);
   RowMatrix<float> bad = w;

@@ -270,6 +270,13 @@ TEST(TwoFour, RefusesWhatDoesNotFit) {
   const TensorView<float, 2> own{small.own_values().data, {2, 8}, {8, 1}};
   refused([&] { small.to_dense(own); }, to_dense, "out", "got memory that overlaps an input");
   EXPECT_EQ(small.values()(0, 0), 1);
+  // Mask and scales are read while `out` is written.
+  auto tiny = TwoFour<std::int8_t>::from(Dense::Ones(2, 8).eval(), TwoFourMask(2, 8));
+  const TensorView<float, 2> scales{tiny.own_scales().data, {2, 8}, {8, 1}};
+  refused([&] { tiny.to_dense(scales); }, to_dense, "out", "got memory that overlaps an input");
+  auto* words = const_cast<std::uint16_t*>(small.mask().words().data);
+  const TensorView<pare::bf16, 2> mask{reinterpret_cast<pare::bf16*>(words), {2, 8}, {8, 1}};
+  refused([&] { small.to_dense(mask); }, to_dense, "out", "got memory that overlaps an input");
 }
 
 }  // namespace

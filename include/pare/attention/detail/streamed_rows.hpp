@@ -5,15 +5,13 @@
 /// Which outputs are written past the caches.
 
 #include <pare/core/tensor_view.hpp>
+#include <pare/kernel/streaming.hpp>
 
 #include <cstddef>
 #include <cstdint>
 
 namespace pare::attention::detail {
 PARE_ABI_BEGIN
-
-/// Outputs from this size on are not in a cache when they are read next.
-inline constexpr Index streamed_bytes = Index{8} << 20;
 
 /// Whether rows of out may go past the caches: they are large, and each begins a line.
 template <class O>
@@ -22,8 +20,8 @@ bool streams_rows(const TensorView<O, 4>& out) {
   bool lines = reinterpret_cast<std::uintptr_t>(out.data) % 64 == 0;
   for (std::size_t d = 0; d < 3; ++d)
     lines = lines && (out.extent[d] == 1 || out.stride[d] * size % 64 == 0);
-  return lines &&
-         out.extent[0] * out.extent[1] * out.extent[2] * out.extent[3] * size >= streamed_bytes;
+  return lines && out.extent[0] * out.extent[1] * out.extent[2] * out.extent[3] * size >=
+                      kernel::streamed_bytes;
 }
 
 PARE_ABI_END

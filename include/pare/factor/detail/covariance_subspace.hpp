@@ -7,6 +7,7 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/matrix.hpp>
+#include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/factor_problem.hpp>
 #include <pare/factor/detail/find_subspace.hpp>
 #include <pare/factor/detail/normal_operator.hpp>

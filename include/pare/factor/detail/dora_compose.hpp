@@ -7,7 +7,9 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
+#include <pare/core/matrix.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/core/workspace.hpp>
 #include <pare/factor/detail/low_rank_product.hpp>
 #include <pare/factor/detail/reference_matrix.hpp>
 #include <pare/factor/low_rank.hpp>
@@ -17,6 +19,7 @@
 #include <Eigen/Core>
 
 #include <cmath>
+#include <cstddef>
 #include <limits>
 #include <type_traits>
 #include <vector>

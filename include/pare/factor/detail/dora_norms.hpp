@@ -10,8 +10,11 @@
 
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
+#include <pare/core/check.hpp>
 #include <pare/core/matrix.hpp>
+#include <pare/core/parallel.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/core/workspace.hpp>
 #include <pare/kernel/row_dots.hpp>
 #include <pare/linalg/packed_matrix.hpp>
 

@@ -8,6 +8,7 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/matrix.hpp>
+#include <pare/core/parallel.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/low_rank.hpp>

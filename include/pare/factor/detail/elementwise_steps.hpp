@@ -14,6 +14,7 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/matrix.hpp>
+#include <pare/core/parallel.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/elementwise_problem.hpp>
 #include <pare/linalg/multiply.hpp>

@@ -5,10 +5,12 @@
 /// The squared Frobenius norm of a weighted matrix.
 
 #include <pare/core/backend.hpp>
+#include <pare/core/parallel.hpp>
 #include <pare/core/tensor_view.hpp>
 
 #include <Eigen/Core>
 
+#include <cstddef>
 #include <vector>
 
 namespace pare::factor::detail {

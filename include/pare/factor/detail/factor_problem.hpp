@@ -6,6 +6,7 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
+#include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/energy.hpp>
 #include <pare/factor/detail/normal_operator.hpp>
 #include <pare/factor/options.hpp>

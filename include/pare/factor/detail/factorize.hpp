@@ -9,6 +9,8 @@
 #include <pare/core/ceil_div.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/matrix.hpp>
+#include <pare/core/parallel.hpp>
+#include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/covariance_subspace.hpp>
 #include <pare/factor/detail/energy.hpp>
 #include <pare/factor/detail/factor_problem.hpp>

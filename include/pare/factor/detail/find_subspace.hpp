@@ -6,6 +6,7 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/matrix.hpp>
+#include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/factor_problem.hpp>
 #include <pare/factor/detail/normal_operator.hpp>
 #include <pare/factor/detail/reference_factorize.hpp>

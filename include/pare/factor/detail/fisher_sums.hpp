@@ -11,7 +11,9 @@
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/matrix.hpp>
+#include <pare/core/parallel.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/core/workspace.hpp>
 #include <pare/kernel/add_widened.hpp>
 #include <pare/kernel/squared_sums.hpp>
 #include <pare/linalg/multiply.hpp>

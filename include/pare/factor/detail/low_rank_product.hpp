@@ -7,7 +7,9 @@
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/matrix.hpp>
+#include <pare/core/parallel.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/core/workspace.hpp>
 #include <pare/factor/detail/reference_matrix.hpp>
 #include <pare/linalg/multiply.hpp>
 #include <pare/linalg/packed_matrix.hpp>

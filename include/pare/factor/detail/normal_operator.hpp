@@ -6,6 +6,7 @@
 
 #include <pare/core/backend.hpp>
 #include <pare/core/matrix.hpp>
+#include <pare/core/tensor_view.hpp>
 #include <pare/factor/metric.hpp>
 #include <pare/factor/options.hpp>
 #include <pare/linalg/gaussian.hpp>

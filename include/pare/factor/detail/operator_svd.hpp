@@ -4,7 +4,12 @@
 /// \file
 /// Truncated decomposition of a sparse matrix or of an operator: Route::Randomized on its products.
 
+#include <pare/core/check.hpp>
+#include <pare/core/matrix.hpp>
+#include <pare/core/parallel.hpp>
 #include <pare/core/sparse_view.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/core/workspace.hpp>
 #include <pare/factor/detail/factorize.hpp>
 #include <pare/factor/linear_operator.hpp>
 #include <pare/linalg/sparse_transpose.hpp>

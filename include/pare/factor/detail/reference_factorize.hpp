@@ -8,6 +8,7 @@
 /// compiled only where they are called.
 
 #include <pare/core/check.hpp>
+#include <pare/core/matrix.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/moment_rounding.hpp>

@@ -5,7 +5,9 @@
 /// The leading eigenvectors of G = M M^T: subspace iteration and Rayleigh-Ritz projection.
 
 #include <pare/core/matrix.hpp>
+#include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/normal_operator.hpp>
+#include <pare/linalg/multiply.hpp>
 #include <pare/linalg/orthonormalize.hpp>
 #include <pare/linalg/symmetric_eigen.hpp>
 

@@ -24,7 +24,6 @@
 #include <pare/linalg/multiply.hpp>
 #include <pare/linalg/weight_rows.hpp>
 
-#include <algorithm>
 #include <cstddef>
 #include <type_traits>
 #include <utility>

@@ -45,6 +45,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <utility>
 
 namespace pare::factor {
 
@@ -79,7 +80,7 @@ inline void validate(const char* function, const DenseSparseShape& s) {
                 8 * 16);
 }
 
-/// W of S, in the layout of this file. It can be moved; `copy` copies.
+/// W of S, in the layout of this file. It can be moved, not copied; `copy` says so in words.
 template <StorageScalar S>
 class DenseSparse {
   static constexpr Index group = kernel::code_group;
@@ -87,6 +88,20 @@ class DenseSparse {
  public:
   using scalar = S;
   using compute = compute_t<S>;
+
+  /// A matrix of no outputs.
+  DenseSparse() = default;
+  /// What is moved from has no outputs.
+  DenseSparse(DenseSparse&& other) noexcept { *this = std::move(other); }
+  DenseSparse& operator=(DenseSparse&& other) noexcept {
+    shape_ = std::exchange(other.shape_, none);
+    extents_ = std::exchange(other.extents_, {});
+    dictionary_ = std::move(other.dictionary_);
+    values_ = std::move(other.values_);
+    small_ = std::move(other.small_);
+    wide_ = std::move(other.wide_);
+    return *this;
+  }
 
   /// All values zero, places 0, 1, 2, ...
   /// \throws std::invalid_argument as `validate`
@@ -147,6 +162,7 @@ class DenseSparse {
     const auto round = [](S value) {
       return static_cast<To>(static_cast<compute_t<To>>(static_cast<compute>(value)));
     };
+    if (outputs() == 0) return {};
     DenseSparse<To> to(shape_);
     for (Index a = 0; a < dictionary().rows(); ++a)
       for (Index i = 0; i < inputs(); ++i) to.own_dictionary()(a, i) = round(dictionary()(a, i));
@@ -159,7 +175,7 @@ class DenseSparse {
   Index outputs() const { return shape_.outputs; }
   Index inputs() const { return shape_.inputs; }
   Index block() const { return shape_.block; }
-  Index blocks() const { return shape_.outputs / shape_.block; }
+  Index blocks() const { return shape_.block == 0 ? 0 : shape_.outputs / shape_.block; }
   Index atoms() const { return shape_.atoms; }
   Index nonzeros() const { return shape_.nonzeros; }
 
@@ -232,6 +248,8 @@ class DenseSparse {
   }
 
  private:
+  static constexpr DenseSparseShape none{0, 0, 0, 0, 0};
+
   static std::size_t size_of(Index n) { return static_cast<std::size_t>(n); }
   template <class X>
   static void fill(AlignedBuffer<X>& buffer, std::size_t size) {
@@ -255,8 +273,8 @@ class DenseSparse {
            in_block % group;
   }
 
-  DenseSparseShape shape_;
-  std::array<Index, 5> extents_;  ///< those of shape_
+  DenseSparseShape shape_ = none;
+  std::array<Index, 5> extents_{};  ///< those of shape_
   AlignedBuffer<S> dictionary_, values_;
   AlignedBuffer<std::uint8_t> small_;
   AlignedBuffer<std::uint16_t> wide_;

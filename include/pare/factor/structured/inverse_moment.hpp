@@ -41,7 +41,6 @@
 #include <algorithm>
 #include <cmath>
 #include <concepts>
-#include <utility>
 
 namespace pare::factor {
 namespace detail {

@@ -18,6 +18,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/backend.hpp>
+#include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
 #include <pare/core/matrix.hpp>
 #include <pare/core/parallel.hpp>

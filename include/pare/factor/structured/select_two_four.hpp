@@ -18,6 +18,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/refused_call.hpp>
+#include <pare/core/tensor_view.hpp>
 #include <pare/factor/structured/detail/select_two_four.hpp>
 #include <pare/factor/structured/two_four.hpp>
 #include <pare/factor/structured/two_four_score.hpp>

@@ -263,6 +263,8 @@ std::vector<SharedFactors<detail::shared_scalar<L>>> grouped_shared_factors(
 /// \param covariance C [in x in] of the inputs of all weights: a mixture's experts are judged on
 ///                   all of its rows, not on those that a router gives each
 /// \throws std::invalid_argument as above, and as covariance_svd
+///
+/// Memory: each factorization copies C, [in x in] in double, and frees it: one copy at a time.
 template <Backend B, WeightList L>
 std::vector<SharedFactors<detail::shared_scalar<L>>> grouped_shared_factors(
     const B& backend, const L& weights, Index group, const SharedFactorOptions& options,

@@ -19,7 +19,7 @@ namespace pare::factor {
 /// Options of `sparse_gpt`.
 struct SparseGptOptions {
   /// Share of the mean variance that is added to each; at least 0. Of 0, C must be positive
-  /// definite itself.
+  /// definite itself, as far as its numbers tell: of fewer inputs than it has rows it is not.
   double damping = 0.01;
 
   /// Columns that are pruned before their errors are passed on: a multiple of 16 up to 256. It

@@ -162,7 +162,8 @@ class TwoFour {
   }
 
   /// Writes the matrix with its zeros.
-  /// \param out [outputs, inputs] of any storage scalar and strides, apart from the values
+  /// \param out [outputs, inputs] of any storage scalar and strides, apart from values, mask and
+  ///            scales
   /// \throws std::invalid_argument if its extents differ or it overlaps them. Nothing is written
   ///         then.
   template <Out<2> Dense>
@@ -173,6 +174,8 @@ class TwoFour {
     check_writable(function, "out", view);
     check_extents<2>(function, "out", view.extent, {outputs(), inputs()});
     check_no_overlap(function, "out", view, "the values", values());
+    check_no_overlap(function, "out", view, "the mask", mask_.words());
+    if constexpr (has_scales) check_no_overlap(function, "out", view, "the scales", scales());
     for (Index o = 0; o < outputs(); ++o)
       for (Index i = 0; i < inputs(); ++i) view(o, i) = D(compute_t<D>(0));
     each_entry([&](Index o, Index i, scalar entry) {

@@ -107,8 +107,7 @@ class SharedLinear : public detail::LinearCalls<SharedLinear<S>, compute_t<S>> {
   void apply(const B& backend, TensorView<const scalar, 2> x, TensorView<scalar, 2> y) const {
     constexpr const char* function = "transformer::SharedLinear::apply";
     check_linear(function, inputs(), outputs(), x, y);
-    check_no_overlap(function, "y", y, "specific", specific());
-    check_no_overlap(function, "y", y, "shared", shared());
+    check_apart_from_layer(function, "y", y, *this);
     if (y.rows() == 0) return;
     if constexpr (KernelBackend<B>) {
       if (y.rows() > few_rows && detail::contiguous_rows(x) && detail::contiguous_rows(y))

@@ -174,8 +174,8 @@ Edits edits_of(const char* function, const B& backend, TensorView<const S, 2> we
   return edits;
 }
 
-/// edited = W + changes^T directions. What is beyond T is refused,
-/// unless the row of W is not finite.
+/// edited = W + changes^T directions. What is beyond T is refused, unless the row of W is not
+/// finite.
 template <class B, class S, class T>
 void add_edits(const char* function, const B& backend, TensorView<const S, 2> w,
                const RowMatrix<double>& changes, const RowMatrix<double>& directions,
@@ -193,8 +193,9 @@ void add_edits(const char* function, const B& backend, TensorView<const S, 2> w,
       for (Index i = 0; i < w.cols(); ++i)
         is_finite_row =
             is_finite_row && is_finite(static_cast<double>(static_cast<compute_t<S>>(w(o, i))));
-      check(!is_finite_row, function, "values", row.cwiseAbs().maxCoeff(),
-            "an edited weight that fits its scalar");
+      check(!is_finite_row, function, "values",
+            Worded{"an edited weight whose row ", o, " is beyond its scalar"},
+            "edits that fit the scalar of the result");
     }
   };
   if constexpr (KernelBackend<B>)

@@ -12,7 +12,6 @@
 
 #include <Eigen/Core>
 
-#include <cmath>
 #include <cstdint>
 #include <limits>
 

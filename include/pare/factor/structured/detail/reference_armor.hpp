@@ -5,6 +5,7 @@
 /// The steps of ARMOR as they are defined, in double: each block of A and B by its normal
 /// equations, each group by the residual without it and the six masks.
 
+#include <pare/core/matrix.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/structured/detail/armor_problem.hpp>
 #include <pare/kernel/sweep_two_four.hpp>

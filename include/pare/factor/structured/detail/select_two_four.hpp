@@ -23,7 +23,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <string>
 #include <utility>
 #include <vector>
 
@@ -91,9 +90,6 @@ void reference_select(const char* function, TensorView<const S, 2> w,
     });
 }
 
-/// A matrix of at least this many bytes is written past the caches, which would read it first.
-inline constexpr Index streamed_result = Index{8} << 20;
-
 template <class B, class S>
 void select_by_factors(const char* function, const B& backend, TensorView<const S, 2> w,
                        const std::vector<compute_t<S>>& factors, TwoFour<S>& to) {
@@ -101,7 +97,7 @@ void select_by_factors(const char* function, const B& backend, TensorView<const 
   const auto words = TwoFourMemory::words(to);
   const auto values = to.own_values();
   std::vector<T> marks(static_cast<std::size_t>(w.rows()));
-  const bool streaming = to.bytes() >= streamed_result;
+  const bool streaming = to.bytes() >= kernel::streamed_bytes;
   ContiguousRows<B, S> rows(backend, w, selected_rows);
   parallel_for(backend.executor, ceil_div(w.rows(), selected_rows), [&](Index item, int worker) {
     const Index begin = item * selected_rows;

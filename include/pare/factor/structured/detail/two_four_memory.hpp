@@ -21,12 +21,11 @@ struct TwoFourMemory {
     return {mask.words_.data(), {mask.outputs(), mask.row_words()}, {mask.row_words(), 1}};
   }
 
-  /// A matrix of these extents: `kept` itself if it has them, and has not been moved from. Its
-  /// values are whatever they were.
+  /// A matrix of these extents: `kept` itself if it has them, which what was moved from has
+  /// not. Its values are whatever they were.
   template <class S>
   static TwoFour<S> of(Index outputs, Index inputs, TwoFour<S>&& kept) {
-    const bool has_memory = kept.values_.data() != nullptr && !kept.mask_.words_.empty();
-    if (has_memory && kept.outputs() == outputs && kept.inputs() == inputs) return std::move(kept);
+    if (kept.outputs() == outputs && kept.inputs() == inputs) return std::move(kept);
     return TwoFour<S>(TwoFourMask(outputs, inputs));
   }
 };

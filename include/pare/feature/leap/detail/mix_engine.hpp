@@ -45,7 +45,7 @@ class MixPass {
         backward_(problem.grad_mixed.data != nullptr),
         // Beyond what caches hold, the output is not found there by its reader either; lines that
         // were read to be overwritten are in the cache already.
-        streaming_(rows_ * layout().dim() * Index{sizeof(T)} >= streaming_from &&
+        streaming_(rows_ * layout().dim() * Index{sizeof(T)} >= kernel::streamed_bytes &&
                    !is_in_place(problem)),
         mix_rows_(backend, problem, streaming_) {}
 

@@ -13,9 +13,6 @@
 namespace pare::feature::detail {
 PARE_ABI_BEGIN
 
-/// Bytes of an output from which on its lines are written past the caches, which do not hold it.
-inline constexpr Index streaming_from = Index{8} << 20;
-
 /// Sums over the rows of one piece of a field.
 struct PieceSums {
   static constexpr std::size_t slope = 0, squared = 1, absolute = 2, norm = 3;

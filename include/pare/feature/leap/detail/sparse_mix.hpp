@@ -267,7 +267,7 @@ class SparsePass {
     Index scalars = 0;
     for (Index j = 0; j < x_.layout().fields(); ++j)
       scalars += 2 * x_.entries(j) * x_.layout().width(j);
-    const bool streaming = scalars * Index{sizeof(T)} >= streaming_from;
+    const bool streaming = scalars * Index{sizeof(T)} >= kernel::streamed_bytes;
     for_fields([&](Index j, SparseScratch<T>& s) {
       const auto active = x_.rows_of(j);
       if (exchange == SparseExchange::Rows)
