@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <limits>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "support/allocations.hpp"
@@ -162,6 +163,18 @@ TEST(DenseSparseLinear, TheScalarKernelsComputeTheSame) {
       expect_products(layer.factors(), x, applied(layer, pare::simd_for<pare::arch::scalar>{}, x));
     }
   }
+}
+
+TEST(DenseSparseLinear, WhatIsMovedFromHasNoOutputs) {
+  DenseSparseLinear<float> from(random_weight<float>({8, 6, 4, 5, 2}));
+  const DenseSparseLinear<float> to(std::move(from));
+  EXPECT_EQ(to.outputs(), 8);
+  EXPECT_EQ(from.outputs() + from.inputs(), 0);  // NOLINT(bugprone-use-after-move): promised
+  float none = 7;
+  const pare::TensorView<float, 2> empty{&none, {2, 0}, {0, 1}};
+  from.apply(pare::simd, as_const(empty), empty);
+  from.apply(pare::reference, as_const(empty), empty);
+  EXPECT_EQ(none, 7);
 }
 
 TEST(DenseSparseLinear, WhatDoesNotFitIsRefused) {
