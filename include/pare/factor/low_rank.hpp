@@ -51,6 +51,7 @@ struct LowRank {
 
   /// The metric error summed over the elements of W - left right: where it is so small, below
   /// 1e-5 of ||W|| (1 % for factors in float), that the difference of energies would be rounding.
+  /// Of some units of others (nested.hpp) it comes from the singular values that leave.
   std::optional<double> measured_error{};
 
   Route route = Route::Exact;  ///< that ran, never Auto
