@@ -3,6 +3,7 @@
 // which a part is in use, and Eigen's tensors.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <stdexcept>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include <pare/attention/attend.hpp>
+#include <pare/attention/heads/head_modes.hpp>
 #include <pare/core/permutation.hpp>
 #include <unsupported/Eigen/CXX11/Tensor>
 
@@ -28,8 +30,13 @@ using pare::TensorView;
 using pare::attention::attend;
 using pare::attention::AttendOptions;
 using pare::attention::BlockMask;
+using pare::attention::DenseKeyValue;
+using pare::attention::HasRowRuns;
+using pare::attention::HeadMode;
+using pare::attention::HeadModes;
 using pare::attention::KeyOrder;
 using pare::attention::PagedKeyValue;
+using pare::attention::RowRun;
 using pare::testing::attended;
 using pare::testing::attended_from;
 using pare::testing::Coins;
@@ -141,6 +148,112 @@ TYPED_TEST(AttendSourceTest, AUsersOwnStore) {
   Ring<S> bad(x, 0);
   bad.turned = -1;
   EXPECT_THROW(attend(this->backend(), x.q.view(), bad, y.out.writable()), std::invalid_argument);
+}
+
+/// Tensors whose values are replaced by others, as a user derives from a source.
+template <class S>
+struct OtherValues : DenseKeyValue<S> {
+  TensorView<const S, 4> others{};
+
+  const S* value(Index sequence, Index head, Index position) const {
+    return &others(sequence, head, position, 0);
+  }
+};
+
+/// The same of pages, of which the keys are replaced.
+template <class S>
+struct OtherKeys : PagedKeyValue<S> {
+  TensorView<const S, 4> others{};
+
+  const S* key(Index sequence, Index head, Index position) const {
+    return &others(sequence, head, position, 0);
+  }
+};
+
+/// Tensors that own up to at most 1, 2 or 3 rows at a stride, by position.
+template <class S>
+struct ShortRuns : DenseKeyValue<S> {
+  using row_runs_of = ShortRuns;
+
+  RowRun<S> key_run(Index sequence, Index head, Index position) const {
+    return shortened(DenseKeyValue<S>::key_run(sequence, head, position), position);
+  }
+  RowRun<S> value_run(Index sequence, Index head, Index position) const {
+    return shortened(DenseKeyValue<S>::value_run(sequence, head, position), position + 1);
+  }
+
+ private:
+  /// What lies behind a run's end may not be read by its stride.
+  static RowRun<S> shortened(RowRun<S> run, Index position) {
+    run.count = std::min(run.count, 1 + position % 3);
+    if (run.count == 1) run.stride = Index{1} << 40;
+    return run;
+  }
+};
+
+static_assert(HasRowRuns<DenseKeyValue<float>> && HasRowRuns<PagedKeyValue<float>>);
+static_assert(HasRowRuns<ShortRuns<float>>);
+static_assert(!HasRowRuns<OtherValues<float>> && !HasRowRuns<OtherKeys<float>>);
+
+TYPED_TEST(AttendSourceTest, ADerivedSourceIsAskedForTheRowsItReplaces) {
+  using S = typename TestFixture::Storage;
+  const Inputs<S> x(Sizes{2, 4, 2, 40, 140, 8, 5});
+  Inputs<S> wanted = x;
+  const Inputs<S> other(x.sizes, 2);
+  wanted.v = other.v;
+  const OtherValues<S> values{{x.k.view(), x.v.view(), {}, {}}, other.v.view()};
+  EXPECT_TRUE(same_outputs(attended_from(this->backend(), x, values, {.causal = true}),
+                           attended(this->backend(), wanted, {.causal = true})));
+  wanted.v = x.v;
+  wanted.k = other.k;
+  const Pages<S> pages(x, {140, 140}, 16, Layout::by_head);
+  const OtherKeys<S> keys{pages.source(), other.k.view()};
+  EXPECT_TRUE(same_outputs(attended_from(this->backend(), x, keys, {.causal = true}),
+                           attended(this->backend(), wanted, {.causal = true})));
+}
+
+TYPED_TEST(AttendSourceTest, RunsMayBeOfOneToThreeRows) {
+  using S = typename TestFixture::Storage;
+  for (const Index queries : {1, 40}) {
+    const Inputs<S> x(Sizes{2, 4, 2, queries, 140, 8, 5});
+    const ShortRuns<S> source{{x.k.view(), x.v.view(), {}, {}}};
+    const AttendOptions options{.causal = true, .window = 100, .sinks = 2};
+    EXPECT_TRUE(same_outputs(attended_from(this->backend(), x, source, options),
+                             attended(this->backend(), x, options)));
+  }
+}
+
+// Means of what is seen: rows of a prompt are gathered by runs, or one by one where a source has
+// none.
+TEST(AttendSource, UniformHeadsReadRunsAndTheRowsThatReplaceThem) {
+  const Inputs<float> x(Sizes{2, 4, 2, 150, 150, 8, 5}), other(x.sizes, 2);
+  const std::vector<HeadMode> modes(4, HeadMode::Uniform);
+  const auto means = [&](const auto& source) {
+    Outputs<float> y(x.sizes);
+    attend(pare::simd, x.q.view(), source, y.out.writable(), HeadModes{modes},
+           {.causal = true, .lse = y.lse_view()});
+    return y;
+  };
+  const auto of = [&](const Tensor<float>& v) {
+    Outputs<float> y(x.sizes);
+    attend(pare::simd, x.q.view(), x.k.view(), v.view(), y.out.writable(), HeadModes{modes},
+           {.causal = true, .lse = y.lse_view()});
+    return y;
+  };
+  const Outputs<float> wanted = of(x.v);
+  for (Index h = 0; h < 4; ++h)
+    for (Index c = 0; c < 5; ++c) {
+      double sum = 0;  // of 150 floats, in double
+      for (Index j = 0; j < 150; ++j) sum += static_cast<double>(x.v(1, h / 2, j, c));
+      EXPECT_NEAR(static_cast<double>(wanted.out(1, h, 149, c)), sum / 150, 1e-6);
+    }
+  for (const Index page : {1, 7, 16, 200})
+    EXPECT_TRUE(
+        same_outputs(means(Pages<float>(x, {150, 150}, page, Layout::by_head).source()), wanted))
+        << page;
+  EXPECT_TRUE(same_outputs(means(ShortRuns<float>{{x.k.view(), x.v.view(), {}, {}}}), wanted));
+  EXPECT_TRUE(same_outputs(
+      means(OtherValues<float>{{x.k.view(), x.v.view(), {}, {}}, other.v.view()}), of(other.v)));
 }
 
 /// Tokens [first, first + count) of a tensor.

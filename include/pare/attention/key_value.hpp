@@ -50,6 +50,7 @@ struct TokenList : std::span<const Index> {
 template <StorageScalar T>
 struct DenseKeyValue {
   using scalar = T;
+  using row_runs_of = DenseKeyValue;
 
   TensorView<const T, 4> keys{};
   TensorView<const T, 4> values{};
@@ -135,6 +136,7 @@ struct DenseKeyValue {
 template <StorageScalar T>
 struct PagedKeyValue {
   using scalar = T;
+  using row_runs_of = PagedKeyValue;
 
   TensorView<const T, 4> keys{};              ///< [pages, kv heads, page size, key dim]
   TensorView<const T, 4> values{};            ///< [pages, kv heads, page size, value dim]

@@ -69,12 +69,17 @@ struct RowRun {
 
 /// A source that says how many rows from a position on lie at one stride:
 /// `key_run(sequence, head, position)` and `value_run` return a RowRun, of rows that `key` and
-/// `value` point to. Rows are then listed run by run; memory is idle while they are.
+/// `value` point to. A call then lists rows run by run, which saves it a call per row.
+///
+/// `row_runs_of` names the source itself. One that derives from it and hides `key` or `value`
+/// inherits runs of the base's rows: it is read row by row, unless it has runs of its own and names
+/// itself. So is one that loads rows.
 template <class S>
 concept HasRowRuns = requires(const S& s, Index i) {
+  requires std::same_as<typename S::row_runs_of, S>;
   { s.key_run(i, i, i) } -> std::same_as<RowRun<typename S::scalar>>;
   { s.value_run(i, i, i) } -> std::same_as<RowRun<typename S::scalar>>;
-};
+} && !LoadsKeys<S> && !LoadsValues<S>;
 
 /// Whether a source's values are the first scalars of their keys.
 template <class S>
@@ -100,7 +105,8 @@ inline constexpr bool needs_scale<S> = S::needs_scale;
 /// It may say `static constexpr bool needs_scale = true` where 1 / sqrt(key_dim()) is wrong, since
 /// keys are wider than the heads that were trained: a call without a scale is then refused.
 ///
-/// More members are optional: those of HasRowRuns, and two. `validate(function, read_of)` is called
+/// More members are optional: those of HasRowRuns, which a derived source must name as its own, and
+/// two. `validate(function, read_of)` is called
 /// instead of the other; read_of(sequence) says which keys the call reads (KeysRead).
 /// `check_apart(function, output, view)` throws if the view of an output shares memory with the
 /// source.

@@ -190,7 +190,8 @@ class MeanRunner {
 
   /// The same where no key is left behind: all that is seen begins at position 0.
   Index gather_prefix(Index query, Index end) {
-    Index n = gather_next(query, end);
+    Index n = 0;
+    if constexpr (HasRowRuns<typename C::Keys>) n = gather_next(query, end);
     for (; query + n < end; ++n) {
       const Index last = last_seen(query + n), joined = last - before_.last;
       if (joined > 1) break;
@@ -206,23 +207,20 @@ class MeanRunner {
     return n;
   }
 
-  /// Rows that each see a key more, as those of a prompt do: nothing is asked for each of them,
-  /// since memory is idle meanwhile.
-  Index gather_next([[maybe_unused]] Index query, [[maybe_unused]] Index end) {
-    if constexpr (HasRowRuns<typename C::Keys>) {
-      const Index first = before_.last + 1, n = std::min(end - query, s_.keys - first);
-      if (!p_.causal || first < 0 || last_seen(query) != first || n <= 0) return 0;
-      point_at_rows<S>(first, n, enter_, [this](Index position) {
-        RowRun<S> run =
-            call_.source.value_run(item_.sequence, item_.head_begin / p_.group(), position);
-        run.first += item_.column_begin;
-        return run;
-      });
-      for (Index i = 0; i < n; ++i) shares_[i] = static_cast<double>(first + i + 1);
-      before_.last = first + n - 1;
-      return n;
-    }
-    return 0;
+  /// Rows that each see one key more, as those of a prompt do, by the source's runs of rows: memory
+  /// would be idle while visibility and address are asked for row by row.
+  Index gather_next(Index query, Index end) {
+    const Index first = before_.last + 1, n = std::min(end - query, s_.keys - first);
+    if (!p_.causal || first < 0 || last_seen(query) != first || n <= 0) return 0;
+    point_at_rows<S>(first, n, enter_, [this](Index position) {
+      RowRun<S> run =
+          call_.source.value_run(item_.sequence, item_.head_begin / p_.group(), position);
+      run.first += item_.column_begin;
+      return run;
+    });
+    for (Index i = 0; i < n; ++i) shares_[i] = static_cast<double>(first + i + 1);
+    before_.last = first + n - 1;
+    return n;
   }
 
   /// As `visible` says, whose other cases need not be asked where rows take a few nanoseconds.
