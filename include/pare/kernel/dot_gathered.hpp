@@ -7,9 +7,9 @@
 
 #include <pare/core/macros_off.hpp>
 
-#include <pare/kernel/partial_register.hpp>
+#include <pare/kernel/dot_row.hpp>
+#include <pare/kernel/gathered_rows.hpp>
 #include <pare/kernel/simd.hpp>
-#include <pare/kernel/sum_gathered.hpp>
 
 #include <cstddef>
 
@@ -32,47 +32,16 @@ struct DotGathered {
   T* out = nullptr;  ///< [count]
 };
 
-namespace detail {
-PARE_ABI_BEGIN
-
-/// Four sums, so that the additions of a row overlap.
-template <class Arch, class S>
-PARE_ALWAYS_INLINE compute_t<S> dot_row(const S* row, const compute_t<S>* x,
-                                        std::ptrdiff_t columns) noexcept {
-  using T = compute_t<S>;
-  constexpr std::ptrdiff_t n = lanes<T, Arch>;
-  using V = vec<T, Arch>;
-  V a = broadcast<Arch>(T(0)), b = a, c = a, d = a;
-  std::ptrdiff_t j = 0;
-  const auto add = [&](V sum, std::ptrdiff_t at) PARE_LAMBDA_INLINE {
-    return multiply_add<Arch>(load_widened<Arch>(row + at), load<Arch>(x + at), sum);
-  };
-  for (; j + 4 * n <= columns; j += 4 * n) {
-    a = add(a, j);
-    b = add(b, j + n);
-    c = add(c, j + 2 * n);
-    d = add(d, j + 3 * n);
-  }
-  for (; j + n <= columns; j += n) a = add(a, j);
-  if (j < columns)
-    b = multiply_add<Arch>(load_first<Arch>(row + j, columns - j, T(0)),
-                           load_first<Arch>(x + j, columns - j, T(0)), b);
-  return reduce_add<Arch>((a + b) + (c + d));
-}
-
-PARE_ABI_END
-}  // namespace detail
 PARE_ABI_BEGIN
 
 template <class Arch, class S>
 void run_kernel(Arch, const DotGathered<S>& a) noexcept {
   const auto row = [&](std::ptrdiff_t i) { return a.table + a.ids[i] * a.stride; };
-  for (std::ptrdiff_t i = 0; i < a.count && i < detail::gathered_rows_ahead; ++i)
-    detail::fetch_gathered(row(i), a.columns);
+  for (std::ptrdiff_t i = 0; i < a.count && i < gathered_rows_ahead; ++i)
+    fetch_gathered(row(i), a.columns);
   for (std::ptrdiff_t i = 0; i < a.count; ++i) {
-    if (i + detail::gathered_rows_ahead < a.count)
-      detail::fetch_gathered(row(i + detail::gathered_rows_ahead), a.columns);
-    a.out[i] = detail::dot_row<Arch>(row(i), a.x, a.columns);
+    if (i + gathered_rows_ahead < a.count) fetch_gathered(row(i + gathered_rows_ahead), a.columns);
+    a.out[i] = dot_row<Arch>(row(i), a.x, a.columns);
   }
 }
 

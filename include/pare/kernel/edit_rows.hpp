@@ -6,6 +6,7 @@
 
 #include <pare/core/macros_off.hpp>
 
+#include <pare/kernel/dot_row.hpp>
 #include <pare/kernel/partial_register.hpp>
 #include <pare/kernel/simd.hpp>
 
@@ -54,35 +55,6 @@ struct EditRows {
   Gate gate{};
 };
 
-namespace detail {
-PARE_ABI_BEGIN
-
-/// <x, y>, in four sums so that the additions overlap.
-template <class Arch, class T>
-PARE_ALWAYS_INLINE T dot_of_rows(const T* x, const T* y, std::ptrdiff_t size) noexcept {
-  constexpr std::ptrdiff_t n = lanes<T, Arch>;
-  using V = vec<T, Arch>;
-  const V zero = broadcast<Arch>(T(0));
-  V a = zero, b = zero, c = zero, d = zero;
-  std::ptrdiff_t i = 0;
-  const auto add = [&](V sum, std::ptrdiff_t at) PARE_LAMBDA_INLINE {
-    return multiply_add<Arch>(load<Arch>(x + at), load<Arch>(y + at), sum);
-  };
-  for (; i + 4 * n <= size; i += 4 * n) {
-    a = add(a, i);
-    b = add(b, i + n);
-    c = add(c, i + 2 * n);
-    d = add(d, i + 3 * n);
-  }
-  for (; i + n <= size; i += n) a = add(a, i);
-  if (i < size)
-    b = multiply_add<Arch>(load_first<Arch>(x + i, size - i, T(0)),
-                           load_first<Arch>(y + i, size - i, T(0)), b);
-  return reduce_add<Arch>((a + b) + (c + d));
-}
-
-PARE_ABI_END
-}  // namespace detail
 PARE_ABI_BEGIN
 
 template <class Arch, class T, class Gate>
@@ -91,8 +63,7 @@ void run_kernel(Arch, const EditRows<T, Gate>& a) noexcept {
   for (std::ptrdiff_t r = 0; r < a.rows; ++r) {
     T* const y = a.y + r * a.y_stride;
     for (std::ptrdiff_t k = 0; k < a.concepts; ++k) {
-      const T t =
-          detail::dot_of_rows<Arch>(a.x + r * a.x_stride, a.directions + k * a.inputs, a.inputs);
+      const T t = dot_row<Arch>(a.x + r * a.x_stride, a.directions + k * a.inputs, a.inputs);
       const V taken = broadcast<Arch>(-t),
               given = broadcast<Arch>(static_cast<T>(a.gate(static_cast<double>(t))));
       const T *removed = a.removed + k * a.outputs, *values = a.values + k * a.outputs;

@@ -6,6 +6,7 @@
 
 #include <pare/core/macros_off.hpp>
 
+#include <pare/kernel/gathered_rows.hpp>
 #include <pare/kernel/gemm.hpp>
 #include <pare/kernel/partial_register.hpp>
 #include <pare/kernel/simd.hpp>
@@ -35,16 +36,6 @@ struct SumGathered {
 
 namespace detail {
 PARE_ABI_BEGIN
-
-/// Rows whose loads are under way: a core has 10 to 16 misses of the first level in flight, and a
-/// row of 192 numbers of bf16 is 6 lines.
-inline constexpr std::ptrdiff_t gathered_rows_ahead = 4;
-
-template <class S>
-PARE_ALWAYS_INLINE void fetch_gathered(const S* row, std::ptrdiff_t columns) noexcept {
-  const auto bytes = columns * static_cast<std::ptrdiff_t>(sizeof(S));
-  for (std::ptrdiff_t byte = 0; byte < bytes; byte += 64) prefetch(row, byte);
-}
 
 /// Adds up `Registers` registers of all rows, from column c on. The first columns of a row fetch
 /// all of a later one.
@@ -78,8 +69,8 @@ template <class Arch, class S>
 void run_kernel(Arch, const SumGathered<S>& a) noexcept {
   using T = compute_t<S>;
   constexpr std::ptrdiff_t n = lanes<T, Arch>;
-  for (std::ptrdiff_t i = 0; i < a.count && i < detail::gathered_rows_ahead; ++i)
-    detail::fetch_gathered(a.table + a.ids[i] * a.stride, a.columns);
+  for (std::ptrdiff_t i = 0; i < a.count && i < gathered_rows_ahead; ++i)
+    fetch_gathered(a.table + a.ids[i] * a.stride, a.columns);
   std::ptrdiff_t c = 0;
   for (; c + 8 * n <= a.columns; c += 8 * n) detail::gather_columns<Arch, 8>(a, c);
   for (; c + 4 * n <= a.columns; c += 4 * n) detail::gather_columns<Arch, 4>(a, c);
