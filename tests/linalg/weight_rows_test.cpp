@@ -5,6 +5,7 @@
 #include <Eigen/Core>
 
 #include <cstddef>
+#include <type_traits>
 #include <vector>
 
 #include <pare/core/backend.hpp>
@@ -24,6 +25,7 @@ using pare::Index;
 using pare::RowMatrix;
 using pare::linalg::multiply_weight_pairs;
 using pare::linalg::multiply_weight_rows;
+using pare::linalg::PairBackend;
 using pare::testing::equal_bits;
 using pare::testing::random_matrix;
 using pare::testing::Tolerance;
@@ -104,14 +106,16 @@ TEST(MultiplyWeightRows, PairsAreTheSameProducts) {
             stored[at] = static_cast<bf16>(p.x(r, i));
             x(r, i) = static_cast<float>(stored[at]);
           }
-        const auto on = [&](const auto& backend, Index first, Index count) {
-          RowMatrix<float> y = RowMatrix<float>::Constant(count, outputs, -7);
-          multiply_weight_pairs(
-              backend, w, {stored.data() + first * (inputs + 2), {count, inputs}, {inputs + 2, 1}},
-              pare::to_view(y));
+        const auto on = [&](const auto& backend, Index first, Index count, Index some) {
+          RowMatrix<float> y = RowMatrix<float>::Constant(count, some, -7);
+          if constexpr (PairBackend<std::remove_cvref_t<decltype(backend)>>)
+            multiply_weight_pairs(
+                backend, rows_of(w, outputs - some, some),
+                {stored.data() + first * (inputs + 2), {count, inputs}, {inputs + 2, 1}},
+                pare::to_view(y));
           return y;
         };
-        const RowMatrix<float> y = on(pare::simd, 0, rows);
+        const RowMatrix<float> y = on(pare::simd, 0, rows, outputs);
         const Eigen::MatrixXd wide_w = p.w.leftCols(inputs).cast<double>(),
                               wide_x = x.cast<double>(), wanted = wide_x * wide_w.transpose();
         const Eigen::MatrixXd terms = wide_x.cwiseAbs() * wide_w.cwiseAbs().transpose();
@@ -120,13 +124,12 @@ TEST(MultiplyWeightRows, PairsAreTheSameProducts) {
             ASSERT_PRED3(pare::testing::within, static_cast<double>(y(r, o)), wanted(r, o),
                          Tolerance<float>::dot(static_cast<double>(inputs), terms(r, o)))
                 << outputs << ' ' << inputs << ' ' << r << ' ' << o;
-        ASSERT_TRUE(equal_bits(on(pare::simd.threads(3), 0, rows), y));
-        ASSERT_TRUE(equal_bits(on(pare::simd, rows - 1, 1), RowMatrix<float>(y.bottomRows(1))));
-        ASSERT_TRUE(equal_bits(on(pare::simd, 0, rows / 2), RowMatrix<float>(y.topRows(rows / 2))));
-        RowMatrix<float> last(rows, outputs - 1);
-        multiply_weight_pairs(
-            pare::simd, {w.data + p.w.cols(), {outputs - 1, inputs}, {p.w.cols(), 1}},
-            {stored.data(), {rows, inputs}, {inputs + 2, 1}}, pare::to_view(last));
+        ASSERT_TRUE(equal_bits(on(pare::simd.threads(3), 0, rows, outputs), y));
+        ASSERT_TRUE(
+            equal_bits(on(pare::simd, rows - 1, 1, outputs), RowMatrix<float>(y.bottomRows(1))));
+        ASSERT_TRUE(equal_bits(on(pare::simd, 0, rows / 2, outputs),
+                               RowMatrix<float>(y.topRows(rows / 2))));
+        const RowMatrix<float> last = on(pare::simd, 0, rows, outputs - 1);
         ASSERT_TRUE(equal_bits(last, RowMatrix<float>(y.rightCols(outputs - 1))));
       }
 }
@@ -156,6 +159,25 @@ TEST(MultiplyWeightRows, PairsNeedWholeStepsAndAnEvenStride) {
   EXPECT_FALSE(pairs(96, 96));
   EXPECT_FALSE(pairs(64, 65));
   EXPECT_EQ(pairs(64, 66), pare::arch::best::has_bf16_dot && pare::cpu_has_fast_bf16_dot());
+}
+
+/// Backends that multiply no pairs are refused by the compiler, where a call would write nothing.
+static_assert(!PairBackend<pare::Reference>);
+static_assert(PairBackend<decltype(pare::simd)> == pare::arch::best::has_bf16_dot);
+
+TEST(MultiplyWeightRows, OfNoInputsAreZero) {
+  const RowMatrix<float> x(19, 0);
+  for (const Index rows : {1, 7, 19}) {
+    RowMatrix<float> y(rows, 21);
+    const auto none = [&]<class W>(W) {
+      y.setConstant(-7);
+      multiply_weight_rows(pare::simd, pare::TensorView<const W, 2>{nullptr, {21, 0}, {0, 1}},
+                           {x.data(), {rows, 0}, {0, 1}}, pare::to_view(y));
+      EXPECT_TRUE((y.array() == 0).all()) << rows;
+    };
+    none(0.0f);
+    none(bf16{});
+  }
 }
 
 /// Rows that are all the same memory are read as any others.

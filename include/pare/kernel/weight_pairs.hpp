@@ -26,7 +26,8 @@
 
 namespace pare::kernel {
 
-/// y_rj = sum_i x_ri W_ji. Inputs and strides count pairs. Only where the arch has_bf16_dot.
+/// y_rj = sum_i x_ri W_ji, 0 without inputs. Inputs and strides count pairs. Only where the arch
+/// has_bf16_dot.
 ///
 /// Cost: W is read once for every 24 to 36 rows, which binds up to some 10 rows on Zen 5; beyond,
 /// products do, at 0.8 to 0.87 of their peak, much of the rest being the adding up of lanes. More
@@ -244,6 +245,10 @@ PARE_ABI_BEGIN
 template <class Arch>
 requires Arch::has_bf16_dot
 void run_kernel(Arch, const MultiplyWeightPairs& a) noexcept {
+  if (a.inputs == 0) {
+    for (std::ptrdiff_t r = 0; r < a.rows; ++r) std::fill_n(a.y + r * a.y_stride, a.outputs, 0.0f);
+    return;
+  }
   if (a.rows > streamed_pair_rows && a.outputs >= 4) return detail::BlockedPairs<Arch>(a).run();
   const auto stream = []<int Rows>(const MultiplyWeightPairs& some,
                                    std::integral_constant<int, Rows>) {

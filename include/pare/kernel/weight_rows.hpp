@@ -31,7 +31,8 @@
 
 namespace pare::kernel {
 
-/// y_rj = sum_i x_ri W_ji. Rows of bf16 as well are multiplied by weight_pairs.hpp.
+/// y_rj = sum_i x_ri W_ji, 0 without inputs. Rows of bf16 as well are multiplied by
+/// weight_pairs.hpp.
 ///
 /// Cost: W is read once for every 16 rows. Of one row, reading binds, and of blocks of 4 bits the
 /// instructions as well: with AVX-512 some 4 for 16 weights.
@@ -287,6 +288,10 @@ PARE_ABI_BEGIN
 
 template <class Arch, class W>
 void run_kernel(Arch, const MultiplyWeightRows<W>& a) noexcept {
+  if (a.inputs == 0) {
+    for (std::ptrdiff_t r = 0; r < a.rows; ++r) std::fill_n(a.y + r * a.y_stride, a.outputs, 0.0f);
+    return;
+  }
   using Panel = detail::WeightPanel<Arch, W>;
   for (std::ptrdiff_t row = 0; row < a.rows;) {
     const int rows = next_group(a.rows - row, detail::weight_rows_at_once);

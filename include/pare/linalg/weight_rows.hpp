@@ -90,16 +90,16 @@ void multiply_weight_rows(const B& backend, TensorView<const W, 2> w, TensorView
   detail::launch_weight_rows(backend, a);
 }
 
+/// A backend that is compiled for products of pairs of bf16.
+template <class B>
+concept PairBackend = KernelBackend<B> && requires { requires B::arch::has_bf16_dot; };
+
 /// Whether rows of bf16 are multiplied by a weight of bf16 in pairs: of a backend that is compiled
-/// for products of pairs, on a processor where they are as fast as those of floats, and of a weight
+/// for them, on a processor where they are as fast as those of floats, and of a weight
 /// with a multiple of 64 inputs and an even stride.
 template <KernelBackend B>
 bool multiplies_weight_pairs(const B&, TensorView<const bf16, 2> w) {
-  if constexpr (requires { typename B::arch; })
-    return B::arch::has_bf16_dot && cpu_has_fast_bf16_dot() && w.cols() % 64 == 0 &&
-           w.stride[0] % 2 == 0;
-  else
-    return false;
+  return PairBackend<B> && cpu_has_fast_bf16_dot() && w.cols() % 64 == 0 && w.stride[0] % 2 == 0;
 }
 
 /// Elements from a row of x to the next with which multiply_weight_pairs is fastest: rows then
@@ -117,22 +117,20 @@ inline constexpr Index any_stride_rows = kernel::streamed_pair_rows;
 /// Cost: W is read once for every 24 to 36 rows, which binds up to some 10; beyond, products do, at
 /// 0.75 to 0.85 of their peak. An element of y has the same bits for any number of rows and any
 /// executor.
-template <KernelBackend B>
-void multiply_weight_pairs([[maybe_unused]] const B& backend, TensorView<const bf16, 2> w,
+template <PairBackend B>
+void multiply_weight_pairs(const B& backend, TensorView<const bf16, 2> w,
                            TensorView<const bf16, 2> x, TensorView<float, 2> y) {
-  if constexpr (requires { requires B::arch::has_bf16_dot; }) {
-    kernel::MultiplyWeightPairs a;
-    a.weights = reinterpret_cast<const kernel::Bf16Pair*>(w.data);
-    a.weight_stride = w.stride[0] / 2;
-    a.x = reinterpret_cast<const kernel::Bf16Pair*>(x.data);
-    a.x_stride = x.stride[0] / 2;
-    a.y = y.data;
-    a.y_stride = y.stride[0];
-    a.rows = x.rows();
-    a.inputs = w.cols() / 2;
-    a.outputs = w.rows();
-    detail::launch_weight_rows(backend, a);
-  }
+  kernel::MultiplyWeightPairs a;
+  a.weights = reinterpret_cast<const kernel::Bf16Pair*>(w.data);
+  a.weight_stride = w.stride[0] / 2;
+  a.x = reinterpret_cast<const kernel::Bf16Pair*>(x.data);
+  a.x_stride = x.stride[0] / 2;
+  a.y = y.data;
+  a.y_stride = y.stride[0];
+  a.rows = x.rows();
+  a.inputs = w.cols() / 2;
+  a.outputs = w.rows();
+  detail::launch_weight_rows(backend, a);
 }
 
 PARE_ABI_END

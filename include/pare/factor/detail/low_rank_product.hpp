@@ -152,7 +152,7 @@ bool multiply_pairs_in_place([[maybe_unused]] const B& backend,
                              [[maybe_unused]] TensorView<const S, 2> x,
                              [[maybe_unused]] TensorView<float, 2> middle,
                              [[maybe_unused]] AlignedBuffer<std::byte>& buffer) {
-  if constexpr (linalg::has_pairs<S, U, float>) {
+  if constexpr (linalg::has_pairs<S, U, float> && linalg::PairBackend<B>) {
     if (!linalg::multiplies_weight_pairs(backend, right)) return false;
     if (x.stride[1] != 1 || x.stride[0] % 2 != 0 || x.rows() > linalg::any_stride_rows) {
       const Index stride = linalg::weight_pairs_stride(x.cols());

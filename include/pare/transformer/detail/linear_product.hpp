@@ -136,11 +136,12 @@ void multiply_contiguous(const B& backend, WeightView<W> w, TensorView<const lin
                          TensorView<linear_t<W>, 2> y, RoundedRows rounds) {
   const bool few = x.rows() <= few_rows;
   if constexpr (std::is_same_v<W, bf16>) {
-    if (few && rounds.few && linalg::multiplies_weight_pairs(backend, w))
-      return with_rounded_rows(backend, x, linalg::weight_pairs_stride(x.cols()),
-                               [&](TensorView<const bf16, 2> rows) {
-                                 linalg::multiply_weight_pairs(backend, w, rows, y);
-                               });
+    if constexpr (linalg::PairBackend<B>)
+      if (few && rounds.few && linalg::multiplies_weight_pairs(backend, w))
+        return with_rounded_rows(backend, x, linalg::weight_pairs_stride(x.cols()),
+                                 [&](TensorView<const bf16, 2> rows) {
+                                   linalg::multiply_weight_pairs(backend, w, rows, y);
+                                 });
     if (!few && rounds.many)
       return with_rounded_rows(backend, x, x.cols(), [&](TensorView<const bf16, 2> rows) {
         linalg::multiply(backend, rows, transpose(w), y);
