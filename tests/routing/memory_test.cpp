@@ -179,6 +179,84 @@ TEST(ProductKeys, NaNGivesSlotsInRange) {
   }
 }
 
+/// The rule of the header, of scores in double: the k best of each half, then of the pairs of
+/// places whose numbers, counted from 1, have a product of at most k.
+struct Ranked {
+  double score;
+  Index id;
+
+  friend bool operator<(const Ranked& a, const Ranked& b) {
+    if (pare::is_nan(a.score) != pare::is_nan(b.score)) return pare::is_nan(b.score);
+    return a.score > b.score || (!(a.score < b.score) && a.id < b.id);
+  }
+};
+
+template <class T>
+void expect_by_rule(const Memory<T>& m) {
+  for (Index k = 1; k <= 32; ++k) {
+    const auto hits = search_product_keys(m.q(), m.k(), k);
+    for (Index r = 0; r < m.rows; ++r) {
+      std::vector<Ranked> half[2], pairs;
+      for (const Index side : {0, 1}) {
+        for (Index i = 0; i < m.n; ++i)
+          half[static_cast<std::size_t>(side)].push_back(
+              {static_cast<double>(static_cast<T>(m.score(r, 0, side, i))), i});
+        std::sort(half[static_cast<std::size_t>(side)].begin(),
+                  half[static_cast<std::size_t>(side)].end());
+      }
+      for (Index a = 1; a <= k; ++a)
+        for (Index b = 1; a * b <= k; ++b) {
+          const Ranked &first = half[0][static_cast<std::size_t>(a - 1)],
+                       &second = half[1][static_cast<std::size_t>(b - 1)];
+          pairs.push_back({first.score + second.score, first.id * m.n + second.id});
+        }
+      std::sort(pairs.begin(), pairs.end());
+      for (Index t = 0; t < k; ++t) {
+        const Ranked& wanted = pairs[static_cast<std::size_t>(t)];
+        const auto got = static_cast<double>(hits.scores(r, t));
+        ASSERT_TRUE(hits.ids(r, t) == wanted.id &&
+                    (got == wanted.score || (pare::is_nan(got) && pare::is_nan(wanted.score))))
+            << m.rows << " rows, " << k << ": row " << r << ", hit " << t;
+      }
+    }
+  }
+}
+
+// Whole numbers, which no sum rounds. Two rows are searched by themselves, nine by networks.
+template <class T>
+void expect_nan_last(Index rows) {
+  constexpr T nan = std::numeric_limits<T>::quiet_NaN(), inf = std::numeric_limits<T>::infinity();
+  Memory<T> m(rows, 1, 33, 3);
+  m.queries = (m.queries * T(9)).array().round();
+  m.keys = (m.keys * T(9)).array().round();
+  const RowMatrix<T> queries = m.queries, keys = m.keys;
+  for (const T value : {nan, -nan})
+    for (const Index at : {0, 1, 16, 32, 33, 48, 65}) {
+      m.keys(at, at % 3) = value;
+      expect_by_rule(m);
+      m.keys = keys;
+    }
+  for (Index at = 0; at < 6; ++at) {
+    m.queries(1, at) = nan;
+    expect_by_rule(m);
+    m.queries = queries;
+  }
+  // Sums of infinities of both signs, and some of one: scores that are infinite, and that become
+  // so.
+  for (const T value : {inf, std::numeric_limits<T>::max()})
+    for (const Index at : {4, 7, 20, 32}) {
+      m.keys(at, 0) = value;
+      m.keys(33 + at, 0) = -value;
+      expect_by_rule(m);
+    }
+}
+
+TEST(ProductKeys, NaNStandsLastWhereverItIs) {
+  expect_nan_last<float>(2);
+  expect_nan_last<float>(9);
+  expect_nan_last<double>(9);
+}
+
 /// The method's own selection, in double.
 void expect_tucker(const Memory<double>& m, const TuckerKeys<double>& keys, Index k,
                    const TuckerHits<double>& hits) {

@@ -22,8 +22,11 @@ PARE_ALWAYS_INLINE bool stands_before(T a, std::ptrdiff_t a_place, T b,
   return a_last == b_last ? a_place < b_place : b_last;
 }
 
-/// The k largest of some values, of equal ones the lower id first, in lists whose elements are
-/// `step` apart: what a lane's network found is put right by it.
+/// The k largest of some values, of equal ones the lower id first, for k > 0, in lists whose
+/// elements are `step` apart: what a lane's network found is put right by it.
+///
+/// Each value is inserted where it belongs: O(k) per offer, and one comparison for a value that
+/// stands behind all of a full list.
 template <class E, class Id>
 class FallingList {
  public:
@@ -40,7 +43,7 @@ class FallingList {
     best_[at * step_] = x;
     ids_[at * step_] = id;
   }
-  /// The same of one that may be in the list.
+  /// The same of one that may be in the list, which is full.
   void offer_again(E x, Id id) noexcept {
     if (!before(x, id, k_ - 1)) return;
     for (std::ptrdiff_t i = 0; i < k_; ++i)

@@ -63,7 +63,7 @@ PARE_ALWAYS_INLINE void order_pair(V (&v)[N]) noexcept {
   v[B] = smaller;
 }
 
-/// Batcher's odd-even merge of the elements First, First + Step, ... of Count.
+/// Batcher's odd-even merge (AFIPS 1968) of the elements First, First + Step, ... of Count.
 template <class Arch, int First, int Count, int Step, class V, std::size_t N>
 PARE_ALWAYS_INLINE void merge_halves(V (&v)[N]) noexcept {
   if constexpr (2 * Step < Count) {
@@ -144,9 +144,16 @@ class LargestKeys {
   using V = vec<I, Arch>;
   using Each = std::make_integer_sequence<int, Room>;
 
-  /// Few of many keys come from one place. So only half of each block is sorted on, its largest
-  /// quarters' worth by halves, and of two blocks the larger half. A lane in which more of a block
-  /// would have been wanted is known by what was left out. Blocks take keys from all over.
+  /// The larger of two; `dropped` is the largest of what was left out.
+  PARE_ALWAYS_INLINE static V take_larger(const V& a, const V& b, V& dropped) noexcept {
+    dropped = maximum<Arch>(dropped, minimum<Arch>(a, b));
+    return maximum<Arch>(a, b);
+  }
+
+  /// Few of the largest keys come from one block, whose keys are taken from all over. So each block
+  /// is sorted in quarters and merged to its larger half, and the halves of two blocks are merged
+  /// to one, which is taken into what is known. A lane that wanted more of a block is known by what
+  /// was left out.
   template <class Key>
   PARE_TILE_INLINE void find_among_many(std::ptrdiff_t count, const Key& key) noexcept {
     alignas(64) I block[static_cast<std::size_t>(Room / 2 * n)];
@@ -180,12 +187,8 @@ class LargestKeys {
     V dropped = load<Arch>(static_cast<const I*>(left_out_));
     [&]<int... R>(std::integer_sequence<int, R...>) PARE_LAMBDA_INLINE {
       constexpr int q = Room / 4;
-      const auto larger = [&](const V& a, const V& b) PARE_LAMBDA_INLINE {
-        dropped = maximum<Arch>(dropped, minimum<Arch>(a, b));
-        return maximum<Arch>(a, b);
-      };
-      ((first[R] = larger(v[R], v[2 * q - 1 - R])), ...);
-      ((second[R] = larger(v[2 * q + R], v[4 * q - 1 - R])), ...);
+      ((first[R] = take_larger(v[R], v[2 * q - 1 - R], dropped)), ...);
+      ((second[R] = take_larger(v[2 * q + R], v[4 * q - 1 - R], dropped)), ...);
       sort_bitonic<Arch, q / 2>(first);
       sort_bitonic<Arch, q / 2>(second);
       ((half[R] = first[R], half[2 * q - 1 - R] = second[R]), ...);
@@ -199,13 +202,10 @@ class LargestKeys {
     V v[Room];
     V dropped = load<Arch>(static_cast<const I*>(left_out_));
     [&]<int... R>(std::integer_sequence<int, R...>) PARE_LAMBDA_INLINE {
-      const auto meet = [&](const V& mine, const V& other) PARE_LAMBDA_INLINE {
-        dropped = maximum<Arch>(dropped, minimum<Arch>(mine, other));
-        return maximum<Arch>(mine, other);
-      };
       ((v[R] = load<Arch>(static_cast<const I*>(sorted_) + R * n)), ...);
-      ((v[Room / 2 + R] = meet(load<Arch>(static_cast<const I*>(sorted_) + (Room / 2 + R) * n),
-                               half[Room / 2 - 1 - R])),
+      ((v[Room / 2 + R] =
+            take_larger(load<Arch>(static_cast<const I*>(sorted_) + (Room / 2 + R) * n),
+                        half[Room / 2 - 1 - R], dropped)),
        ...);
     }(std::make_integer_sequence<int, Room / 2>{});
     store<Arch>(static_cast<I*>(left_out_), dropped);
@@ -236,11 +236,7 @@ class LargestKeys {
   PARE_ALWAYS_INLINE void keep_larger(V (&v)[N], const I* other) noexcept {
     V dropped = load<Arch>(static_cast<const I*>(left_out_));
     [&]<int... R>(std::integer_sequence<int, R...>) PARE_LAMBDA_INLINE {
-      const auto meet = [&](V& mine, const V& theirs) PARE_LAMBDA_INLINE {
-        dropped = maximum<Arch>(dropped, minimum<Arch>(mine, theirs));
-        mine = maximum<Arch>(mine, theirs);
-      };
-      (meet(v[R], load<Arch>(other + (int(N) - 1 - R) * n)), ...);
+      ((v[R] = take_larger(v[R], load<Arch>(other + (int(N) - 1 - R) * n), dropped)), ...);
     }(std::make_integer_sequence<int, int(N)>{});
     store<Arch>(static_cast<I*>(left_out_), dropped);
   }

@@ -12,8 +12,12 @@
 /// gather_values(values, hits.ids, hits.scores, out);        // after a softmax, say
 /// ```
 ///
-/// The k best of both halves hold the k best of all, so the search is exact. Of equal sums the
-/// lower slot comes first.
+/// Larger scores come first, of equal ones the lower key or slot, NaN last: so the k best keys of
+/// each half are chosen, s_a and t_b, and of the sums s_a + t_b with (a + 1) (b + 1) <= k, counted
+/// from 0 and taken in double, the k best. Their scores are the k best of all n^2 wherever no
+/// s_a + t_b is NaN, as it is of a score that is NaN or of infinities of both signs: hits are then
+/// what this rule chooses, which may leave out a slot whose sum is a number. Of sums that only
+/// rounding or an infinity makes equal, it may leave out the lower slot.
 ///
 /// Sources: Lample et al., "Large memory layers with product keys", arXiv 1907.05242; PEER, arXiv
 /// 2407.04153, which keeps one expert of one neuron per slot.
@@ -83,9 +87,10 @@ PARE_ABI_BEGIN
 /// and for the pairs, which takes as many rows at a time as a register has lanes. Up to 4 rows of
 /// float with up to 64 hits in all are searched one after the other, in a third to all of the time.
 /// With larger k each score is offered to a heap, which then binds. Memory: the result, and per
-/// worker the scores of a block of 256 bytes of rows with up to 512 keys, in the workspace. A row
-/// with a NaN has hits without a meaning, but in range. The same bits for any number of threads;
-/// those of so few rows may differ in the last ones from the same rows among more.
+/// worker the scores of a block of 256 bytes of rows with up to 512 keys, in the workspace. All
+/// sums of a row with a NaN are NaN: its hits are in range and mean nothing. The same bits for any
+/// number of threads; those of so few rows may differ in the last ones from the same rows among
+/// more.
 template <Backend B, In<3> Q, In<4> K>
 requires ComputeScalar<scalar_of<Q>> && SameScalar<Q, K>
 void search_product_keys(const B& backend, const Q& queries, const K& keys, Index k,

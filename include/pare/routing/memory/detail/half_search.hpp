@@ -5,8 +5,8 @@
 /// The k best keys of one half of product keys, for a block of rows.
 
 #include <pare/core/backend.hpp>
-#include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/kernel/falling_list.hpp>
 #include <pare/linalg/score_reducers.hpp>
 #include <pare/linalg/score_rows.hpp>
 
@@ -27,9 +27,7 @@ struct PairHit {
   Index id = 0;
 
   friend bool operator<(const PairHit& a, const PairHit& b) {
-    if (a.score > b.score || b.score > a.score) return a.score > b.score;
-    const bool a_last = is_nan(a.score), b_last = is_nan(b.score);
-    return a_last == b_last ? a.id < b.id : b_last;
+    return kernel::stands_before(a.score, a.id, b.score, b.id);
   }
 };
 
@@ -42,8 +40,8 @@ linalg::RowTopK<T> search_half(const B& backend, TensorView<const T, 2> rows,
   return best;
 }
 
-/// The k best sums of two lists, both falling: of the pairs (a, b) that at most k - 1 others stand
-/// before, (a + 1) (b + 1) <= k. Sums are taken in double.
+/// The k best sums of two falling lists, in double: of the pairs that kernel::each_pair looks at,
+/// written out here since this is the definition.
 template <class T, class Entry>
 void best_sums(const std::vector<Entry>& first, const std::vector<Entry>& second, Index n, Index k,
                std::vector<PairHit>& pairs, Index* ids, T* scores) {

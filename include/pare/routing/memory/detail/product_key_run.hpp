@@ -13,7 +13,7 @@
 #include <pare/core/tensor_view.hpp>
 #include <pare/kernel/falling_list.hpp>
 #include <pare/kernel/pack_lines.hpp>
-#include <pare/kernel/product_keys.hpp>
+#include <pare/kernel/product_key_search.hpp>
 #include <pare/kernel/product_tile.hpp>
 #include <pare/linalg/weight_rows.hpp>
 #include <pare/routing/memory/detail/half_search.hpp>
@@ -249,10 +249,10 @@ class ProductKeyRun {
       for (Index i = 0; i < c_.n(); ++i) list.offer(scores[i], static_cast<std::int32_t>(i));
     }
     kernel::FallingList<double, Index> list(c_.k, few.sums, &hits_.ids(row, head * c_.k), 1);
-    for (Index a = 0; a < c_.k; ++a)
-      for (Index b = 0; (a + 1) * (b + 1) <= c_.k; ++b)
-        list.offer(static_cast<double>(few.best[0][a]) + static_cast<double>(few.best[1][b]),
-                   few.places[0][a] * c_.n() + few.places[1][b]);
+    kernel::each_pair(c_.k, [&](Index a, Index b) {
+      list.offer(static_cast<double>(few.best[0][a]) + static_cast<double>(few.best[1][b]),
+                 few.places[0][a] * c_.n() + few.places[1][b]);
+    });
     for (Index s = 0; s < c_.k; ++s)
       hits_.scores(row, head * c_.k + s) = static_cast<T>(few.sums[s]);
   }
