@@ -14,6 +14,7 @@
 #include <pare/kernel/gemm.hpp>
 
 #include <cstddef>
+#include <cstdint>
 #include <type_traits>
 #include <utility>
 
