@@ -68,8 +68,10 @@ inline std::vector<Eigen::VectorXd> spanning_rows(RowMatrix<double> m) {
   return units;
 }
 
+/// The decomposition of m, by the definition. A template, so that a unit that includes this and
+/// does not call it compiles no solver.
 /// \throws std::invalid_argument if something is not finite.
-template <class B = Reference>  // compiled where it is called
+template <class B = Reference>
 SpanSvd span_svd(const char* function, RowMatrix<double> m) {
   double largest = 0;
   for (Index i = 0; i < m.size(); ++i) {
