@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
+#include <Eigen/Cholesky>
 #include <Eigen/Core>
 
+#include <cmath>
 #include <limits>
 
 #include <pare/core/backend.hpp>
@@ -49,6 +51,20 @@ TEST(Cholesky, DecomposesAndInverts) {
     invert_lower(backend, l);
     return l;
   });
+}
+
+// Five blocks and the rest of a sixth, of two wide groups. The factors of A + E and A differ by
+// |A^-1| |E| |L| / sqrt(2) (Sun 1991), of either decomposition; |A^-1| is at most 1 / 0.02.
+TEST(Cholesky, OfManyBlocksIsEigens) {
+  constexpr Index n = 701;
+  const RowMatrix<double> a = definite(n);
+  const Eigen::LLT<MatrixXd> wanted{MatrixXd(a)};
+  const MatrixXd factor = wanted.matrixL();
+  RowMatrix<double> l = a;
+  ASSERT_TRUE(cholesky(pare::simd.threads(2), l));
+  const MatrixXd lower = l.triangularView<Eigen::Lower>();
+  EXPECT_LE((lower - factor).norm(),
+            std::sqrt(2.0) * 50 * decomposition_bound(n, n, a.norm()) * factor.norm());
 }
 
 TEST(Cholesky, FindsWhatHasNone) {

@@ -69,11 +69,10 @@ bool finish_columns(const B& backend, RowMatrix<double>& a, Index begin, Index s
   const auto under = columns_of(rows_of(to_view(a), begin + size, rest), begin, size);
   const auto below = columns_of(rows_of(to_view(panel), 0, rest), 0, size);
   multiply(backend, as_const(under), transpose(const_view(inverse)), below);
-  const auto put = [&](Index i, int) { std::copy_n(&below(i, 0), size, &under(i, 0)); };
+  // Others have one block, and no rest.
   if constexpr (KernelBackend<B>)
-    parallel_for(backend.executor, rest, put);
-  else
-    for (Index i = 0; i < rest; ++i) put(i, 0);
+    parallel_for(backend.executor, rest,
+                 [&](Index i, int) { std::copy_n(&below(i, 0), size, &under(i, 0)); });
   return true;
 }
 
