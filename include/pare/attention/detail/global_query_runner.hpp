@@ -14,6 +14,7 @@
 #include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/kernel/global_query.hpp>
+#include <pare/kernel/score_query_rows.hpp>
 
 #include <algorithm>
 #include <cstddef>
