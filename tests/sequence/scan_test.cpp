@@ -243,6 +243,29 @@ TEST(Scan, StridesOfZeroAreConstants) {
   }
 }
 
+/// One decay for all tokens, as of S4D, whole and in chunks: the recurrence, with the bits of
+/// decays that are written out.
+TEST(Scan, ConstantDecaysAreTheRecurrence) {
+  for (const Shape& shape : shapes)
+    for (const Index chunk : {Index{0}, Index{6}}) {
+      Case<float> k(shape);
+      auto a = k.a.view();
+      a.stride[1] = 0;
+      const ScanOptions options = chunk == 0 ? ScanOptions{} : ScanOptions{.chunk = chunk};
+      Case<float> before = k;
+      const auto written = before.a.view();
+      for (Index i = 0; i < shape.batch; ++i)
+        for (Index t = 0; t < shape.tokens; ++t)
+          for (Index g = 0; g < shape.heads; ++g)
+            for (Index n = 0; n < a.extent[3]; ++n) written(i, t, g, n) = a(i, t, g, n);
+      Case<float> filled = before;
+      filled.run(pare::simd, options);
+      scan(pare::simd, k.x.view(), a, k.b.view(), k.c.view(), k.state.view(), k.y.view(), options);
+      EXPECT_TRUE(k.result() == filled.result()) << shape.states << ' ' << shape.dim;
+      expect_scanned(before, k);
+    }
+}
+
 /// States that lie apart have the same bits, but those of heads of one value (shapes[3]).
 TEST(Scan, StatesMayLieApart) {
   for (const Shape& shape : {shapes[0], shapes[3]}) {
