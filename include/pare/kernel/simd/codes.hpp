@@ -9,23 +9,103 @@
 /// const auto table = hold_table<Arch, 64>(floats);              // where holds_tables<Arch>
 /// const vec<float, Arch> y = look_up_held<Arch>(table, places);
 /// ```
-///
-/// An overload of an arch must be declared before the function here that asks for it: all that have
-/// some are included first.
 
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/e4m3.hpp>
-#include <pare/kernel/simd/arm.hpp>
-#include <pare/kernel/simd/contract.hpp>
-#include <pare/kernel/simd/generic.hpp>
-#include <pare/kernel/simd/x86.hpp>
-#include <pare/kernel/simd/x86_avx512_codes.hpp>
+#include <pare/kernel/simd/archs.hpp>
 
 #include <cstddef>
 #include <cstdint>
 
 namespace pare::kernel {
+namespace detail {
+PARE_ABI_BEGIN
+
+template <class Arch, class T, class I>
+PARE_ALWAYS_INLINE vec<T, Arch> generic_look_up(const T* table, const I* places) noexcept {
+  constexpr std::ptrdiff_t n = lanes<T, Arch>;
+  T values[static_cast<std::size_t>(n)];
+  for (std::ptrdiff_t i = 0; i < n; ++i) values[i] = table[places[i]];
+  return load<Arch>(static_cast<const T*>(values));
+}
+
+template <class Arch>
+PARE_ALWAYS_INLINE vec<float, Arch> generic_load_signed_bytes(const std::int8_t* p) noexcept {
+  constexpr std::ptrdiff_t n = lanes<float, Arch>;
+  float values[static_cast<std::size_t>(n)];
+  for (std::ptrdiff_t i = 0; i < n; ++i) values[i] = static_cast<float>(p[i]);
+  return load<Arch>(static_cast<const float*>(values));
+}
+
+template <class Arch>
+PARE_ALWAYS_INLINE vec<float, Arch> generic_load_e4m3(const e4m3* p) noexcept {
+  using F = vec<float, Arch>;
+  if constexpr (!is_batch<F>) {
+    return static_cast<float>(*p);
+  } else {
+    using U = vec<std::uint32_t, Arch>;
+    std::uint32_t codes[static_cast<std::size_t>(lanes<float, Arch>)];
+    for (std::ptrdiff_t i = 0; i < lanes<float, Arch>; ++i) codes[i] = p[i].bits;
+    const U code = load<Arch>(static_cast<const std::uint32_t*>(codes));
+    const F t = xsimd::bitwise_cast<F>(((code & U(0x7fu)) << 20) + U(120u << 23));
+    // Of exponent 0 this is 2^-7 (1 + m / 8), and m 2^-9 twice that, less 2^-6: no rounding.
+    const F value = xsimd::select(t < F(0x1p-6f), (t + t) - F(0x1p-6f), t);
+    const F number = xsimd::select(t > F(largest_e4m3), F(__builtin_nanf("")), value);
+    return xsimd::bitwise_cast<F>(xsimd::bitwise_cast<U>(number) | ((code & U(0x80u)) << 24));
+  }
+}
+
+/// As pare::detail::float_to_e4m3_bits; codes are chosen as floats, for which every arch compares.
+template <class Arch>
+PARE_ALWAYS_INLINE void generic_store_e4m3(e4m3* p, vec<float, Arch> v) noexcept {
+  using F = vec<float, Arch>;
+  if constexpr (!is_batch<F>) {
+    *p = e4m3(v);
+  } else {
+    using U = vec<std::uint32_t, Arch>;
+    const auto as_float = [](U x) PARE_LAMBDA_INLINE { return xsimd::bitwise_cast<F>(x); };
+    const U bits = xsimd::bitwise_cast<U>(v), magnitude = bits & U(0x7fffffffu);
+    const F size = as_float(magnitude);
+    const U subnormal = xsimd::bitwise_cast<U>(size + F(0x1p14f)) - U(0x46800000u);
+    const U rebiased = magnitude - U(120u << 23);
+    const U normal = (rebiased + U(0x7ffffu) + ((rebiased >> 20) & U(1u))) >> 20;
+    F code = xsimd::select(size < F(0x1p-6f), as_float(subnormal), as_float(normal));
+    code = xsimd::select(size < F(largest_e4m3), code, as_float(U(0x7eu)));
+    // Of a NaN that is 0x7e, and with the last bit a NaN.
+    const U nan = (magnitude + U(0x7fffffu)) >> 31;
+    const U signed_code = xsimd::bitwise_cast<U>(code) | nan | ((bits >> 24) & U(0x80u));
+    std::uint32_t codes[static_cast<std::size_t>(lanes<float, Arch>)];
+    store<Arch>(static_cast<std::uint32_t*>(codes), signed_code);
+    for (std::ptrdiff_t i = 0; i < lanes<float, Arch>; ++i)
+      p[i].bits = static_cast<std::uint8_t>(codes[i]);
+  }
+}
+
+template <class Arch, class V>
+PARE_ALWAYS_INLINE void generic_load_nibbles(const std::uint8_t* p, V scale, V offset, V& low,
+                                             V& high) noexcept {
+  constexpr std::ptrdiff_t n = lanes<float, Arch>;
+  float values[2][static_cast<std::size_t>(n)];
+  for (std::ptrdiff_t i = 0; i < n; ++i) {
+    values[0][i] = static_cast<float>(p[i] & 15);
+    values[1][i] = static_cast<float>(p[i] >> 4);
+  }
+  low = load<Arch>(static_cast<const float*>(values[0])) * scale + offset;
+  high = load<Arch>(static_cast<const float*>(values[1])) * scale + offset;
+}
+
+inline void generic_widen_halves(const void* p, std::ptrdiff_t stride, std::ptrdiff_t count,
+                                 float (*out)[2]) noexcept {
+  const auto* at = static_cast<const unsigned char*>(p);
+  for (std::ptrdiff_t i = 0; i < count; ++i, at += stride)
+    for (int k = 0; k < 2; ++k)
+      out[i][k] = pare::detail::f16_bits_to_float(
+          static_cast<std::uint16_t>(at[2 * k] | at[2 * k + 1] << 8));
+}
+
+PARE_ABI_END
+}  // namespace detail
 PARE_ABI_BEGIN
 
 /// table[places[i]] in lane i, for places of 8 or 16 bits.

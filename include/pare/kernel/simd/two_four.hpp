@@ -11,17 +11,10 @@
 /// const auto x = take_kept<Arch, float>(load_groups<Arch>(p), kept_places<Arch, float>(indices,
 /// 0));
 /// ```
-///
-/// An overload of an arch must be declared before the function here that asks for it: all that have
-/// some are included first.
 
 #include <pare/core/macros_off.hpp>
 
-#include <pare/kernel/simd/arm.hpp>
-#include <pare/kernel/simd/contract.hpp>
-#include <pare/kernel/simd/generic.hpp>
-#include <pare/kernel/simd/x86.hpp>
-#include <pare/kernel/simd/x86_avx512_two_four.hpp>
+#include <pare/kernel/simd/archs.hpp>
 
 #include <cstddef>
 #include <cstdint>

@@ -24,6 +24,9 @@ PARE_ABI_BEGIN
 using Floats16 = vec<float, arch::avx512>;
 using Doubles8 = vec<double, arch::avx512>;
 using Words8 = vec<std::uint64_t, arch::avx512>;
+// Keys that are sorted.
+using Keys16 = vec<std::int32_t, arch::avx512>;
+using Keys8 = vec<std::int64_t, arch::avx512>;
 
 PARE_ALWAYS_INLINE void store_streaming_on(arch::avx512, float* p, Floats16 v) noexcept {
   _mm512_stream_ps(p, v);
@@ -74,9 +77,7 @@ PARE_ALWAYS_INLINE Doubles8 maximum_on(arch::avx512, Doubles8 a, Doubles8 b) noe
   return _mm512_maskz_max_pd(0xff, a, b);
 }
 
-// Keys that are sorted. xsimd's own make g++ 12 warn.
-using Keys16 = vec<std::int32_t, arch::avx512>;
-using Keys8 = vec<std::int64_t, arch::avx512>;
+// xsimd's own make g++ 12 warn.
 PARE_ALWAYS_INLINE Keys16 maximum_on(arch::avx512, Keys16 a, Keys16 b) noexcept {
   return _mm512_maskz_max_epi32(0xffff, a, b);
 }
