@@ -14,6 +14,7 @@
 #include <pare/kernel/simd/archs.hpp>
 
 #include <cstdint>
+#include <type_traits>
 
 namespace pare::kernel {
 PARE_ABI_BEGIN
@@ -36,9 +37,10 @@ PARE_ALWAYS_INLINE V maximum(V a, V b) noexcept {
     return detail::generic_maximum<Arch>(a, b);
 }
 
-/// The smaller of each pair; b where either is a NaN.
+/// The smaller of each pair of integers. Not of floats: beside a NaN the archs would differ.
 template <class Arch, class V>
 PARE_ALWAYS_INLINE V minimum(V a, V b) noexcept {
+  static_assert(std::is_integral_v<detail::lane_t<V>>, "pare: minimum is of integers");
   if constexpr (requires { detail::minimum_on(Arch{}, a, b); })
     return detail::minimum_on(Arch{}, a, b);
   else

@@ -8,8 +8,8 @@
 /// ```cpp
 /// const std::uint32_t bits = two_largest<Arch>(scores);         // two in each four
 /// index_kept<Arch>(words, count, indices);
-/// const auto x = take_kept<Arch, float>(load_groups<Arch>(p), kept_places<Arch, float>(indices,
-/// 0));
+/// const auto places = kept_places<Arch, float>(indices, 0);
+/// const auto x = take_kept<Arch, float>(load_groups<Arch>(p), places);
 /// ```
 
 #include <pare/core/macros_off.hpp>

@@ -94,21 +94,21 @@ PARE_ALWAYS_INLINE __m128i words_of_turned(const __mmask16 (&stays)[4]) noexcept
   return _mm_packus_epi32(part, part);
 }
 
-/// Which of turned groups stay by six comparisons: each of two scores beats the other, the first of
-/// equal ones, and one that two or three beat goes.
+/// Which of turned groups stay, by a comparison for each of the six pairs of a group: of a pair the
+/// larger score beats the other, of equal ones the first. What fewer than two others beat stays.
 PARE_ALWAYS_INLINE void rank_turned(const __m512 (&score)[4], __mmask16 (&stays)[4]) noexcept {
   const auto beats = [&](int l, int k) PARE_LAMBDA_INLINE {
     return static_cast<unsigned>(_mm512_cmp_ps_mask(score[l], score[k], _CMP_GT_OQ));
   };
-  const auto most = [](unsigned a, unsigned b, unsigned c) PARE_LAMBDA_INLINE {
+  const auto fewer_than_two = [](unsigned a, unsigned b, unsigned c) PARE_LAMBDA_INLINE {
     return static_cast<__mmask16>(~((a & b) | (c & (a | b))));
   };
   const unsigned a = beats(1, 0), b = beats(2, 0), c = beats(3, 0);
   const unsigned d = beats(2, 1), e = beats(3, 1), f = beats(3, 2);
-  stays[0] = most(a, b, c);
-  stays[1] = most(~a, d, e);
-  stays[2] = most(~b, ~d, f);
-  stays[3] = most(~c, ~e, ~f);
+  stays[0] = fewer_than_two(a, b, c);
+  stays[1] = fewer_than_two(~a, d, e);
+  stays[2] = fewer_than_two(~b, ~d, f);
+  stays[3] = fewer_than_two(~c, ~e, ~f);
 }
 
 /// As keep_sixty_four.
