@@ -7,6 +7,7 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/matrix.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/factor/detail/reference_matrix.hpp>
 #include <pare/factor/detail/reference_svd.hpp>
 #include <pare/linalg/multiply.hpp>
 #include <pare/linalg/orthonormalize.hpp>
