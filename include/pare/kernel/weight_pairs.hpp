@@ -22,7 +22,7 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <type_traits>
+#include <utility>
 
 namespace pare::kernel {
 
@@ -250,23 +250,14 @@ void run_kernel(Arch, const MultiplyWeightPairs& a) noexcept {
     return;
   }
   if (a.rows > streamed_pair_rows && a.outputs >= 4) return detail::BlockedPairs<Arch>(a).run();
-  const auto stream = []<int Rows>(const MultiplyWeightPairs& some,
-                                   std::integral_constant<int, Rows>) {
-    if (some.rows == Rows) detail::StreamedPairs<Arch, Rows>(some).run();
-  };
   for (std::ptrdiff_t row = 0; row < a.rows;) {
     MultiplyWeightPairs some = a;
     some.x += row * a.x_stride;
     some.y += row * a.y_stride;
     some.rows = next_group(a.rows - row, streamed_pair_rows);
-    static_assert(streamed_pair_rows == 7);
-    stream(some, std::integral_constant<int, 1>{});
-    stream(some, std::integral_constant<int, 2>{});
-    stream(some, std::integral_constant<int, 3>{});
-    stream(some, std::integral_constant<int, 4>{});
-    stream(some, std::integral_constant<int, 5>{});
-    stream(some, std::integral_constant<int, 6>{});
-    stream(some, std::integral_constant<int, 7>{});
+    [&]<int... I>(std::integer_sequence<int, I...>) {
+      ((some.rows == I + 1 ? detail::StreamedPairs<Arch, I + 1>(some).run() : void()), ...);
+    }(std::make_integer_sequence<int, int{streamed_pair_rows}>{});
     row += some.rows;
   }
 }
