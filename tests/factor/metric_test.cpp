@@ -12,6 +12,7 @@
 #include <type_traits>
 #include <vector>
 
+#include <pare/factor/detail/metric_checks.hpp>
 #include <pare/factor/metric.hpp>
 
 #include "factor/data.hpp"

@@ -24,6 +24,7 @@
 #include <pare/core/matrix.hpp>
 #include <pare/core/sparse_view.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/factor/detail/metric_checks.hpp>
 #include <pare/factor/low_rank.hpp>
 #include <pare/factor/svd.hpp>
 #include <pare/linalg/sparse_transpose.hpp>

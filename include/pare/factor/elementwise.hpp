@@ -39,6 +39,7 @@
 #include <pare/factor/detail/elementwise_problem.hpp>
 #include <pare/factor/detail/elementwise_start.hpp>
 #include <pare/factor/detail/elementwise_sweeps.hpp>
+#include <pare/factor/detail/metric_checks.hpp>
 #include <pare/factor/detail/reference_elementwise.hpp>
 #include <pare/factor/low_rank.hpp>
 #include <pare/factor/metric.hpp>

@@ -62,6 +62,7 @@
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/workspace.hpp>
 #include <pare/factor/detail/factorize.hpp>
+#include <pare/factor/detail/metric_checks.hpp>
 #include <pare/factor/detail/operator_svd.hpp>
 #include <pare/factor/detail/reference_factorize.hpp>
 #include <pare/factor/linear_operator.hpp>

@@ -11,6 +11,7 @@
 #include <pare/core/parallel.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/factor/detail/metric_checks.hpp>
 #include <pare/factor/low_rank.hpp>
 #include <pare/factor/metric.hpp>
 #include <pare/linalg/multiply.hpp>

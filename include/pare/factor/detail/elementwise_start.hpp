@@ -10,6 +10,7 @@
 #include <pare/core/matrix.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/factor/detail/metric_checks.hpp>
 #include <pare/factor/metric.hpp>
 #include <pare/factor/options.hpp>
 #include <pare/linalg/gaussian.hpp>

@@ -8,6 +8,7 @@
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/energy.hpp>
+#include <pare/factor/detail/metric_checks.hpp>
 #include <pare/factor/detail/normal_operator.hpp>
 #include <pare/factor/options.hpp>
 #include <pare/linalg/multiply.hpp>

@@ -17,6 +17,7 @@
 #include <pare/factor/detail/factors.hpp>
 #include <pare/factor/detail/find_subspace.hpp>
 #include <pare/factor/detail/measured_error.hpp>
+#include <pare/factor/detail/metric_checks.hpp>
 #include <pare/factor/detail/normal_operator.hpp>
 #include <pare/factor/low_rank.hpp>
 #include <pare/factor/metric.hpp>

@@ -11,6 +11,7 @@
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/workspace.hpp>
 #include <pare/factor/detail/factorize.hpp>
+#include <pare/factor/detail/metric_checks.hpp>
 #include <pare/factor/linear_operator.hpp>
 #include <pare/linalg/sparse_transpose.hpp>
 #include <pare/linalg/spmm.hpp>

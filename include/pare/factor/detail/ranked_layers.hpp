@@ -9,6 +9,7 @@
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/allocation_options.hpp>
 #include <pare/factor/detail/allocate_steps.hpp>
+#include <pare/factor/detail/metric_checks.hpp>
 #include <pare/factor/metric.hpp>
 
 #include <Eigen/Core>

@@ -7,6 +7,7 @@
 /// `clamped_directions` counts what it leaves out, and the error does not see it.
 
 #include <pare/core/tensor_view.hpp>
+#include <pare/factor/detail/metric_checks.hpp>
 #include <pare/factor/detail/reference_factorize.hpp>
 #include <pare/factor/detail/reference_svd.hpp>
 #include <pare/factor/low_rank.hpp>

@@ -9,6 +9,7 @@
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/detail/elementwise_problem.hpp>
 #include <pare/factor/detail/elementwise_start.hpp>
+#include <pare/factor/detail/metric_checks.hpp>
 #include <pare/factor/detail/reference_factorize.hpp>
 #include <pare/factor/detail/reference_svd.hpp>
 #include <pare/factor/low_rank.hpp>

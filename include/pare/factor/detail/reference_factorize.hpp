@@ -11,6 +11,7 @@
 #include <pare/core/matrix.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/factor/detail/metric_checks.hpp>
 #include <pare/factor/detail/moment_rounding.hpp>
 #include <pare/factor/detail/reference_matrix.hpp>
 #include <pare/factor/detail/reference_svd.hpp>

@@ -30,6 +30,7 @@
 #include <pare/core/matrix.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/covariance.hpp>
+#include <pare/factor/detail/metric_checks.hpp>
 #include <pare/factor/detail/moment_rounding.hpp>
 #include <pare/factor/metric.hpp>
 #include <pare/factor/structured/detail/moment_rank.hpp>
@@ -114,10 +115,10 @@ class InverseMoment {
   ///         the geometric mean of the two diagonal elements, or has an eigenvalue below -1e-6 of
   ///         the largest
   ///
-  /// Cost: in^3 / 3 FLOPs in double, nearly all in products, and 16 passes over L on the calling
-  /// thread, which took a fifth to a quarter of the time of the products (512 to 3072 inputs); of a
-  /// singular C a symmetric decomposition too, about 5 in^3. Memory: one matrix in double, and
-  /// three or more while C is decomposed.
+  /// Cost: in^3 / 3 FLOPs in double, nearly all in products, and 3 passes over L on the calling
+  /// thread, or 19 where that leaves a doubt, a quarter of the time of the products; of a singular
+  /// C a symmetric decomposition too, about 5 in^3. Memory: one matrix in double, and three or more
+  /// while C is decomposed.
   template <Backend B, In<2> C>
   requires ComputeScalar<scalar_of<C>>
   PARE_ALWAYS_INLINE InverseMoment(const B& backend, const C& moment)

@@ -34,6 +34,7 @@
 #include <pare/core/matrix.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/factor/detail/metric_checks.hpp>
 #include <pare/factor/metric.hpp>
 #include <pare/factor/structured/detail/product.hpp>
 #include <pare/factor/structured/nested.hpp>

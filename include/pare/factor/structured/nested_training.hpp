@@ -27,6 +27,7 @@
 #include <pare/core/matrix.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/factor/detail/metric_checks.hpp>
 #include <pare/factor/low_rank.hpp>
 #include <pare/factor/structured/nested_gradients.hpp>
 #include <pare/factor/structured/ordered_dropout.hpp>

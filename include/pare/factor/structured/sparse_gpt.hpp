@@ -70,9 +70,9 @@ PARE_ABI_BEGIN
 /// 0.
 ///
 /// Cost: outputs inputs^2 FLOPs in compute_t and inputs^3 / 3 in double, nearly all in products,
-/// which bind; 16 passes over inputs^2 / 2 doubles. Memory: inputs^2 doubles (2 of a Covariance), a
-/// copy of w, and (outputs + inputs) block of compute_t. Same bits for any number of threads.
-/// pare::reference passes the columns without blocks, with the inverse of H, in double.
+/// which bind; 3 passes, or 19, over inputs^2 / 2 doubles. Memory: inputs^2 doubles (2 of a
+/// Covariance), a copy of w, and (outputs + inputs) block of compute_t. Same bits for any number of
+/// threads. pare::reference passes the columns without blocks, with the inverse of H, in double.
 template <Backend B, In<2> W, class C>
 requires(detail::IsInputCovariance<C>::value)
 TwoFour<compute_t<scalar_of<W>>> sparse_gpt(const B& backend, const W& w, const C& covariance,

@@ -12,6 +12,7 @@
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/workspace.hpp>
+#include <pare/factor/detail/metric_checks.hpp>
 #include <pare/factor/metric.hpp>
 #include <pare/factor/structured/dense_sparse_options.hpp>
 #include <pare/factor/structured/dense_sparse_weight.hpp>

@@ -13,6 +13,7 @@
 #include <pare/core/matrix.hpp>
 #include <pare/core/parallel.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/factor/detail/metric_checks.hpp>
 #include <pare/factor/metric.hpp>
 #include <pare/factor/structured/inverse_moment.hpp>
 #include <pare/linalg/multiply.hpp>
@@ -189,11 +190,8 @@ void add_edits(const char* function, const B& backend, TensorView<const S, 2> w,
       for (Index c = 0; c < changes.rows(); ++c) row += changes(c, o) * directions.row(c);
       edited.row(o) = row.template cast<T>();
       if (edited.row(o).allFinite()) continue;
-      bool is_finite_row = true;  // of W: the edit is NaN where it is not
-      for (Index i = 0; i < w.cols(); ++i)
-        is_finite_row =
-            is_finite_row && is_finite(static_cast<double>(static_cast<compute_t<S>>(w(o, i))));
-      check(!is_finite_row, function, "values",
+      // A row of W that is not finite is NaN in the edit.
+      check(!is_finite_row(w, o), function, "values",
             Worded{"an edited weight whose row ", o, " is beyond its scalar"},
             "edits that fit the scalar of the result");
     }

@@ -12,6 +12,7 @@
 #include <pare/core/parallel.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/factor/detail/metric_checks.hpp>
 #include <pare/factor/structured/detail/two_four_memory.hpp>
 #include <pare/factor/structured/detail/weight_norms.hpp>
 #include <pare/factor/structured/two_four.hpp>

@@ -14,6 +14,7 @@
 #include <pare/core/parallel.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/workspace.hpp>
+#include <pare/factor/detail/metric_checks.hpp>
 #include <pare/factor/detail/moment_rounding.hpp>
 #include <pare/factor/metric.hpp>
 #include <pare/factor/structured/detail/moment_rank.hpp>
@@ -37,6 +38,15 @@
 
 namespace pare::factor::detail {
 PARE_ABI_BEGIN
+
+/// A matrix that is not written yet, of huge pages where it is worth them: a page of 4 KiB takes as
+/// long to be given as its elements to be multiplied a hundred times.
+template <class T>
+RowMatrix<T> large_matrix(Index rows, Index cols) {
+  RowMatrix<T> m(rows, cols);
+  advise_huge_pages(m.data(), static_cast<std::size_t>(m.size()) * sizeof(T));
+  return m;
+}
 
 /// H = C + damping mean(diag C) I over that mean, so that C may be of any scale; 1 on the diagonal
 /// of an input without variance.
@@ -80,7 +90,7 @@ RowMatrix<double> reversed_factor(const char* function, const B& backend,
                                   const CovarianceView<C>& c, double share, double damping) {
   const DampedMoments<C> h(c, damping);
   const Index n = h.size();
-  RowMatrix<double> reversed(n, n);
+  RowMatrix<double> reversed = large_matrix<double>(n, n);
   each_row(backend, n, [&](Index i) {
     for (Index j = 0; j <= i; ++j) reversed(i, j) = h.at(n - 1 - i, n - 1 - j);
   });
@@ -230,9 +240,10 @@ TwoFour<compute_t<S>> sparse_gpt_views(const B& backend, TensorView<const S, 2> 
   check_two_four_weight(function, w);
   validate(function, options);
   check_view(function, "covariance", c.matrix);
-  check_covariance(function, "covariance", c, w.cols());
-  for (Index i = 0; i < w.rows(); ++i) check_finite_row(function, w, i);
-  RowMatrix<std::conditional_t<KernelBackend<B>, T, double>> copy(w.rows(), w.cols());
+  check_covariance(backend, function, "covariance", c, w.cols());
+  if (!holds_for_all(backend, w.rows(), [&](Index i) { return is_finite_row(w, i); }))
+    for (Index i = 0; i < w.rows(); ++i) check_finite_row(function, w, i);
+  auto copy = large_matrix<std::conditional_t<KernelBackend<B>, T, double>>(w.rows(), w.cols());
   std::vector<char> varies(static_cast<std::size_t>(w.cols()));
   for (Index j = 0; j < w.cols(); ++j)
     varies[static_cast<std::size_t>(j)] = static_cast<char>(c.matrix(j, j) > C(0));
