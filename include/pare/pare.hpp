@@ -218,6 +218,7 @@
 #include <pare/projection/prepared_projection.hpp>
 #include <pare/projection/project.hpp>
 #include <pare/projection/sparse_projection.hpp>
+#include <pare/retrieval/max_sim.hpp>
 #include <pare/retrieval/projection.hpp>
 #include <pare/retrieval/projection_head.hpp>
 #include <pare/routing/adapters.hpp>

@@ -168,6 +168,11 @@ void calls_of_transformer(Matrix& x, const Eigen::VectorXf& gain, Matrix& y, Ten
   sparse.apply(pare::simd, pare::as_const(pare::to_view(x)), pare::to_view(y));
 }
 
+void calls_of_retrieval(const Matrix& x) {
+  const std::vector<pare::Index> offsets{0, x.rows()};
+  pare::retrieval::max_sim(pare::simd.threads(2), x, x, offsets);
+}
+
 void calls_of_routing(const Matrix& x, const Matrix& w, Matrix& y) {
   namespace routing = pare::routing;
   using Layer = pare::transformer::DenseLinear<pare::bf16>;

@@ -429,6 +429,11 @@ void refused() {
   dense_scan(w, w, w, rank3, yd, rank3);  // refused: dense_scan: state: wanted the scalar type
   dense_scan(xd, xd, xd, rank3, yd, wide_rank3);  // refused: dense_scan: x: wanted .*scalar of a
   namespace routing = pare::routing;
+  namespace retrieval = pare::retrieval;
+  retrieval::max_sim(xi, xi, kept);  // refused: retrieval::max_sim: queries: wanted elements of float
+  retrieval::max_sim(x, xd, kept);   // refused: max_sim: documents: wanted the scalar type
+  retrieval::max_sim(x, x, tokens);  // refused: max_sim: offsets: wanted .documents . 1. of Index
+  retrieval::max_sim(x, x, kept, 2);  // refused: max_sim: after offsets: wanted scores
   routing::route(xi, routing::TopOne{});  // refused: routing::route: logits: wanted elements of float
   routing::route(w, 2);                   // refused: routing::route: gate: wanted TopOne, TopK
   routing::route(w, routing::TopOne{}, 2);  // refused: routing::route: after the gate: wanted Routes

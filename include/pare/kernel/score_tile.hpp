@@ -152,15 +152,6 @@ void row_stats(T* scores, std::ptrdiff_t limit, T& maximum_out, T& sum_out) noex
   sum_out = reduce_add<Arch>(total);
 }
 
-/// Whether a lane of `v` is NaN.
-template <class V>
-PARE_ALWAYS_INLINE bool any_nan(V v) noexcept {
-  if constexpr (is_batch<V>)
-    return xsimd::any(xsimd::isnan(v));
-  else
-    return is_nan(v);
-}
-
 /// Takes the first `limit` scores, at least one, into the maximum of a row.
 template <class Arch, class T>
 void take_maximum(T* scores, std::ptrdiff_t limit, std::ptrdiff_t first, T& maximum_of_row,

@@ -132,6 +132,15 @@ PARE_ALWAYS_INLINE vec<std::uint64_t, Arch> high_words(vec<std::uint64_t, Arch> 
     return a >> 32;
 }
 
+/// Whether a lane of `v` is NaN.
+template <class V>
+PARE_ALWAYS_INLINE bool any_nan(V v) noexcept {
+  if constexpr (detail::is_batch<V>)
+    return xsimd::any(xsimd::isnan(v));
+  else
+    return is_nan(v);
+}
+
 PARE_ABI_END
 }  // namespace pare::kernel
 

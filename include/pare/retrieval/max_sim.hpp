@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// \file
+/// MaxSim, the score of late interaction (ColBERT): each token of the query looks for the token of
+/// the document that it is closest to.
+///
+///     score_d = sum_i max_j <q_i, t_j>,   j over the tokens of document d
+///
+/// ```cpp
+/// std::vector<float> scores = retrieval::max_sim(queries, tokens, offsets);
+/// retrieval::max_sim(pare::simd.threads(2), queries, tokens, offsets, scores);  // the same bits
+/// ```
+///
+/// Documents lie one behind the other in one table of tokens and may be of any lengths: nothing is
+/// padded, and a maximum below 0 stays what it is. Vectors are taken as they are: who wants cosines
+/// normalises them before. A query token that must not count is left out of the queries.
+///
+/// Empty documents score -infinity, which the formula gives and which ranks them last; without
+/// query tokens every score is 0. A document with a product that is NaN scores NaN, and no other
+/// does. Ties are the caller's: see `linalg::rank_scores`.
+///
+/// Sources: Khattab and Zaharia, SIGIR 2020, section 3.3; offsets as in maxsim-cpu and
+/// stanford-futuredata/ColBERT, whose CPU code has 0 in place of maxima below 0. Ours: empty
+/// documents and NaN.
+
+#include <pare/core/macros_off.hpp>
+
+#include <pare/core/backend.hpp>
+#include <pare/core/executor_ref.hpp>
+#include <pare/core/refused_call.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/retrieval/detail/max_sim_run.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+namespace pare::retrieval {
+namespace detail {
+PARE_ABI_BEGIN
+
+/// Whether X can be taken as the offsets of documents.
+template <class X>
+using IsOffsets = std::is_convertible<X, std::span<const Index>>;
+
+template <class B, class S>
+void max_sim(const B& backend, const MaxSimCall<S>& call) {
+  check_max_sim(call);
+  if constexpr (KernelBackend<B>)
+    MaxSimRun<B, S>(backend, call).run();
+  else
+    reference_max_sim(call);
+}
+
+PARE_ABI_END
+}  // namespace detail
+PARE_ABI_BEGIN
+
+/// Scores documents for a query.
+///
+/// \param backend   left out: pare::simd
+/// \param queries   [query tokens, dim] of float, double, bf16 or f16, rows contiguous
+/// \param documents [tokens, dim] of the same scalar, rows contiguous, viewed where they lie
+/// \param offsets   [documents + 1] where each document begins: from 0 to the tokens, never falling
+/// \param scores    [documents] of float, or double for double, written; apart from what is read
+/// \throws std::invalid_argument if dim is 0 or not that of both, offsets or an extent do not fit,
+///         rows are not contiguous, or scores overlaps what is read. Nothing is written then.
+///
+/// Cost: 2 query tokens x tokens x dim FLOPs, which bind from about 16 query tokens on, and one
+/// read of the documents, which binds with fewer; bf16 is multiplied in pairs where that is native.
+/// Products are summed in float (double for double) and the maxima in double. Memory: the queries
+/// packed, and per worker 13 rows of products, in the workspace. The same bits for any number of
+/// threads, and whatever other documents are scored.
+template <Backend B, In<2> Q, In<2> D, class I, Out<1> O>
+requires SameScalar<Q, D> && detail::IsOffsets<const I&>::value &&
+         std::is_same_v<scalar_of<O>, compute_t<scalar_of<Q>>>
+void max_sim(const B& backend, const Q& queries, const D& documents, const I& offsets, O&& scores) {
+  detail::max_sim(
+      on_any_executor(backend),
+      detail::MaxSimCall<scalar_of<Q>>{as_const(to_view(queries)), as_const(to_view(documents)),
+                                       std::span<const Index>(offsets), to_view(scores)});
+}
+
+/// The same, returned.
+template <Backend B, In<2> Q, In<2> D, class I>
+requires SameScalar<Q, D> && detail::IsOffsets<const I&>::value
+std::vector<compute_t<scalar_of<Q>>> max_sim(const B& backend, const Q& queries, const D& documents,
+                                             const I& offsets) {
+  const std::span<const Index> where(offsets);
+  std::vector<compute_t<scalar_of<Q>>> scores(std::max<std::size_t>(where.size(), 1) - 1);
+  max_sim(backend, queries, documents, where, scores);
+  return scores;
+}
+
+/// \overload
+template <In<2> Q, In<2> D, class I, Out<1> O>
+requires SameScalar<Q, D> && detail::IsOffsets<const I&>::value &&
+         std::is_same_v<scalar_of<O>, compute_t<scalar_of<Q>>>
+void max_sim(const Q& queries, const D& documents, const I& offsets, O&& scores) {
+  max_sim(simd, queries, documents, offsets, scores);
+}
+
+/// \overload
+template <In<2> Q, In<2> D, class I>
+requires SameScalar<Q, D> && detail::IsOffsets<const I&>::value
+std::vector<compute_t<scalar_of<Q>>> max_sim(const Q& queries, const D& documents,
+                                             const I& offsets) {
+  return max_sim(simd, queries, documents, offsets);
+}
+
+PARE_REFUSE_CALLS(max_sim, "retrieval::max_sim",
+                  "after offsets: wanted scores, [documents] of what the queries are computed in, "
+                  "or nothing",
+                  (INPUT, (roles::Reads<2>), "queries", "[query tokens, dim]"),
+                  (INPUT, (roles::ReadsSame<2>), "documents", "[tokens, dim]"),
+                  (PLAIN, (roles::Takes<detail::IsOffsets>), "offsets",
+                   "[documents + 1] of Index, contiguous"))
+
+PARE_ABI_END
+}  // namespace pare::retrieval
+
+#include <pare/core/macros_on.hpp>
