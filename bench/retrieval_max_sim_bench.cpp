@@ -8,6 +8,10 @@
 /// `vs_eigen` is one product and column maxima for each document, `vs_torch` a batched product of
 /// documents in one tensor, `vs_maxsim_cpu` the library of that name, in float. Of bf16, `vs_f32`
 /// is Pare's own row in float.
+///
+/// Of residual codecs `vs_f32` is documents per second to those of `max_sim` in float, `overlap`
+/// how many of the ten best of float are found, on average of 20 queries, and `overlap_decoded` how
+/// many are by float on decoded tokens: the rest is what multiplying bytes loses.
 
 #include "counters.hpp"
 #include "peer.hpp"
@@ -16,6 +20,8 @@
 
 #include <pare/core/matrix.hpp>
 #include <pare/retrieval/max_sim.hpp>
+#include <pare/retrieval/residual_codec.hpp>
+#include <pare/retrieval/residual_max_sim.hpp>
 
 #include <benchmark/benchmark.h>
 
@@ -24,6 +30,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
+#include <numeric>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -80,6 +88,19 @@ struct MaxSimData {
   std::vector<T> scores;
   pare::Workspace workspace;
 };
+
+/// The tokens of a document of 180, decoded.
+RowMatrix decoded_document(const pare::retrieval::ResidualCodec& codec,
+                           const pare::retrieval::ResidualRows& rows, Index document) {
+  const auto first = document * 180, bytes = codec.row_bytes();
+  pare::retrieval::ResidualRows own;
+  own.centroids.assign(rows.centroids.begin() + first, rows.centroids.begin() + first + 180);
+  own.scales.assign(rows.scales.begin() + first, rows.scales.begin() + first + 180);
+  own.codes.assign(rows.codes.begin() + first * bytes, rows.codes.begin() + (first + 180) * bytes);
+  RowMatrix out(180, codec.dim());
+  pare::retrieval::decode(codec, own, out);
+  return out;
+}
 
 template <class S>
 MaxSimData<S>& data_of(const Shape& s) {
@@ -149,6 +170,117 @@ void run_max_sim(benchmark::State& state, const Shape& shape, int threads) {
   }
 }
 
+/// 1,000 documents of 180 unit tokens in 50 families of 40 subjects each: a document has from none
+/// to all of its tokens about those, and the others about any of 2,000 subjects. And queries of 32
+/// tokens of a document, blurred.
+struct EncodedData {
+  static constexpr Index dim = 128, tokens = 180, documents = 1000, query_tokens = 32, queries = 20;
+
+  explicit EncodedData(int bits)
+      : all(documents * tokens, dim), asked(queries * query_tokens, dim) {
+    SplitMix64 random(7);
+    const auto below = [&random](Index n) {
+      return static_cast<Index>(random.next() % static_cast<std::uint64_t>(n));
+    };
+    const auto blurred = [&random](const auto& row, double by) {
+      Eigen::RowVectorXf x(dim);
+      for (Index c = 0; c < dim; ++c)
+        x[c] = row[c] + static_cast<float>(by * random.normal() / std::sqrt(double{dim}));
+      return Eigen::RowVectorXf(x.normalized());
+    };
+    RowMatrix subjects(2000, dim);
+    for (Index i = 0; i < subjects.rows(); ++i)
+      subjects.row(i) = blurred(Eigen::RowVectorXf::Zero(dim).eval(), 1);
+    for (Index d = 0; d < documents; ++d) {
+      offsets.push_back(d * tokens);
+      const double share = random.unit();
+      for (Index t = 0; t < tokens; ++t)
+        all.row(d * tokens + t) = blurred(
+            subjects.row(random.unit() < share ? d % 50 * 40 + below(40) : below(subjects.rows())),
+            .6);
+    }
+    offsets.push_back(documents * tokens);
+    for (Index q = 0; q < queries; ++q) {
+      const Index of = below(documents) * tokens;
+      for (Index t = 0; t < query_tokens; ++t)
+        asked.row(q * query_tokens + t) = blurred(all.row(of + below(tokens)), .4);
+    }
+    RowMatrix sample(all.rows() / 3, dim);
+    for (Index i = 0; i < sample.rows(); ++i) sample.row(i) = all.row(3 * i);
+    const auto backend = pare::simd.threads(all_threads());
+    codec = pare::retrieval::fit_residual_codec(backend, sample, {.bits = bits});
+    rows = pare::retrieval::encode(backend, codec, all);
+    scores.resize(documents);
+  }
+
+  template <class B>
+  void run(const B& backend) {
+    pare::retrieval::residual_max_sim(backend, asked.topRows(query_tokens), codec, rows, offsets,
+                                      scores);
+  }
+
+  /// Documents of the ten best of float that are among the ten best here, of all queries.
+  template <class Score>
+  double overlap(const Score& score) const {
+    Index both = 0;
+    for (Index q = 0; q < queries; ++q) {
+      const auto query = asked.middleRows(q * query_tokens, query_tokens);
+      const auto exact = best_ten(pare::retrieval::max_sim(query, all, offsets));
+      for (const Index d : best_ten(score(query)))
+        both += std::count(exact.begin(), exact.end(), d);
+    }
+    return static_cast<double>(both) / (10 * queries);
+  }
+  static std::vector<Index> best_ten(const std::vector<float>& scores) {
+    std::vector<Index> order(scores.size());
+    std::iota(order.begin(), order.end(), Index{0});
+    std::partial_sort(order.begin(), order.begin() + 10, order.end(), [&](Index a, Index b) {
+      return scores[static_cast<std::size_t>(a)] > scores[static_cast<std::size_t>(b)];
+    });
+    order.resize(10);
+    return order;
+  }
+
+  RowMatrix all, asked;
+  std::vector<Index> offsets;
+  pare::retrieval::ResidualCodec codec;
+  pare::retrieval::ResidualRows rows;
+  std::vector<float> scores;
+  pare::Workspace workspace;
+};
+
+void run_residual(benchmark::State& state, int bits, int threads) {
+  EncodedData& data =
+      workload<EncodedData>("residual " + std::to_string(bits), [&] { return EncodedData(bits); });
+  const auto query = data.asked.topRows(EncodedData::query_tokens);
+  data.run(pare::simd);
+  for (const Index d : {Index{0}, Index{501}}) {
+    const auto wanted = pare::retrieval::max_sim(query, decoded_document(data.codec, data.rows, d),
+                                                 std::vector<Index>{0, 180});
+    if (!(std::abs(wanted[0] - data.scores[static_cast<std::size_t>(d)]) <= .01f * 32))
+      return state.SkipWithError("differs from decoded rows");
+  }
+  LimitProbe none(threads, {});
+  const double own = time_calls(state, none, data, threads, 1);
+  std::vector<float> exact(data.scores.size());
+  const double f32 = usual_seconds([&] {
+    if (threads == 1)
+      pare::retrieval::max_sim(pare::simd.with(data.workspace), query, data.all, data.offsets,
+                               exact);
+    else
+      pare::retrieval::max_sim(pare::simd.threads(threads).with(data.workspace), query, data.all,
+                               data.offsets, exact);
+  });
+  set_vs(state, "f32", f32, own);
+  state.counters["overlap"] = data.overlap([&](const auto& some) {
+    return pare::retrieval::residual_max_sim(some, data.codec, data.rows, data.offsets);
+  });
+  RowMatrix decoded(data.all.rows(), data.all.cols());
+  pare::retrieval::decode(data.codec, data.rows, decoded);
+  state.counters["overlap_decoded"] = data.overlap(
+      [&](const auto& some) { return pare::retrieval::max_sim(some, decoded, data.offsets); });
+}
+
 template <class S>
 void add(const std::string& name, const Shape& shape) {
   for (const int threads : {1, all_threads()}) {
@@ -169,6 +301,15 @@ const bool registered = [] {
   add<float>("q32/d127/f32", {32, 127, 180, 1000});
   add<float>("q4/d128/f32", {4, 128, 180, 1000});
   add<bf16>("q4/d128/bf16", {4, 128, 180, 1000});
+  for (const int bits : {1, 2, 4})
+    for (const int threads : {1, all_threads()}) {
+      large(benchmark::RegisterBenchmark(
+                ("retrieval/max_sim/residual" + std::to_string(bits) + (threads == 1 ? "/t1" : ""))
+                    .c_str(),
+                [bits, threads](benchmark::State& state) { run_residual(state, bits, threads); }),
+            9);
+      if (all_threads() == 1) break;
+    }
   return true;
 }();
 }  // namespace

@@ -221,6 +221,8 @@
 #include <pare/retrieval/max_sim.hpp>
 #include <pare/retrieval/projection.hpp>
 #include <pare/retrieval/projection_head.hpp>
+#include <pare/retrieval/residual_codec.hpp>
+#include <pare/retrieval/residual_max_sim.hpp>
 #include <pare/routing/adapters.hpp>
 #include <pare/routing/balance.hpp>
 #include <pare/routing/combine.hpp>

@@ -171,6 +171,8 @@ void calls_of_transformer(Matrix& x, const Eigen::VectorXf& gain, Matrix& y, Ten
 void calls_of_retrieval(const Matrix& x) {
   const std::vector<pare::Index> offsets{0, x.rows()};
   pare::retrieval::max_sim(pare::simd.threads(2), x, x, offsets);
+  const auto codec = pare::retrieval::fit_residual_codec(x, {.bits = 2});
+  pare::retrieval::residual_max_sim(x, codec, pare::retrieval::encode(codec, x), offsets);
 }
 
 void calls_of_routing(const Matrix& x, const Matrix& w, Matrix& y) {

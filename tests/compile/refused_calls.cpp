@@ -93,6 +93,7 @@ extern const std::vector<int> tokens;
 extern const DenseLinear<float> linear;
 extern const std::vector<DenseLinear<float>> experts;
 extern const pare::routing::RoutePlan plan;
+extern const pare::retrieval::ResidualCodec codec;
 double score_of_rows(pare::TensorView<const float, 2> rows);
 double score_of_heads(std::span<const HeadId> heads);
 extern const std::vector<HeadId> pool;
@@ -434,6 +435,10 @@ void refused() {
   retrieval::max_sim(x, xd, kept);   // refused: max_sim: documents: wanted the scalar type
   retrieval::max_sim(x, x, tokens);  // refused: max_sim: offsets: wanted .documents . 1. of Index
   retrieval::max_sim(x, x, kept, 2);  // refused: max_sim: after offsets: wanted scores
+  retrieval::fit_residual_codec(xd);   // refused: fit_residual_codec: tokens: wanted .*of float
+  retrieval::encode(x, x);             // refused: retrieval::encode: codec: wanted a ResidualCodec
+  retrieval::decode(codec, x, y);      // refused: retrieval::decode: rows: wanted ResidualRows
+  retrieval::residual_max_sim(x, x, x, kept);  // refused: residual_max_sim: codec: wanted a Residual
   routing::route(xi, routing::TopOne{});  // refused: routing::route: logits: wanted elements of float
   routing::route(w, 2);                   // refused: routing::route: gate: wanted TopOne, TopK
   routing::route(w, routing::TopOne{}, 2);  // refused: routing::route: after the gate: wanted Routes

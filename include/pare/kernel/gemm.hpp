@@ -29,6 +29,12 @@ struct [[gnu::may_alias]] Bf16Pair {
   std::uint32_t bits = 0;
 };
 
+/// Four neighbouring bytes along the depth, without a sign in A and with one in B: the element of
+/// products where an arch multiplies_bytes.
+struct [[gnu::may_alias]] ByteQuad {
+  std::uint32_t bits = 0;
+};
+
 /// What products of an element are summed in, and how many of the depth an element holds.
 template <class E>
 struct product {
@@ -39,6 +45,12 @@ template <>
 struct product<Bf16Pair> {
   using sum = float;
   static constexpr std::ptrdiff_t depth = 2;
+};
+
+template <>
+struct product<ByteQuad> {
+  using sum = std::int32_t;
+  static constexpr std::ptrdiff_t depth = 4;
 };
 
 /// Elements of E that `depth` scalars take.
@@ -114,6 +126,8 @@ template <class Arch, class E, class V>
 PARE_TILE_INLINE V multiply_vectors(V a, V b, V c) noexcept {
   if constexpr (std::is_same_v<E, Bf16Pair>)
     return multiply_add_pairs<Arch>(a, b, c);
+  else if constexpr (std::is_same_v<E, ByteQuad>)
+    return add_byte_products<Arch>(c, a, b);
   else
     return multiply_add<Arch>(a, b, c);
 }
@@ -123,6 +137,8 @@ template <class Arch, class E, class V>
 PARE_TILE_INLINE V multiply_elements(E a, V b, V c) noexcept {
   if constexpr (std::is_same_v<E, Bf16Pair>)
     return multiply_vectors<Arch, E>(broadcast<Arch>(std::bit_cast<float>(a.bits)), b, c);
+  else if constexpr (std::is_same_v<E, ByteQuad>)
+    return multiply_vectors<Arch, E>(broadcast<Arch>(static_cast<std::int32_t>(a.bits)), b, c);
   else
     return multiply_vectors<Arch, E>(broadcast<Arch>(a), b, c);
 }

@@ -102,9 +102,9 @@ void multiply_document_rows(const S* rows, std::ptrdiff_t row_stride, const E* q
     if constexpr (Rows * sizeof(E) > 64) prefetch(fetched.first, ahead + 64);
     ahead += fetched.step;
     step([](const S* p) PARE_LAMBDA_INLINE { return element_of_row<E>(p); });
-    for (const S*& p : first) p += each;
+    for (const S*& p : first) p += std::is_same_v<S, E> ? 1 : each;
   }
-  if constexpr (each == 2)
+  if constexpr (std::is_same_v<S, bf16> && each == 2)
     if (depth % 2 != 0)
       step([](const S* p) PARE_LAMBDA_INLINE { return E{std::uint32_t{p->bits}}; });
   tile.store_to(renewed(products), renewed(stride));

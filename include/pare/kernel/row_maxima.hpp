@@ -42,13 +42,19 @@ class RowMaxima {
   /// Takes in the products of the next rows, `stride` apart and aligned. Columns up to the next
   /// whole register are read, and mean nothing.
   void take(const T* products, std::ptrdiff_t stride, std::ptrdiff_t rows) noexcept {
-    while (rows > 0) {
+    take(rows, [=](std::ptrdiff_t r, std::ptrdiff_t column)
+                   PARE_LAMBDA_INLINE { return load<Arch>(products + r * stride + column); });
+  }
+
+  /// The same of products(r, column), a register of row r of those that come next.
+  template <class Products>
+  void take(std::ptrdiff_t rows, const Products& products) noexcept {
+    for (std::ptrdiff_t first = 0; first < rows;) {
       const std::ptrdiff_t left = a_.offsets[document_ + 1] - row_;
-      const std::ptrdiff_t count = left < rows ? left : rows;
-      raise(products, stride, count);
-      products += count * stride;
+      const std::ptrdiff_t count = left < rows - first ? left : rows - first;
+      raise(first, first + count, products);
       row_ += count;
-      rows -= count;
+      first += count;
       finish_ended();
     }
   }
@@ -63,36 +69,39 @@ class RowMaxima {
     has_nan_ = false;
   }
 
-  void raise(const T* products, std::ptrdiff_t stride, std::ptrdiff_t rows) noexcept {
+  template <class Products>
+  void raise(std::ptrdiff_t begin, std::ptrdiff_t end, const Products& products) noexcept {
     for (std::ptrdiff_t i = 0; i < a_.columns; i += n) {
       vec<T, Arch> largest = load<Arch>(static_cast<const T*>(a_.maxima) + i);
       // No maximum shows a NaN, but a sum does; that of both infinities is looked at again.
       vec<T, Arch> sum = broadcast<Arch>(T(0));
-      const auto row = [&](std::ptrdiff_t r)
-                           PARE_LAMBDA_INLINE { return load<Arch>(products + r * stride + i); };
-      std::ptrdiff_t r = 0;
-      for (; r + 4 <= rows; r += 4) {  // so that additions overlap
-        const vec<T, Arch> x[] = {row(r), row(r + 1), row(r + 2), row(r + 3)};
+      std::ptrdiff_t r = begin;
+      for (; r + 4 <= end; r += 4) {  // so that additions overlap
+        const vec<T, Arch> x[] = {products(r, i), products(r + 1, i), products(r + 2, i),
+                                  products(r + 3, i)};
         sum = sum + ((x[0] + x[1]) + (x[2] + x[3]));
         largest = maximum<Arch>(
             largest, maximum<Arch>(maximum<Arch>(x[0], x[1]), maximum<Arch>(x[2], x[3])));
       }
-      for (; r < rows; ++r) {
-        const vec<T, Arch> x = row(r);
+      for (; r < end; ++r) {
+        const vec<T, Arch> x = products(r, i);
         sum = sum + x;
         largest = maximum<Arch>(largest, x);
       }
       store<Arch>(a_.maxima + i, largest);
-      if (any_nan(sum)) look_again(products, stride, rows, i);
+      if (any_nan(sum)) look_again(begin, end, i, products);
     }
   }
 
-  PARE_NOINLINE void look_again(const T* products, std::ptrdiff_t stride, std::ptrdiff_t rows,
-                                std::ptrdiff_t column) noexcept {
-    const std::ptrdiff_t end = column + n < a_.columns ? column + n : a_.columns;
-    for (std::ptrdiff_t r = 0; r < rows; ++r)
-      for (std::ptrdiff_t c = column; c < end; ++c)
-        has_nan_ = has_nan_ || is_nan(products[r * stride + c]);
+  template <class Products>
+  PARE_NOINLINE void look_again(std::ptrdiff_t begin, std::ptrdiff_t end, std::ptrdiff_t column,
+                                const Products& products) noexcept {
+    const std::ptrdiff_t there = column + n < a_.columns ? n : a_.columns - column;
+    for (std::ptrdiff_t r = begin; r < end; ++r) {
+      T x[static_cast<std::size_t>(n)];
+      store<Arch>(static_cast<T*>(x), products(r, column));
+      for (std::ptrdiff_t c = 0; c < there; ++c) has_nan_ = has_nan_ || is_nan(x[c]);
+    }
   }
 
   void finish_ended() noexcept {

@@ -145,6 +145,30 @@ PARE_ALWAYS_INLINE vec<float, Arch> load_signed_bytes(const std::int8_t* p) noex
     return detail::generic_load_signed_bytes<Arch>(p);
 }
 
+/// Whether an arch multiplies bytes in fours, and looks bytes up by codes of few bits.
+template <class Arch>
+inline constexpr bool multiplies_bytes =
+    requires(vec<std::int32_t, Arch> v) { detail::add_byte_products_on(Arch{}, v, v, v); };
+
+/// sum plus, in each lane, the products of the four bytes of a, without sign, and of b, with sign.
+template <class Arch>
+requires multiplies_bytes<Arch>
+PARE_ALWAYS_INLINE vec<std::int32_t, Arch> add_byte_products(vec<std::int32_t, Arch> sum,
+                                                             vec<std::int32_t, Arch> a,
+                                                             vec<std::int32_t, Arch> b) noexcept {
+  return detail::add_byte_products_on(Arch{}, sum, a, b);
+}
+
+/// out[(r planes + k) bytes + i] = table[k-th code of byte i of row r] for rows of `bytes` bytes
+/// that lie without gaps, codes of 1, 2 or 4 bits, planes = 8 / bits, and a table of 16.
+template <class Arch>
+requires multiplies_bytes<Arch>
+PARE_ALWAYS_INLINE void look_up_planes(const std::uint8_t* p, std::ptrdiff_t rows,
+                                       std::ptrdiff_t bytes, int bits, const std::uint8_t* table,
+                                       std::uint8_t* out) noexcept {
+  detail::look_up_planes_on(Arch{}, p, rows, bytes, bits, table, out);
+}
+
 /// The values of e4m3 codes; a NaN is quiet, of either sign.
 template <class Arch>
 PARE_ALWAYS_INLINE vec<float, Arch> load_e4m3(const e4m3* p) noexcept {

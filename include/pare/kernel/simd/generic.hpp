@@ -47,6 +47,8 @@ void spread_lane_on(NoArch);
 void widen_floats_on(NoArch);
 void narrow_doubles_on(NoArch);
 void load_signed_bytes_on(NoArch);
+void add_byte_products_on(NoArch);
+void look_up_planes_on(NoArch);
 void load_e4m3_on(NoArch);
 void look_up_e4m3_on(NoArch);
 void store_e4m3_on(NoArch);

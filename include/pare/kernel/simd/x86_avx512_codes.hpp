@@ -156,6 +156,72 @@ PARE_ALWAYS_INLINE Floats16 look_up_held_on(arch::avx512, const HeldFloats<Entri
 }
 
 #endif
+#if defined(__AVX512VNNI__)
+
+PARE_ALWAYS_INLINE vec<std::int32_t, arch::avx512> add_byte_products_on(
+    arch::avx512_vnni, vec<std::int32_t, arch::avx512> sum, vec<std::int32_t, arch::avx512> a,
+    vec<std::int32_t, arch::avx512> b) noexcept {
+  return _mm512_dpbusd_epi32(sum, a, b);
+}
+
+/// Bytes of 16 by planes of codes in them.
+struct PlaneLookUp {
+  __m512i table, mask;
+
+  PARE_ALWAYS_INLINE PlaneLookUp(const std::uint8_t* values, int bits) noexcept
+      : table(_mm512_maskz_broadcast_i32x4(
+            0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(values)))),
+        mask(_mm512_set1_epi8(static_cast<char>((1 << bits) - 1))) {}
+  PARE_ALWAYS_INLINE __m512i operator()(__m512i codes, __m512i shifts) const noexcept {
+    const __m512i places = _mm512_maskz_srlv_epi16(0xffffffffu, codes, shifts);
+    return _mm512_shuffle_epi8(table, _mm512_and_si512(places, mask));
+  }
+};
+
+/// Rows of 32 or 16 bytes: two or four planes in a register.
+template <std::ptrdiff_t Bytes>
+PARE_ALWAYS_INLINE void look_up_short_planes(const PlaneLookUp& look_up, const std::uint8_t* p,
+                                             std::ptrdiff_t rows, int bits,
+                                             std::uint8_t* out) noexcept {
+  alignas(64) std::int16_t of_words[32];
+  for (std::ptrdiff_t i = 0; i < 32; ++i)
+    of_words[i] = static_cast<std::int16_t>(2 * i / Bytes * bits);
+  const __m512i first = _mm512_load_si512(of_words);
+  for (std::ptrdiff_t r = 0; r < rows; ++r, p += Bytes) {
+    __m512i codes;
+    if constexpr (Bytes == 32)
+      codes = _mm512_maskz_broadcast_i64x4(0xff,
+                                           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    else
+      codes = _mm512_maskz_broadcast_i32x4(0xffff,
+                                           _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    for (int shift = 0; shift < 8; shift += static_cast<int>(64 / Bytes) * bits, out += 64)
+      _mm512_storeu_si512(
+          out, look_up(codes, _mm512_add_epi16(
+                                  first, _mm512_set1_epi16(static_cast<std::int16_t>(shift)))));
+  }
+}
+
+PARE_ALWAYS_INLINE void look_up_planes_on(arch::avx512_vnni, const std::uint8_t* p,
+                                          std::ptrdiff_t rows, std::ptrdiff_t bytes, int bits,
+                                          const std::uint8_t* table, std::uint8_t* out) noexcept {
+  const PlaneLookUp look_up(table, bits);
+  if (bytes == 32) return look_up_short_planes<32>(look_up, p, rows, bits, out);
+  if (bytes == 16 && bits < 4) return look_up_short_planes<16>(look_up, p, rows, bits, out);
+  for (std::ptrdiff_t r = 0; r < rows; ++r, p += bytes)
+    for (int shift = 0; shift < 8; shift += bits, out += bytes) {
+      const __m512i shifts = _mm512_set1_epi16(static_cast<std::int16_t>(shift));
+      std::ptrdiff_t i = 0;
+      for (; i + 64 <= bytes; i += 64)
+        _mm512_storeu_si512(out + i, look_up(_mm512_loadu_si512(p + i), shifts));
+      if (i == bytes) continue;
+      const __mmask64 there = (__mmask64{1} << (bytes - i)) - 1;
+      _mm512_mask_storeu_epi8(out + i, there,
+                              look_up(_mm512_maskz_loadu_epi8(there, p + i), shifts));
+    }
+}
+
+#endif
 #if defined(__AVX512BF16__)
 
 PARE_ALWAYS_INLINE void look_up_e4m3_on(arch::avx512_bf16, const e4m3* p, std::ptrdiff_t count,

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+// Residual codecs: what is decoded, and scores without decoding.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include <pare/core/matrix.hpp>
+#include <pare/retrieval/residual_codec.hpp>
+#include <pare/retrieval/residual_max_sim.hpp>
+
+#include "support/allocations.hpp"
+#include "support/properties.hpp"
+
+namespace retrieval_residual_codec_test {
+namespace {
+
+using pare::Index;
+using pare::RowMatrix;
+using pare::TensorView;
+using pare::retrieval::decode;
+using pare::retrieval::encode;
+using pare::retrieval::fit_residual_codec;
+using pare::retrieval::residual_max_sim;
+using pare::retrieval::ResidualCodec;
+using pare::retrieval::ResidualCodecOptions;
+using pare::retrieval::ResidualRows;
+using pare::testing::random_matrix;
+using pare::testing::refusal;
+using pare::testing::refuses_and_leaves_alone;
+using pare::testing::Tolerance;
+
+/// Unit rows around `kinds` directions that are far apart.
+RowMatrix<float> clustered(Index rows, Index dim, Index kinds, float spread) {
+  RowMatrix<float> x = spread * random_matrix<RowMatrix<float>>(rows, dim, 3);
+  for (Index i = 0; i < rows; ++i) {
+    x(i, i % kinds) += 1;
+    x.row(i).normalize();
+  }
+  return x;
+}
+
+RowMatrix<float> decoded(const ResidualCodec& codec, const ResidualRows& rows) {
+  RowMatrix<float> out(rows.rows(), codec.dim());
+  decode(codec, rows, out);
+  return out;
+}
+
+TEST(ResidualCodec, KeepsEachNumberInItsBucketAndEncodesWhatItDecodesAlike) {
+  const auto x = clustered(400, 21, 7, .05f);
+  for (const int bits : {1, 2, 4}) {
+    const auto codec = fit_residual_codec(x, {.bits = bits, .centroids = 30, .normalize = false});
+    const auto rows = encode(codec, x);
+    const auto restored = decoded(codec, rows);
+    std::vector<double> values(codec.levels.values.begin(),
+                               codec.levels.values.begin() + (1 << bits));
+    EXPECT_TRUE(std::is_sorted(values.begin(), values.end()));
+    EXPECT_TRUE(std::is_sorted(codec.bounds.begin(), codec.bounds.end()));
+    for (Index i = 0; i < x.rows(); ++i) {
+      const auto& c = codec.centroids.row(static_cast<Index>(rows.centroids[std::size_t(i)]));
+      EXPECT_GE(c.dot(x.row(i)), (codec.centroids * x.row(i).transpose()).maxCoeff() - 1e-5f);
+      for (Index d = 0; d < x.cols(); ++d) {
+        // Both lie between the same two bounds.
+        const auto bucket = [&](float value) {
+          return std::lower_bound(codec.bounds.begin(), codec.bounds.end(), value - c(d)) -
+                 codec.bounds.begin();
+        };
+        const float step = 1e-6f;  // c + w - c is rounded
+        EXPECT_LE(bucket(restored(i, d) - step), bucket(x(i, d)));
+        EXPECT_GE(bucket(restored(i, d) + step), bucket(x(i, d)));
+      }
+    }
+    // A row that is nearest to the same centroid still.
+    const auto again = encode(codec, restored);
+    const auto twice = decoded(codec, again);
+    int same = 0;
+    for (Index i = 0; i < x.rows(); ++i)
+      if (again.centroids[std::size_t(i)] == rows.centroids[std::size_t(i)]) {
+        EXPECT_TRUE(twice.row(i).isApprox(restored.row(i), 1e-5f)) << bits << ' ' << i;
+        ++same;
+      }
+    EXPECT_GT(same, 300);
+  }
+}
+
+TEST(ResidualCodec, LosesLessWithMoreBitsAndKeepsLengths) {
+  const auto x = clustered(600, 32, 11, .1f);
+  float before = 1;
+  for (const int bits : {1, 2, 4}) {
+    const auto codec = fit_residual_codec(x, {.bits = bits});
+    EXPECT_EQ(codec.centroids.rows(), 256);  // 2^floor(log2(16 sqrt(600))), 391.9
+    const auto rows = encode(codec, x);
+    EXPECT_EQ(rows.codes.size(), std::size_t(600 * 32 * bits / 8));
+    const auto restored = decoded(codec, rows);
+    EXPECT_LT((restored.rowwise().norm().array() - 1).abs().maxCoeff(), 1e-6f);
+    const float lost = (restored - x).norm() / x.norm();
+    EXPECT_LT(lost, .7f * before);
+    before = lost;
+  }
+}
+
+/// Codes, centroids and scales of any numbers, with which no k-means has to do.
+struct Stored {
+  ResidualCodec codec;
+  ResidualRows rows;
+  RowMatrix<float> queries;
+  std::vector<Index> offsets{0, 0, 1, 14, 14, 40, 900, 1203, 1203};
+
+  Stored(Index dim, int bits, Index query_tokens) {
+    const auto x = clustered(1203, dim, std::min<Index>(dim, 5), .2f);
+    codec = fit_residual_codec(x, {.bits = bits, .centroids = 40, .rounds = 1});
+    rows = encode(codec, x);
+    queries = random_matrix<RowMatrix<float>>(query_tokens, dim, 5);
+  }
+};
+
+/// The bound that residual_max_sim.hpp states, of the largest product of each query token, and that
+/// of float sums.
+double bound_of(const Stored& s, Index begin, Index end) {
+  double bound = 0;
+  const auto restored = decoded(s.codec, s.rows);
+  for (Index i = 0; i < s.queries.rows(); ++i) {
+    const auto q = s.queries.row(i).cast<double>();
+    double off = 0;
+    for (Index j = begin; j < end; ++j) {
+      const auto scale = static_cast<double>(s.rows.scales[std::size_t(j)]);
+      const auto c = s.codec.centroids.row(Index{s.rows.centroids[std::size_t(j)]}).cast<double>();
+      const auto residual = restored.row(j).cast<double>() / scale - c;
+      const double steps =
+          q.cwiseAbs().maxCoeff() / 254 * residual.cwiseAbs().sum() +
+          static_cast<double>(s.codec.levels.step) / 2 * q.cwiseAbs().sum() * (1 + 1.0 / 127);
+      const double size = c.cwiseAbs().dot(q.cwiseAbs()) + residual.cwiseAbs().dot(q.cwiseAbs()) +
+                          std::abs(static_cast<double>(s.codec.levels.least)) * q.cwiseAbs().sum();
+      off = std::max(off, scale * (1.01 * steps + Tolerance<float>::gamma(300) * size));
+    }
+    bound += off;
+  }
+  return bound;
+}
+
+TEST(ResidualMaxSim, IsThatOfDecodedRows) {
+  for (const auto& [dim, bits, tokens] : {std::array<int, 3>{128, 4, 32},
+                                          {96, 2, 5},
+                                          {33, 1, 17},
+                                          {128, 1, 40},
+                                          {64, 4, 3},
+                                          {7, 4, 1},
+                                          {256, 2, 16}}) {
+    const Stored s(dim, bits, tokens);
+    const auto definition =
+        pare::retrieval::max_sim(pare::reference, s.queries, decoded(s.codec, s.rows), s.offsets);
+    const auto expect = [&](const auto& backend, double slack) {
+      const auto scores = residual_max_sim(backend, s.queries, s.codec, s.rows, s.offsets);
+      for (std::size_t d = 0; d < scores.size(); ++d)
+        if (s.offsets[d] == s.offsets[d + 1])
+          EXPECT_EQ(scores[d], -std::numeric_limits<float>::infinity());
+        else
+          EXPECT_NEAR(scores[d], definition[d],
+                      slack * bound_of(s, s.offsets[d], s.offsets[d + 1]) + 1e-5 * double(tokens))
+              << dim << ' ' << bits << ' ' << tokens << ' ' << d;
+    };
+    expect(pare::reference, 0);
+    expect(pare::simd, 1);
+    if (dim == 33) expect(pare::simd_for<pare::arch::scalar>{}, 0);
+  }
+}
+
+TEST(ResidualMaxSim, HasTheSameBitsForAnyThreadsAndAllocatesNothingTheSecondTime) {
+  const Stored s(33, 2, 17);
+  pare::testing::same_bits_for_any_threads(pare::simd, [&](const auto& backend) {
+    return residual_max_sim(backend, s.queries, s.codec, s.rows, s.offsets);
+  });
+  pare::testing::same_bits_for_any_threads(pare::simd, [&](const auto& backend) {
+    return encode(backend, s.codec, decoded(s.codec, s.rows)).codes;
+  });
+  pare::Workspace workspace;
+  std::vector<float> scores(s.offsets.size() - 1);
+  long before = 0;
+  for (int turn = 0; turn < 3; ++turn) {
+    before = pare::testing::allocations;
+    residual_max_sim(pare::simd.threads(2).with(workspace), s.queries, s.codec, s.rows, s.offsets,
+                     scores);
+  }
+  EXPECT_EQ(pare::testing::allocations, before);
+}
+
+TEST(ResidualMaxSim, OfAQueryWithoutNumbersIsNaN) {
+  Stored s(33, 4, 3);
+  for (const float bad :
+       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    s.queries(1, 4) = bad;
+    const auto expect = [&](const auto& backend) {
+      const auto scores = residual_max_sim(backend, s.queries, s.codec, s.rows, s.offsets);
+      for (std::size_t d = 0; d < scores.size(); ++d)
+        EXPECT_EQ(pare::is_nan(scores[d]), s.offsets[d] != s.offsets[d + 1]);
+    };
+    expect(pare::reference);
+    expect(pare::simd);
+  }
+  s.queries.setZero();
+  for (const float score :
+       residual_max_sim(s.queries, s.codec, s.rows, std::vector<Index>{0, 1203}))
+    EXPECT_EQ(score, 0);
+}
+
+TEST(ResidualCodec, RefusesWhatDoesNotFit) {
+  const auto x = clustered(9, 6, 3, .1f);
+  const auto fit = [&](const RowMatrix<float>& tokens, const ResidualCodecOptions& options,
+                       const char* argument) {
+    refusal([&] { fit_residual_codec(tokens, options); }, "retrieval::fit_residual_codec",
+            argument);
+  };
+  fit(x, {.bits = 3}, "bits");
+  fit(x, {.centroids = 10}, "centroids");
+  fit(x, {.centroids = 0}, "centroids");
+  fit(x, {.rounds = -1}, "rounds");
+  fit(RowMatrix<float>(0, 6), {}, "tokens");
+  fit(RowMatrix<float>(9, 0), {}, "tokens");
+  fit(RowMatrix<float>::Zero(1, 65536), {}, "tokens");
+  auto nan = x;
+  nan(8, 5) = std::nanf("");
+  fit(nan, {}, "tokens");
+  const auto codec = fit_residual_codec(x, {.centroids = 3});
+  refusal([&] { encode(codec, nan); }, "retrieval::encode", "tokens");
+  refusal([&] { encode(codec, RowMatrix<float>::Ones(2, 5).eval()); }, "retrieval::encode",
+          "tokens");
+  refusal([&] { encode(ResidualCodec{}, x); }, "retrieval::encode", "codec");
+  const auto rows = encode(codec, x);
+  RowMatrix<float> out = RowMatrix<float>::Ones(9, 5);
+  const auto refuse = [&](const ResidualRows& wrong, auto&& to, const char* argument) {
+    refuses_and_leaves_alone([&] { decode(codec, wrong, to); }, "retrieval::decode", argument, out);
+  };
+  refuse(rows, out, "tokens");
+  out = RowMatrix<float>::Ones(9, 6);
+  auto wrong = rows;
+  wrong.centroids[8] = 3;
+  refuse(wrong, out, "rows");
+  wrong = rows;
+  wrong.codes.pop_back();
+  refuse(wrong, out, "rows");
+  wrong = rows;
+  wrong.scales.pop_back();
+  refuse(wrong, out, "rows");
+  std::vector<float> scores(2, 7.0f);
+  const auto score = [&](const auto& queries, const ResidualRows& some,
+                         const std::vector<Index>& offsets, const TensorView<float, 1>& to,
+                         const char* argument) {
+    refuses_and_leaves_alone(
+        [&] { residual_max_sim(pare::reference, queries, codec, some, offsets, to); },
+        "retrieval::residual_max_sim", argument, scores);
+  };
+  const TensorView<float, 1> two{scores.data(), {2}, {1}};
+  score(x, wrong, {0, 4, 9}, two, "rows");
+  score(x, rows, {0, 4, 8}, two, "offsets");
+  score(x, rows, {0, 5, 4, 9}, two, "offsets");
+  score(x, rows, {0, 9}, two, "scores");
+  score(RowMatrix<float>::Ones(2, 5).eval(), rows, {0, 4, 9}, two, "queries");
+  score(Eigen::MatrixXf(x), rows, {0, 4, 9}, two, "queries");
+  score(TensorView<const float, 2>{scores.data(), {1, 6}, {1, 1}}, rows, {0, 4, 9}, two, "scores");
+}
+
+}  // namespace
+}  // namespace retrieval_residual_codec_test
