@@ -6,6 +6,8 @@
 #include <cmath>
 #include <cstddef>
 #include <limits>
+#include <stdexcept>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -284,6 +286,15 @@ TEST(Memories, AllocateNothingOnceTheirWorkspaceHasGrown) {
     EXPECT_EQ(pare::testing::allocations, before);
   };
   expect(pare::simd.with(workspace));
+  const Ultra<bf16> ultra;
+  const auto memory = ultra.memory({.gelu = true});
+  RowMatrix<float> out(ultra.rows, ultra.outputs);
+  long before = 0;
+  for (int turn = 0; turn < 3; ++turn) {
+    before = pare::testing::allocations;
+    ultra_memory(pare::simd.with(workspace), ultra.x, ultra.layers(), memory, out);
+  }
+  EXPECT_EQ(pare::testing::allocations, before);
 }
 
 template <class S>
@@ -313,6 +324,27 @@ TEST(GatherDots, MultiplyRowsOfATable) {
   expect_dots<double>(140 * 131 * 0x1p-53);
   expect_dots<bf16>(140 * 131 * 0x1p-24);
   expect_dots<f16>(140 * 131 * 0x1p-24);
+}
+
+TEST(Memories, OfNoRowsAreNoWork) {
+  const Peer<float> a;
+  const RowMatrix<Index> ids(0, 5);
+  const RowMatrix<float> x(0, a.dim);
+  RowMatrix<float> dots(0, 5), y(0, a.outputs);
+  const Ultra<float> u;
+  const auto memory = u.memory({});
+  const RowMatrix<float> p(0, u.pre), inputs(0, u.inputs);
+  RowMatrix<float> out(0, u.dim), from_block(0, u.outputs);
+  const auto expect = [&](const auto& backend) {
+    gather_dots(backend, a.down, ids, x, dots);
+    peer(backend, x, TensorView<const float, 3>{nullptr, {0, a.heads, 2 * a.half}, {12, 6, 1}},
+         a.t(), a.experts(), y, pare::transformer::Gelu{}, {.k = 4});
+    memory.apply(backend, TensorView<const float, 3>{nullptr, {0, u.heads, 2 * u.half}, {16, 8, 1}},
+                 pare::const_view(p), pare::to_view(out));
+    ultra_memory(backend, inputs, u.layers(), memory, from_block);
+  };
+  expect(pare::simd);
+  expect(pare::reference);
 }
 
 TEST(Peer, RefusesWhatDoesNotFit) {
@@ -399,6 +431,86 @@ TEST(UltraMemory, RefusesWhatDoesNotFit) {
   call(Layers{a.query, a.before, a.after, {a.gain.data(), {3}, {1}}, right.bias}, x, "layers.gain");
   call(Layers{a.query, a.before, a.after, right.gain, {a.gain.data(), {3}, {1}}}, x, "layers.bias");
   call(right, TensorView<const float, 2>{a.x.data(), {9, 10}, {11, 1}}, "x");
+  const Index rows = Index{1} << 58;  // whose queries no memory holds
+  refusal(
+      [&] {
+        ultra_memory(pare::simd, TensorView<const float, 2>{a.x.data(), {rows, 11}, {0, 1}}, right,
+                     memory, TensorView<float, 2>{y.data(), {rows, 7}, {7, 1}});
+      },
+      "routing::ultra_memory", "x");
+}
+
+/// A value of a view's scalar that lies where the output lies.
+template <class T, std::size_t Rank>
+TensorView<const T, Rank> moved(TensorView<const T, Rank> view, const RowMatrix<float>& to) {
+  view.data = to.data();
+  return view;
+}
+
+TEST(UltraMemory, RefusesOutputsOverWhatItReads) {
+  const Ultra<float> a;
+  const auto right = a.tucker();
+  const auto pre = pare::const_view(a.pre_values), values = pare::const_view(a.values);
+  // As large as the largest of what is read: its first elements are the output.
+  const RowMatrix<float> memory = RowMatrix<float>::Constant(40, 40, 0.5f);
+  RowMatrix<float> y = memory;
+  const auto p = random_matrix<RowMatrix<float>>(a.rows, a.pre, 1);
+  const RowMatrix<float> q = random_matrix<RowMatrix<float>>(a.rows, 16, 2);
+  const TensorView<const float, 3> queries{q.data(), {a.rows, 2, 8}, {16, 8, 1}};
+  const auto expect = [&](const UltraMemory<float>& over, const char* input) {
+    const auto refused = [&](const char* function, const char* output, const auto& call) {
+      refuses_and_leaves_alone(call, function, output, y);
+      try {
+        call();
+      } catch (const std::invalid_argument& error) {
+        EXPECT_TRUE(std::string(error.what()).ends_with(std::string("apart from ") + input))
+            << error.what();
+      }
+    };
+    refused("routing::UltraMemory::apply", "out", [&] {
+      over.apply(pare::simd, queries, pare::const_view(p),
+                 TensorView<float, 2>{y.data(), {a.rows, a.dim}, {a.dim, 1}});
+    });
+    refused("routing::ultra_memory", "y", [&] {
+      ultra_memory(pare::simd, a.x, a.layers(), over,
+                   TensorView<float, 2>{y.data(), {a.rows, a.outputs}, {a.outputs, 1}});
+    });
+  };
+  auto keys = right;
+  keys.keys = moved(right.keys, y);
+  expect({keys, pre, values, {.k = 3}}, "keys");
+  keys = right;
+  keys.cores = moved(right.cores, y);
+  expect({keys, pre, values, {.k = 3}}, "cores");
+  keys = right;
+  keys.u = moved(right.u, y);
+  expect({keys, pre, values, {.k = 3}}, "u");
+  keys = right;
+  keys.v = moved(right.v, y);
+  expect({keys, pre, values, {.k = 3}}, "v");
+  expect({right, moved(pre, y), values, {.k = 3}}, "pre_values");
+  expect({right, pre, moved(values, y), {.k = 3}}, "values");
+  const auto memory_of = a.memory({});
+  for (const bool gain : {true, false}) {
+    auto layers = a.layers();
+    (gain ? layers.gain : layers.bias).data = y.data();
+    refuses_and_leaves_alone(
+        [&] {
+          ultra_memory(pare::simd, a.x, layers, memory_of,
+                       TensorView<float, 2>{y.data(), {a.rows, a.outputs}, {a.outputs, 1}});
+        },
+        "routing::ultra_memory", "y", y);
+  }
+  const auto apply = [&](TensorView<const float, 3> from, TensorView<const float, 2> with) {
+    refuses_and_leaves_alone(
+        [&] {
+          memory_of.apply(pare::simd, from, with,
+                          TensorView<float, 2>{y.data(), {a.rows, a.dim}, {a.dim, 1}});
+        },
+        "routing::UltraMemory::apply", "out", y);
+  };
+  apply(moved(queries, y), pare::const_view(p));
+  apply(queries, moved(pare::const_view(p), y));
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <initializer_list>
 #include <limits>
 #include <numeric>
+#include <type_traits>
 #include <vector>
 
 #include <pare/routing/memory/gather_values.hpp>
@@ -165,6 +166,91 @@ TEST(ProductKeys, MayLieSideBySide) {
     m.keys.row(i).setConstant(i % 12 == 5 ? 500.0f + float(i) : float(i));
   const auto wanted = search_product_keys(pare::reference, m.q(), m.k(), 32);
   EXPECT_TRUE(search_product_keys(m.q(), m.k(), 32).ids == wanted.ids);
+}
+
+/// Runs workers one after the other, and keeps the most that were asked for.
+struct Counted {
+  int* most;
+
+  int concurrency() const { return 4; }
+  template <class F>
+  void run(int workers, const F& work) const {
+    *most = std::max(*most, workers);
+    for (int w = 0; w < workers; ++w) work(w);
+  }
+};
+
+// Two parts of the keys, of which the last has fewer than k, and all of its are among the best.
+TEST(ProductKeys, OfFewRowsAreSearchedByAllWorkers) {
+  Memory<float> m(2, 1, 1030, 2);
+  m.queries.setOnes();
+  for (Index i = 0; i < 2 * 1030; ++i) m.keys.row(i).setConstant(float(i % 1030));
+  const auto wanted = search_product_keys(pare::reference, m.q(), m.k(), 16);
+  int most = 0;
+  EXPECT_TRUE(search_product_keys(pare::simd.on(Counted{&most}), m.q(), m.k(), 16).ids ==
+              wanted.ids);
+  EXPECT_EQ(most, 4);
+  const Memory<float> any(3, 1, 1100, 5);
+  pare::testing::same_bits_for_any_threads(pare::simd, [&](const auto& backend) {
+    return search_product_keys(backend, any.q(), any.k(), 9).scores;
+  });
+}
+
+template <class T>
+void expect_no_hits() {
+  const Memory<T> m(1, 2, 37, 9);
+  const TensorView<const T, 3> none{nullptr, {0, 2, 18}, {36, 18, 1}};
+  const auto expect = [&](const auto& backend) {
+    for (const Index k : {1, 7, 37}) {  // by itself, by a network, by a heap
+      const auto hits = search_product_keys(backend, none, m.k(), k);
+      EXPECT_TRUE(hits.ids.rows() == 0 && hits.ids.cols() == 2 * k);
+      EXPECT_TRUE(hits.scores.rows() == 0 && hits.scores.cols() == 2 * k);
+    }
+  };
+  expect(pare::simd);
+  expect(pare::simd.threads(2));
+  expect(pare::reference);
+}
+
+TEST(ProductKeys, OfNoRowsFindNothing) {
+  expect_no_hits<float>();
+  expect_no_hits<double>();
+}
+
+/// Tucker keys whose cores and directions are ones.
+struct Ones {
+  std::vector<double> ones = std::vector<double>(8, 1.0);
+
+  TuckerKeys<double> with(const Memory<double>& m) const {
+    return {m.k5(),
+            {ones.data(), {2, 2, 2}, {4, 2, 1}},
+            {ones.data(), {2}, {1}},
+            {ones.data(), {2}, {1}}};
+  }
+};
+
+TEST(TuckerKeys, OfNoRowsFindNothing) {
+  const Memory<double> m(1, 2, 11, 6, 2);
+  const Ones ones;
+  TuckerHits<double> hits{RowMatrix<Index>::Zero(3, 3), RowMatrix<double>::Zero(3, 3)};
+  const TensorView<const double, 3> none{nullptr, {0, 2, 12}, {24, 12, 1}};
+  const auto expect = [&](const auto& backend) {
+    search_tucker_keys(backend, none, ones.with(m), 4, hits);
+    EXPECT_TRUE(hits.ids.rows() == 0 && hits.ids.cols() == 8);
+    EXPECT_TRUE(hits.scores.rows() == 0 && hits.scores.cols() == 16);
+  };
+  expect(pare::simd);
+  expect(pare::reference);
+}
+
+TEST(GatherValues, OfNoRowsWritesNothing) {
+  const RowMatrix<float> values = RowMatrix<float>::Ones(5, 4), weights(0, 3);
+  const RowMatrix<Index> ids(0, 3);
+  RowMatrix<float> out(0, 4);
+  gather_values(values, ids, weights, out);
+  gather_values(pare::reference, values, ids, weights, out);
+  refusal([&] { gather_values(values, RowMatrix<Index>(1, 3), weights, out); },
+          "routing::gather_values", "weights");
 }
 
 TEST(ProductKeys, NaNGivesSlotsInRange) {
@@ -410,6 +496,80 @@ TEST(Memories, AllocateNothingTheSecondTime) {
   }
 }
 
+TEST(TuckerKeys, AllocateNothingTheSecondTime) {
+  const Memory<double> m(300, 2, 11, 6, 2);
+  const Ones ones;
+  for (const int threads : {1, 2}) {
+    pare::Workspace workspace;
+    TuckerHits<double> hits;
+    const auto backend = pare::simd.threads(threads).with(workspace);
+    long before = 0;
+    for (int turn = 0; turn < 3; ++turn) {
+      before = pare::testing::allocations;
+      search_tucker_keys(backend, m.q(), ones.with(m), 4, hits);
+    }
+    EXPECT_EQ(pare::testing::allocations, before) << threads;
+  }
+}
+
+/// A view of what lies in a matrix of another scalar.
+template <class T, class M>
+TensorView<const T, 3> inside(const M& m, Index rows, Index heads, Index numbers) {
+  return {
+      reinterpret_cast<const T*>(m.data()), {rows, heads, numbers}, {heads * numbers, numbers, 1}};
+}
+
+TEST(Memories, RefuseHitsThatLieInWhatIsRead) {
+  const Memory<float> m(3, 2, 10, 4);
+  const Memory<double> t(3, 1, 10, 4, 2);
+  const Ones ones;
+  const auto keys = ones.with(t);
+  const auto expect = [&](auto hits, const char* argument, const auto& search) {
+    hits.ids = RowMatrix<Index>::Constant(20, 16, 5);
+    hits.scores.setConstant(20, 16, 3);
+    refuses_and_leaves_alone([&] { search(hits); },
+                             std::is_same_v<decltype(hits), MemoryHits<float>>
+                                 ? "routing::search_product_keys"
+                                 : "routing::search_tucker_keys",
+                             argument, hits.ids, hits.scores);
+  };
+  const auto product = [&](const char* argument, const auto& search) {
+    expect(MemoryHits<float>{}, argument, search);
+  };
+  const auto tucker = [&](const char* argument, const auto& search) {
+    expect(TuckerHits<double>{}, argument, search);
+  };
+  product("hits.scores", [&](auto& hits) {
+    search_product_keys(pare::simd, inside<float>(hits.scores, 3, 2, 8), m.k(), 2, hits);
+  });
+  product("hits.ids", [&](auto& hits) {
+    search_product_keys(pare::simd, inside<float>(hits.ids, 3, 2, 8), m.k(), 2, hits);
+  });
+  const auto with_keys = [&](const float* data, auto& hits) {
+    auto k = m.k();
+    k.data = data;
+    search_product_keys(pare::simd, m.q(), k, 2, hits);
+  };
+  product("hits.scores", [&](auto& hits) { with_keys(hits.scores.data(), hits); });
+  product("hits.ids",
+          [&](auto& hits) { with_keys(reinterpret_cast<const float*>(hits.ids.data()), hits); });
+  tucker("hits.scores", [&](auto& hits) {
+    search_tucker_keys(pare::simd, inside<double>(hits.scores, 3, 1, 8), keys, 2, hits);
+  });
+  tucker("hits.ids", [&](auto& hits) {
+    search_tucker_keys(pare::simd, inside<double>(hits.ids, 3, 1, 8), keys, 2, hits);
+  });
+  for (const int which : {0, 1, 2, 3})
+    tucker("hits.scores", [&](auto& hits) {
+      auto wrong = keys;
+      (which == 0   ? wrong.keys.data
+       : which == 1 ? wrong.cores.data
+       : which == 2 ? wrong.u.data
+                    : wrong.v.data) = hits.scores.data();
+      search_tucker_keys(pare::simd, t.q(), wrong, 2, hits);
+    });
+}
+
 TEST(Memories, RefuseWhatDoesNotFit) {
   const Memory<float> m(3, 2, 10, 4);
   const auto product = [&](const auto& q, const auto& k, Index hits, const char* argument) {
@@ -426,15 +586,10 @@ TEST(Memories, RefuseWhatDoesNotFit) {
   auto queries = m.q();
   queries.extent[2] = 7;
   product(queries, m.k(), 2, "queries");
-  MemoryHits<float> kept;
-  kept.scores = m.queries;
-  const TensorView<const float, 3> inside{kept.scores.data(), {3, 2, 8}, {16, 8, 1}};
-  refusal([&] { search_product_keys(pare::simd, inside, m.k(), 2, kept); },
-          "routing::search_product_keys", "hits.scores");
   const Memory<double> t(3, 1, 10, 4, 2);
-  const std::vector<double> u(8, 1.0);
-  const TuckerKeys<double> right{
-      t.k5(), {u.data(), {2, 2, 2}, {4, 2, 1}}, {u.data(), {2}, {1}}, {u.data(), {2}, {1}}};
+  const Ones ones;
+  const auto& u = ones.ones;
+  const TuckerKeys<double> right = ones.with(t);
   const auto tucker = [&](const TuckerKeys<double>& wrong, Index k, const char* argument) {
     refusal([&] { search_tucker_keys(t.q(), wrong, k); }, "routing::search_tucker_keys", argument);
   };
@@ -448,12 +603,22 @@ TEST(Memories, RefuseWhatDoesNotFit) {
   wrong = right;
   wrong.keys.extent[1] = 1;
   tucker(wrong, 2, "keys");
+  wrong = right;
+  wrong.v.extent[0] = 3;
+  tucker(wrong, 2, "v");
+  refusal([&] { search_tucker_keys(Memory<double>(3, 1, 10, 5, 2).q(), right, 2); },
+          "routing::search_tucker_keys", "queries");
   const Index n = Index{1} << 29;  // whose scores no memory holds
   wrong = {{u.data(), {1, 2, n, 4, n}, {0, 0, 0, 0, 0}},
            {u.data(), {1, n, n}, {0, 0, 0}},
            {u.data(), {n}, {0}},
            {u.data(), {n}, {0}}};
   tucker(wrong, 2, "keys");
+  wrong = right;
+  wrong.keys = {u.data(), {1, 2, Index{1} << 31, 4, 2}, {0, 0, 0, 0, 0}};
+  tucker(wrong, Index{1} << 30, "k");  // pairs
+  wrong.keys = {u.data(), {1, 2, Index{1} << 32, 4, 2}, {0, 0, 0, 0, 0}};
+  tucker(wrong, 2, "keys");  // slots
   RowMatrix<float> values = RowMatrix<float>::Ones(5, 4), weights = RowMatrix<float>::Ones(3, 2),
                    out = RowMatrix<float>::Zero(3, 4);
   RowMatrix<Index> ids = RowMatrix<Index>::Zero(3, 2);

@@ -95,6 +95,7 @@ PARE_ABI_BEGIN
 ///         slot, or out overlaps what is read. Nothing is written then.
 ///
 /// Cost: rows hits dim numbers are read from anywhere in the table, which binds. Memory: none.
+/// Without rows or hits, nothing is written.
 template <Backend B, In<2> V, class I, In<2> X, Out<2> O>
 requires detail::IsIds<I>::value && std::is_same_v<scalar_of<X>, compute_t<scalar_of<V>>> &&
          SameScalar<X, O>

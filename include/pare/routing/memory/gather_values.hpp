@@ -56,10 +56,10 @@ void check_gather(TensorView<const S, 2> values, TensorView<const Index, 2> ids,
   check_slots(function, ids, values.rows());
 }
 
+/// What gather_values does behind its checks, for ids that have been checked.
 template <class B, class S>
-void gather_values(const B& backend, TensorView<const S, 2> values, TensorView<const Index, 2> ids,
-                   TensorView<const compute_t<S>, 2> weights, TensorView<compute_t<S>, 2> out) {
-  check_gather<S>(values, ids, weights, out);
+void add_gathered(const B& backend, TensorView<const S, 2> values, TensorView<const Index, 2> ids,
+                  TensorView<const compute_t<S>, 2> weights, TensorView<compute_t<S>, 2> out) {
   if constexpr (KernelBackend<B>) {
     constexpr Index block = 8;
     parallel_for(
@@ -82,6 +82,13 @@ void gather_values(const B& backend, TensorView<const S, 2> values, TensorView<c
   }
 }
 
+template <class B, class S>
+void gather_values(const B& backend, TensorView<const S, 2> values, TensorView<const Index, 2> ids,
+                   TensorView<const compute_t<S>, 2> weights, TensorView<compute_t<S>, 2> out) {
+  check_gather<S>(values, ids, weights, out);
+  add_gathered<B, S>(backend, values, ids, weights, out);
+}
+
 PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
@@ -97,7 +104,8 @@ PARE_ABI_BEGIN
 ///         slot, or out overlaps what is read. Nothing is written then.
 ///
 /// Cost: rows hits dim numbers are read from anywhere in the table, which binds: the lines of four
-/// rows are under way at once. Memory: none. Without hits, out is 0.
+/// rows are under way at once. Memory: none. Without hits, out is 0; without rows, nothing is
+/// written.
 template <Backend B, In<2> V, class I, In<2> W, Out<2> O>
 requires detail::IsIds<I>::value && std::is_same_v<scalar_of<W>, compute_t<scalar_of<V>>> &&
          SameScalar<W, O>

@@ -117,9 +117,9 @@ void peer(const B& backend, TensorView<const compute_t<S>, 2> x,
   const TensorView<T, 2> weights = to_view(hits.scores);
   weigh_hits(backend, weights, options.k, options.weight);
   const auto hidden = matrix_in(memory->hidden, x.rows(), hits.ids.cols());
-  routing::gather_dots(backend, experts.down, hits.ids, x, hidden);
+  routing::gather_dots(backend, experts.down, hits.ids, x, hidden);  // checks ids
   transformer::activate_gated(backend, as_const(hidden), as_const(weights), hidden, activation);
-  routing::gather_values(backend, experts.up, hits.ids, as_const(hidden), y);
+  add_gathered<B, S>(backend, experts.up, as_const(to_view(hits.ids)), as_const(hidden), y);
 }
 
 template <class X>

@@ -30,6 +30,7 @@
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/view_check.hpp>
+#include <pare/routing/memory/detail/check_slots.hpp>
 #include <pare/routing/memory/detail/half_search.hpp>
 #include <pare/routing/memory/detail/product_key_run.hpp>
 #include <pare/routing/memory/memory_hits.hpp>
@@ -60,11 +61,11 @@ template <class B, class T>
 void search_product_keys(const B& backend, const ProductKeyCall<T>& c, MemoryHits<T>& hits) {
   constexpr const char* function = "routing::search_product_keys";
   check_product_keys(function, c);
-  const auto found = to_view(hits.scores);
-  check_no_overlap(function, "hits.scores", found, "queries", c.queries);
-  check_no_overlap(function, "hits.scores", found, "keys", c.keys);
+  check_apart_from_hits(function, "queries", c.queries, hits);
+  check_apart_from_hits(function, "keys", c.keys, hits);
   hits.ids.resize(c.rows(), c.heads() * c.k);
   hits.scores.resize(c.rows(), c.heads() * c.k);
+  if (c.rows() == 0) return;  // queries may have no address
   ProductKeyRun<B, T>(backend, c, hits).run();
 }
 
@@ -74,22 +75,25 @@ PARE_ABI_BEGIN
 
 /// Finds the slots of the largest scores of each row and head.
 ///
-/// \param backend left out: pare::simd
+/// \param backend left out, where hits are returned: pare::simd
 /// \param queries [rows, heads, 2 half] of float or double, contiguous along the last dimension
 /// \param keys    [heads, 2, n, half], the same, of the scalar of queries; n below 2^31
 /// \param k       1 to n
-/// \param hits    made as large as needed, memory kept: ids, slots from 0 to n^2 - 1, and scores,
-///                [rows, heads k] both: those of a head stand together, by falling score
-/// \throws std::invalid_argument if an extent does not fit, k is out of range, or what is read lies
-///         in hits. Nothing is written then.
+/// \param hits    written: ids, slots from 0 to n^2 - 1, and scores, [rows, heads k] both: those of
+///                a head stand together, by falling score. Both matrices get these extents; their
+///                memory is kept where the number of elements stays the same, and replaced where it
+///                does not. No rows: no hits
+/// \throws std::invalid_argument if an extent does not fit, k is out of range, a size does not fit
+///         63 bits, or what is read lies in hits. Nothing is written then.
 ///
 /// Cost: 4 rows heads n half FLOPs, which bind, and up to k = 32 a sorting network for each half
 /// and for the pairs, which takes as many rows at a time as a register has lanes. Up to 4 rows of
 /// float with up to 64 hits in all are searched one after the other, in a third to all of the time.
 /// With larger k each score is offered to a heap, which then binds. Memory: the result, and per
-/// worker the scores of a block of 256 bytes of rows with up to 512 keys, in the workspace. All
-/// sums of a row with a NaN are NaN: its hits are in range and mean nothing. The same bits for any
-/// number of threads; those of so few rows may differ in the last ones from the same rows among
+/// worker the scores of a block of 256 bytes of rows with up to 512 keys, in the workspace. A
+/// second call of the same sizes, with hits and a workspace kept and k up to 32, allocates nothing.
+/// All sums of a row with a NaN are NaN: its hits are in range and mean nothing. The same bits for
+/// any number of threads; those of so few rows may differ in the last ones from the same rows among
 /// more.
 template <Backend B, In<3> Q, In<4> K>
 requires ComputeScalar<scalar_of<Q>> && SameScalar<Q, K>

@@ -37,7 +37,7 @@
 #include <pare/routing/memory/tucker_search.hpp>
 #include <pare/transformer/gates.hpp>
 
-#include <algorithm>
+#include <cstddef>
 #include <optional>
 #include <type_traits>
 #include <utility>
@@ -57,6 +57,7 @@ PARE_ABI_BEGIN
 
 template <class T>
 struct UltraMemoryScratch {
+  TuckerHits<T> hits;
   AlignedBuffer<T> pre, weights;
 };
 
@@ -80,9 +81,8 @@ class UltraMemory {
       : keys_(keys), pre_values_(pre_values), values_(values), options_(std::move(options)) {
     constexpr const char* function = "routing::UltraMemory";
     const auto& e = keys_.keys.extent;
-    detail::check_tucker(function,
-                         TensorView<const scalar, 3>{nullptr, {0, e[0], 2 * e[3]}, {0, 0, 1}},
-                         keys_, options_.k);
+    detail::check_tucker_keys(function, keys_);
+    detail::check_tucker_sizes(function, keys_, 0, options_.k);
     detail::check_table(function, "pre_values", pre_values_);
     detail::check_table(function, "values", values_);
     check(values_.rows() >= 1, function, "values", values_.extent, "at least one slot");
@@ -112,6 +112,19 @@ class UltraMemory {
     return (shuffled % group() + options_.offset) % values_.rows();
   }
 
+  /// Throws if the view of an output shares memory with the keys or a table.
+  template <class O, std::size_t Rank>
+  void check_apart(const char* function, const char* output, const TensorView<O, Rank>& out) const {
+    check_no_overlap(function, output, out, "keys", keys_.keys);
+    check_no_overlap(function, output, out, "cores", keys_.cores);
+    check_no_overlap(function, output, out, "u", keys_.u);
+    check_no_overlap(function, output, out, "v", keys_.v);
+    check_no_overlap(function, output, out, "pre_values", pre_values_);
+    check_no_overlap(function, output, out, "values", values_);
+  }
+
+  /// Runs the memory. No rows: a no-op.
+  ///
   /// \param queries [rows, heads, 2 half], normalised as the model asks, any strides
   /// \param p       [rows, pre dim], rows contiguous: what multiplies pre-values
   /// \param out     [rows, dim], rows contiguous, written; apart from what is read
@@ -119,20 +132,21 @@ class UltraMemory {
   ///         overlaps what is read. Nothing is written then.
   ///
   /// Cost: that of the search, and rows heads k (pre dim + dim) numbers read from anywhere in the
-  /// tables. Memory: what the search finds, and 1 + cores numbers for each hit, in the backend's
-  /// workspace. A NaN in a row reaches that row of out alone. The same bits for any number of
-  /// threads.
+  /// tables. Memory, in the backend's workspace: that of the search, what it finds, and 2 numbers
+  /// for each hit; a second call of the same sizes allocates nothing. A NaN in a row reaches that
+  /// row of out alone. The same bits for any number of threads.
   template <Backend B>
   void apply(const B& backend, TensorView<const scalar, 3> queries, TensorView<const scalar, 2> p,
              TensorView<scalar, 2> out) const {
     check_call(queries, p, out);
     if (out.rows() == 0) return;
     const auto on = on_any_executor(backend);
-    TuckerHits<scalar> hits = search_tucker_keys(on, queries, keys_, options_.k);
-    for (Index i = 0; i < hits.ids.size(); ++i) hits.ids.data()[i] = row_of(hits.ids.data()[i]);
     const auto memory = leased<detail::UltraMemoryScratch<scalar>>(on);
+    TuckerHits<scalar>& hits = memory->hits;
+    search_tucker_keys(on, queries, keys_, options_.k, hits);
+    for (Index i = 0; i < hits.ids.size(); ++i) hits.ids.data()[i] = row_of(hits.ids.data()[i]);
     const auto pre = matrix_in(memory->pre, out.rows(), hits.ids.cols());
-    gather_dots(on, pre_values_, hits.ids, p, pre);
+    gather_dots(on, pre_values_, hits.ids, p, pre);  // checks ids
     if (options_.gelu) transformer::activate(on, as_const(pre), pre, transformer::Gelu{});
     const auto weights = matrix_in(memory->weights, out.rows(), hits.ids.cols());
     const Index slice = dim() / cores();
@@ -140,8 +154,9 @@ class UltraMemory {
       for (Index r = 0; r < out.rows(); ++r)
         for (Index j = 0; j < pre.cols(); ++j)
           weights(r, j) = hits.scores(r, j * cores() + c) * pre(r, j);
-      gather_values(on, columns_of(values_, c * slice, slice), hits.ids, as_const(weights),
-                    columns_of(out, c * slice, slice));
+      detail::add_gathered<OnAnyExecutor<B>, S>(on, columns_of(values_, c * slice, slice),
+                                                as_const(to_view(hits.ids)), as_const(weights),
+                                                columns_of(out, c * slice, slice));
     }
   }
 
@@ -168,9 +183,7 @@ class UltraMemory {
     check_contiguous_rows(function, "out", out);
     check_no_overlap(function, "out", out, "queries", queries);
     check_no_overlap(function, "out", out, "p", p);
-    check_no_overlap(function, "out", out, "keys", keys_.keys);
-    check_no_overlap(function, "out", out, "pre_values", pre_values_);
-    check_no_overlap(function, "out", out, "values", values_);
+    check_apart(function, "out", out);
   }
 
   TuckerKeys<scalar> keys_;

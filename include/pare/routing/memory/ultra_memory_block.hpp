@@ -24,6 +24,7 @@
 #include <pare/core/refused_call.hpp>
 #include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/core/view_check.hpp>
 #include <pare/routing/memory/ultra_memory.hpp>
 #include <pare/transformer/linear.hpp>
 #include <pare/transformer/norms.hpp>
@@ -80,9 +81,15 @@ void ultra_memory(const B& backend, TensorView<const compute_t<S>, 2> x,
   using T = compute_t<S>;
   constexpr const char* function = "routing::ultra_memory";
   check_layers(layers, memory);
+  check_view(function, "x", x);
+  for (const Index numbers : {layers.query.outputs(), memory.pre_dim(), memory.dim()})
+    checked_count(function, "x", checked_product(function, "x", x.rows(), numbers), sizeof(T));
   transformer::check_linear(function, layers.query.inputs(), layers.value.outputs(), x, y);
   for (const L* layer : {&layers.query, &layers.pre, &layers.value})
     transformer::check_apart_from_layer(function, "y", y, *layer);
+  check_no_overlap(function, "y", y, "layers.gain", layers.gain);
+  check_no_overlap(function, "y", y, "layers.bias", layers.bias);
+  memory.check_apart(function, "y", y);
   const Index rows = y.rows(), heads = memory.heads(), half = memory.half();
   if (rows == 0) return;
   const auto kept = leased<UltraBlockMemory<T>>(backend);
@@ -124,12 +131,12 @@ PARE_ABI_BEGIN
 /// \param x       [rows, inputs] of what tables and layers are computed in, any strides
 /// \param layers  the layers around the memory, of that scalar
 /// \param memory  the memory
-/// \param y       [rows, outputs], any strides, written; apart from x and the layers
-/// \throws std::invalid_argument if an extent does not fit, or y overlaps what is read. Nothing is
-///         written then. No rows: a no-op.
+/// \param y       [rows, outputs], any strides, written; apart from x, layers, keys and tables
+/// \throws std::invalid_argument if an extent does not fit, sizes of what is kept do not fit 63
+///         bits, or y overlaps what is read. Nothing is written then. No rows: a no-op.
 ///
 /// Cost: those of the layers and of the memory. Memory, in the backend's workspace: queries, p and
-/// values of all rows.
+/// values of all rows, and that of the memory.
 template <Backend B, In<2> X, class L, StorageScalar S, Out<2> Y>
 requires std::is_same_v<scalar_of<X>, compute_t<S>> && SameScalar<X, Y> &&
          std::is_same_v<transformer::linear_scalar<L>, compute_t<S>>

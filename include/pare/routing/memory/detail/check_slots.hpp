@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// Checks of a table and of the ids of its rows.
+/// Checks of a table, of the ids of its rows, and of the memory of hits.
 
 #include <pare/core/check.hpp>
 #include <pare/core/scalar.hpp>
@@ -10,6 +10,7 @@
 #include <pare/core/view_check.hpp>
 
 #include <array>
+#include <cstddef>
 #include <type_traits>
 
 namespace pare::routing::detail {
@@ -29,6 +30,14 @@ template <class S>
 void check_table(const char* function, const char* argument, TensorView<S, 2> table) {
   check_view(function, argument, table);
   check_contiguous_rows(function, argument, table);
+}
+
+/// Throws if what a search reads lies in the memory of its hits, which it writes or frees.
+template <class Hits, class T, std::size_t Rank>
+void check_apart_from_hits(const char* function, const char* argument,
+                           const TensorView<T, Rank>& read, Hits& hits) {
+  check_no_overlap(function, "hits.ids", to_view(hits.ids), argument, read);
+  check_no_overlap(function, "hits.scores", to_view(hits.scores), argument, read);
 }
 
 template <class X>

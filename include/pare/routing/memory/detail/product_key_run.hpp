@@ -3,7 +3,7 @@
 
 /// \file
 /// A search of product keys: scores of a block of rows by products with the keys as they lie, then
-/// the choice of all rows of a register at a time; of few rows one after the other.
+/// the choice of all rows of a register at a time. Of few rows: few_key_rows.hpp.
 
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
@@ -15,8 +15,9 @@
 #include <pare/kernel/pack_lines.hpp>
 #include <pare/kernel/product_key_search.hpp>
 #include <pare/kernel/product_tile.hpp>
-#include <pare/linalg/weight_rows.hpp>
+#include <pare/routing/memory/detail/few_key_rows.hpp>
 #include <pare/routing/memory/detail/half_search.hpp>
+#include <pare/routing/memory/detail/product_key_call.hpp>
 #include <pare/routing/memory/memory_hits.hpp>
 
 #include <algorithm>
@@ -28,18 +29,6 @@
 
 namespace pare::routing::detail {
 PARE_ABI_BEGIN
-
-template <class T>
-struct ProductKeyCall {
-  TensorView<const T, 3> queries;  ///< [rows, heads, 2 half]
-  TensorView<const T, 4> keys;     ///< [heads, 2, n, half]
-  Index k = 0;
-
-  Index rows() const { return queries.extent[0]; }
-  Index heads() const { return keys.extent[0]; }
-  Index n() const { return keys.extent[2]; }
-  Index half() const { return keys.extent[3]; }
-};
 
 struct ProductKeyMemory {
   AlignedBuffer<std::byte> bytes;
@@ -72,27 +61,6 @@ struct ProductKeyBlock {
   }
 };
 
-/// Whether each row is searched by itself: a network takes as long for one as for a register of
-/// them, a list longer the more it keeps.
-inline bool has_few_key_rows(Index rows, Index k) { return rows <= 4 && rows * k <= 64; }
-
-/// What a worker keeps of few rows.
-struct FewKeyRows {
-  std::array<float*, 2> scores{};         ///< [rows x n]
-  std::array<float*, 2> best{};           ///< [k]
-  std::array<std::int32_t*, 2> places{};  ///< [k]
-  double* sums = nullptr;                 ///< [k]
-
-  void carve(Carver& take, Index rows, Index n, Index k) {
-    for (std::size_t which = 0; which < 2; ++which) {
-      take(scores[which], rows * n);
-      take(best[which], k);
-      take(places[which], k);
-    }
-    take(sums, k);
-  }
-};
-
 template <class B, class T>
 class ProductKeyRun {
  public:
@@ -107,17 +75,10 @@ class ProductKeyRun {
     };
     if constexpr (KernelBackend<B>) {
       if constexpr (std::is_same_v<T, float>)
-        if (has_few_key_rows(c_.rows(), c_.k)) {
-          return over<FewKeyRows>(
-              c_.heads(),
-              [&](FewKeyRows& few, Carver& take) { few.carve(take, c_.rows(), c_.n(), c_.k); },
-              [&](Index head, const FewKeyRows& few) { find_few(head, few); });
-        }
+        if (has_few_key_rows(c_.rows(), c_.k)) return FewKeyRun<B>(backend_, c_, hits_).run();
       if (by_network())
-        return over<Block>(
-            items,
-            [&](Block& block, Carver& take) { block.carve(take, c_.half(), keys_of_part()); },
-            [&](Index item, const Block& block) { find(place(item), block); });
+        return with_blocks(items,
+                           [&](Index item, const Block& block) { find(place(item), block); });
       parallel_for(backend_.executor, items,
                    [&](Index item, int) { find_one_by_one(place(item)); });
     } else {
@@ -131,21 +92,23 @@ class ProductKeyRun {
     Index head, begin, count;
   };
 
-  /// f(item, memory) on all threads, with the memory of a worker each.
-  template <class Memory, class Carve, class F>
-  void over(Index items, const Carve& carve, const F& f) {
-    const Index workers = worker_count(backend_.executor, items);
+  /// f(item, block) on all threads, with a block of memory of each worker.
+  template <class F>
+  void with_blocks(Index items, const F& f) {
+    const auto carve = [&](Block& block, Carver& take) {
+      block.carve(take, c_.half(), keys_of_part());
+    };
     Carver count(nullptr);
-    Memory none;
+    Block none;
     carve(none, count);
     const auto size = static_cast<Index>(count.used());
-    std::byte* const bytes =
-        memory_->bytes.resize(static_cast<std::size_t>(size * std::max<Index>(workers, 1)));
+    std::byte* const bytes = memory_->bytes.resize(
+        static_cast<std::size_t>(size * worker_count(backend_.executor, items)));
     parallel_for(backend_.executor, items, [&](Index item, int worker) {
-      Memory memory;
+      Block block;
       Carver take(bytes + size * worker);
-      carve(memory, take);
-      f(item, memory);
+      carve(block, take);
+      f(item, block);
     });
   }
 
@@ -227,34 +190,6 @@ class ProductKeyRun {
         all.places[static_cast<Index>(s) * Block::stride + c] = places[s];
       }
     }
-  }
-
-  /// All rows of a head, whose keys are read once.
-  void find_few(Index head, const FewKeyRows& few) {
-    const Index rows = c_.rows(), n = c_.n();
-    for (Index which = 0; which < 2; ++which)
-      linalg::multiply_weight_rows(
-          backend_,
-          TensorView<const T, 2>{
-              &c_.keys(head, which, 0, 0), {n, c_.half()}, {c_.keys.stride[2], 1}},
-          queries(Item{head, 0, rows}, which),
-          TensorView<T, 2>{few.scores[static_cast<std::size_t>(which)], {rows, n}, {n, 1}});
-    for (Index r = 0; r < rows; ++r) choose_few(head, r, few);
-  }
-
-  void choose_few(Index head, Index row, const FewKeyRows& few) {
-    for (std::size_t which = 0; which < 2; ++which) {
-      kernel::FallingList<T, std::int32_t> list(c_.k, few.best[which], few.places[which], 1);
-      const T* const scores = few.scores[which] + row * c_.n();
-      for (Index i = 0; i < c_.n(); ++i) list.offer(scores[i], static_cast<std::int32_t>(i));
-    }
-    kernel::FallingList<double, Index> list(c_.k, few.sums, &hits_.ids(row, head * c_.k), 1);
-    kernel::each_pair(c_.k, [&](Index a, Index b) {
-      list.offer(static_cast<double>(few.best[0][a]) + static_cast<double>(few.best[1][b]),
-                 few.places[0][a] * c_.n() + few.places[1][b]);
-    });
-    for (Index s = 0; s < c_.k; ++s)
-      hits_.scores(row, head * c_.k + s) = static_cast<T>(few.sums[s]);
   }
 
   /// The definition, and the way of more hits than a network holds.
