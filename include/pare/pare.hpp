@@ -223,6 +223,7 @@
 #include <pare/retrieval/projection_head.hpp>
 #include <pare/retrieval/residual_codec.hpp>
 #include <pare/retrieval/residual_max_sim.hpp>
+#include <pare/retrieval/top_k_dot.hpp>
 #include <pare/routing/adapters.hpp>
 #include <pare/routing/balance.hpp>
 #include <pare/routing/combine.hpp>

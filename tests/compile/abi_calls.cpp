@@ -171,6 +171,7 @@ void calls_of_transformer(Matrix& x, const Eigen::VectorXf& gain, Matrix& y, Ten
 void calls_of_retrieval(const Matrix& x) {
   const std::vector<pare::Index> offsets{0, x.rows()};
   pare::retrieval::max_sim(pare::simd.threads(2), x, x, offsets);
+  pare::retrieval::top_k_dot(x, x, 1);
   const auto codec = pare::retrieval::fit_residual_codec(x, {.bits = 2});
   pare::retrieval::residual_max_sim(x, codec, pare::retrieval::encode(codec, x), offsets);
 }

@@ -439,6 +439,9 @@ void refused() {
   retrieval::encode(x, x);             // refused: retrieval::encode: codec: wanted a ResidualCodec
   retrieval::decode(codec, x, y);      // refused: retrieval::decode: rows: wanted ResidualRows
   retrieval::residual_max_sim(x, x, x, kept);  // refused: residual_max_sim: codec: wanted a Residual
+  retrieval::top_k_dot(xi, xi, 3);  // refused: top_k_dot: table: wanted elements of float
+  retrieval::top_k_dot(x, xd, 3);   // refused: top_k_dot: queries: wanted the scalar type
+  retrieval::top_k_dot(x, x);       // refused: top_k_dot: after queries: wanted k
   routing::route(xi, routing::TopOne{});  // refused: routing::route: logits: wanted elements of float
   routing::route(w, 2);                   // refused: routing::route: gate: wanted TopOne, TopK
   routing::route(w, routing::TopOne{}, 2);  // refused: routing::route: after the gate: wanted Routes

@@ -144,13 +144,14 @@ double bound_of(const Stored& s, Index begin, Index end) {
 }
 
 TEST(ResidualMaxSim, IsThatOfDecodedRows) {
-  for (const auto& [dim, bits, tokens] : {std::array<int, 3>{128, 4, 32},
-                                          {96, 2, 5},
-                                          {33, 1, 17},
-                                          {128, 1, 40},
-                                          {64, 4, 3},
-                                          {7, 4, 1},
-                                          {256, 2, 16}}) {
+  for (const auto& shape : {std::array<int, 3>{128, 4, 32},
+                            {96, 2, 5},
+                            {33, 1, 17},
+                            {128, 1, 40},
+                            {64, 4, 3},
+                            {7, 4, 1},
+                            {256, 2, 16}}) {
+    const int dim = shape[0], bits = shape[1], tokens = shape[2];
     const Stored s(dim, bits, tokens);
     const auto definition =
         pare::retrieval::max_sim(pare::reference, s.queries, decoded(s.codec, s.rows), s.offsets);
@@ -168,6 +169,21 @@ TEST(ResidualMaxSim, IsThatOfDecodedRows) {
     expect(pare::simd, 1);
     if (dim == 33) expect(pare::simd_for<pare::arch::scalar>{}, 0);
   }
+}
+
+TEST(ResidualMaxSim, RoundsQueriesToTheNearestByte) {
+  ResidualCodec codec{.centroids = RowMatrix<float>::Zero(1, 7), .bounds = {0}, .levels = {}};
+  codec.levels.bits = 1;
+  codec.levels.values = {-1, 1};
+  codec.levels.in_bytes = {0, 255};
+  codec.levels.least = -1;
+  codec.levels.step = 2 / 255.0f;
+  const ResidualRows rows{{0}, {1, 1, 1, 1}, {1}};  // planes of four bytes: dimensions 0 to 3 are 1
+  RowMatrix<float> query = RowMatrix<float>::Constant(1, 7, .6f);
+  query(0, 0) = 127;
+  query.rightCols(3).setZero();
+  // 127 + 3 * .6 as they are; half a step each is 1.5 off at most.
+  EXPECT_NEAR(residual_max_sim(query, codec, rows, std::vector<Index>{0, 1})[0], 128.8, 1.501);
 }
 
 TEST(ResidualMaxSim, HasTheSameBitsForAnyThreadsAndAllocatesNothingTheSecondTime) {
