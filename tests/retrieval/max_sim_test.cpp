@@ -171,7 +171,7 @@ TEST(MaxSim, AllocatesNothingTheSecondTime) {
   long before = 0;
   for (int turn = 0; turn < 3; ++turn) {
     before = pare::testing::allocations;
-    max_sim(pare::simd.threads(2).with(workspace), q, t, ragged, scores);
+    max_sim(pare::simd.threads(PARE_HAS_OPENMP ? 2 : 1).with(workspace), q, t, ragged, scores);
   }
   EXPECT_EQ(pare::testing::allocations, before);
 }

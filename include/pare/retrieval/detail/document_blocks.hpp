@@ -21,7 +21,9 @@ class DocumentBlocks {
   Index items() const { return documents() == 0 ? 0 : offsets_.back() / block + 1; }
   /// The first document of an item; of `items()` the end.
   Index begin(Index item) const {
-    return std::lower_bound(offsets_.begin(), offsets_.end() - 1, item * block) - offsets_.begin();
+    return std::lower_bound(offsets_.begin(), offsets_.end() - 1, item * block,
+                            [](Index offset, Index token) { return offset < token; }) -
+           offsets_.begin();
   }
 
  private:

@@ -107,8 +107,9 @@ inline void move_centroids(TensorView<const float, 2> tokens,
 
 /// The bucket of a residual: how many bounds are below it.
 inline int bucket_of(const std::vector<float>& bounds, float residual) {
-  return static_cast<int>(std::lower_bound(bounds.begin(), bounds.end(), residual) -
-                          bounds.begin());
+  int below = 0;
+  for (const float bound : bounds) below += bound < residual ? 1 : 0;
+  return below;
 }
 
 /// Bounds and values of buckets from the quantiles of all residuals, linear between two of them.
@@ -121,7 +122,7 @@ inline void set_buckets(TensorView<const float, 2> tokens, const std::vector<std
     for (Index c = 0; c < tokens.cols(); ++c)
       all.push_back(tokens(i, c) -
                     centroids(static_cast<Index>(near[static_cast<std::size_t>(i)]), c));
-  std::sort(all.begin(), all.end());
+  std::sort(all.begin(), all.end(), [](float a, float b) { return a < b; });
   const auto quantile = [&all](double share) {
     const double at = share * static_cast<double>(all.size() - 1);
     const auto below = static_cast<std::size_t>(at);

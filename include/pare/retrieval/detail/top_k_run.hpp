@@ -37,13 +37,15 @@ struct TopKCall {
 };
 
 /// Larger scores first, of equal ones the lower row, NaN last.
-template <class T>
-bool comes_before(const kernel::ListedDot<T>& a, const kernel::ListedDot<T>& b) {
-  if (a.score > b.score) return true;
-  if (a.score < b.score) return false;
-  const bool a_last = is_nan(a.score), b_last = is_nan(b.score);
-  return a_last == b_last ? a.row < b.row : b_last;
-}
+struct ComesBefore {
+  template <class T>
+  bool operator()(const kernel::ListedDot<T>& a, const kernel::ListedDot<T>& b) const {
+    if (a.score > b.score) return true;
+    if (a.score < b.score) return false;
+    const bool a_last = is_nan(a.score), b_last = is_nan(b.score);
+    return a_last == b_last ? a.row < b.row : b_last;
+  }
+};
 
 template <class S>
 void reference_top_k_dot(const TopKCall<S>& c) {
@@ -57,7 +59,7 @@ void reference_top_k_dot(const TopKCall<S>& c) {
         sum += widened(c.queries(i, x)) * widened(c.table(j, x));
       all[static_cast<std::size_t>(j)] = {static_cast<std::uint32_t>(j), static_cast<T>(sum)};
     }
-    std::partial_sort(all.begin(), all.begin() + c.k, all.end(), comes_before<T>);
+    std::partial_sort(all.begin(), all.begin() + c.k, all.end(), ComesBefore{});
     for (Index t = 0; t < c.k; ++t) {
       c.ids(i, t) = static_cast<Index>(all[static_cast<std::size_t>(t)].row);
       c.scores(i, t) = all[static_cast<std::size_t>(t)].score;
@@ -172,7 +174,7 @@ class TopKRun {
   /// Leaves the k best of a list, and raises the threshold to the last of them.
   void drop_worst(Index query, const Worker& w) const {
     Listed* const list = w.entries + query * capacity(c_.k);
-    std::nth_element(list, list + c_.k - 1, list + w.counts[query], comes_before<T>);
+    std::nth_element(list, list + c_.k - 1, list + w.counts[query], ComesBefore{});
     w.counts[query] = c_.k;
     w.thresholds[query] = list[c_.k - 1].score;
   }
@@ -184,14 +186,14 @@ class TopKRun {
     for (Index which = 1; which < workers_; ++which) {
       const Worker w = worker(which);
       if (found > c_.k) {
-        std::nth_element(all, all + c_.k - 1, all + found, comes_before<T>);
+        std::nth_element(all, all + c_.k - 1, all + found, ComesBefore{});
         found = c_.k;
       }
       if (w.counts[query] > c_.k) drop_worst(query, w);
       std::copy_n(w.entries + query * capacity(c_.k), w.counts[query], all + found);
       found += w.counts[query];
     }
-    std::partial_sort(all, all + c_.k, all + found, comes_before<T>);
+    std::partial_sort(all, all + c_.k, all + found, ComesBefore{});
     for (Index t = 0; t < c_.k; ++t) {
       c_.ids(query, t) = static_cast<Index>(all[t].row);
       c_.scores(query, t) = all[t].score;
