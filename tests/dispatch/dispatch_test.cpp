@@ -10,6 +10,8 @@
 #include <pare/linalg/multiply.hpp>
 #include <pare/linalg/spmm.hpp>
 #include <pare/projection/project.hpp>
+#include <pare/retrieval/residual_max_sim.hpp>
+#include <pare/retrieval/top_k_dot.hpp>
 #include <pare/sequence/dense_scan.hpp>
 #include <pare/sequence/scan.hpp>
 #include <pare/transformer/dense_linear.hpp>
@@ -391,6 +393,42 @@ void expect_head_agrees(const Head& head) {
   head.reduce(pare::reference, hidden, request, wanted);
   EXPECT_EQ(got.ids, wanted.ids);
   EXPECT_EQ(got.drawn, wanted.drawn);
+}
+
+/// Scores of documents, and the rows that are closest to few and to many queries.
+template <class S>
+void expect_retrieval_agrees(double tolerance) {
+  using namespace pare::retrieval;
+  using T = pare::compute_t<S>;
+  pare::RowMatrix<S> rows(90, 21);
+  for (Index i = 0; i < rows.size(); ++i)
+    rows.data()[i] = static_cast<S>(static_cast<T>((i * i) % 19) / T(8) - T(1));
+  const std::vector<Index> offsets{0, 1, 1, 60, 90};
+  const auto outputs = [&](const auto& backend) {
+    std::vector<T> all = max_sim(backend, rows.topRows(5), rows, offsets);
+    for (const Index queries : {Index{2}, Index{7}}) {
+      const auto hits = top_k_dot(backend, rows, rows.topRows(queries), 4);
+      all.insert(all.end(), hits.scores.data(), hits.scores.data() + hits.scores.size());
+    }
+    if constexpr (std::is_same_v<S, float>) {
+      const auto codec = fit_residual_codec(backend, rows, {.centroids = 8});
+      const auto scores =
+          residual_max_sim(backend, rows.topRows(5), codec, encode(backend, codec, rows), offsets);
+      all.insert(all.end(), scores.begin(), scores.end());
+    }
+    return all;
+  };
+  const auto picked = outputs(pare::dispatched), wanted = outputs(pare::reference);
+  for (std::size_t i = 0; i < wanted.size(); ++i)
+    if (picked[i] != wanted[i])  // -infinity, too
+      ASSERT_NEAR(static_cast<double>(picked[i]), static_cast<double>(wanted[i]), tolerance) << i;
+}
+
+TEST(Dispatch, RetrievalAgreesWithTheReference) {
+  expect_retrieval_agrees<float>(0.2);  // queries of residual codes are bytes
+  expect_retrieval_agrees<double>(1e-10);
+  expect_retrieval_agrees<pare::bf16>(1e-3);
+  expect_retrieval_agrees<pare::f16>(1e-3);
 }
 
 TEST(Dispatch, DraftHeadsAgreeWithTheReference) {
