@@ -30,8 +30,8 @@ inline constexpr std::ptrdiff_t max_dot_rows = 12;
 /// score_d = sum_i max_j <q_i, row_j> over the rows j of document d, as RowMaxima has it. bf16 is
 /// multiplied in pairs where that is native, other 16-bit storage is widened into L1.
 ///
-/// Cost: 2 queries rows depth FLOPs, which bind from about a register of queries on; with fewer,
-/// reading the rows does. What comes next is fetched meanwhile: rows without gaps, that is.
+/// Cost: 2 queries rows depth FLOPs, which bind from about a register of queries on; fewer take as
+/// long as a register of them. What comes next is fetched meanwhile: rows without gaps, that is.
 template <StorageScalar S>
 struct MaxDots {
   using T = compute_t<S>;

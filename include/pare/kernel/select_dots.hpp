@@ -36,8 +36,8 @@ struct DotLists {
 
 /// Lists row j for query i unless <q_i, row_j> < threshold_i. NaN is listed.
 ///
-/// Cost: 2 queries count depth FLOPs, which bind from about a register of queries on. Queries are
-/// the lanes, as in MaxDots.
+/// Cost: 2 queries count depth FLOPs, which bind from about a register of queries on; fewer take as
+/// long as a register of them. Queries are the lanes, as in MaxDots.
 template <StorageScalar S>
 struct SelectDots {
   using T = compute_t<S>;

@@ -69,8 +69,9 @@ PARE_ABI_BEGIN
 /// \throws std::invalid_argument if dim is 0 or not that of both, offsets or an extent do not fit,
 ///         rows are not contiguous, or scores overlaps what is read. Nothing is written then.
 ///
-/// Cost: 2 query tokens x tokens x dim FLOPs, which bind from about 16 query tokens on, and one
-/// read of the documents, which binds with fewer; bf16 is multiplied in pairs where that is native.
+/// Cost: 2 query tokens x tokens x dim FLOPs, which bind from about 16 query tokens on; fewer take
+/// as long as a register of them (16 of float with AVX-512), or as one read of the documents. bf16
+/// is multiplied in pairs where that is native.
 /// Products are summed in float (double for double) and the maxima in double. Memory: the queries
 /// packed, and per worker 13 rows of products, in the workspace. The same bits for any number of
 /// threads, and whatever other documents are scored.

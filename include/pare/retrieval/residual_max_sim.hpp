@@ -18,8 +18,8 @@
 ///
 ///     scale_j (max |q| / 254 |residual|_1 + step / 2 |q|_1 (1 + 1/127)),
 ///
-/// step the 255th part of the values' range: a tenth of what 4 bits have lost already. Elsewhere
-/// products are float. Centroids' products are float on all.
+/// step the 255th part of the values' range. Elsewhere products are float. Centroids' products are
+/// float on all.
 ///
 /// Empty documents score -infinity. A query token with a NaN or an infinity makes the scores of all
 /// other documents NaN. Sources: as residual_codec.hpp; the look-up is XTR/WARP's implicit
