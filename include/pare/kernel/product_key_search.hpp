@@ -182,11 +182,14 @@ void largest_pairs(const LargestPairs<T>& a) noexcept {
   const PairPlaces pairs(a.k, a.stride);
   static_assert(PairPlaces::most <= 128);
   LargestKeys<Arch, T, 7, Room> keys;
-  const std::ptrdiff_t found = pairs.count < Room ? pairs.count : Room, kept = a.k;
+  // The smaller is the count itself: g++ 12 warns of places beyond the arrays otherwise.
+  constexpr auto most = static_cast<std::ptrdiff_t>(PairPlaces::most);
+  const std::ptrdiff_t count = pairs.count < most ? pairs.count : most;
+  const std::ptrdiff_t found = count < Room ? count : Room, kept = a.k;
   for (std::ptrdiff_t c = 0; c < a.columns; c += n) {
     const PairsOfColumns<Arch, T> at{a, pairs, c};
-    keys.find(pairs.count, [&](std::ptrdiff_t p)
-                               PARE_LAMBDA_INLINE { return key_of<Arch, 7, T>(at.sums(p), p); });
+    keys.find(count, [&](std::ptrdiff_t p)
+                         PARE_LAMBDA_INLINE { return key_of<Arch, 7, T>(at.sums(p), p); });
     for (std::ptrdiff_t l = 0; l < n && c + l < a.columns; ++l) {
       std::ptrdiff_t* const ids = a.ids + (c + l) * a.ids_stride;
       T* const scores = a.scores + (c + l) * a.scores_stride;
