@@ -218,9 +218,15 @@
 #include <pare/projection/prepared_projection.hpp>
 #include <pare/projection/project.hpp>
 #include <pare/projection/sparse_projection.hpp>
+#include <pare/retrieval/bm25.hpp>
+#include <pare/retrieval/bm25_options.hpp>
+#include <pare/retrieval/hit.hpp>
 #include <pare/retrieval/max_sim.hpp>
+#include <pare/retrieval/metrics.hpp>
 #include <pare/retrieval/projection.hpp>
 #include <pare/retrieval/projection_head.hpp>
+#include <pare/retrieval/rank_fusion.hpp>
+#include <pare/retrieval/rerank.hpp>
 #include <pare/retrieval/residual_codec.hpp>
 #include <pare/retrieval/residual_max_sim.hpp>
 #include <pare/retrieval/top_k_dot.hpp>

@@ -168,6 +168,17 @@ void calls_of_transformer(Matrix& x, const Eigen::VectorXf& gain, Matrix& y, Ten
   sparse.apply(pare::simd, pare::as_const(pare::to_view(x)), pare::to_view(y));
 }
 
+void calls_of_rankings(const Matrix& x, std::span<const std::int32_t> tokens,
+                        std::span<const Index> offsets) {
+  namespace retrieval = pare::retrieval;
+  const retrieval::ItemLists lists{offsets, offsets};
+  retrieval::evaluate_rankings(pare::simd.threads(2), x, lists, lists, 5);
+  const retrieval::Bm25Index index(tokens, offsets);
+  const auto hits = index.search(tokens, 5);
+  retrieval::rerank(hits, [](Index id) { return static_cast<double>(id); }, {.prune = 0.1});
+  retrieval::fuse_adaptive(hits, offsets, 3, retrieval::adaptive_weights(offsets, 100));
+}
+
 void calls_of_retrieval(const Matrix& x) {
   const std::vector<pare::Index> offsets{0, x.rows()};
   pare::retrieval::max_sim(pare::simd.threads(2), x, x, offsets);

@@ -429,6 +429,7 @@ void refused() {
   dense_scan(w + w, w, w, rank3, y, rank3);  // refused: dense_scan: a: .*an expression
   dense_scan(w, w, w, rank3, yd, rank3);  // refused: dense_scan: state: wanted the scalar type
   dense_scan(xd, xd, xd, rank3, yd, wide_rank3);  // refused: dense_scan: x: wanted .*scalar of a
+  pare::retrieval::evaluate_rankings(xi, kept, kept, 5);  // refused: evaluate_rankings: scores: wanted elements of float
   namespace routing = pare::routing;
   namespace retrieval = pare::retrieval;
   retrieval::max_sim(xi, xi, kept);  // refused: retrieval::max_sim: queries: wanted elements of float
