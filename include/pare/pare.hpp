@@ -223,6 +223,9 @@
 #include <pare/retrieval/hit.hpp>
 #include <pare/retrieval/max_sim.hpp>
 #include <pare/retrieval/metrics.hpp>
+#include <pare/retrieval/objectives/direct_au.hpp>
+#include <pare/retrieval/objectives/pairwise.hpp>
+#include <pare/retrieval/objectives/uniformity.hpp>
 #include <pare/retrieval/projection.hpp>
 #include <pare/retrieval/projection_head.hpp>
 #include <pare/retrieval/rank_fusion.hpp>

@@ -169,7 +169,7 @@ void calls_of_transformer(Matrix& x, const Eigen::VectorXf& gain, Matrix& y, Ten
 }
 
 void calls_of_rankings(const Matrix& x, std::span<const std::int32_t> tokens,
-                        std::span<const Index> offsets) {
+                       std::span<const Index> offsets) {
   namespace retrieval = pare::retrieval;
   const retrieval::ItemLists lists{offsets, offsets};
   retrieval::evaluate_rankings(pare::simd.threads(2), x, lists, lists, 5);
@@ -177,6 +177,12 @@ void calls_of_rankings(const Matrix& x, std::span<const std::int32_t> tokens,
   const auto hits = index.search(tokens, 5);
   retrieval::rerank(hits, [](Index id) { return static_cast<double>(id); }, {.prune = 0.1});
   retrieval::fuse_adaptive(hits, offsets, 3, retrieval::adaptive_weights(offsets, 100));
+  Matrix by_users = x, by_items = x;
+  retrieval::uniformity(x);
+  retrieval::direct_au(pare::simd.threads(2), x, x, by_users, by_items);
+  const std::vector<double> scores(3, 1.0);
+  retrieval::bpr(scores, scores);
+  retrieval::dpo({scores, scores, scores, scores});
 }
 
 void calls_of_retrieval(const Matrix& x) {

@@ -430,6 +430,10 @@ void refused() {
   dense_scan(w, w, w, rank3, yd, rank3);  // refused: dense_scan: state: wanted the scalar type
   dense_scan(xd, xd, xd, rank3, yd, wide_rank3);  // refused: dense_scan: x: wanted .*scalar of a
   pare::retrieval::evaluate_rankings(xi, kept, kept, 5);  // refused: evaluate_rankings: scores: wanted elements of float
+  pare::retrieval::uniformity(xi);               // refused: uniformity: x: wanted elements of float
+  pare::retrieval::uniformity_gradient(xd, y);   // refused: uniformity_gradient: gradient: wanted the scalar
+  pare::retrieval::alignment(x, xd);             // refused: retrieval::alignment: y: wanted the scalar type
+  pare::retrieval::direct_au(x, x, y, xd);       // refused: direct_au: item_gradient: wanted
   namespace routing = pare::routing;
   namespace retrieval = pare::retrieval;
   retrieval::max_sim(xi, xi, kept);  // refused: retrieval::max_sim: queries: wanted elements of float

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <pare/core/check.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/core/view_check.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <vector>
+
+namespace pare::retrieval::detail {
+PARE_ABI_BEGIN
+
+/// The norm of a row, in double. Four sums, which a processor adds side by side.
+template <class T>
+double row_norm(TensorView<const T, 2> x, Index row) {
+  std::array<double, 4> squares{};
+  for (Index c = 0; c < x.cols(); ++c) {
+    const auto value = static_cast<double>(x(row, c));
+    squares[static_cast<std::size_t>(c & 3)] += value * value;
+  }
+  const double sum = (squares[0] + squares[1]) + (squares[2] + squares[3]);
+  if (is_finite(sum) && sum > 1e-280) return std::sqrt(sum);
+  // Squares of doubles may be too large or too small where the row is not.
+  double largest = 0, scaled = 0;
+  for (Index c = 0; c < x.cols(); ++c)
+    largest = std::max(largest, std::abs(static_cast<double>(x(row, c))));
+  for (Index c = 0; c < x.cols(); ++c) {
+    const double part = static_cast<double>(x(row, c)) / largest;
+    scaled += part * part;
+  }
+  return largest * std::sqrt(scaled);
+}
+
+/// 1 / |x_i| of each row. \throws std::invalid_argument if a row has no direction: its norm is 0,
+/// or it or its inverse is not finite
+template <class T>
+void inverse_norms(const char* function, const char* argument, TensorView<const T, 2> x,
+                   std::vector<double>& inverse) {
+  inverse.resize(static_cast<std::size_t>(x.rows()));
+  for (Index i = 0; i < x.rows(); ++i) {
+    const double norm = row_norm(x, i);
+    // In T, which unit rows are made in, and so neither 0 nor infinite there.
+    const auto own = static_cast<double>(static_cast<T>(1 / norm));
+    check(norm > 0 && is_finite(norm) && is_finite(own) && own > 0, function, argument,
+          Worded{"row ", i, ", whose norm is 0, not finite or out of range"},
+          "rows that have a direction");
+    inverse[static_cast<std::size_t>(i)] = 1 / norm;
+  }
+}
+
+/// Row `row` of x with norm 1.
+template <class T>
+void unit_row(TensorView<const T, 2> x, Index row, double inverse_norm, T* unit) {
+  const auto factor = static_cast<T>(inverse_norm);
+  const T* const from = &x(row, 0);
+  if (x.stride[1] == 1)
+    for (Index c = 0; c < x.cols(); ++c) unit[c] = from[c] * factor;
+  else
+    for (Index c = 0; c < x.cols(); ++c) unit[c] = from[c * x.stride[1]] * factor;
+}
+
+/// What is common to objectives of unit rows: at least two rows and a column, and rows that have a
+/// direction.
+template <class T>
+void check_unit_rows(const char* function, const char* argument, TensorView<const T, 2> x,
+                     std::vector<double>& inverse) {
+  check_view(function, argument, x);
+  check(x.cols() >= 1, function, argument, x.extent, "at least one column");
+  inverse_norms(function, argument, x, inverse);
+}
+
+PARE_ABI_END
+}  // namespace pare::retrieval::detail
