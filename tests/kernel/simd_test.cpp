@@ -8,6 +8,7 @@
 #include <cstring>
 #include <limits>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include <pare/kernel/simd.hpp>
@@ -304,6 +305,118 @@ TYPED_TEST(SimdTest, MaximumTakesTheLargerAndTheSecondBesideANan) {
       else
         ASSERT_EQ(got[i], wanted) << "of " << a[i] << " and " << b[i];
     }
+  }
+}
+
+template <class Arch, class I>
+void expect_smaller_of_each() {
+  constexpr auto n = static_cast<std::size_t>(kernel::lanes<I, Arch>);
+  const I values[] = {I(-7), I(0), I(3), std::numeric_limits<I>::min(),
+                      std::numeric_limits<I>::max()};
+  for (std::size_t first = 0; first < 25; ++first) {
+    I a[n], b[n];
+    for (std::size_t i = 0; i < n; ++i) {
+      a[i] = values[(first + i) % 25 / 5];
+      b[i] = values[(first + i) % 5];
+    }
+    const auto got =
+        lanes_of<I, Arch>(kernel::minimum<Arch>(kernel::load<Arch>(static_cast<const I*>(a)),
+                                                kernel::load<Arch>(static_cast<const I*>(b))));
+    for (std::size_t i = 0; i < n; ++i) ASSERT_EQ(got[i], std::min(a[i], b[i])) << i;
+  }
+}
+
+TYPED_TEST(SimdArchTest, MinimumTakesTheSmallerOfIntegers) {
+  expect_smaller_of_each<TypeParam, std::int32_t>();
+  expect_smaller_of_each<TypeParam, std::int64_t>();
+}
+
+TYPED_TEST(SimdTest, SpreadLanePutsOneLaneInAll) {
+  using T = typename TypeParam::scalar;
+  using Arch = typename TypeParam::arch;
+  constexpr auto n = static_cast<std::size_t>(kernel::lanes<T, Arch>);
+  T values[n];
+  for (std::size_t i = 0; i < n; ++i) values[i] = static_cast<T>(i) + T(0.5);
+  const auto v = kernel::load<Arch>(static_cast<const T*>(values));
+  [&]<std::size_t... I>(std::index_sequence<I...>) {
+    const auto expect = [&](const std::vector<T>& got, T wanted) {
+      for (const T x : got) ASSERT_EQ(x, wanted);
+    };
+    (expect(lanes_of<T, Arch>(kernel::spread_lane<Arch, I>(v, static_cast<const T*>(values))),
+            values[I]),
+     ...);
+  }(std::make_index_sequence<n>{});
+}
+
+template <class Arch, int Entries, class I>
+void expect_held_look_ups() {
+  constexpr std::ptrdiff_t n = kernel::lanes<float, Arch>;
+  std::vector<float> table;
+  for (int i = 0; i < Entries; ++i) table.push_back(static_cast<float>(i * i) - 100);
+  const auto held = kernel::hold_table<Arch, Entries>(table.data());
+  GuardedArray<I> places(n);
+  for (int first = 0; first < Entries; ++first) {
+    for (std::ptrdiff_t i = 0; i < n; ++i)
+      places[i] = static_cast<I>((first + 37 * static_cast<int>(i)) % Entries);
+    const auto got = lanes_of<float, Arch>(
+        kernel::look_up_held<Arch>(held, static_cast<const I*>(places.data())));
+    for (std::ptrdiff_t i = 0; i < n; ++i)
+      ASSERT_EQ(got[static_cast<std::size_t>(i)], table[static_cast<std::size_t>(places[i])])
+          << Entries << ' ' << first << ' ' << i;
+  }
+}
+
+TYPED_TEST(SimdArchTest, TablesInRegistersAreLookedUp) {
+  if constexpr (kernel::holds_tables<TypeParam>) {
+    expect_held_look_ups<TypeParam, 64, std::uint8_t>();
+    expect_held_look_ups<TypeParam, 128, std::uint8_t>();
+    expect_held_look_ups<TypeParam, 256, std::uint8_t>();
+    expect_held_look_ups<TypeParam, 64, std::uint16_t>();
+    expect_held_look_ups<TypeParam, 256, std::uint16_t>();
+  }
+}
+
+/// Two of each four by plain comparisons, of weights with ties among them.
+template <class Arch, bool Weighed>
+void expect_two_of_each_four() {
+  std::mt19937 random(3);
+  for (int round = 0; round < 200; ++round) {
+    float w[64], factors[64], zeros[static_cast<std::size_t>(kernel::lanes<float, Arch>)];
+    alignas(64) float values[32];
+    std::uint16_t words[4];
+    for (int i = 0; i < 64; ++i) {
+      w[i] = static_cast<float>(static_cast<int>(random() % 9) - 4) * 0.5f;
+      factors[i] = static_cast<float>(1 + random() % 3);
+    }
+    auto sum = kernel::broadcast<Arch>(0.0f);
+    kernel::keep_sixty_four<Arch, Weighed, false>(
+        static_cast<const float*>(w), static_cast<const float*>(factors),
+        static_cast<std::uint16_t*>(words), static_cast<float*>(values), sum);
+    kernel::store<Arch>(static_cast<float*>(zeros), sum);
+    for (const float zero : zeros) ASSERT_EQ(zero, 0.0f);
+    for (int g = 0; g < 16; ++g) {
+      unsigned bits = 0;
+      int kept = 2 * g;
+      for (int i = 0; i < 4; ++i) {
+        const auto score = [&](int j) {
+          return std::abs(w[4 * g + j]) * (Weighed ? factors[4 * g + j] : 1.0f);
+        };
+        int better = 0;
+        for (int j = 0; j < 4; ++j)
+          better += score(j) > score(i) || (score(j) == score(i) && j < i) ? 1 : 0;
+        if (better >= 2) continue;
+        bits |= 1u << i;
+        ASSERT_EQ(values[kept++], w[4 * g + i]) << round << ' ' << g;
+      }
+      ASSERT_EQ(words[g / 4] >> (g % 4 * 4) & 15u, bits) << round << ' ' << g;
+    }
+  }
+}
+
+TYPED_TEST(SimdArchTest, OfSixtyFourTheTwoLargestOfEachFourAreKept) {
+  if constexpr (kernel::has_keep_sixty_four<TypeParam, float>) {
+    expect_two_of_each_four<TypeParam, false>();
+    expect_two_of_each_four<TypeParam, true>();
   }
 }
 
