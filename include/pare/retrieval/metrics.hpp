@@ -2,8 +2,8 @@
 #pragma once
 
 /// \file
-/// Measures of rankings: Recall@k, Hit@k, MRR@k and NDCG@k, of one ranking and of a matrix of
-/// scores.
+/// Measures of rankings: Recall at k, Hit at k, MRR at k and NDCG at k, of one ranking and of a
+/// matrix of scores.
 ///
 /// ```cpp
 /// const std::vector<pare::Index> ranking{5, 1, 2}, relevant{2, 5};
@@ -15,10 +15,10 @@
 ///
 /// With R the relevant items and r_1, r_2, ... the ranking:
 ///
-///     Recall@k = |{r_1 .. r_k} and R| / |R|
-///     Hit@k    = 1 if one of r_1 .. r_k is in R, else 0
-///     MRR@k    = 1 / rank of the first in R, 0 if it is not among the first k
-///     NDCG@k   = sum over ranks i <= k with r_i in R of 1 / log2(i + 1)
+///     Recall at k = |{r_1 .. r_k} and R| / |R|
+///     Hit at k    = 1 if one of r_1 .. r_k is in R, else 0
+///     MRR at k    = 1 / rank of the first in R, 0 if it is not among the first k
+///     NDCG at k   = sum over ranks i <= k with r_i in R of 1 / log2(i + 1)
 ///                / sum over i <= min(k, |R|) of 1 / log2(i + 1)
 ///
 /// The ideal of NDCG is that of all relevant items. The code of NGCF and KGAT takes the ideal of
