@@ -72,6 +72,7 @@
 #include <pare/core/permutation.hpp>
 #include <pare/core/random.hpp>
 #include <pare/core/random_words.hpp>
+#include <pare/core/row_blocks.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/scratch.hpp>
 #include <pare/core/sparse_view.hpp>
@@ -266,6 +267,7 @@
 #include <pare/transformer/dense_linear.hpp>
 #include <pare/transformer/gates.hpp>
 #include <pare/transformer/linear.hpp>
+#include <pare/transformer/linear_calls.hpp>
 #include <pare/transformer/low_rank_linear.hpp>
 #include <pare/transformer/norms.hpp>
 #include <pare/transformer/quantized_linear.hpp>

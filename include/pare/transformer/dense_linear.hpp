@@ -24,9 +24,9 @@
 #include <pare/core/check.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
-#include <pare/transformer/detail/linear_calls.hpp>
 #include <pare/transformer/detail/linear_product.hpp>
 #include <pare/transformer/linear.hpp>
+#include <pare/transformer/linear_calls.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -51,7 +51,7 @@ PARE_ABI_BEGIN
 
 /// W [outputs, inputs] of float, bf16, f16 or double, viewed or owned. It can be moved, not copied.
 template <StorageScalar S>
-class DenseLinear : public detail::LinearCalls<DenseLinear<S>, compute_t<S>> {
+class DenseLinear : public LinearCalls<DenseLinear<S>, compute_t<S>> {
  public:
   using weight = S;
   using scalar = compute_t<S>;  ///< of x and y
@@ -116,7 +116,7 @@ class DenseLinear : public detail::LinearCalls<DenseLinear<S>, compute_t<S>> {
     return {memory_.data(), weights_.extent, weights_.stride};
   }
 
-  using detail::LinearCalls<DenseLinear<S>, compute_t<S>>::apply;
+  using LinearCalls<DenseLinear<S>, compute_t<S>>::apply;
   /// y = x W^T.
   ///
   /// \param backend left out: pare::simd

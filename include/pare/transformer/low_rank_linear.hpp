@@ -21,8 +21,8 @@
 #include <pare/factor/apply.hpp>
 #include <pare/factor/low_rank.hpp>
 #include <pare/transformer/dense_linear.hpp>
-#include <pare/transformer/detail/linear_calls.hpp>
 #include <pare/transformer/linear.hpp>
+#include <pare/transformer/linear_calls.hpp>
 
 #include <cstddef>
 #include <type_traits>
@@ -66,7 +66,7 @@ PARE_ABI_BEGIN
 /// DenseLinear is. It can be moved, not copied.
 template <StorageScalar S>
 requires(!std::is_same_v<S, double>)
-class LowRankLinear : public detail::LinearCalls<LowRankLinear<S>, float> {
+class LowRankLinear : public LinearCalls<LowRankLinear<S>, float> {
  public:
   using weight = S;
 
@@ -97,7 +97,7 @@ class LowRankLinear : public detail::LinearCalls<LowRankLinear<S>, float> {
     visit(right_);
   }
 
-  using detail::LinearCalls<LowRankLinear<S>, float>::apply;
+  using LinearCalls<LowRankLinear<S>, float>::apply;
   /// y = (x right^T) left^T.
   ///
   /// \param backend left out: pare::simd
@@ -118,7 +118,7 @@ class LowRankLinear : public detail::LinearCalls<LowRankLinear<S>, float> {
     if (y.rows() == 0) return;
     if constexpr (!KernelBackend<B>)
       detail::reference_low_rank<S>(left_.weights(), right_.weights(), x, y);
-    else if (y.rows() > few_rows && detail::contiguous_rows(x) && detail::contiguous_rows(y))
+    else if (y.rows() > few_rows && has_contiguous_rows(x) && has_contiguous_rows(y))
       factor::apply(backend, left_.weights(), right_.weights(), x, y);
     else
       apply_each(backend, x, y);

@@ -21,9 +21,9 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
-#include <pare/transformer/detail/linear_calls.hpp>
 #include <pare/transformer/detail/linear_product.hpp>
 #include <pare/transformer/linear.hpp>
+#include <pare/transformer/linear_calls.hpp>
 
 #include <cstddef>
 #include <span>
@@ -33,7 +33,7 @@ PARE_ABI_BEGIN
 
 /// W [outputs, inputs] in blocks `kernel::Q8_0`, `Q4_0` or `Q4_1`, viewed. It may be copied.
 template <kernel::WeightBlock Block>
-class QuantizedLinear : public detail::LinearCalls<QuantizedLinear<Block>, float> {
+class QuantizedLinear : public LinearCalls<QuantizedLinear<Block>, float> {
  public:
   using weight = Block;
 
@@ -57,7 +57,7 @@ class QuantizedLinear : public detail::LinearCalls<QuantizedLinear<Block>, float
   Index outputs() const { return blocks_.rows(); }
   TensorView<const Block, 2> blocks() const { return blocks_; }
 
-  using detail::LinearCalls<QuantizedLinear<Block>, float>::apply;
+  using LinearCalls<QuantizedLinear<Block>, float>::apply;
   /// y = x W^T.
   ///
   /// \param backend left out: pare::simd

@@ -27,9 +27,9 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/executor_ref.hpp>
 #include <pare/core/refused_call.hpp>
+#include <pare/core/row_blocks.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/kernel/softmax_rows.hpp>
-#include <pare/transformer/detail/row_blocks.hpp>
 #include <pare/transformer/detail/row_checks.hpp>
 #include <pare/transformer/reference.hpp>
 

@@ -10,6 +10,7 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/ceil_div.hpp>
 #include <pare/core/parallel.hpp>
+#include <pare/core/row_blocks.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/structured/dense_sparse_weight.hpp>
@@ -17,7 +18,6 @@
 #include <pare/kernel/move_rows.hpp>
 #include <pare/kernel/simd.hpp>
 #include <pare/transformer/detail/linear_product.hpp>
-#include <pare/transformer/detail/row_blocks.hpp>
 
 #include <algorithm>
 #include <cstddef>

@@ -11,6 +11,7 @@
 #include <pare/core/ceil_div.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/executor_ref.hpp>
+#include <pare/core/row_blocks.hpp>
 #include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/kernel/narrow_rows.hpp>
@@ -18,7 +19,6 @@
 #include <pare/kernel/weight_rows.hpp>
 #include <pare/linalg/multiply.hpp>
 #include <pare/linalg/weight_rows.hpp>
-#include <pare/transformer/detail/row_blocks.hpp>
 #include <pare/transformer/linear.hpp>
 
 #include <algorithm>
@@ -115,7 +115,7 @@ void with_rounded_rows(const B& backend, TensorView<const float, 2> x, Index str
   const auto memory = leased<AlignedBuffer<bf16>>(backend);
   TensorView<bf16, 2> rounded = matrix_in(*memory, x.rows(), stride);
   rounded.extent[1] = x.cols();
-  const Index block = block_rows(x.cols());
+  const Index block = rows_of_block(x.cols());
   parallel_for(backend.executor, ceil_div(x.rows(), block), [&](Index item, int) {
     const Index begin = item * block, end = std::min(x.rows(), begin + block);
     launch(backend, kernel::NarrowRows<bf16>{&x(begin, 0), x.stride[0], &rounded(begin, 0), stride,
@@ -156,7 +156,7 @@ void multiply_contiguous(const B& backend, WeightView<W> w, TensorView<const lin
 template <class B, class T, class Multiply>
 void with_contiguous_rows(const B& backend, TensorView<const T, 2> x, TensorView<T, 2> y,
                           const Multiply& multiply) {
-  const bool copies_x = !contiguous_rows(x), copies_y = !contiguous_rows(y);
+  const bool copies_x = !has_contiguous_rows(x), copies_y = !has_contiguous_rows(y);
   if (!copies_x && !copies_y) return multiply(x, y);
   const auto memory = leased<LinearMemory<T>>(backend);
   const auto copy = [](auto from, auto to) {

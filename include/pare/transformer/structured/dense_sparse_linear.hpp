@@ -25,9 +25,9 @@
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/structured/dense_sparse_weight.hpp>
 #include <pare/transformer/detail/dense_sparse_product.hpp>
-#include <pare/transformer/detail/linear_calls.hpp>
 #include <pare/transformer/detail/linear_product.hpp>
 #include <pare/transformer/linear.hpp>
+#include <pare/transformer/linear_calls.hpp>
 
 #include <utility>
 
@@ -37,7 +37,7 @@ PARE_ABI_BEGIN
 /// W = S D of a `DenseSparse`, which the layer owns. It can be moved, not copied. Of double, all
 /// is double: such a layer is no `Linear`, but has the same members.
 template <StorageScalar S>
-class DenseSparseLinear : public detail::LinearCalls<DenseSparseLinear<S>, compute_t<S>> {
+class DenseSparseLinear : public LinearCalls<DenseSparseLinear<S>, compute_t<S>> {
  public:
   using weight = S;
   using scalar = compute_t<S>;  ///< of x and y
@@ -60,7 +60,7 @@ class DenseSparseLinear : public detail::LinearCalls<DenseSparseLinear<S>, compu
       visit(factors_.wide_places());
   }
 
-  using detail::LinearCalls<DenseSparseLinear<S>, compute_t<S>>::apply;
+  using LinearCalls<DenseSparseLinear<S>, compute_t<S>>::apply;
   /// y = (x D^T) S^T.
   ///
   /// \param backend left out: pare::simd

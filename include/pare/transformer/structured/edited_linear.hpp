@@ -23,12 +23,12 @@
 #include <pare/core/executor_ref.hpp>
 #include <pare/core/matrix.hpp>
 #include <pare/core/parallel.hpp>
+#include <pare/core/row_blocks.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/structured/rank_one_edit.hpp>
 #include <pare/kernel/edit_rows.hpp>
-#include <pare/transformer/detail/linear_calls.hpp>
-#include <pare/transformer/detail/row_blocks.hpp>
 #include <pare/transformer/linear.hpp>
+#include <pare/transformer/linear_calls.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -60,9 +60,9 @@ void reference_add_edits(const factor::RankOneEdits<T, Gate>& edits, TensorView<
 template <class B, class T, class Gate>
 void add_edits(const B& backend, const factor::RankOneEdits<T, Gate>& edits,
                TensorView<const T, 2> x, TensorView<T, 2> y) {
-  const Index block = block_rows(std::max(x.cols(), y.cols()));
-  const Index x_copy = contiguous_rows(x) ? 0 : whole_lines(block * x.cols());
-  const Index y_copy = contiguous_rows(y) ? 0 : whole_lines(block * y.cols());
+  const Index block = rows_of_block(std::max(x.cols(), y.cols()));
+  const Index x_copy = has_contiguous_rows(x) ? 0 : whole_lines(block * x.cols());
+  const Index y_copy = has_contiguous_rows(y) ? 0 : whole_lines(block * y.cols());
   const Index items = ceil_div(y.rows(), block), each = x_copy + y_copy;
   const auto memory = leased<AlignedBuffer<T>>(backend);
   T* base = nullptr;
@@ -72,11 +72,11 @@ void add_edits(const B& backend, const factor::RankOneEdits<T, Gate>& edits,
   parallel_for(backend.executor, items, [&](Index item, int worker) {
     T* const own = each > 0 ? base + worker * each : nullptr;
     const Index begin = item * block, end = std::min(y.rows(), begin + block);
-    const StagedRows<const T> from(rows_of_view(x, begin, end), own);
+    const StagedRows<const T> from(rows_of(x, begin, end - begin), own);
     T* const of_y = own == nullptr ? own : own + x_copy;
     // What is written is not copied in by itself, and y is added to.
-    const StagedRows<const T> before(as_const(rows_of_view(y, begin, end)), of_y);
-    const StagedRows<T> to(rows_of_view(y, begin, end), of_y);
+    const StagedRows<const T> before(as_const(rows_of(y, begin, end - begin)), of_y);
+    const StagedRows<T> to(rows_of(y, begin, end - begin), of_y);
     launch(backend,
            kernel::EditRows<T, Gate>{edits.directions.data(), edits.removed.data(),
                                      edits.values.data(), from.rows().data, from.rows().stride[0],
@@ -94,7 +94,7 @@ PARE_ABI_BEGIN
 /// `Linear` where its base does, or the same in double.
 template <class Base, factor::EditGate Gate>
 requires LinearOf<Base, linear_scalar<Base>>
-class EditedLinear : public detail::LinearCalls<EditedLinear<Base, Gate>, linear_scalar<Base>> {
+class EditedLinear : public LinearCalls<EditedLinear<Base, Gate>, linear_scalar<Base>> {
  public:
   using scalar = linear_scalar<Base>;  ///< of x and y
   using Edits = factor::RankOneEdits<scalar, Gate>;
@@ -133,7 +133,7 @@ class EditedLinear : public detail::LinearCalls<EditedLinear<Base, Gate>, linear
     visit(base_);
   }
 
-  using detail::LinearCalls<EditedLinear<Base, Gate>, scalar>::apply;
+  using LinearCalls<EditedLinear<Base, Gate>, scalar>::apply;
   /// Writes y.
   ///
   /// \param backend left out: pare::simd

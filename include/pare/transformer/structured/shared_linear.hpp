@@ -20,14 +20,14 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
 #include <pare/core/matrix.hpp>
+#include <pare/core/row_blocks.hpp>
 #include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/apply.hpp>
 #include <pare/factor/structured/shared_factors.hpp>
 #include <pare/transformer/dense_linear.hpp>
-#include <pare/transformer/detail/linear_calls.hpp>
-#include <pare/transformer/detail/row_blocks.hpp>
 #include <pare/transformer/linear.hpp>
+#include <pare/transformer/linear_calls.hpp>
 
 #include <cstddef>
 #include <utility>
@@ -40,7 +40,7 @@ PARE_ABI_BEGIN
 /// owned as DenseLinear is. As a `Linear` (of double: the same in double) it is all layers side by
 /// side: y has the outputs of the first, then those of the second. It can be moved, not copied.
 template <StorageScalar S>
-class SharedLinear : public detail::LinearCalls<SharedLinear<S>, compute_t<S>> {
+class SharedLinear : public LinearCalls<SharedLinear<S>, compute_t<S>> {
  public:
   using weight = S;
   using scalar = compute_t<S>;  ///< of x and y
@@ -91,7 +91,7 @@ class SharedLinear : public detail::LinearCalls<SharedLinear<S>, compute_t<S>> {
     visit(specific_);
   }
 
-  using detail::LinearCalls<SharedLinear<S>, scalar>::apply;
+  using LinearCalls<SharedLinear<S>, scalar>::apply;
   /// y = [y_0, y_1, ...], the outputs of all layers side by side.
   ///
   /// \param backend left out: pare::simd
@@ -110,7 +110,7 @@ class SharedLinear : public detail::LinearCalls<SharedLinear<S>, compute_t<S>> {
     check_apart_from_layer(function, "y", y, *this);
     if (y.rows() == 0) return;
     if constexpr (KernelBackend<B>) {
-      if (y.rows() > few_rows && detail::contiguous_rows(x) && detail::contiguous_rows(y))
+      if (y.rows() > few_rows && has_contiguous_rows(x) && has_contiguous_rows(y))
         return factor::apply(backend, specific(), shared(), x, y);
       apply_each(backend, x, y, *leased<AlignedBuffer<scalar>>(backend));
     } else {

@@ -23,9 +23,9 @@
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/factor/structured/two_four.hpp>
-#include <pare/transformer/detail/linear_calls.hpp>
 #include <pare/transformer/detail/two_four_product.hpp>
 #include <pare/transformer/linear.hpp>
+#include <pare/transformer/linear_calls.hpp>
 
 #include <type_traits>
 #include <utility>
@@ -44,7 +44,7 @@ PARE_ABI_BEGIN
 /// W [outputs, inputs] as TwoFour stores it, owned: values of float, bf16, f16, double or
 /// std::int8_t with scales. It can be moved, not copied.
 template <factor::TwoFourScalar S>
-class TwoFourLinear : public detail::LinearCalls<TwoFourLinear<S>, factor::two_four_t<S>> {
+class TwoFourLinear : public LinearCalls<TwoFourLinear<S>, factor::two_four_t<S>> {
  public:
   using weight = S;
   using scalar = factor::two_four_t<S>;  ///< of x and y
@@ -72,7 +72,7 @@ class TwoFourLinear : public detail::LinearCalls<TwoFourLinear<S>, factor::two_f
     if constexpr (factor::TwoFour<S>::has_scales) visit(weight_.scales());
   }
 
-  using detail::LinearCalls<TwoFourLinear<S>, scalar>::apply;
+  using LinearCalls<TwoFourLinear<S>, scalar>::apply;
   /// y = x W^T.
   ///
   /// \param backend left out: pare::simd

@@ -26,9 +26,9 @@
 #include <pare/factor/structured/armor.hpp>
 #include <pare/factor/structured/block_diagonal.hpp>
 #include <pare/factor/structured/two_four.hpp>
-#include <pare/transformer/detail/linear_calls.hpp>
 #include <pare/transformer/detail/linear_product.hpp>
 #include <pare/transformer/linear.hpp>
+#include <pare/transformer/linear_calls.hpp>
 #include <pare/transformer/structured/two_four_linear.hpp>
 
 #include <cstddef>
@@ -51,7 +51,7 @@ PARE_ABI_BEGIN
 /// W = left core right, blocks of S around any layer. It can be moved, not copied.
 template <Linear Core, StorageScalar S>
 requires(!std::is_same_v<S, double>)
-class WrappedLinear : public detail::LinearCalls<WrappedLinear<Core, S>, float> {
+class WrappedLinear : public LinearCalls<WrappedLinear<Core, S>, float> {
  public:
   using weight = S;
 
@@ -85,7 +85,7 @@ class WrappedLinear : public detail::LinearCalls<WrappedLinear<Core, S>, float> 
     visit(core_);
   }
 
-  using detail::LinearCalls<WrappedLinear<Core, S>, float>::apply;
+  using LinearCalls<WrappedLinear<Core, S>, float>::apply;
   /// y = A core(B x), row by row of x.
   ///
   /// \param backend left out: pare::simd

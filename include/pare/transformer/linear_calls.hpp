@@ -2,7 +2,17 @@
 #pragma once
 
 /// \file
-/// The calls of a linear layer with objects of any kind, and without a backend.
+/// The calls of a layer with objects of any kind, and without a backend, from its one call with
+/// views.
+///
+/// ```cpp
+/// class Doubled : public LinearCalls<Doubled, float> {  // a layer of your own
+///  public:
+///   using LinearCalls<Doubled, float>::apply;           // apply(x, y) and apply(backend, x, y)
+///   template <Backend B>
+///   void apply(const B& backend, TensorView<const float, 2> x, TensorView<float, 2> y) const;
+/// };
+/// ```
 
 #include <pare/core/macros_off.hpp>
 
@@ -12,7 +22,7 @@
 
 #include <type_traits>
 
-namespace pare::transformer::detail {
+namespace pare::transformer {
 PARE_ABI_BEGIN
 
 /// What a Layer of T has beside its own `apply(backend, view, view)`, which all of these call. It
@@ -42,6 +52,6 @@ class LinearCalls {
 };
 
 PARE_ABI_END
-}  // namespace pare::transformer::detail
+}  // namespace pare::transformer
 
 #include <pare/core/macros_on.hpp>
