@@ -49,6 +49,26 @@ TEST(CarveFrom, WithoutMemoryItOnlyCounts) {
   EXPECT_EQ(count.used(), 128u);
 }
 
+struct Room {
+  char* first = nullptr;
+  double* second = nullptr;
+};
+
+TEST(WorkerRooms, AreApart) {
+  AlignedBuffer<std::byte> memory;
+  const auto rooms = pare::worker_rooms<Room>(memory, 3, [](Room& room, Carver& take) {
+    take(room.first, 3);
+    take(room.second, 9);
+  });
+  EXPECT_EQ(memory.capacity(), 3 * (64u + 128u));
+  for (Index w = 0; w < 3; ++w) {
+    const Room room = rooms.of(w);
+    EXPECT_EQ(reinterpret_cast<std::byte*>(room.first) - memory.data(), w * 192);
+    EXPECT_EQ(reinterpret_cast<std::byte*>(room.second) - memory.data(), w * 192 + 64);
+    EXPECT_EQ(rooms.of(w).second, room.second);
+  }
+}
+
 TEST(MatrixIn, HasNoGapsAndKeepsMemoryThatIsLargeEnough) {
   AlignedBuffer<float> buffer;
   const auto wide = pare::matrix_in(buffer, 3, 5);

@@ -10,6 +10,9 @@
 #include <pare/linalg/multiply.hpp>
 #include <pare/linalg/spmm.hpp>
 #include <pare/projection/project.hpp>
+#include <pare/retrieval/objectives/uniformity.hpp>
+#include <pare/retrieval/projection.hpp>
+#include <pare/retrieval/projection_head.hpp>
 #include <pare/retrieval/residual_max_sim.hpp>
 #include <pare/retrieval/top_k_dot.hpp>
 #include <pare/sequence/dense_scan.hpp>
@@ -418,6 +421,18 @@ void expect_retrieval_agrees(double tolerance) {
     for (const Index queries : {Index{2}, Index{7}}) {
       const auto hits = top_k_dot(backend, rows, rows.topRows(queries), 4);
       all.insert(all.end(), hits.scores.data(), hits.scores.data() + hits.scores.size());
+    }
+    if constexpr (pare::ComputeScalar<S>) {
+      pare::RowMatrix<S> gradient(90, 21), y(90, 21);
+      all.push_back(static_cast<S>(uniformity_gradient(backend, rows, gradient)));
+      all.insert(all.end(), gradient.data(), gradient.data() + gradient.size());
+      using Layer = pare::transformer::DenseLinear<S>;
+      const pare::RowMatrix<S> w = rows.topRows(21);
+      const auto head = projection_head(Projection<Layer, pare::transformer::Gelu, SameRows>(
+                                            Layer(w), {}, std::vector<S>(21, S(0.5))),
+                                        GatedProjection<Layer>(Layer(w), Layer(w)));
+      head.apply(backend, rows, y);
+      all.insert(all.end(), y.data(), y.data() + y.size());
     }
     return all;
   };

@@ -246,6 +246,19 @@ TEST(ResidualCodec, RefusesWhatDoesNotFit) {
   refusal([&] { encode(codec, RowMatrix<float>::Ones(2, 5).eval()); }, "retrieval::encode",
           "tokens");
   refusal([&] { encode(ResidualCodec{}, x); }, "retrieval::encode", "codec");
+  // Codecs that something else has changed.
+  const auto changed = [&](const auto& change) {
+    ResidualCodec other = codec;
+    change(other);
+    refusal([&] { encode(other, x); }, "retrieval::encode", "codec");
+    RowMatrix<float> to = RowMatrix<float>::Ones(9, 6);
+    refuses_and_leaves_alone([&] { decode(other, encode(codec, x), to); }, "retrieval::decode",
+                             "codec", to);
+  };
+  changed([](ResidualCodec& c) { c.levels.bits = 3; });
+  changed([](ResidualCodec& c) { c.levels.bits = 2; });
+  changed([](ResidualCodec& c) { c.bounds.push_back(9); });
+  changed([](ResidualCodec& c) { c.centroids.resize(3, 0); });
   const auto rows = encode(codec, x);
   RowMatrix<float> out = RowMatrix<float>::Ones(9, 5);
   const auto refuse = [&](const ResidualRows& wrong, auto&& to, const char* argument) {

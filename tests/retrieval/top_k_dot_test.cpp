@@ -146,6 +146,19 @@ TEST(TopKDot, RefusesWhatDoesNotFit) {
   refusal([&] { top_k_dot(pare::reference, inside, q, 1, hits); }, "retrieval::top_k_dot",
           "hits.scores");
   EXPECT_EQ(hits.scores, before);
+  // Ids, whose memory would be taken anew under the table.
+  hits.ids = RowMatrix<Index>::Constant(9, 4, 5);
+  hits.scores.resize(0, 0);
+  const TensorView<const double, 2> ids{
+      reinterpret_cast<const double*>(hits.ids.data()), {9, 4}, {4, 1}};
+  DotHits<double> wide;
+  wide.ids.swap(hits.ids);
+  const RowMatrix<double> wide_q = q.cast<double>();
+  refusal([&] { top_k_dot(pare::reference, ids, wide_q, 1, wide); }, "retrieval::top_k_dot",
+          "hits.ids");
+  refusal([&] { top_k_dot(pare::reference, wide_q, ids, 1, wide); }, "retrieval::top_k_dot",
+          "hits.ids");
+  EXPECT_TRUE((wide.ids.array() == 5).all());
 }
 
 }  // namespace

@@ -11,6 +11,10 @@
 ///   take(sums, rows * dim);
 ///   take(row, dim);
 /// });
+/// const auto rooms = worker_rooms<Room>(memory, workers, [](Room& room, Carver& take) {
+///   take(room.sums, 64);
+/// });
+/// rooms.of(worker).sums[0] = 0;
 /// ```
 
 #include <pare/core/macros_off.hpp>
@@ -20,6 +24,7 @@
 #include <pare/core/tensor_view.hpp>
 
 #include <cstddef>
+#include <utility>
 
 namespace pare {
 PARE_ABI_BEGIN
@@ -55,6 +60,39 @@ void carve_from(AlignedBuffer<std::byte>& memory, const F& carve) {
   carve(count);
   Carver place(memory.resize(count.used()));
   carve(place);
+}
+
+/// Arrays of each worker, in one buffer. `carve(room, take)` points those of a Room.
+template <class Room, class Carve>
+class WorkerRooms {
+ public:
+  WorkerRooms(AlignedBuffer<std::byte>& buffer, Index workers, Carve carve)
+      : carve_(std::move(carve)) {
+    Room none;
+    Carver count(nullptr);
+    carve_(none, count);
+    each_ = count.used();
+    memory_ = buffer.resize(each_ * static_cast<std::size_t>(workers));
+  }
+
+  Room of(Index worker) const {
+    Room room;
+    Carver place(memory_ + each_ * static_cast<std::size_t>(worker));
+    carve_(room, place);
+    return room;
+  }
+
+ private:
+  Carve carve_;
+  std::size_t each_ = 0;
+  std::byte* memory_ = nullptr;
+};
+
+/// A Room for each worker; they live until `buffer` is resized.
+template <class Room, class Carve>
+WorkerRooms<Room, Carve> worker_rooms(AlignedBuffer<std::byte>& buffer, Index workers,
+                                      Carve carve) {
+  return {buffer, workers, std::move(carve)};
 }
 
 /// Room for `size` scalars in an untyped buffer.

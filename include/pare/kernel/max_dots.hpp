@@ -21,6 +21,7 @@
 #include <cstddef>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 namespace pare::kernel {
 
@@ -151,6 +152,34 @@ void multiply_by_queries(std::ptrdiff_t count, const S* rows, std::ptrdiff_t row
   }
 }
 
+/// use(row, count) for tiles of rows [begin, end) of S of a MaxDots or SelectDots call, behind
+/// their products with all queries: a.products, padded columns apart.
+template <class Arch, class S, class Call, class Use>
+PARE_TILE_INLINE void each_tile_of_dots(const Call& a, std::ptrdiff_t begin, std::ptrdiff_t end,
+                                        std::ptrdiff_t columns, const Use& use) noexcept {
+  using T = compute_t<S>;
+  using E = element_t<S, Arch>;
+  const std::ptrdiff_t stride = padded_columns<T>(columns);
+  const E* const queries = reinterpret_cast<const E*>(a.queries);
+  const std::ptrdiff_t row_bytes = a.row_stride * static_cast<std::ptrdiff_t>(sizeof(S));
+  for (std::ptrdiff_t row = begin; row < end;) {
+    const std::ptrdiff_t count = max_dot_group(end - row);
+    const S* const first = a.rows + row * a.row_stride;
+    if constexpr (std::is_same_v<S, T> || std::is_same_v<E, Bf16Pair>) {
+      const FetchedLines next{reinterpret_cast<const char*>(first) + max_dot_rows * row_bytes,
+                              count * row_bytes / steps_of<E>(a.depth)};
+      multiply_by_queries<Arch>(count, first, a.row_stride, queries, columns, a.depth, a.products,
+                                stride, next);
+    } else {
+      widen_rows<Arch>(first, a.row_stride, count, a.depth, a.widened);
+      multiply_by_queries<Arch>(count, static_cast<const T*>(a.widened), a.depth, queries, columns,
+                                a.depth, a.products, stride, {});
+    }
+    use(row, count);
+    row += count;
+  }
+}
+
 PARE_ABI_END
 }  // namespace detail
 PARE_ABI_BEGIN
@@ -158,30 +187,13 @@ PARE_ABI_BEGIN
 template <class Arch, class S>
 void run_kernel(Arch, const MaxDots<S>& a) noexcept {
   using T = compute_t<S>;
-  using E = element_t<S, Arch>;
   const DocumentScores<T>& d = a.documents;
   const std::ptrdiff_t stride = padded_columns<T>(d.columns);
-  const E* queries = reinterpret_cast<const E*>(a.queries);
-  const std::ptrdiff_t row_bytes = a.row_stride * static_cast<std::ptrdiff_t>(sizeof(S));
   RowMaxima<Arch, T> maxima(d);
-  const std::ptrdiff_t end = d.offsets[d.documents];
-  for (std::ptrdiff_t row = d.offsets[0]; row < end;) {
-    const std::ptrdiff_t count = detail::max_dot_group(end - row);
-    const S* const first = a.rows + row * a.row_stride;
-    if constexpr (std::is_same_v<S, T> || std::is_same_v<E, Bf16Pair>) {
-      const detail::FetchedLines next{
-          reinterpret_cast<const char*>(first) + max_dot_rows * row_bytes,
-          count * row_bytes / steps_of<E>(a.depth)};
-      detail::multiply_by_queries<Arch>(count, first, a.row_stride, queries, d.columns, a.depth,
-                                        a.products, stride, next);
-    } else {
-      detail::widen_rows<Arch>(first, a.row_stride, count, a.depth, a.widened);
-      detail::multiply_by_queries<Arch>(count, static_cast<const T*>(a.widened), a.depth, queries,
-                                        d.columns, a.depth, a.products, stride, {});
-    }
-    maxima.take(a.products, stride, count);
-    row += count;
-  }
+  detail::each_tile_of_dots<Arch, S>(a, d.offsets[0], d.offsets[d.documents], d.columns,
+                                     [&](std::ptrdiff_t, std::ptrdiff_t count) PARE_LAMBDA_INLINE {
+                                       maxima.take(a.products, stride, count);
+                                     });
 }
 
 PARE_ABI_END

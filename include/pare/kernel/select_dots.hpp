@@ -13,7 +13,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <type_traits>
 #include <utility>
 
 namespace pare::kernel {
@@ -135,25 +134,9 @@ PARE_ABI_BEGIN
 template <class Arch, class S>
 void run_kernel(Arch, const SelectDots<S>& a) noexcept {
   using T = compute_t<S>;
-  using E = element_t<S, Arch>;
   constexpr std::ptrdiff_t n = lanes<T, Arch>;
   const std::ptrdiff_t stride = padded_columns<T>(a.columns);
-  const E* queries = reinterpret_cast<const E*>(a.queries);
-  const std::ptrdiff_t row_bytes = a.row_stride * static_cast<std::ptrdiff_t>(sizeof(S));
-  for (std::ptrdiff_t row = 0; row < a.count;) {
-    const std::ptrdiff_t count = detail::max_dot_group(a.count - row);
-    const S* const first = a.rows + row * a.row_stride;
-    if constexpr (std::is_same_v<S, T> || std::is_same_v<E, Bf16Pair>) {
-      const detail::FetchedLines next{
-          reinterpret_cast<const char*>(first) + max_dot_rows * row_bytes,
-          count * row_bytes / steps_of<E>(a.depth)};
-      detail::multiply_by_queries<Arch>(count, first, a.row_stride, queries, a.columns, a.depth,
-                                        a.products, stride, next);
-    } else {
-      detail::widen_rows<Arch>(first, a.row_stride, count, a.depth, a.widened);
-      detail::multiply_by_queries<Arch>(count, static_cast<const T*>(a.widened), a.depth, queries,
-                                        a.columns, a.depth, a.products, stride, {});
-    }
+  const auto list = [&](std::ptrdiff_t row, std::ptrdiff_t count) PARE_LAMBDA_INLINE {
     for (std::ptrdiff_t c = 0; c < a.columns; c += n) {
       const vec<T, Arch> threshold = load<Arch>(a.lists.thresholds + c);
       const std::ptrdiff_t end = c + n < a.columns ? c + n : a.columns;
@@ -164,8 +147,8 @@ void run_kernel(Arch, const SelectDots<S>& a) noexcept {
           detail::list_dot(a.lists, i, a.first + static_cast<std::uint32_t>(row + r), x[i]);
       }
     }
-    row += count;
-  }
+  };
+  detail::each_tile_of_dots<Arch, S>(a, 0, a.count, a.columns, list);
 }
 
 template <class Arch, class S>

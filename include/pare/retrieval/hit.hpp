@@ -13,7 +13,7 @@
 #include <pare/core/macros_off.hpp>
 
 #include <pare/core/check.hpp>
-#include <pare/core/scalar.hpp>
+#include <pare/kernel/falling_list.hpp>
 
 namespace pare::retrieval {
 PARE_ABI_BEGIN
@@ -29,10 +29,7 @@ struct Hit {
 /// The order of every ranking of this area: falling score, of equal ones the lower id first, NaN
 /// last. It is total for hits of different ids.
 inline bool ranks_before(const Hit& a, const Hit& b) {
-  const bool a_last = is_nan(a.score), b_last = is_nan(b.score);
-  if (a_last != b_last) return b_last;
-  if (!a_last && a.score != b.score) return a.score > b.score;
-  return a.id < b.id;
+  return kernel::stands_before(a.score, a.id, b.score, b.id);
 }
 
 PARE_ABI_END

@@ -32,12 +32,12 @@
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/check.hpp>
-#include <pare/core/refused_call.hpp>
 #include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/retrieval/detail/finish_projection.hpp>
 #include <pare/transformer/gates.hpp>
 #include <pare/transformer/linear.hpp>
+#include <pare/transformer/linear_calls.hpp>
 
 #include <array>
 #include <cstddef>
@@ -87,7 +87,7 @@ TensorView<const T, 2> residual_rows(const B& backend, const R& residual, Tensor
   if constexpr (std::is_same_v<R, NoResidual>) {
     return {};
   } else if constexpr (std::is_same_v<R, SameRows>) {
-    return rows_side_by_side(backend, x, memory);
+    return x;
   } else {
     const TensorView<T, 2> rows = matrix_in(memory, x.rows(), residual.outputs());
     residual.apply(backend, x, rows);
@@ -103,7 +103,8 @@ PARE_ABI_BEGIN
 template <class L, transformer::Activation A = transformer::Identity, class R = NoResidual>
 requires transformer::LinearOf<L, transformer::linear_scalar<L>> &&
          ResidualOf<R, transformer::linear_scalar<L>>
-class Projection {
+class Projection
+    : public transformer::LinearCalls<Projection<L, A, R>, transformer::linear_scalar<L>> {
  public:
   using scalar = transformer::linear_scalar<L>;  ///< of x and y
 
@@ -112,12 +113,11 @@ class Projection {
   /// \param bias     [outputs]; empty: none
   /// \throws std::invalid_argument if they do not fit each other
   explicit Projection(L layer, R residual = {}, std::vector<scalar> bias = {})
-  requires(!transformer::LinearOf<R, scalar>)
-      : Projection(Checked{}, std::move(layer), std::move(residual), std::move(bias)) {}
-  /// \overload
-  Projection(L layer, R residual, std::vector<scalar> bias = {})
-  requires(transformer::LinearOf<R, scalar>)
-      : Projection(Checked{}, std::move(layer), std::move(residual), std::move(bias)) {}
+      : layer_(std::move(layer)), residual_(std::move(residual)), bias_(std::move(bias)) {
+    constexpr const char* function = "retrieval::Projection";
+    detail::check_residual(function, residual_, inputs(), outputs());
+    detail::check_bias(function, "bias", bias_, outputs());
+  }
 
   Index inputs() const { return layer_.inputs(); }
   Index outputs() const { return layer_.outputs(); }
@@ -131,9 +131,12 @@ class Projection {
   /// Visits its other memory.
   template <class Visit>
   void each_memory(const Visit& visit) const {
-    visit(detail::vector_view(bias_));
+    visit(to_view(bias_));
   }
 
+  using transformer::LinearCalls<Projection<L, A, R>, scalar>::apply;
+  /// y = A(x W^T + b) + r(x).
+  ///
   /// \param backend left out: pare::simd
   /// \param x [rows, inputs], any strides
   /// \param y [rows, outputs], the same; apart from x, the layers and the bias
@@ -141,51 +144,23 @@ class Projection {
   ///         written then. No rows: a no-op.
   ///
   /// Cost: that of the layers, and a pass over y. Memory, kept in the backend's workspace: that of
-  /// the layers, [rows, outputs] with a residual layer, and once more where rows of x or y do not
+  /// the layers, [rows, outputs] with a residual layer, and some rows where those of x or y do not
   /// lie side by side. A NaN stays in its row, if layers keep it there. Bits as those of the
   /// layers.
-  template <Backend B, In<2> X, Out<2> Y>
-  requires(std::is_same_v<scalar_of<X>, scalar> && std::is_same_v<scalar_of<Y>, scalar>)
-  void apply(const B& backend, const X& x, Y&& y) const {
-    run(backend, as_const(to_view(x)), to_view(y));
-  }
-  /// \overload
-  template <In<2> X, Out<2> Y>
-  requires(std::is_same_v<scalar_of<X>, scalar> && std::is_same_v<scalar_of<Y>, scalar>)
-  void apply(const X& x, Y&& y) const {
-    run(simd, as_const(to_view(x)), to_view(y));
-  }
-
-  PARE_REFUSE_CONST_CALLS(apply, "retrieval::Projection::apply",
-                          "wanted x and y of the scalar of the layers, and nothing behind y",
-                          (INPUT, (roles::Reads<2>), "x", "[rows, inputs]"),
-                          (OUTPUT, (roles::Writes<2>), "y", "[rows, outputs]"))
-
- private:
-  template <class B>
-  void run(const B& backend, TensorView<const scalar, 2> x, TensorView<scalar, 2> y) const {
+  template <Backend B>
+  void apply(const B& backend, TensorView<const scalar, 2> x, TensorView<scalar, 2> y) const {
     constexpr const char* function = "retrieval::Projection::apply";
     transformer::check_linear(function, inputs(), outputs(), x, y);
     transformer::check_apart_from_layer(function, "y", y, *this);
     if (y.rows() == 0) return;
     const auto memory = leased<detail::ProjectionMemory<scalar>>(backend);
     const auto skip = detail::residual_rows(backend, residual_, x, memory->skip);
-    if (std::is_same_v<A, transformer::Identity> && bias_.empty() && skip.data == nullptr)
-      return layer_.apply(backend, x, y);
-    detail::project_by_rows(backend, y, memory->out, [&](TensorView<scalar, 2> rows) {
-      layer_.apply(backend, x, rows);
-      detail::finish_projection<A>(backend, bias_, skip, rows);
-    });
+    layer_.apply(backend, x, y);
+    if (std::is_same_v<A, transformer::Identity> && bias_.empty() && skip.data == nullptr) return;
+    detail::finish_projection<A>(backend, bias_, skip, y);
   }
 
-  struct Checked {};
-  Projection(Checked, L layer, R residual, std::vector<scalar> bias)
-      : layer_(std::move(layer)), residual_(std::move(residual)), bias_(std::move(bias)) {
-    constexpr const char* function = "retrieval::Projection";
-    detail::check_residual(function, residual_, inputs(), outputs());
-    detail::check_bias(function, "bias", bias_, outputs());
-  }
-
+ private:
   L layer_;
   [[no_unique_address]] R residual_;
   std::vector<scalar> bias_;
@@ -195,7 +170,8 @@ class Projection {
 template <class L, transformer::Activation A = transformer::Sigmoid, class R = NoResidual>
 requires transformer::LinearOf<L, transformer::linear_scalar<L>> &&
          ResidualOf<R, transformer::linear_scalar<L>>
-class GatedProjection {
+class GatedProjection
+    : public transformer::LinearCalls<GatedProjection<L, A, R>, transformer::linear_scalar<L>> {
  public:
   using scalar = transformer::linear_scalar<L>;  ///< of x and y
 
@@ -205,71 +181,6 @@ class GatedProjection {
   /// \throws std::invalid_argument if they do not fit each other
   GatedProjection(L gate, L value, R residual = {}, std::vector<scalar> gate_bias = {},
                   std::vector<scalar> value_bias = {})
-  requires(!transformer::LinearOf<R, scalar>)
-      : GatedProjection(Checked{}, std::move(gate), std::move(value), std::move(residual),
-                        std::move(gate_bias), std::move(value_bias)) {}
-  /// \overload
-  GatedProjection(L gate, L value, R residual, std::vector<scalar> gate_bias = {},
-                  std::vector<scalar> value_bias = {})
-  requires(transformer::LinearOf<R, scalar>)
-      : GatedProjection(Checked{}, std::move(gate), std::move(value), std::move(residual),
-                        std::move(gate_bias), std::move(value_bias)) {}
-
-  Index inputs() const { return value_.inputs(); }
-  Index outputs() const { return value_.outputs(); }
-  /// Visits the layers that it is made of.
-  template <class Visit>
-  void each_layer(const Visit& visit) const {
-    visit(gate_);
-    visit(value_);
-    if constexpr (transformer::LinearOf<R, scalar>) visit(residual_);
-  }
-  /// Visits its other memory.
-  template <class Visit>
-  void each_memory(const Visit& visit) const {
-    visit(detail::vector_view(gate_bias_));
-    visit(detail::vector_view(value_bias_));
-  }
-
-  /// As Projection's, with [rows, outputs] more of memory.
-  template <Backend B, In<2> X, Out<2> Y>
-  requires(std::is_same_v<scalar_of<X>, scalar> && std::is_same_v<scalar_of<Y>, scalar>)
-  void apply(const B& backend, const X& x, Y&& y) const {
-    run(backend, as_const(to_view(x)), to_view(y));
-  }
-  /// \overload
-  template <In<2> X, Out<2> Y>
-  requires(std::is_same_v<scalar_of<X>, scalar> && std::is_same_v<scalar_of<Y>, scalar>)
-  void apply(const X& x, Y&& y) const {
-    run(simd, as_const(to_view(x)), to_view(y));
-  }
-
-  PARE_REFUSE_CONST_CALLS(apply, "retrieval::GatedProjection::apply",
-                          "wanted x and y of the scalar of the layers, and nothing behind y",
-                          (INPUT, (roles::Reads<2>), "x", "[rows, inputs]"),
-                          (OUTPUT, (roles::Writes<2>), "y", "[rows, outputs]"))
-
- private:
-  template <class B>
-  void run(const B& backend, TensorView<const scalar, 2> x, TensorView<scalar, 2> y) const {
-    constexpr const char* function = "retrieval::GatedProjection::apply";
-    transformer::check_linear(function, inputs(), outputs(), x, y);
-    transformer::check_apart_from_layer(function, "y", y, *this);
-    if (y.rows() == 0) return;
-    const auto memory = leased<detail::ProjectionMemory<scalar>>(backend);
-    const auto skip = detail::residual_rows(backend, residual_, x, memory->skip);
-    const TensorView<scalar, 2> gate = matrix_in(memory->gate, y.rows(), outputs());
-    gate_.apply(backend, x, gate);
-    detail::project_by_rows(backend, y, memory->out, [&](TensorView<scalar, 2> rows) {
-      value_.apply(backend, x, rows);
-      detail::finish_gated_projection<A>(backend, as_const(gate), gate_bias_, value_bias_, skip,
-                                         rows);
-    });
-  }
-
-  struct Checked {};
-  GatedProjection(Checked, L gate, L value, R residual, std::vector<scalar> gate_bias,
-                  std::vector<scalar> value_bias)
       : gate_(std::move(gate)),
         value_(std::move(value)),
         residual_(std::move(residual)),
@@ -284,6 +195,39 @@ class GatedProjection {
     detail::check_bias(function, "value_bias", value_bias_, outputs());
   }
 
+  Index inputs() const { return value_.inputs(); }
+  Index outputs() const { return value_.outputs(); }
+  /// Visits the layers that it is made of.
+  template <class Visit>
+  void each_layer(const Visit& visit) const {
+    visit(gate_);
+    visit(value_);
+    if constexpr (transformer::LinearOf<R, scalar>) visit(residual_);
+  }
+  /// Visits its other memory.
+  template <class Visit>
+  void each_memory(const Visit& visit) const {
+    visit(to_view(gate_bias_));
+    visit(to_view(value_bias_));
+  }
+
+  using transformer::LinearCalls<GatedProjection<L, A, R>, scalar>::apply;
+  /// As Projection's, with [rows, outputs] more of memory.
+  template <Backend B>
+  void apply(const B& backend, TensorView<const scalar, 2> x, TensorView<scalar, 2> y) const {
+    constexpr const char* function = "retrieval::GatedProjection::apply";
+    transformer::check_linear(function, inputs(), outputs(), x, y);
+    transformer::check_apart_from_layer(function, "y", y, *this);
+    if (y.rows() == 0) return;
+    const auto memory = leased<detail::ProjectionMemory<scalar>>(backend);
+    const auto skip = detail::residual_rows(backend, residual_, x, memory->skip);
+    const TensorView<scalar, 2> gate = matrix_in(memory->gate, y.rows(), outputs());
+    gate_.apply(backend, x, gate);
+    value_.apply(backend, x, y);
+    detail::finish_gated_projection<A>(backend, as_const(gate), gate_bias_, value_bias_, skip, y);
+  }
+
+ private:
   L gate_, value_;
   [[no_unique_address]] R residual_;
   std::vector<scalar> gate_bias_, value_bias_;

@@ -34,6 +34,7 @@
 #include <pare/core/view_check.hpp>
 #include <pare/retrieval/projection.hpp>
 #include <pare/transformer/linear.hpp>
+#include <pare/transformer/linear_calls.hpp>
 #include <pare/transformer/norms.hpp>
 
 #include <array>
@@ -66,7 +67,8 @@ PARE_ABI_BEGIN
 template <class First, class... More>
 requires transformer::LinearOf<First, transformer::linear_scalar<First>> &&
          (transformer::LinearOf<More, transformer::linear_scalar<First>> && ...)
-class ProjectionHead {
+class ProjectionHead : public transformer::LinearCalls<ProjectionHead<First, More...>,
+                                                       transformer::linear_scalar<First>> {
  public:
   using scalar = transformer::linear_scalar<First>;  ///< of x and y
 
@@ -93,6 +95,7 @@ class ProjectionHead {
     std::apply([&](const auto&... block) { (visit(block), ...); }, blocks_);
   }
 
+  using transformer::LinearCalls<ProjectionHead<First, More...>, scalar>::apply;
   /// Rows of length 1.
   ///
   /// \param backend left out: pare::simd
@@ -107,20 +110,12 @@ class ProjectionHead {
   /// 2048 rows behind each of two blocks, and what blocks need for as many. Same bits for any
   /// number of threads; of up to `few_rows` rows, and of more, each row has the same whatever their
   /// number.
-  template <Backend B, In<2> X, Out<2> Y>
-  requires(std::is_same_v<scalar_of<X>, scalar> && std::is_same_v<scalar_of<Y>, scalar>)
-  void apply(const B& backend, const X& x, Y&& y) const {
-    const TensorView<scalar, 2> to = to_view(y);
-    run("retrieval::ProjectionHead::apply", backend, as_const(to_view(x)), to);
-    if (to.rows() > 0)
-      transformer::rms_norm(backend, as_const(to), gain_, to,
+  template <Backend B>
+  void apply(const B& backend, TensorView<const scalar, 2> x, TensorView<scalar, 2> y) const {
+    run("retrieval::ProjectionHead::apply", backend, x, y);
+    if (y.rows() > 0)
+      transformer::rms_norm(backend, as_const(y), gain_, y,
                             {.epsilon = 1e-24 / static_cast<double>(outputs())});
-  }
-  /// \overload
-  template <In<2> X, Out<2> Y>
-  requires(std::is_same_v<scalar_of<X>, scalar> && std::is_same_v<scalar_of<Y>, scalar>)
-  void apply(const X& x, Y&& y) const {
-    apply(simd, x, y);
   }
 
   /// The same before rows are divided by their length.
@@ -136,10 +131,6 @@ class ProjectionHead {
     project(simd, x, y);
   }
 
-  PARE_REFUSE_CONST_CALLS(apply, "retrieval::ProjectionHead::apply",
-                          "wanted x and y of the scalar of the blocks, and nothing behind y",
-                          (INPUT, (roles::Reads<2>), "x", "[rows, inputs]"),
-                          (OUTPUT, (roles::Writes<2>), "y", "[rows, outputs]"))
   PARE_REFUSE_CONST_CALLS(project, "retrieval::ProjectionHead::project",
                           "wanted x and y of the scalar of the blocks, and nothing behind y",
                           (INPUT, (roles::Reads<2>), "x", "[rows, inputs]"),
@@ -151,7 +142,7 @@ class ProjectionHead {
            TensorView<scalar, 2> y) const {
     transformer::check_linear(function, inputs(), outputs(), x, y);
     transformer::check_apart_from_layer(function, "y", y, *this);
-    check_no_overlap(function, "y", y, "the head", detail::vector_view(gain_));
+    check_no_overlap(function, "y", y, "the head", to_view(gain_));
     if (y.rows() == 0) return;
     const auto memory = leased<detail::HeadMemory<scalar>>(backend);
     // Parts of one size: of few rows the bits of layers are others.

@@ -94,6 +94,18 @@ inline void check_residual_tokens(const char* function, TensorView<const float, 
             "finite numbers");
 }
 
+/// Throws unless a codec is fitted, or as one that is.
+inline void check_codec(const char* function, const ResidualCodec& codec) {
+  check(codec.centroids.rows() >= 1, function, "codec", codec.centroids.rows(),
+        "a fitted codec, of at least one centroid");
+  check(codec.dim() >= 1 && codec.dim() <= most_residual_dim, function, "codec", codec.dim(),
+        Worded{"a dim of 1 to ", most_residual_dim});
+  const int bits = codec.levels.bits;
+  check(bits == 1 || bits == 2 || bits == 4, function, "codec", bits, "1, 2 or 4 bits");
+  check(static_cast<int>(codec.bounds.size()) == (1 << bits) - 1, function, "codec",
+        codec.bounds.size(), Worded{"bounds between buckets, ", (Index{1} << bits) - 1});
+}
+
 /// The number of dimension c of an encoded row, without its scale.
 inline float residual_value(const ResidualCodec& codec, const std::uint8_t* codes,
                             std::uint32_t centroid, Index c) {
@@ -134,8 +146,7 @@ template <class B>
 void encode(const B& backend, const ResidualCodec& codec, TensorView<const float, 2> tokens,
             ResidualRows& rows) {
   constexpr const char* function = "retrieval::encode";
-  check(codec.centroids.rows() >= 1, function, "codec", codec.centroids.rows(),
-        "a fitted codec, of at least one centroid");
+  check_codec(function, codec);
   check_residual_tokens(function, tokens);
   check(tokens.cols() == codec.dim(), function, "tokens", tokens.extent,
         Worded{"the dim of the codec, ", codec.dim()});
@@ -164,10 +175,7 @@ void encode(const B& backend, const ResidualCodec& codec, TensorView<const float
 /// Throws unless rows are what the codec has made.
 inline void check_residual_rows(const char* function, const ResidualCodec& codec,
                                 const ResidualRows& rows) {
-  check(codec.centroids.rows() >= 1, function, "codec", codec.centroids.rows(),
-        "a fitted codec, of at least one centroid");
-  check(codec.levels.bits == 1 || codec.levels.bits == 2 || codec.levels.bits == 4, function,
-        "codec", codec.levels.bits, "1, 2 or 4 bits");
+  check_codec(function, codec);
   check(static_cast<Index>(rows.codes.size()) == rows.rows() * codec.row_bytes(), function, "rows",
         rows.codes.size(), Worded{"bytes of all codes, ", rows.rows() * codec.row_bytes()});
   check(rows.scales.size() == rows.centroids.size(), function, "rows", rows.scales.size(),

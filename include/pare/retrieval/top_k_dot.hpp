@@ -65,6 +65,8 @@ void top_k_dot(const B& backend, TensorView<const S, 2> table, TensorView<const 
                 sizeof(T));
   checked_count(function, "k", checked_product(function, "k", columns, 2 * k + 1024),
                 sizeof(kernel::ListedDot<T>));
+  check_no_overlap(function, "hits.ids", to_view(hits.ids), "table", table);
+  check_no_overlap(function, "hits.ids", to_view(hits.ids), "queries", queries);
   check_no_overlap(function, "hits.scores", to_view(hits.scores), "table", table);
   check_no_overlap(function, "hits.scores", to_view(hits.scores), "queries", queries);
   hits.ids.resize(queries.rows(), k);

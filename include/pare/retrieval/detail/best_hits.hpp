@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+/// \file
+/// The best of hits that are offered one after the other.
+
 #include <pare/retrieval/hit.hpp>
 
 #include <algorithm>

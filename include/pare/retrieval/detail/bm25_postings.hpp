@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+/// \file
+/// The inverted list of BM25: its checks, terms of the sum, and how it is filled.
+
 #include <pare/core/check.hpp>
 #include <pare/retrieval/bm25_options.hpp>
 

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+/// \file
+/// A query on the inverted list of BM25.
+
 #include <pare/retrieval/detail/best_hits.hpp>
 #include <pare/retrieval/detail/bm25_postings.hpp>
 #include <pare/retrieval/hit.hpp>

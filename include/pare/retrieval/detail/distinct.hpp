@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+/// \file
+/// The check that ids stand once.
+
 #include <pare/core/check.hpp>
 
 #include <algorithm>

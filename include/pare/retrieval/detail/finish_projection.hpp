@@ -6,77 +6,22 @@
 
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
-#include <pare/core/ceil_div.hpp>
 #include <pare/core/executor_ref.hpp>
-#include <pare/core/parallel.hpp>
-#include <pare/core/scratch.hpp>
+#include <pare/core/row_blocks.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/kernel/projected_rows.hpp>
 
-#include <algorithm>
 #include <cstddef>
 #include <vector>
 
 namespace pare::retrieval::detail {
 PARE_ABI_BEGIN
 
-/// Rows beside those of the output, and in their place where those do not lie side by side.
+/// Rows beside those of the output.
 template <class T>
 struct ProjectionMemory {
-  AlignedBuffer<T> gate, skip, out;
+  AlignedBuffer<T> gate, skip;
 };
-
-/// About 64 KiB of float in an item.
-inline Index projection_rows(Index columns) {
-  return std::max<Index>(1, (Index{1} << 14) / columns);
-}
-
-template <class T>
-bool lies_by_rows(const TensorView<T, 2>& m) {
-  return m.stride[1] == 1 || m.cols() == 1;
-}
-
-/// Down the columns of some rows, which are the lines of a matrix that is stored by columns.
-template <class B, class T>
-void copy_rows(const B& backend, TensorView<const T, 2> from, TensorView<T, 2> to) {
-  const Index block = projection_rows(to.cols());
-  parallel_for(backend.executor, ceil_div(to.rows(), block), [&](Index item, int) {
-    const Index begin = item * block, end = std::min(to.rows(), begin + block);
-    for (Index j = 0; j < to.cols(); ++j)
-      for (Index i = begin; i < end; ++i) to(i, j) = from(i, j);
-  });
-}
-
-/// Calls project(rows) with y, or with memory whose rows are copied to y behind it.
-template <class B, class T, class Project>
-void project_by_rows(const B& backend, TensorView<T, 2> y, AlignedBuffer<T>& memory,
-                     const Project& project) {
-  if (!KernelBackend<B> || lies_by_rows(y)) return project(y);
-  if constexpr (KernelBackend<B>) {
-    const TensorView<T, 2> rows = matrix_in(memory, y.rows(), y.cols());
-    project(rows);
-    copy_rows(on_any_executor(backend), as_const(rows), y);
-  }
-}
-
-/// x, or a copy of it by rows.
-template <class B, class T>
-TensorView<const T, 2> rows_side_by_side(const B& backend, TensorView<const T, 2> x,
-                                         AlignedBuffer<T>& memory) {
-  if constexpr (KernelBackend<B>)
-    if (!lies_by_rows(x)) {
-      const TensorView<T, 2> rows = matrix_in(memory, x.rows(), x.cols());
-      copy_rows(on_any_executor(backend), x, rows);
-      return as_const(rows);
-    }
-  return x;
-}
-
-template <class T>
-TensorView<const T, 2> vector_view(const std::vector<T>& x) {
-  const auto size = static_cast<Index>(x.size());
-  return {x.data(), {size > 0 ? 1 : 0, size}, {size, 1}};
-}
 
 /// An element of a bias, 0 where there is none.
 template <class T>
@@ -94,6 +39,17 @@ struct ProjectionFinish {
   TensorView<const T, 2> skip;
   TensorView<T, 2> y;
 
+  template <class B>
+  void run(const B& backend) const {
+    if constexpr (!KernelBackend<B>)
+      define();
+    else if (gate.data != nullptr)
+      run_blocks<true>(on_any_executor(backend), gate);
+    else
+      run_blocks<false>(on_any_executor(backend), as_const(y));
+  }
+
+ private:
   void define() const {
     for (Index r = 0; r < y.rows(); ++r)
       for (Index j = 0; j < y.cols(); ++j) {
@@ -106,49 +62,48 @@ struct ProjectionFinish {
       }
   }
 
-  /// Rows [begin, end), whose elements lie side by side in all operands.
+  /// Of x, which A is of.
   template <bool Gated, class B>
-  void run(const B& backend, Index begin, Index end) const {
-    const auto data = [](const std::vector<T>& x) { return x.empty() ? nullptr : x.data(); };
+  void run_blocks(const B& backend, TensorView<const T, 2> x) const {
+    const auto run = [this](const B& on, TensorView<const T, 2> of, TensorView<const T, 2> value,
+                            TensorView<const T, 2> added, TensorView<T, 2> to) {
+      launch(on, arguments<Gated>(of, value, added, to));
+    };
+    if (skip.data != nullptr)
+      over_row_blocks(backend, run, x, as_const(y), skip, y);
+    else
+      over_row_blocks(
+          backend,
+          [&run](const B& on, TensorView<const T, 2> of, TensorView<const T, 2> value,
+                 TensorView<T, 2> to) { run(on, of, value, {}, to); },
+          x, as_const(y), y);
+  }
+
+  template <bool Gated>
+  auto arguments(TensorView<const T, 2> of, TensorView<const T, 2> value,
+                 TensorView<const T, 2> added, TensorView<T, 2> to) const {
     kernel::ProjectedRows<T, A, Gated> a;
-    a.x = Gated ? &gate(begin, 0) : &y(begin, 0);
-    a.x_stride = Gated ? gate.stride[0] : y.stride[0];
-    a.bias = data(bias);
-    if (Gated) {
-      a.value = &y(begin, 0);
-      a.value_stride = y.stride[0];
-      a.value_bias = data(value_bias);
-    }
-    if (skip.data != nullptr) {
-      a.skip = &skip(begin, 0);
-      a.skip_stride = skip.stride[0];
-    }
-    a.out = &y(begin, 0);
-    a.out_stride = y.stride[0];
-    a.rows = end - begin;
-    a.columns = y.cols();
-    launch(backend, a);
+    a.x = of.data;
+    a.x_stride = of.stride[0];
+    a.bias = bias.empty() ? nullptr : bias.data();
+    a.value = value.data;
+    a.value_stride = value.stride[0];
+    a.value_bias = value_bias.empty() ? nullptr : value_bias.data();
+    a.skip = added.data;
+    a.skip_stride = added.stride[0];
+    a.out = to.data;
+    a.out_stride = to.stride[0];
+    a.rows = to.rows();
+    a.columns = to.cols();
+    return a;
   }
 };
-
-template <bool Gated, class A, class B, class T>
-void finish_rows(const B& backend, const ProjectionFinish<A, T>& finish) {
-  if constexpr (!KernelBackend<B>) {
-    finish.define();
-  } else {
-    const auto on = on_any_executor(backend);
-    const Index rows = finish.y.rows(), block = projection_rows(finish.y.cols());
-    parallel_for(on.executor, ceil_div(rows, block), [&](Index item, int) {
-      finish.template run<Gated>(on, item * block, std::min(rows, (item + 1) * block));
-    });
-  }
-}
 
 /// y = A(y + bias) + skip.
 template <class A, class B, class T>
 void finish_projection(const B& backend, const std::vector<T>& bias, TensorView<const T, 2> skip,
                        TensorView<T, 2> y) {
-  finish_rows<false>(backend, ProjectionFinish<A, T>{{}, bias, bias, skip, y});
+  ProjectionFinish<A, T>{{}, bias, bias, skip, y}.run(backend);
 }
 
 /// y = A(gate + bias) (y + value_bias) + skip.
@@ -156,7 +111,7 @@ template <class A, class B, class T>
 void finish_gated_projection(const B& backend, TensorView<const T, 2> gate,
                              const std::vector<T>& bias, const std::vector<T>& value_bias,
                              TensorView<const T, 2> skip, TensorView<T, 2> y) {
-  finish_rows<true>(backend, ProjectionFinish<A, T>{gate, bias, value_bias, skip, y});
+  ProjectionFinish<A, T>{gate, bias, value_bias, skip, y}.run(backend);
 }
 
 PARE_ABI_END

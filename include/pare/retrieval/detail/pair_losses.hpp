@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+/// \file
+/// What losses of pairs share: checks, and -ln sigma of margins with its gradient.
+
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/view_check.hpp>

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+/// \file
+/// Parts of rank fusion: sums by document, and what lists, weights and ages must be.
+
 #include <pare/core/check.hpp>
 #include <pare/retrieval/detail/best_hits.hpp>
 #include <pare/retrieval/detail/distinct.hpp>

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+/// \file
+/// Uniformity and its gradient by their definitions, in double.
+
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
 

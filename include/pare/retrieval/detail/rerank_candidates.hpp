@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+/// \file
+/// A rerank in progress: candidates that are kept, the best so far, bounds on the rest.
+
 #include <pare/core/check.hpp>
 #include <pare/core/scalar.hpp>
 #include <pare/retrieval/detail/best_hits.hpp>

@@ -37,14 +37,15 @@ inline Index usual_centroids(Index tokens) {
   return count;
 }
 
-/// A row of length 1, unless it is 0.
-inline void normalize_row(float* row, Index dim) {
+/// to = from with length 1, unless from is 0; then to is left as it is.
+template <class T>
+void write_unit(const T* from, Index dim, float* to) {
   double square = 0;
   for (Index c = 0; c < dim; ++c)
-    square += static_cast<double>(row[c]) * static_cast<double>(row[c]);
-  if (square == 0) return;
-  const double by = 1 / std::sqrt(square);
-  for (Index c = 0; c < dim; ++c) row[c] = static_cast<float>(static_cast<double>(row[c]) * by);
+    square += static_cast<double>(from[c]) * static_cast<double>(from[c]);
+  if (!(square > 0)) return;
+  const double norm = std::sqrt(square);
+  for (Index c = 0; c < dim; ++c) to[c] = static_cast<float>(static_cast<double>(from[c]) / norm);
 }
 
 /// `count` different tokens, of length 1.
@@ -60,7 +61,7 @@ inline RowMatrix<float> drawn_centroids(TensorView<const float, 2> tokens, Index
     const auto at = static_cast<std::size_t>(k);
     std::swap(order[at], order[at + words.below(left)]);
     for (Index c = 0; c < tokens.cols(); ++c) centroids(k, c) = tokens(order[at], c);
-    normalize_row(&centroids(k, 0), tokens.cols());
+    write_unit(&centroids(k, 0), tokens.cols(), &centroids(k, 0));
   }
   return centroids;
 }
@@ -96,13 +97,8 @@ inline void move_centroids(TensorView<const float, 2> tokens,
     for (Index c = 0; c < tokens.cols(); ++c)
       sums(static_cast<Index>(near[static_cast<std::size_t>(i)]), c) +=
           static_cast<double>(tokens(i, c));
-  for (Index k = 0; k < centroids.rows(); ++k) {
-    double square = 0;
-    for (Index c = 0; c < sums.cols(); ++c) square += sums(k, c) * sums(k, c);
-    if (!(square > 0)) continue;
-    for (Index c = 0; c < sums.cols(); ++c)
-      centroids(k, c) = static_cast<float>(sums(k, c) / std::sqrt(square));
-  }
+  for (Index k = 0; k < centroids.rows(); ++k)
+    write_unit(&sums(k, 0), sums.cols(), &centroids(k, 0));
 }
 
 /// The bucket of a residual: how many bounds are below it.

@@ -97,18 +97,11 @@ class ResidualRun {
     const Index items = blocks_.items();
     if (items == 0) return;
     prepare();
-    Carver count(nullptr);
-    Worker none;
-    carve(none, count);
-    const auto bytes = static_cast<Index>(count.used());
-    std::byte* const memory = memory_->workers.resize(
-        static_cast<std::size_t>(bytes * worker_count(backend_.executor, items)));
-    parallel_for(backend_.executor, items, [&](Index item, int worker) {
-      Worker own;
-      Carver take(memory + bytes * worker);
-      carve(own, take);
-      score(item, own);
-    });
+    const auto rooms =
+        worker_rooms<Worker>(memory_->workers, worker_count(backend_.executor, items),
+                             [this](Worker& worker, Carver& take) { carve(worker, take); });
+    parallel_for(backend_.executor, items,
+                 [&](Index item, int worker) { score(item, rooms.of(worker)); });
   }
 
  private:

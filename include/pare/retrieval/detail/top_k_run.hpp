@@ -14,6 +14,7 @@
 #include <pare/core/scratch.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/view_check.hpp>
+#include <pare/kernel/falling_list.hpp>
 #include <pare/kernel/pack.hpp>
 #include <pare/kernel/select_dots.hpp>
 
@@ -40,10 +41,7 @@ struct TopKCall {
 struct ComesBefore {
   template <class T>
   bool operator()(const kernel::ListedDot<T>& a, const kernel::ListedDot<T>& b) const {
-    if (a.score > b.score) return true;
-    if (a.score < b.score) return false;
-    const bool a_last = is_nan(a.score), b_last = is_nan(b.score);
-    return a_last == b_last ? a.row < b.row : b_last;
+    return kernel::stands_before(a.score, Index{a.row}, b.score, Index{b.row});
   }
 };
 
@@ -80,15 +78,12 @@ class TopKRun {
   void run() {
     pack_queries();
     const Index items = ceil_div(c_.table.rows(), item_rows);
-    workers_ = worker_count(backend_.executor, items);
-    Carver count(nullptr);
-    Worker none;
-    carve(none, count);
-    bytes_ = static_cast<Index>(count.used());
-    memory_->workers.resize(static_cast<std::size_t>(bytes_ * workers_));
-    for (Index w = 0; w < workers_; ++w) clear(worker(w));
-    parallel_for(backend_.executor, items, [&](Index item, int w) { search(item, worker(w)); });
-    for (Index i = 0; i < queries(); ++i) finish(i);
+    const Index workers = worker_count(backend_.executor, items);
+    const auto rooms = worker_rooms<Worker>(
+        memory_->workers, workers, [this](Worker& worker, Carver& take) { carve(worker, take); });
+    for (Index w = 0; w < workers; ++w) clear(rooms.of(w));
+    parallel_for(backend_.executor, items, [&](Index item, int w) { search(item, rooms.of(w)); });
+    for (Index i = 0; i < queries(); ++i) finish(i, rooms, workers);
   }
 
   /// Entries of a list: k, as many again before the worst are dropped, and those of a block.
@@ -138,13 +133,6 @@ class TopKRun {
     take(worker.counts, queries());
   }
 
-  Worker worker(Index which) const {
-    Worker worker;
-    Carver take(memory_->workers.data() + bytes_ * which);
-    carve(worker, take);
-    return worker;
-  }
-
   void clear(const Worker& w) const {
     std::fill_n(w.thresholds, columns(), std::numeric_limits<T>::quiet_NaN());
     std::fill_n(w.counts, queries(), Index{0});
@@ -180,11 +168,13 @@ class TopKRun {
   }
 
   /// The k best of all workers' lists.
-  void finish(Index query) const {
-    Listed* const all = worker(0).entries + query * capacity(c_.k);
-    Index found = worker(0).counts[query];
-    for (Index which = 1; which < workers_; ++which) {
-      const Worker w = worker(which);
+  template <class Rooms>
+  void finish(Index query, const Rooms& rooms, Index workers) const {
+    const Worker first = rooms.of(0);
+    Listed* const all = first.entries + query * capacity(c_.k);
+    Index found = first.counts[query];
+    for (Index which = 1; which < workers; ++which) {
+      const Worker w = rooms.of(which);
       if (found > c_.k) {
         std::nth_element(all, all + c_.k - 1, all + found, ComesBefore{});
         found = c_.k;
@@ -204,7 +194,6 @@ class TopKRun {
   const TopKCall<S>& c_;
   Lease<TopKMemory> memory_;
   T* packed_ = nullptr;
-  Index workers_ = 1, bytes_ = 0;
 };
 
 PARE_ABI_END

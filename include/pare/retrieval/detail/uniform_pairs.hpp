@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+/// \file
+/// Weights of all pairs of unit rows, their sum and its gradient, block by block on threads.
+
 #include <pare/core/aligned_buffer.hpp>
 #include <pare/core/backend.hpp>
 #include <pare/core/ceil_div.hpp>
@@ -118,17 +121,12 @@ class UniformPairs {
 
   template <class F>
   void each_block(bool with_gradient, const F& f) {
-    const int workers = worker_count(backend_.executor, items());
-    Carver count(nullptr);
-    Room any;
-    carve(count, with_gradient, any);
-    const std::size_t each = count.used();
-    std::byte* const memory = memory_.scratch.resize(each * static_cast<std::size_t>(workers));
+    const auto rooms = worker_rooms<Room>(
+        memory_.scratch, worker_count(backend_.executor, items()),
+        [this, with_gradient](Room& room, Carver& take) { carve(take, with_gradient, room); });
     parallel_for(backend_.executor, items(), [&](Index i, int worker) {
       const Index item = items() - 1 - i;  // those of more pairs first
-      Room room;
-      Carver place(memory + static_cast<std::size_t>(worker) * each);
-      carve(place, with_gradient, room);
+      const Room room = rooms.of(worker);
       const Index row = item * rows_, rows = std::min(rows_, x_.rows() - row);
       for (Index r = 0; r < rows; ++r) make_unit(row + r, room.rows + r * dim());
       std::fill_n(room.sums, rows * lanes, T(0));

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+/// \file
+/// Norms of rows, and rows of norm 1.
+
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/view_check.hpp>

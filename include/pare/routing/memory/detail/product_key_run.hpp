@@ -95,21 +95,11 @@ class ProductKeyRun {
   /// f(item, block) on all threads, with a block of memory of each worker.
   template <class F>
   void with_blocks(Index items, const F& f) {
-    const auto carve = [&](Block& block, Carver& take) {
-      block.carve(take, c_.half(), keys_of_part());
-    };
-    Carver count(nullptr);
-    Block none;
-    carve(none, count);
-    const auto size = static_cast<Index>(count.used());
-    std::byte* const bytes = memory_->bytes.resize(
-        static_cast<std::size_t>(size * worker_count(backend_.executor, items)));
-    parallel_for(backend_.executor, items, [&](Index item, int worker) {
-      Block block;
-      Carver take(bytes + size * worker);
-      carve(block, take);
-      f(item, block);
-    });
+    const auto blocks = worker_rooms<Block>(
+        memory_->bytes, worker_count(backend_.executor, items),
+        [&](Block& block, Carver& take) { block.carve(take, c_.half(), keys_of_part()); });
+    parallel_for(backend_.executor, items,
+                 [&](Index item, int worker) { f(item, blocks.of(worker)); });
   }
 
   /// Networks hold so many hits. Keys that all lie in one place have no stride to multiply by.
