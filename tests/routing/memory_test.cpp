@@ -168,6 +168,27 @@ TEST(ProductKeys, MayLieSideBySide) {
   EXPECT_TRUE(search_product_keys(m.q(), m.k(), 32).ids == wanted.ids);
 }
 
+// Keys as PEER-pytorch's checkpoints hold them, [heads, n, 2, half], are a view.
+TEST(ProductKeys, MayLieWithTheirHalvesInnermost) {
+  const Memory<float> m(9, 3, 20, 7);
+  std::vector<float> stored(static_cast<std::size_t>(m.keys.size()));
+  const Index n = m.n, half = m.half;
+  for (Index h = 0; h < m.heads; ++h)
+    for (Index i = 0; i < n; ++i)
+      for (Index side = 0; side < 2; ++side)
+        for (Index c = 0; c < half; ++c)
+          stored[static_cast<std::size_t>(((h * n + i) * 2 + side) * half + c)] =
+              m.k()(h, side, i, c);
+  const TensorView<const float, 4> view{
+      stored.data(), {m.heads, 2, n, half}, {2 * n * half, half, 2 * half, 1}};
+  for (const Index rows : {9, 2}) {
+    const TensorView<const float, 3> q{m.q().data, {rows, m.heads, 2 * half}, m.q().stride};
+    const auto wanted = search_product_keys(q, m.k(), 5), got = search_product_keys(q, view, 5);
+    EXPECT_TRUE(got.ids == wanted.ids);
+    EXPECT_TRUE(got.scores == wanted.scores);
+  }
+}
+
 /// Runs workers one after the other, and keeps the most that were asked for.
 struct Counted {
   int* most;

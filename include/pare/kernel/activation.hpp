@@ -13,7 +13,8 @@
 /// ```
 ///
 /// Limits are kept: of minus infinity Silu and both Gelu are -0, where their formulas say 0 times
-/// infinity; -0 stays -0, plus infinity and NaN stay what they are.
+/// infinity, Relu and Sigmoid 0; of plus infinity Sigmoid is 1, the others infinity; -0 stays -0
+/// but for Sigmoid, and NaN stays NaN.
 
 #include <pare/core/macros_off.hpp>
 

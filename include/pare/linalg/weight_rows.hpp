@@ -115,7 +115,7 @@ inline constexpr Index any_stride_rows = kernel::streamed_pair_rows;
 /// \param x [rows, inputs] of bf16, rows contiguous and an even number of elements apart
 ///
 /// Cost: W is read once for every 24 to 36 rows, which binds up to some 10; beyond, products do, at
-/// 0.75 to 0.85 of their peak. An element of y has the same bits for any number of rows and any
+/// 0.8 to 0.87 of their peak. An element of y has the same bits for any number of rows and any
 /// executor.
 template <PairBackend B>
 void multiply_weight_pairs(const B& backend, TensorView<const bf16, 2> w,

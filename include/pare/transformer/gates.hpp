@@ -28,9 +28,9 @@
 /// u is the unit roundoff of float (2^-24) or double (2^-53). The bounds hold over the whole range
 /// where the result is a normal number, in the tails too: silu(-87) and gelu(-13) keep their
 /// digits. Below, results are rounded once more, to a subnormal number or -0. Limits are kept: of
-/// minus infinity all are -0 (Relu and Sigmoid 0), of plus infinity infinity (Sigmoid 1); a NaN
-/// stays one and reaches no other element. Where the gate is subnormal or 0, so is its accuracy
-/// times up, and -0 times an infinite up is NaN.
+/// minus infinity all are -0 (Relu and Sigmoid 0, Identity itself), of plus infinity infinity
+/// (Sigmoid 1); a NaN stays one and reaches no other element. Where the gate is subnormal or 0, so
+/// is its accuracy times up, and -0 times an infinite up is NaN.
 ///
 /// Matrices are [rows, dim] of one scalar: float, double, bf16 or f16, in any order. Source:
 /// Shazeer, "GLU variants improve transformer", 2020, eq. 5 to 7.
@@ -40,10 +40,10 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/executor_ref.hpp>
 #include <pare/core/refused_call.hpp>
+#include <pare/core/row_blocks.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/kernel/activate_rows.hpp>
 #include <pare/kernel/activation.hpp>
-#include <pare/transformer/detail/row_blocks.hpp>
 #include <pare/transformer/detail/row_checks.hpp>
 #include <pare/transformer/reference.hpp>
 

@@ -15,8 +15,15 @@
 /// Heads share the experts. g is the softmax over the hits of a head, or max(score, 0).
 ///
 /// Source: He, "Mixture of a million experts", arXiv 2407.04153, by the code of
-/// lucidrains/PEER-pytorch: both g and GELU are its options; 16 hits are its default. Its dropout,
-/// which only training uses, is left out.
+/// lucidrains/PEER-pytorch at 6cb671f. 16 hits under a softmax are the paper's, and the code's with
+/// `non_competing_scores=False`; as it comes, it keeps one hit of each head, `{.k = 1, .weight =
+/// HitWeight::Relu}`. GELU is its default. Left out: dropout, which only training uses, and a table
+/// for each head (`separate_embed_per_head`).
+///
+/// What its checkpoints hold lies otherwise. Keys are [heads, n, 2, half]: view them with strides
+/// {2 n half, half, 2 half, 1}; taken as they lie they are other keys, without an error.
+/// `to_queries` has the half outermost, (2, heads, half): its rows are to be put in the order
+/// (heads, 2, half).
 
 #include <pare/core/macros_off.hpp>
 
@@ -45,7 +52,7 @@ enum class HitWeight : unsigned char {
 };
 
 struct PeerOptions {
-  Index k = 16;  ///< hits of a head, 1 to the keys of a half; PEER-pytorch's default
+  Index k = 16;  ///< hits of a head, 1 to the keys of a half; that of the paper
   HitWeight weight = HitWeight::Softmax;
 };
 
