@@ -5,7 +5,7 @@
 /// sparse: what is taken is sound by a second reading (two bits in each group; blocks that fill the
 /// size; ascending places of atoms), and comes back from a file of its own. Built with libFuzzer
 /// (clang -fsanitize=fuzzer) it is an entry point; built with PARE_FUZZ_STANDALONE it has a main
-/// that runs seeded mutations of valid files: `two_four_safetensors_fuzz [runs] [seed]`.
+/// that runs seeded mutations of valid files: `structured_safetensors_fuzz [runs] [seed]`.
 
 #include "bytes.hpp"
 
@@ -217,7 +217,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 
 #if defined(PARE_FUZZ_STANDALONE)
 int main(int argc, char** argv) {
-  return pare::fuzz::run_file_mutations("two_four_safetensors_fuzz", argc, argv, valid_files(),
+  return pare::fuzz::run_file_mutations("structured_safetensors_fuzz", argc, argv, valid_files(),
                                         tokens, parse);
 }
 #else
