@@ -29,9 +29,9 @@ double bias_at(const std::vector<T>& bias, Index j) {
   return bias.empty() ? 0.0 : static_cast<double>(bias[static_cast<std::size_t>(j)]);
 }
 
-/// One pass. An empty gate: y = A(y + bias) + skip; else y = A(gate + bias) (y + value_bias) +
-/// skip. An empty skip counts as 0.
-template <class A, class T>
+/// One pass. Gated: y = A(gate + bias) (y + value_bias) + skip; else y = A(y + bias) + skip. An
+/// empty skip counts as 0. Of the run, not of the compile, a gate would ask for kernels of both.
+template <class A, bool Gated, class T>
 struct ProjectionFinish {
   TensorView<const T, 2> gate;
   const std::vector<T>& bias;
@@ -43,10 +43,10 @@ struct ProjectionFinish {
   void run(const B& backend) const {
     if constexpr (!KernelBackend<B>)
       define();
-    else if (gate.data != nullptr)
-      run_blocks<true>(on_any_executor(backend), gate);
+    else if constexpr (Gated)
+      run_blocks(on_any_executor(backend), gate);
     else
-      run_blocks<false>(on_any_executor(backend), as_const(y));
+      run_blocks(on_any_executor(backend), as_const(y));
   }
 
  private:
@@ -54,21 +54,20 @@ struct ProjectionFinish {
     for (Index r = 0; r < y.rows(); ++r)
       for (Index j = 0; j < y.cols(); ++j) {
         const auto product = static_cast<double>(y(r, j));
-        double value = gate.data != nullptr ? static_cast<double>(gate(r, j)) : product;
+        double value = Gated ? static_cast<double>(gate(r, j)) : product;
         value = A::exact(value + bias_at(bias, j));
-        if (gate.data != nullptr) value *= product + bias_at(value_bias, j);
+        if constexpr (Gated) value *= product + bias_at(value_bias, j);
         y(r, j) =
             static_cast<T>(skip.data != nullptr ? value + static_cast<double>(skip(r, j)) : value);
       }
   }
 
   /// Of x, which A is of.
-  template <bool Gated, class B>
+  template <class B>
   void run_blocks(const B& backend, TensorView<const T, 2> x) const {
     const auto run = [this](const B& on, TensorView<const T, 2> of, TensorView<const T, 2> value,
-                            TensorView<const T, 2> added, TensorView<T, 2> to) {
-      launch(on, arguments<Gated>(of, value, added, to));
-    };
+                            TensorView<const T, 2> added,
+                            TensorView<T, 2> to) { launch(on, arguments(of, value, added, to)); };
     if (skip.data != nullptr)
       over_row_blocks(backend, run, x, as_const(y), skip, y);
     else
@@ -79,7 +78,6 @@ struct ProjectionFinish {
           x, as_const(y), y);
   }
 
-  template <bool Gated>
   auto arguments(TensorView<const T, 2> of, TensorView<const T, 2> value,
                  TensorView<const T, 2> added, TensorView<T, 2> to) const {
     kernel::ProjectedRows<T, A, Gated> a;
@@ -103,7 +101,7 @@ struct ProjectionFinish {
 template <class A, class B, class T>
 void finish_projection(const B& backend, const std::vector<T>& bias, TensorView<const T, 2> skip,
                        TensorView<T, 2> y) {
-  ProjectionFinish<A, T>{{}, bias, bias, skip, y}.run(backend);
+  ProjectionFinish<A, false, T>{{}, bias, bias, skip, y}.run(backend);
 }
 
 /// y = A(gate + bias) (y + value_bias) + skip.
@@ -111,7 +109,7 @@ template <class A, class B, class T>
 void finish_gated_projection(const B& backend, TensorView<const T, 2> gate,
                              const std::vector<T>& bias, const std::vector<T>& value_bias,
                              TensorView<const T, 2> skip, TensorView<T, 2> y) {
-  ProjectionFinish<A, T>{gate, bias, value_bias, skip, y}.run(backend);
+  ProjectionFinish<A, true, T>{gate, bias, value_bias, skip, y}.run(backend);
 }
 
 PARE_ABI_END
