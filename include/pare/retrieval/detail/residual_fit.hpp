@@ -30,10 +30,11 @@ PARE_ABI_BEGIN
 inline constexpr Index most_residual_dim = 65535;
 inline constexpr Index most_residual_centroids = (Index{1} << 31) - 1;
 
-/// 2^floor(log2(16 sqrt(tokens))), at most the tokens.
+/// 2^floor(log2(16 sqrt(tokens))), at most the tokens and 2^30.
 inline Index usual_centroids(Index tokens) {
+  const Index most = std::min(tokens, most_residual_centroids);
   Index count = 1;
-  while (4 * count * count <= 256 * tokens && 2 * count <= tokens) count *= 2;
+  while (2 * count <= most && count * count / 64 <= tokens) count *= 2;
   return count;
 }
 
@@ -132,12 +133,16 @@ inline void set_buckets(TensorView<const float, 2> tokens, const std::vector<std
   for (int i = 0; i < buckets; ++i)
     levels.values[static_cast<std::size_t>(i)] = quantile((i + 0.5) / buckets);
   levels.least = levels.values[0];
-  levels.step = (levels.values[static_cast<std::size_t>(buckets - 1)] - levels.least) / 255;
+  const auto least = static_cast<double>(levels.least);
+  // In double, in which the range of floats is finite.
+  levels.step = static_cast<float>(
+      (static_cast<double>(levels.values[static_cast<std::size_t>(buckets - 1)]) - least) / 255);
   for (int i = 0; i < buckets; ++i) {
     const auto at = static_cast<std::size_t>(i);
-    const float above = levels.values[at] - levels.least;
+    const double above = static_cast<double>(levels.values[at]) - least;
     levels.in_bytes[at] = static_cast<std::uint8_t>(
-        levels.step > 0 ? std::clamp(above / levels.step + 0.5f, 0.0f, 255.0f) : 0.0f);
+        levels.step > 0 ? std::clamp(above / static_cast<double>(levels.step) + 0.5, 0.0, 255.0)
+                        : 0.0);
   }
 }
 
