@@ -264,9 +264,10 @@ TEST(ResidualMaxSim, RoundsQueriesToTheNearestByte) {
   EXPECT_NEAR(residual_max_sim(query, codec, rows, std::vector<Index>{0, 1})[0], 128.8, 1.501);
   query.block(0, 1, 1, 3).setConstant(-.6f);
   EXPECT_NEAR(residual_max_sim(query, codec, rows, std::vector<Index>{0, 1})[0], 125.2, 1.501);
-  // The inverse of such a query is beyond float.
-  query *= 1e-42f / 127;
-  EXPECT_NEAR(residual_max_sim(query, codec, rows, std::vector<Index>{0, 1})[0], 0, 1e-41);
+  // 127 over the largest number of such a query is beyond float; steps are some 1e-4 of a number.
+  query *= 1e-38f / 127;
+  EXPECT_NEAR(residual_max_sim(query, codec, rows, std::vector<Index>{0, 1})[0],
+              125.2 / 127 * 1e-38, 2e-40);
 }
 
 TEST(ResidualMaxSim, HasTheSameBitsForAnyThreadsAndAllocatesNothingTheSecondTime) {
