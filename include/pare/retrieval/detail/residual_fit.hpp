@@ -30,6 +30,25 @@ PARE_ABI_BEGIN
 inline constexpr Index most_residual_dim = 65535;
 inline constexpr Index most_residual_centroids = (Index{1} << 31) - 1;
 
+/// Tokens to fit to or to encode, but for their numbers, which check_finite_tokens looks at last.
+inline void check_residual_tokens(const char* function, TensorView<const float, 2> tokens) {
+  check_view(function, "tokens", tokens);
+  check(tokens.cols() >= 1 && tokens.cols() <= most_residual_dim, function, "tokens", tokens.extent,
+        Worded{"a dim of 1 to ", most_residual_dim});
+  check_contiguous_rows(function, "tokens", tokens);
+  // All residuals of a fit, and an index or the codes of each row.
+  const Index each = checked_sum(function, "tokens", tokens.cols(), 8);
+  checked_count(function, "tokens", checked_product(function, "tokens", tokens.rows(), each),
+                sizeof(float));
+}
+
+inline void check_finite_tokens(const char* function, TensorView<const float, 2> tokens) {
+  for (Index i = 0; i < tokens.rows(); ++i)
+    for (Index c = 0; c < tokens.cols(); ++c)
+      check(is_finite(static_cast<double>(tokens(i, c))), function, "tokens", tokens(i, c),
+            "finite numbers");
+}
+
 /// 2^floor(log2(16 sqrt(tokens))), at most the tokens and 2^30.
 inline Index usual_centroids(Index tokens) {
   const Index most = std::min(tokens, most_residual_centroids);
