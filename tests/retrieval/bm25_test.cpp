@@ -85,6 +85,42 @@ TEST(Bm25, FormsOfIdf) {
   EXPECT_LT(below.search(Terms{7}, 2)[0].score, 0);
 }
 
+/// All hold the term, whose idf is below 0: the longer, the better, and those come last.
+TEST(Bm25, FindsWhatIsBetterLaterWhereAllScoresAreBelowZero) {
+  Documents d;
+  for (std::size_t length = 0; length < 200; ++length) {
+    Terms document(length + 1, 1);
+    document[0] = 7;
+    d.add(document);
+  }
+  const auto hits = Bm25Index(d.tokens, d.offsets, {.idf = Bm25Idf::Robertson}).search(Terms{7}, 2);
+  ASSERT_EQ(hits.size(), 2U);
+  EXPECT_EQ(hits[0].id, 199);
+  EXPECT_EQ(hits[1].id, 198);
+  EXPECT_LT(hits[0].score, 0);
+}
+
+/// k1 times the length of the last document overflows, and an idf below 0 makes its score -0: it is
+/// a hit, of +0. Of a term of all documents, idf k1 overflows as well, and is NaN nowhere.
+TEST(Bm25, OfTheLargestK1HasHitsOfZeroAndNoNaN) {
+  Documents d;
+  for (int i = 0; i < 4; ++i) d.add({3});
+  for (int i = 0; i < 5; ++i) d.add({7, 7, 3});
+  Terms longest(60, 3);
+  longest[0] = 7;
+  d.add(longest);
+  const Bm25Options options{.k1 = 1e308, .idf = Bm25Idf::Robertson};
+  const Bm25Index index(d.tokens, d.offsets, options);
+  const auto hits = index.search(Terms{7}, 20);
+  ASSERT_EQ(hits.size(), 6U);
+  EXPECT_EQ(hits[0], (Hit{9, 0}));
+  EXPECT_FALSE(std::signbit(hits[0].score));
+  EXPECT_LT(hits[1].score, 0);
+  EXPECT_EQ(index.search(Terms{3}, 20).size(), 10U);
+  for (const double score : reference_bm25(d.tokens, d.offsets, Terms{3, 7}, options))
+    EXPECT_TRUE(std::isfinite(score));
+}
+
 /// Documents of some lengths over a few hundred terms, of which low ids are frequent; more than two
 /// blocks of sums.
 Documents many(Index documents) {

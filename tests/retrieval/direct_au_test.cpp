@@ -120,6 +120,12 @@ TEST(DirectAu, RefusesWhatDoesNotFit) {
   refusal([&] { direct_au(b.users, b.items, b.items, b.by_items); }, f, "user_gradient");
   refusal([&] { direct_au(b.users, b.items, b.by_users, b.users); }, f, "item_gradient");
   refusal([&] { direct_au(b.users, b.items, b.by_users, b.by_users); }, f, "user_gradient");
+  // A norm for each row would not fit any memory.
+  const double one = 1;
+  const pare::TensorView<const double, 2> many{&one, {Index{1} << 60, 1}, {0, 0}};
+  refusal([&] { alignment(many, many); }, "retrieval::alignment", "x");
+  refuses_and_leaves_alone([&] { direct_au(many, many, b.by_users, b.by_items); }, f, "users",
+                           b.by_users, b.by_items);
 }
 
 }  // namespace

@@ -20,6 +20,7 @@ namespace retrieval_max_sim_test {
 namespace {
 
 using pare::bf16;
+using pare::f16;
 using pare::Index;
 using pare::RowMatrix;
 using pare::TensorView;
@@ -94,6 +95,19 @@ TEST(MaxSim, IsTheSumOfMaximaOfLoopsInDouble) {
   expect_loops<bf16>(3, 127);
   expect_loops<bf16>(32, 128);
   expect_loops<bf16>(49, 1);
+  // Widened, if not multiplied in pairs, with a tail.
+  expect_loops<f16>(3, 37);
+  expect_loops<f16>(17, 127);
+}
+
+/// Documents belong to the item that they begin in; those that begin with it too.
+TEST(MaxSim, CutsDocumentsWhereTheyBegin) {
+  const std::vector<Index> offsets{0, 0, 1023, 1024, 1024, 2047, 2048, 5000, 5000};
+  const pare::retrieval::detail::DocumentBlocks blocks(offsets);
+  ASSERT_EQ(blocks.items(), 5);
+  std::vector<Index> begins;
+  for (Index item = 0; item <= 5; ++item) begins.push_back(blocks.begin(item));
+  EXPECT_EQ(begins, (std::vector<Index>{0, 3, 6, 7, 7, 8}));
 }
 
 TEST(MaxSim, HasItsKnownValues) {
@@ -203,6 +217,17 @@ TEST(MaxSim, RefusesWhatDoesNotFit) {
   const Index most = std::numeric_limits<Index>::max();
   refuse(TensorView<const float, 2>{q.data(), {most / 8, 4}, {0, 1}}, t, {0, 2, 5}, two, "queries");
   refuse(TensorView<const float, 2>{q.data(), {-1, 4}, {4, 1}}, t, {0, 2, 5}, two, "queries");
+  // Queries of one number, of which each fits alone, but not what is packed and multiplied.
+  const TensorView<const float, 2> narrow{t.data(), {5, 1}, {4, 1}};
+  refuse(TensorView<const float, 2>{q.data(), {most / 16, 1}, {0, 1}}, narrow, {0, 2, 5}, two,
+         "queries");
+  std::vector<Index> offsets{0, 2, 5};
+  refuses_and_leaves_alone(
+      [&] {
+        max_sim(pare::reference, q, t, offsets,
+                TensorView<float, 1>{reinterpret_cast<float*>(offsets.data()) + 1, {2}, {1}});
+      },
+      "retrieval::max_sim", "scores", offsets);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <pare/core/matrix.hpp>
+#include <pare/core/tensor_view.hpp>
 #include <pare/retrieval/metrics.hpp>
 
 #include "support/properties.hpp"
@@ -173,6 +174,22 @@ TEST(EvaluateRankings, RefusesListsThatDoNotFit) {
   refusal([&] { evaluate_rankings(two, right, right, 1); }, f, "relevant");
   refusal([&] { evaluate_rankings(two, nothing, {offsets, outside}, 1); }, f, "seen");
   refusal([&] { evaluate_rankings(two, nothing, {{}, {}}, 1); }, f, "seen");
+}
+
+/// What is kept of each item would not fit any memory.
+TEST(EvaluateRankings, RefusesMoreItemsThanMemoryHas) {
+  const char* const f = "retrieval::evaluate_rankings";
+  const float score = 1;
+  const Ids three{0, 0, 0}, one{0};
+  for (const Index users : {2, 0}) {
+    const pare::TensorView<const float, 2> scores{&score, {users, Index{1} << 60}, {0, 0}};
+    const ItemLists none{users == 0 ? one : three, {}};
+    refusal([&] { evaluate_rankings(scores, none, none, 3); }, f, "scores");
+    refusal([&] { evaluate_rankings(pare::reference, scores, none, none, 3); }, f, "scores");
+  }
+  // Nobody asks for memory of them.
+  const pare::TensorView<const float, 2> many{&score, {0, Index{1} << 59}, {0, 0}};
+  EXPECT_EQ(evaluate_rankings(many, {one, {}}, {one, {}}, 3).judged, 0);
 }
 
 }  // namespace

@@ -69,6 +69,40 @@ TEST(Pairs, FarMarginsHaveTheirLossAndGradient) {
   EXPECT_NEAR(bpr(List{40}, List{0}) / std::exp(-40.0), 1, 1e-12);
 }
 
+/// 1e308, from which no difference of opposite signs fits a double.
+TEST(Pairs, MarginsBeyondDoubleSaturate) {
+  const double far = 1e308, most = std::numeric_limits<double>::max();
+  List by_a(1), by_b(1);
+  EXPECT_EQ(bpr(List{-far}, List{far}, by_a, by_b), most);
+  EXPECT_EQ(by_a[0], -1);
+  EXPECT_EQ(by_b[0], 1);
+  EXPECT_EQ(bpr(List{far}, List{-far}, by_a, by_b), 0);
+  EXPECT_EQ(by_a[0], 0);
+  // Each of these fits, their sum does not: the mean is the exact one, and one that is beyond is
+  // not.
+  EXPECT_EQ(bpr(List{0, 0}, List{far, far}), far);
+  EXPECT_EQ(bpr(List{-far, -far, -far}, List{far, far, far}), most);
+  EXPECT_EQ(bpr(List{-far, far}, List{far, -far}), most / 2);
+  const auto loss = [&](double winner, double loser, double reference_winner,
+                        double reference_loser, double beta) {
+    const List a{winner}, b{loser}, c{reference_winner}, d{reference_loser};
+    return dpo({a, b, c, d}, {.beta = beta}, by_a, by_b);
+  };
+  // Both differences are beyond double, and what is between them is 0.
+  EXPECT_NEAR(loss(far, far, -far, -far, .1), std::log(2.0), 1e-15);
+  EXPECT_NEAR(by_a[0], -.05, 1e-17);
+  EXPECT_EQ(by_b[0], -by_a[0]);
+  // A margin of -4e308, of which a tenth fits.
+  EXPECT_NEAR(loss(-far, far, far, -far, .1), 4e307, 4e307 * 1e-15);
+  EXPECT_EQ(by_a[0], -.1);
+  EXPECT_EQ(loss(-far, far, far, -far, 1), most);
+  EXPECT_EQ(by_a[0], -1);
+  EXPECT_EQ(loss(-most, most, most, -most, 1e308), most);
+  EXPECT_EQ(by_a[0], -1e308);
+  EXPECT_EQ(loss(far, -far, -far, far, 1), 0);
+  EXPECT_EQ(by_a[0], 0);
+}
+
 TEST(Pairs, RefusesWhatDoesNotFit) {
   const List two{1, 2}, three{1, 2, 3}, none{};
   List out(2, 7), other(2, 7), longer(3, 7), both(3, 7);

@@ -163,6 +163,27 @@ TYPED_TEST(ProjectionTest, TakesMatricesOfEitherOrder) {
   EXPECT_TRUE(equal_bits(y, RowMatrix<T>(z)));
 }
 
+/// Rows of x and of y that lie in wider tables, each of a width of its own.
+TYPED_TEST(ProjectionTest, TakesRowsOfAnyDistance) {
+  using T = typename TypeParam::scalar;
+  using L = DenseLinear<T>;
+  using Table = RowMatrix<T>;
+  const auto square = weight<T>(24, 24, 1);
+  const Table x = random_matrix<Table>(9, 24, 3), none = Table::Constant(9, 40, std::nan(""));
+  Table from = none, to = Table::Zero(9, 31), y(9, 24);
+  from.leftCols(24) = x;
+  const auto expect = [&](const auto& block) {
+    block.apply(this->backend(), x, y);
+    block.apply(this->backend(), from.leftCols(24), to.middleCols(3, 24));
+    EXPECT_TRUE(equal_bits(y, Table(to.middleCols(3, 24))));
+    to.middleCols(3, 24).setZero();
+    EXPECT_TRUE((to.array() == T(0)).all());
+  };
+  expect(Projection<L, Gelu, SameRows>(L(square), {}, bias_of<T>(24, 2)));
+  expect(Projection<L, Gelu, L>(L(square), L(square)));
+  expect(GatedProjection<L, Sigmoid, SameRows>{L(square), L(square)});
+}
+
 TYPED_TEST(ProjectionTest, AHeadChainsBlocksAndNormalises) {
   using T = typename TypeParam::scalar;
   using L = DenseLinear<T>;
@@ -230,6 +251,11 @@ TEST(ProjectionHead, SameBitsForAnyThreadsAndPartsOfRows) {
   EXPECT_TRUE(equal_bits(y, other));
   head.apply(RowMatrix<float>(x.topRows(600)), some);
   EXPECT_TRUE(equal_bits(some, RowMatrix<float>(y.topRows(600))));
+  // Three parts, each on its own and over the bounds between them.
+  for (const Index begin : {1000, 1366, 2000, 2733, 3500}) {
+    head.apply(RowMatrix<float>(x.middleRows(begin, 600)), some);
+    EXPECT_TRUE(equal_bits(some, RowMatrix<float>(y.middleRows(begin, 600)))) << begin;
+  }
 }
 
 TEST(ProjectionHead, ANanStaysInItsRow) {
@@ -258,6 +284,50 @@ TEST(ProjectionHead, AllocatesNothingOnceItsWorkspaceHasGrown) {
   const long before = pare::testing::allocations;
   head.apply(backend, x, y);
   EXPECT_EQ(pare::testing::allocations - before, 0);
+}
+
+/// A layer of any number of outputs.
+struct ManyOutputs {
+  Index count;
+  Index inputs() const { return 4; }
+  Index outputs() const { return count; }
+  template <class B>
+  void apply(const B&, pare::TensorView<const float, 2>, pare::TensorView<float, 2>) const {}
+};
+
+TEST(ProjectionHead, RefusesBlocksOfMoreOutputsThanMemoryHas) {
+  for (const Index count : {Index{1} << 61, Index{1} << 51, Index{-1}})
+    refusal([&] { projection_head(ManyOutputs{count}); }, "retrieval::ProjectionHead", "blocks");
+}
+
+/// What y must be apart from, a block's or the head's own, and what lies there.
+TEST(ProjectionHead, RefusesOutputsOverItsOwnMemory) {
+  using L = DenseLinear<float>;
+  const auto w = weight<float>(12, 20, 1);
+  const RowMatrix<float> x = RowMatrix<float>::Ones(1, 20);
+  const auto refuse = [&](const auto& block, const char* function, auto view) {
+    const pare::TensorView<float, 2> y{const_cast<float*>(view.data), {1, 12}, {12, 1}};
+    const std::vector<float> before(view.data, view.data + 12);
+    EXPECT_NE(refusal([&] { block.apply(x, y); }, std::string("retrieval::") + function, "y")
+                  .find("a weight"),
+              std::string::npos);
+    EXPECT_EQ(before, std::vector<float>(view.data, view.data + 12));
+  };
+  const auto each_memory = [&](const auto& block, const char* function, int wanted) {
+    int seen = 0;
+    block.each_memory([&](const auto& view) {
+      refuse(block, function, view);
+      ++seen;
+    });
+    EXPECT_EQ(seen, wanted);
+  };
+  const GatedProjection<L> gated{L(w), L(w), {}, bias_of<float>(12, 2), bias_of<float>(12, 3)};
+  each_memory(gated, "GatedProjection::apply", 2);
+  each_memory(projection_head(L(w)), "ProjectionHead::apply", 1);
+  const RowMatrix<float> residual = weight<float>(12, 20, 4);
+  const pare::TensorView<const float, 2> viewed{residual.data(), {12, 20}, {20, 1}};
+  refuse(Projection<L, Identity, L>(L(w), L(viewed)), "Projection::apply", viewed);
+  refuse(GatedProjection<L, Sigmoid, L>(L(w), L(w), L(viewed)), "GatedProjection::apply", viewed);
 }
 
 TEST(ProjectionHead, RefusesWhatDoesNotFit) {

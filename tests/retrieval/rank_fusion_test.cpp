@@ -40,6 +40,18 @@ TEST(FuseRanks, AddsFractionsByRankAndBreaksTiesById) {
   EXPECT_EQ(equal[0].id, 3);
 }
 
+/// 1 + 2^-53 is rounded to 1, and 2^-52 is not lost.
+TEST(FuseRanks, AddsInTheOrderOfTheLists) {
+  const Ids ids{7};
+  const double small = 0x1p-53;
+  const auto score = [&](double a, double b, double c) {
+    return fuse_ranks({{ids, a}, {ids, b}, {ids, c}}, 1, {.k = 0})[0].score;
+  };
+  EXPECT_EQ(score(1, small, small), 1);
+  EXPECT_EQ(score(small, small, 1), 1 + 0x1p-52);
+  EXPECT_EQ(score(small, 1, small), 1);
+}
+
 TEST(FuseRanks, OfTheGoldenWeights) {
   const Ids first{5}, third{1, 2, 5};
   const std::vector<RankedIds> lists{{first, .5995}, {third, .4005}};
@@ -59,6 +71,16 @@ TEST(AdaptiveWeights, AreTheGoldenOnes) {
   EXPECT_EQ(weights_of_mean_idf(std::log(1000.0) / 2, 1000).keyword, .35);
   EXPECT_EQ(weights_of_mean_idf(std::log(1000.0), 1000).keyword, .6);
   EXPECT_EQ(weights_of_mean_idf(std::log(1000.0), 1000).vector, .4);
+}
+
+/// Both weights are the doubles nearest to thousandths.
+TEST(AdaptiveWeights, AreThousandths) {
+  for (double mean = 0; mean < 7; mean += .01) {
+    const FusionWeights w = weights_of_mean_idf(mean, 1000);
+    const double thousandths = std::round(1000 * w.keyword);
+    EXPECT_EQ(w.keyword, thousandths / 1000);
+    EXPECT_EQ(w.vector, (1000 - thousandths) / 1000);
+  }
 }
 
 /// Two terms, one of no document: idf ln 1000, the other of 99: ln 10. sigma written as the page's
@@ -93,6 +115,9 @@ TEST(FusionPool, IsVstashs) {
   EXPECT_EQ(fusion_pool(10, 1000), 100);
   EXPECT_EQ(fusion_pool(10, 150), 50);
   EXPECT_EQ(fusion_pool(10, 3), 30);
+  const Index most = std::numeric_limits<Index>::max();
+  EXPECT_EQ(fusion_pool(most / 10, 1), most / 10 * 3);
+  refusal([&] { fusion_pool(most / 2, 5); }, "retrieval::fusion_pool", "count");
 }
 
 /// The vector at 1.33 is beyond the cutoff; keyword 8, of rank 4, is not among the vectors and not
@@ -106,6 +131,9 @@ TEST(FuseAdaptive, DropsFarVectorsAndLateKeywords) {
   EXPECT_EQ(more[2], (Hit{5, .4 / 60}));
   const auto far = fuse_adaptive(nearest, keyword, 2, {.cutoff = 2});
   EXPECT_EQ(far[0].id, 2);
+  // Of the cutoff itself a vector stays.
+  EXPECT_EQ(fuse_adaptive(Hits{{4, 2}, {9, 3}, {5, 3}}, {}, 5, {.cutoff = 1.5}).size(), 3U);
+  EXPECT_EQ(fuse_adaptive(Hits{{4, 0}, {9, 0}, {5, 1}}, {}, 5).size(), 2U);
 }
 
 TEST(FuseAdaptive, YoungDocumentsGainByTheBoost) {

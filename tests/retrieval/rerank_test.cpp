@@ -129,6 +129,19 @@ TEST(Rerank, OfScoresBelowZeroKeepsTheFirstK) {
   EXPECT_EQ(rerank(Hits{{0, low}, {1, low}}, score, {.count = 1, .prune = 0.0}).kept, 2);
 }
 
+/// s_k - prune s_k is 6 exactly; of an infinite s_k only its equals stay.
+TEST(Rerank, KeepsTheLeastScoreItselfAndThoseOfAnInfiniteOne) {
+  const auto score = [](Index id) { return static_cast<double>(id); };
+  const auto kept = [&](const Hits& candidates, Index count, double prune) {
+    return rerank(candidates, score, {.count = count, .prune = prune}).kept;
+  };
+  EXPECT_EQ(kept({{0, 9}, {1, 8}, {2, 6}, {3, 5.5}}, 2, .25), 3);
+  EXPECT_EQ(kept({{0, -7}, {1, -8}, {2, -10}, {3, -10.5}}, 2, .25), 3);
+  const double infinity = std::numeric_limits<double>::infinity();
+  EXPECT_EQ(kept({{0, infinity}, {1, infinity}, {2, 9}}, 1, .25), 2);
+  EXPECT_EQ(kept({{0, 9}, {1, -infinity}, {2, -infinity}}, 2, .25), 3);
+}
+
 TEST(Rerank, LargerOptionsScoreASuperset) {
   for (std::uint64_t seed = 2; seed < 6; ++seed) {
     const Stage stage(seed);
@@ -176,6 +189,66 @@ TEST(Rerank, ProvedShortcutsAreTheFullRerank) {
   }
   EXPECT_GT(proved, 5);
   EXPECT_GT(not_proved, 5);
+}
+
+/// Exact scores and bounds by id, and which ids were scored.
+struct Table {
+  std::vector<double> exact, bounds;
+  std::vector<Index> scored{};
+  double operator()(Index id) {
+    scored.push_back(id);
+    return exact[static_cast<std::size_t>(id)];
+  }
+  double bound(const Hit& hit) const { return bounds[static_cast<std::size_t>(hit.id)]; }
+};
+
+Hits falling(Index count) {
+  Hits candidates;
+  for (Index id = 0; id < count; ++id) candidates.push_back({id, static_cast<double>(-id)});
+  return candidates;
+}
+
+/// 2, 3 and 4 cannot come in: of three scores without gain 1 and 5 are behind when 6 gains.
+TEST(Rerank, WhatItsBoundLeavesOutDoesNotCountForPatience) {
+  Table table{{5, 1, 1, 1, 1, 1, 8, 1}, {9, 9, 2, 2, 2, 9, 9, 2}};
+  const Reranked r = rerank(falling(8), table, {.count = 1, .patience = 3});
+  EXPECT_EQ(table.scored, (std::vector<Index>{0, 1, 5, 6}));
+  EXPECT_EQ(r.hits, (Hits{{6, 8}}));
+  EXPECT_TRUE(r.proved);
+}
+
+/// 1 was scored last, without gain: what its bound had promised does not count.
+TEST(Rerank, TheLastOneScoredNeedsNoProof) {
+  Table table{{5, 4, 3}, {9, 9, 3}};
+  EXPECT_TRUE(rerank(falling(3), table, {.count = 1, .patience = 1}).proved);
+  EXPECT_EQ(table.scored, (std::vector<Index>{0, 1}));
+  table.bounds[2] = 6;
+  EXPECT_FALSE(rerank(falling(3), table, {.count = 1, .patience = 1}).proved);
+}
+
+/// A bound of the worst of the best leaves a higher id out, but not a lower one; one that is NaN
+/// says nothing, and a best score that is NaN is behind all.
+TEST(Rerank, BoundsThatAreEqualOrNaN) {
+  const double nan = std::nan("");
+  Table table{{9, 5, 5, 9}, {9, 5, 5, nan}};
+  const Reranked r = rerank(Hits{{1, 9}, {2, 8}, {0, 7}, {3, 6}}, table, {.count = 1});
+  EXPECT_EQ(table.scored, (std::vector<Index>{1, 0, 3}));
+  EXPECT_EQ(r.hits, (Hits{{0, 9}}));
+  EXPECT_TRUE(r.proved);
+  Table first{{nan, 1, nan}, {9, 1, 1}};
+  EXPECT_EQ(rerank(falling(3), first, {.count = 1}).hits, (Hits{{1, 1}}));
+  Table last{{5, 4, 9}, {9, 9, nan}};
+  EXPECT_FALSE(rerank(falling(3), last, {.count = 1, .patience = 1}).proved);
+}
+
+/// Of scores that are all NaN the lower id ranks first, and yet none is a gain.
+TEST(Rerank, NaNIsNoGain) {
+  const auto score = [](Index) { return std::nan(""); };
+  const Hits candidates{{5, 9}, {4, 8}, {3, 7}, {2, 6}, {1, 5}};
+  const Reranked r = rerank(candidates, score, {.count = 1, .patience = 2});
+  EXPECT_EQ(r.scored, 3);
+  EXPECT_EQ(r.hits[0].id, 3);
+  EXPECT_FALSE(r.proved);
 }
 
 /// A scorer of several at once gets all of those that are sure to be scored.

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include <pare/core/matrix.hpp>
@@ -104,6 +105,83 @@ TEST(ResidualCodec, LosesLessWithMoreBitsAndKeepsLengths) {
   }
 }
 
+/// A codec of one centroid at the origin, so that residuals are the tokens themselves.
+ResidualCodec at_origin(Index dim, int bits, std::vector<float> bounds,
+                        const std::vector<float>& values) {
+  ResidualCodec codec{.centroids = RowMatrix<float>::Zero(1, dim),
+                      .bounds = std::move(bounds),
+                      .levels = {},
+                      .normalize = false};
+  codec.levels.bits = bits;
+  std::copy(values.begin(), values.end(), codec.levels.values.begin());
+  return codec;
+}
+
+/// As in ColBERT, whose torch.bucketize has right = False.
+TEST(ResidualCodec, ANumberAtABoundIsInTheBucketBelow) {
+  const auto codec = at_origin(7, 2, {-1, 0, 1}, {-2, -.5f, .5f, 2});
+  RowMatrix<float> x(1, 7);
+  x << -1, 0, 1, std::nextafter(-1.0f, 0.0f), std::nextafter(0.0f, 1.0f),
+      std::nextafter(1.0f, 2.0f), -9;
+  RowMatrix<float> wanted(1, 7);
+  wanted << -2, -.5f, .5f, -.5f, .5f, 2, -2;
+  EXPECT_EQ(decoded(codec, encode(codec, x)), wanted);
+}
+
+/// The numbers 0 to 17 around a centroid at the origin: a quantile p is 17 p.
+TEST(ResidualCodec, BoundsAndValuesAreQuantiles) {
+  RowMatrix<float> x(18, 1);
+  for (Index i = 0; i < 18; ++i) x(i, 0) = static_cast<float>((i * 7) % 18);
+  for (const int bits : {1, 2, 4}) {
+    ResidualCodec codec;
+    for (std::uint64_t seed = 1; seed < 200; ++seed) {  // until the token at the origin is drawn
+      codec = fit_residual_codec(x, {.bits = bits, .centroids = 1, .rounds = 0, .seed = seed});
+      if (codec.centroids(0, 0) == 0) break;
+    }
+    ASSERT_EQ(codec.centroids(0, 0), 0);
+    const int buckets = 1 << bits;
+    const auto share = [&](float i) { return 17 * i / static_cast<float>(buckets); };
+    for (int i = 1; i < buckets; ++i)
+      EXPECT_EQ(codec.bounds[std::size_t(i - 1)], share(static_cast<float>(i)));
+    for (int i = 0; i < buckets; ++i) {
+      EXPECT_EQ(codec.levels.values[std::size_t(i)], share(static_cast<float>(i) + .5f));
+      EXPECT_EQ(codec.levels.in_bytes[std::size_t(i)],
+                (255 * i * 2 + buckets - 1) / (buckets - 1) / 2);
+    }
+    EXPECT_EQ(codec.levels.least, codec.levels.values[0]);
+  }
+}
+
+/// Tokens of zeros have no direction, and centroids without tokens none to move to.
+TEST(ResidualCodec, KeepsRowsOfZerosAndCentroidsWithoutTokens) {
+  const RowMatrix<float> zeros = RowMatrix<float>::Zero(3, 5);
+  const auto codec = fit_residual_codec(zeros, {.centroids = 2});
+  EXPECT_EQ(codec.centroids, (RowMatrix<float>::Zero(2, 5)));
+  const auto rows = encode(codec, zeros);
+  EXPECT_EQ(rows.scales, std::vector<float>(3, 1));
+  EXPECT_EQ(decoded(codec, rows), zeros);
+  const RowMatrix<float> equal = RowMatrix<float>::Constant(3, 4, 3);  // all go to the first
+  EXPECT_EQ(fit_residual_codec(equal, {.centroids = 2}).centroids,
+            (RowMatrix<float>::Constant(2, 4, .5f)));
+}
+
+/// Rows of lengths near both ends of float: levels, scales and what is decoded are numbers.
+TEST(ResidualCodec, OfTheLargestAndSmallestNumbersIsFinite) {
+  const float largest = std::numeric_limits<float>::max();
+  for (const float size : {largest, 1e30f, 1e-30f, 1e-44f}) {
+    RowMatrix<float> x = RowMatrix<float>::Zero(40, 6);
+    for (Index i = 0; i < 40; ++i) x(i, i % 6) = (i % 4 < 2 ? size : -size);
+    x.row(7).setZero();
+    const auto codec = fit_residual_codec(x, {.centroids = 3});
+    EXPECT_TRUE(std::isfinite(codec.levels.step));
+    EXPECT_TRUE(decoded(codec, encode(codec, x)).allFinite()) << size;
+  }
+  auto codec = at_origin(2, 1, {0}, {0, 1e-42f});
+  codec.normalize = true;
+  const RowMatrix<float> x = RowMatrix<float>::Ones(1, 2);
+  EXPECT_TRUE(decoded(codec, encode(codec, x)).allFinite());
+}
+
 /// Codes, centroids and scales of any numbers, with which no k-means has to do.
 struct Stored {
   ResidualCodec codec;
@@ -184,6 +262,12 @@ TEST(ResidualMaxSim, RoundsQueriesToTheNearestByte) {
   query.rightCols(3).setZero();
   // 127 + 3 * .6 as they are; half a step each is 1.5 off at most.
   EXPECT_NEAR(residual_max_sim(query, codec, rows, std::vector<Index>{0, 1})[0], 128.8, 1.501);
+  query.block(0, 1, 1, 3).setConstant(-.6f);
+  EXPECT_NEAR(residual_max_sim(query, codec, rows, std::vector<Index>{0, 1})[0], 125.2, 1.501);
+  // 127 over the largest number of such a query is beyond float; steps are some 1e-4 of a number.
+  query *= 1e-38f / 127;
+  EXPECT_NEAR(residual_max_sim(query, codec, rows, std::vector<Index>{0, 1})[0],
+              125.2 / 127 * 1e-38, 2e-40);
 }
 
 TEST(ResidualMaxSim, HasTheSameBitsForAnyThreadsAndAllocatesNothingTheSecondTime) {
@@ -241,11 +325,15 @@ TEST(ResidualCodec, RefusesWhatDoesNotFit) {
   auto nan = x;
   nan(8, 5) = std::nanf("");
   fit(nan, {}, "tokens");
+  // Residuals that would not fit any memory; nothing looks at as many numbers before.
+  const TensorView<const float, 2> many{x.data(), {Index{1} << 59, 6}, {0, 1}};
+  refusal([&] { fit_residual_codec(many); }, "retrieval::fit_residual_codec", "tokens");
   const auto codec = fit_residual_codec(x, {.centroids = 3});
   refusal([&] { encode(codec, nan); }, "retrieval::encode", "tokens");
   refusal([&] { encode(codec, RowMatrix<float>::Ones(2, 5).eval()); }, "retrieval::encode",
           "tokens");
   refusal([&] { encode(ResidualCodec{}, x); }, "retrieval::encode", "codec");
+  refusal([&] { encode(codec, many); }, "retrieval::encode", "tokens");
   // Codecs that something else has changed.
   const auto changed = [&](const auto& change) {
     ResidualCodec other = codec;
@@ -291,6 +379,27 @@ TEST(ResidualCodec, RefusesWhatDoesNotFit) {
   score(RowMatrix<float>::Ones(2, 5).eval(), rows, {0, 4, 9}, two, "queries");
   score(Eigen::MatrixXf(x), rows, {0, 4, 9}, two, "queries");
   score(TensorView<const float, 2>{scores.data(), {1, 6}, {1, 1}}, rows, {0, 4, 9}, two, "scores");
+  score(TensorView<const float, 2>{x.data(), {Index{1} << 56, 6}, {0, 1}}, rows, {0, 4, 9}, two,
+        "queries");
+  // Over each of the lists of the rows.
+  auto roomy = rows;
+  roomy.codes.reserve(4096);
+  const auto over = [&](const void* list, Index count) {
+    return TensorView<float, 1>{reinterpret_cast<float*>(const_cast<void*>(list)), {count}, {1}};
+  };
+  for (const void* list : {static_cast<const void*>(roomy.centroids.data()),
+                           static_cast<const void*>(roomy.codes.data()),
+                           static_cast<const void*>(roomy.scales.data())})
+    refuses_and_leaves_alone(
+        [&] {
+          residual_max_sim(pare::reference, x, codec, roomy, std::vector<Index>{0, 4, 9},
+                           over(list, 2));
+        },
+        "retrieval::residual_max_sim", "scores", roomy.centroids, roomy.codes, roomy.scales);
+  const TensorView<float, 2> over_codes{
+      reinterpret_cast<float*>(roomy.codes.data()), {9, 6}, {6, 1}};
+  refuses_and_leaves_alone([&] { decode(codec, roomy, over_codes); }, "retrieval::decode", "tokens",
+                           roomy.codes);
 }
 
 }  // namespace

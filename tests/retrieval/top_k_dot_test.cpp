@@ -145,7 +145,13 @@ TEST(TopKDot, RefusesWhatDoesNotFit) {
   const TensorView<const float, 2> inside{hits.scores.data(), {9, 4}, {4, 1}};
   refusal([&] { top_k_dot(pare::reference, inside, q, 1, hits); }, "retrieval::top_k_dot",
           "hits.scores");
+  refusal([&] { top_k_dot(pare::reference, q, inside, 1, hits); }, "retrieval::top_k_dot",
+          "hits.scores");
   EXPECT_EQ(hits.scores, before);
+  // Lists of k entries for each query.
+  const Index k = Index{1} << 31;
+  refuse(TensorView<const float, 2>{table.data(), {k, 4}, {0, 1}},
+         TensorView<const float, 2>{q.data(), {k / 2, 4}, {0, 1}}, k, "k");
   // Ids, whose memory would be taken anew under the table.
   hits.ids = RowMatrix<Index>::Constant(9, 4, 5);
   hits.scores.resize(0, 0);

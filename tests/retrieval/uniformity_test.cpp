@@ -2,6 +2,7 @@
 // Uniformity: the goldens, the definition in long double, finite differences, properties.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <limits>
@@ -161,6 +162,12 @@ TEST(Uniformity, TakesAnyLengthButNone) {
   x.row(1) *= 1e-200;
   EXPECT_NEAR(uniformity(x), wanted, 1e-13);
   EXPECT_NEAR(uniformity(pare::reference, x), wanted, 1e-13);
+  // Squares that are 0, or have few digits left.
+  for (const double size : {1e-135, 1e-143, 1e-155, 1e-158, 1e-161, 1e-164}) {
+    Wide short_rows = x;
+    short_rows.row(2) *= size;
+    EXPECT_NEAR(uniformity(short_rows), wanted, 1e-13) << size;
+  }
   const double infinity = std::numeric_limits<double>::infinity();
   const auto refused = [&](const Wide& of, const char* argument) {
     refusal([&] { uniformity(of); }, "retrieval::uniformity", argument);
@@ -191,6 +198,21 @@ TEST(Uniformity, RefusesOptionsAndGradientsThatDoNotFit) {
                            "retrieval::uniformity_gradient", "weight", gradient);
   refusal([&] { uniformity_gradient(x, other); }, "retrieval::uniformity_gradient", "gradient");
   refusal([&] { uniformity_gradient(x, x); }, "retrieval::uniformity_gradient", "gradient");
+}
+
+/// A norm for each row, and rows of a block, would not fit any memory.
+TEST(Uniformity, RefusesMoreThanMemoryHas) {
+  const double one = 1;
+  const Index many = Index{1} << 60;
+  Wide gradient = Wide::Zero(6, 4);
+  for (const std::array<Index, 2>& extent :
+       {std::array<Index, 2>{many, 1}, std::array<Index, 2>{2, many}}) {
+    const pare::TensorView<const double, 2> x{&one, extent, {0, 0}};
+    refusal([&] { uniformity(x); }, "retrieval::uniformity", "x");
+    refusal([&] { uniformity(pare::reference, x); }, "retrieval::uniformity", "x");
+    refuses_and_leaves_alone([&] { uniformity_gradient(x, gradient); },
+                             "retrieval::uniformity_gradient", "x", gradient);
+  }
 }
 
 }  // namespace

@@ -506,7 +506,7 @@ TEST(Memories, AllocateNothingTheSecondTime) {
     pare::Workspace workspace;
     MemoryHits<float> hits;
     RowMatrix<float> out(rows, 1);
-    const auto backend = pare::simd.threads(threads).with(workspace);
+    const auto backend = pare::simd.threads(PARE_HAS_OPENMP ? threads : 1).with(workspace);
     long before = 0;
     for (int turn = 0; turn < 3; ++turn) {
       before = pare::testing::allocations;
@@ -523,7 +523,7 @@ TEST(TuckerKeys, AllocateNothingTheSecondTime) {
   for (const int threads : {1, 2}) {
     pare::Workspace workspace;
     TuckerHits<double> hits;
-    const auto backend = pare::simd.threads(threads).with(workspace);
+    const auto backend = pare::simd.threads(PARE_HAS_OPENMP ? threads : 1).with(workspace);
     long before = 0;
     for (int turn = 0; turn < 3; ++turn) {
       before = pare::testing::allocations;

@@ -102,7 +102,8 @@ void pack_residual_query(const PackResidualQueries& a, std::ptrdiff_t query) noe
     const float size = q[c] < 0 ? -q[c] : q[c];
     largest = size > largest ? size : largest;
   }
-  const float unit = finite && largest > 0 ? 127 / largest : 0;
+  // In double, in which the inverse of every float is finite.
+  const double unit = finite && largest > 0 ? 127 / static_cast<double>(largest) : 0;
   float* const lane = a.panels + begin * steps + (query - begin);
   if constexpr (multiplies_bytes<Arch>) {
     std::int32_t sum = 0;
@@ -110,8 +111,8 @@ void pack_residual_query(const PackResidualQueries& a, std::ptrdiff_t query) noe
       std::uint32_t quad = 0;
       for (std::ptrdiff_t i = 0; i < 4; ++i) {
         const std::ptrdiff_t c = 4 * s + i;
-        const float x = c < a.dim && finite ? q[c] * unit : 0;
-        const auto byte = static_cast<std::int32_t>(x + (x < 0 ? -0.5f : 0.5f));
+        const double x = c < a.dim && finite ? static_cast<double>(q[c]) * unit : 0;
+        const auto byte = static_cast<std::int32_t>(x + (x < 0 ? -0.5 : 0.5));
         sum += byte;
         quad |= (static_cast<std::uint32_t>(byte) & 0xff) << (8 * i);
       }

@@ -164,6 +164,9 @@ MeanMetrics evaluate(const B& backend, TensorView<const T, 2> scores, const Item
   check(k >= 1, function, "k", k, "at least 1");
   check_items(function, "relevant", relevant, scores.rows(), scores.cols());
   check_items(function, "seen", seen, scores.rows(), scores.cols());
+  // What is kept of each item.
+  checked_count(function, "scores", scores.cols(), sizeof(Index));
+  if (scores.rows() == 0) return {};
   check_relevant(function, relevant, seen, scores.cols());
   std::vector<RankingMetrics> of_user(static_cast<std::size_t>(scores.rows()));
   int workers = 1;
@@ -239,7 +242,8 @@ inline RankingMetrics ranking_metrics(std::span<const Index> ranking,
 /// \param seen     of each user: items that are not ranked, as those of training
 /// \param k        ranks that count, at least 1; it may exceed the items
 /// \throws std::invalid_argument if k is below 1, lists do not fit the scores, an item is out of
-///         range, or a relevant item is there twice or was seen, so that it could never be found
+///         range, or a relevant item is there twice or was seen, so that it could never be found,
+///         or a number of 8 bytes for each item would not fit 63 bits
 ///
 /// Cost: one read of the scores, and log k for each item that enters the best k. Memory: two bytes
 /// per item and worker, eight per item. The same result for any number of threads and on all

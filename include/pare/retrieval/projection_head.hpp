@@ -73,16 +73,17 @@ class ProjectionHead : public transformer::LinearCalls<ProjectionHead<First, Mor
   using scalar = transformer::linear_scalar<First>;  ///< of x and y
 
   /// \throws std::invalid_argument if a block does not have the outputs of the one before it as
-  ///         inputs
+  ///         inputs, or 2048 rows of its outputs do not fit 63 bits
   explicit ProjectionHead(First first, More... more)
       : blocks_(std::move(first), std::move(more)...),
-        gain_(static_cast<std::size_t>(outputs()),
+        gain_(checked_size(outputs()),
               static_cast<scalar>(1 / std::sqrt(static_cast<double>(outputs())))) {
     Index wanted = inputs();
     each_layer([&](const auto& block) {
       check(block.inputs() == wanted, "retrieval::ProjectionHead", "blocks", block.inputs(),
             Worded{"inputs as many as the block before it has outputs, ", wanted});
       wanted = block.outputs();
+      checked_size(wanted);
     });
   }
 
@@ -93,6 +94,11 @@ class ProjectionHead : public transformer::LinearCalls<ProjectionHead<First, Mor
   template <class Visit>
   void each_layer(const Visit& visit) const {
     std::apply([&](const auto&... block) { (visit(block), ...); }, blocks_);
+  }
+  /// Visits its other memory.
+  template <class Visit>
+  void each_memory(const Visit& visit) const {
+    visit(to_view(gain_));
   }
 
   using transformer::LinearCalls<ProjectionHead<First, More...>, scalar>::apply;
@@ -137,12 +143,19 @@ class ProjectionHead : public transformer::LinearCalls<ProjectionHead<First, Mor
                           (OUTPUT, (roles::Writes<2>), "y", "[rows, outputs]"))
 
  private:
+  /// Outputs of a block, of which head_rows rows are kept. Blocks of your own may have any number.
+  static std::size_t checked_size(Index outputs) {
+    constexpr const char* function = "retrieval::ProjectionHead";
+    checked_count(function, "blocks",
+                  checked_product(function, "blocks", outputs, detail::head_rows), sizeof(scalar));
+    return static_cast<std::size_t>(outputs);
+  }
+
   template <class B>
   void run(const char* function, const B& backend, TensorView<const scalar, 2> x,
            TensorView<scalar, 2> y) const {
     transformer::check_linear(function, inputs(), outputs(), x, y);
     transformer::check_apart_from_layer(function, "y", y, *this);
-    check_no_overlap(function, "y", y, "the head", to_view(gain_));
     if (y.rows() == 0) return;
     const auto memory = leased<detail::HeadMemory<scalar>>(backend);
     // Parts of one size: of few rows the bits of layers are others.

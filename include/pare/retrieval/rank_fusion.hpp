@@ -154,8 +154,8 @@ inline Index fusion_pool(Index count, Index documents) {
   constexpr const char* function = "retrieval::fusion_pool";
   check(documents >= 1, function, "documents", documents, "at least 1");
   check(count >= 1, function, "count", count, "at least 1");
-  return std::min(checked_product(function, "count", 10, count),
-                  std::max(3 * count, documents / 3));
+  const Index most = checked_product(function, "count", 10, count);
+  return std::min(most, std::max(3 * count, documents / 3));
 }
 
 /// vstash's fusion of the nearest vectors and the best keywords.

@@ -17,7 +17,8 @@
 /// Centroids are unit vectors, by k-means whose rows go where their product is largest; of as many
 /// tokens as the codec is fitted on, 2^floor(log2(16 sqrt(tokens))) of them. Buckets are one list
 /// for all dimensions: their bounds are the quantiles i / 2^bits of all residuals, their values the
-/// quantiles (i + 1/2) / 2^bits. A decoded row has length 1, by a scale that is stored.
+/// quantiles (i + 1/2) / 2^bits. A decoded row has length 1, by a scale that is stored and finite:
+/// but for rows of zeros, and shorter ones than the inverse of the largest float.
 ///
 /// Sources: Santhanam et al., ColBERTv2 (NAACL 2022) and PLAID (CIKM 2022), by
 /// stanford-futuredata/ColBERT. Ours: the order of bits (kernel/residual_dots.hpp); the length is
@@ -35,9 +36,11 @@
 #include <pare/kernel/residual_dots.hpp>
 #include <pare/retrieval/detail/residual_fit.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <type_traits>
 #include <vector>
@@ -83,17 +86,6 @@ PARE_ABI_END
 namespace detail {
 PARE_ABI_BEGIN
 
-inline void check_residual_tokens(const char* function, TensorView<const float, 2> tokens) {
-  check_view(function, "tokens", tokens);
-  check(tokens.cols() >= 1 && tokens.cols() <= most_residual_dim, function, "tokens", tokens.extent,
-        Worded{"a dim of 1 to ", most_residual_dim});
-  check_contiguous_rows(function, "tokens", tokens);
-  for (Index i = 0; i < tokens.rows(); ++i)
-    for (Index c = 0; c < tokens.cols(); ++c)
-      check(is_finite(static_cast<double>(tokens(i, c))), function, "tokens", tokens(i, c),
-            "finite numbers");
-}
-
 /// Throws unless a codec is fitted, or as one that is.
 inline void check_codec(const char* function, const ResidualCodec& codec) {
   check(codec.centroids.rows() >= 1, function, "codec", codec.centroids.rows(),
@@ -128,6 +120,7 @@ ResidualCodec fit_residual_codec(const B& backend, TensorView<const float, 2> to
   const Index count = options.centroids.value_or(usual_centroids(tokens.rows()));
   check(count >= 1 && count <= tokens.rows() && count <= most_residual_centroids, function,
         "centroids", count, Worded{"1 to the tokens, ", tokens.rows(), ", and below 2^31"});
+  check_finite_tokens(function, tokens);
   ResidualCodec codec;
   codec.normalize = options.normalize;
   codec.levels.bits = options.bits;
@@ -150,8 +143,9 @@ void encode(const B& backend, const ResidualCodec& codec, TensorView<const float
   check_residual_tokens(function, tokens);
   check(tokens.cols() == codec.dim(), function, "tokens", tokens.extent,
         Worded{"the dim of the codec, ", codec.dim()});
+  check_finite_tokens(function, tokens);
+  constexpr double largest_scale = std::numeric_limits<float>::max();
   const Index bytes = codec.row_bytes();
-  checked_count(function, "tokens", checked_product(function, "tokens", tokens.rows(), bytes), 1);
   nearest_centroids(backend, tokens, codec.centroids, rows.centroids);
   rows.codes.assign(static_cast<std::size_t>(tokens.rows() * bytes), 0);
   rows.scales.assign(static_cast<std::size_t>(tokens.rows()), 1.0f);
@@ -168,7 +162,8 @@ void encode(const B& backend, const ResidualCodec& codec, TensorView<const float
       square += value * value;
     }
     if (codec.normalize && square > 0)
-      rows.scales[static_cast<std::size_t>(i)] = static_cast<float>(1 / std::sqrt(square));
+      rows.scales[static_cast<std::size_t>(i)] =
+          static_cast<float>(std::min(1 / std::sqrt(square), largest_scale));
   }
 }
 

@@ -61,8 +61,9 @@ class Bm25Term {
 
   double operator()(Index tf, Index length) const {
     const auto t = static_cast<double>(tf);
-    return idf_ * t * (k1_ + 1) /
-           (t + k1_ * (1 - b_ + b_ * static_cast<double>(length) / mean_length_));
+    // The quotient first: a large k1 makes it 0 at the least, where products of k1 overflow.
+    return idf_ * t *
+           ((k1_ + 1) / (t + k1_ * (1 - b_ + b_ * static_cast<double>(length) / mean_length_)));
   }
 
  private:

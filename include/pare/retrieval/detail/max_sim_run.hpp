@@ -51,13 +51,13 @@ void check_max_sim(const MaxSimCall<S>& c) {
   check_no_overlap(function, "scores", c.scores, "queries", c.queries);
   check_no_overlap(function, "scores", c.scores, "documents", c.documents);
   check_no_overlap(function, "scores", c.scores, "offsets", to_view(c.offsets));
-  // What queries are packed into, with whole registers and a pair more.
+  // What queries are packed into, with whole registers, a pair and a pointer more, and a worker's
+  // rows of products.
   const Index columns = checked_sum(function, "queries", c.queries.rows(), 64);
-  const Index depth = checked_sum(function, "queries", c.queries.cols(), 2);
+  const Index depth =
+      checked_sum(function, "queries", c.queries.cols(), 2 * (kernel::max_dot_rows + 1));
   checked_count(function, "queries", checked_product(function, "queries", columns, depth),
                 sizeof(T));
-  checked_count(function, "queries",
-                checked_product(function, "queries", columns, kernel::max_dot_rows + 1), sizeof(T));
 }
 
 /// The sum over query tokens of their largest product with tokens [begin, end).

@@ -12,6 +12,7 @@
 #include <cmath>
 #include <cstddef>
 #include <initializer_list>
+#include <limits>
 #include <span>
 
 namespace pare::retrieval::detail {
@@ -49,22 +50,42 @@ inline void check_outputs(const char* function, std::initializer_list<NamedList<
   }
 }
 
-/// The mean of -ln sigma(beta margin(i)), and its gradient by the first of each pair; by the second
-/// it is the same with the other sign. Margins of any size: no exponential overflows.
-template <class Margin>
-double pair_losses(std::size_t size, double beta, const Margin& margin, std::span<double> by_first,
+/// x, or what is next to it where it is infinite.
+inline double saturated(double x) {
+  constexpr double most = std::numeric_limits<double>::max();
+  return std::clamp(x, -most, most);
+}
+
+/// beta ((a - b) - (c - d)) of finite numbers, saturated. Where a difference overflows it is taken
+/// of quarters, of which none does, so that no infinity meets another.
+inline double scaled_margin(double beta, double a, double b, double c, double d) {
+  const double margin = (a - b) - (c - d);
+  if (is_finite(margin)) return saturated(beta * margin);
+  return saturated(4 * (beta * ((a / 4 - b / 4) - (c / 4 - d / 4))));
+}
+
+/// -ln sigma(z) by e = e^-|z|, which does not overflow.
+inline double pair_loss(double z, double e) { return std::max(-z, 0.0) + std::log1p(e); }
+
+/// The mean of -ln sigma(z(i)), z(i) being beta times a margin, and its gradient by the first of
+/// each pair; by the second it is the same with the other sign. All are finite where z is.
+template <class Z>
+double pair_losses(std::size_t size, double beta, const Z& z, std::span<double> by_first,
                    std::span<double> by_second) {
   const auto pairs = static_cast<double>(size);
   double sum = 0;
   for (std::size_t i = 0; i < size; ++i) {
-    const double z = beta * margin(i), e = std::exp(-std::abs(z));
-    sum += std::max(-z, 0.0) + std::log1p(e);
+    const double at = z(i), e = std::exp(-std::abs(at));
+    sum += pair_loss(at, e);
     if (by_first.empty()) continue;
-    const double gradient = beta * (z > 0 ? e / (1 + e) : 1 / (1 + e)) / pairs;
+    const double gradient = beta * (at > 0 ? e / (1 + e) : 1 / (1 + e)) / pairs;
     by_first[i] = -gradient;
     by_second[i] = gradient;
   }
-  return sum / pairs;
+  if (is_finite(sum)) return sum / pairs;
+  double mean = 0;  // of terms whose sum overflows
+  for (std::size_t i = 0; i < size; ++i) mean += pair_loss(z(i), std::exp(-std::abs(z(i)))) / pairs;
+  return saturated(mean);
 }
 
 PARE_ABI_END

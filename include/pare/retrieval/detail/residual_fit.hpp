@@ -30,10 +30,30 @@ PARE_ABI_BEGIN
 inline constexpr Index most_residual_dim = 65535;
 inline constexpr Index most_residual_centroids = (Index{1} << 31) - 1;
 
-/// 2^floor(log2(16 sqrt(tokens))), at most the tokens.
+/// Tokens to fit to or to encode, but for their numbers, which check_finite_tokens looks at last.
+inline void check_residual_tokens(const char* function, TensorView<const float, 2> tokens) {
+  check_view(function, "tokens", tokens);
+  check(tokens.cols() >= 1 && tokens.cols() <= most_residual_dim, function, "tokens", tokens.extent,
+        Worded{"a dim of 1 to ", most_residual_dim});
+  check_contiguous_rows(function, "tokens", tokens);
+  // All residuals of a fit, and an index or the codes of each row.
+  const Index each = checked_sum(function, "tokens", tokens.cols(), 8);
+  checked_count(function, "tokens", checked_product(function, "tokens", tokens.rows(), each),
+                sizeof(float));
+}
+
+inline void check_finite_tokens(const char* function, TensorView<const float, 2> tokens) {
+  for (Index i = 0; i < tokens.rows(); ++i)
+    for (Index c = 0; c < tokens.cols(); ++c)
+      check(is_finite(static_cast<double>(tokens(i, c))), function, "tokens", tokens(i, c),
+            "finite numbers");
+}
+
+/// 2^floor(log2(16 sqrt(tokens))), at most the tokens and 2^30.
 inline Index usual_centroids(Index tokens) {
+  const Index most = std::min(tokens, most_residual_centroids);
   Index count = 1;
-  while (4 * count * count <= 256 * tokens && 2 * count <= tokens) count *= 2;
+  while (2 * count <= most && count * count / 64 <= tokens) count *= 2;
   return count;
 }
 
@@ -132,12 +152,16 @@ inline void set_buckets(TensorView<const float, 2> tokens, const std::vector<std
   for (int i = 0; i < buckets; ++i)
     levels.values[static_cast<std::size_t>(i)] = quantile((i + 0.5) / buckets);
   levels.least = levels.values[0];
-  levels.step = (levels.values[static_cast<std::size_t>(buckets - 1)] - levels.least) / 255;
+  const auto least = static_cast<double>(levels.least);
+  // In double, in which the range of floats is finite.
+  levels.step = static_cast<float>(
+      (static_cast<double>(levels.values[static_cast<std::size_t>(buckets - 1)]) - least) / 255);
   for (int i = 0; i < buckets; ++i) {
     const auto at = static_cast<std::size_t>(i);
-    const float above = levels.values[at] - levels.least;
+    const double above = static_cast<double>(levels.values[at]) - least;
     levels.in_bytes[at] = static_cast<std::uint8_t>(
-        levels.step > 0 ? std::clamp(above / levels.step + 0.5f, 0.0f, 255.0f) : 0.0f);
+        levels.step > 0 ? std::clamp(above / static_cast<double>(levels.step) + 0.5, 0.0, 255.0)
+                        : 0.0);
   }
 }
 

@@ -52,10 +52,11 @@ inline void check_residual_max_sim(const ResidualCall& c) {
   check_no_overlap(function, "scores", c.scores, "rows", to_view(c.rows.codes));
   check_no_overlap(function, "scores", c.scores, "rows", to_view(c.rows.centroids));
   check_no_overlap(function, "scores", c.scores, "offsets", to_view(c.offsets));
+  // Products with centroids, queries packed twice, with whole registers, and a worker's products.
   const Index columns = checked_sum(function, "queries", c.queries.rows(), 64);
-  const Index most = std::max(c.codec.centroids.rows(), c.codec.dim() + 64);
-  checked_count(function, "queries", checked_product(function, "queries", columns, most),
-                2 * sizeof(float));
+  const Index each = c.codec.centroids.rows() + 2 * c.codec.dim() + 64;
+  checked_count(function, "queries", checked_product(function, "queries", columns, each),
+                sizeof(float));
 }
 
 inline void reference_residual_max_sim(const ResidualCall& c) {

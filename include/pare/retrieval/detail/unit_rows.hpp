@@ -87,6 +87,7 @@ void check_unit_rows(const char* function, const char* argument, TensorView<cons
                      std::vector<double>& inverse) {
   check_view(function, argument, x);
   check(x.cols() >= 1, function, argument, x.extent, "at least one column");
+  checked_count(function, argument, x.rows(), sizeof(double));
   inverse_norms(function, argument, x, inverse);
 }
 

@@ -16,6 +16,10 @@
 /// with sigma(x) = 1 / (1 + e^-x). Gradients are those by the scores and by ln p; of DPO
 /// d/d ln p(w) = -beta sigma(-beta m) / pairs, and for the loser the same with the other sign.
 ///
+/// Inputs may be any finite numbers: differences of them that no double can hold do not overflow on
+/// the way, and a margin, or a loss, beyond the largest double is taken as that. Losses and
+/// gradients are always finite.
+///
 /// Sources: Rendle et al., UAI 2009; Rafailov et al., NeurIPS 2023. OneRec (arXiv 2502.18965) adds
 /// lambda times DPO of its best and worst session to its loss; its lambda and beta are not public.
 
@@ -59,8 +63,9 @@ inline double bpr(std::span<const double> positive, std::span<const double> nega
   detail::check_outputs(function, {{"by_positive", by_positive}, {"by_negative", by_negative}},
                         {{"positive", positive}, {"negative", negative}});
   return detail::pair_losses(
-      positive.size(), 1, [&](std::size_t i) { return positive[i] - negative[i]; }, by_positive,
-      by_negative);
+      positive.size(), 1,
+      [&](std::size_t i) { return detail::scaled_margin(1, positive[i], negative[i], 0, 0); },
+      by_positive, by_negative);
 }
 
 /// DPO's loss of pairs, whose gradients by the log-probabilities of the model that learns it
@@ -89,8 +94,8 @@ inline double dpo(const DpoPairs& pairs, const DpoOptions& options = {},
   return detail::pair_losses(
       size, options.beta,
       [&](std::size_t i) {
-        return (pairs.winner[i] - pairs.reference_winner[i]) -
-               (pairs.loser[i] - pairs.reference_loser[i]);
+        return detail::scaled_margin(options.beta, pairs.winner[i], pairs.reference_winner[i],
+                                     pairs.loser[i], pairs.reference_loser[i]);
       },
       by_winner, by_loser);
 }

@@ -60,6 +60,8 @@ void check_uniformity(const char* function, TensorView<const T, 2> x,
   check(options.t > 0 && options.t <= 20, function, "t", options.t, "above 0, at most 20");
   check(is_finite(options.weight), function, "weight", options.weight, "a finite number");
   check(x.rows() >= 2, function, "x", x.extent, "at least two rows");
+  // A worker's blocks and tiles of rows, of up to 384 rows in each of them.
+  checked_count(function, "x", checked_product(function, "x", x.cols(), 2048), sizeof(T));
   check_unit_rows(function, "x", x, inverse);
 }
 
@@ -107,7 +109,7 @@ PARE_ABI_BEGIN
 /// \param x       [rows, dim] of float or double, any strides, at least two rows
 /// \param options see UniformityOptions
 /// \throws std::invalid_argument if there are fewer rows, no column, a row whose norm is 0 or not
-///         finite, or an option is out of its range
+///         finite, an option is out of its range, or memory as below would not fit 63 bits
 ///
 /// Cost: rows^2 dim FLOPs, which bind from a dim of about 30 on, and an exponential per pair.
 /// Memory, in the workspace: per worker at most 384 rows, and 128 of the others twice; a number per
