@@ -56,7 +56,6 @@ template <class T, class I>
 class PageRankGraph {
  public:
   /// \param adjacency [nodes, nodes] Eigen sparse matrix of float or double by rows: row u holds
-  /// the
   ///                  edges out of u; weights are finite and not negative, equal entries add up
   /// \throws std::invalid_argument if adjacency is malformed or not square, or a weight is negative
   ///         or not finite
@@ -158,7 +157,7 @@ PARE_ABI_BEGIN
 ///         then.
 ///
 /// Each column of scores adds up to 1, but for rounding and what Dangling::Leak loses. Cost:
-/// T = ln(tolerance / 2) / ln(1 - c) products (90 by default) of nnz sources FLOPs twice; the
+/// T = ln(tolerance / 2) / ln(1 - c) products (90 by default) of 2 nnz sources FLOPs; the
 /// nnz * sources scalars gathered bind. Memory: another [nodes, sources], in the workspace. The
 /// same bits for any number of threads. The reference runs the same steps in double.
 template <Backend B, class T, class I, Out<2> Y>
