@@ -159,6 +159,21 @@ TEST(PageRankFast, SameBitsForAnyThreads) {
     });
 }
 
+/// More of them than one worker looks at: walks go from node 0 to all others and start again.
+TEST(PageRankFast, ManyDanglingNodesGiveTheirWalksBack) {
+  constexpr Index nodes = 9001;
+  std::vector<Eigen::Triplet<float>> edges;
+  for (int v = 1; v < nodes; ++v) edges.emplace_back(0, v, 1.0f);
+  Graph<float> star(nodes, nodes);
+  star.setFromTriplets(edges.begin(), edges.end());
+  const auto scores =
+      personalized_page_rank(PageRankGraph(star), std::vector<Index>{0}, {.tolerance = 1e-7});
+  // p_0 = c + (1 - c) (1 - p_0), the others share the rest.
+  const double first = 1 / 1.85;
+  EXPECT_NEAR(static_cast<double>(scores(0, 0)), first, 1e-5);
+  EXPECT_NEAR(static_cast<double>(scores(nodes - 1, 0)), (1 - first) / (nodes - 1), 1e-9);
+}
+
 TEST(PageRankFast, EmptyBatchesAndGraphsAndLooseTolerances) {
   const PageRankGraph graph(pare::testing::sparse_of<Graph<float>>(directed(20)));
   EXPECT_EQ(personalized_page_rank(graph, {}).cols(), 0);

@@ -83,9 +83,8 @@ PARE_ABI_BEGIN
 /// \param start     [nodes, dim], E_0, contiguous rows
 /// \param out       [nodes, dim], contiguous rows, written; apart from start and adjacency
 /// \param options   see LightGcnOptions
-/// \throws std::invalid_argument if adjacency is malformed or not square, a shape or stride is
-/// wrong,
-///         there are no weights or one is not finite, or out lies in an input. Nothing is written
+/// \throws std::invalid_argument if adjacency is malformed or not square, a shape or stride is not
+///         right, weights are missing or not finite, or out lies in an input. Nothing is written
 ///         then.
 ///
 /// Computed from the last step to the first, E = w_0 E_0 + A (w_1 E_0 + A (w_2 E_0 + ...)): one
