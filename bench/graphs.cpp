@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
 #include <numeric>
 #include <utility>
 #include <vector>
@@ -73,6 +74,22 @@ Graph power_law_graph(int nodes, std::int64_t edges, std::uint64_t seed) {
 double bytes_of(const Graph& graph) {
   return static_cast<double>(graph.nonZeros()) * (sizeof(float) + sizeof(int)) +
          (static_cast<double>(graph.rows()) + 1.0) * sizeof(int);
+}
+
+double gather_bytes(const Graph& graph, std::ptrdiff_t columns) {
+  return static_cast<double>(graph.nonZeros()) * (8.0 + 4.0 * static_cast<double>(columns)) +
+         static_cast<double>(graph.rows()) * static_cast<double>(columns) * 4.0;
+}
+
+void write_graph(const std::string& prefix, const Graph& graph) {
+  const auto write = [&prefix](const char* part, const auto* data, std::ptrdiff_t count) {
+    std::ofstream file(prefix + part, std::ios::binary);
+    file.write(reinterpret_cast<const char*>(data),
+               static_cast<std::streamsize>(count) * static_cast<std::streamsize>(sizeof(*data)));
+  };
+  write(".offsets", graph.outerIndexPtr(), graph.outerSize() + 1);
+  write(".indices", graph.innerIndexPtr(), graph.nonZeros());
+  write(".values", graph.valuePtr(), graph.nonZeros());
 }
 
 }  // namespace pare::bench

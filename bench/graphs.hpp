@@ -6,7 +6,9 @@
 
 #include <Eigen/SparseCore>
 
+#include <cstddef>
 #include <cstdint>
+#include <string>
 
 namespace pare::bench {
 
@@ -23,5 +25,12 @@ Graph power_law_graph(int nodes, std::int64_t edges, std::uint64_t seed);
 
 /// Bytes of the three arrays of a compressed graph.
 double bytes_of(const Graph& graph);
+
+/// Bytes of a product with `columns` columns when no gathered row is still in a cache: the entries,
+/// a row for each, the output.
+double gather_bytes(const Graph& graph, std::ptrdiff_t columns);
+
+/// Writes <prefix>.offsets, .indices (int32) and .values (float32), which peers read.
+void write_graph(const std::string& prefix, const Graph& graph);
 
 }  // namespace pare::bench

@@ -225,13 +225,6 @@ SpmmWork make_spmm_work() {
   return work;
 }
 
-// Bytes that pass when no gathered row is still in a cache: the entries, a row for each, the
-// output.
-double gather_bytes(const Graph& graph, Index columns) {
-  return static_cast<double>(graph.nonZeros()) * (8.0 + 4.0 * static_cast<double>(columns)) +
-         static_cast<double>(graph.rows()) * static_cast<double>(columns) * 4.0;
-}
-
 double eigen_spmm_seconds(SpmmWork& work, int threads) {
   return peer_seconds("eigen spmm t" + std::to_string(threads),
                       {{"A * B, Eigen's own threads",
@@ -283,20 +276,6 @@ constexpr int narrow_nodes = 200'000;
 constexpr std::int64_t narrow_edges = 2'000'000;
 constexpr Index narrow_columns = 32;
 
-template <class T>
-void write_binary(const std::string& path, const T* data, Index count) {
-  std::ofstream file(path, std::ios::binary);
-  file.write(reinterpret_cast<const char*>(data),
-             static_cast<std::streamsize>(count) * static_cast<std::streamsize>(sizeof(T)));
-}
-
-template <class Matrix>
-void write_compressed(const std::string& prefix, const Matrix& m) {
-  write_binary(prefix + ".offsets", m.outerIndexPtr(), m.outerSize() + 1);
-  write_binary(prefix + ".indices", m.innerIndexPtr(), m.nonZeros());
-  write_binary(prefix + ".values", m.valuePtr(), m.nonZeros());
-}
-
 struct NarrowWork {
   Graph graph = power_law_graph(narrow_nodes, narrow_edges, graph_seed);
   RowMatrix dense = uniform_matrix(narrow_nodes, narrow_columns, 2),
@@ -307,7 +286,7 @@ struct NarrowWork {
 void spmm_narrow(benchmark::State& state, int threads) {
   NarrowWork& work = workload<NarrowWork>("spmm narrow", [] {
     NarrowWork made;
-    write_compressed(made.folder->file("graph"), made.graph);
+    write_graph(made.folder->file("graph"), made.graph);
     pare::linalg::spmm(pare::reference, made.graph, made.dense, made.reference);
     return made;
   });
@@ -348,13 +327,13 @@ struct FastRpWork {
 FastRpWork make_fast_rp_work() {
   FastRpWork work{power_law_graph(graph_nodes, graph_edges, graph_seed), 0.0, {}};
   const TemporaryFolder folder;
-  write_compressed(folder.file("graph"), work.graph);
+  write_graph(folder.file("graph"), work.graph);
   const SparseRows omega = pare::projection::materialize<float>(pare::projection::SparseProjection{
       .input_dim = graph_nodes,
       .output_dim = graph_columns,
       .density = 1.0 / std::sqrt(static_cast<double>(graph_nodes)),
       .seed = fast_rp_options.seed});
-  write_compressed(folder.file("operator"), omega);
+  write_graph(folder.file("operator"), omega);
   work.scipy_seconds = python_peer_seconds(
       "fast_rp_scipy.py",
       {folder.path(), std::to_string(graph_nodes), std::to_string(graph_columns),

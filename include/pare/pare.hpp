@@ -165,6 +165,9 @@
 #include <pare/feature/ranking.hpp>
 #include <pare/feature/score.hpp>
 #include <pare/graph/fast_rp.hpp>
+#include <pare/graph/light_gcn.hpp>
+#include <pare/graph/normalized_adjacency.hpp>
+#include <pare/graph/page_rank.hpp>
 #include <pare/latent/attend_ragged.hpp>
 #include <pare/latent/attention_layer.hpp>
 #include <pare/latent/cache.hpp>

@@ -5,6 +5,7 @@
 #include <pare/core/backend.hpp>
 #include <pare/core/ceil_div.hpp>
 #include <pare/core/executor_ref.hpp>
+#include <pare/graph/detail/check_graph.hpp>
 #include <pare/graph/detail/fast_rp_problem.hpp>
 #include <pare/graph/detail/fast_rp_start.hpp>
 #include <pare/graph/detail/iterate.hpp>
@@ -19,21 +20,6 @@
 
 namespace pare::graph::detail {
 PARE_ABI_BEGIN
-
-template <class T, class I>
-void check_graph(const CompressedView<T, I>& a) {
-  check_compressed(fast_rp_name, "adjacency", a);
-  const auto is_weight = [](double w) { return is_finite(w) && w >= 0; };
-  for (Index u = 0; u < a.outer_size; ++u) {
-    bool all = true;
-    for (Index e = a.begin(u); e < a.end(u); ++e)
-      all &= is_weight(static_cast<double>(a.values[e]));
-    for (Index e = a.begin(u); !all && e < a.end(u); ++e) {
-      const auto w = static_cast<double>(a.values[e]);
-      check(is_weight(w), fast_rp_name, "adjacency", w, "finite weights of at least 0");
-    }
-  }
-}
 
 template <class T, class I>
 void check_fast_rp(const CompressedView<T, I>& a, TensorView<const T, 2> features,
@@ -51,7 +37,7 @@ void check_fast_rp(const CompressedView<T, I>& a, TensorView<const T, 2> feature
     check(features.cols() >= 1, fast_rp_name, "features", features.extent, "at least one column");
     check_no_overlap(fast_rp_name, "out", out, "features", features);
   }
-  check_graph(a);
+  check_graph(fast_rp_name, a);
   check_no_overlap(fast_rp_name, "out", out, "adjacency", a);
 }
 
