@@ -46,6 +46,8 @@ namespace pare::linalg {
 
 /// Rows of bytes in memory of any kind. A code of -128, which no rounding gives, counts as it is.
 struct Int8View {
+  using scalar = float;  ///< what rows stand for
+
   TensorView<const std::int8_t, 2> codes{};  ///< [rows, dim], rows contiguous
   std::span<const float> scales{};           ///< [rows]
 
@@ -57,6 +59,8 @@ PARE_ABI_BEGIN
 
 /// Rows of bytes with their memory.
 struct Int8Rows {
+  using scalar = float;
+
   RowMatrix<std::int8_t> codes;  ///< [rows, dim]
   std::vector<float> scales;     ///< [rows]
 
@@ -86,6 +90,15 @@ PARE_ABI_BEGIN
 
 template <class S>
 concept Int8Source = StorageScalar<S> && std::is_same_v<compute_t<S>, float>;
+
+template <class X>
+struct IsInt8Source : std::false_type {};
+template <class X>
+requires In<std::remove_cvref_t<X>, 2>
+struct IsInt8Source<X> : std::bool_constant<Int8Source<scalar_of<X>>> {};
+
+template <class X>
+using IsInt8Rows = std::bool_constant<Int8RowsIn<std::remove_cvref_t<X>>>;
 
 /// The definition, in the roundings of float that it names.
 template <class S>
@@ -198,6 +211,13 @@ requires std::is_same_v<scalar_of<O>, float>
 void dequantize_rows(const R& rows, O&& out) {
   detail::dequantize_rows(rows, to_view(out));
 }
+
+PARE_REFUSE_CALLS(quantize_rows, "linalg::quantize_rows", "after x: wanted Int8Rows, or nothing",
+                  (PLAIN, (roles::Takes<detail::IsInt8Source>), "x",
+                   "[rows, dim] of float, bf16 or f16"))
+PARE_REFUSE_CALLS(dequantize_rows, "linalg::dequantize_rows", "after out: wanted nothing",
+                  (PLAIN, (roles::Takes<detail::IsInt8Rows>), "rows", "Int8Rows or an Int8View"),
+                  (OUTPUT, (roles::Writes<2>), "out", "[rows, dim] of float"))
 
 PARE_ABI_END
 }  // namespace pare::linalg

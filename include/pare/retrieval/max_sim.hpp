@@ -186,17 +186,9 @@ PARE_REFUSE_CALLS(max_sim, "retrieval::max_sim",
                   "after offsets: wanted scores, [documents] of what the queries are computed in, "
                   "or nothing",
                   (INPUT, (roles::Reads<2>), "queries", "[query tokens, dim]"),
-                  (INPUT,
-                   (roles::Unless<roles::ReadsSame<2>, detail::IsInt8Rows, roles::other_call>),
-                   "documents", "[tokens, dim]"),
+                  (INPUT, (detail::ReadsSameOrInt8), "documents", "[tokens, dim]"),
                   (PLAIN, (roles::Takes<detail::IsOffsets>), "offsets",
                    "[documents + 1] of Index, contiguous"))
-PARE_REFUSE_CALLS(
-    max_sim, "retrieval::max_sim", "after offsets: wanted scores, [documents] of float, or nothing",
-    (PLAIN, (roles::Takes<detail::IsFloats, roles::other_call>), "queries",
-     "[query tokens, dim] of float"),
-    (PLAIN, (roles::Takes<detail::IsInt8Rows, roles::other_call>), "documents", "rows of bytes"),
-    (PLAIN, (roles::Takes<detail::IsOffsets>), "offsets", "[documents + 1] of Index, contiguous"))
 
 PARE_ABI_END
 }  // namespace pare::retrieval

@@ -206,14 +206,8 @@ DotHits<float> top_k_dot(const X& table, const Q& queries, Index k) {
 
 PARE_REFUSE_CALLS(top_k_dot, "retrieval::top_k_dot",
                   "after queries: wanted k, an Index, and hits if they are kept",
-                  (INPUT, (roles::Unless<roles::Reads<2>, detail::IsInt8Rows, roles::other_call>),
-                   "table", "[rows, dim]"),
+                  (INPUT, (detail::ReadsSameOrInt8), "table", "[rows, dim]"),
                   (INPUT, (roles::ReadsSame<2>), "queries", "[queries, dim]"))
-PARE_REFUSE_CALLS(top_k_dot, "retrieval::top_k_dot",
-                  "after queries: wanted k, an Index, and hits if they are kept",
-                  (PLAIN, (roles::Takes<detail::IsInt8Rows, roles::other_call>), "table",
-                   "rows of bytes"),
-                  (PLAIN, (roles::Takes<detail::IsFloats>), "queries", "[queries, dim] of float"))
 
 PARE_ABI_END
 }  // namespace pare::retrieval

@@ -4,6 +4,7 @@
 /// \file
 /// What arguments of retrieval can be taken as.
 
+#include <pare/core/argument_roles.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/linalg/int8_rows.hpp>
 
@@ -27,6 +28,18 @@ struct IsFloats<X> : std::is_same<scalar_of<X>, float> {};
 /// Whether X is rows of bytes.
 template <class X>
 using IsInt8Rows = std::bool_constant<linalg::Int8RowsIn<std::remove_cvref_t<X>>>;
+
+/// The role of rows beside others of the same scalar, or of bytes beside others of float.
+struct ReadsSameOrInt8 {
+  static constexpr bool counts = true;
+  template <class A, class S>
+  static consteval roles::Wrong wrong() {
+    if constexpr (IsInt8Rows<A>::value)
+      return std::is_same_v<typename S::first, float> ? roles::right : roles::other_scalar;
+    else
+      return roles::ReadsSame<2>::template wrong<A, S>();
+  }
+};
 
 PARE_ABI_END
 }  // namespace pare::retrieval::detail
