@@ -114,11 +114,17 @@ void expect_maxima(std::ptrdiff_t columns, std::ptrdiff_t depth, Guard guard) {
   EXPECT_TRUE(scores.surroundings_untouched());
 }
 
-/// Rows in their order that are not below a threshold; all where it is NaN.
+/// Rows in their order that are not below a threshold: those of the largest product alone, or all
+/// where it is NaN, and others.
 template <class Arch>
-void expect_listed(std::ptrdiff_t columns, std::ptrdiff_t depth, Guard guard, bool few) {
+void expect_listed(std::ptrdiff_t columns, std::ptrdiff_t depth, Guard guard, bool few,
+                   bool largest) {
   Case<Arch> x(columns, depth, guard);
-  for (std::ptrdiff_t i = 1; i < columns; ++i) x.thresholds.data()[i] = x.wanted(i, i % rows);
+  for (std::ptrdiff_t i = largest ? 0 : 1; i < columns; ++i) {
+    float& threshold = x.thresholds.data()[i] = x.wanted(i, i % rows);
+    for (std::ptrdiff_t j = 0; j < rows && largest; ++j)
+      threshold = std::max(threshold, x.wanted(i, j));
+  }
   GuardedArray<Listed> entries(columns * rows, guard);
   std::vector<std::ptrdiff_t> counts(static_cast<std::size_t>(columns));
   const kernel::DotLists<float> lists{x.thresholds.data(), entries.data(), rows, counts.data()};
@@ -151,15 +157,14 @@ TYPED_TEST(Int8DotsTest, AddsUpMaximaOfEveryDocument) {
 TYPED_TEST(Int8DotsTest, ListsRowsThatReachAThreshold) {
   for (const Guard guard : {Guard::before, Guard::after})
     for (const std::ptrdiff_t depth : {1, 3, 64, 127, 129}) {
-      for (const std::ptrdiff_t columns : {1, 2, 4})
-        expect_listed<TypeParam>(columns, depth, guard, true);
-      for (const std::ptrdiff_t columns : {5, 16, 50})
-        expect_listed<TypeParam>(columns, depth, guard, false);
+      for (const std::ptrdiff_t columns : {1, 2, 5, 16, 50})
+        for (const bool largest : {false, true})
+          expect_listed<TypeParam>(columns, depth, guard, columns < 5, largest);
     }
 }
 
 TYPED_TEST(Int8DotsTest, DoesNotOverflowAtTheLongestRow) {
-  expect_listed<TypeParam>(2, kernel::most_int8_dim, Guard::after, true);
+  expect_listed<TypeParam>(2, kernel::most_int8_dim, Guard::after, true, false);
   expect_maxima<TypeParam>(2, kernel::most_int8_dim, Guard::after);
 }
 
