@@ -29,13 +29,12 @@ def main():
         if way == "faiss":
             index = faiss.IndexFlatIP(dim)
         else:
-            kind = faiss.ScalarQuantizer.QT_8bit_direct_signed
+            kind = faiss.ScalarQuantizer.QT_8bit  # a range for each dimension
             index = faiss.IndexScalarQuantizer(dim, kind, faiss.METRIC_INNER_PRODUCT)
-            scale = numpy.abs(table).max(axis=1, keepdims=True) / 127
-            table = numpy.rint(table / scale)  # its rows have no scale of their own
+            index.train(table[:10000])
         index.add(table)
         work = lambda: index.search(asked, k)
-        assert work()[1][0][0] == numpy.argmax(table @ asked[0])
+        assert numpy.argmax(table @ asked[0]) in work()[1][0][:10]
     else:
         import torch
 

@@ -24,6 +24,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 #include <utility>
 
@@ -102,34 +103,43 @@ constexpr std::ptrdiff_t int8_words(std::ptrdiff_t depth) noexcept {
   return (depth + bytes - 1) / bytes * n;
 }
 
-/// A register of elements of a query, and of a row.
+/// A register of elements with sign, and of the first `count` bytes alone with zeros behind them.
 template <class Arch>
-PARE_ALWAYS_INLINE vec<std::int32_t, Arch> load_int8_query(const std::int8_t* p) noexcept {
+PARE_ALWAYS_INLINE vec<std::int32_t, Arch> load_int8(const std::int8_t* p) noexcept {
   if constexpr (multiplies_bytes<Arch>)
     return load<Arch>(reinterpret_cast<const std::int32_t*>(p));
   else
     return load_byte_pairs<Arch>(p);
 }
 template <class Arch>
-PARE_ALWAYS_INLINE vec<std::int32_t, Arch> load_int8_row(const std::int8_t* p) noexcept {
-  if constexpr (multiplies_bytes<Arch>)
-    return load_int8_query<Arch>(p) ^ broadcast<Arch>(static_cast<std::int32_t>(0x80808080u));
-  else
-    return load_int8_query<Arch>(p);
+PARE_ALWAYS_INLINE vec<std::int32_t, Arch> load_first_int8(const std::int8_t* p,
+                                                           std::ptrdiff_t count) noexcept {
+  if constexpr (multiplies_bytes<Arch>) {
+    return load_first_bytes<Arch>(p, count);
+  } else {
+    std::int8_t first[static_cast<std::size_t>(lanes<std::int32_t, Arch> * int8_each<Arch>)] = {};
+    std::memcpy(first, p, static_cast<std::size_t>(count));
+    return load_byte_pairs<Arch>(static_cast<const std::int8_t*>(first));
+  }
 }
 
-/// use(word, elements) for each register of a row, the last with zeros behind the row, by
-/// load(bytes).
-template <class Arch, class Load, class Use>
+/// Elements of a row, without sign where an arch wants that.
+template <class Arch>
+PARE_ALWAYS_INLINE vec<std::int32_t, Arch> row_elements(vec<std::int32_t, Arch> v) noexcept {
+  if constexpr (multiplies_bytes<Arch>)
+    return v ^ broadcast<Arch>(static_cast<std::int32_t>(0x80808080u));
+  else
+    return v;
+}
+
+/// use(word, elements) for each register of a row or a query, the last with zeros behind it.
+template <class Arch, class Use>
 PARE_ALWAYS_INLINE void each_int8_register(const std::int8_t* row, std::ptrdiff_t depth,
-                                           const Load& load, const Use& use) noexcept {
+                                           const Use& use) noexcept {
   constexpr std::ptrdiff_t n = lanes<std::int32_t, Arch>, bytes = n * int8_each<Arch>;
   std::ptrdiff_t c = 0, word = 0;
-  for (; c + bytes <= depth; c += bytes, word += n) use(word, load(row + c));
-  if (c == depth) return;
-  std::int8_t end[static_cast<std::size_t>(bytes)] = {};
-  for (std::ptrdiff_t i = 0; c + i < depth; ++i) end[i] = row[c + i];
-  use(word, load(static_cast<const std::int8_t*>(end)));
+  for (; c + bytes <= depth; c += bytes, word += n) use(word, load_int8<Arch>(row + c));
+  if (c < depth) use(word, load_first_int8<Arch>(row + c, depth - c));
 }
 
 template <class Arch>
@@ -138,9 +148,8 @@ void widen_int8_rows(const std::int8_t* rows, std::ptrdiff_t row_stride, std::pt
   for (std::ptrdiff_t r = 0; r < count; ++r) {
     each_int8_register<Arch>(
         rows + r * row_stride, depth,
-        [](const std::int8_t* p) PARE_LAMBDA_INLINE { return load_int8_row<Arch>(p); },
         [widened](std::ptrdiff_t word, vec<std::int32_t, Arch> elements)
-            PARE_LAMBDA_INLINE { store<Arch>(widened + word, elements); });
+            PARE_LAMBDA_INLINE { store<Arch>(widened + word, row_elements<Arch>(elements)); });
     widened += int8_words<Arch>(depth);
   }
 }
@@ -149,11 +158,9 @@ void widen_int8_rows(const std::int8_t* rows, std::ptrdiff_t row_stride, std::pt
 template <class Arch>
 std::int32_t widen_int8_query(const std::int8_t* query, std::ptrdiff_t depth,
                               std::int32_t* widened) noexcept {
-  each_int8_register<Arch>(
-      query, depth,
-      [](const std::int8_t* p) PARE_LAMBDA_INLINE { return load_int8_query<Arch>(p); },
-      [widened](std::ptrdiff_t word, vec<std::int32_t, Arch> elements)
-          PARE_LAMBDA_INLINE { store<Arch>(widened + word, elements); });
+  each_int8_register<Arch>(query, depth,
+                           [widened](std::ptrdiff_t word, vec<std::int32_t, Arch> elements)
+                               PARE_LAMBDA_INLINE { store<Arch>(widened + word, elements); });
   std::int32_t sum = 0;
   if constexpr (multiplies_bytes<Arch>)
     for (std::ptrdiff_t c = 0; c < depth; ++c) sum += query[c];
@@ -238,13 +245,10 @@ PARE_TILE_INLINE vec<std::int32_t, Arch> sums_of_int8_row(const std::int8_t* row
                                                           std::ptrdiff_t depth) noexcept {
   vec<std::int32_t, Arch> sum = broadcast<Arch>(std::int32_t{0});
   each_int8_register<Arch>(
-      row, depth,
-      [](const std::int8_t* p) PARE_LAMBDA_INLINE {
-        if constexpr (Fetch) prefetch(p, few_int8_ahead);
-        return load_int8_row<Arch>(p);
-      },
-      [&](std::ptrdiff_t word, vec<std::int32_t, Arch> elements) PARE_LAMBDA_INLINE {
-        sum = multiply_vectors<Arch, int8_element<Arch>>(elements, load<Arch>(query + word), sum);
+      row, depth, [&](std::ptrdiff_t word, vec<std::int32_t, Arch> elements) PARE_LAMBDA_INLINE {
+        if constexpr (Fetch) prefetch(row + word * int8_each<Arch>, few_int8_ahead);
+        sum = multiply_vectors<Arch, int8_element<Arch>>(row_elements<Arch>(elements),
+                                                         load<Arch>(query + word), sum);
       });
   return sum;
 }

@@ -175,6 +175,14 @@ PARE_ALWAYS_INLINE vec<std::int32_t, Arch> add_byte_products(vec<std::int32_t, A
   return detail::add_byte_products_on(Arch{}, sum, a, b);
 }
 
+/// The first `count` bytes, fewer than a register holds, four in a lane, and zeros behind them.
+template <class Arch>
+requires multiplies_bytes<Arch>
+PARE_ALWAYS_INLINE vec<std::int32_t, Arch> load_first_bytes(const std::int8_t* p,
+                                                            std::ptrdiff_t count) noexcept {
+  return detail::load_first_bytes_on(Arch{}, p, count);
+}
+
 /// sum plus, in each lane, the products of the two words of a and of b, with sign.
 template <class Arch>
 PARE_ALWAYS_INLINE vec<std::int32_t, Arch> add_word_products(vec<std::int32_t, Arch> sum,

@@ -49,6 +49,7 @@ void widen_floats_on(NoArch);
 void narrow_doubles_on(NoArch);
 void load_signed_bytes_on(NoArch);
 void add_byte_products_on(NoArch);
+void load_first_bytes_on(NoArch);
 void add_word_products_on(NoArch);
 void load_byte_pairs_on(NoArch);
 void look_up_planes_on(NoArch);

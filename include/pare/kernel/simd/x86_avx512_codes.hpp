@@ -174,6 +174,10 @@ PARE_ALWAYS_INLINE vec<std::int32_t, arch::avx512> add_byte_products_on(
     vec<std::int32_t, arch::avx512> b) noexcept {
   return _mm512_dpbusd_epi32(sum, a, b);
 }
+PARE_ALWAYS_INLINE vec<std::int32_t, arch::avx512> load_first_bytes_on(
+    arch::avx512_vnni, const std::int8_t* p, std::ptrdiff_t count) noexcept {
+  return _mm512_maskz_loadu_epi8((std::uint64_t{1} << count) - 1u, p);
+}
 
 /// Bytes of 16 by planes of codes in them.
 struct PlaneLookUp {
