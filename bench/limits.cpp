@@ -132,11 +132,40 @@ struct Bf16 {
 using Bf16 = F32;
 #endif
 
+// Fours of bytes in one instruction; elsewhere pairs of words and an addition, and without those
+// what floats take.
+#if defined(__AVX512VNNI__) && defined(__AVX512F__)
+struct Int8 {
+  using scalar = float;
+  using reg = __m512i;
+  static reg set(float x) { return _mm512_set1_epi32(std::bit_cast<int>(x)); }
+  static reg add(reg a, reg b) { return _mm512_add_epi32(a, b); }
+  static reg fma(reg sum, reg a, reg b) { return _mm512_dpbusd_epi32(sum, a, b); }
+};
+#elif defined(__AVX2__)
+struct Int8 {
+  using scalar = float;
+  using reg = __m256i;
+  static reg set(float x) { return _mm256_set1_epi32(std::bit_cast<int>(x)); }
+  static reg add(reg a, reg b) { return _mm256_add_epi32(a, b); }
+  static reg fma(reg sum, reg a, reg b) { return add(sum, _mm256_madd_epi16(a, b)); }
+};
+#else
+using Int8 = F32;
+#endif
+
 template <class V>
 constexpr double flops_a_lane = 2.0;
 #if defined(__AVX512BF16__) && defined(__AVX512F__)
 template <>
 constexpr double flops_a_lane<Bf16> = 4.0;
+#endif
+#if defined(__AVX512VNNI__) && defined(__AVX512F__)
+template <>
+constexpr double flops_a_lane<Int8> = 8.0;
+#elif defined(__AVX2__)
+template <>
+constexpr double flops_a_lane<Int8> = 4.0;
 #endif
 
 template <class V>
@@ -310,7 +339,7 @@ double best_rate(const Burst& burst) {
 
 bool is_arithmetic(Limit limit) {
   return limit == Limit::fma_f32 || limit == Limit::fma_f64 || limit == Limit::dot_bf16 ||
-         limit == Limit::l1_add;
+         limit == Limit::dot_int8 || limit == Limit::l1_add;
 }
 
 const char* name_of(Limit limit) {
@@ -321,6 +350,8 @@ const char* name_of(Limit limit) {
       return "fma/f64";
     case Limit::dot_bf16:
       return "dot/bf16";
+    case Limit::dot_int8:
+      return "dot/int8";
     case Limit::dram_read:
       return "dram_read";
     case Limit::copy:
@@ -343,6 +374,8 @@ double measure(Limit limit, int threads) {
       return flop_rate(threads, fma_burst<F64>);
     case Limit::dot_bf16:
       return flop_rate(threads, fma_burst<Bf16>);
+    case Limit::dot_int8:
+      return flop_rate(threads, fma_burst<Int8>);
     case Limit::dram_read:
       return best_rate([&](Index block) { return read_burst(threads, block); });
     case Limit::copy:

@@ -19,6 +19,7 @@ enum class Limit {
   fma_f32,    ///< flop/s of fused multiply-adds (two flops each), registers only
   fma_f64,    ///< the same in double
   dot_bf16,   ///< flop/s of bf16 pair products summed into f32; fma_f32 where the build has none
+  dot_int8,   ///< op/s of products of bytes summed into 32 bits: in fours, in pairs, or fma_f32
   dram_read,  ///< bytes/s read from a buffer far larger than the last-level cache
   copy,       ///< bytes/s read plus bytes/s written between two such buffers
   l1_read,    ///< bytes/s read from half the first-level data cache, per thread

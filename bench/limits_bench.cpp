@@ -24,8 +24,9 @@ void run_limit(benchmark::State& state, Limit limit, int threads) {
 }
 
 const bool registered = [] {
-  for (const Limit limit : {Limit::fma_f32, Limit::fma_f64, Limit::dot_bf16, Limit::dram_read,
-                            Limit::copy, Limit::l1_read, Limit::l2_read, Limit::l1_add}) {
+  for (const Limit limit :
+       {Limit::fma_f32, Limit::fma_f64, Limit::dot_bf16, Limit::dot_int8, Limit::dram_read,
+        Limit::copy, Limit::l1_read, Limit::l2_read, Limit::l1_add}) {
     for (const int threads : {1, all_threads()}) {
       const std::string name =
           std::string("limits/") + name_of(limit) + (threads == 1 ? "/t1" : "/all");

@@ -7,11 +7,13 @@
 /// documents (dram_read), both on as many threads as the row has; `of_read` is of the read alone.
 /// `vs_eigen` is one product and column maxima for each document, `vs_torch` a batched product of
 /// documents in one tensor, `vs_maxsim_cpu` the library of that name, in float. Of bf16, `vs_f32`
-/// is Pare's own row in float.
+/// is Pare's own row in float. Of bytes (dot_int8), `vs_f32` and `vs_bf16` are Pare's own rows;
+/// no peer has that.
 ///
 /// Of residual codecs `vs_f32` is documents per second to those of `max_sim` in float, `overlap`
 /// how many of the ten best of float are found, on average of 20 queries, and `overlap_decoded` how
-/// many are by float on decoded tokens: the rest is what multiplying bytes loses.
+/// many are by float on decoded tokens: the rest is what multiplying bytes loses. `max_sim/int8`
+/// has the same data, with tokens rounded to bytes.
 
 #include "counters.hpp"
 #include "peer.hpp"
@@ -19,6 +21,7 @@
 #include "workload.hpp"
 
 #include <pare/core/matrix.hpp>
+#include <pare/linalg/int8_rows.hpp>
 #include <pare/retrieval/max_sim.hpp>
 #include <pare/retrieval/residual_codec.hpp>
 #include <pare/retrieval/residual_max_sim.hpp>
@@ -125,6 +128,54 @@ void compare_with_eigen(benchmark::State& state, MaxSimData<float>& data, int ca
 }
 
 template <class S>
+double usual_seconds_of(const Shape& shape, int threads, int calls) {
+  MaxSimData<S> data(shape);
+  return usual_seconds([&] {
+    for (int i = 0; i < calls; ++i)
+      on_threads(threads, data.workspace, [&](const auto& backend) { data.run(backend); });
+  });
+}
+
+/// The same queries and documents, rounded.
+struct Int8Data : MaxSimData<float> {
+  explicit Int8Data(const Shape& shape)
+      : MaxSimData(shape), bytes(pare::linalg::quantize_rows(documents)) {}
+
+  template <class B>
+  void run(const B& backend) {
+    pare::retrieval::max_sim(backend, queries, bytes, offsets, scores);
+  }
+  /// The first document by the definition, but for the last bit of its sum.
+  bool is_right() {
+    run(pare::simd);
+    const pare::linalg::Int8View first{
+        {bytes.codes.data(), {offsets[1], bytes.dim()}, {bytes.dim(), 1}},
+        {bytes.scales.data(), static_cast<std::size_t>(offsets[1])}};
+    const auto wanted = pare::retrieval::max_sim(pare::reference, queries, first,
+                                                 std::vector<Index>{0, offsets[1]});
+    return std::abs(scores[0] - wanted[0]) <= 1e-6f * std::abs(wanted[0]);
+  }
+
+  pare::linalg::Int8Rows bytes;
+};
+
+void run_int8(benchmark::State& state, const Shape& shape, int threads) {
+  Int8Data data(shape);
+  if (!data.is_right()) return state.SkipWithError("differs from the definition");
+  const double tokens = static_cast<double>(shape.tokens * shape.documents);
+  const double numbers = tokens * static_cast<double>(shape.dim);
+  const int calls = static_cast<int>(std::max(1.0, 8e5 / tokens));
+  const Demand ops{Limit::dot_int8, 2 * static_cast<double>(shape.query_tokens) * numbers * calls};
+  const Demand bytes{Limit::dram_read, numbers * calls};
+  const bool from_memory = numbers > 10e6;
+  LimitProbe probe(threads, from_memory ? std::vector<Demand>{ops, bytes} : std::vector{ops});
+  const double own = time_calls(state, probe, data, threads, calls);
+  set_of_limit(state, probe.seconds(), own);
+  set_vs(state, "f32", usual_seconds_of<float>(shape, threads, calls), own);
+  set_vs(state, "bf16", usual_seconds_of<bf16>(shape, threads, calls), own);
+}
+
+template <class S>
 void run_max_sim(benchmark::State& state, const Shape& shape, int threads) {
   MaxSimData<S>& data = data_of<S>(shape);
   if (!data.is_right()) return state.SkipWithError("differs from the definition");
@@ -158,15 +209,7 @@ void run_max_sim(benchmark::State& state, const Shape& shape, int threads) {
     set_vs(state, "maxsim_cpu", python("maxsim_cpu"), own);
   } else if constexpr (std::is_same_v<S, bf16>) {
     set_vs(state, "torch", python("torch_bf16"), own);
-    MaxSimData<float> wide(shape);
-    const double f32 = usual_seconds([&] {
-      for (int i = 0; i < calls; ++i)
-        if (threads == 1)
-          wide.run(pare::simd.with(wide.workspace));
-        else
-          wide.run(pare::simd.threads(threads).with(wide.workspace));
-    });
-    set_vs(state, "f32", f32, own);
+    set_vs(state, "f32", usual_seconds_of<float>(shape, threads, calls), own);
   }
 }
 
@@ -210,6 +253,7 @@ struct EncodedData {
     const auto backend = pare::simd.threads(all_threads());
     codec = pare::retrieval::fit_residual_codec(backend, sample, {.bits = bits});
     rows = pare::retrieval::encode(backend, codec, all);
+    bytes = pare::linalg::quantize_rows(backend, all);
     scores.resize(documents);
   }
 
@@ -245,9 +289,29 @@ struct EncodedData {
   std::vector<Index> offsets;
   pare::retrieval::ResidualCodec codec;
   pare::retrieval::ResidualRows rows;
+  pare::linalg::Int8Rows bytes;
   std::vector<float> scores;
   pare::Workspace workspace;
 };
+
+/// How much of float's ten best rows of bytes find, and float on those rows.
+void run_int8_overlap(benchmark::State& state) {
+  EncodedData& data = workload<EncodedData>("residual 4", [] { return EncodedData(4); });
+  const auto query = data.asked.topRows(EncodedData::query_tokens);
+  const auto backend = pare::simd.with(data.workspace);
+  const double own = time_alone(state, [&] {
+    pare::retrieval::max_sim(backend, query, data.bytes, data.offsets, data.scores);
+  });
+  const double f32 = usual_seconds(
+      [&] { pare::retrieval::max_sim(backend, query, data.all, data.offsets, data.scores); });
+  set_vs(state, "f32", f32, own);
+  state.counters["overlap"] = data.overlap(
+      [&](const auto& some) { return pare::retrieval::max_sim(some, data.bytes, data.offsets); });
+  RowMatrix decoded(data.all.rows(), data.all.cols());
+  pare::linalg::dequantize_rows(data.bytes, decoded);
+  state.counters["overlap_decoded"] = data.overlap(
+      [&](const auto& some) { return pare::retrieval::max_sim(some, decoded, data.offsets); });
+}
 
 void run_residual(benchmark::State& state, int bits, int threads) {
   EncodedData& data =
@@ -286,7 +350,12 @@ void add(const std::string& name, const Shape& shape) {
   for (const int threads : {1, all_threads()}) {
     large(benchmark::RegisterBenchmark(
               ("retrieval/max_sim/" + name + (threads == 1 ? "/t1" : "")).c_str(),
-              [shape, threads](benchmark::State& state) { run_max_sim<S>(state, shape, threads); }),
+              [shape, threads](benchmark::State& state) {
+                if constexpr (std::is_same_v<S, std::int8_t>)
+                  run_int8(state, shape, threads);
+                else
+                  run_max_sim<S>(state, shape, threads);
+              }),
           5);
     if (all_threads() == 1) break;
   }
@@ -301,6 +370,11 @@ const bool registered = [] {
   add<float>("q32/d127/f32", {32, 127, 180, 1000});
   add<float>("q4/d128/f32", {4, 128, 180, 1000});
   add<bf16>("q4/d128/bf16", {4, 128, 180, 1000});
+  add<std::int8_t>("q32/d128/int8", {32, 128, 180, 1000});
+  add<std::int8_t>("q32/d127/int8", {32, 127, 180, 1000});
+  add<std::int8_t>("q32/d128/int8/n20", {32, 128, 180, 20});
+  add<std::int8_t>("q4/d128/int8", {4, 128, 180, 1000});
+  large(benchmark::RegisterBenchmark("retrieval/max_sim/int8/t1", run_int8_overlap), 9);
   for (const int bits : {1, 2, 4})
     for (const int threads : {1, all_threads()}) {
       large(benchmark::RegisterBenchmark(

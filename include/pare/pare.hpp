@@ -201,6 +201,7 @@
 #include <pare/linalg/epilogue.hpp>
 #include <pare/linalg/gaussian.hpp>
 #include <pare/linalg/gram.hpp>
+#include <pare/linalg/int8_rows.hpp>
 #include <pare/linalg/multiply.hpp>
 #include <pare/linalg/orthonormalize.hpp>
 #include <pare/linalg/packed_matrix.hpp>

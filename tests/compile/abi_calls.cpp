@@ -189,6 +189,9 @@ void calls_of_retrieval(const Matrix& x) {
   const std::vector<pare::Index> offsets{0, x.rows()};
   pare::retrieval::max_sim(pare::simd.threads(2), x, x, offsets);
   pare::retrieval::top_k_dot(x, x, 1);
+  const pare::linalg::Int8Rows bytes = pare::linalg::quantize_rows(pare::simd.threads(2), x);
+  pare::retrieval::max_sim(x, bytes, offsets);
+  pare::retrieval::top_k_dot(bytes, x, 1);
   const auto codec = pare::retrieval::fit_residual_codec(x, {.bits = 2});
   pare::retrieval::residual_max_sim(x, codec, pare::retrieval::encode(codec, x), offsets);
 }

@@ -94,6 +94,7 @@ extern const DenseLinear<float> linear;
 extern const std::vector<DenseLinear<float>> experts;
 extern const pare::routing::RoutePlan plan;
 extern const pare::retrieval::ResidualCodec codec;
+extern const Int8Rows bytes;
 double score_of_rows(pare::TensorView<const float, 2> rows);
 double score_of_heads(std::span<const HeadId> heads);
 extern const std::vector<HeadId> pool;
@@ -434,11 +435,17 @@ void refused() {
   pare::retrieval::uniformity_gradient(xd, y);   // refused: uniformity_gradient: gradient: wanted the scalar
   pare::retrieval::alignment(x, xd);             // refused: retrieval::alignment: y: wanted the scalar type
   pare::retrieval::direct_au(x, x, y, xd);       // refused: direct_au: item_gradient: wanted
+  quantize_rows(xd);        // refused: linalg::quantize_rows: x: wanted .*of float, bf16 or f16
+  quantize_rows(x, y);      // refused: linalg::quantize_rows: after x: wanted Int8Rows
+  dequantize_rows(x, y);    // refused: linalg::dequantize_rows: rows: wanted Int8Rows
+  dequantize_rows(bytes, const_y);  // refused: dequantize_rows: out: .*that may be written
   namespace routing = pare::routing;
   namespace retrieval = pare::retrieval;
   retrieval::max_sim(xi, xi, kept);  // refused: retrieval::max_sim: queries: wanted elements of float
   retrieval::max_sim(x, xd, kept);   // refused: max_sim: documents: wanted the scalar type
   retrieval::max_sim(x, x, tokens);  // refused: max_sim: offsets: wanted .documents . 1. of Index
+  retrieval::max_sim(xd, bytes, kept);  // refused: max_sim: documents: wanted the scalar type
+  retrieval::max_sim(x, bytes, tokens);  // refused: max_sim: offsets: wanted .documents . 1. of Index
   retrieval::max_sim(x, x, kept, 2);  // refused: max_sim: after offsets: wanted scores
   retrieval::fit_residual_codec(xd);   // refused: fit_residual_codec: tokens: wanted .*of float
   retrieval::encode(x, x);             // refused: retrieval::encode: codec: wanted a ResidualCodec
@@ -446,6 +453,8 @@ void refused() {
   retrieval::residual_max_sim(x, x, x, kept);  // refused: residual_max_sim: codec: wanted a Residual
   retrieval::top_k_dot(xi, xi, 3);  // refused: top_k_dot: table: wanted elements of float
   retrieval::top_k_dot(x, xd, 3);   // refused: top_k_dot: queries: wanted the scalar type
+  retrieval::top_k_dot(bytes, xd, 3);  // refused: top_k_dot: queries: wanted the scalar type
+  retrieval::top_k_dot(bytes, x);      // refused: top_k_dot: after queries: wanted k
   retrieval::top_k_dot(x, x);       // refused: top_k_dot: after queries: wanted k
   routing::route(xi, routing::TopOne{});  // refused: routing::route: logits: wanted elements of float
   routing::route(w, 2);                   // refused: routing::route: gate: wanted TopOne, TopK

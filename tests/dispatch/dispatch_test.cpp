@@ -443,6 +443,16 @@ void expect_retrieval_agrees(double tolerance) {
       return residual_max_sim(backend, rows.topRows(5), codec, encode(backend, codec, rows),
                               offsets);
     };
+    const auto in_bytes = [&](const auto& backend) {
+      const auto bytes = pare::linalg::quantize_rows(backend, rows);
+      std::vector<float> all = max_sim(backend, rows.topRows(5), bytes, offsets);
+      for (const Index queries : {Index{2}, Index{7}}) {
+        const auto hits = top_k_dot(backend, bytes, rows.topRows(queries), 4);
+        all.insert(all.end(), hits.scores.data(), hits.scores.data() + hits.scores.size());
+      }
+      return all;
+    };
+    expect_near_each(in_bytes(pare::dispatched), in_bytes(pare::reference), 1e-6);
     // Queries are rounded to bytes there.
     expect_near_each(codes(pare::dispatched), codes(pare::reference), 0.2);
   }

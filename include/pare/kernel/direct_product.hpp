@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <iterator>
 #include <type_traits>
@@ -83,12 +84,11 @@ PARE_TILE_INLINE V fold_lanes_of_each(V (&v)[N], const F& f) noexcept {
   return v[0];
 }
 
-/// The sums of the lanes of each of v[0] ... v[N - 1], in this order; N is a register's lanes.
-/// Lanes trade places where that is faster: 15 shuffles for 16 registers, not 30, and the same
-/// bits.
-template <class Arch, class V, std::size_t N>
-PARE_TILE_INLINE V sum_lanes_of_each(V (&v)[N]) noexcept {
-  const auto add = [](const V& a, const V& b) PARE_LAMBDA_INLINE { return a + b; };
+/// The sums by add(a, b) of the lanes of each of v[0] ... v[N - 1], in this order; N is a
+/// register's lanes. Lanes trade places where that is faster: 15 shuffles for 16 registers, not 30,
+/// and the same bits.
+template <class Arch, class V, std::size_t N, class F>
+PARE_TILE_INLINE V add_lanes_of_each(V (&v)[N], const F& add) noexcept {
   if constexpr (trades_lanes<Arch, V>) {
     static_assert(N == 16);
     const auto halve = [&v, &add]<std::size_t... I>(std::index_sequence<I...>) PARE_LAMBDA_INLINE {
@@ -105,6 +105,26 @@ PARE_TILE_INLINE V sum_lanes_of_each(V (&v)[N]) noexcept {
   } else {
     return fold_lanes_of_each<Arch>(v, add);
   }
+}
+
+/// The sums of lanes.
+template <class Arch, class V, std::size_t N>
+PARE_TILE_INLINE V sum_lanes_of_each(V (&v)[N]) noexcept {
+  return add_lanes_of_each<Arch>(v,
+                                 [](const V& a, const V& b) PARE_LAMBDA_INLINE { return a + b; });
+}
+
+/// The same of integers, which are shuffled as floats.
+template <class Arch, std::size_t N>
+PARE_TILE_INLINE vec<std::int32_t, Arch> sum_integers_of_each(
+    const vec<std::int32_t, Arch> (&v)[N]) noexcept {
+  using I = vec<std::int32_t, Arch>;
+  using F = vec<float, Arch>;
+  F bits[N];
+  for (std::size_t i = 0; i < N; ++i) bits[i] = bits_as<F>(v[i]);
+  return bits_as<I>(add_lanes_of_each<Arch>(bits, [](const F& a, const F& b) PARE_LAMBDA_INLINE {
+    return bits_as<F>(I(bits_as<I>(a) + bits_as<I>(b)));
+  }));
 }
 
 /// A register of the first `count` scalars of a row, fewer than it holds, with zeros behind them.

@@ -35,6 +35,12 @@ struct [[gnu::may_alias]] ByteQuad {
   std::uint32_t bits = 0;
 };
 
+/// Two neighbouring words with sign along the depth: the element of bytes where they are not
+/// multiplied in fours.
+struct [[gnu::may_alias]] WordPair {
+  std::uint32_t bits = 0;
+};
+
 /// What products of an element are summed in, and how many of the depth an element holds.
 template <class E>
 struct product {
@@ -51,6 +57,12 @@ template <>
 struct product<ByteQuad> {
   using sum = std::int32_t;
   static constexpr std::ptrdiff_t depth = 4;
+};
+
+template <>
+struct product<WordPair> {
+  using sum = std::int32_t;
+  static constexpr std::ptrdiff_t depth = 2;
 };
 
 /// Elements of E that `depth` scalars take.
@@ -128,6 +140,8 @@ PARE_TILE_INLINE V multiply_vectors(V a, V b, V c) noexcept {
     return multiply_add_pairs<Arch>(a, b, c);
   else if constexpr (std::is_same_v<E, ByteQuad>)
     return add_byte_products<Arch>(c, a, b);
+  else if constexpr (std::is_same_v<E, WordPair>)
+    return add_word_products<Arch>(c, a, b);
   else
     return multiply_add<Arch>(a, b, c);
 }
@@ -137,7 +151,7 @@ template <class Arch, class E, class V>
 PARE_TILE_INLINE V multiply_elements(E a, V b, V c) noexcept {
   if constexpr (std::is_same_v<E, Bf16Pair>)
     return multiply_vectors<Arch, E>(broadcast<Arch>(std::bit_cast<float>(a.bits)), b, c);
-  else if constexpr (std::is_same_v<E, ByteQuad>)
+  else if constexpr (std::is_same_v<E, ByteQuad> || std::is_same_v<E, WordPair>)
     return multiply_vectors<Arch, E>(broadcast<Arch>(static_cast<std::int32_t>(a.bits)), b, c);
   else
     return multiply_vectors<Arch, E>(broadcast<Arch>(a), b, c);

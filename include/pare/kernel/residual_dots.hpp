@@ -174,7 +174,7 @@ PARE_ALWAYS_INLINE vec<float, Arch> whole_product(const ScoreResiduals& a, std::
   if constexpr (std::is_same_v<T, float>)
     sum = load<Arch>(at);
   else
-    sum = xsimd::to_float(load<Arch>(reinterpret_cast<const T*>(at)));
+    sum = to_floats<Arch>(load<Arch>(reinterpret_cast<const T*>(at)));
   const float* const centroid =
       a.table + static_cast<std::ptrdiff_t>(a.centroids[row + r]) * stride + column;
   return multiply_add<Arch>(sum, load<Arch>(a.factors + column), load<Arch>(centroid)) *

@@ -34,6 +34,7 @@
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/kernel/residual_dots.hpp>
+#include <pare/retrieval/detail/argument_traits.hpp>
 #include <pare/retrieval/detail/residual_fit.hpp>
 
 #include <algorithm>
@@ -203,13 +204,6 @@ template <class X>
 using IsCodec = std::is_same<std::remove_cvref_t<X>, ResidualCodec>;
 template <class X>
 using IsResidualRows = std::is_same<std::remove_cvref_t<X>, ResidualRows>;
-
-/// Whether X is a matrix of float that is read.
-template <class X>
-struct IsFloats : std::false_type {};
-template <class X>
-requires In<std::remove_cvref_t<X>, 2>
-struct IsFloats<X> : std::is_same<scalar_of<X>, float> {};
 
 PARE_ABI_END
 }  // namespace detail

@@ -43,6 +43,18 @@ PARE_ALWAYS_INLINE vec<std::uint64_t, arch::neon> multiply_low_words_on(
   return vmull_u32(vmovn_u64(a), vmovn_u64(b));
 }
 
+PARE_ALWAYS_INLINE vec<std::int32_t, arch::neon> add_word_products_on(
+    arch::neon, vec<std::int32_t, arch::neon> sum, vec<std::int32_t, arch::neon> a,
+    vec<std::int32_t, arch::neon> b) noexcept {
+  const int16x8_t x = vreinterpretq_s16_s32(a), y = vreinterpretq_s16_s32(b);
+  const int32x4_t low = vmull_s16(vget_low_s16(x), vget_low_s16(y)), high = vmull_high_s16(x, y);
+  return vaddq_s32(sum, vpaddq_s32(low, high));
+}
+PARE_ALWAYS_INLINE vec<std::int32_t, arch::neon> load_byte_pairs_on(arch::neon,
+                                                                    const std::int8_t* p) noexcept {
+  return vreinterpretq_s32_s16(vmovl_s8(vld1_s8(p)));
+}
+
 // The bytes of the lanes that are taken: lane l of two groups, 4 l and the three behind it.
 PARE_ALWAYS_INLINE uint8x16x2_t load_groups_on(arch::neon, const float* x) noexcept {
   return {{vreinterpretq_u8_f32(vld1q_f32(x)), vreinterpretq_u8_f32(vld1q_f32(x + 4))}};

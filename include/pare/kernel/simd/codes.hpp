@@ -95,6 +95,22 @@ PARE_ALWAYS_INLINE void generic_load_nibbles(const std::uint8_t* p, V scale, V o
   high = load<Arch>(static_cast<const float*>(values[1])) * scale + offset;
 }
 
+/// Of a register or of one lane. Low words are moved up, so that moving them down widens them.
+template <class V>
+PARE_ALWAYS_INLINE V generic_add_word_products(V sum, V a, V b) noexcept {
+  return sum + ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
+}
+
+template <class Arch>
+PARE_ALWAYS_INLINE vec<std::int32_t, Arch> generic_load_byte_pairs(const std::int8_t* p) noexcept {
+  constexpr std::ptrdiff_t n = lanes<std::int32_t, Arch>;
+  std::int32_t pairs[static_cast<std::size_t>(n)];
+  for (std::ptrdiff_t i = 0; i < n; ++i)
+    pairs[i] = static_cast<std::int32_t>((static_cast<std::uint32_t>(p[2 * i]) & 0xffffu) |
+                                         static_cast<std::uint32_t>(p[2 * i + 1]) << 16);
+  return load<Arch>(static_cast<const std::int32_t*>(pairs));
+}
+
 inline void generic_widen_halves(const void* p, std::ptrdiff_t stride, std::ptrdiff_t count,
                                  float (*out)[2]) noexcept {
   const auto* at = static_cast<const unsigned char*>(p);
@@ -157,6 +173,34 @@ PARE_ALWAYS_INLINE vec<std::int32_t, Arch> add_byte_products(vec<std::int32_t, A
                                                              vec<std::int32_t, Arch> a,
                                                              vec<std::int32_t, Arch> b) noexcept {
   return detail::add_byte_products_on(Arch{}, sum, a, b);
+}
+
+/// The first `count` bytes, fewer than a register holds, four in a lane, and zeros behind them.
+template <class Arch>
+requires multiplies_bytes<Arch>
+PARE_ALWAYS_INLINE vec<std::int32_t, Arch> load_first_bytes(const std::int8_t* p,
+                                                            std::ptrdiff_t count) noexcept {
+  return detail::load_first_bytes_on(Arch{}, p, count);
+}
+
+/// sum plus, in each lane, the products of the two words of a and of b, with sign.
+template <class Arch>
+PARE_ALWAYS_INLINE vec<std::int32_t, Arch> add_word_products(vec<std::int32_t, Arch> sum,
+                                                             vec<std::int32_t, Arch> a,
+                                                             vec<std::int32_t, Arch> b) noexcept {
+  if constexpr (requires { detail::add_word_products_on(Arch{}, sum, a, b); })
+    return detail::add_word_products_on(Arch{}, sum, a, b);
+  else
+    return detail::generic_add_word_products(sum, a, b);
+}
+
+/// Bytes with sign as words, two in a lane.
+template <class Arch>
+PARE_ALWAYS_INLINE vec<std::int32_t, Arch> load_byte_pairs(const std::int8_t* p) noexcept {
+  if constexpr (requires { detail::load_byte_pairs_on(Arch{}, p); })
+    return detail::load_byte_pairs_on(Arch{}, p);
+  else
+    return detail::generic_load_byte_pairs<Arch>(p);
 }
 
 /// out[(r planes + k) bytes + i] = table[k-th code of byte i of row r] for rows of `bytes` bytes

@@ -15,6 +15,7 @@
 #include <pare/kernel/simd/archs.hpp>
 
 #include <cstddef>
+#include <cstdint>
 
 namespace pare::kernel {
 PARE_ABI_BEGIN
@@ -48,6 +49,26 @@ PARE_ALWAYS_INLINE void store_narrowed(O* p, vec<compute_t<O>, Arch> v) noexcept
     detail::store_rounded_on(Arch{}, p, v);
   else
     detail::generic_store_narrowed<Arch>(p, v);
+}
+
+/// The same bits as a register of other lanes, as wide.
+template <class V, class U>
+PARE_ALWAYS_INLINE V bits_as(U v) noexcept {
+  if constexpr (detail::is_batch<V>)
+    return xsimd::bitwise_cast<V>(v);
+  else
+    return __builtin_bit_cast(V, v);
+}
+
+/// Integers as floats, rounded to nearest, ties to even.
+template <class Arch>
+PARE_ALWAYS_INLINE vec<float, Arch> to_floats(vec<std::int32_t, Arch> v) noexcept {
+  if constexpr (requires { detail::to_floats_on(Arch{}, v); })
+    return detail::to_floats_on(Arch{}, v);
+  else if constexpr (detail::is_batch<vec<float, Arch>>)
+    return xsimd::to_float(v);
+  else
+    return static_cast<float>(v);
 }
 
 /// Registers of doubles that hold the lanes of one of floats.

@@ -44,10 +44,14 @@ void keep_lanes_on(NoArch);
 void broadcast_pair_on(NoArch);
 template <std::size_t I>
 void spread_lane_on(NoArch);
+void to_floats_on(NoArch);
 void widen_floats_on(NoArch);
 void narrow_doubles_on(NoArch);
 void load_signed_bytes_on(NoArch);
 void add_byte_products_on(NoArch);
+void load_first_bytes_on(NoArch);
+void add_word_products_on(NoArch);
+void load_byte_pairs_on(NoArch);
 void look_up_planes_on(NoArch);
 void load_e4m3_on(NoArch);
 void look_up_e4m3_on(NoArch);

@@ -40,6 +40,17 @@ PARE_ALWAYS_INLINE vec<double, arch::sse2> swap_pairs_on(arch::sse2,
   return _mm_shuffle_pd(v, v, 1);
 }
 
+PARE_ALWAYS_INLINE vec<std::int32_t, arch::sse2> add_word_products_on(
+    arch::sse2, vec<std::int32_t, arch::sse2> sum, vec<std::int32_t, arch::sse2> a,
+    vec<std::int32_t, arch::sse2> b) noexcept {
+  return _mm_add_epi32(sum, _mm_madd_epi16(a, b));
+}
+PARE_ALWAYS_INLINE vec<std::int32_t, arch::sse2> load_byte_pairs_on(arch::sse2,
+                                                                    const std::int8_t* p) noexcept {
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  return _mm_srai_epi16(_mm_unpacklo_epi8(bytes, bytes), 8);
+}
+
 /// Lanes that two others of their four are larger than are lost; an equal one counts where it is
 /// in front, that is in the lanes of `wrapped`.
 PARE_ALWAYS_INLINE std::uint32_t two_largest_on(arch::sse2, vec<float, arch::sse2> v) noexcept {
@@ -145,6 +156,16 @@ PARE_ALWAYS_INLINE vec<float, arch::avx2> load_signed_bytes_on(arch::avx2,
                                                                const std::int8_t* p) noexcept {
   return _mm256_cvtepi32_ps(
       _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+
+PARE_ALWAYS_INLINE vec<std::int32_t, arch::avx2> add_word_products_on(
+    arch::avx2, vec<std::int32_t, arch::avx2> sum, vec<std::int32_t, arch::avx2> a,
+    vec<std::int32_t, arch::avx2> b) noexcept {
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+}
+PARE_ALWAYS_INLINE vec<std::int32_t, arch::avx2> load_byte_pairs_on(arch::avx2,
+                                                                    const std::int8_t* p) noexcept {
+  return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
 
 PARE_ALWAYS_INLINE void load_nibbles_on(arch::avx2, const std::uint8_t* p,

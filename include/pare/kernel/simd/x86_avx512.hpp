@@ -122,6 +122,10 @@ PARE_ALWAYS_INLINE std::uint32_t nonzero_lanes_on(arch::avx512, Doubles8 v) noex
   return _mm512_cmp_pd_mask(v, _mm512_setzero_pd(), _CMP_NEQ_UQ);
 }
 
+PARE_ALWAYS_INLINE Floats16 to_floats_on(arch::avx512, Keys16 v) noexcept {
+  return _mm512_maskz_cvtepi32_ps(0xffff, v);
+}
+
 /// The bits of bf16 as floats.
 PARE_ALWAYS_INLINE Floats16 widen_words(__m256i bits) noexcept {
   return _mm512_castsi512_ps(

@@ -103,6 +103,17 @@ PARE_ALWAYS_INLINE void store_e4m3_on(arch::avx512, e4m3* p, Floats16 v) noexcep
 }
 
 // Of an index a permutation takes the lower 4 bits: it looks up the 16 values that there are.
+PARE_ALWAYS_INLINE vec<std::int32_t, arch::avx512> add_word_products_on(
+    arch::avx512, vec<std::int32_t, arch::avx512> sum, vec<std::int32_t, arch::avx512> a,
+    vec<std::int32_t, arch::avx512> b) noexcept {
+  return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
+}
+PARE_ALWAYS_INLINE vec<std::int32_t, arch::avx512> load_byte_pairs_on(
+    arch::avx512, const std::int8_t* p) noexcept {
+  return _mm512_maskz_cvtepi8_epi16(0xffffffffu,
+                                    _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+
 PARE_ALWAYS_INLINE void load_nibbles_on(arch::avx512, const std::uint8_t* p, Floats16 scale,
                                         Floats16 offset, Floats16& low, Floats16& high) noexcept {
   const __m512 numbers = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
@@ -162,6 +173,10 @@ PARE_ALWAYS_INLINE vec<std::int32_t, arch::avx512> add_byte_products_on(
     arch::avx512_vnni, vec<std::int32_t, arch::avx512> sum, vec<std::int32_t, arch::avx512> a,
     vec<std::int32_t, arch::avx512> b) noexcept {
   return _mm512_dpbusd_epi32(sum, a, b);
+}
+PARE_ALWAYS_INLINE vec<std::int32_t, arch::avx512> load_first_bytes_on(
+    arch::avx512_vnni, const std::int8_t* p, std::ptrdiff_t count) noexcept {
+  return _mm512_maskz_loadu_epi8((std::uint64_t{1} << count) - 1u, p);
 }
 
 /// Bytes of 16 by planes of codes in them.

@@ -28,14 +28,17 @@
 namespace pare::retrieval::detail {
 PARE_ABI_BEGIN
 
-template <class S>
+/// What is searched, and where hits go.
+template <class Table, class Queries, ComputeScalar T>
 struct TopKCall {
-  TensorView<const S, 2> table;    ///< [rows, dim]
-  TensorView<const S, 2> queries;  ///< [queries, dim]
+  Table table;      ///< [rows, dim]
+  Queries queries;  ///< [queries, dim]
   Index k = 0;
-  TensorView<Index, 2> ids;              ///< [queries, k]
-  TensorView<compute_t<S>, 2> scores{};  ///< likewise
+  TensorView<Index, 2> ids;   ///< [queries, k]
+  TensorView<T, 2> scores{};  ///< likewise
 };
+template <class S>
+using ScalarTopK = TopKCall<TensorView<const S, 2>, TensorView<const S, 2>, compute_t<S>>;
 
 /// Larger scores first, of equal ones the lower row, NaN last.
 struct ComesBefore {
@@ -45,18 +48,14 @@ struct ComesBefore {
   }
 };
 
-template <class S>
-void reference_top_k_dot(const TopKCall<S>& c) {
-  using T = compute_t<S>;
-  const auto widened = [](S x) { return static_cast<double>(static_cast<T>(x)); };
-  std::vector<kernel::ListedDot<T>> all(static_cast<std::size_t>(c.table.rows()));
-  for (Index i = 0; i < c.queries.rows(); ++i) {
-    for (Index j = 0; j < c.table.rows(); ++j) {
-      double sum = 0;
-      for (Index x = 0; x < c.table.cols(); ++x)
-        sum += widened(c.queries(i, x)) * widened(c.table(j, x));
-      all[static_cast<std::size_t>(j)] = {static_cast<std::uint32_t>(j), static_cast<T>(sum)};
-    }
+/// The k best of score(query, row), of all rows.
+template <class Call, class Score>
+void reference_top_k(const Call& c, Index rows, Index queries, const Score& score) {
+  using T = decltype(score(Index{}, Index{}));
+  std::vector<kernel::ListedDot<T>> all(static_cast<std::size_t>(rows));
+  for (Index i = 0; i < queries; ++i) {
+    for (Index j = 0; j < rows; ++j)
+      all[static_cast<std::size_t>(j)] = {static_cast<std::uint32_t>(j), score(i, j)};
     std::partial_sort(all.begin(), all.begin() + c.k, all.end(), ComesBefore{});
     for (Index t = 0; t < c.k; ++t) {
       c.ids(i, t) = static_cast<Index>(all[static_cast<std::size_t>(t)].row);
@@ -65,53 +64,46 @@ void reference_top_k_dot(const TopKCall<S>& c) {
   }
 }
 
+template <class S>
+void reference_top_k_dot(const ScalarTopK<S>& c) {
+  using T = compute_t<S>;
+  const auto widened = [](S x) { return static_cast<double>(static_cast<T>(x)); };
+  reference_top_k(c, c.table.rows(), c.queries.rows(), [&](Index i, Index j) {
+    double sum = 0;
+    for (Index x = 0; x < c.table.cols(); ++x)
+      sum += widened(c.queries(i, x)) * widened(c.table(j, x));
+    return static_cast<T>(sum);
+  });
+}
+
 struct TopKMemory {
   AlignedBuffer<std::byte> queries, workers;
 };
 
+/// Queries up to which registers run along the depth: lanes would be empty, and the loads of single
+/// numbers would bind before memory does.
+inline constexpr Index few_queries = 4;
+
+/// Rows that are listed in one go.
+inline constexpr Index top_k_block = 768;
+
+/// Products of a table of scalars with queries of the same.
 template <class B, class S>
-class TopKRun {
+class ScalarDots {
  public:
-  TopKRun(const B& backend, const TopKCall<S>& call)
-      : backend_(backend), c_(call), memory_(leased<TopKMemory>(backend)) {}
-
-  void run() {
-    pack_queries();
-    const Index items = ceil_div(c_.table.rows(), item_rows);
-    const Index workers = worker_count(backend_.executor, items);
-    const auto rooms = worker_rooms<Worker>(
-        memory_->workers, workers, [this](Worker& worker, Carver& take) { carve(worker, take); });
-    for (Index w = 0; w < workers; ++w) clear(rooms.of(w));
-    parallel_for(backend_.executor, items, [&](Index item, int w) { search(item, rooms.of(w)); });
-    for (Index i = 0; i < queries(); ++i) finish(i, rooms, workers);
-  }
-
-  /// Entries of a list: k, as many again before the worst are dropped, and those of a block.
-  static Index capacity(Index k) { return k + std::max<Index>(k, 64) + block_rows; }
-
- private:
   using T = compute_t<S>;
-  using Listed = kernel::ListedDot<T>;
-  static constexpr Index block_rows = 768, item_rows = 16 * block_rows;
-  /// Queries up to which registers run along the depth: lanes would be empty, and the loads of
-  /// single numbers would bind before memory does.
-  static constexpr Index few_queries = 4;
-
-  struct Worker {
-    T *products = nullptr, *widened = nullptr, *thresholds = nullptr;
-    Listed* entries = nullptr;
-    Index* counts = nullptr;
+  struct Room {
+    T *products = nullptr, *widened = nullptr;
   };
 
-  Index queries() const { return c_.queries.rows(); }
-  Index dim() const { return c_.table.cols(); }
-  Index padded_dim() const { return kernel::padded_columns<T>(dim() + 1); }
-  Index columns() const { return kernel::padded_columns<T>(queries()); }
-  bool are_few() const { return queries() <= few_queries; }
+  ScalarDots(const B& backend, const ScalarTopK<S>& call) : backend_(backend), c_(call) {}
 
-  void pack_queries() {
+  Index rows() const { return c_.table.rows(); }
+  Index queries() const { return c_.queries.rows(); }
+
+  void pack(AlignedBuffer<std::byte>& memory) {
     const S** rows = nullptr;
-    carve_from(memory_->queries, [&](Carver& take) {
+    carve_from(memory, [&](Carver& take) {
       take(packed_, (queries() + 64) * padded_dim());
       take(rows, queries());
     });
@@ -125,9 +117,72 @@ class TopKRun {
                            rows, queries(), dim(), packed_, {}, kernel::PanelWidth::Lanes});
   }
 
+  void carve(Room& room, Carver& take) const {
+    take(room.products, are_few() ? 0 : columns() * kernel::max_dot_rows);
+    take(room.widened, std::is_same_v<S, T> ? 0 : kernel::max_dot_rows * dim());
+  }
+
+  void list(Index row, Index count, const Room& room, const kernel::DotLists<T>& lists) const {
+    const S* const rows = c_.table.data + row * c_.table.stride[0];
+    const auto first = static_cast<std::uint32_t>(row);
+    if (are_few())
+      launch(backend_, kernel::SelectFewDots<S>{packed_, padded_dim(), queries(), dim(), rows,
+                                                c_.table.stride[0], count, first, lists});
+    else
+      launch(backend_, kernel::SelectDots<S>{packed_, queries(), dim(), rows, c_.table.stride[0],
+                                             count, first, room.products, room.widened, lists});
+  }
+
+ private:
+  Index dim() const { return c_.table.cols(); }
+  Index padded_dim() const { return kernel::padded_columns<T>(dim() + 1); }
+  Index columns() const { return kernel::padded_columns<T>(queries()); }
+  bool are_few() const { return queries() <= few_queries; }
+
+  const B& backend_;
+  const ScalarTopK<S>& c_;
+  T* packed_ = nullptr;
+};
+
+/// The k best of Dots, which lists what reaches a threshold: its rows in blocks, each with a list
+/// of candidates of each worker.
+template <class B, class Dots, class Call>
+class TopKRun {
+ public:
+  TopKRun(const B& backend, const Call& call, Dots dots)
+      : backend_(backend), c_(call), dots_(dots), memory_(leased<TopKMemory>(backend)) {}
+
+  void run() {
+    dots_.pack(memory_->queries);
+    const Index items = ceil_div(dots_.rows(), item_rows);
+    const Index workers = worker_count(backend_.executor, items);
+    const auto rooms = worker_rooms<Worker>(
+        memory_->workers, workers, [this](Worker& worker, Carver& take) { carve(worker, take); });
+    for (Index w = 0; w < workers; ++w) clear(rooms.of(w));
+    parallel_for(backend_.executor, items, [&](Index item, int w) { search(item, rooms.of(w)); });
+    for (Index i = 0; i < queries(); ++i) finish(i, rooms, workers);
+  }
+
+  /// Entries of a list: k, as many again before the worst are dropped, and those of a block.
+  static Index capacity(Index k) { return k + std::max<Index>(k, 64) + top_k_block; }
+
+ private:
+  using T = typename Dots::T;
+  using Listed = kernel::ListedDot<T>;
+  static constexpr Index item_rows = 16 * top_k_block;
+
+  struct Worker {
+    typename Dots::Room room;
+    T* thresholds = nullptr;
+    Listed* entries = nullptr;
+    Index* counts = nullptr;
+  };
+
+  Index queries() const { return dots_.queries(); }
+  Index columns() const { return kernel::padded_columns<T>(queries()); }
+
   void carve(Worker& worker, Carver& take) const {
-    take(worker.products, are_few() ? few_queries * block_rows : columns() * kernel::max_dot_rows);
-    take(worker.widened, std::is_same_v<S, T> ? 0 : kernel::max_dot_rows * dim());
+    dots_.carve(worker.room, take);
     take(worker.thresholds, columns());
     take(worker.entries, queries() * capacity(c_.k));
     take(worker.counts, queries());
@@ -139,24 +194,13 @@ class TopKRun {
   }
 
   void search(Index item, const Worker& w) const {
-    const Index end = std::min((item + 1) * item_rows, c_.table.rows());
-    for (Index row = item * item_rows; row < end; row += block_rows) {
-      list_block(row, std::min(block_rows, end - row), w);
+    const Index end = std::min((item + 1) * item_rows, dots_.rows());
+    const kernel::DotLists<T> lists{w.thresholds, w.entries, capacity(c_.k), w.counts};
+    for (Index row = item * item_rows; row < end; row += top_k_block) {
+      dots_.list(row, std::min(top_k_block, end - row), w.room, lists);
       for (Index i = 0; i < queries(); ++i)
         if (w.counts[i] >= c_.k + std::max<Index>(c_.k, 64)) drop_worst(i, w);
     }
-  }
-
-  void list_block(Index row, Index count, const Worker& w) const {
-    const S* const rows = c_.table.data + row * c_.table.stride[0];
-    const kernel::DotLists<T> lists{w.thresholds, w.entries, capacity(c_.k), w.counts};
-    const auto first = static_cast<std::uint32_t>(row);
-    if (are_few())
-      launch(backend_, kernel::SelectFewDots<S>{packed_, padded_dim(), queries(), dim(), rows,
-                                                c_.table.stride[0], count, first, lists});
-    else
-      launch(backend_, kernel::SelectDots<S>{packed_, queries(), dim(), rows, c_.table.stride[0],
-                                             count, first, w.products, w.widened, lists});
   }
 
   /// Leaves the k best of a list, and raises the threshold to the last of them.
@@ -191,9 +235,9 @@ class TopKRun {
   }
 
   const B& backend_;
-  const TopKCall<S>& c_;
+  const Call& c_;
+  Dots dots_;
   Lease<TopKMemory> memory_;
-  T* packed_ = nullptr;
 };
 
 PARE_ABI_END
