@@ -102,7 +102,6 @@ PARE_ALWAYS_INLINE void store_e4m3_on(arch::avx512, e4m3* p, Floats16 v) noexcep
                    _mm512_maskz_cvtepi32_epi8(0xffff, _mm512_or_si512(code, sign)));
 }
 
-// Of an index a permutation takes the lower 4 bits: it looks up the 16 values that there are.
 PARE_ALWAYS_INLINE vec<std::int32_t, arch::avx512> add_word_products_on(
     arch::avx512, vec<std::int32_t, arch::avx512> sum, vec<std::int32_t, arch::avx512> a,
     vec<std::int32_t, arch::avx512> b) noexcept {
@@ -114,6 +113,7 @@ PARE_ALWAYS_INLINE vec<std::int32_t, arch::avx512> load_byte_pairs_on(
                                     _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
 
+// Of an index a permutation takes the lower 4 bits: it looks up the 16 values that there are.
 PARE_ALWAYS_INLINE void load_nibbles_on(arch::avx512, const std::uint8_t* p, Floats16 scale,
                                         Floats16 offset, Floats16& low, Floats16& high) noexcept {
   const __m512 numbers = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
