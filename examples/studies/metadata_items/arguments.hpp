@@ -22,7 +22,7 @@ each film's id, and tells how many are found: of all films, and of those that ca
   --train FRACTION  of the ratings, the first ones in time            (0.8)
   --session N       the last films that a session has                 (20)
   --width N         of a film's row and of a session's vector         (64)
-  --epochs N                                                          (8)
+  --epochs N                                                          (10)
   --rate R          learning rate of Adam                             (0.003)
   --seeds N         runs, of other first weights and orders           (3)
   --threads N                                                         (all)
@@ -37,7 +37,7 @@ struct Arguments {
   double train = .8;
   std::ptrdiff_t session = 20;
   std::ptrdiff_t width = 64;
-  int epochs = 8;
+  int epochs = 10;
   double rate = 3e-3;
   int seeds = 3;
   int threads = command_line::all_threads();
