@@ -258,8 +258,8 @@ TEST(SessionEncoder, RefusesSessionsThatDoNotFit) {
   refused(rows, {}, sessions, "offsets");
   refused(rows, {0, 4, 8}, sessions, "offsets");
   refused(rows, {1, 4, 9}, sessions, "offsets");
-  refused(rows, {0, 9, 9}, sessions, "offsets");
-  refused(rows, {0, 0, 9}, sessions, "offsets");
+  refused(rows, {0, 4, 4, 9}, sessions, "offsets");
+  refused(rows, {0, 0, 4, 9}, sessions, "offsets");
   refused(rows, {0, 7, 9}, sessions, "offsets");  // more than there are positions
   refused(rows, {0, 4, 9}, sessions.leftCols(7), "sessions");
   refused(rows, {0, 4, 9}, sessions.topRows(1), "sessions");

@@ -45,9 +45,8 @@ PARE_ABI_BEGIN
 /// \param tables  for each field a table [values, width], rows contiguous, in a vector, an array or
 ///                a span: matrices by rows, or views
 /// \param rows    [items, sum of the widths], rows contiguous, written; apart from the tables
-/// \throws std::invalid_argument if there is no field, not a table for each, a table has not as
-/// many
-///         rows as its field has values, or no column, rows do not fit, are not contiguous, or
+/// \throws std::invalid_argument if there is no field, not a table for each, a table has no column
+///         or not a row for each value of its field, rows do not fit, are not contiguous, or
 ///         overlap a table. Nothing is written then. Without items nothing is done.
 ///
 /// Cost: each row of a table is read as often as items have its value, from anywhere in memory,
@@ -66,9 +65,8 @@ void embedding_bag(const ItemFields& fields, const Tables& tables, R&& rows) {
   embedding_bag(simd, fields, tables, rows);
 }
 
-/// What a loss that changes with rows changes by with tables:
-/// by_table_f(v) = sum of by_row_i / n_i,f over the places where items i have value v, in their
-/// order.
+/// The gradient by tables of a loss whose gradient by rows is known: by_table_f(v) is the sum of
+/// by_row_i / n_i,f over the places where items i have value v, in their order.
 ///
 /// \param backend   left out: pare::simd
 /// \param by_rows   [items, sum of the widths] of float or double, rows contiguous

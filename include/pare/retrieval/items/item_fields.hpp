@@ -40,9 +40,8 @@ class ItemFields {
   ///
   /// \param values how many values there are, at least 1
   /// \param ids    [items] from 0 to below values
-  /// \throws std::invalid_argument if there is no value, an id is none, or there is not one for
-  /// each
-  ///         item. The fields are as they were then.
+  /// \throws std::invalid_argument if values are below 1, an id is none of them, or there is not an
+  ///         id for each item. The fields are as they were then.
   /// Memory: 16 bytes for each id, 8 for each value.
   void add(Index values, std::vector<Index> ids) {
     check(static_cast<Index>(ids.size()) == items_, function, "ids", ids.size(),
@@ -53,9 +52,8 @@ class ItemFields {
   /// Adds a field with a bag of values for each item.
   ///
   /// \param ids     [places] the bags, one behind the other
-  /// \param offsets [items + 1] where each begins: from 0 to the places, never falling. A bag may
-  /// be
-  ///                empty
+  /// \param offsets [items + 1] where each begins: from 0 to the places, never falling, so that a
+  ///                bag may be empty
   /// \throws std::invalid_argument as above, or if the offsets do not fit
   /// Memory: 16 bytes for each place, 8 for each value and item.
   void add(Index values, std::vector<Index> ids, std::vector<Index> offsets) {

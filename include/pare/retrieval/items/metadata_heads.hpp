@@ -50,10 +50,9 @@ PARE_ABI_BEGIN
 /// \param map      W [width, dim], likewise
 /// \param items    [items, width], likewise
 /// \param scores   [sessions, items], likewise, written; apart from what is read
-/// \throws std::invalid_argument if dim or width is 0 or differs, rows are not contiguous, or
-/// scores
-///         overlap what is read. Nothing is written then. Without sessions or items nothing is
-///         done.
+/// \throws std::invalid_argument if dim or width is 0 or differs, rows are not contiguous, or an
+///         output overlaps what is read. Nothing is written then. Without sessions or items nothing
+///         is done.
 ///
 /// Cost: 2 sessions (items + dim) width FLOPs, which bind from a few sessions on, below it reading
 /// the items. Memory, kept in the backend's workspace: [sessions, width], and that of
@@ -81,8 +80,7 @@ void score_items(const X& sessions, const W& map, const E& items, Y&& scores) {
 /// \param losses   [heads] written: the mean cross-entropy of each, before its weight. Or empty
 /// \returns their sum by weights, of those above 0
 /// \throws std::invalid_argument if there is no session or head, an extent does not fit, a target
-/// is
-///         no class, a weight is negative or not finite, or losses has another size. Nothing is
+///         is no class, a weight is negative or not finite, or losses has another size. Nothing is
 ///         written then.
 ///
 /// Cost: for each head 2 sessions classes width FLOPs and a pass of exponentials; of 256 sessions
@@ -106,9 +104,8 @@ double multi_task_loss(const X& sessions, HeadList<X> heads, std::span<double> l
 /// The same, and its gradients by sessions, classes and maps.
 ///
 /// \param by_sessions [sessions, dim], rows contiguous, written
-/// \param by_heads    for each head: see ClassGradient, written. 0 of a head whose weight is 0,
-/// which
-///                    adds nothing to by_sessions either
+/// \param by_heads    for each head: see ClassGradient, written. Of a head whose weight is 0 they
+///                    are 0, and it adds nothing to by_sessions
 /// \throws std::invalid_argument as above, or if an output does not fit or overlaps what is read or
 ///         another. Nothing is written then.
 ///

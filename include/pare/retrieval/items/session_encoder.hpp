@@ -92,9 +92,8 @@ class SessionEncoder {
   /// \param dim       of rows and vectors, at least 1
   /// \param blocks    any number
   /// \param options   see SessionEncoderOptions
-  /// \param positions [longest session, dim] what is added to a session's rows, by their place;
-  /// left
-  ///                  out: nothing, and sessions may be of any length
+  /// \param positions [longest session, dim] what is added to a session's rows, by their place.
+  ///                  Left out: nothing, and sessions may be of any length
   /// \throws std::invalid_argument if a layer or a norm does not fit dim, heads do not divide it,
   ///         or epsilon is out of its range
   explicit SessionEncoder(Index dim, std::vector<Block> blocks = {},

@@ -35,7 +35,7 @@ void check_factor(const char* function, const char* argument, const TensorView<c
 }
 
 template <class T>
-struct HeadMemory {
+struct ClassMemory {
   AlignedBuffer<T> queries, logits, by_queries, sums;
 };
 
@@ -68,7 +68,7 @@ void score_items(const B& backend, TensorView<const T, 2> sessions, TensorView<c
   checked_count(function, "sessions",
                 checked_product(function, "sessions", sessions.rows(), map.rows()), sizeof(T));
   if (scores.rows() == 0 || scores.cols() == 0) return;
-  const auto memory = leased<HeadMemory<T>>(backend);
+  const auto memory = leased<ClassMemory<T>>(backend);
   const auto queries =
       head_queries(backend, sessions, std::optional<TensorView<const T, 2>>(map), memory->queries);
   linalg::multiply(backend, queries, transpose(items), scores);
@@ -130,7 +130,7 @@ double block_loss(const B& backend, TensorView<T, 2> logits, std::span<const Ind
 /// of the probabilities of each block of sessions.
 template <class B, class T, class Visit>
 double head_loss(const B& backend, const TensorView<const T, 2>& sessions, const ClassHead<T>& head,
-                 HeadMemory<T>& memory, bool keep, const Visit& visit) {
+                 ClassMemory<T>& memory, bool keep, const Visit& visit) {
   double loss = 0;
   for (Index begin = 0; begin < sessions.rows(); begin += head_rows_together) {
     const Index count = std::min(head_rows_together, sessions.rows() - begin);
@@ -162,7 +162,7 @@ template <class B, class T>
 double multi_task_loss(const char* function, const B& backend, TensorView<const T, 2> sessions,
                        std::span<const ClassHead<T>> heads, std::span<double> losses) {
   check_loss(function, sessions, heads, losses);
-  const auto memory = leased<HeadMemory<T>>(backend);
+  const auto memory = leased<ClassMemory<T>>(backend);
   const auto each = leased<std::vector<double>>(backend);
   each->clear();
   for (const ClassHead<T>& head : heads)
@@ -214,7 +214,7 @@ void check_gradients(const char* function, const TensorView<const T, 2>& session
 template <class B, class T>
 double head_gradient(const B& backend, const TensorView<const T, 2>& sessions,
                      const ClassHead<T>& head, const TensorView<T, 2>& by_sessions,
-                     const ClassGradient<T>& by, HeadMemory<T>& memory) {
+                     const ClassGradient<T>& by, ClassMemory<T>& memory) {
   linalg::fill_zeros(by.by_classes);
   if (by.by_map) linalg::fill_zeros(*by.by_map);
   const auto scale = static_cast<T>(head.weight / static_cast<double>(sessions.rows()));
@@ -248,7 +248,7 @@ double multi_task_gradient(const B& backend, TensorView<const T, 2> sessions,
   check_loss(function, sessions, heads, losses);
   const auto outputs = leased<std::vector<TensorView<T, 2>>>(backend);
   check_gradients(function, sessions, heads, by_sessions, by_heads, *outputs);
-  const auto memory = leased<HeadMemory<T>>(backend);
+  const auto memory = leased<ClassMemory<T>>(backend);
   const auto each = leased<std::vector<double>>(backend);
   each->clear();
   linalg::fill_zeros(by_sessions);
