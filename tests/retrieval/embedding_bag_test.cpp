@@ -213,6 +213,8 @@ TEST(ItemFields, RefuseWhatNoItemHas) {
   refusal([&] { fields.add(4, {0, 1}, {0, 1, 1, 3}); }, f, "offsets");
   refusal([&] { fields.add(4, {0, 7}, {0, 1, 1, 2}); }, f, "ids");
   EXPECT_EQ(fields.fields(), 0);
+  ItemFields most(std::numeric_limits<Index>::max());
+  refusal([&] { most.add(4, {0}, {0, 1}); }, f, "offsets");
   refusal([&] { ItemFields(-1); }, "retrieval::ItemFields", "items");
   refusal([&] { (void)fields.values(0); }, "retrieval::ItemFields", "j");
   fields.add(4, {3, 1, 3}, {0, 2, 2, 3});

@@ -57,7 +57,7 @@ class ItemFields {
   /// \throws std::invalid_argument as above, or if the offsets do not fit
   /// Memory: 16 bytes for each place, 8 for each value and item.
   void add(Index values, std::vector<Index> ids, std::vector<Index> offsets) {
-    check(static_cast<Index>(offsets.size()) == items_ + 1, function, "offsets", offsets.size(),
+    check(static_cast<Index>(offsets.size()) - 1 == items_, function, "offsets", offsets.size(),
           Worded{"one more than the items, ", items_});
     check_offsets(function, "offsets", offsets, static_cast<Index>(ids.size()), "ids");
     keep(values, std::move(ids), std::move(offsets));
