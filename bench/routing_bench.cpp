@@ -17,6 +17,7 @@
 #include "linear_data.hpp"
 #include "peer.hpp"
 #include "random_data.hpp"
+#include "row_reads.hpp"
 #include "workload.hpp"
 
 #include <pare/core/aligned_buffer.hpp>
@@ -39,7 +40,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <string>
 #include <utility>
 #include <vector>
@@ -354,22 +354,6 @@ class FreshIds {
   Index rows_;
   Index at_ = 0;
 };
-
-/// Reads rows of a table: each line loaded once, nothing computed but a sum of words.
-std::uint64_t read_rows(const bf16* table, Index dim, const Index* ids, Index hits) {
-  std::uint64_t sum = 0;
-  for (Index j = 0; j < hits; ++j) {
-    const bf16* const row = table + ids[j] * dim;
-    if (j + 4 < hits)
-      for (Index c = 0; c < dim; c += 32) __builtin_prefetch(table + ids[j + 4] * dim + c);
-    for (Index c = 0; c < dim; c += 32) {
-      std::uint64_t word = 0;
-      std::memcpy(&word, row + c, sizeof(word));
-      sum += word;
-    }
-  }
-  return sum;
-}
 
 /// Seconds of bare reads of the table as one of rows of dim numbers: in each call `hits` others for
 /// each of so many rows.

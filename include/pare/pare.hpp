@@ -226,6 +226,11 @@
 #include <pare/retrieval/bm25.hpp>
 #include <pare/retrieval/bm25_options.hpp>
 #include <pare/retrieval/hit.hpp>
+#include <pare/retrieval/items/class_head.hpp>
+#include <pare/retrieval/items/embedding_bag.hpp>
+#include <pare/retrieval/items/item_fields.hpp>
+#include <pare/retrieval/items/metadata_heads.hpp>
+#include <pare/retrieval/items/session_encoder.hpp>
 #include <pare/retrieval/max_sim.hpp>
 #include <pare/retrieval/metrics.hpp>
 #include <pare/retrieval/objectives/direct_au.hpp>

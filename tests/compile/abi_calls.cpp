@@ -196,6 +196,27 @@ void calls_of_retrieval(const Matrix& x) {
   pare::retrieval::residual_max_sim(x, codec, pare::retrieval::encode(codec, x), offsets);
 }
 
+void calls_of_items(const Matrix& x, Matrix& y) {
+  namespace retrieval = pare::retrieval;
+  retrieval::ItemFields fields(2);
+  fields.add(3, {0, 2});
+  const std::vector<Matrix> tables{x};
+  std::vector<Matrix> by_tables{x};
+  const std::vector<pare::Index> offsets{0, 2};
+  retrieval::embedding_bag(pare::simd.threads(2), fields, tables, y);
+  retrieval::embedding_bag_gradient(fields, y, by_tables);
+  using Layer = pare::transformer::DenseLinear<float>;
+  const retrieval::SessionEncoder<retrieval::EncoderBlock<Layer>> encoder(x.cols());
+  encoder.encode(x, offsets, y);
+  retrieval::score_items(x, x, x, y);
+  const std::vector<retrieval::ClassHead<float>> heads{
+      {.classes = pare::as_const(pare::to_view(tables[0])), .targets = offsets}};
+  const std::vector<retrieval::ClassGradient<float>> by{
+      {.by_classes = pare::to_view(by_tables[0])}};
+  retrieval::multi_task_loss(x, heads);
+  retrieval::multi_task_gradient(pare::simd.threads(2), x, heads, y, by);
+}
+
 void calls_of_routing(const Matrix& x, const Matrix& w, Matrix& y) {
   namespace routing = pare::routing;
   using Layer = pare::transformer::DenseLinear<pare::bf16>;

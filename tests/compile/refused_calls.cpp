@@ -95,6 +95,11 @@ extern const std::vector<DenseLinear<float>> experts;
 extern const pare::routing::RoutePlan plan;
 extern const pare::retrieval::ResidualCodec codec;
 extern const Int8Rows bytes;
+extern const pare::retrieval::ItemFields fields;
+extern std::vector<Matrix> tables;
+extern const std::vector<Matrix> const_tables;
+extern const pare::retrieval::SessionEncoder<pare::retrieval::EncoderBlock<DenseLinear<float>>>
+    sessions;
 double score_of_rows(pare::TensorView<const float, 2> rows);
 double score_of_heads(std::span<const HeadId> heads);
 extern const std::vector<HeadId> pool;
@@ -456,6 +461,16 @@ void refused() {
   retrieval::top_k_dot(bytes, xd, 3);  // refused: top_k_dot: queries: wanted the scalar type
   retrieval::top_k_dot(bytes, x);      // refused: top_k_dot: after queries: wanted k
   retrieval::top_k_dot(x, x);       // refused: top_k_dot: after queries: wanted k
+  retrieval::embedding_bag(tables, tables, y);  // refused: embedding_bag: fields: wanted ItemFields
+  retrieval::embedding_bag(fields, x, y);       // refused: embedding_bag: tables: wanted a list of
+  retrieval::embedding_bag(fields, tables, kept);  // refused: embedding_bag: rows: wanted
+  retrieval::embedding_bag(fields, tables, y, 2);  // refused: embedding_bag: after rows: wanted noth
+  retrieval::embedding_bag_gradient(fields, xi, tables);  // refused: bag_gradient: by_rows: wanted el
+  retrieval::embedding_bag_gradient(fields, x, y);  // refused: bag_gradient: by_tables: wanted a list
+  retrieval::score_items(x, xd, x, y);          // refused: score_items: map: wanted the scalar type
+  retrieval::score_items(x, x, x, yd);          // refused: score_items: scores: wanted .*of sessions
+  sessions.encode(xi, kept, y);                 // refused: SessionEncoder::encode: rows: wanted el
+  sessions.encode(x, kept, y, 2);               // refused: encode: after sessions: wanted nothing
   routing::route(xi, routing::TopOne{});  // refused: routing::route: logits: wanted elements of float
   routing::route(w, 2);                   // refused: routing::route: gate: wanted TopOne, TopK
   routing::route(w, routing::TopOne{}, 2);  // refused: routing::route: after the gate: wanted Routes
