@@ -52,6 +52,10 @@ TEST(SearchClaims, OutcomesAreJoined) {
   EXPECT_EQ(any_of({no, yes}), yes);
   EXPECT_EQ(any_of({no, open}), open);
   EXPECT_EQ(any_of({no, no}), no);
+  EXPECT_EQ(given(yes, no), no);
+  EXPECT_EQ(given(no, yes), Outcome::NoCase);
+  EXPECT_EQ(given(open, yes), Outcome::NoCase);
+  EXPECT_STREQ(word_of(Outcome::NoCase), "no case");
   EXPECT_STREQ(word_of(yes), "confirmed");
   EXPECT_STREQ(word_of(no), "refuted");
   EXPECT_STREQ(word_of(open), "undecided");

@@ -21,7 +21,7 @@
 
 namespace search {
 
-enum class Outcome { Confirmed, Refuted, Undecided };
+enum class Outcome { Confirmed, Refuted, Undecided, NoCase };
 
 inline const char* word_of(Outcome outcome) {
   switch (outcome) {
@@ -29,6 +29,8 @@ inline const char* word_of(Outcome outcome) {
       return "confirmed";
     case Outcome::Refuted:
       return "refuted";
+    case Outcome::NoCase:
+      return "no case";
     default:
       return "undecided";
   }
@@ -82,6 +84,11 @@ inline Outcome any_of(const std::vector<Outcome>& ways) {
     all_refuted = all_refuted && way == Outcome::Refuted;
   }
   return all_refuted ? Outcome::Refuted : Outcome::Undecided;
+}
+
+/// What is left of an outcome that presupposes another: nothing unless that is confirmed.
+inline Outcome given(Outcome premise, Outcome outcome) {
+  return premise == Outcome::Confirmed ? outcome : Outcome::NoCase;
 }
 
 }  // namespace search

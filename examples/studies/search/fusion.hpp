@@ -29,11 +29,11 @@ struct Fusion {
   const Ranked& vectors;
 
   /// RRF with k = 60.
-  Ranked reciprocal() const {
-    return rank_all("RRF, k = 60", collection.queries(), [&](Index query) {
+  Ranked reciprocal(Index count) const {
+    return rank_all("RRF", collection.queries(), [&](Index query) {
       const std::vector<Index> a = ids_of(vectors.hits[at(query)]),
                                b = ids_of(words.hits[at(query)]);
-      return pare::retrieval::fuse_ranks({{a}, {b}}, judged_ranks);
+      return pare::retrieval::fuse_ranks({{a}, {b}}, count);
     });
   }
 

@@ -32,10 +32,8 @@ void print_row(const Ranked& ranked, const Relevant& relevant,
   const models::Mean ndcg = models::mean_of(ndcg_of(ranked, relevant));
   std::printf("%-34s %6.4f +- %5.4f %9.3f %6.3f %9.3f", ranked.name.c_str(), ndcg.value, ndcg.error,
               recall, reciprocal, ranked.milliseconds);
-  if (ranked.scored > 0)
-    std::printf(" %7.1f", ranked.scored);
-  else
-    std::printf(" %7s", "");
+  if (ranked.scored > 0 || overlap != nullptr)
+    std::printf(ranked.scored > 0 ? " %7.1f" : "        ", ranked.scored);
   if (overlap != nullptr) std::printf(" %8.3f", overlap->value);
   std::printf("\n");
   std::fflush(stdout);

@@ -25,6 +25,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdio>
+#include <initializer_list>
 #include <string>
 #include <utility>
 #include <vector>
@@ -41,7 +42,9 @@ class Study {
     whole_collection();
     codes();
     two_stages();
-    for (const FirstStage* stage : {&words_, &vectors_})
+    const FirstStage fused = fused_stage();
+    for (const FirstStage* stage :
+         std::initializer_list<const FirstStage*>{&words_, &vectors_, &fused})
       for (Claim& claim : compare_shortcuts(one_, c_, *stage, judged_ranks))
         claims_.push_back(std::move(claim));
     fusions();
@@ -145,15 +148,28 @@ class Study {
       }
   }
 
+  Fusion fusion() const { return {c_, words_.at(pool()), vectors_.at(pool())}; }
+  Ranked with_lists(Ranked fused) const {
+    fused.milliseconds += words_.at(pool()).milliseconds + vectors_.at(pool()).milliseconds;
+    return fused;
+  }
+
+  /// RRF of both first stages as another.
+  FirstStage fused_stage() const {
+    FirstStage stage{"RRF", {}};
+    for (const Index depth : {judged_ranks, shortcut_depth})
+      stage.depths.emplace_back(depth, with_lists(fusion().reciprocal(depth)));
+    return stage;
+  }
+
   void fusions() {
-    const Ranked &words = words_.at(pool()), &vectors = vectors_.at(pool());
-    const Fusion fusion{c_, words, vectors};
-    const auto total = [&](Ranked ranked) {
-      ranked.milliseconds += words.milliseconds + vectors.milliseconds;
-      show(ranked);
-      return ranked;
+    const Fusion fusion = this->fusion();
+    const auto total = [&](Ranked fused) {
+      fused = with_lists(std::move(fused));
+      show(fused);
+      return fused;
     };
-    const Ranked reciprocal = total(fusion.reciprocal());
+    const Ranked reciprocal = total(fusion.reciprocal(judged_ranks));
     const Ranked fixed = total(fusion.weighted(
         "vstash, fixed weights", [](Index) { return pare::retrieval::FusionWeights{}; }));
     const Ranked adaptive = total(fusion.weighted(
