@@ -43,9 +43,9 @@ class KeywordIndex {
   /// How many documents hold each of the terms, which count once.
   std::vector<Index> frequencies(std::vector<std::int32_t> terms) const {
     std::ranges::sort(terms);
-    const auto end = std::ranges::unique(terms).begin();
+    terms.erase(std::unique(terms.begin(), terms.end()), terms.end());
     std::vector<Index> all;
-    for (auto term = terms.begin(); term != end; ++term) all.push_back(index_.frequency(*term));
+    for (const std::int32_t term : terms) all.push_back(index_.frequency(term));
     return all;
   }
 
