@@ -4,7 +4,7 @@
 /// The encoder study with all-MiniLM-L6-v2, where its folder is present.
 
 #include "common/model_folder.hpp"
-#include "encoder/open_encoder.hpp"
+#include "common/open_encoder.hpp"
 
 #include <pare/core/backend.hpp>
 #include <pare/core/matrix.hpp>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-#include "encoder/bert.hpp"
+#include "common/bert.hpp"
+#include "common/open_encoder.hpp"
 #include "encoder/factored_layers.hpp"
-#include "encoder/open_encoder.hpp"
 #include "encoder/pruned_heads.hpp"
 #include "io/memory.hpp"
 #include "io/temporary_folder.hpp"

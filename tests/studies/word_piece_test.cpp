@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-#include "encoder/word_piece.hpp"
+#include "common/word_piece.hpp"
 
 #include "io/temporary_folder.hpp"
 

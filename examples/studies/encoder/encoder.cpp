@@ -5,13 +5,13 @@
 /// vectors.
 
 #include "common/mean.hpp"
+#include "common/open_encoder.hpp"
 #include "common/progress.hpp"
 #include "common/run_program.hpp"
 #include "encoder/arguments.hpp"
 #include "encoder/factored_layers.hpp"
 #include "encoder/judge_pruned.hpp"
 #include "encoder/judge_structured.hpp"
-#include "encoder/open_encoder.hpp"
 
 #include <pare/core/backend.hpp>
 #include <pare/core/matrix.hpp>

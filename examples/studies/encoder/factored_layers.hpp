@@ -14,11 +14,11 @@
 /// A layer [m, n] gets the rank floor(share m n / (m + n)): its factors then have at most that
 /// share of its parameters. Biases, norms and embeddings stay as they are.
 
+#include "common/bert.hpp"
 #include "common/blocks_restored.hpp"
 #include "common/factored_linear.hpp"
 #include "common/input_products.hpp"
 #include "encoder/arguments.hpp"
-#include "encoder/bert.hpp"
 
 #include <pare/core/backend.hpp>
 #include <pare/core/matrix.hpp>

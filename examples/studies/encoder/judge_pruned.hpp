@@ -5,7 +5,7 @@
 /// The table of an encoder with fewer heads: kept by usage, the least used, and drawn by lot.
 
 #include "common/mean.hpp"
-#include "encoder/open_encoder.hpp"
+#include "common/open_encoder.hpp"
 #include "encoder/pruned_heads.hpp"
 
 #include <pare/core/matrix.hpp>

@@ -5,10 +5,10 @@
 /// The table of what structured linear layers leave of an encoder's vectors.
 
 #include "common/mean.hpp"
+#include "common/open_encoder.hpp"
 #include "common/structured_forms.hpp"
 #include "common/structured_loss.hpp"
 #include "encoder/factored_layers.hpp"
-#include "encoder/open_encoder.hpp"
 
 #include <pare/core/backend.hpp>
 #include <pare/io/safetensors.hpp>

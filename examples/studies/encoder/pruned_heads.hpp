@@ -10,9 +10,9 @@
 /// prune_heads(bert, file, heads_by("most used", 6, usage));  // 6 heads of each block
 /// ```
 
+#include "common/bert.hpp"
 #include "common/blocks_restored.hpp"
 #include "common/watched_linear.hpp"
-#include "encoder/bert.hpp"
 
 #include <pare/attention/heads/compact_heads.hpp>
 #include <pare/attention/heads/head_contributions.hpp>

@@ -16,7 +16,7 @@
 /// Source: Devlin et al., "BERT", 2019, section 3; Wu et al., "Google's neural machine translation
 /// system", 2016, section 4.1.
 
-#include "encoder/words.hpp"
+#include "common/words.hpp"
 
 #include <pare/core/check.hpp>
 #include <pare/core/tensor_view.hpp>

@@ -2,11 +2,11 @@
 #pragma once
 
 /// \file
-/// An encoder of the study with all that belongs to it, from one folder, and its sentence vectors.
+/// A sentence encoder with all that belongs to it, from one folder, and its sentence vectors.
 
+#include "common/bert.hpp"
 #include "common/model_folder.hpp"
-#include "encoder/bert.hpp"
-#include "encoder/word_piece.hpp"
+#include "common/word_piece.hpp"
 
 #include <pare/core/matrix.hpp>
 #include <pare/io/safetensors.hpp>

@@ -23,8 +23,8 @@
 /// attention those of each sentence. Source: Devlin et al., "BERT", 2019; Reimers and Gurevych,
 /// "Sentence-BERT", 2019, section 3.
 
-#include "encoder/bert_weights.hpp"
-#include "encoder/word_piece.hpp"
+#include "common/bert_weights.hpp"
+#include "common/word_piece.hpp"
 
 #include <pare/attention/attend.hpp>
 #include <pare/core/aligned_buffer.hpp>
