@@ -85,6 +85,17 @@ TEST(AssignBalanced, IsTheGreedyPassTheFirstOfEqualRows) {
   expect_greedy<double>(129, 9, 2, 8);
 }
 
+TEST(AssignBalanced, FindsTheNearestWhereASampleMisleads) {
+  // All near rows lie where a sample of the scores is taken, so that it tells of far too many.
+  RowMatrix<float> x = RowMatrix<float>::Constant(2000, 1, 9);
+  for (Index i = 0; i < 2000; ++i) x(i, 0) = 9.0f + static_cast<float>(i % 7);
+  std::uint64_t at = 0;
+  for (int near = 0; near < 60; ++near, at = (at + 0x9e3779b9u) & 0xffffffffu)
+    x(static_cast<Index>((at * 2000) >> 32), 0) = static_cast<float>(near % 5);
+  const RowMatrix<float> c = integer_matrix<RowMatrix<float>>(20, 1, 3) / 8;
+  EXPECT_EQ(assign_balanced(x, c), greedy(x, c));
+}
+
 TEST(AssignBalanced, TakesThePartsOfSixteenBitRows) {
   const auto x = integer_matrix<RowMatrix<float>>(200, 5, 1);
   const auto c = integer_matrix<RowMatrix<float>>(9, 5, 2);
@@ -147,6 +158,10 @@ TEST(BalancedKMeans, MakesClustersOfEqualSizeAndTheirMeans) {
   expect_properties(about_places<float>(1003, 4, 40), {.clusters = 50, .sweeps = 3});
   expect_properties(random_matrix<RowMatrix<float>>(200, 1, 4), {.clusters = 1});
   expect_properties(about_places<double>(90, 600, 3), {.clusters = 3, .seed = 9});
+  // Some end in a sweep that is not the best.
+  for (const int sweeps : {2, 3, 4, 5, 6})
+    expect_properties(random_matrix<RowMatrix<float>>(600, 3, 1),
+                      {.clusters = 40, .sweeps = sweeps});
 }
 
 TEST(BalancedKMeans, KeepsTheBestSweepAndSettlesWhereClustersAreApart) {
