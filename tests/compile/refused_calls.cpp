@@ -447,6 +447,13 @@ void refused() {
   retrieval::top_k_dot(xi, xi, 3);  // refused: top_k_dot: table: wanted elements of float
   retrieval::top_k_dot(x, xd, 3);   // refused: top_k_dot: queries: wanted the scalar type
   retrieval::top_k_dot(x, x);       // refused: top_k_dot: after queries: wanted k
+  retrieval::balanced_kmeans(xi);       // refused: balanced_kmeans: rows: wanted elements of float
+  retrieval::balanced_kmeans(x, 3);     // refused: balanced_kmeans: after rows: wanted BalancedKMeans
+  retrieval::assign_balanced(x, xi);    // refused: assign_balanced: centroids: wanted
+  retrieval::assign_nearest(x, xd);     // refused: assign_nearest: after centroids: .*computed in
+  retrieval::assign_nearest(x, x, 1);   // refused: assign_nearest: after centroids: wanted
+  retrieval::fit_semantic_ids(xi);      // refused: fit_semantic_ids: rows: wanted elements of float
+  retrieval::fit_semantic_ids(x, 3);    // refused: fit_semantic_ids: after rows: wanted SemanticId
   routing::route(xi, routing::TopOne{});  // refused: routing::route: logits: wanted elements of float
   routing::route(w, 2);                   // refused: routing::route: gate: wanted TopOne, TopK
   routing::route(w, routing::TopOne{}, 2);  // refused: routing::route: after the gate: wanted Routes

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <pare/core/matrix.hpp>
+#include <pare/retrieval/semantic/child_logits.hpp>
 #include <pare/retrieval/semantic/constrained_beam.hpp>
 #include <pare/retrieval/semantic/preference.hpp>
 #include <pare/retrieval/semantic/session_score.hpp>
@@ -29,11 +30,13 @@ using pare::retrieval::Beam;
 using pare::retrieval::beam_search;
 using pare::retrieval::beam_step;
 using pare::retrieval::BeamStep;
+using pare::retrieval::child_logits;
 using pare::retrieval::choose_preference;
 using pare::retrieval::IdTrie;
 using pare::retrieval::LiveBeams;
 using pare::retrieval::session_score;
 using pare::retrieval::Sessions;
+using pare::testing::integer_matrix;
 using pare::testing::random_matrix;
 using pare::testing::refusal;
 
@@ -248,7 +251,8 @@ TEST(BeamStepTest, KeepsTheBestOfMoreThanItHolds) {
   for (const Index width : {1, 10, 3000, 100000}) {
     std::vector<BeamStep> all;
     for (Index p = 0; p < 2; ++p) {
-      const double sum = logits.row(p).array().exp().sum();
+      double sum = 0;
+      for (Index t = 0; t < 9000; ++t) sum += std::exp(logits(p, t));
       for (Index t = 0; t < 9000; ++t)
         all.push_back({logits(p, t) - std::log(sum), 0, p, static_cast<std::int32_t>(t)});
     }
@@ -286,6 +290,52 @@ TEST(BeamStepTest, TakesNoTokenWithoutProbability) {
       trie, [](const LiveBeams&, TensorView<float, 2> to) { std::fill_n(to.data, 5, nan); });
   EXPECT_EQ(none.size(), 0);
   EXPECT_TRUE(none.tokens.empty());
+}
+
+/// Whole numbers, whose sums are exact: products with the rows of the children alone.
+template <class S>
+void expect_child_logits(const IdTrie& trie, const std::vector<Beam>& beams) {
+  using T = pare::compute_t<S>;
+  const auto hidden = integer_matrix<RowMatrix<T>>(static_cast<Index>(beams.size()), 19, 1);
+  const auto wide = integer_matrix<RowMatrix<T>>(5, 19, 2);
+  RowMatrix<S> head(5, 19);
+  for (Index i = 0; i < head.size(); ++i) head.data()[i] = static_cast<S>(wide.data()[i]);
+  std::vector<T> wanted;
+  for (std::size_t b = 0; b < beams.size(); ++b)
+    for (const std::int32_t token : trie.tokens(beams[b].node))
+      wanted.push_back(hidden.row(static_cast<Index>(b)).dot(wide.row(token)));
+  EXPECT_EQ(child_logits(pare::simd, trie, beams, hidden, head), wanted);
+  EXPECT_EQ(child_logits(pare::simd.threads(2), trie, beams, hidden, head), wanted);
+  EXPECT_EQ(child_logits(pare::reference, trie, beams, hidden, head), wanted);
+}
+
+TEST(ChildLogits, AreTheProductsWithTheRowsOfChildren) {
+  const IdTrie trie = trie_of(some_ids(40), 5);
+  std::vector<Beam> beams;
+  for (IdTrie::Node node = 0; !trie.is_leaf(node); ++node) beams.push_back({0, node});
+  expect_child_logits<float>(trie, beams);
+  expect_child_logits<double>(trie, beams);
+  expect_child_logits<pare::bf16>(trie, beams);
+  // A step by them is that by all logits.
+  const auto hidden = random_matrix<RowMatrix<float>>(static_cast<Index>(beams.size()), 7, 1),
+             head = random_matrix<RowMatrix<float>>(5, 7, 2);
+  RowMatrix<float> logits(hidden.rows(), 5);
+  for (Index b = 0; b < logits.rows(); ++b)
+    for (Index t = 0; t < 5; ++t) logits(b, t) = hidden.row(b).dot(head.row(t));
+  const auto wanted = beam_step(trie, beams, logits, 9);
+  const std::vector<float> listed = child_logits(trie, beams, hidden, head);
+  const auto steps = beam_step(trie, beams, std::span<const float>(listed), 9);
+  ASSERT_EQ(steps.size(), wanted.size());
+  for (std::size_t i = 0; i < steps.size(); ++i) EXPECT_EQ(steps[i].node, wanted[i].node);
+  const char* const function = "retrieval::child_logits";
+  const std::vector<Beam> leaf{{0, *trie.find(some_ids(40)[0])}}, root{{}};
+  const RowMatrix<float> one = hidden.topRows(1), few = head.topRows(4);
+  refusal([&] { child_logits(trie, leaf, one, head); }, function, "beams");
+  refusal([&] { child_logits(trie, root, hidden, head); }, function, "hidden");
+  refusal([&] { child_logits(trie, root, one, few); }, function, "head");
+  refusal([&] { child_logits(trie, root, one.leftCols(6), head); }, function, "hidden");
+  refusal([&] { child_logits(trie, root, one.leftCols(0), head.leftCols(0)); }, function, "head");
+  refusal([&] { child_logits(trie, root, one, Eigen::MatrixXf(head)); }, function, "head");
 }
 
 TEST(SessionScore, IsThatOfTheSearch) {

@@ -2,6 +2,7 @@
 // A trie of ids against lists of the ids themselves.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -53,6 +54,7 @@ void expect_trie(const std::vector<Path>& ids, Index vocabulary) {
     EXPECT_EQ(Path(may.begin(), may.end()), Path(wanted.begin(), wanted.end()));
     EXPECT_EQ(trie.is_leaf(*node), wanted.empty());
     const auto held = trie.items(*node);
+    ASSERT_LE(held.size(), ids.size());
     EXPECT_EQ(std::set<Index>(held.begin(), held.end()), items);
     EXPECT_EQ(held.size(), items.size());
     if (wanted.empty()) {

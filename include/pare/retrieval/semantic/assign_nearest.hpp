@@ -91,8 +91,10 @@ void find_nearest(const B& backend, TensorView<const T, 2> rows, TensorView<cons
       linalg::RowArgmax<T> best(count);
       AddToKeys reducer(halves.data(), best);
       linalg::score_rows(own, rows_of(rows, begin, count), centroids, T(1), reducer);
+      // Products that overflow have no order.
       for (Index r = 0; r < count; ++r)
-        nearest[static_cast<std::size_t>(begin + r)] = static_cast<std::uint32_t>(best.key(r));
+        nearest[static_cast<std::size_t>(begin + r)] =
+            static_cast<std::uint32_t>(std::max<Index>(best.key(r), 0));
     });
   } else {
     for (Index i = 0; i < rows.rows(); ++i)
@@ -127,10 +129,9 @@ PARE_ABI_BEGIN
 /// \param rows      [rows, dim] of float, double, bf16 or f16, contiguous, fewer than 2^31
 /// \param centroids [clusters, dim] of float (double for double), contiguous, at least one
 /// \return          [rows]
-/// \throws std::invalid_argument if dim is 0 or not that of both, there is no centroid, rows are
-/// not
-///         contiguous, or a row of either has a number that is not finite or squares whose sum is
-///         beyond a sixteenth of the largest float (double for double)
+/// 	hrows std::invalid_argument if dim is 0 or not that of both, there is no centroid, rows are
+///         not contiguous, or a row of either has a number that is not finite or squares whose sum
+///         is beyond a sixteenth of the largest float (double for double)
 ///
 /// Cost: 2 rows clusters dim FLOPs, which bind. Memory: a tile of scores per worker; a copy in
 /// float of 16-bit rows. The same bits for any number of threads.
@@ -148,9 +149,11 @@ std::vector<std::uint32_t> assign_nearest(const X& rows, const C& centroids) {
   return assign_nearest(simd, rows, centroids);
 }
 
-PARE_REFUSE_CALLS(assign_nearest, "retrieval::assign_nearest", "after centroids: wanted nothing",
+PARE_REFUSE_CALLS(assign_nearest, "retrieval::assign_nearest",
+                  "after centroids: wanted nothing, and those in the scalar that rows are "
+                  "computed in",
                   (INPUT, (roles::Reads<2>), "rows", "[rows, dim]"),
-                  (INPUT, (roles::Reads<2>), "centroids", "[clusters, dim] of float or double"))
+                  (INPUT, (roles::ReadsCompute<2>), "centroids", "[clusters, dim]"))
 
 PARE_ABI_END
 }  // namespace pare::retrieval

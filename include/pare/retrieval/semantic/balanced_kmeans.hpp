@@ -205,9 +205,11 @@ std::vector<std::uint32_t> assign_balanced(const X& rows, const C& centroids) {
 PARE_REFUSE_CALLS(balanced_kmeans, "retrieval::balanced_kmeans",
                   "after rows: wanted BalancedKMeansOptions",
                   (INPUT, (roles::Reads<2>), "rows", "[rows, dim]"))
-PARE_REFUSE_CALLS(assign_balanced, "retrieval::assign_balanced", "after centroids: wanted nothing",
+PARE_REFUSE_CALLS(assign_balanced, "retrieval::assign_balanced",
+                  "after centroids: wanted nothing, and those in the scalar that rows are "
+                  "computed in",
                   (INPUT, (roles::Reads<2>), "rows", "[rows, dim]"),
-                  (INPUT, (roles::Reads<2>), "centroids", "[clusters, dim]"))
+                  (INPUT, (roles::ReadsCompute<2>), "centroids", "[clusters, dim]"))
 
 PARE_ABI_END
 }  // namespace pare::retrieval

@@ -16,8 +16,7 @@
 /// const auto steps = beam_step(trie, beams, logits, 128);
 /// ```
 ///
-///     score = sum over tokens of ln p,   p = the softmax of the logits of those tokens that may
-///     follow
+///     score = sum over tokens of ln p,   p = softmax of the logits of those that may follow
 ///
 /// Probabilities are those of allowed tokens alone, so that all leaves below a node together have
 /// its probability. Scores are not divided by lengths: all paths have one. Order: higher scores,
@@ -36,6 +35,7 @@
 #include <pare/core/check.hpp>
 #include <pare/core/matrix.hpp>
 #include <pare/core/tensor_view.hpp>
+#include <pare/retrieval/semantic/beam.hpp>
 #include <pare/retrieval/semantic/detail/beam_candidates.hpp>
 #include <pare/retrieval/semantic/id_trie.hpp>
 
@@ -166,7 +166,8 @@ template <class S>
 std::vector<BeamStep> beam_step(const IdTrie& trie, std::span<const Beam> parents,
                                 TensorView<const S, 2> logits, Index width) {
   constexpr const char* function = "retrieval::beam_step";
-  check_beams(function, trie, parents, width);
+  check_beams(function, "parents", trie, parents);
+  check(width >= 1, function, "width", width, "at least 1");
   check_view(function, "logits", logits);
   check_extents<2>(function, "logits", logits.extent,
                    {static_cast<Index>(parents.size()), trie.vocabulary()});
@@ -190,8 +191,7 @@ PARE_ABI_BEGIN
 /// \param width   at least 1
 /// \return        steps, best first; fewer than width if there are not as many
 /// \throws std::invalid_argument if logits do not fit, a node is a leaf or none of the trie, a
-/// score
-///         is not finite, or width is below 1
+///         score is not finite, or width is below 1
 ///
 /// Cost: an exponential per child of a parent, and a selection. Memory: 24 bytes for each of some
 /// 2 width + 1024 steps.
@@ -209,7 +209,8 @@ template <StorageScalar S>
 std::vector<BeamStep> beam_step(const IdTrie& trie, std::span<const Beam> parents,
                                 std::span<const S> logits, Index width) {
   constexpr const char* function = "retrieval::beam_step";
-  detail::check_beams(function, trie, parents, width);
+  detail::check_beams(function, "parents", trie, parents);
+  check(width >= 1, function, "width", width, "at least 1");
   std::vector<Index> begins{0};
   for (const Beam& beam : parents) begins.push_back(begins.back() + trie.children(beam.node).count);
   check(static_cast<Index>(logits.size()) == begins.back(), function, "logits", logits.size(),
@@ -242,14 +243,14 @@ Sessions beam_search(const IdTrie& trie, F&& next, const BeamSearchOptions& opti
   check(options.items >= 1, function, "items", options.items, "at least 1");
   check(options.repeat || options.items <= trie.leaves(), function, "items", options.items,
         Worded{"at most the leaves, ", trie.leaves(), ", where none comes twice"});
+  checked_count(function, "width",
+                checked_product(function, "width", options.width, trie.vocabulary()),
+                sizeof(float));
   checked_count(
       function, "items",
       checked_product(function, "items", options.width,
                       checked_product(function, "items", options.items, Index{trie.levels()})),
       sizeof(Index));
-  checked_count(function, "width",
-                checked_product(function, "width", options.width, trie.vocabulary()),
-                sizeof(float));
   return detail::BeamSearch(trie, options).run(next);
 }
 

@@ -23,7 +23,7 @@
 
 #include <pare/core/check.hpp>
 #include <pare/retrieval/semantic/detail/token_order.hpp>
-#include <pare/retrieval/semantic/semantic_ids.hpp>
+#include <pare/retrieval/semantic/token_ids.hpp>
 
 #include <algorithm>
 #include <cstddef>

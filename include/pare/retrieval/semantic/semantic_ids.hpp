@@ -9,7 +9,6 @@
 /// fit.ids.of(7);                                     // the tokens of item 7
 /// const SemanticIds more = encode_semantic_ids(fit.codebooks, new_rows);
 /// decode_semantic_ids(fit.codebooks, more, decoded);  // [items, dim]
-/// collisions(fit.ids);                               // items that share all tokens
 /// ```
 ///
 ///     s_l = the cluster of r_l at level l,   r_0 = x,   r_(l+1) = r_l - c_(l, s_l)
@@ -19,9 +18,8 @@
 /// nearest centroids, and so may be those that encoding an item of the fit again gives.
 ///
 /// Source: OneRec, arXiv 2502.18965 (3 levels of 8192 clusters), by a summary. Ours: level l draws
-/// its start by seed + l. The paper does not say what becomes of items with the same tokens; their
-/// lists are given, and `with_last_digit` tells them apart by a further token, as TIGER (Rajput et
-/// al., NeurIPS 2023) does.
+/// its start by seed + l. What becomes of items with the same tokens the paper does not say:
+/// token_ids.hpp lists them and tells them apart.
 
 #include <pare/core/macros_off.hpp>
 
@@ -34,12 +32,11 @@
 #include <pare/retrieval/semantic/assign_nearest.hpp>
 #include <pare/retrieval/semantic/balanced_kmeans.hpp>
 #include <pare/retrieval/semantic/detail/token_order.hpp>
+#include <pare/retrieval/semantic/token_ids.hpp>
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <span>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -53,23 +50,6 @@ struct SemanticIdOptions {
   int sweeps = 50;         ///< of each level's clusters at most, at least 1
   std::uint64_t seed = 1;  ///< of where clusters begin
 };
-
-PARE_ABI_BEGIN
-
-/// Items as tokens, each below the clusters of its level.
-struct SemanticIds {
-  std::vector<std::int32_t> tokens{};  ///< [items x levels]
-  int levels = 0;
-
-  Index items() const { return levels > 0 ? static_cast<Index>(tokens.size()) / levels : 0; }
-  /// The tokens of an item.
-  std::span<const std::int32_t> of(Index item) const {
-    return std::span(tokens).subspan(static_cast<std::size_t>(item * levels),
-                                     static_cast<std::size_t>(levels));
-  }
-};
-
-PARE_ABI_END
 
 /// Ids of the rows that were fitted, and what others are encoded by.
 template <ComputeScalar T>
@@ -256,44 +236,9 @@ void decode_semantic_ids(const std::vector<RowMatrix<T>>& codebooks, const Seman
   detail::decode_semantic_ids(codebooks, ids, to_view(rows));
 }
 
-/// Lists of the items, two or more, that share all tokens: each ascending, in the order of their
-/// first items.
-///
-/// \throws std::invalid_argument if tokens are no rows of levels
-///
-/// Cost: a sort of the items.
-inline std::vector<std::vector<Index>> collisions(const SemanticIds& ids) {
-  detail::check_tokens("retrieval::collisions", ids.tokens, ids.levels);
-  std::vector<std::vector<Index>> lists;
-  const std::vector<Index> order = detail::order_of_tokens(ids.tokens, ids.levels);
-  for (std::size_t begin = 0, end = 0; begin < order.size(); begin = end) {
-    while (end < order.size() && std::ranges::equal(ids.of(order[begin]), ids.of(order[end])))
-      ++end;
-    if (end - begin > 1)
-      lists.emplace_back(order.begin() + static_cast<std::ptrdiff_t>(begin),
-                         order.begin() + static_cast<std::ptrdiff_t>(end));
-  }
-  std::sort(lists.begin(), lists.end(),
-            [](const std::vector<Index>& a, const std::vector<Index>& b) { return a[0] < b[0]; });
-  return lists;
-}
-
-/// The ids with one token more, the place of an item among those that share all others: 0, 1, ...
-///
-/// \throws std::invalid_argument as collisions
-inline SemanticIds with_last_digit(const SemanticIds& ids) {
-  const auto lists = collisions(ids);
-  SemanticIds longer{.tokens = {}, .levels = ids.levels + 1};
-  const auto levels = static_cast<std::size_t>(longer.levels);
-  longer.tokens.resize(static_cast<std::size_t>(ids.items()) * levels);
-  for (Index i = 0; i < ids.items(); ++i)
-    std::ranges::copy(ids.of(i), longer.tokens.begin() + i * longer.levels);
-  for (const std::vector<Index>& list : lists)
-    for (std::size_t place = 0; place < list.size(); ++place)
-      longer.tokens[static_cast<std::size_t>(list[place]) * levels + levels - 1] =
-          static_cast<std::int32_t>(place);
-  return longer;
-}
+PARE_REFUSE_CALLS(fit_semantic_ids, "retrieval::fit_semantic_ids",
+                  "after rows: wanted SemanticIdOptions",
+                  (INPUT, (roles::Reads<2>), "rows", "[items, dim]"))
 
 PARE_ABI_END
 }  // namespace pare::retrieval

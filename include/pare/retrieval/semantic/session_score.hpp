@@ -9,8 +9,7 @@
 /// const double ln_p = session_score(trie, tokens, logits);  // tokens [items x levels]
 /// ```
 ///
-///     score = sum over tokens of ln p,   p = the softmax of the logits of those tokens that may
-///     follow
+///     score = sum over tokens of ln p,   p = softmax of the logits of those that may follow
 ///
 /// It is that of constrained_beam.hpp where sessions may repeat an item: NaN counts as -infinity,
 /// tokens of +infinity share all probability, and a session with a token of no probability has the

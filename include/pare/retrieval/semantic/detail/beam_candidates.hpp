@@ -6,6 +6,7 @@
 
 #include <pare/core/check.hpp>
 #include <pare/core/scalar.hpp>
+#include <pare/retrieval/semantic/beam.hpp>
 #include <pare/retrieval/semantic/id_trie.hpp>
 
 #include <algorithm>
@@ -17,23 +18,7 @@
 #include <utility>
 #include <vector>
 
-namespace pare::retrieval {
-
-/// A path so far.
-struct Beam {
-  double score = 0;                  ///< the sum of its log-probabilities
-  IdTrie::Node node = IdTrie::root;  ///< where it stands
-};
-
-/// A path that is one token longer.
-struct BeamStep {
-  double score = 0;
-  IdTrie::Node node = IdTrie::root;
-  Index parent = 0;        ///< which beam it continues
-  std::int32_t token = 0;  ///< the last of its tokens
-};
-
-namespace detail {
+namespace pare::retrieval::detail {
 PARE_ABI_BEGIN
 
 /// Higher scores first, of equal ones the earlier parent, then the lower token.
@@ -121,16 +106,15 @@ std::vector<BeamStep> best_steps(const IdTrie& trie, std::span<const Beam> paren
   return best.sorted();
 }
 
-inline void check_beams(const char* function, const IdTrie& trie, std::span<const Beam> parents,
-                        Index width) {
-  check(width >= 1, function, "width", width, "at least 1");
-  for (const Beam& beam : parents) {
-    check(is_finite(beam.score), function, "parents", beam.score, "scores that are finite");
+/// Throws unless nodes have children and scores are numbers.
+inline void check_beams(const char* function, const char* argument, const IdTrie& trie,
+                        std::span<const Beam> beams) {
+  for (const Beam& beam : beams) {
+    check(is_finite(beam.score), function, argument, beam.score, "scores that are finite");
     check(beam.node >= 0 && beam.node < trie.nodes() && !trie.is_leaf(beam.node), function,
-          "parents", beam.node, "nodes of the trie that have children");
+          argument, beam.node, "nodes of the trie that have children");
   }
 }
 
 PARE_ABI_END
-}  // namespace detail
-}  // namespace pare::retrieval
+}  // namespace pare::retrieval::detail
