@@ -175,7 +175,7 @@ TEST(BalancedKMeans, KeepsTheBestSweepAndSettlesWhereClustersAreApart) {
   // As many rows about each place as a cluster takes: it finds them all from a good start.
   const auto apart = about_places<float>(400, 8, 4);
   bool found = false;
-  for (const std::uint64_t seed : {1, 2, 3, 4, 5, 6}) {
+  for (const unsigned seed : {1u, 2u, 3u, 4u, 5u, 6u}) {
     const auto got = balanced_kmeans(apart, {.clusters = 4, .seed = seed});
     bool all = got.settled;
     for (std::size_t i = 0; i < 400; ++i) all = all && got.assigned[i] == got.assigned[i % 4];
