@@ -242,6 +242,16 @@
 #include <pare/retrieval/rerank.hpp>
 #include <pare/retrieval/residual_codec.hpp>
 #include <pare/retrieval/residual_max_sim.hpp>
+#include <pare/retrieval/semantic/assign_nearest.hpp>
+#include <pare/retrieval/semantic/balanced_kmeans.hpp>
+#include <pare/retrieval/semantic/beam.hpp>
+#include <pare/retrieval/semantic/child_logits.hpp>
+#include <pare/retrieval/semantic/constrained_beam.hpp>
+#include <pare/retrieval/semantic/id_trie.hpp>
+#include <pare/retrieval/semantic/preference.hpp>
+#include <pare/retrieval/semantic/semantic_ids.hpp>
+#include <pare/retrieval/semantic/session_score.hpp>
+#include <pare/retrieval/semantic/token_ids.hpp>
 #include <pare/retrieval/top_k_dot.hpp>
 #include <pare/routing/adapters.hpp>
 #include <pare/routing/balance.hpp>

@@ -217,6 +217,23 @@ void calls_of_items(const Matrix& x, Matrix& y) {
   retrieval::multi_task_gradient(pare::simd.threads(2), x, heads, y, by);
 }
 
+void calls_of_ids(const Matrix& x) {
+  namespace retrieval = pare::retrieval;
+  const auto clusters = retrieval::balanced_kmeans(x, {.clusters = 2});
+  retrieval::assign_balanced(x, clusters.centroids);
+  const auto fit = retrieval::fit_semantic_ids(pare::simd.threads(2), x, {.clusters = 2});
+  const auto ids = retrieval::with_last_digit(retrieval::encode_semantic_ids(fit.codebooks, x));
+  Matrix decoded = x;
+  retrieval::decode_semantic_ids(fit.codebooks, fit.ids, decoded);
+  const retrieval::IdTrie trie(ids, 2);
+  const std::vector<retrieval::Beam> beams{{}};
+  const auto logits = retrieval::child_logits(trie, beams, x, x);
+  retrieval::beam_step(trie, beams, std::span(logits), 3);
+  retrieval::beam_search(trie, [](const auto&, auto to) { to(0, 0) = 1; }, {.items = 2});
+  retrieval::session_score(trie, ids.of(0), x);
+  retrieval::choose_preference({});
+}
+
 void calls_of_routing(const Matrix& x, const Matrix& w, Matrix& y) {
   namespace routing = pare::routing;
   using Layer = pare::transformer::DenseLinear<pare::bf16>;

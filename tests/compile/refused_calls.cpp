@@ -471,6 +471,13 @@ void refused() {
   retrieval::score_items(x, x, x, yd);          // refused: score_items: scores: wanted .*of sessions
   sessions.encode(xi, kept, y);                 // refused: SessionEncoder::encode: rows: wanted el
   sessions.encode(x, kept, y, 2);               // refused: encode: after sessions: wanted nothing
+  retrieval::balanced_kmeans(xi);       // refused: balanced_kmeans: rows: wanted elements of float
+  retrieval::balanced_kmeans(x, 3);     // refused: balanced_kmeans: after rows: wanted BalancedKMeans
+  retrieval::assign_balanced(x, xi);    // refused: assign_balanced: centroids: wanted
+  retrieval::assign_nearest(x, xd);     // refused: assign_nearest: after centroids: .*computed in
+  retrieval::assign_nearest(x, x, 1);   // refused: assign_nearest: after centroids: wanted
+  retrieval::fit_semantic_ids(xi);      // refused: fit_semantic_ids: rows: wanted elements of float
+  retrieval::fit_semantic_ids(x, 3);    // refused: fit_semantic_ids: after rows: wanted SemanticId
   routing::route(xi, routing::TopOne{});  // refused: routing::route: logits: wanted elements of float
   routing::route(w, 2);                   // refused: routing::route: gate: wanted TopOne, TopK
   routing::route(w, routing::TopOne{}, 2);  // refused: routing::route: after the gate: wanted Routes

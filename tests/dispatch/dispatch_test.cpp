@@ -14,6 +14,8 @@
 #include <pare/retrieval/projection.hpp>
 #include <pare/retrieval/projection_head.hpp>
 #include <pare/retrieval/residual_max_sim.hpp>
+#include <pare/retrieval/semantic/child_logits.hpp>
+#include <pare/retrieval/semantic/semantic_ids.hpp>
 #include <pare/retrieval/top_k_dot.hpp>
 #include <pare/sequence/dense_scan.hpp>
 #include <pare/sequence/scan.hpp>
@@ -433,6 +435,12 @@ void expect_retrieval_agrees(double tolerance) {
                                         GatedProjection<Layer>(Layer(w), Layer(w)));
       head.apply(backend, rows, y);
       all.insert(all.end(), y.data(), y.data() + y.size());
+      const auto fit = fit_semantic_ids(backend, rows, {.levels = 1, .clusters = 4, .sweeps = 1});
+      all.push_back(static_cast<S>(fit.inertia[0] / 90));
+      const auto ids = encode_semantic_ids(backend, fit.codebooks, rows);
+      const auto logits =
+          child_logits(backend, IdTrie(ids, 90), std::vector<Beam>{{}}, rows.topRows(1), rows);
+      all.insert(all.end(), logits.begin(), logits.end());
     }
     return all;
   };

@@ -9,19 +9,17 @@
 #include <pare/core/check.hpp>
 #include <pare/core/matrix.hpp>
 #include <pare/core/parallel.hpp>
-#include <pare/core/random_words.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/view_check.hpp>
 #include <pare/kernel/residual_dots.hpp>
 #include <pare/linalg/score_rows.hpp>
+#include <pare/retrieval/detail/drawn_places.hpp>
 
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <numeric>
 #include <span>
-#include <utility>
 #include <vector>
 
 namespace pare::retrieval::detail {
@@ -29,7 +27,7 @@ PARE_ABI_BEGIN
 
 /// Sums of dim products of bytes, up to 255 * 127, fit 31 bits.
 inline constexpr Index most_residual_dim = 65535;
-inline constexpr Index most_residual_centroids = (Index{1} << 31) - 1;
+inline constexpr Index most_residual_centroids = most_drawn_places;
 
 /// Tokens to fit to or to encode, but for their numbers, which check_finite_tokens looks at last.
 inline void check_residual_tokens(const char* function, TensorView<const float, 2> tokens) {
@@ -72,16 +70,11 @@ void write_unit(const T* from, Index dim, float* to) {
 /// `count` different tokens, of length 1.
 inline RowMatrix<float> drawn_centroids(TensorView<const float, 2> tokens, Index count,
                                         std::uint64_t seed) {
-  std::vector<Index> order(static_cast<std::size_t>(tokens.rows()));
-  std::iota(order.begin(), order.end(), Index{0});
-  WordStream words(step_key(seed, 0, 0, RandomPurpose::Permutation));
+  const std::vector<Index> drawn = drawn_places(tokens.rows(), count, seed);
   RowMatrix<float> centroids(count, tokens.cols());
   for (Index k = 0; k < count; ++k) {
-    const auto left =
-        static_cast<std::uint32_t>(std::min<Index>(tokens.rows() - k, most_residual_centroids));
-    const auto at = static_cast<std::size_t>(k);
-    std::swap(order[at], order[at + words.below(left)]);
-    for (Index c = 0; c < tokens.cols(); ++c) centroids(k, c) = tokens(order[at], c);
+    const Index row = drawn[static_cast<std::size_t>(k)];
+    for (Index c = 0; c < tokens.cols(); ++c) centroids(k, c) = tokens(row, c);
     write_unit(&centroids(k, 0), tokens.cols(), &centroids(k, 0));
   }
   return centroids;
