@@ -30,10 +30,14 @@
 
 namespace pare::kernel {
 
+PARE_ABI_BEGIN
+
 /// Integers that a row of `depth` bytes takes once it is widened, in whole registers of any arch.
 constexpr std::ptrdiff_t int8_row_words(std::ptrdiff_t depth) noexcept {
   return (depth + 31) / 32 * 16;
 }
+
+PARE_ABI_END
 
 /// Where queries run: along the lanes of a register, or along the depth for SelectFewInt8Dots.
 enum class Int8Order : unsigned char { Lanes, Depth };
