@@ -51,8 +51,8 @@ struct Int8View {
   TensorView<const std::int8_t, 2> codes{};  ///< [rows, dim], rows contiguous
   std::span<const float> scales{};           ///< [rows]
 
-  Index rows() const { return codes.extent[0]; }
-  Index dim() const { return codes.extent[1]; }
+  PARE_ALWAYS_INLINE Index rows() const { return codes.extent[0]; }
+  PARE_ALWAYS_INLINE Index dim() const { return codes.extent[1]; }
 };
 
 PARE_ABI_BEGIN

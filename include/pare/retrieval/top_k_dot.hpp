@@ -177,7 +177,9 @@ DotHits<compute_t<scalar_of<X>>> top_k_dot(const X& table, const Q& queries, Ind
 ///
 ///     scale_q / 2 |row|_1 + scale_r / 2 |query|_1 + scale_q scale_r dim / 4.
 ///
-/// A query or a row with a NaN or an infinity scores NaN. Cost: one read of the table, a quarter of
+/// Of a million random rows of 128 and 64 queries, .988 of float's ten best are among the ten best
+/// here, and no more with queries of float: rounding the rows decides. A query or a row with a NaN
+/// or an infinity scores NaN. Cost: one read of the table, a quarter of
 /// that of float, which binds with few queries, and queries rows dim multiply-adds of bytes, 4 of
 /// which take the time of one of float with AVX-512 VNNI, and 2 elsewhere. Memory: as above. The
 /// same bits for any number of threads and queries, any arch and the reference.

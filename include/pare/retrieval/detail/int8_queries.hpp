@@ -11,6 +11,7 @@
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/view_check.hpp>
 #include <pare/kernel/int8_dots.hpp>
+#include <pare/kernel/int8_elements.hpp>
 #include <pare/kernel/int8_rows.hpp>
 #include <pare/linalg/int8_rows.hpp>
 
