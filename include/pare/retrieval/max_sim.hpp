@@ -18,6 +18,9 @@
 /// padded, and a maximum below 0 stays what it is. Vectors are taken as they are: who wants cosines
 /// normalises them before. A query token that must not count is left out of the queries.
 ///
+/// For some of the documents, as candidates of a first stage, call it with the rows of one and the
+/// offsets {0, length}, which packs the query anew, or bring the rows of several side by side.
+///
 /// Empty documents score -infinity, which the formula gives and which ranks them last; without
 /// query tokens every score is 0. A document with a product that is NaN scores NaN, and no other
 /// does. Ties are the caller's: see `linalg::rank_scores`.

@@ -161,7 +161,8 @@ inline Index fusion_pool(Index count, Index documents) {
 /// vstash's fusion of the nearest vectors and the best keywords.
 ///
 /// \param nearest  ids and squared distances, the nearest first, each id once; those farther than
-///                 cutoff times the first are dropped
+///                 cutoff times the first are dropped. From products p of unit rows, as of
+///                 top_k_dot: max(0, 2 - 2 p)
 /// \param keyword  ids, the best first, each once; one that is not among the vectors kept counts
 ///                 if its rank, from 0, is below 2 count
 /// \param count    at least 1
