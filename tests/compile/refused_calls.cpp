@@ -97,7 +97,8 @@ extern const pare::retrieval::ResidualCodec codec;
 extern const Int8Rows bytes;
 extern const pare::retrieval::ItemFields fields;
 extern std::vector<Matrix> tables;
-extern const std::vector<Matrix> const_tables;
+extern const std::vector<pare::retrieval::ClassHead<float>> heads_of_x;
+extern const std::vector<pare::retrieval::ClassGradient<float>> by_heads_of_x;
 extern const pare::retrieval::SessionEncoder<pare::retrieval::EncoderBlock<DenseLinear<float>>>
     sessions;
 double score_of_rows(pare::TensorView<const float, 2> rows);
@@ -469,6 +470,10 @@ void refused() {
   retrieval::embedding_bag_gradient(fields, x, y);  // refused: bag_gradient: by_tables: wanted a list
   retrieval::score_items(x, xd, x, y);          // refused: score_items: map: wanted the scalar type
   retrieval::score_items(x, x, x, yd);          // refused: score_items: scores: wanted .*of sessions
+  retrieval::multi_task_loss(xi, heads_of_x);   // refused: multi_task_loss: sessions: wanted element
+  retrieval::multi_task_loss(xd, heads_of_x);   // refused: multi_task_loss: wanted heads as a list
+  retrieval::multi_task_gradient(x, heads_of_x, yd, by_heads_of_x);  // refused: gradient: by_sessions
+  retrieval::multi_task_gradient(x, heads_of_x, y, heads_of_x);  // refused: gradient: wanted heads and
   sessions.encode(xi, kept, y);                 // refused: SessionEncoder::encode: rows: wanted el
   sessions.encode(x, kept, y, 2);               // refused: encode: after sessions: wanted nothing
   retrieval::balanced_kmeans(xi);       // refused: balanced_kmeans: rows: wanted elements of float

@@ -132,6 +132,19 @@ PARE_REFUSE_CALLS(score_items, "retrieval::score_items", "after scores: wanted n
                   (INPUT, (roles::ReadsSame<2>), "items", "[items, width]"),
                   (OUTPUT, (roles::WritesSame<2>), "scores",
                    "[sessions, items] of the scalar of sessions"))
+PARE_REFUSE_CALLS(multi_task_loss, "retrieval::multi_task_loss",
+                  "wanted heads as a list of ClassHead of the scalar of sessions, and after them "
+                  "losses or nothing",
+                  (INPUT, (roles::ReadsCompute<2>), "sessions", "[sessions, dim]"),
+                  (ANY, (roles::TakesAny), "heads", "a list of ClassHead"))
+PARE_REFUSE_CALLS(multi_task_gradient, "retrieval::multi_task_gradient",
+                  "wanted heads and by_heads as lists of ClassHead and ClassGradient of the scalar "
+                  "of sessions, and after them losses or nothing",
+                  (INPUT, (roles::ReadsCompute<2>), "sessions", "[sessions, dim]"),
+                  (ANY, (roles::TakesAny), "heads", "a list of ClassHead"),
+                  (OUTPUT, (roles::WritesSame<2>), "by_sessions",
+                   "[sessions, dim] of the scalar of sessions"),
+                  (ANY, (roles::TakesAny), "by_heads", "a list of ClassGradient"))
 
 PARE_ABI_END
 }  // namespace pare::retrieval
