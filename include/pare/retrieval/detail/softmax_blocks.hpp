@@ -86,10 +86,11 @@ class SoftmaxBlocks {
   Index dim() const { return batch_.dim(); }
   Index rows_from(Index row) const { return std::min(block_, batch_.rows() - row); }
 
-  /// 4 MiB of logits in float: of 8192 negatives 128 rows, for which packing the keys anew takes a
-  /// tenth of the time. Not fewer than 32, where it takes as long as the products.
+  /// 4 MiB of logits in float, which L2 and L3 share: halves and quarters of it were no faster. Of
+  /// 16,384 negatives 64 rows, for which packing the keys anew takes a tenth of the time; not
+  /// fewer.
   static Index rows_of_block(Index count) {
-    return std::clamp<Index>((Index{1} << 20) / count, 32, 512);
+    return std::clamp<Index>((Index{1} << 20) / count, 64, 512);
   }
 
   void carve(Carver& take) {
@@ -112,14 +113,25 @@ class SoftmaxBlocks {
     });
   }
 
+  /// A step of 1 that the compiler knows makes it a copy, or a loop of vectors.
   static void copy_row(TensorView<const S, 2> from, Index row, T* to) {
-    for (Index c = 0; c < from.cols(); ++c) to[c] = static_cast<T>(from(row, c));
+    const S* const first = from.data + row * from.stride[0];
+    const Index step = from.stride[1];
+    if (step == 1)
+      for (Index c = 0; c < from.cols(); ++c) to[c] = static_cast<T>(first[c]);
+    else
+      for (Index c = 0; c < from.cols(); ++c) to[c] = static_cast<T>(first[c * step]);
   }
 
   /// to(row, :) += factor from.
   static void add_row(double factor, const T* from, TensorView<T, 2> to, Index row) {
     const auto by = static_cast<T>(factor);
-    for (Index c = 0; c < to.cols(); ++c) to(row, c) += by * from[c];
+    T* const first = to.data + row * to.stride[0];
+    const Index step = to.stride[1];
+    if (step == 1)
+      for (Index c = 0; c < to.cols(); ++c) first[c] += by * from[c];
+    else
+      for (Index c = 0; c < to.cols(); ++c) first[c * step] += by * from[c];
   }
 
   TensorView<T, 2> block_of(T* data, Index rows) const { return {data, {rows, dim()}, {dim(), 1}}; }
@@ -160,7 +172,8 @@ class SoftmaxBlocks {
     const Index count = batch_.count();
     hits_.each(batch_, row, [&](Index j) { logits[j] = -std::numeric_limits<T>::infinity(); });
     const double own = static_cast<double>(logits[count]) * batch_.inverse_temperature;
-    kernel::SoftmaxRows<T, false> softmax{logits, stride_, logits, stride_, 1, count + 1};
+    kernel::SoftmaxRows<T, false> softmax{logits,  stride_, with_gradient_ ? logits : nullptr,
+                                          stride_, 1,       count + 1};
     softmax.inverse_temperature = batch_.inverse_temperature;
     softmax.log_sums = log_sums_ + r;
     launch(backend_, softmax);

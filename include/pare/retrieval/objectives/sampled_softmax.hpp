@@ -188,9 +188,7 @@ double sampled_softmax_gradient(const B& backend, TensorView<const S, 2> users,
   constexpr const char* function = "retrieval::sampled_softmax_gradient";
   const auto batch = checked_batch(function, users, items, sampled, options);
   check_outputs(function, batch, by_users, by_items);
-  if (options.clear)
-    for (Index i = 0; i < by_items.rows(); ++i)
-      for (Index c = 0; c < by_items.cols(); ++c) by_items(i, c) = 0;
+  if (options.clear) linalg::fill_zeros(by_items);
   if constexpr (KernelBackend<B>) {
     const auto memory = leased<SoftmaxMemory>(backend);
     return SoftmaxBlocks<B, S>(backend, *memory, batch, true).gradient(by_users, by_items);
@@ -220,7 +218,7 @@ PARE_ABI_BEGIN
 ///
 /// Cost: 2 rows m dim FLOPs, which bind from a dim of about 50 on, and an exponential per negative
 /// of a row. Memory, in the workspace: a copy of the negatives' rows, and up to 512 rows of logits,
-/// 4 MiB of float in all (32 rows from 32,768 negatives on). The same bits for any number of
+/// 4 MiB of float in all (64 rows from 16,384 negatives on). The same bits for any number of
 /// threads.
 template <Backend B, In<2> U, In<2> I>
 requires SameScalar<U, I>
