@@ -4,9 +4,8 @@
 /// \file
 /// What the gradient of an objective is written to.
 
-#include <pare/core/check.hpp>
+#include <pare/core/scalar.hpp>
 #include <pare/core/tensor_view.hpp>
-#include <pare/core/view_check.hpp>
 
 #include <concepts>
 

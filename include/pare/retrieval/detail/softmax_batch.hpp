@@ -5,6 +5,7 @@
 /// A batch of sampled softmax: which rows meet, which of them are no negatives, and corrections.
 
 #include <pare/core/tensor_view.hpp>
+#include <pare/retrieval/detail/unit_rows.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -31,8 +32,8 @@ struct SoftmaxBatch {
 
   Index rows() const { return users.rows(); }
   Index dim() const { return users.cols(); }
-  double user(Index row, Index c) const { return wide(users(row, c)); }
-  double item(Index row, Index c) const { return wide(items(row, c)); }
+  double user(Index row, Index c) const { return widened(users(row, c)); }
+  double item(Index row, Index c) const { return widened(items(row, c)); }
   Index count() const { return static_cast<Index>(negatives.size()); }
 
   Index name_of(Index item) const {
@@ -53,9 +54,6 @@ struct SoftmaxBatch {
     return std::log(static_cast<double>(in_batch ? count() - 1 : count())) +
            log_proposal[static_cast<std::size_t>(item)];
   }
-
- private:
-  static double wide(S x) { return static_cast<double>(static_cast<compute_t<S>>(x)); }
 };
 
 /// Finds the hits of a row among many negatives.

@@ -250,8 +250,8 @@ double sampled_softmax(const U& users, const I& items, const SampledItems& sampl
 ///
 /// Cost: 6 rows m dim FLOPs, and one write of the item gradient. Memory: as sampled_softmax, and as
 /// much again as the copy of negatives. The same bits for any number of threads.
-template <Backend B, In<2> U, In<2> I, class GU, class GI>
-requires SameScalar<U, I> && GradientOf<GU, U> && GradientOf<GI, U>
+template <Backend B, In<2> U, In<2> I, GradientOf<U> GU, GradientOf<U> GI>
+requires SameScalar<U, I>
 double sampled_softmax_gradient(const B& backend, const U& users, const I& items,
                                 const SampledItems& sampled, GU&& user_gradient, GI&& item_gradient,
                                 const SampledSoftmaxOptions& options = {}) {
@@ -261,8 +261,8 @@ double sampled_softmax_gradient(const B& backend, const U& users, const I& items
 }
 
 /// \overload
-template <In<2> U, In<2> I, class GU, class GI>
-requires SameScalar<U, I> && GradientOf<GU, U> && GradientOf<GI, U>
+template <In<2> U, In<2> I, GradientOf<U> GU, GradientOf<U> GI>
+requires SameScalar<U, I>
 double sampled_softmax_gradient(const U& users, const I& items, const SampledItems& sampled,
                                 GU&& user_gradient, GI&& item_gradient,
                                 const SampledSoftmaxOptions& options = {}) {
