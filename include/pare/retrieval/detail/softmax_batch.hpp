@@ -56,17 +56,34 @@ struct SoftmaxBatch {
   }
 };
 
-/// Finds the hits of a row among many negatives.
+/// Sets all to 0.
+template <class T>
+void clear_rows(TensorView<T, 2> rows) {
+  for (Index i = 0; i < rows.rows(); ++i) {
+    T* const first = rows.data + i * rows.stride[0];
+    if (rows.stride[1] == 1)
+      std::fill_n(first, rows.cols(), T(0));
+    else
+      for (Index c = 0; c < rows.cols(); ++c) first[c * rows.stride[1]] = T(0);
+  }
+}
+
+/// Finds the hits of a row among many negatives: in their order by name or, of few rows, by a look
+/// at each, which takes less than sorting.
 class Hits {
+  static constexpr Index few_rows = 8;
+
  public:
   template <class S>
   void prepare(const SoftmaxBatch<S>& batch) {
+    names_.clear();
     order_.clear();
     if (!batch.remove_hits) return;
-    for (Index j = 0; j < batch.count(); ++j)
-      order_.push_back({batch.name_of(batch.negative(j)), j});
-    std::sort(order_.begin(), order_.end(), [](const Named& a, const Named& b) {
-      return a.name < b.name || (a.name == b.name && a.place < b.place);
+    for (const Index item : batch.negatives) names_.push_back(batch.name_of(item));
+    if (batch.rows() <= few_rows) return;
+    for (Index j = 0; j < batch.count(); ++j) order_.push_back(j);
+    std::sort(order_.begin(), order_.end(), [this](Index a, Index b) {
+      return name(a) < name(b) || (name(a) == name(b) && a < b);
     });
   }
 
@@ -75,17 +92,21 @@ class Hits {
   void each(const SoftmaxBatch<S>& batch, Index row, const Hide& hide) const {
     if (batch.in_batch) hide(row);
     if (!batch.remove_hits) return;
-    const Index name = batch.name_of(batch.positive(row));
-    auto at = std::lower_bound(order_.begin(), order_.end(), name,
-                               [](const Named& a, Index wanted) { return a.name < wanted; });
-    for (; at != order_.end() && at->name == name; ++at) hide(at->place);
+    const Index own = batch.name_of(batch.positive(row));
+    if (order_.empty()) {
+      for (Index j = 0; j < batch.count(); ++j)
+        if (name(j) == own) hide(j);
+      return;
+    }
+    auto at = std::lower_bound(order_.begin(), order_.end(), own,
+                               [this](Index j, Index wanted) { return name(j) < wanted; });
+    for (; at != order_.end() && name(*at) == own; ++at) hide(*at);
   }
 
  private:
-  struct Named {
-    Index name, place;
-  };
-  std::vector<Named> order_;
+  Index name(Index j) const { return names_[static_cast<std::size_t>(j)]; }
+
+  std::vector<Index> names_, order_;
 };
 
 PARE_ABI_END

@@ -49,6 +49,7 @@
 #include <pare/retrieval/detail/softmax_blocks.hpp>
 #include <pare/retrieval/objectives/proposal.hpp>
 
+#include <cstddef>
 #include <optional>
 #include <span>
 
@@ -188,7 +189,7 @@ double sampled_softmax_gradient(const B& backend, TensorView<const S, 2> users,
   constexpr const char* function = "retrieval::sampled_softmax_gradient";
   const auto batch = checked_batch(function, users, items, sampled, options);
   check_outputs(function, batch, by_users, by_items);
-  if (options.clear) linalg::fill_zeros(by_items);
+  if (options.clear) clear_rows(by_items);
   if constexpr (KernelBackend<B>) {
     const auto memory = leased<SoftmaxMemory>(backend);
     return SoftmaxBlocks<B, S>(backend, *memory, batch, true).gradient(by_users, by_items);
