@@ -8,6 +8,8 @@
 #include "recommender/interactions.hpp"
 
 #include <pare/core/backend.hpp>
+#include <pare/core/tensor_view.hpp>
+#include <pare/linalg/multiply.hpp>
 #include <pare/retrieval/metrics.hpp>
 
 #include <cstddef>
@@ -36,8 +38,13 @@ inline Quality judge_scores(const Rows& scores, const Split& split, Part part) {
 
 /// By products of the rows, or by cosines: those of a user do not depend on its own length.
 inline Rows scores_of(Factors& factors, bool by_cosine) {
-  if (by_cosine) return factors.users() * factors.items().rowwise().normalized().transpose();
-  return factors.users() * factors.items().transpose();
+  const auto users = factors.users();
+  Rows items = factors.items(), scores(users.rows(), items.rows());
+  if (by_cosine) items.rowwise().normalize();
+  pare::linalg::multiply(pare::simd, pare::as_const(pare::to_view(users)),
+                         pare::transpose(pare::as_const(pare::to_view(items))),
+                         pare::to_view(scores));
+  return scores;
 }
 
 /// The same items for all: those that most users have in training.

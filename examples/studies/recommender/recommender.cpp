@@ -30,6 +30,7 @@ void run(const recommender::Arguments& arguments) {
       recommender::liked_films(movie_lens::read(arguments.folder), arguments.stars, arguments.core);
   std::printf("%td users, %td films, %zu ratings of %g stars or more; split 80/10/10 by user\n\n",
               liked.users(), liked.items, liked.pairs(), arguments.stars);
+  std::fflush(stdout);
   const recommender::TrainOptions options{static_cast<pare::Index>(arguments.dim), arguments.batch,
                                           arguments.epochs, arguments.threads};
   const auto choosing = recommender::split_items(liked, choosing_seed);
