@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// \file
-/// The inverted list of BM25, and uniformity with its gradient.
+/// The inverted list of BM25; uniformity and sampled softmax with their gradients.
+///
+/// Of sampled softmax of n rows and m negatives, `of_limit` counts the products: n m of dim for the
+/// loss, three times that with the gradients (fma_f32). `vs_torch` is cross_entropy over logits of
+/// gathered rows, or logsumexp, whichever is faster.
 ///
 /// Of uniformity, `of_limit` counts the products that must be made: rows^2 / 2 of dim for the loss,
 /// and twice 2 rows^2 for the gradient, each row with all others (fma_f32). `vs_torch` is
@@ -15,6 +19,7 @@
 #include "workload.hpp"
 
 #include <pare/retrieval/bm25.hpp>
+#include <pare/retrieval/objectives/sampled_softmax.hpp>
 #include <pare/retrieval/objectives/uniformity.hpp>
 
 #include <benchmark/benchmark.h>
@@ -22,6 +27,7 @@
 #include <Eigen/SparseCore>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -61,6 +67,57 @@ void run_uniformity(benchmark::State& state, Index rows, Index dim, bool with_gr
          calls * python_peer_seconds("objectives_torch.py",
                                      {with_gradient ? "gradient" : "loss", std::to_string(threads),
                                       std::to_string(rows), std::to_string(dim)}),
+         own);
+}
+
+struct SampledData {
+  static constexpr Index table = 20000;
+  RowMatrix users, items, by_users, by_items;
+  std::vector<Index> positives, negatives;
+  bool with_gradient;
+  pare::Workspace workspace;
+  double loss = 0;
+
+  SampledData(Index rows, Index count, Index dim, bool gradient)
+      : users(uniform_matrix(rows, dim, 3)),
+        items(uniform_matrix(table, dim, 4)),
+        by_users(rows, dim),
+        by_items(table, dim),
+        with_gradient(gradient) {
+    SplitMix64 random(5);
+    const auto draw = [&] { return static_cast<Index>(random.next() % table); };
+    for (Index i = 0; i < rows; ++i) positives.push_back(draw());
+    for (Index j = 0; j < count; ++j) negatives.push_back(draw());
+  }
+
+  template <class B>
+  void run(const B& backend) {
+    const SampledItems sampled{positives, negatives, {}, {}};
+    loss = with_gradient
+               ? sampled_softmax_gradient(backend, users, items, sampled, by_users, by_items)
+               : sampled_softmax(backend, users, items, sampled);
+  }
+};
+
+void run_sampled_softmax(benchmark::State& state, Index rows, Index count, bool with_gradient,
+                         int threads) {
+  constexpr Index dim = 64;
+  SampledData data(rows, count, dim, with_gradient),
+      few(std::min<Index>(rows, 50), count, dim, false);
+  few.run(pare::simd);
+  const double got = few.loss;
+  few.run(pare::reference);
+  if (!(std::abs(got - few.loss) < 1e-4)) return state.SkipWithError("differs from the reference");
+  const double products = static_cast<double>(rows) * static_cast<double>(count) * dim;
+  const int calls = static_cast<int>(std::clamp<Index>((Index{1} << 23) / (rows * count), 1, 1000));
+  LimitProbe probe(threads, {{Limit::fma_f32, calls * (with_gradient ? 3 : 1) * products}});
+  const double own = time_calls(state, probe, data, threads, calls);
+  set_of_limit(state, probe.seconds(), own);
+  set_vs(state, "torch",
+         calls * python_peer_seconds("sampled_softmax_torch.py",
+                                     {with_gradient ? "gradient" : "loss", std::to_string(threads),
+                                      std::to_string(rows), std::to_string(count),
+                                      std::to_string(SampledData::table), std::to_string(dim)}),
          own);
 }
 
@@ -149,6 +206,14 @@ const bool registered = [] {
               (with_gradient ? "/gradient" : ""),
           [=](benchmark::State& state, int threads) {
             run_uniformity(state, rows, 64, with_gradient, threads);
+          });
+  for (const auto& [rows, count] :
+       std::vector<std::array<Index, 2>>{{1, 1000}, {256, 100}, {1021, 1021}, {8192, 8192}})
+    for (const bool with_gradient : {false, true})
+      add("retrieval/sampled_softmax/" + std::to_string(rows) + "x" + std::to_string(count) +
+              "x64" + (with_gradient ? "/gradient" : ""),
+          [=](benchmark::State& state, int threads) {
+            run_sampled_softmax(state, rows, count, with_gradient, threads);
           });
   for (const Index documents : {1000, 100000})
     add("retrieval/bm25/n" + std::to_string(documents),

@@ -235,6 +235,9 @@
 #include <pare/retrieval/metrics.hpp>
 #include <pare/retrieval/objectives/direct_au.hpp>
 #include <pare/retrieval/objectives/pairwise.hpp>
+#include <pare/retrieval/objectives/proposal.hpp>
+#include <pare/retrieval/objectives/sampled_softmax.hpp>
+#include <pare/retrieval/objectives/score_softmax.hpp>
 #include <pare/retrieval/objectives/uniformity.hpp>
 #include <pare/retrieval/projection.hpp>
 #include <pare/retrieval/projection_head.hpp>

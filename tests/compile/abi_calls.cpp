@@ -181,6 +181,11 @@ void calls_of_rankings(const Matrix& x, std::span<const std::int32_t> tokens,
   retrieval::uniformity(x);
   retrieval::direct_au(pare::simd.threads(2), x, x, by_users, by_items);
   const std::vector<double> scores(3, 1.0);
+  const retrieval::Proposal proposal = retrieval::Proposal::uniform(x.rows());
+  const retrieval::SampledItems sampled{offsets, offsets, proposal.log_probabilities(), {}};
+  retrieval::sampled_softmax_gradient(pare::simd.threads(2), x, x, sampled, by_users, by_items);
+  retrieval::sampled_softmax(x, x, sampled);
+  retrieval::score_softmax(x, by_users);
   retrieval::bpr(scores, scores);
   retrieval::dpo({scores, scores, scores, scores});
 }

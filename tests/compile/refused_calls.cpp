@@ -105,6 +105,7 @@ double score_of_rows(pare::TensorView<const float, 2> rows);
 double score_of_heads(std::span<const HeadId> heads);
 extern const std::vector<HeadId> pool;
 extern const std::vector<pare::Index> kept;
+extern const pare::retrieval::SampledItems sampled;
 extern RetrievalScores retrieval;
 extern HeadUsage usage;
 extern const std::vector<double> gates;
@@ -441,6 +442,10 @@ void refused() {
   pare::retrieval::uniformity_gradient(xd, y);   // refused: uniformity_gradient: gradient: wanted the scalar
   pare::retrieval::alignment(x, xd);             // refused: retrieval::alignment: y: wanted the scalar type
   pare::retrieval::direct_au(x, x, y, xd);       // refused: direct_au: item_gradient: wanted
+  pare::retrieval::sampled_softmax(x, xd, sampled);  // refused: sampled_softmax: items: wanted the scalar type
+  pare::retrieval::sampled_softmax(x, x, sampled, 0.1);  // refused: sampled_softmax: after sampled: wanted Sampled
+  pare::retrieval::sampled_softmax_gradient(x, x, sampled, y, xd);  // refused: item_gradient: wanted
+  pare::retrieval::score_softmax(x, xd);  // refused: score_softmax: gradient: wanted
   quantize_rows(xd);        // refused: linalg::quantize_rows: x: wanted .*of float, bf16 or f16
   quantize_rows(x, y);      // refused: linalg::quantize_rows: after x: wanted Int8Rows
   dequantize_rows(x, y);    // refused: linalg::dequantize_rows: rows: wanted Int8Rows

@@ -10,6 +10,8 @@
 #include <pare/linalg/multiply.hpp>
 #include <pare/linalg/spmm.hpp>
 #include <pare/projection/project.hpp>
+#include <pare/retrieval/objectives/sampled_softmax.hpp>
+#include <pare/retrieval/objectives/score_softmax.hpp>
 #include <pare/retrieval/objectives/uniformity.hpp>
 #include <pare/retrieval/projection.hpp>
 #include <pare/retrieval/projection_head.hpp>
@@ -417,7 +419,7 @@ void expect_retrieval_agrees(double tolerance) {
   pare::RowMatrix<S> rows(90, 21);
   for (Index i = 0; i < rows.size(); ++i)
     rows.data()[i] = static_cast<S>(static_cast<T>((i * i) % 19) / T(8) - T(1));
-  const std::vector<Index> offsets{0, 1, 1, 60, 90};
+  const std::vector<Index> offsets{0, 1, 1, 60, 90}, some{0, 1, 60, 7};
   const auto outputs = [&](const auto& backend) {
     std::vector<T> all = max_sim(backend, rows.topRows(5), rows, offsets);
     for (const Index queries : {Index{2}, Index{7}}) {
@@ -428,6 +430,11 @@ void expect_retrieval_agrees(double tolerance) {
       pare::RowMatrix<S> gradient(90, 21), y(90, 21);
       all.push_back(static_cast<S>(uniformity_gradient(backend, rows, gradient)));
       all.insert(all.end(), gradient.data(), gradient.data() + gradient.size());
+      all.push_back(static_cast<S>(
+          sampled_softmax_gradient(backend, rows.topRows(4), rows, {some, some, {}, {}},
+                                   gradient.topRows(4), y, {.temperature = 20})));
+      all.push_back(static_cast<S>(score_softmax(backend, rows, gradient)));
+      all.insert(all.end(), y.data(), y.data() + y.size());
       using Layer = pare::transformer::DenseLinear<S>;
       const pare::RowMatrix<S> w = rows.topRows(21);
       const auto head = projection_head(Projection<Layer, pare::transformer::Gelu, SameRows>(

@@ -80,6 +80,26 @@ TEST(DirectAu, ItsGradientsAreThoseOfFiniteDifferences) {
   }
 }
 
+/// Rows of 16 bits are those that they widen to.
+template <class S>
+void expect_widened() {
+  const RowMatrix<S> users = random_matrix<RowMatrix<S>>(8, 5, 1);
+  const RowMatrix<S> items = random_matrix<RowMatrix<S>>(8, 5, 2);
+  RowMatrix<float> u(8, 5), v(8, 5), got(16, 5), wanted(16, 5);
+  for (Index k = 0; k < u.size(); ++k) {
+    u.data()[k] = static_cast<float>(users.data()[k]);
+    v.data()[k] = static_cast<float>(items.data()[k]);
+  }
+  EXPECT_EQ(direct_au(users, items, got.topRows(8), got.bottomRows(8)).total,
+            direct_au(u, v, wanted.topRows(8), wanted.bottomRows(8)).total);
+  EXPECT_TRUE(got == wanted);
+  EXPECT_EQ(alignment(users, items), alignment(u, v));
+}
+TEST(DirectAu, RowsOf16BitsAreWidened) {
+  expect_widened<pare::bf16>();
+  expect_widened<pare::f16>();
+}
+
 TEST(DirectAu, SameBitsForAnyThreads) {
   const Wide users = random_matrix<Wide>(400, 9, 1), items = random_matrix<Wide>(400, 9, 2);
   pare::testing::same_bits_for_any_threads(pare::simd, [&](const auto& backend) {

@@ -143,6 +143,24 @@ TEST(Uniformity, SameBitsForAnyThreadsAndStride) {
   EXPECT_TRUE(pare::testing::bytes_of(by_rows) == pare::testing::bytes_of(by_columns));
 }
 
+/// Rows of 16 bits are those that they widen to.
+template <class S>
+void expect_widened() {
+  const RowMatrix<S> x = random_matrix<RowMatrix<S>>(211, 9, 4);
+  RowMatrix<float> wide(211, 9), got(211, 9), wanted(211, 9);
+  for (Index k = 0; k < x.size(); ++k) wide.data()[k] = static_cast<float>(x.data()[k]);
+  EXPECT_EQ(uniformity_gradient(x, got), uniformity_gradient(wide, wanted));
+  EXPECT_TRUE(got == wanted);
+  EXPECT_EQ(uniformity(x), uniformity(wide));
+  EXPECT_EQ(uniformity_gradient(pare::reference, x, got),
+            uniformity_gradient(pare::reference, wide, wanted));
+  EXPECT_TRUE(got == wanted);
+}
+TEST(Uniformity, RowsOf16BitsAreWidened) {
+  expect_widened<pare::bf16>();
+  expect_widened<pare::f16>();
+}
+
 TEST(Uniformity, TheSecondCallAllocatesNothing) {
   const RowMatrix<float> x = random_matrix<RowMatrix<float>>(300, 16, 2);
   RowMatrix<float> gradient(300, 16);

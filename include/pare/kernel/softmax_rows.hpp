@@ -25,11 +25,12 @@ template <StorageScalar S, bool Log>
 struct SoftmaxRows {
   const S* x = nullptr;  ///< [rows x columns], rows contiguous
   std::ptrdiff_t x_stride = 0;
-  S* out = nullptr;  ///< [rows x columns]
+  S* out = nullptr;  ///< [rows x columns]; null: log_sums alone are wanted
   std::ptrdiff_t out_stride = 0;
   std::ptrdiff_t rows = 0;
   std::ptrdiff_t columns = 0;
   double inverse_temperature = 1;
+  double* log_sums = nullptr;  ///< [rows] log sum_j e^(s x_ij) of each row; null: not wanted
 };
 
 /// out_i = log sum_j e^(s x_ij); -infinity where all x_ij are.
@@ -122,7 +123,7 @@ PARE_ALWAYS_INLINE void map_row(const S* x, S* out, std::ptrdiff_t columns, cons
 
 template <class Arch, bool Log, class S>
 PARE_ALWAYS_INLINE void softmax_row(const S* x, S* out, std::ptrdiff_t columns,
-                                    double inverse_temperature) noexcept {
+                                    double inverse_temperature, double* log_sum_of_row) noexcept {
   using T = compute_t<S>;
   using V = vec<T, Arch>;
   constexpr bool keeps = !Log && ComputeScalar<S>;
@@ -131,6 +132,9 @@ PARE_ALWAYS_INLINE void softmax_row(const S* x, S* out, std::ptrdiff_t columns,
   T* kept = nullptr;
   if constexpr (keeps) kept = out;
   const double sum = sum_of_powers<Arch>(x, columns, largest, scale, kept);
+  if (log_sum_of_row != nullptr)
+    *log_sum_of_row = static_cast<double>(largest) * inverse_temperature + __builtin_log(sum);
+  if (out == nullptr) return;
   const V top = broadcast<Arch>(largest);
   if constexpr (Log) {
     // Of a sum of 0 minus infinity is wanted, which the numbers themselves are.
@@ -159,8 +163,9 @@ PARE_ABI_BEGIN
 template <class Arch, class S, bool Log>
 void run_kernel(Arch, const SoftmaxRows<S, Log>& a) noexcept {
   for (std::ptrdiff_t r = 0; r < a.rows; ++r)
-    detail::softmax_row<Arch, Log>(a.x + r * a.x_stride, a.out + r * a.out_stride, a.columns,
-                                   a.inverse_temperature);
+    detail::softmax_row<Arch, Log>(
+        a.x + r * a.x_stride, a.out != nullptr ? a.out + r * a.out_stride : nullptr, a.columns,
+        a.inverse_temperature, a.log_sums != nullptr ? a.log_sums + r : nullptr);
 }
 
 template <class Arch, class S>

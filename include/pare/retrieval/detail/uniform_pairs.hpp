@@ -32,15 +32,16 @@ struct PairMemory {
 /// Weights of all pairs of rows, block by block. A block of unit rows is multiplied by tiles of
 /// unit columns, which are made for it anew: with 384 rows that takes 3 % of the time, and no copy
 /// of all rows is kept. Blocks and tiles are cut by the rows' number alone, and so are sums.
-template <class B, class T>
+template <class B, class S>
 class UniformPairs {
+  using T = compute_t<S>;
   static constexpr Index most_rows = 384;  ///< of a block: at most 256 KiB of it, in L2
   static constexpr Index tile = kernel::tile_keys;
   static constexpr Index lanes = kernel::PairWeights<T>::sum_lanes;
   static constexpr Index widest = 64 / static_cast<Index>(sizeof(T));
 
  public:
-  UniformPairs(const B& backend, PairMemory& memory, TensorView<const T, 2> x, double t)
+  UniformPairs(const B& backend, PairMemory& memory, TensorView<const S, 2> x, double t)
       : backend_(backend), memory_(memory), x_(x), t_(t), rows_(rows_of_block(x)) {
     memory_.sums.assign(static_cast<std::size_t>(items()), 0.0);
   }
@@ -99,7 +100,7 @@ class UniformPairs {
 
   /// A 16th of all rows, so that threads share the work evenly; not so few that making columns
   /// anew takes long.
-  static Index rows_of_block(TensorView<const T, 2> x) {
+  static Index rows_of_block(TensorView<const S, 2> x) {
     constexpr Index group = kernel::tile_rows;
     constexpr Index most_bytes = Index{256} << 10;
     const Index fit = most_bytes / (x.cols() * static_cast<Index>(sizeof(T)));
@@ -184,7 +185,7 @@ class UniformPairs {
 
   const B& backend_;
   PairMemory& memory_;
-  TensorView<const T, 2> x_;
+  TensorView<const S, 2> x_;
   double t_;
   Index rows_;
 };

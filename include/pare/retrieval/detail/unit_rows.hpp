@@ -17,16 +17,22 @@
 namespace pare::retrieval::detail {
 PARE_ABI_BEGIN
 
+/// A number of any storage scalar, as it is.
+template <class S>
+double widened(S x) {
+  return static_cast<double>(static_cast<compute_t<S>>(x));
+}
+
 /// The norm of a row, in double. Eight sums, which a compiler keeps in registers side by side.
-template <class T>
-double row_norm(TensorView<const T, 2> x, Index row) {
+template <class S>
+double row_norm(TensorView<const S, 2> x, Index row) {
   constexpr Index n = 8;
   std::array<double, n> squares{};
-  const T* const from = &x(row, 0);
+  const S* const from = &x(row, 0);
   const Index stride = x.stride[1], whole = x.cols() / n * n;
   const auto add = [&](Index c, Index step) {
     for (Index k = 0; k < n; ++k) {
-      const auto value = static_cast<double>(from[(c + k) * step]);
+      const auto value = widened(from[(c + k) * step]);
       squares[static_cast<std::size_t>(k)] += value * value;
     }
   };
@@ -37,16 +43,15 @@ double row_norm(TensorView<const T, 2> x, Index row) {
   double sum = 0;
   for (const double part : squares) sum += part;
   for (Index c = whole; c < x.cols(); ++c) {
-    const auto value = static_cast<double>(from[c * stride]);
+    const auto value = widened(from[c * stride]);
     sum += value * value;
   }
   if (is_finite(sum) && sum > 1e-280) return std::sqrt(sum);
   // Squares of doubles may be too large or too small where the row is not.
   double largest = 0, scaled = 0;
-  for (Index c = 0; c < x.cols(); ++c)
-    largest = std::max(largest, std::abs(static_cast<double>(x(row, c))));
+  for (Index c = 0; c < x.cols(); ++c) largest = std::max(largest, std::abs(widened(x(row, c))));
   for (Index c = 0; c < x.cols(); ++c) {
-    const double part = static_cast<double>(x(row, c)) / largest;
+    const double part = widened(x(row, c)) / largest;
     scaled += part * part;
   }
   return largest * std::sqrt(scaled);
@@ -54,14 +59,14 @@ double row_norm(TensorView<const T, 2> x, Index row) {
 
 /// 1 / |x_i| of each row. \throws std::invalid_argument if a row has no direction: its norm is 0,
 /// or it or its inverse is not finite
-template <class T>
-void inverse_norms(const char* function, const char* argument, TensorView<const T, 2> x,
+template <class S>
+void inverse_norms(const char* function, const char* argument, TensorView<const S, 2> x,
                    std::vector<double>& inverse) {
   inverse.resize(static_cast<std::size_t>(x.rows()));
   for (Index i = 0; i < x.rows(); ++i) {
     const double norm = row_norm(x, i);
-    // In T, which unit rows are made in, and so neither 0 nor infinite there.
-    const auto own = static_cast<double>(static_cast<T>(1 / norm));
+    // In the scalar that unit rows are made in, and so neither 0 nor infinite there.
+    const auto own = static_cast<double>(static_cast<compute_t<S>>(1 / norm));
     check(norm > 0 && is_finite(norm) && is_finite(own) && own > 0, function, argument,
           Worded{"row ", i, ", whose norm is 0, not finite or out of range"},
           "rows that have a direction");
@@ -70,20 +75,21 @@ void inverse_norms(const char* function, const char* argument, TensorView<const 
 }
 
 /// Row `row` of x with norm 1.
-template <class T>
-void unit_row(TensorView<const T, 2> x, Index row, double inverse_norm, T* unit) {
+template <class S>
+void unit_row(TensorView<const S, 2> x, Index row, double inverse_norm, compute_t<S>* unit) {
+  using T = compute_t<S>;
   const auto factor = static_cast<T>(inverse_norm);
-  const T* const from = &x(row, 0);
+  const S* const from = &x(row, 0);
   if (x.stride[1] == 1)
-    for (Index c = 0; c < x.cols(); ++c) unit[c] = from[c] * factor;
+    for (Index c = 0; c < x.cols(); ++c) unit[c] = static_cast<T>(from[c]) * factor;
   else
-    for (Index c = 0; c < x.cols(); ++c) unit[c] = from[c * x.stride[1]] * factor;
+    for (Index c = 0; c < x.cols(); ++c) unit[c] = static_cast<T>(from[c * x.stride[1]]) * factor;
 }
 
 /// What is common to objectives of unit rows: at least two rows and a column, and rows that have a
 /// direction.
-template <class T>
-void check_unit_rows(const char* function, const char* argument, TensorView<const T, 2> x,
+template <class S>
+void check_unit_rows(const char* function, const char* argument, TensorView<const S, 2> x,
                      std::vector<double>& inverse) {
   check_view(function, argument, x);
   check(x.cols() >= 1, function, argument, x.extent, "at least one column");

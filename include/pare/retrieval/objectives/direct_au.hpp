@@ -28,6 +28,7 @@
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/view_check.hpp>
+#include <pare/retrieval/detail/gradient_of.hpp>
 #include <pare/retrieval/detail/unit_rows.hpp>
 #include <pare/retrieval/objectives/uniformity.hpp>
 
@@ -57,9 +58,9 @@ struct AlignmentMemory {
   std::vector<double> x, y;  ///< [rows] inverse norms
 };
 
-template <class T>
+template <class S>
 void check_alignment(const char* function, const char* first, const char* second,
-                     TensorView<const T, 2> x, TensorView<const T, 2> y, AlignmentMemory& memory) {
+                     TensorView<const S, 2> x, TensorView<const S, 2> y, AlignmentMemory& memory) {
   check_view(function, first, x);
   check_view(function, second, y);
   check(x.rows() >= 1 && x.cols() >= 1, function, first, x.extent, "at least one row and column");
@@ -69,27 +70,27 @@ void check_alignment(const char* function, const char* first, const char* second
 }
 
 /// Of checked rows: <u_b, v_b>.
-template <class T>
-double unit_dot(TensorView<const T, 2> x, TensorView<const T, 2> y, const AlignmentMemory& memory,
+template <class S>
+double unit_dot(TensorView<const S, 2> x, TensorView<const S, 2> y, const AlignmentMemory& memory,
                 Index row) {
   const double by_x = memory.x[static_cast<std::size_t>(row)];
   const double by_y = memory.y[static_cast<std::size_t>(row)];
   double dot = 0;
   for (Index c = 0; c < x.cols(); ++c)
-    dot += (static_cast<double>(x(row, c)) * by_x) * (static_cast<double>(y(row, c)) * by_y);
+    dot += (widened(x(row, c)) * by_x) * (widened(y(row, c)) * by_y);
   return dot;
 }
 
 /// The distances themselves, not 2 - 2 <u, v>, of which little is right where rows are close.
-template <class T>
-double alignment_of(TensorView<const T, 2> x, TensorView<const T, 2> y,
+template <class S>
+double alignment_of(TensorView<const S, 2> x, TensorView<const S, 2> y,
                     const AlignmentMemory& memory) {
   double sum = 0;
   for (Index b = 0; b < x.rows(); ++b) {
     const double by_x = memory.x[static_cast<std::size_t>(b)];
     const double by_y = memory.y[static_cast<std::size_t>(b)];
     for (Index c = 0; c < x.cols(); ++c) {
-      const double d = static_cast<double>(x(b, c)) * by_x - static_cast<double>(y(b, c)) * by_y;
+      const double d = widened(x(b, c)) * by_x - widened(y(b, c)) * by_y;
       sum += d * d;
     }
   }
@@ -97,42 +98,45 @@ double alignment_of(TensorView<const T, 2> x, TensorView<const T, 2> y,
 }
 
 /// Adds the gradients of alignment to both.
-template <class T>
-void add_alignment_gradient(TensorView<const T, 2> x, TensorView<const T, 2> y,
-                            const AlignmentMemory& memory, TensorView<T, 2> by_x,
-                            TensorView<T, 2> by_y) {
+template <class S>
+void add_alignment_gradient(TensorView<const S, 2> x, TensorView<const S, 2> y,
+                            const AlignmentMemory& memory, TensorView<compute_t<S>, 2> by_x,
+                            TensorView<compute_t<S>, 2> by_y) {
   const double factor = -2 / static_cast<double>(x.rows());
   for (Index b = 0; b < x.rows(); ++b) {
     const double nx = memory.x[static_cast<std::size_t>(b)];
     const double ny = memory.y[static_cast<std::size_t>(b)];
     const double dot = unit_dot(x, y, memory, b);
     for (Index c = 0; c < x.cols(); ++c) {
-      const double u = static_cast<double>(x(b, c)) * nx, v = static_cast<double>(y(b, c)) * ny;
-      by_x(b, c) = static_cast<T>(static_cast<double>(by_x(b, c)) + factor * (v - u * dot) * nx);
-      by_y(b, c) = static_cast<T>(static_cast<double>(by_y(b, c)) + factor * (u - v * dot) * ny);
+      const double u = widened(x(b, c)) * nx, v = widened(y(b, c)) * ny;
+      by_x(b, c) =
+          static_cast<compute_t<S>>(static_cast<double>(by_x(b, c)) + factor * (v - u * dot) * nx);
+      by_y(b, c) =
+          static_cast<compute_t<S>>(static_cast<double>(by_y(b, c)) + factor * (u - v * dot) * ny);
     }
   }
 }
 
-template <class T>
-double alignment(TensorView<const T, 2> x, TensorView<const T, 2> y) {
+template <class S>
+double alignment(TensorView<const S, 2> x, TensorView<const S, 2> y) {
   AlignmentMemory memory;
   check_alignment("retrieval::alignment", "x", "y", x, y, memory);
   return alignment_of(x, y, memory);
 }
 
-template <class T>
-void check_gradient(const char* function, const char* argument, TensorView<T, 2> gradient,
-                    TensorView<const T, 2> users, TensorView<const T, 2> items) {
+template <class S>
+void check_gradient(const char* function, const char* argument,
+                    TensorView<compute_t<S>, 2> gradient, TensorView<const S, 2> users,
+                    TensorView<const S, 2> items) {
   check_writable(function, argument, gradient);
   check_extents<2>(function, argument, gradient.extent, users.extent);
   check_no_overlap(function, argument, gradient, "users", users);
   check_no_overlap(function, argument, gradient, "items", items);
 }
 
-template <class B, class T>
-DirectAu direct_au(const B& backend, TensorView<const T, 2> users, TensorView<const T, 2> items,
-                   TensorView<T, 2> by_users, TensorView<T, 2> by_items,
+template <class B, class S>
+DirectAu direct_au(const B& backend, TensorView<const S, 2> users, TensorView<const S, 2> items,
+                   TensorView<compute_t<S>, 2> by_users, TensorView<compute_t<S>, 2> by_items,
                    const DirectAuOptions& options) {
   constexpr const char* function = "retrieval::direct_au";
   check(options.gamma >= 0 && is_finite(options.gamma), function, "gamma", options.gamma,
@@ -161,13 +165,13 @@ PARE_ABI_BEGIN
 /// The mean squared distance of unit rows that belong together; 0 where all point the same way, at
 /// most 4.
 ///
-/// \param x [rows, dim] of float or double, any strides, at least one row
+/// \param x [rows, dim] of float, double, bf16 or f16, any strides, at least one row
 /// \param y the same
 /// \throws std::invalid_argument if shapes differ, one is empty, or a row's norm is 0 or not finite
 ///
 /// Cost: two reads, sums in double, on one thread.
 template <In<2> X, In<2> Y>
-requires ComputeScalar<scalar_of<X>> && SameScalar<X, Y>
+requires SameScalar<X, Y>
 double alignment(const X& x, const Y& y) {
   return detail::alignment(as_const(to_view(x)), as_const(to_view(y)));
 }
@@ -175,17 +179,18 @@ double alignment(const X& x, const Y& y) {
 /// DirectAU's loss of a batch, whose gradients it writes.
 ///
 /// \param backend       left out: pare::simd
-/// \param users,items   [pairs, dim] of float or double, any strides, at least two rows; row b of
-///                      both is a pair
-/// \param user_gradient [pairs, dim], written; apart from the others
+/// \param users,items   [pairs, dim] of float, double, bf16 or f16, any strides, at least two
+///                      rows; row b of both is a pair
+/// \param user_gradient [pairs, dim] of what they are computed in (float for 16 bits), written;
+///                      apart from the others
 /// \param item_gradient the same
 /// \throws std::invalid_argument if shapes differ, there are fewer than two pairs, a row has the
 ///         norm 0 or one that is not finite, gradients overlap or do not fit, or an option is out
 ///         of its range. Nothing is written then.
 ///
 /// Cost and memory: two of uniformity_gradient. The same bits for any number of threads.
-template <Backend B, In<2> U, In<2> I, Out<2> GU, Out<2> GI>
-requires ComputeScalar<scalar_of<U>> && SameScalar<U, I, GU, GI>
+template <Backend B, In<2> U, In<2> I, GradientOf<U> GU, GradientOf<U> GI>
+requires SameScalar<U, I>
 DirectAu direct_au(const B& backend, const U& users, const I& items, GU&& user_gradient,
                    GI&& item_gradient, const DirectAuOptions& options = {}) {
   return detail::direct_au(on_any_executor(backend), as_const(to_view(users)),
@@ -194,18 +199,18 @@ DirectAu direct_au(const B& backend, const U& users, const I& items, GU&& user_g
 }
 
 /// \overload
-template <In<2> U, In<2> I, Out<2> GU, Out<2> GI>
-requires ComputeScalar<scalar_of<U>> && SameScalar<U, I, GU, GI>
+template <In<2> U, In<2> I, GradientOf<U> GU, GradientOf<U> GI>
+requires SameScalar<U, I>
 DirectAu direct_au(const U& users, const I& items, GU&& user_gradient, GI&& item_gradient,
                    const DirectAuOptions& options = {}) {
   return direct_au(simd, users, items, user_gradient, item_gradient, options);
 }
 
 PARE_REFUSE_CALLS(alignment, "retrieval::alignment", "after y: wanted nothing",
-                  (INPUT, (roles::ReadsCompute<2>), "x", "[rows, dim]"),
+                  (INPUT, (roles::Reads<2>), "x", "[rows, dim]"),
                   (INPUT, (roles::ReadsSame<2>), "y", "[rows, dim]"))
 PARE_REFUSE_CALLS(direct_au, "retrieval::direct_au", "after item_gradient: wanted DirectAuOptions",
-                  (INPUT, (roles::ReadsCompute<2>), "users", "[pairs, dim]"),
+                  (INPUT, (roles::Reads<2>), "users", "[pairs, dim]"),
                   (INPUT, (roles::ReadsSame<2>), "items", "[pairs, dim]"),
                   (OUTPUT, (roles::WritesComputed<2>), "user_gradient", "[pairs, dim]"),
                   (OUTPUT, (roles::WritesComputed<2>), "item_gradient", "[pairs, dim]"))

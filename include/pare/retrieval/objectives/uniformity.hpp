@@ -35,6 +35,7 @@
 #include <pare/core/refused_call.hpp>
 #include <pare/core/tensor_view.hpp>
 #include <pare/core/view_check.hpp>
+#include <pare/retrieval/detail/gradient_of.hpp>
 #include <pare/retrieval/detail/reference_uniformity.hpp>
 #include <pare/retrieval/detail/uniform_pairs.hpp>
 #include <pare/retrieval/detail/unit_rows.hpp>
@@ -54,8 +55,8 @@ struct UniformityOptions {
 namespace detail {
 PARE_ABI_BEGIN
 
-template <class T>
-void check_uniformity(const char* function, TensorView<const T, 2> x,
+template <class S>
+void check_uniformity(const char* function, TensorView<const S, 2> x,
                       const UniformityOptions& options, std::vector<double>& inverse) {
   check(options.t > 0 && options.t <= 20, function, "t", options.t, "above 0, at most 20");
   check(is_finite(options.weight), function, "weight", options.weight, "a finite number");
@@ -71,19 +72,19 @@ inline double mean_of_pairs(double total, Index n) {
   return std::log(total) - std::log(rows * (rows - 1) / 2);
 }
 
-template <class B, class T>
-double uniformity(const B& backend, TensorView<const T, 2> x, const UniformityOptions& options) {
+template <class B, class S>
+double uniformity(const B& backend, TensorView<const S, 2> x, const UniformityOptions& options) {
   const auto memory = leased<PairMemory>(backend);
   check_uniformity("retrieval::uniformity", x, options, memory->inverse);
   if constexpr (KernelBackend<B>)
-    return mean_of_pairs(UniformPairs<B, T>(backend, *memory, x, options.t).total(), x.rows());
+    return mean_of_pairs(UniformPairs<B, S>(backend, *memory, x, options.t).total(), x.rows());
   else
     return mean_of_pairs(reference_pairs(x, memory->inverse, options.t), x.rows());
 }
 
-template <class B, class T>
-double uniformity_gradient(const B& backend, TensorView<const T, 2> x, TensorView<T, 2> gradient,
-                           const UniformityOptions& options) {
+template <class B, class S>
+double uniformity_gradient(const B& backend, TensorView<const S, 2> x,
+                           TensorView<compute_t<S>, 2> gradient, const UniformityOptions& options) {
   constexpr const char* function = "retrieval::uniformity_gradient";
   const auto memory = leased<PairMemory>(backend);
   check_uniformity(function, x, options, memory->inverse);
@@ -92,7 +93,7 @@ double uniformity_gradient(const B& backend, TensorView<const T, 2> x, TensorVie
   check_no_overlap(function, "gradient", gradient, "x", x);
   if constexpr (KernelBackend<B>)
     return mean_of_pairs(
-        UniformPairs<B, T>(backend, *memory, x, options.t).gradient(gradient, options.weight),
+        UniformPairs<B, S>(backend, *memory, x, options.t).gradient(gradient, options.weight),
         x.rows());
   else
     return mean_of_pairs(
@@ -106,37 +107,36 @@ PARE_ABI_BEGIN
 /// The uniformity of the rows' directions.
 ///
 /// \param backend left out: pare::simd
-/// \param x       [rows, dim] of float or double, any strides, at least two rows
+/// \param x       [rows, dim] of float, double, bf16 or f16, any strides, at least two rows; 16
+///                bits are widened, and computed in float
 /// \param options see UniformityOptions
 /// \throws std::invalid_argument if there are fewer rows, no column, a row whose norm is 0 or not
 ///         finite, an option is out of its range, or memory as below would not fit 63 bits
 ///
 /// Cost: rows^2 dim FLOPs, which bind from a dim of about 30 on, and an exponential per pair.
 /// Memory, in the workspace: per worker at most 384 rows, and 128 of the others twice; a number per
-/// row. Weights, and a row's sum of them in each lane, are in x's scalar; lanes and rows are added
-/// up in double. The same bits for any number of threads.
+/// row. Weights, and a row's sum of them in each lane, are in what x is computed in; lanes and rows
+/// are added up in double. The same bits for any number of threads.
 template <Backend B, In<2> X>
-requires ComputeScalar<scalar_of<X>>
 double uniformity(const B& backend, const X& x, const UniformityOptions& options = {}) {
   return detail::uniformity(on_any_executor(backend), as_const(to_view(x)), options);
 }
 
 /// \overload
 template <In<2> X>
-requires ComputeScalar<scalar_of<X>>
 double uniformity(const X& x, const UniformityOptions& options = {}) {
   return uniformity(simd, x, options);
 }
 
 /// Writes the gradient by x, and returns the uniformity.
 ///
-/// \param gradient [rows, dim], any strides, of x's scalar; apart from x
+/// \param gradient [rows, dim], any strides, of what x is computed in (float for 16 bits); apart
+///                 from x
 /// \throws std::invalid_argument as uniformity, or if gradient does not fit. Nothing is then
 ///         written.
 ///
 /// Cost: 4 rows^2 dim FLOPs, and two exponentials per pair. Memory: about twice that of uniformity.
-template <Backend B, In<2> X, Out<2> G>
-requires ComputeScalar<scalar_of<X>> && SameScalar<X, G>
+template <Backend B, In<2> X, GradientOf<X> G>
 double uniformity_gradient(const B& backend, const X& x, G&& gradient,
                            const UniformityOptions& options = {}) {
   return detail::uniformity_gradient(on_any_executor(backend), as_const(to_view(x)),
@@ -144,17 +144,16 @@ double uniformity_gradient(const B& backend, const X& x, G&& gradient,
 }
 
 /// \overload
-template <In<2> X, Out<2> G>
-requires ComputeScalar<scalar_of<X>> && SameScalar<X, G>
+template <In<2> X, GradientOf<X> G>
 double uniformity_gradient(const X& x, G&& gradient, const UniformityOptions& options = {}) {
   return uniformity_gradient(simd, x, gradient, options);
 }
 
 PARE_REFUSE_CALLS(uniformity, "retrieval::uniformity", "after x: wanted UniformityOptions",
-                  (INPUT, (roles::ReadsCompute<2>), "x", "[rows, dim]"))
+                  (INPUT, (roles::Reads<2>), "x", "[rows, dim]"))
 PARE_REFUSE_CALLS(uniformity_gradient, "retrieval::uniformity_gradient",
                   "after gradient: wanted UniformityOptions",
-                  (INPUT, (roles::ReadsCompute<2>), "x", "[rows, dim]"),
+                  (INPUT, (roles::Reads<2>), "x", "[rows, dim]"),
                   (OUTPUT, (roles::WritesComputed<2>), "gradient", "[rows, dim]"))
 
 PARE_ABI_END
