@@ -78,16 +78,45 @@ TEST(Recommender, SplitsEachUsersItems) {
 /// user's kind that are not seen are 7 at the most.
 TEST(Recommender, EveryMethodFindsTheKind) {
   const Split split = recommender::split_items(two_kinds(), 3);
-  for (const Method method : {Method::DirectAu, Method::Bpr, Method::SampledSoftmax}) {
-    const recommender::Choice choice{1e-2, method == Method::DirectAu ? .5
-                                           : method == Method::Bpr    ? 1e-5
-                                                                      : .2};
+  for (const Method method : {Method::DirectAu, Method::Bpr, Method::SampledSoftmax,
+                              Method::DirectAuLightGcn, Method::BprLightGcn}) {
+    const recommender::Choice choice{1e-2, recommender::is_direct_au(method) ? .5
+                                           : recommender::is_bpr(method)     ? 1e-5
+                                                                             : .2};
     const recommender::TrainOptions options{.dim = 8, .batch = 128, .epochs = 40};
     const auto run = recommender::train(method, choice, split, options, 1);
     EXPECT_GT(run.test.recall, .95) << static_cast<int>(method);
     EXPECT_GT(run.test.ndcg, .3) << static_cast<int>(method);
     EXPECT_EQ(run.test.ndcg, recommender::train(method, choice, split, options, 1).test.ndcg);
   }
+}
+
+/// A step along the gradient of a sum of rows that are smoothed, by differences of numbers.
+TEST(Recommender, GradientsGoBackThroughTheGraph) {
+  const Split split = recommender::split_items(two_kinds(), 3);
+  const auto graph = recommender::detail::training_graph(split);
+  EXPECT_TRUE(graph.isApprox(recommender::Graph(graph.transpose())));
+  const Eigen::MatrixXf dense = graph;
+  const auto smooth = [&](const recommender::Rows& x) {
+    return recommender::Rows(.25f * (x + dense * (x + dense * (x + dense * x))));
+  };
+  recommender::Factors factors(split.users, split.items, 3, 1e-2, 1);
+  const recommender::Rows users = factors.users(), items = factors.items();
+  recommender::Rows numbers(users.rows() + items.rows(), 3);
+  numbers << users, items;
+  factors.smooth_over(graph);
+  factors.make_rows(pare::simd);
+  EXPECT_TRUE(factors.users().isApprox(smooth(numbers).topRows(split.users), 1e-4f));
+  EXPECT_TRUE(factors.items().isApprox(smooth(numbers).bottomRows(split.items), 1e-4f));
+  // The gradient of the first user's first number alone; Adam's first step is the rate by its sign.
+  factors.by_users()(0, 0) = 1;
+  factors.move(pare::simd, 0);
+  factors.make_rows(pare::simd);
+  recommender::Rows unit = recommender::Rows::Zero(numbers.rows(), 3);
+  unit(0, 0) = 1;
+  const recommender::Rows by_numbers = smooth(unit);
+  const recommender::Rows moved = numbers - 1e-2f * (by_numbers.array() > 0).cast<float>().matrix();
+  EXPECT_TRUE(factors.users().isApprox(smooth(moved).topRows(split.users), 1e-3f));
 }
 
 TEST(Recommender, ReadsItsArguments) {

@@ -15,7 +15,8 @@ inline constexpr const char* usage_text =
     R"(usage: recommender FOLDER [options]
 
 Trains matrix factorisations of the ratings in FOLDER (movies.csv and ratings.csv of MovieLens'
-ml-latest-small) by DirectAU, BPR and sampled softmax, beside popularity, and prints how well each
+ml-latest-small) by DirectAU, BPR and sampled softmax, the first two with rows smoothed over the
+graph of training too (LightGCN), beside popularity, and prints how well each
 ranks the films that users were not trained on. Options of each method are chosen from a grid of
 eight, on a split of its own.
 

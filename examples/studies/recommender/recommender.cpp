@@ -2,8 +2,8 @@
 
 /// \file
 /// Do alignment and uniformity (DirectAU, KDD 2022) rank films better than BPR, with the same
-/// matrix factorisation, and where does sampled softmax stand? The calls into Pare are in
-/// recommender/objectives.hpp and recommender/judge.hpp.
+/// matrix factorisation, where does sampled softmax stand, and what does LightGCN add? The calls
+/// into Pare are in recommender/objectives.hpp, recommender/factors.hpp and recommender/judge.hpp.
 
 #include "common/movie_lens.hpp"
 #include "common/run_program.hpp"
@@ -57,6 +57,9 @@ void run(const recommender::Arguments& arguments) {
   recommender::print_difference(results[0], results[1]);
   recommender::print_difference(results[2], results[1]);
   recommender::print_difference(results[0], results[2]);
+  recommender::print_difference(results[3], results[4]);
+  recommender::print_difference(results[4], results[1]);
+  recommender::print_difference(results[3], results[0]);
 }
 
 }  // namespace

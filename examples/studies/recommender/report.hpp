@@ -27,6 +27,8 @@ inline constexpr Named methods[] = {
     {Method::DirectAu, "DirectAU", "gamma"},
     {Method::Bpr, "BPR", "weight decay"},
     {Method::SampledSoftmax, "sampled softmax", "temperature"},
+    {Method::DirectAuLightGcn, "DirectAU, LightGCN", "gamma"},
+    {Method::BprLightGcn, "BPR, LightGCN", "weight decay"},
 };
 
 /// Qualities of a method on all splits, and its seconds per epoch.
@@ -53,7 +55,7 @@ inline Choice choose(const Named& named, const Split& split, const TrainOptions&
     best = choice;
     best_run = run;
   }
-  std::printf("%-16s rate %g, %s %g (of %zu choices): validation NDCG@20 %.4f, by %s, epoch %d\n",
+  std::printf("%-18s rate %g, %s %g (of %zu choices): validation NDCG@20 %.4f, by %s, epoch %d\n",
               named.name, best.learning_rate, named.option, best.option, grid.size(),
               best_run.validation.ndcg, best_run.by_cosine ? "cosines" : "products",
               best_run.best_epoch);
@@ -67,10 +69,10 @@ inline double deviation(const std::vector<double>& values) {
 }
 
 inline void print_results(const std::vector<Results>& all) {
-  std::printf("\n%-16s %-20s %-20s %12s %8s\n", "", "Recall@20", "NDCG@20", "s per epoch",
+  std::printf("\n%-18s %-20s %-20s %12s %8s\n", "", "Recall@20", "NDCG@20", "s per epoch",
               "epochs");
   for (const Results& r : all) {
-    std::printf("%-16s %.4f +- %.4f     %.4f +- %.4f", r.name.c_str(),
+    std::printf("%-18s %.4f +- %.4f     %.4f +- %.4f", r.name.c_str(),
                 models::mean_of(r.recall).value, deviation(r.recall), models::mean_of(r.ndcg).value,
                 deviation(r.ndcg));
     if (r.epochs > 0)

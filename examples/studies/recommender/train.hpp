@@ -10,6 +10,7 @@
 #include "recommender/objectives.hpp"
 
 #include <pare/core/backend.hpp>
+#include <pare/graph/normalized_adjacency.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -21,7 +22,17 @@
 
 namespace recommender {
 
-enum class Method { DirectAu, Bpr, SampledSoftmax };
+/// Objectives, and two of them with rows smoothed over the graph of training (LightGCN, three
+/// steps).
+enum class Method { DirectAu, Bpr, SampledSoftmax, DirectAuLightGcn, BprLightGcn };
+
+inline bool is_smoothed(Method method) {
+  return method == Method::DirectAuLightGcn || method == Method::BprLightGcn;
+}
+inline bool is_direct_au(Method method) {
+  return method == Method::DirectAu || method == Method::DirectAuLightGcn;
+}
+inline bool is_bpr(Method method) { return method == Method::Bpr || method == Method::BprLightGcn; }
 
 /// What is chosen: the rate, and the one option that a method of these depends on most.
 struct Choice {
@@ -80,6 +91,17 @@ class Epochs {
   std::size_t steps_ = 0;
 };
 
+/// The pairs of training as a graph, divided symmetrically by degrees.
+inline Graph training_graph(const Split& split) {
+  std::vector<Eigen::Triplet<float>> pairs;
+  for (Index u = 0; u < split.users; ++u)
+    for (const Index item : split.train.lists().of(u))
+      pairs.emplace_back(static_cast<int>(u), static_cast<int>(item), 1.0f);
+  Graph between(split.users, split.items);
+  between.setFromTriplets(pairs.begin(), pairs.end());
+  return pare::graph::normalized_adjacency(pare::graph::bipartite_adjacency(between));
+}
+
 /// Keeps the better of both ways to score, if it is the best so far.
 inline bool keep_better(Factors& factors, const Split& split, int epoch, Run& run) {
   bool better = false;
@@ -97,18 +119,21 @@ inline bool keep_better(Factors& factors, const Split& split, int epoch, Run& ru
 }
 
 template <class Objective>
-Run train(Objective objective, double weight_decay, const Split& split, double learning_rate,
-          const TrainOptions& limits, std::uint64_t seed) {
+Run train(Objective objective, bool smoothed, double weight_decay, const Split& split,
+          double learning_rate, const TrainOptions& limits, std::uint64_t seed) {
   pare::Workspace workspace;
   const auto backend = pare::simd.threads(limits.threads).with(workspace);
   Factors factors(split.users, split.items, limits.dim, learning_rate, seed);
+  if (smoothed) factors.smooth_over(training_graph(split));
+  factors.make_rows(backend);
   Epochs epochs(split, limits.batch, seed + 1);
   Run run;
   for (int waited = 0; waited < patience && run.epochs < limits.epochs;) {
     const auto start = std::chrono::steady_clock::now();
     epochs.each([&](const Batch& batch) {
       objective.add_gradients(backend, batch, split, factors);
-      factors.move(weight_decay);
+      factors.move(backend, weight_decay);
+      factors.make_rows(backend);
     });
     run.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     if (++run.epochs % epochs_between == 0)
@@ -123,28 +148,22 @@ Run train(Objective objective, double weight_decay, const Split& split, double l
 inline Run train(Method method, const Choice& choice, const Split& split,
                  const TrainOptions& options, std::uint64_t seed) {
   const auto go = [&](auto objective, double decay) {
-    return detail::train(std::move(objective), decay, split, choice.learning_rate, options,
-                         10 * seed);
+    return detail::train(std::move(objective), is_smoothed(method), decay, split,
+                         choice.learning_rate, options, 10 * seed);
   };
-  switch (method) {
-    case Method::DirectAu:
-      return go(ByDirectAu{choice.option, {}, {}, {}, {}}, small_decay);
-    case Method::Bpr:
-      return go(ByBpr(10 * seed + 2), choice.option);
-    default:
-      return go(BySampledSoftmax(choice.option, split.items, static_cast<Index>(options.batch),
-                                 10 * seed + 2),
-                small_decay);
-  }
+  if (is_direct_au(method)) return go(ByDirectAu{choice.option, {}, {}, {}, {}}, small_decay);
+  if (is_bpr(method)) return go(ByBpr(10 * seed + 2), choice.option);
+  return go(BySampledSoftmax(choice.option, split.items, static_cast<Index>(options.batch),
+                             10 * seed + 2),
+            small_decay);
 }
 
 /// Eight choices of each method.
 inline std::vector<Choice> grid_of(Method method) {
   std::vector<Choice> grid;
-  const std::vector<double> options = method == Method::DirectAu ? std::vector<double>{.1, .3, 1, 3}
-                                      : method == Method::Bpr
-                                          ? std::vector<double>{1e-6, 1e-5, 1e-4, 1e-3}
-                                          : std::vector<double>{.07, .1, .2, .4};
+  const std::vector<double> options = is_direct_au(method) ? std::vector<double>{.1, .3, 1, 3}
+                                      : is_bpr(method) ? std::vector<double>{1e-6, 1e-5, 1e-4, 1e-3}
+                                                       : std::vector<double>{.07, .1, .2, .4};
   for (const double rate : {3e-3, 1e-2})
     for (const double option : options) grid.push_back({rate, option});
   return grid;

@@ -62,7 +62,8 @@ void check_uniformity(const char* function, TensorView<const S, 2> x,
   check(is_finite(options.weight), function, "weight", options.weight, "a finite number");
   check(x.rows() >= 2, function, "x", x.extent, "at least two rows");
   // A worker's blocks and tiles of rows, of up to 384 rows in each of them.
-  checked_count(function, "x", checked_product(function, "x", x.cols(), 2048), sizeof(T));
+  checked_count(function, "x", checked_product(function, "x", x.cols(), 2048),
+                sizeof(compute_t<S>));
   check_unit_rows(function, "x", x, inverse);
 }
 
