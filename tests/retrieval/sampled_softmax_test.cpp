@@ -378,6 +378,30 @@ TEST(SampledSoftmax, RefusesGradientsThatDoNotFit) {
   wrong(c.by_items.topRows(4), c.by_items, "user_gradient");
 }
 
+/// A gradient of zeros that is also a list of ids 0, or of chances of 1.
+TEST(SampledSoftmax, RefusesGradientsOverItsLists) {
+  Case c(4, 3, 4, 2);
+  Wide over = Wide::Zero(4, 2);
+  const auto ids = [&](std::size_t count) {
+    return std::span(reinterpret_cast<const Index*>(over.data()), count);
+  };
+  const List positives(4, 1), negatives(3, 2);
+  const std::vector<SampledItems> lists{
+      {ids(4), negatives, {}, {}},
+      {positives, ids(3), {}, {}},
+      {positives, negatives, std::span<const double>(over.data(), 4), {}},
+      {positives, negatives, {}, ids(4)}};
+  for (const SampledItems& sampled : lists) {
+    const char* const f = "retrieval::sampled_softmax_gradient";
+    refuses_and_leaves_alone(
+        [&] { sampled_softmax_gradient(c.users, c.items, sampled, over, c.by_items); }, f,
+        "user_gradient", over, c.by_items);
+    refuses_and_leaves_alone(
+        [&] { sampled_softmax_gradient(c.users, c.items, sampled, c.by_users, over); }, f,
+        "item_gradient", over, c.by_users);
+  }
+}
+
 TEST(Proposal, DrawsByItsProbabilities) {
   const std::vector<double> weights{0, 1, 0, 3, 0};
   const auto of = Proposal::of(weights);
