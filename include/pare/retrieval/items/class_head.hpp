@@ -21,6 +21,7 @@
 #include <type_traits>
 
 namespace pare::retrieval {
+PARE_ABI_BEGIN
 
 /// A head: logits <classes_c, W s>, with s a session and W the map.
 template <ComputeScalar T>
@@ -46,6 +47,7 @@ using HeadList = std::type_identity_t<std::span<const ClassHead<scalar_of<X>>>>;
 template <class X>
 using HeadGradients = std::type_identity_t<std::span<const ClassGradient<scalar_of<X>>>>;
 
+PARE_ABI_END
 }  // namespace pare::retrieval
 
 #include <pare/core/macros_on.hpp>

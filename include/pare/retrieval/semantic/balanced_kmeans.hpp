@@ -53,6 +53,7 @@ struct BalancedKMeansOptions {
   std::uint64_t seed = 1;  ///< of the rows that centroids begin as
 };
 
+PARE_ABI_BEGIN
 /// Clusters of equal size.
 template <ComputeScalar T>
 struct BalancedClusters {
@@ -62,6 +63,7 @@ struct BalancedClusters {
   int sweeps = 0;                         ///< that were made
   bool settled = false;                   ///< whether the last one moved no row
 };
+PARE_ABI_END
 
 namespace detail {
 PARE_ABI_BEGIN

@@ -51,6 +51,7 @@ struct SemanticIdOptions {
   std::uint64_t seed = 1;  ///< of where clusters begin
 };
 
+PARE_ABI_BEGIN
 /// Ids of the rows that were fitted, and what others are encoded by.
 template <ComputeScalar T>
 struct SemanticIdFit {
@@ -58,6 +59,7 @@ struct SemanticIdFit {
   SemanticIds ids{};
   std::vector<double> inertia{};  ///< [levels] the sum of |x|^2 that each level leaves
 };
+PARE_ABI_END
 
 namespace detail {
 PARE_ABI_BEGIN
