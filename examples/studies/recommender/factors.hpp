@@ -18,7 +18,6 @@
 #include <cstdint>
 #include <optional>
 #include <random>
-#include <utility>
 #include <vector>
 
 namespace recommender {
@@ -49,7 +48,7 @@ class Factors {
   }
 
   /// Smooths rows over a symmetric matrix of users and items from now on.
-  void smooth_over(Graph graph) { graph_ = std::move(graph); }
+  void smooth_over(const Graph& graph) { graph_ = graph; }
 
   /// Makes the rows of the numbers as they are now. To be called behind each move.
   template <class B>

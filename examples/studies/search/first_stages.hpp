@@ -52,8 +52,8 @@ struct FirstStage {
 };
 
 template <class Search>
-FirstStage first_stage(const std::string& name, const Collection& c, std::vector<Index> depths,
-                       const Search& search) {
+FirstStage first_stage(const std::string& name, const Collection& c,
+                       const std::vector<Index>& depths, const Search& search) {
   FirstStage stage{name, {}};
   for (const Index depth : depths)
     stage.depths.emplace_back(

@@ -45,6 +45,7 @@ class KeywordIndex {
     std::ranges::sort(terms);
     terms.erase(std::unique(terms.begin(), terms.end()), terms.end());
     std::vector<Index> all;
+    all.reserve(terms.size());
     for (const std::int32_t term : terms) all.push_back(index_.frequency(term));
     return all;
   }

@@ -29,6 +29,7 @@ struct Saving {
 inline Claim claim_of(const std::string& text, const std::vector<Saving>& ways,
                       double Saving::* speed) {
   std::vector<Outcome> outcomes;
+  outcomes.reserve(ways.size());
   for (const Saving& way : ways)
     outcomes.push_back(both(way.*speed >= claimed_speed ? Outcome::Confirmed : Outcome::Refuted,
                             loses_nothing(way.gain, loss_margin)));

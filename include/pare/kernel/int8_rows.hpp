@@ -51,16 +51,17 @@ PARE_ABI_BEGIN
 template <class Arch, class S>
 float largest_of_row(const S* x, std::ptrdiff_t columns) noexcept {
   using V = vec<float, Arch>;
-  V largest = broadcast<Arch>(0.0f), differences = largest;
+  const V zero = broadcast<Arch>(0.0f);
+  V largest = zero, zeros = zero;
   const auto take = [&](V v) PARE_LAMBDA_INLINE {
-    largest = maximum<Arch>(largest, maximum<Arch>(v, broadcast<Arch>(0.0f) - v));
-    differences = differences + (v - v);  // NaN of an infinity, too
+    largest = maximum<Arch>(largest, maximum<Arch>(v, zero - v));
+    zeros = zeros + v * zero;  // NaN of an infinity, too
   };
   for_row<lanes<float, Arch>>(
       columns, [&](std::ptrdiff_t i) PARE_LAMBDA_INLINE { take(load_widened<Arch>(x + i)); },
       [&](std::ptrdiff_t i, std::ptrdiff_t count)
           PARE_LAMBDA_INLINE { take(load_first<Arch>(x + i, count, 0.0f)); });
-  return any_nan(differences) ? std::numeric_limits<float>::quiet_NaN() : reduce_max<Arch>(largest);
+  return any_nan(zeros) ? std::numeric_limits<float>::quiet_NaN() : reduce_max<Arch>(largest);
 }
 
 /// The low bytes of numbers of size 127 at most, rounded: those of the sum's bits.
